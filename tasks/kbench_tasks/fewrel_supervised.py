@@ -1,0 +1,152 @@
+"""FewRel as plain supervised relation classification."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kbench.data import Example, Mention, Role, Split
+from kbench.errors import DataError, UsageError
+from kbench.records import Record
+from kbench.sources import (
+    find_file,
+    find_folder,
+    group,
+    hub_records,
+    is_hub,
+    read_groups,
+    take_turns,
+)
+from kbench.task import RelationTask, TaskCard
+
+__all__ = ["FewRelSupervised"]
+
+# An entity is [name, Wikidata id, one list of token indices for each of its mentions].
+_ENTITY = (str, str, [[int]])
+_ROW = {"tokens": [str], "h": _ENTITY, "t": _ENTITY}
+_HUB_ROW = {"relation": str, **_ROW}
+# The columns of thunlp/few_rel, the hub's copy.
+_FEW_REL_ENTITY = {"text": str, "type": str, "indices": [[int]]}
+_FEW_REL_ROW = {"relation": str, "tokens": [str], "head": _FEW_REL_ENTITY, "tail": _FEW_REL_ENTITY}
+
+Parts = Mapping[Split, Sequence[Example]]
+
+
+class FewRelSupervised(RelationTask):
+    """FewRel, supervised: the relation between two marked mentions of a Wikipedia sentence.
+
+    Made of one file ``{relation: [{tokens, h: [name, QID, [[index, …], …]], t: …}, …]}`` (option
+    ``file``; ``val_wiki.json`` has 16 relations of 700 sentences), or, on the hub, of the split
+    of that name, with the columns of ``thunlp/few_rel`` or with ``relation`` beside the keys
+    above. Every relation is split 70/10/20 by itself (option ``split_seed``): the classes are
+    the same in all parts, the sentences are not. Entities may recur, and so may a sentence with
+    another pair marked in it. This is neither the few-shot task of the paper nor the 80-way
+    split of ERNIE.
+
+    The text is the tokens joined by single blanks; of an entity's mentions the first is marked,
+    from its first to its last token.
+    """
+
+    card = TaskCard(
+        title="FewRel (supervised split)",
+        revision="1",
+        licence="MIT",
+        citation="Han, Zhu, Yu, Wang, Yao, Liu and Sun: FewRel: A Large-Scale Supervised "
+        "Few-Shot Relation Classification Dataset, EMNLP 2018",
+        source="https://github.com/thunlp/FewRel",
+        obtain="the data folder of https://github.com/thunlp/FewRel with val_wiki.json "
+        "(or another of its files by the option file)",
+    )
+    max_length = 128
+    defaults: ClassVar[Mapping[str, float | int | str]] = {"file": "val_wiki.json", "split_seed": 0}
+
+    def load(self, split: Split) -> Sequence[Example]:
+        """Reads a split.
+
+        Raises:
+            DataError: the file is missing or malformed, or too small to be split.
+            UsageError: ``split_seed`` is not an integer.
+        """
+        examples = self._parts[split]
+        self.counts[f"{split}_total"] = len(examples)
+        return examples
+
+    @cached_property
+    def _parts(self) -> Parts:
+        seed = self._seed()
+        groups = self._groups()
+        cut = [_cut(relation, groups[relation], seed, self._stem) for relation in sorted(groups)]
+        parts = {split: take_turns(one[split] for one in cut) for split in Split}
+        empty = [str(split) for split, examples in parts.items() if not examples]
+        if empty:
+            problem = f"has too few sentences a relation: nothing is left for {', '.join(empty)}"
+            origin = next(iter(groups.values()))[0].origin
+            raise DataError(origin, problem, "at least 10 sentences a relation")
+        return parts
+
+    @property
+    def _stem(self) -> str:
+        return Path(str(self.options["file"])).stem
+
+    def _seed(self) -> int:
+        given = self.options["split_seed"]
+        try:
+            return int(str(given))  # int(0.5) would be 0
+        except ValueError:
+            raise UsageError(f"split_seed is {given!r}: expected an integer") from None
+
+    def _groups(self) -> dict[str, list[Record]]:
+        if is_hub(self.data):
+            rows = hub_records(self.data, self._stem, _FEW_REL_ROW, _HUB_ROW)
+            return group(rows, "relation")
+        folder = find_folder(self.data, self.card, "fewrel")
+        return read_groups(find_file(folder, str(self.options["file"])), _ROW)
+
+
+def _cut(relation: str, records: Sequence[Record], seed: int, stem: str) -> Parts:
+    """Shuffles the sentences of a relation and deals 70, 10 and 20 % to train, dev and test."""
+    examples = [
+        _example(f"{stem}/{relation}/{number}", record, relation)
+        for number, record in enumerate(records)
+    ]
+    # By digest, not by random.shuffle: the same parts in every version of Python.
+    examples.sort(key=lambda example: hashlib.sha256(f"{seed}/{example.id}".encode()).digest())
+    train, dev = -(-len(examples) * 7 // 10), -(-len(examples) * 8 // 10)
+    return {
+        Split.TRAIN: examples[:train],
+        Split.DEV: examples[train:dev],
+        Split.TEST: examples[dev:],
+    }
+
+
+def _example(name: str, record: Record, relation: str) -> Example:
+    tokens = record["tokens"]
+    starts = list(accumulate((len(token) + 1 for token in tokens), initial=0))
+    text = " ".join(tokens)
+    mentions = []
+    for role, entity in zip((Role.HEAD, Role.TAIL), _entities(record), strict=True):
+        identifier, indices = entity
+        first, last = _first_span(record, role, indices, len(tokens))
+        start, end = starts[first], starts[last] + len(tokens[last])
+        record.span(f"the {role}", start, end, text)
+        mentions.append(Mention(start, end, identifier, role))
+    return Example(name, text, tuple(mentions), relation)
+
+
+def _entities(record: Record) -> list[tuple[str, Any]]:
+    if "head" in record.shape:
+        return [(record[side]["type"], record[side]["indices"]) for side in ("head", "tail")]
+    return [(record[side][1], record[side][2]) for side in ("h", "t")]
+
+
+def _first_span(record: Record, role: Role, indices: list[list[int]], size: int) -> tuple[int, int]:
+    if not indices or not indices[0]:
+        raise record.error(f"the {role} names no token")
+    first, last = min(indices[0]), max(indices[0])
+    if not 0 <= first <= last < size:
+        raise record.error(f"the {role} names tokens {indices[0]} of {size}")
+    return first, last
