@@ -1,0 +1,1 @@
+"""Injection methods, one file each."""

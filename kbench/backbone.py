@@ -1,0 +1,39 @@
+"""Backbones: pre-trained language models as loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from kbench.model import Encoder
+
+__all__ = ["Backbone"]
+
+
+class Backbone(ABC):
+    """A pre-trained language model by name.
+
+    Attributes:
+        name: what the user typed.
+        recipes: training settings this backbone wants instead of the published ones, by stage
+            (``full``, ``general``, ``task-specific``, …): a model of two million parameters
+            needs other learning rates than one of a hundred million.
+    """
+
+    name: str
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of weights, configuration and tokenizer: the backbone by content."""
+
+    @abstractmethod
+    def load(self) -> Encoder:
+        """Loads a fresh copy in eval mode on the CPU, in float32.
+
+        Raises:
+            KbenchError: it cannot be found or is no encoder.
+        """

@@ -1,0 +1,1 @@
+"""Backbones: Hugging Face folders and hub ids, and the embedded kbench-tiny."""

@@ -1,0 +1,127 @@
+"""Any encoder in the Hugging Face format: a local folder or a hub id."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from kbench.backbone import Backbone
+from kbench.errors import KbenchError, UsageError
+from kbench.files import canonical_digest, file_digest, read_json
+from kbench.model import Encoder
+
+__all__ = ["HuggingFaceBackbone", "load_folder"]
+
+_READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
+
+
+@final
+class HuggingFaceBackbone(Backbone):
+    """A local folder, or a hub id with an optional revision (``name@revision``).
+
+    Only safetensors are read and no code of the repository is run.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def folder(self) -> Path:
+        """The files on disk; downloads a hub id at its pinned revision if need be."""
+        local = Path(self.name).expanduser()
+        if local.is_dir():
+            return local
+        from huggingface_hub import snapshot_download
+
+        repository, _, revision = self.name.partition("@")
+        try:
+            return Path(
+                snapshot_download(repository, revision=revision or None, allow_patterns=[*_READ])
+            )
+        except Exception as cause:  # the hub client raises many kinds, network errors among them
+            reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+            raise UsageError(
+                f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
+                f"not give it ({reason}); expected one of `kbench ls backbones`, a folder with "
+                "config.json and model.safetensors, or a hub id"
+            ) from None
+
+    @cached_property
+    def digest(self) -> str:
+        return folder_digest(self.folder)
+
+    def load(self) -> Encoder:
+        return load_folder(self.folder)
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the files of a model that are read. See :attr:`Backbone.digest`."""
+    files = sorted({path for pattern in _READ for path in folder.glob(pattern)})
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise KbenchError(
+            f"{folder}: no .safetensors file; expected a model folder saved with "
+            "save_pretrained (pickled weights are not loaded)"
+        )
+    return canonical_digest({path.name: file_digest(path) for path in files})
+
+
+def load_folder(folder: Path) -> Encoder:
+    """Loads an encoder, with its masked-LM head and its pooler where the weights have them.
+
+    Raises:
+        KbenchError: the folder is no model, has no fast tokenizer, or is not an encoder.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    options: dict[str, Any] = {
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "local_files_only": True,
+        "output_loading_info": True,
+        "dtype": "float32",
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = read_json(folder / "config.json")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            base, found = transformers.AutoModel.from_pretrained(folder, **options)
+            pooler = getattr(base, "pooler", None) is not None and not any(
+                "pooler" in key for key in found["missing_keys"]
+            )
+            network = base
+            if _has_lm_head(config, folder):
+                network, found = transformers.AutoModelForMaskedLM.from_pretrained(
+                    folder, **options
+                )
+                # One body for both: the masked-LM class alone would come without the pooler.
+                setattr(network, network.base_model_prefix, base)
+                network.tie_weights()
+    except KbenchError:
+        raise
+    except Exception as cause:  # whatever the files of a stranger make transformers raise
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise KbenchError(f"{folder}: cannot be loaded as an encoder ({reason})") from cause
+    if not tokenizer.is_fast:
+        raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
+    network.eval()
+    return Encoder(network, tokenizer, pooler=pooler)
+
+
+def _has_lm_head(config: dict[str, Any], folder: Path) -> bool:
+    """Whether the *weights* hold a masked-LM head; the configuration may merely promise one."""
+    from safetensors import safe_open
+
+    promised = [str(name) for name in config.get("architectures") or ()]
+    if not any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in promised):
+        return False
+    heads = ("cls.predictions", "lm_head", "vocab_", "generator_", "predictions.", "head.")
+    keys: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            keys.update(weights.keys())
+    return any(key.startswith(heads) for key in keys)

@@ -1,0 +1,36 @@
+"""The embedded backbone: a small BERT trained on WordNet's glosses. See its README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from kbench.backbone import Backbone
+from kbench.backbones.huggingface import folder_digest, load_folder
+from kbench.model import Encoder
+
+__all__ = ["KbenchTiny"]
+
+_FOLDER = Path(__file__).parent
+
+
+@final
+class KbenchTiny(Backbone):
+    """A BERT of 4 layers and width 128 for trials without a download (masked LM)."""
+
+    name = "kbench-tiny"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "full": {"learning_rate": 1e-3, "epochs": 6, "batch_size": 32},
+        "general": {"learning_rate": 2e-3, "epochs": 2, "batch_size": 64},
+        "task-specific": {"learning_rate": 2e-3, "epochs": 6, "batch_size": 32, "dropout": 0.1},
+        "fine-tuning": {"learning_rate": 1e-3, "epochs": 6, "batch_size": 32},
+    }
+
+    @cached_property
+    def digest(self) -> str:
+        return folder_digest(_FOLDER)
+
+    def load(self) -> Encoder:
+        return load_folder(_FOLDER)

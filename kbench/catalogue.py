@@ -1,0 +1,146 @@
+"""What is installed: the parts that distributions offer through entry points, unimported.
+
+Built-in parts come through the same groups as a third party's. A listing reads the metadata of
+the distributions and, for the one-line summaries, the *text* of the modules; it runs nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Entry", "Kind", "declared", "entries", "summary"]
+
+
+class Kind(StrEnum):
+    """The kinds of part, each an entry-point group ``kbench.<kind>``."""
+
+    TASKS = "tasks"
+    METHODS = "methods"
+    BACKBONES = "backbones"
+    TUNINGS = "tunings"
+    KNOWLEDGE = "knowledge"
+    IMPORTERS = "importers"
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """An installed part.
+
+    Attributes:
+        name: what the user types.
+        target: ``module:Class``.
+        distribution: name and version of the distribution that offers it.
+        kind: what it is.
+    """
+
+    name: str
+    target: str
+    distribution: str
+    kind: Kind
+
+
+_found: dict[Kind, tuple[Entry, ...]] = {}
+
+
+def entries(kind: Kind) -> tuple[Entry, ...]:
+    """Returns the installed parts of a kind, by name; one name may occur more than once."""
+    if kind not in _found:
+        _found[kind] = _installed(kind)
+    return _found[kind]
+
+
+def override(kind: Kind, parts: tuple[Entry, ...]) -> None:
+    """Replaces what is taken for installed, until replaced again (see :mod:`kbench.testing`)."""
+    _found[kind] = parts
+
+
+def _installed(kind: Kind) -> tuple[Entry, ...]:
+    found = {
+        Entry(
+            name=point.name,
+            target=point.value,
+            distribution=f"{point.dist.name} {point.dist.version}" if point.dist else "unknown",
+            kind=kind,
+        )
+        for point in entry_points(group=f"kbench.{kind}")
+    }
+    return tuple(sorted(found))
+
+
+def summary(entry: Entry) -> str:
+    """Returns the first line of the class's docstring, read from the source; empty if unknown."""
+    definition = _definition(entry)
+    text = ast.get_docstring(definition) if definition else None
+    return text.splitlines()[0] if text else ""
+
+
+def declared(entry: Entry) -> dict[str, Any]:
+    """Returns the literal fields of the class's ``card``, read from the source.
+
+    A card built by a call with literal keywords is found; anything computed is left out.
+    """
+    definition = _definition(entry)
+    for statement in definition.body if definition else ():
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, "card"):
+            call = statement.value
+            if isinstance(call, ast.Call):
+                return dict(_literals(call))
+    return {}
+
+
+def _assigns(statement: ast.Assign | ast.AnnAssign, name: str) -> bool:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+def _literals(call: ast.Call) -> list[tuple[str, Any]]:
+    found = []
+    for keyword in call.keywords:
+        try:
+            found.append((keyword.arg or "", ast.literal_eval(keyword.value)))
+        except ValueError:
+            continue
+    return found
+
+
+def _definition(entry: Entry) -> ast.ClassDef | None:
+    module, _, name = entry.target.partition(":")
+    source = _source(module)
+    if source is None:
+        return None
+    try:
+        tree = _parse(source)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    found = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    return next(found, None)
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _source(module: str) -> Path | None:
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)  # finds a top-level module without running it
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest and spec.origin and not spec.submodule_search_locations:
+        return Path(spec.origin)
+    for location in spec.submodule_search_locations or ():
+        base = Path(location).joinpath(*rest)
+        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None

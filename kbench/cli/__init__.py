@@ -1,0 +1,99 @@
+"""The command. Each verb is a small module that is imported only when called."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib import import_module
+from typing import Any
+
+import click
+
+from kbench import __version__
+from kbench.errors import KbenchError, UsageError, nearest
+
+__all__ = ["main"]
+
+_VERBS = {
+    "run": "Run a grid of tasks, methods and controls; without arguments, the demo.",
+    "table": "Show stored results as a table.",
+    "ls": "List the installed tasks, methods, backbones, tunings or knowledge bases.",
+    "show": "Show the card of a part, and examples of a task.",
+    "knowledge": "Import, train and inspect knowledge bases.",
+    "schema": "Print the JSON schema of result.json.",
+    "cache": "List, verify and prune stored models and plugs.",
+    "doctor": "Check this installation.",
+}
+
+
+class _Verbs(click.Group):
+    """A group whose commands are imported when called, not when listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module = import_module(f"kbench.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _VERBS and not args[0].startswith("-"):
+            raise UsageError(f"no command is called {args[0]!r}{nearest(args[0], _VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kbench")
+def _kbench() -> None:
+    """Compare knowledge injection methods on the same frozen language models.
+
+    `kbench run` without arguments runs the embedded demo. Every option can also be given as an
+    environment variable, such as KBENCH_RUN_SEED for `kbench run --seed`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command and leaves with its exit status: 0 all ok, 1 a run failed, 2 usage."""
+    warnings.showwarning = _warn
+    if not sys.warnoptions:
+        # Libraries warn their developers; what kbench itself has to say is shown always.
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module=r"kbench.*")
+    try:
+        status = _kbench.main(
+            arguments, prog_name="kbench", standalone_mode=False, auto_envvar_prefix="KBENCH"
+        )
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _leave("interrupted; what was finished is stored, the same command goes on from there", 130)
+    except BrokenPipeError:
+        # The reader of a pipe went away (`kbench table | head`): not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except click.ClickException as error:
+        _leave(f"error: {_one_line(error.format_message())}", 2)
+    except KbenchError as error:
+        _leave(f"error: {_one_line(str(error))}", 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(message: str, status: int) -> None:
+    click.echo(message, err=True)
+    sys.exit(status)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _warn(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+    click.echo(f"warning: {_one_line(str(message))}", err=True)

@@ -1,0 +1,128 @@
+"""Running a grid for a person at a terminal: progress, one line a run, and the table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from kbench import runner
+from kbench.cli.render import print_table
+from kbench.cli.run import plan_line
+from kbench.result import Result, Status
+from kbench.spec import Grid
+from kbench.store import Artifacts, Results
+from kbench.tables import rows
+
+__all__ = ["Mode", "dry_run", "run"]
+
+_MARKS = {Status.OK: ("ok", "green"), Status.SKIPPED: ("skipped", "yellow")}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How to run: see the options of `kbench run`."""
+
+    device: str = "auto"
+    jobs: int = 1
+    fail_fast: bool = False
+    as_json: bool = False
+
+
+def dry_run(grid: Grid, out: Path, device: str, as_json: bool) -> int:
+    """Prints the plan: every run, how it stands, and what has to be trained for it."""
+    place = runner.Place.default(out, device)
+    cells = runner.plan(runner.resolve(grid), place)
+    if as_json:
+        for cell in cells:
+            value = {"id": cell.id, "plan": plan_line(cell), "spec": cell.spec.model_dump()}
+            print(json.dumps(value, default=str))
+        return 0
+    table = Table(box=None, header_style="bold")
+    for name in ("plan", "run", "result"):
+        table.add_column(name, overflow="fold")
+    for cell in cells:
+        table.add_row(plan_line(cell), Text(cell.spec.title), cell.id[:12])
+    console = Console()
+    console.print(table)
+    console.print(_work(cells, Artifacts(place.artifacts)))
+    return 0
+
+
+def _work(cells: Sequence[runner.Cell], artifacts: Artifacts) -> str:
+    todo = [cell for cell in cells if not cell.done]
+    models = {cell.model for cell in todo if cell.model and ("model", cell.model) not in artifacts}
+    plugs = {cell.plug for cell in todo if cell.plug and ("plug", cell.plug) not in artifacts}
+    return (
+        f"{len(cells)} runs: {len(cells) - len(todo)} stored, {len(todo)} to run; "
+        f"to train: {len(models)} downstream models, {len(plugs)} plugs"
+    )
+
+
+def run(grid: Grid, out: Path, mode: Mode) -> int:
+    """Runs a grid and prints its table; returns the exit status."""
+    place = runner.Place.default(out, mode.device)
+    cells = runner.plan(runner.resolve(grid), place)
+    messages = Console(stderr=True)
+    todo = [cell for cell in cells if not cell.done]
+    messages.print(f"{_work(cells, Artifacts(place.artifacts))}; seeds {_seeds(cells)}")
+    started = time.perf_counter()
+    with _shown(messages, len(todo)) as events:
+        results = runner.run(cells, place, jobs=mode.jobs, fail_fast=mode.fail_fast, events=events)
+    store = Results(out)
+    if mode.as_json:
+        for result in results:
+            print(json.dumps(result.as_json(), ensure_ascii=False))
+    else:
+        print_table(rows(results, store), Console())
+    seconds = time.perf_counter() - started
+    messages.print(f"{len(results)} results in {out} ({seconds:.1f} s)", highlight=False)
+    return 1 if any(result.status == Status.FAILED for result in results) else 0
+
+
+def _seeds(cells: Sequence[runner.Cell]) -> str:
+    return ", ".join(str(seed) for seed in sorted({cell.spec.seed for cell in cells}))
+
+
+@contextmanager
+def _shown(console: Console, total: int) -> Iterator[runner.Events]:
+    """Yields events that draw two bars, and print a line for each finished run."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not total) as bars:
+        grid = bars.add_task("runs", total=total)
+        current = bars.add_task("", total=None, visible=False)
+
+        def step(what: str, done: int, steps: int) -> None:
+            bars.update(current, description=what, completed=done, total=steps, visible=True)
+
+        def finished(cell: runner.Cell, result: Result) -> None:
+            bars.update(current, visible=False)
+            bars.advance(grid)
+            bars.console.print(_line(result), soft_wrap=True)
+
+        yield runner.Events(step, finished)
+
+
+def _line(result: Result) -> Text:
+    word, style = _MARKS.get(result.status, ("FAILED", "bold red"))
+    line = Text(f"{word:<8}", style=style)
+    line.append(result.spec.title, style="default")
+    score = result.score
+    if score:
+        line.append(f"  {100 * score.value:.1f}", style="bold")
+    if result.reason:
+        line.append(f"  {result.reason}", style="italic")
+    return line

@@ -1,0 +1,102 @@
+"""`kbench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbench.errors import UsageError
+from kbench.spec import Control, Setting, make_grid, read_grid, set_option
+
+if TYPE_CHECKING:
+    from kbench.runner import Cell
+    from kbench.spec import Grid
+
+__all__ = ["run"]
+
+_DEMO = Path(__file__).with_name("demo.yaml")
+_AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
+_SINGLE = ("limit", "data", "linker", "dtype")
+
+
+def _choices(kind: type[Setting] | type[Control]) -> str:
+    return ", ".join(kind)
+
+
+@click.command("run")
+@click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--task", help="Tasks: a comma list of names and globs, or all.")
+@click.option("--method", help="Injection methods, likewise.")
+@click.option("--setting", help=f"{_choices(Setting)}, or all. Default: the first two.")
+@click.option("--tuning", help="Tunings, likewise. Default: full.")
+@click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
+@click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
+@click.option("--control", help=f"{_choices(Control)}, or all. Default: none,shuffled.")
+@click.option("--seed", help="Seeds, such as 0,1,2. Default: 0.")
+@click.option("--limit", type=int, help="Examples of each split at most; marks the result.")
+@click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
+@click.option("--linker", help="gold or title. Default: the task's own.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
+@click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("kbench-results"),
+    show_default=True,
+    help="Folder of results.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the plan: what is stored, what will run.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
+@click.option("--json", "as_json", is_flag=True, help="Print results as JSON Lines.")
+def run(grid: Path | None, **options: Any) -> int:
+    """Run every method on every task; what is stored already is not run again.
+
+    GRID is a YAML file with the same keys as the options; options override it. Without GRID,
+    --task and --method, the embedded demo runs.
+    """
+    from kbench.cli import execute
+
+    chosen = _grid(grid, options)
+    if options["dry_run"]:
+        return execute.dry_run(chosen, options["out"], options["device"], options["as_json"])
+    return execute.run(
+        chosen,
+        options["out"],
+        execute.Mode(
+            device=options["device"],
+            jobs=options["jobs"],
+            fail_fast=options["fail_fast"],
+            as_json=options["as_json"],
+        ),
+    )
+
+
+def _grid(path: Path | None, options: dict[str, Any]) -> Grid:
+    given = {name: options[name] for name in (*_AXES, *_SINGLE) if options[name] is not None}
+    for name, kind in (("setting", Setting), ("control", Control)):
+        if given.get(name) == "all":
+            given[name] = ",".join(kind)
+    demo = path is None and "task" not in given and "method" not in given
+    values: dict[str, Any] = read_grid(path) if path else read_grid(_DEMO) if demo else {}
+    values |= given
+    for name in ("task", "method"):
+        if name not in values:
+            raise UsageError(f"--{name} is missing; try `--{name} all`, or `kbench ls {name}s`")
+    overrides = dict(values.get("options") or {})
+    for text in options["settings"]:
+        set_option(overrides, text)
+    values["options"] = overrides
+    return make_grid(values, str(path) if path else "the options")
+
+
+def plan_line(cell: Cell) -> str:
+    """Returns how a planned cell stands, in a word or two."""
+    if cell.done:
+        return "stored"
+    if cell.problem is not None:
+        return "cannot run"
+    return "run again" if cell.stored else "run"

@@ -1,0 +1,74 @@
+"""The errors kbench raises on purpose: one line each, what was given, expected and to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "FrozenError",
+    "KbenchError",
+    "PluginError",
+    "Unsupported",
+    "UsageError",
+    "nearest",
+]
+
+
+class KbenchError(Exception):
+    """Base of every error with a message meant for the user; the command prints it bare."""
+
+
+class UsageError(KbenchError):
+    """A name, option or grid that cannot be understood (exit status 2)."""
+
+
+class PluginError(KbenchError):
+    """An installed part that cannot be loaded; names the distribution and the cause."""
+
+
+class ArtifactError(KbenchError):
+    """A stored file that is damaged or does not belong where it lies."""
+
+
+class FrozenError(KbenchError):
+    """A weight that had to stay frozen has changed."""
+
+
+class Unsupported(KbenchError):
+    """A combination that cannot run by design; becomes a result with status ``skipped``."""
+
+
+class DataError(KbenchError):
+    """A file that is missing or malformed.
+
+    Args:
+        path: the file.
+        problem: what was found.
+        expected: what belongs there and what to do.
+        line: 1-based line number or 0-based record index, where one is known.
+    """
+
+    def __init__(
+        self, path: Path | str, problem: str, expected: str, line: int | str | None = None
+    ) -> None:
+        where = f"{path}" if line is None else f"{path}, {_place(line)}"
+        super().__init__(f"{where}: {problem}; expected {expected}")
+        self.path = Path(path)
+        self.line = line
+
+
+def _place(line: int | str) -> str:
+    return f"line {line}" if isinstance(line, int) else line
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns a hint such as ``; did you mean map-tuning?``, or the whole list if none is near."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(names)}" if names else "; none is installed"

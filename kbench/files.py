@@ -1,0 +1,141 @@
+"""Files written so that a crash leaves the old one or the new one, and digests of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+__all__ = [
+    "atomic_folder",
+    "cache_home",
+    "canonical_digest",
+    "file_digest",
+    "read_json",
+    "write_bytes",
+    "write_json",
+]
+
+_BLOCK = 1 << 20
+
+
+def cache_home() -> Path:
+    """The folder of models, plugs and memoised digests: ``KBENCH_CACHE`` or ``~/.cache/kbench``."""
+    given = os.environ.get("KBENCH_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kbench"
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 of a JSON value; the order of keys does not count, non-finite numbers are refused."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, remembered for large files while they stay untouched.
+
+    A file is taken for untouched while its path, size, inode and times of modification and of
+    change (which a user cannot set back) are the same.
+    """
+    stat = path.stat()
+    if stat.st_size < 64 * _BLOCK:
+        return _sha256(path)
+    identity = [
+        str(path.resolve()),
+        stat.st_size,
+        stat.st_mtime_ns,
+        stat.st_ctime_ns,
+        stat.st_ino,
+    ]
+    memo = cache_home() / "digests" / f"{canonical_digest(identity)[:32]}.json"
+    try:
+        return str(read_json(memo)["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        value = _sha256(path)
+    with suppress(OSError):  # a read-only cache only costs the time of hashing again
+        write_json(memo, {"identity": identity, "sha256": value})
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Parses a UTF-8 JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, with two blanks of indent, in the order of the keys given."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically: temporary neighbour, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes ``target`` if the block ends well, else vanishes.
+
+    An existing ``target`` is replaced. Writers of one target take turns by a lock beside it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.tmp-"))
+        try:
+            scratch.chmod(0o755)
+            yield scratch
+            for file in scratch.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as opened:
+                        os.fsync(opened.fileno())
+            if target.exists():
+                # A folder cannot be renamed over a full one: move the old one aside first.
+                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.old-"))
+                os.replace(target, old / "folder")
+                os.replace(scratch, target)
+                shutil.rmtree(old)
+            else:
+                os.replace(scratch, target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

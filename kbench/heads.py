@@ -1,0 +1,176 @@
+"""Heads: from hidden states to logits, a loss, and predictions in the words of the task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from kbench.data import Example, Label
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from kbench.batching import Batch
+    from kbench.model import Encoder
+
+__all__ = ["BlankHead", "Gold", "Head", "RelationHead", "TypingHead"]
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The examples a head can learn from and be scored on.
+
+    Attributes:
+        kept: index of each kept example among those given. ``[kept]``.
+        labels: gold label of each, as it is compared with predictions.
+        targets: the same for the loss. ``[kept, ...]``.
+    """
+
+    kept: NDArray[np.int64]
+    labels: list[Label]
+    targets: NDArray[Any]
+
+
+class Head(nn.Module, ABC):
+    """The last step of a downstream model.
+
+    Attributes:
+        needs_lm_head: whether it reads the backbone's masked-LM head.
+    """
+
+    needs_lm_head = False
+
+    @abstractmethod
+    def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
+        """Turns labels into targets; leaves out what the head cannot express."""
+
+    @abstractmethod
+    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+        """Returns logits ``[batch, classes]`` for hidden states ``[batch, tokens, width]``."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean training loss, a scalar."""
+
+    @abstractmethod
+    def predict(
+        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[list[Label], list[float]]:
+        """Returns predictions, and the probability the model gives each of them."""
+
+
+class _LinearHead(Head):
+    def __init__(self, width: int, labels: Sequence[str], dropout: float) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, len(self.labels))
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
+        return logits
+
+
+@final
+class RelationHead(_LinearHead):
+    """Dropout and a linear layer on the pooled output; softmax over relations."""
+
+    def __init__(self, width: int, labels: Sequence[str]) -> None:
+        super().__init__(width, labels, dropout=0.1)
+
+    def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
+        number = {label: position for position, label in enumerate(self.labels)}
+        labels = [str(example.label) for example in examples]
+        # A relation never seen in training cannot be predicted: it stays, and counts as wrong.
+        targets = np.array([number.get(label, -1) for label in labels], dtype=np.int64)
+        return Gold(np.arange(len(labels)), list(labels), targets)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, ignore_index=-1)
+
+    def predict(
+        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[list[Label], list[float]]:
+        scores, best = logits.softmax(-1).max(-1)
+        return [self.labels[index] for index in best.tolist()], scores.tolist()
+
+
+@final
+class TypingHead(_LinearHead):
+    """A linear layer on the pooled output; a type is predicted where its logit is above 0.
+
+    No fallback to the best type where none is: the convention of ERNIE and K-Adapter on
+    OpenEntity. The score of a prediction is the probability of the whole set,
+    ``prod_t p_t`` over predicted and ``1 - p_t`` over other types.
+    """
+
+    def __init__(self, width: int, labels: Sequence[str]) -> None:
+        super().__init__(width, labels, dropout=0.0)
+
+    def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
+        number = {label: position for position, label in enumerate(self.labels)}
+        targets = np.zeros((len(examples), len(self.labels)), dtype=np.float32)
+        for row, example in enumerate(examples):
+            known = [number[label] for label in example.label if label in number]
+            targets[row, known] = 1
+        labels: list[Label] = [tuple(sorted(example.label)) for example in examples]
+        return Gold(np.arange(len(examples)), labels, targets)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, targets)
+
+    def predict(
+        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[list[Label], list[float]]:
+        scores = F.logsigmoid(logits.abs()).sum(-1).exp().tolist()
+        chosen: list[Label] = [
+            tuple(label for label, on in zip(self.labels, row, strict=True) if on)
+            for row in (logits > 0).tolist()
+        ]
+        return chosen, scores
+
+
+@final
+class BlankHead(Head):
+    """The backbone's own masked-LM head at the blank; the answer is the best token of all."""
+
+    needs_lm_head = True
+
+    def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
+        answers = [list(example.label) for example in examples]
+        flat = [f" {answer.lower()}" for several in answers for answer in several]
+        pieces = tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
+        single = iter(ids[0] if len(ids) == 1 else None for ids in pieces)
+        unknown = tokenizer.unk_token_id
+        kept, targets = [], []
+        for index, several in enumerate(answers):
+            tokens = [next(single) for _ in several]
+            usable = [token for token in tokens if token is not None and token != unknown]
+            if usable:
+                kept.append(index)
+                targets.append(usable[0])
+        labels: list[Label] = [tokenizer.decode([token]).strip() for token in targets]
+        return Gold(np.array(kept, dtype=np.int64), labels, np.array(targets, dtype=np.int64))
+
+    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+        return encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets)
+
+    def predict(
+        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[list[Label], list[float]]:
+        scores, best = torch.softmax(logits, -1).max(-1)
+        words: list[Label] = [tokenizer.decode([token]).strip() for token in best.tolist()]
+        return words, scores.tolist()

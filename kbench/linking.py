@@ -1,0 +1,103 @@
+"""Mentions to entities of a knowledge base, and how many of them it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kbench.data import Example
+from kbench.errors import UsageError, nearest
+from kbench.knowledge import KnowledgeBase
+
+__all__ = ["LINKERS", "Links", "link"]
+
+LINKERS = ("gold", "title")
+
+
+@dataclass(frozen=True)
+class Links:
+    """The row of every mention.
+
+    Attributes:
+        rows: row of each mention of each example, -1 where there is no entity with a vector.
+        linker: ``gold`` or ``title``.
+        examples: share of examples with at least one vector.
+        mentions: share of mentions with a vector.
+        ambiguous: mentions whose title belongs to several entities; left unlinked.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    linker: str
+    examples: float
+    mentions: float
+    ambiguous: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def link(
+    examples: Sequence[Example], knowledge: KnowledgeBase | None, linker: str = "gold"
+) -> Links:
+    """Links the mentions of examples; entities without a vector count as unknown.
+
+    Args:
+        examples: the examples.
+        knowledge: where to look; None links nothing.
+        linker: ``gold``: by the ids in the data. ``title``: by the exact label (else by the
+            label in another case), for mentions without an id.
+
+    Raises:
+        UsageError: no such linker.
+    """
+    if linker not in LINKERS:
+        raise UsageError(f"no linker is called {linker!r}{nearest(linker, LINKERS)}")
+    mentions = [(e, m) for e in examples for m in e.mentions]
+    rows = np.full(len(mentions), -1, dtype=np.int64)
+    ambiguous = 0
+    if knowledge is not None and mentions:
+        ids = [mention.entity for _, mention in mentions]
+        rows = knowledge.rows(ids)
+        if linker == "title":
+            titles = _Titles(knowledge.labels)
+            for at, (example, mention) in enumerate(mentions):
+                if mention.entity is None:
+                    found = titles.find(example.text[mention.start : mention.end])
+                    ambiguous += len(found) > 1
+                    rows[at] = found[0] if len(found) == 1 else -1
+        rows = np.where(knowledge.has_vector(rows), rows, -1)
+    return _links(examples, rows.tolist(), linker, ambiguous)
+
+
+def _links(examples: Sequence[Example], rows: list[int], linker: str, ambiguous: int) -> Links:
+    grouped = []
+    start = 0
+    for example in examples:
+        grouped.append(tuple(rows[start : start + len(example.mentions)]))
+        start += len(example.mentions)
+    covered = sum(any(row >= 0 for row in group) for group in grouped)
+    linked = sum(row >= 0 for row in rows)
+    return Links(
+        rows=tuple(grouped),
+        linker=linker,
+        examples=covered / len(examples) if examples else 0.0,
+        mentions=linked / len(rows) if rows else 0.0,
+        ambiguous=ambiguous,
+    )
+
+
+class _Titles:
+    """Rows by exact label, and failing that by label without regard to case."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._exact: dict[str, list[int]] = {}
+        self._folded: dict[str, list[int]] = {}
+        for row, label in enumerate(labels):
+            if label:
+                self._exact.setdefault(label, []).append(row)
+                self._folded.setdefault(label.casefold(), []).append(row)
+
+    def find(self, title: str) -> list[int]:
+        return self._exact.get(title) or self._folded.get(title.casefold(), [])

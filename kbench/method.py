@@ -1,0 +1,163 @@
+"""Injection methods and the plugs they train."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kbench.batching import Batch
+from kbench.data import Example
+from kbench.errors import Unsupported
+from kbench.knowledge import KnowledgeBase
+from kbench.model import DownstreamModel, Encoder, dropout
+from kbench.spec import Setting
+from kbench.task import Family
+from kbench.training import Data, History, Progress, Recipe, train
+
+__all__ = ["Fit", "InjectionMethod", "MethodCard", "Plug"]
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a reader must know of a method.
+
+    Attributes:
+        title: its name in print.
+        paper: the paper that introduced it.
+        year: of the paper.
+        needs: what of a knowledge base or backbone it needs, in a few words.
+    """
+
+    title: str
+    paper: str
+    year: int
+    needs: str
+
+
+class Plug(nn.Module):
+    """The trained artifact of a method: its parameters are all that the method trains."""
+
+    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+        """Hooks the plug into an encoder for the length of a block; nothing is left behind.
+
+        As it stands it fills the entity slots from :meth:`slot_vectors`.
+        """
+        return encoder.slots(self.slot_vectors)
+
+    def slot_vectors(self, rows: Tensor) -> Tensor:
+        """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
+        raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that a method may look at while it trains a plug.
+
+    Attributes:
+        setting: ``general`` or ``task-specific``.
+        encoder: the backbone as pre-trained (general) or the downstream model's (task-specific);
+            frozen either way.
+        model: the frozen downstream model; None in the general setting.
+        knowledge: the knowledge base, seen through the control.
+        examples: the task's training data; None in the general setting.
+        validate: the main metric on dev with the plug attached; None in the general setting.
+        recipe: how to train.
+        options: the method's options.
+        seed: of everything random.
+        device: where to train.
+        progress: told of each step.
+    """
+
+    setting: Setting
+    encoder: Encoder
+    model: DownstreamModel | None
+    knowledge: KnowledgeBase
+    examples: Data | None
+    validate: Callable[[], float] | None
+    recipe: Recipe
+    options: Mapping[str, Any]
+    seed: int
+    device: torch.device
+    progress: Progress | None = None
+
+    def train(self, plug: Plug, loss: Callable[[Batch], Tensor], data: Data) -> History:
+        """Trains a plug, attached to the encoder, by the one training loop.
+
+        The frozen network is in eval mode, or in train mode at the recipe's dropout rate.
+        """
+        network = self.model or self.encoder
+        with plug.attach(self.encoder):
+            return train(
+                plug,
+                loss,
+                data,
+                self.recipe,
+                seed=self.seed,
+                device=self.device,
+                mode=lambda: dropout(network, self.recipe.dropout),
+                validate=self.validate,
+                progress=self.progress,
+            )
+
+
+class InjectionMethod(ABC):
+    """A way to bring knowledge into a frozen model.
+
+    Args:
+        options: the method's options; those of a setting's training lie under its name.
+
+    Attributes:
+        card: what a reader must know.
+        revision: changes whenever the same inputs would give another plug; in every address.
+        settings: those the method defines; empty for the yardstick, which injects nothing.
+        slot: where an entity's vector goes: ``{slot} / {mention}``, ``{mention} ( {slot} )``, …;
+            None for methods without an input slot.
+        defaults: options beside the recipes.
+    """
+
+    card: ClassVar[MethodCard]
+    revision: ClassVar[str]
+    settings: ClassVar[frozenset[Setting]]
+    slot: ClassVar[str | None] = None
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self.options: dict[str, Any] = {**self.defaults, **(options or {})}
+
+    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
+        """Whether a task-specific plug starts from the general one of the same knowledge."""
+        return False
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        """Returns the published training settings; the general setting knows no task."""
+        raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
+
+    def edit(self, example: Example, knowledge: KnowledgeBase) -> Example:
+        """Changes an example's text; as it stands, returns it as it is."""
+        return example
+
+    @abstractmethod
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        """Returns an untrained plug."""
+
+    def fit(self, plug: Plug, fit: Fit) -> History:
+        """Trains a plug; as it stands, on the task's loss.
+
+        Closed-form methods and those with an objective of their own override this.
+        """
+        if fit.model is None or fit.examples is None:
+            raise Unsupported(f"{self.card.title} defines no training without a task")
+        return fit.train(plug, fit.model.loss, fit.examples)
+
+
+class NoPlug(Plug):
+    """A plug that does nothing; what the yardstick attaches."""
+
+    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+        return nullcontext()

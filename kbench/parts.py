@@ -1,0 +1,156 @@
+"""The parts of a run, resolved from the names in its spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from kbench import registry
+from kbench.backbone import Backbone
+from kbench.bundle import Bundle
+from kbench.catalogue import Kind
+from kbench.controls import RandomVectors, Shuffled, ZeroVectors
+from kbench.errors import UsageError, nearest
+from kbench.knowledge import KnowledgeBase, KnowledgeSource
+from kbench.method import InjectionMethod
+from kbench.spec import Control, RunSpec, Setting
+from kbench.task import Task
+from kbench.training import Recipe, check_options
+from kbench.tuning import Tuning
+
+__all__ = ["Parts", "find_backbone", "find_knowledge", "find_task", "normalised"]
+
+_RECIPE = frozenset(Recipe.__dataclass_fields__)
+
+
+def find_task(name: str, data: str | None, options: dict[str, Any] | None = None) -> Task:
+    """Returns a task by name, with its data location and checked options."""
+    kind = cast("type[Task]", registry.get(Kind.TASKS, name))
+    check_options(options or {}, kind.defaults, f"task {name}")
+    return kind(data, options)
+
+
+def find_knowledge(name: str) -> Bundle:
+    """Returns a knowledge base by registered name or by folder.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if name in registry.names(Kind.KNOWLEDGE):
+        source = cast("type[KnowledgeSource]", registry.get(Kind.KNOWLEDGE, name))
+        return Bundle(source().folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Bundle(folder)
+    hint = nearest(name, registry.names(Kind.KNOWLEDGE))
+    raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")
+
+
+def find_backbone(name: str) -> Backbone:
+    """Returns a backbone by registered name, local folder or hub id."""
+    if name in registry.names(Kind.BACKBONES):
+        return cast("type[Backbone]", registry.get(Kind.BACKBONES, name))()
+    from kbench.backbones.huggingface import HuggingFaceBackbone
+
+    return HuggingFaceBackbone(name)
+
+
+def normalised(spec: RunSpec) -> RunSpec:
+    """Returns the spec of what really differs: a method without knowledge has one cell, not six."""
+    method = cast("type[InjectionMethod]", registry.get(Kind.METHODS, spec.method))
+    if method.settings:
+        return spec
+    return spec.model_copy(
+        update={
+            "setting": Setting.GENERAL,
+            "knowledge": None,
+            "control": Control.NONE,
+            "linker": None,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one run; each is made when first asked for."""
+
+    spec: RunSpec
+
+    @cached_property
+    def task(self) -> Task:
+        """The task with its options."""
+        return find_task(self.spec.task, self.spec.data, self._options("task", self.spec.task))
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone."""
+        return find_backbone(self.spec.backbone)
+
+    @cached_property
+    def tuning(self) -> Tuning:
+        """The tuning."""
+        return cast("type[Tuning]", registry.get(Kind.TUNINGS, self.spec.tuning))()
+
+    @cached_property
+    def method(self) -> InjectionMethod:
+        """The method with its options; those of a setting's recipe lie under its name."""
+        kind = cast("type[InjectionMethod]", registry.get(Kind.METHODS, self.spec.method))
+        options = self._options("method", self.spec.method)
+        settings = {str(setting) for setting in Setting}
+        check_options(options, {*kind.defaults, *settings}, f"method {self.spec.method}")
+        for setting in settings & options.keys():
+            check_options(options[setting], _RECIPE, f"method {self.spec.method}, {setting}")
+        return kind({k: v for k, v in options.items() if k not in settings})
+
+    @cached_property
+    def base_knowledge(self) -> KnowledgeBase | None:
+        """The true knowledge base; None for methods that use none."""
+        return None if self.spec.knowledge is None else find_knowledge(self.spec.knowledge)
+
+    @cached_property
+    def knowledge(self) -> KnowledgeBase | None:
+        """The knowledge base seen through the control."""
+        base = self.base_knowledge
+        if base is None or self.spec.control == Control.NONE:
+            return base
+        if self.spec.control == Control.SHUFFLED:
+            return Shuffled(base, self.spec.seed)
+        if self.spec.control == Control.RANDOM:
+            return RandomVectors(base, self.spec.seed)
+        return ZeroVectors(base)
+
+    @cached_property
+    def tuning_options(self) -> dict[str, Any]:
+        """The tuning's options without those of its recipe."""
+        options = self._options("tuning", self.spec.tuning)
+        check_options(options, {*self.tuning.defaults, *_RECIPE}, f"tuning {self.spec.tuning}")
+        chosen = {k: v for k, v in options.items() if k not in _RECIPE}
+        return {**self.tuning.defaults, **chosen}
+
+    @cached_property
+    def tuning_recipe(self) -> Recipe:
+        """Published settings, then the backbone's, then the user's."""
+        return self.tuning.recipe(self.task.family, self.spec.task).updated(
+            self.backbone.recipes.get(self.spec.tuning, {}),
+            self._options("tuning", self.spec.tuning),
+        )
+
+    def plug_recipe(self, setting: Setting) -> Recipe:
+        """Published settings, then the backbone's, then the user's.
+
+        Only the task-specific recipe may depend on the task.
+        """
+        of_task = setting == Setting.TASK_SPECIFIC
+        family, name = (self.task.family, self.spec.task) if of_task else (None, None)
+        return self.method.recipe(setting, family, name).updated(
+            self.backbone.recipes.get(str(setting), {}),
+            self._options("method", self.spec.method).get(str(setting), {}),
+        )
+
+    def _options(self, kind: str, name: str) -> dict[str, Any]:
+        options = self.spec.options.get(kind, {}).get(name, {})
+        if not isinstance(options, dict):
+            raise UsageError(f"options.{kind}.{name} is {options!r}; expected a mapping")
+        return options

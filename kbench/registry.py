@@ -1,0 +1,103 @@
+"""Names to parts: looked up in the catalogue, imported when asked for."""
+
+from __future__ import annotations
+
+import warnings
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any
+
+from kbench.catalogue import Entry, Kind, entries
+from kbench.errors import PluginError, UsageError, nearest
+
+__all__ = ["PluginWarning", "expand", "find", "get", "load", "names"]
+
+_ALL = "all"
+
+
+class PluginWarning(UserWarning):
+    """A plugin that nobody asked for by name does not load."""
+
+
+def names(kind: Kind | str) -> list[str]:
+    """Returns the names of a kind, sorted."""
+    return sorted({entry.name for entry in entries(Kind(kind))})
+
+
+def find(kind: Kind | str, name: str) -> Entry:
+    """Returns the entry of a name, without importing it.
+
+    Raises:
+        UsageError: no part has this name; the nearest are named.
+        PluginError: two distributions offer the name.
+    """
+    kind = Kind(kind)
+    found = [entry for entry in entries(kind) if entry.name == name]
+    if not found:
+        raise UsageError(f"no {_one(kind)} is called {name!r}{nearest(name, names(kind))}")
+    if len(found) > 1:
+        both = " and ".join(f"{e.distribution} ({e.target})" for e in found)
+        raise PluginError(f"the {_one(kind)} {name!r} is offered by {both}: uninstall one of them")
+    return found[0]
+
+
+def load(entry: Entry) -> type[Any]:
+    """Imports a part.
+
+    Raises:
+        PluginError: it cannot be imported; the message names the distribution and the cause.
+    """
+    module, _, attribute = entry.target.partition(":")
+    try:
+        part = getattr(import_module(module), attribute)
+    except Exception as cause:  # a plugin may fail in any way it likes
+        raise PluginError(
+            f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} does not load: "
+            f"{type(cause).__name__}: {cause}; reinstall or uninstall that distribution"
+        ) from cause
+    if not isinstance(part, type):
+        raise PluginError(
+            f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} is "
+            f"{type(part).__name__} {entry.target}, not a class"
+        )
+    return part
+
+
+def get(kind: Kind | str, name: str) -> type[Any]:
+    """Returns the class of a named part; see :func:`find` and :func:`load` for what it raises."""
+    return load(find(kind, name))
+
+
+def expand(kind: Kind | str, wanted: str) -> list[str]:
+    """Resolves a comma list of names, globs and ``all`` to names, in the order asked for.
+
+    A part that is broken but was only swept in by a glob is left out with a
+    :class:`PluginWarning`.
+
+    Raises:
+        UsageError: a name or glob matches nothing.
+    """
+    chosen: list[str] = []
+    for piece in filter(None, (part.strip() for part in wanted.split(","))):
+        glob = "*" if piece == _ALL else piece
+        if any(sign in glob for sign in "*?["):
+            matches = [name for name in names(kind) if fnmatchcase(name, glob)]
+            if not matches:
+                raise UsageError(f"no {_one(kind)} matches {piece!r}{nearest(piece, names(kind))}")
+            chosen += [name for name in matches if _works(kind, name)]
+        else:
+            chosen.append(find(kind, piece).name)
+    return list(dict.fromkeys(chosen))
+
+
+def _works(kind: Kind | str, name: str) -> bool:
+    try:
+        get(kind, name)
+    except PluginError as error:
+        warnings.warn(f"left out: {error}", PluginWarning, stacklevel=3)
+        return False
+    return True
+
+
+def _one(kind: Kind | str) -> str:
+    return {"knowledge": "knowledge base"}.get(str(kind), str(kind).removesuffix("s"))

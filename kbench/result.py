@@ -1,0 +1,215 @@
+"""What a run leaves: ``result.json`` (versioned) and ``predictions.parquet``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from kbench.data import Label
+from kbench.errors import DataError
+from kbench.files import read_json
+from kbench.spec import RunSpec
+
+__all__ = [
+    "Coverage",
+    "Frozen",
+    "Predictions",
+    "Provenance",
+    "Result",
+    "Score",
+    "Status",
+    "read_predictions",
+    "read_result",
+    "write_predictions",
+]
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(_Model):
+    """A metric on the test split: a fraction in [0, 1] with its 95% bootstrap interval."""
+
+    value: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    n: int = Field(ge=0)
+    variant: str
+
+
+class Coverage(_Model):
+    """Share of test examples and of their mentions that got knowledge, and how they were linked."""
+
+    examples: float = Field(ge=0, le=1)
+    mentions: float = Field(ge=0, le=1)
+    linker: str
+    ambiguous: int = 0
+    unlinked: Literal["skip"] = "skip"
+
+
+class Frozen(_Model):
+    """SHA-256 of the downstream model's weights after tuning and after evaluation."""
+
+    before: str
+    after: str
+
+
+class Provenance(_Model):
+    """Where a result comes from, enough to repeat it."""
+
+    kbench: str
+    revision: int
+    versions: dict[str, str]
+    git: dict[str, str | bool | None]
+    plugin: dict[str, str | bool | None]
+    hardware: dict[str, str | int]
+    digests: dict[str, str | None]
+    addresses: dict[str, str | None]
+    command: str
+    started: str
+    seconds: float
+
+
+class Result(_Model):
+    """The outcome of a run. Tools rely on these names.
+
+    ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
+    and history of each stage; numbers in ``cost`` carry their unit in the name.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    status: Status
+    reason: str = ""
+    spec: RunSpec
+    main_metric: str | None = None
+    metrics: dict[str, Score] = Field(default_factory=dict)
+    coverage: Coverage | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
+    cost: dict[str, float] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    frozen: Frozen | None = None
+    provenance: Provenance | None = None
+    predictions: str | None = None
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @field_validator("cost")
+    @classmethod
+    def _finite(cls, cost: dict[str, float]) -> dict[str, float]:
+        for name, value in cost.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}")
+        return cost
+
+    @property
+    def score(self) -> Score | None:
+        """The main metric's score, if the run ended well."""
+        return self.metrics.get(self.main_metric) if self.main_metric else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the value written to ``result.json``."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The test examples of a run, one entry each, in the order of the data."""
+
+    ids: list[str]
+    labels: list[Label]
+    predictions: list[Label]
+    scores: list[float]
+    linked: list[bool]
+
+
+def read_result(path: Path) -> Result:
+    """Reads a ``result.json``.
+
+    Raises:
+        DataError: it is unreadable, of another schema, or not a result.
+    """
+    try:
+        value = read_json(path)
+    except OSError as cause:
+        raise DataError(path, f"cannot be read ({cause.strerror})", "a result") from None
+    except (ValueError, RecursionError) as cause:
+        raise DataError(path, f"is not JSON ({cause})", "a result") from None
+    if isinstance(value, dict) and value.get("schema") != SCHEMA:
+        raise DataError(path, f"has schema {value.get('schema')!r}", f"schema {SCHEMA}")
+    try:
+        return Result.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(path, f"{where}: {first['msg']}", "a result of `kbench schema`") from None
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes predictions; label sets become lists."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    several = any(isinstance(label, tuple) for label in predictions.labels)
+    words = pa.list_(pa.string()) if several else pa.string()
+    table = pa.table(
+        {
+            "id": pa.array(predictions.ids, pa.string()),
+            "label": pa.array(_plain(predictions.labels), words),
+            "prediction": pa.array(_plain(predictions.predictions), words),
+            "score": pa.array(predictions.scores, pa.float32()),
+            "linked": pa.array(predictions.linked, pa.bool_()),
+        }
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Reads what :func:`write_predictions` wrote.
+
+    Raises:
+        DataError: the file is damaged or has other columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("id", "label", "prediction", "score", "linked")
+    try:
+        columns = pq.read_table(path, columns=list(names)).to_pydict()
+        if list(columns) != list(names):
+            raise ValueError(f"columns {list(columns)}")
+    except (OSError, ValueError, pa.ArrowException) as cause:
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise DataError(path, f"cannot be read ({reason})", "predictions of a run") from None
+    return Predictions(
+        columns["id"],
+        [_label(value) for value in columns["label"]],
+        [_label(value) for value in columns["prediction"]],
+        columns["score"],
+        columns["linked"],
+    )
+
+
+def _plain(labels: Sequence[Label]) -> list[str | list[str]]:
+    return [label if isinstance(label, str) else list(label) for label in labels]
+
+
+def _label(value: str | list[str]) -> Label:
+    return value if isinstance(value, str) else tuple(value)

@@ -1,0 +1,344 @@
+"""The grid: plan it, skip what is stored, run the rest, record failures as results."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from kbench import __version__, provenance, registry
+from kbench.catalogue import Kind
+from kbench.errors import KbenchError, Unsupported, UsageError
+from kbench.files import cache_home
+from kbench.parts import Parts, normalised
+from kbench.result import (
+    Coverage,
+    Frozen,
+    Predictions,
+    Provenance,
+    Result,
+    Score,
+    Status,
+)
+from kbench.spec import Grid, RunSpec
+from kbench.stages import ENGINE_REVISION, Evaluation, Stages
+from kbench.statistics import interval
+from kbench.store import Artifacts, Results, address
+
+__all__ = ["Cell", "Events", "Place", "plan", "resolve", "run"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a grid runs.
+
+    Attributes:
+        out: folder of results.
+        artifacts: folder of downstream models and plugs.
+        device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
+        threads: CPU threads of each process; None leaves torch's choice.
+    """
+
+    out: Path
+    artifacts: Path
+    device: str = "auto"
+    threads: int | None = None
+
+    @classmethod
+    def default(cls, out: Path, device: str = "auto") -> Place:
+        """Artifacts go to the user's cache."""
+        return cls(out, cache_home() / "artifacts", device)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A planned run.
+
+    Attributes:
+        spec: the run.
+        id: address of its result.
+        stored: the result that is there already, of any status.
+        model: address of its downstream model.
+        plug: address of its plug, or None.
+        problem: why its parts cannot even be addressed, or None.
+    """
+
+    spec: RunSpec
+    id: str
+    stored: Result | None = None
+    model: str | None = None
+    plug: str | None = None
+    problem: KbenchError | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether a good result is stored; failed and skipped runs are tried again."""
+        return self.stored is not None and self.stored.status == Status.OK
+
+
+@dataclass(frozen=True)
+class Events:
+    """What a runner tells while it works; every hook may be left out."""
+
+    step: Callable[[str, int, int], None] | None = None
+    finished: Callable[[Cell, Result], None] | None = None
+
+
+def resolve(grid: Grid) -> list[RunSpec]:
+    """Resolves names, globs and ``all``, and drops cells that are the same run.
+
+    Raises:
+        UsageError: a name is unknown; the nearest are given.
+    """
+    chosen = grid.model_copy(
+        update={
+            "task": tuple(registry.expand(Kind.TASKS, ",".join(grid.task))),
+            "method": tuple(registry.expand(Kind.METHODS, ",".join(grid.method))),
+            "tuning": tuple(registry.expand(Kind.TUNINGS, ",".join(grid.tuning))),
+        }
+    )
+    kinds = {"task": Kind.TASKS, "method": Kind.METHODS, "tuning": Kind.TUNINGS}
+    for kind, parts in grid.options.items():
+        for name in parts:
+            registry.find(kinds[kind], name)
+    # Options are nested dicts and cannot be keys; the JSON text of a spec stands for it.
+    unique = {spec.model_dump_json(): spec for spec in map(normalised, chosen.cells())}
+    return list(unique.values())
+
+
+def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
+    """Addresses every run and looks what is stored.
+
+    Raises:
+        UsageError: a spec cannot be understood (an unknown option or name).
+    """
+    results = Results(place.out)
+    stages = Stages(Artifacts(place.artifacts), _device("cpu"))
+    shared: dict[str, Parts] = {}
+    cells = []
+    for spec in specs:
+        parts = _sharing(spec, shared)
+        try:
+            key = stages.result_id(parts)
+            addresses = stages.addresses(parts)
+        except UsageError:
+            raise
+        except KbenchError as error:
+            # Without addresses there is still a place to say why: the spec's own digest.
+            key = address("unaddressed", spec.model_dump(mode="json"))
+            cells.append(Cell(spec, key, results.load(key), problem=error))
+            continue
+        stored = results.load(key)
+        cells.append(Cell(spec, key, stored, addresses["model"], addresses["plug"]))
+    return cells
+
+
+def _sharing(spec: RunSpec, shared: dict[str, Parts]) -> Parts:
+    """Makes parts that reuse the task, backbone and knowledge base already read."""
+    parts = Parts(spec)
+    task = repr((spec.task, spec.data, spec.options.get("task")))
+    for name, key in (
+        ("task", task),
+        ("backbone", spec.backbone),
+        ("base_knowledge", str(spec.knowledge)),
+    ):
+        other = shared.setdefault(f"{name} {key}", parts)
+        if other is not parts:
+            parts.__dict__[name] = getattr(other, name)
+    return parts
+
+
+def run(
+    cells: Sequence[Cell],
+    place: Place,
+    *,
+    jobs: int = 1,
+    fail_fast: bool = False,
+    events: Events | None = None,
+) -> list[Result]:
+    """Runs the cells that have no good result yet; returns the results of all, in order.
+
+    A run that fails becomes a result with status ``failed``, one that cannot be a result with
+    status ``skipped``; neither stops the grid unless ``fail_fast``.
+    """
+    events = events or Events()
+    found = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
+    todo = [cell for cell in cells if cell.id not in found]
+    work = _serial(todo, place, events) if jobs <= 1 else _parallel(todo, place, jobs)
+    for cell, result in work:
+        found[cell.id] = result
+        if events.finished:
+            events.finished(cell, result)
+        if fail_fast and result.status == Status.FAILED:
+            break
+    return [found[cell.id] for cell in cells if cell.id in found]
+
+
+def _serial(cells: Sequence[Cell], place: Place, events: Events) -> Iterator[tuple[Cell, Result]]:
+    worker = Worker(place, events)
+    for cell in cells:
+        yield cell, worker.run(cell)
+
+
+def _parallel(cells: Sequence[Cell], place: Place, jobs: int) -> Iterator[tuple[Cell, Result]]:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    shared = Place(place.out, place.artifacts, place.device, threads)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(_in_process, cell, shared): cell for cell in cells}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+_worker: Worker | None = None
+
+
+def _in_process(cell: Cell, place: Place) -> Result:
+    global _worker
+    if _worker is None or _worker.place != place:
+        _worker = Worker(place, Events())
+    return _worker.run(cell)
+
+
+class Worker:
+    """Runs cells one after another in this process, keeping what they share in memory."""
+
+    def __init__(self, place: Place, events: Events) -> None:
+        self.place = place
+        if place.threads:
+            torch.set_num_threads(place.threads)
+        self._results = Results(place.out)
+        self._stages = Stages(Artifacts(place.artifacts), _device(place.device), events.step)
+        self._shared: dict[str, Parts] = {}
+
+    def run(self, cell: Cell) -> Result:
+        """Runs a cell and stores its result, whatever happens but an interruption."""
+        started, clock = datetime.now(UTC), time.perf_counter()
+        predictions: Predictions | None = None
+        try:
+            if cell.problem is not None:
+                raise cell.problem
+            parts = _sharing(cell.spec, self._shared)
+            _supported(parts)
+            evaluation = self._stages.evaluate(parts)
+            result, predictions = _result(cell, parts, evaluation)
+        except Unsupported as reason:
+            result = _ended(cell, Status.SKIPPED, str(reason))
+        except KbenchError as error:
+            result = _ended(cell, Status.FAILED, str(error))
+        except Exception as error:  # a plugin may fail in any way; the grid goes on
+            result = _ended(cell, Status.FAILED, _blame(error))
+        result = result.model_copy(update={"provenance": self._provenance(cell, started, clock)})
+        self._results.save(result, predictions)
+        return result
+
+    def _provenance(self, cell: Cell, started: datetime, clock: float) -> Provenance:
+        entry = registry.find(Kind.METHODS, cell.spec.method)
+        known = cell.problem is None
+        return Provenance(
+            kbench=__version__,
+            revision=ENGINE_REVISION,
+            versions=provenance.versions(),
+            git=provenance.git_state("kbench"),
+            plugin=provenance.plugin(entry.target, entry.distribution),
+            hardware={
+                **provenance.hardware(),
+                "device": str(self._stages.device),
+                "threads": torch.get_num_threads(),
+            },
+            digests=_digests(_sharing(cell.spec, self._shared)) if known else {},
+            addresses={"model": cell.model, "plug": cell.plug},
+            command=cell.spec.command(),
+            started=started.isoformat(timespec="seconds"),
+            seconds=time.perf_counter() - clock,
+        )
+
+
+def _supported(parts: Parts) -> None:
+    method, spec = parts.method, parts.spec
+    if method.settings and spec.setting not in method.settings:
+        known = ", ".join(sorted(method.settings))
+        raise Unsupported(f"{spec.method} has no {spec.setting} setting (it has {known})")
+
+
+def _ended(cell: Cell, status: Status, reason: str) -> Result:
+    return Result(id=cell.id, status=status, reason=reason, spec=cell.spec)
+
+
+def _blame(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
+
+
+def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, Predictions]:
+    prepared, task = evaluation.prepared, parts.task
+    metrics = {}
+    for metric in task.metrics:
+        statistics = metric.statistics(prepared.gold.labels, evaluation.predictions)
+        found = interval(metric, statistics)
+        metrics[metric.name] = Score(
+            value=found.value, low=found.low, high=found.high, n=found.n, variant=metric.variant
+        )
+    links = prepared.links
+    coverage = None
+    if parts.knowledge is not None:
+        coverage = Coverage(
+            examples=links.examples,
+            mentions=links.mentions,
+            linker=links.linker,
+            ambiguous=links.ambiguous,
+        )
+    predictions = Predictions(
+        ids=[example.id for example in prepared.examples],
+        labels=prepared.gold.labels,
+        predictions=evaluation.predictions,
+        scores=evaluation.scores,
+        linked=[max(rows, default=-1) >= 0 for rows in links.rows],
+    )
+    result = Result(
+        id=cell.id,
+        status=Status.OK,
+        spec=cell.spec,
+        main_metric=task.main_metric.name,
+        metrics=metrics,
+        coverage=coverage,
+        counts=evaluation.counts,
+        cost=evaluation.cost,
+        training=evaluation.training,
+        frozen=Frozen(before=evaluation.before, after=evaluation.after),
+        predictions="predictions.parquet",
+    )
+    return result, predictions
+
+
+def _digests(parts: Parts) -> dict[str, str | None]:
+    return {
+        "data": parts.task.digest,
+        "backbone": parts.backbone.digest,
+        "knowledge": parts.base_knowledge.digest if parts.base_knowledge else None,
+    }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used ({reason}); try --device auto") from None
+    return device

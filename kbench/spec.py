@@ -1,0 +1,242 @@
+"""What a run is: one cell of the grid, and grids as lists of choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kbench.errors import DataError, UsageError, nearest
+
+__all__ = ["Control", "Grid", "RunSpec", "Setting", "read_grid", "set_option"]
+
+
+class Setting(StrEnum):
+    """What a plug is trained on and what stays frozen meanwhile.
+
+    ``general``: the plug never saw the task. ``task-specific``: trained on the task while the
+    downstream model stays frozen. ``fine-tuning``: the plug is fixed and the model is tuned with
+    it in place (an upper reference, not plug-and-play).
+    """
+
+    GENERAL = "general"
+    TASK_SPECIFIC = "task-specific"
+    FINE_TUNING = "fine-tuning"
+
+
+class Control(StrEnum):
+    """How the knowledge is broken; ``none`` is the true knowledge base."""
+
+    NONE = "none"
+    SHUFFLED = "shuffled"
+    RANDOM = "random"
+    ZERO = "zero"
+
+
+class RunSpec(BaseModel):
+    """One run. ``knowledge`` is None for methods that use none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    backbone: str
+    tuning: str
+    method: str
+    setting: Setting
+    knowledge: str | None
+    control: Control
+    seed: int = Field(ge=0, lt=2**32)
+    limit: int | None = Field(default=None, ge=1)
+    data: str | None = None
+    linker: str | None = None
+    dtype: str = "float32"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """A short name for people."""
+        parts = [self.task, self.backbone, self.tuning, self.method]
+        if self.knowledge is not None:
+            parts += [str(self.setting), self.knowledge]
+            parts += [] if self.control == Control.NONE else [f"control={self.control}"]
+        return f"{' / '.join(parts)} / seed {self.seed}"
+
+    def command(self) -> str:
+        """Returns the command that repeats this run alone."""
+        import json
+        import shlex
+
+        words = ["kbench", "run", "--task", self.task, "--method", self.method]
+        words += ["--backbone", self.backbone, "--tuning", self.tuning, "--seed", str(self.seed)]
+        if self.knowledge is not None:
+            words += ["--setting", self.setting, "--knowledge", self.knowledge]
+            words += ["--control", self.control]
+        for name in ("limit", "data", "linker"):
+            if getattr(self, name) is not None:
+                words += [f"--{name}", str(getattr(self, name))]
+        if self.dtype != "float32":
+            words += ["--dtype", self.dtype]
+        for path, value in _leaves(self.options):
+            words += ["--set", f"{path}={value if isinstance(value, str) else json.dumps(value)}"]
+        return shlex.join(words)
+
+
+def _leaves(options: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in sorted(options.items()):
+        name = f"{path}.{key}" if path else key
+        found += _leaves(value, name) if isinstance(value, dict) else [(name, value)]
+    return found
+
+
+class Grid(BaseModel):
+    """Choices on every axis; names may be globs or ``all`` until the runner resolves them.
+
+    ``options`` is keyed by kind and part: ``{"method": {"map-tuning": {"general": {"epochs": 3}}},
+    "tuning": {"full": {"learning_rate": 1e-4}}, "task": {"open-entity": {...}}}``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: tuple[str, ...]
+    method: tuple[str, ...]
+    backbone: tuple[str, ...] = ("kbench-tiny",)
+    tuning: tuple[str, ...] = ("full",)
+    setting: tuple[Setting, ...] = (Setting.GENERAL, Setting.TASK_SPECIFIC)
+    knowledge: tuple[str, ...] = ("atlas",)
+    control: tuple[Control, ...] = (Control.NONE, Control.SHUFFLED)
+    seed: tuple[int, ...] = (0,)
+    limit: int | None = None
+    data: str | None = None
+    linker: str | None = None
+    dtype: str = "float32"
+    options: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+
+    def cells(self) -> list[RunSpec]:
+        """Returns the product of the axes, the seed and control varying fastest."""
+        axes = product(
+            self.task,
+            self.backbone,
+            self.tuning,
+            self.method,
+            self.knowledge,
+            self.setting,
+            self.control,
+            self.seed,
+        )
+        return [
+            RunSpec(
+                task=task,
+                backbone=backbone,
+                tuning=tuning,
+                method=method,
+                setting=setting,
+                knowledge=knowledge,
+                control=control,
+                seed=seed,
+                limit=self.limit,
+                data=self.data,
+                linker=self.linker,
+                dtype=self.dtype,
+                options=self._options(task, tuning, method),
+            )
+            for task, backbone, tuning, method, knowledge, setting, control, seed in axes
+        ]
+
+    def _options(self, task: str, tuning: str, method: str) -> dict[str, Any]:
+        chosen = {"task": task, "tuning": tuning, "method": method}
+        found = {}
+        for kind, name in chosen.items():
+            options = self.options.get(kind, {}).get(name)
+            if options:
+                found[kind] = {name: options}
+        return found
+
+
+_LISTS = ("task", "method", "backbone", "tuning", "setting", "knowledge", "control", "seed")
+
+
+def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
+    """Checks the values of a grid; a single value stands for a list of one.
+
+    Raises:
+        UsageError: a key is unknown or a value not allowed; one line.
+    """
+    for key in values:
+        if key not in Grid.model_fields:
+            raise UsageError(f"{origin}: unknown key {key!r}{nearest(key, Grid.model_fields)}")
+    listed = {
+        key: _listed(value) if key in _LISTS else value
+        for key, value in values.items()
+        if value is not None
+    }
+    try:
+        return Grid.model_validate(listed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+        raise UsageError(f"{origin}: {where}: {first['msg']}{given}") from None
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [piece.strip() for piece in value.split(",") if piece.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def read_grid(path: Path) -> dict[str, Any]:
+    """Reads a grid file.
+
+    Raises:
+        DataError: it is missing, is no YAML, or is no mapping.
+    """
+    expected = "a YAML mapping such as `task: [atlas-qa]`, `method: [none, map-tuning]`"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise DataError(path, f"cannot be read ({cause.strerror})", "a grid file") from None
+    except UnicodeDecodeError:
+        raise DataError(path, "is not UTF-8 text", expected) from None
+    except yaml.YAMLError as cause:
+        mark = getattr(cause, "problem_mark", None)
+        problem = getattr(cause, "problem", None) or "is not YAML"
+        raise DataError(path, problem, expected, mark.line + 1 if mark else None) from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise DataError(path, f"holds {type(values).__name__}", expected)
+    return values
+
+
+def set_option(options: dict[str, Any], text: str) -> None:
+    """Applies ``--set KIND.PART.KEY=VALUE`` to the options of a grid; the value is YAML.
+
+    Raises:
+        UsageError: the text is not of this form.
+    """
+    path, sign, value = text.partition("=")
+    keys = path.split(".")
+    if not sign or len(keys) < 3 or keys[0] not in ("task", "tuning", "method"):
+        raise UsageError(
+            f"--set {text!r}: expected KIND.PART.KEY=VALUE with KIND task, tuning or method, "
+            "such as tuning.full.learning_rate=1e-4 or method.map-tuning.general.epochs=3"
+        )
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text!r}: the value is not YAML") from None
+    if isinstance(parsed, str):
+        # YAML 1.1 reads 1e-4 as text; nobody who types it means text.
+        with suppress(ValueError):
+            parsed = float(parsed)
+    place = options
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise UsageError(f"--set {text!r}: {key} already has a value")
+    place[keys[-1]] = parsed

@@ -1,0 +1,511 @@
+"""The three stages of a run, each with its own address: tune, fit, evaluate.
+
+``task + backbone + tuning -> downstream model (frozen) -> fit -> plug -> attach, predict``
+
+All methods share one downstream model, all tasks one general plug. Nothing here writes a result;
+the runner does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kbench.batching import collate, sorted_batches
+from kbench.data import Example, Label, Split
+from kbench.encoding import Inputs, Layout, encode
+from kbench.errors import FrozenError, KbenchError, Unsupported
+from kbench.heads import Gold
+from kbench.knowledge import KnowledgeBase
+from kbench.linking import Links, link
+from kbench.method import Fit, Plug
+from kbench.model import DownstreamModel, Encoder, digest, frozen
+from kbench.parts import Parts
+from kbench.spec import RunSpec, Setting
+from kbench.store import Artifacts, address
+from kbench.training import Examples, Progress, train
+
+__all__ = ["ENGINE_REVISION", "Evaluation", "Stages"]
+
+ENGINE_REVISION = 1
+"""Changes whenever the engine would make other weights or predictions from the same inputs."""
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_EVALUATION_BATCH = 128
+_CACHED = 12
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A split as a model reads it.
+
+    Attributes:
+        examples: those the head can express.
+        gold: their labels and targets.
+        inputs: their tokens and slots.
+        links: their mentions' entities.
+    """
+
+    examples: Sequence[Example]
+    gold: Gold
+    inputs: Inputs
+    links: Links
+    total: int
+
+
+@dataclass
+class Evaluation:
+    """What the stages hand to the runner."""
+
+    prepared: Prepared
+    predictions: list[Label]
+    scores: list[float]
+    cost: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    before: str = ""
+    after: str = ""
+
+
+class Stages:
+    """Tunes, fits and evaluates, taking from the store what is there.
+
+    Args:
+        artifacts: where downstream models and plugs lie.
+        device: where to compute.
+        progress: told of what is being done: description, steps done, steps in all.
+    """
+
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        device: torch.device,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.artifacts = artifacts
+        self.device = device
+        self._progress = progress
+        self._memory: dict[Any, Any] = {}
+
+    # -- addresses -----------------------------------------------------------------------------
+
+    def model_inputs(self, parts: Parts) -> dict[str, Any]:
+        """Returns all that determines a downstream model: no method, unless fixed in it."""
+        spec = parts.spec
+        inputs = {
+            "engine": ENGINE_REVISION,
+            "task": parts.task.digest,
+            "limit": spec.limit,
+            "backbone": parts.backbone.digest,
+            "tuning": [spec.tuning, parts.tuning.revision, parts.tuning_options],
+            "recipe": parts.tuning_recipe.as_dict(),
+            "seed": spec.seed,
+        }
+        if _fixed(spec):
+            inputs["plug"] = address("plug", self.plug_inputs(parts, Setting.FINE_TUNING))
+            inputs["linker"] = _linker(parts)
+        return inputs
+
+    def plug_inputs(self, parts: Parts, setting: Setting) -> dict[str, Any]:
+        """Returns all that determines a plug. Nothing of a task unless it is task-specific."""
+        assert parts.knowledge is not None
+        inputs = {
+            "engine": ENGINE_REVISION,
+            "method": [parts.spec.method, parts.method.revision, parts.method.options],
+            "setting": str(setting),
+            "recipe": parts.plug_recipe(setting).as_dict(),
+            "knowledge": parts.knowledge.digest,
+            "backbone": parts.backbone.digest,
+            "seed": parts.spec.seed,
+        }
+        if setting == Setting.TASK_SPECIFIC:
+            inputs["model"] = address("model", self.model_inputs(parts))
+            inputs["linker"] = _linker(parts)
+            if Setting.GENERAL in parts.method.settings:
+                inputs["general"] = address("plug", self.plug_inputs(parts, Setting.GENERAL))
+        return inputs
+
+    def addresses(self, parts: Parts) -> dict[str, str | None]:
+        """Returns the addresses of the downstream model and of the plug, if there is one."""
+        plug = None
+        if parts.knowledge is not None:
+            plug = address("plug", self.plug_inputs(parts, parts.spec.setting))
+        return {"model": address("model", self.model_inputs(parts)), "plug": plug}
+
+    def result_id(self, parts: Parts) -> str:
+        """Returns the address of a run's result."""
+        inputs = {
+            "engine": ENGINE_REVISION,
+            "task": [parts.spec.task, parts.task.digest, parts.task.card.revision],
+            "metrics": [metric.variant for metric in parts.task.metrics],
+            "method": [parts.spec.method, parts.method.revision],
+            "setting": str(parts.spec.setting),
+            "control": str(parts.spec.control),
+            "linker": _linker(parts),
+            "dtype": parts.spec.dtype,
+            "limit": parts.spec.limit,
+            **self.addresses(parts),
+        }
+        return address("result", inputs)
+
+    # -- stages --------------------------------------------------------------------------------
+
+    def tune(self, parts: Parts) -> tuple[DownstreamModel, dict[str, Any]]:
+        """Returns the downstream model of a run, and what is recorded of its making."""
+        inputs = self.model_inputs(parts)
+        key = address("model", inputs)
+        return self._remember(("model", key), lambda: self._tuned(parts, inputs, key))
+
+    def _tuned(
+        self, parts: Parts, inputs: dict[str, Any], key: str
+    ) -> tuple[DownstreamModel, dict[str, Any]]:
+        self._forget("model")  # one tuned model in memory at a time
+        model = self._untrained(parts)
+        with self.artifacts.making("model", key):
+            stored = self.artifacts.load("model", key)
+            if stored is None:
+                about = self._train_model(parts, model)
+                self.artifacts.save("model", inputs, _untied(model), **about)
+            else:
+                _restore(model, stored.tensors)
+                about = stored.about
+        return model.eval(), about
+
+    def _untrained(self, parts: Parts) -> DownstreamModel:
+        encoder = parts.backbone.load()
+        torch.manual_seed(parts.spec.seed)
+        head = parts.task.head(encoder.width)
+        if head.needs_lm_head and not encoder.has_lm_head:
+            raise Unsupported(
+                f"task {parts.spec.task} is answered at [MASK], and backbone "
+                f"{parts.spec.backbone} has no masked-LM head"
+            )
+        return DownstreamModel(encoder, head).to(self.device)
+
+    def _train_model(self, parts: Parts, model: DownstreamModel) -> dict[str, Any]:
+        plug: Plug | None = None
+        if _fixed(parts.spec):
+            plug, _ = self.fit(parts, Setting.FINE_TUNING, model)
+        parts.tuning.prepare(model, parts.tuning_options)
+        train_split = self.prepare(parts, Split.TRAIN, model, with_slots=plug is not None)
+        data = Examples(train_split.inputs, train_split.gold.targets)
+
+        # The plug is fixed: it gives slot vectors, and its own parameters stay out of `model`.
+        with (
+            plug.attach(model.encoder) if plug else nullcontext(),
+            frozen(plug) if plug else nullcontext(),
+        ):
+            history = train(
+                model,
+                model.loss,
+                data,
+                parts.tuning_recipe,
+                seed=parts.spec.seed,
+                device=self.device,
+                mode=lambda: _training(model),
+                validate=lambda: self._validate(parts, model, plug is not None),
+                progress=self._steps(f"tune {parts.spec.task}"),
+            )
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model.requires_grad_(False).eval()
+        return {
+            "digest": digest(model),
+            "recipe": parts.tuning_recipe.as_dict(),
+            "history": dataclasses.asdict(history),
+            "trainable_parameters": trained,
+        }
+
+    def fit(
+        self, parts: Parts, setting: Setting, model: DownstreamModel
+    ) -> tuple[Plug, dict[str, Any]]:
+        """Returns the plug of a run for a setting, and what is recorded of its making."""
+        inputs = self.plug_inputs(parts, setting)
+        key = address("plug", inputs)
+        return self._remember(
+            ("plug", key), lambda: self._fitted(parts, setting, model, inputs, key)
+        )
+
+    def _fitted(
+        self,
+        parts: Parts,
+        setting: Setting,
+        model: DownstreamModel,
+        inputs: dict[str, Any],
+        key: str,
+    ) -> tuple[Plug, dict[str, Any]]:
+        assert parts.knowledge is not None
+        if setting == Setting.TASK_SPECIFIC:
+            encoder, downstream = model.encoder, model
+        else:
+            # A general plug belongs to the backbone as pre-trained, whatever was tuned since.
+            encoder = self._remember(
+                ("encoder", parts.backbone.digest), lambda: parts.backbone.load().to(self.device)
+            )
+            downstream = None
+        torch.manual_seed(parts.spec.seed)
+        plug = parts.method.build(encoder, parts.knowledge).to(self.device)
+        start: dict[str, Any] | None = None
+        if setting == Setting.TASK_SPECIFIC and parts.method.starts_general(
+            encoder, parts.knowledge
+        ):
+            general, start = self.fit(parts, Setting.GENERAL, model)
+            plug.load_state_dict(general.state_dict())
+        with self.artifacts.making("plug", key):
+            stored = self.artifacts.load("plug", key)
+            if stored is None:
+                about = self._train_plug(parts, setting, encoder, downstream, plug)
+                about["start"] = start and {"address": start["address"], **_summary(start)}
+                self.artifacts.save("plug", inputs, dict(plug.state_dict()), **about)
+            else:
+                plug.load_state_dict(stored.tensors)
+                about = stored.about
+        return plug.eval(), {"address": key, **about}
+
+    def _train_plug(
+        self,
+        parts: Parts,
+        setting: Setting,
+        encoder: Encoder,
+        model: DownstreamModel | None,
+        plug: Plug,
+    ) -> dict[str, Any]:
+        assert parts.knowledge is not None
+        recipe = parts.plug_recipe(setting)
+        examples = None
+        if model is not None:
+            prepared = self.prepare(parts, Split.TRAIN, model, with_slots=True)
+            examples = Examples(prepared.inputs, prepared.gold.targets)
+        label = parts.spec.method if model is None else f"{parts.spec.method} on {parts.spec.task}"
+        fit = Fit(
+            setting=Setting.TASK_SPECIFIC if model is not None else Setting.GENERAL,
+            encoder=encoder,
+            model=model,
+            knowledge=parts.knowledge,
+            examples=examples,
+            validate=(lambda: self._validate(parts, model, True)) if model is not None else None,
+            recipe=recipe,
+            options=parts.method.options,
+            seed=parts.spec.seed,
+            device=self.device,
+            progress=self._steps(f"fit {label} ({parts.spec.control})"),
+        )
+        network = model if model is not None else encoder
+        before = digest(network)
+        with frozen(network):
+            history = parts.method.fit(plug, fit)
+        if digest(network) != before:
+            raise FrozenError(f"{parts.spec.method} changed weights of the frozen model")
+        for name, value in plug.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise KbenchError(
+                    f"{parts.spec.method}: parameter {name} of the plug is not finite"
+                )
+        return {
+            "recipe": recipe.as_dict(),
+            "history": dataclasses.asdict(history),
+            "trainable_parameters": sum(p.numel() for p in plug.parameters()),
+        }
+
+    def evaluate(self, parts: Parts) -> Evaluation:
+        """Runs all stages of a run and predicts its test split, once."""
+        model, tuned = self.tune(parts)
+        plug: Plug | None = None
+        fitted: dict[str, Any] | None = None
+        if parts.knowledge is not None:
+            plug, fitted = self.fit(parts, parts.spec.setting, model)
+        prepared = self.prepare(parts, Split.TEST, model, with_slots=plug is not None)
+        started = time.perf_counter()
+        with plug.attach(model.encoder) if plug else nullcontext():
+            predictions, scores = self.predict(model, prepared.inputs, parts.spec.dtype)
+        seconds = time.perf_counter() - started
+        after = digest(model)
+        if after != tuned["digest"]:
+            raise FrozenError("the downstream model's weights changed after tuning")
+        evaluation = Evaluation(prepared, predictions, scores, before=tuned["digest"], after=after)
+        evaluation.cost = self._cost(tuned, fitted, plug, seconds, len(predictions))
+        evaluation.counts = self._counts(parts, prepared, fitted)
+        evaluation.training = {"tuning": _summary(tuned)}
+        if fitted:
+            evaluation.training["plug"] = {**_summary(fitted), "start": fitted.get("start")}
+        return evaluation
+
+    def predict(
+        self, model: DownstreamModel, inputs: Inputs, dtype: str = "float32"
+    ) -> tuple[list[Label], list[float]]:
+        """Predicts inputs in length-sorted batches; results are in the order of the inputs."""
+        predictions: list[Label] = [""] * len(inputs)
+        scores = [0.0] * len(inputs)
+        narrow = _DTYPES.get(dtype)
+        precision = torch.autocast(self.device.type, narrow) if narrow else nullcontext()
+        model.eval()
+        rows = torch.from_numpy(inputs.slot_rows)
+        with torch.inference_mode(), precision, model.encoder.held(rows):
+            for chosen in sorted_batches(inputs.lengths, _EVALUATION_BATCH):
+                logits: Tensor = model(collate(inputs, chosen).to(self.device))
+                words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
+                for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
+                    predictions[at], scores[at] = word, score
+        return predictions, scores
+
+    def prepare(
+        self, parts: Parts, split: Split, model: DownstreamModel, *, with_slots: bool
+    ) -> Prepared:
+        """Returns a split linked and encoded; tokenized once for all runs that read it alike."""
+        knowledge = parts.base_knowledge if with_slots else None
+        slot = parts.method.slot if with_slots else None
+        key = (
+            "inputs",
+            parts.task.digest,
+            split,
+            parts.spec.limit,
+            parts.backbone.digest,
+            slot,
+            knowledge.digest if knowledge else None,
+            _linker(parts) if knowledge else None,
+        )
+        return self._remember(key, lambda: _prepare(parts, split, model, knowledge, slot))
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _validate(self, parts: Parts, model: DownstreamModel, with_slots: bool) -> float:
+        prepared = self.prepare(parts, Split.DEV, model, with_slots=with_slots)
+        predictions, _ = self.predict(model, prepared.inputs, parts.spec.dtype)
+        return parts.task.main_metric.score(prepared.gold.labels, predictions)
+
+    def _steps(self, what: str) -> Progress | None:
+        report = self._progress
+        if report is None:
+            return None
+        return lambda done, total: report(what, done, total)
+
+    def _remember(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self._memory:
+            value = make()
+            while len(self._memory) >= _CACHED:
+                self._memory.pop(next(iter(self._memory)))
+            self._memory[key] = value
+        return cast("T", self._memory[key])
+
+    def _forget(self, kind: str) -> None:
+        for key in [key for key in self._memory if key[0] == kind]:
+            del self._memory[key]
+
+    def _cost(
+        self,
+        tuned: dict[str, Any],
+        fitted: dict[str, Any] | None,
+        plug: Plug | None,
+        seconds: float,
+        examples: int,
+    ) -> dict[str, float]:
+        import resource
+
+        start = (fitted or {}).get("start")
+        cost = {
+            "tune_seconds": float(tuned["history"]["seconds"]),
+            "tuned_parameters": float(tuned["trainable_parameters"]),
+            "train_seconds": float(fitted["history"]["seconds"]) if fitted else 0.0,
+            "start_seconds": float(start["history"]["seconds"]) if start else 0.0,
+            "trainable_parameters": float(fitted["trainable_parameters"]) if fitted else 0.0,
+            "plug_bytes": float(
+                sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
+            ),
+            "evaluate_seconds": seconds,
+            "evaluate_seconds_per_example": seconds / max(1, examples),
+            "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        }
+        if self.device.type == "cuda":
+            cost["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
+        return cost
+
+    def _counts(
+        self, parts: Parts, prepared: Prepared, fitted: dict[str, Any] | None
+    ) -> dict[str, int]:
+        counts = dict(parts.task.counts)
+        counts |= {"test_total": prepared.total, "test_kept": len(prepared.examples)}
+        counts["test_shortened"] = prepared.inputs.shortened
+        counts["test_mentions_without_room"] = prepared.inputs.unslotted
+        for about in (fitted, (fitted or {}).get("start")):
+            counts |= (about or {}).get("history", {}).get("counts", {})
+        return counts
+
+
+def _prepare(
+    parts: Parts,
+    split: Split,
+    model: DownstreamModel,
+    knowledge: KnowledgeBase | None,
+    slot: str | None,
+) -> Prepared:
+    task, encoder = parts.task, model.encoder
+    examples = limited(task.examples(split), parts.spec.limit)
+    gold = model.head.gold(examples, encoder.tokenizer)
+    kept = [examples[index] for index in gold.kept]
+    if not kept:
+        raise KbenchError(
+            f"task {parts.spec.task}: no usable example in {split} of {len(examples)}"
+        )
+    links = link(kept, knowledge, _linker(parts))
+    layout = Layout(
+        markers=task.markers, slot=slot, max_length=min(task.max_length, encoder.max_length)
+    )
+    inputs = encode(encoder.tokenizer, kept, links.rows, layout)
+    return Prepared(kept, gold, inputs, links, len(examples))
+
+
+def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
+    """Returns at most ``limit`` examples, drawn by a fixed seed, in their order."""
+    if limit is None or limit >= len(examples):
+        return examples
+    chosen = np.random.default_rng(0).choice(len(examples), size=limit, replace=False)
+    return [examples[index] for index in sorted(chosen.tolist())]
+
+
+def _training(model: DownstreamModel) -> Any:
+    model.train()
+    return nullcontext()
+
+
+def _fixed(spec: RunSpec) -> bool:
+    return spec.knowledge is not None and spec.setting == Setting.FINE_TUNING
+
+
+def _linker(parts: Parts) -> str:
+    return parts.spec.linker or parts.task.linking
+
+
+def _summary(about: dict[str, Any]) -> dict[str, Any]:
+    return {key: about[key] for key in ("recipe", "history", "trainable_parameters")}
+
+
+def _untied(model: DownstreamModel) -> dict[str, Tensor]:
+    """The state without the second name of tensors that share storage."""
+    seen: set[tuple[int, int]] = set()
+    kept = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.numel())
+        if place not in seen or not tensor.numel():
+            kept[name] = tensor
+        seen.add(place)
+    return kept
+
+
+def _restore(model: DownstreamModel, tensors: dict[str, Tensor]) -> None:
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    # What is missing must be the second name of a tensor that came under its first.
+    twins = set(missing) & set(_untied(model))
+    if twins or unexpected:
+        raise KbenchError(
+            f"stored weights do not fit the model: {sorted(twins | {*unexpected})[:3]}"
+        )
+    model.requires_grad_(False)

@@ -1,0 +1,206 @@
+"""A toy world: a tiny random BERT, and facts that only an entity's vector can tell.
+
+Every entity is an invented word, its class is drawn at random and written into its vector alone.
+Names, and so the text of the tasks, say nothing about it. A method that reads entity vectors can
+solve the tasks on entities it never saw; without knowledge, or with another entity's, nothing
+beats guessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from kbench.bundle import Bundle, write_bundle, write_vectors
+from kbench.data import Example, Mention, Role, Split
+from kbench.knowledge import Entity, Sentence
+from kbench.task import QuestionTask, RelationTask, TaskCard, TypingTask
+
+__all__ = ["CLASSES", "ToyQuestions", "ToyRelations", "ToyTyping", "write_backbone", "write_world"]
+
+CLASSES = ("red", "green", "blue", "white")
+DIMENSION = 8
+_ENTITIES = 480
+_CARD = TaskCard(
+    title="toy", revision="1", licence="Apache-2.0", citation="kbench", source="generated"
+)
+_CONTEXTS = ("we saw {} today", "{} was there", "they spoke of {} again", "near {} it rained")
+_FACTS = ("{} is a {} thing", "the color of {} is {}", "we know that {} is {}", "{} looks {}")
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    syllables = ("ba", "ke", "li", "mo", "nu", "pra", "ste", "tri", "vo", "zu")
+    words = ["".join(parts) for parts in product(syllables, repeat=3)]
+    return tuple(np.random.default_rng(7).permutation(words)[:_ENTITIES].tolist())
+
+
+@cache
+def _classes() -> tuple[str, ...]:
+    drawn = np.random.default_rng(11).integers(len(CLASSES), size=_ENTITIES)
+    return tuple(CLASSES[number] for number in drawn)
+
+
+def _split(number: int) -> Split:
+    return (Split.TRAIN, Split.TRAIN, Split.TRAIN, Split.DEV, Split.TEST)[number % 5]
+
+
+def write_world(folder: Path) -> Bundle:
+    """Writes the toy knowledge base: vectors that tell the class, sentences on train entities."""
+    names, classes = _names(), _classes()
+    rng = np.random.default_rng(13)
+    centres = rng.standard_normal((len(CLASSES), DIMENSION))
+    sentences = [
+        _sentence(_FACTS[number % len(_FACTS)], name, colour)
+        for number, (name, colour) in enumerate(zip(names, classes, strict=True))
+        if _split(number) == Split.TRAIN
+    ]
+    write_bundle(
+        folder,
+        {"name": "toy", "version": "1", "licence": "Apache-2.0", "source": "generated"},
+        [Entity(f"toy:{name}", name, types=(c,)) for name, c in zip(names, classes, strict=True)]
+        + [Entity(f"class:{name}", name) for name in CLASSES],
+        [(f"toy:{n}", "color", f"class:{c}") for n, c in zip(names, classes, strict=True)],
+        {"color": "has color"},
+        sentences,
+    )
+    bundle = Bundle(folder)
+    vectors = rng.standard_normal((len(bundle), DIMENSION)) * 0.1
+    number = dict(zip(names, classes, strict=True))
+    for row, label in enumerate(bundle.labels):
+        vectors[row] += centres[CLASSES.index(number.get(label, label))]
+    return write_vectors(folder, vectors.astype(np.float32), {"model": "planted"})
+
+
+def _sentence(pattern: str, name: str, colour: str) -> Sentence:
+    text = pattern.format(name, colour)
+    start, end = text.index(name), text.rindex(colour)
+    return Sentence(
+        text,
+        (
+            Mention(start, start + len(name), f"toy:{name}"),
+            Mention(end, end + len(colour), None),
+        ),
+    )
+
+
+def _mention(text: str, name: str, role: Role) -> Mention:
+    start = text.index(name)
+    return Mention(start, start + len(name), f"toy:{name}", role)
+
+
+class _ToyTask:
+    def _items(self, split: Split) -> list[tuple[int, str, str]]:
+        return [
+            (number, name, colour)
+            for number, (name, colour) in enumerate(zip(_names(), _classes(), strict=True))
+            if _split(number) == split
+        ]
+
+
+@final
+class ToyTyping(_ToyTask, TypingTask):
+    """The class of a toy entity, as a set of one or two types."""
+
+    card: ClassVar[TaskCard] = _CARD
+    max_length = 32
+
+    def load(self, split: Split) -> Sequence[Example]:
+        found = []
+        for number, name, colour in self._items(split):
+            text = _CONTEXTS[number % len(_CONTEXTS)].format(name)
+            label = (colour, "warm") if colour == "red" else (colour,)
+            mention = _mention(text, name, Role.TARGET)
+            found.append(Example(f"typing/{number}", text, (mention,), label))
+        return found
+
+
+@final
+class ToyRelations(_ToyTask, RelationTask):
+    """The class of the head, as a relation to a tail that says nothing."""
+
+    card: ClassVar[TaskCard] = _CARD
+    max_length = 32
+
+    def load(self, split: Split) -> Sequence[Example]:
+        found = []
+        for number, name, colour in self._items(split):
+            text = _CONTEXTS[number % len(_CONTEXTS)].format(name) + " with it"
+            tail = Mention(len(text) - 2, len(text), None, Role.TAIL)
+            mentions = (_mention(text, name, Role.HEAD), tail)
+            found.append(Example(f"relations/{number}", text, mentions, f"is-{colour}"))
+        return found
+
+
+@final
+class ToyQuestions(_ToyTask, QuestionTask):
+    """The class of a toy entity, asked at [MASK]."""
+
+    card: ClassVar[TaskCard] = _CARD
+    max_length = 32
+
+    def load(self, split: Split) -> Sequence[Example]:
+        found = []
+        for number, name, colour in self._items(split):
+            text = f"tell me the color of {name} : "
+            mention = _mention(text, name, Role.TARGET)
+            found.append(Example(f"qa/{number}", text, (mention,), (colour,), blank=len(text)))
+        return found
+
+
+def write_backbone(
+    folder: Path, *, lm_head: bool = True, layers: int = 2, width: int = 32, seed: int = 0
+) -> Path:
+    """Writes a random BERT with a wordpiece tokenizer that knows the toy world's words.
+
+    Args:
+        folder: where to.
+        lm_head: save it with a masked-LM head.
+        layers: of the encoder.
+        width: hidden size, divisible by 4.
+        seed: of the weights.
+    """
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    text = " ".join((*_CONTEXTS, *_FACTS, *CLASSES, "tell me the color of with it"))
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"##{letter}" for letter in letters), *text.replace("{}", "").split()]
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*special, *words]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    ).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+    )
+    kind = BertForMaskedLM if lm_head else BertModel
+    kind(config).save_pretrained(folder)
+    return folder

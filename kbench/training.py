@@ -1,0 +1,257 @@
+"""The one training loop, for tunings and plugs alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kbench.batching import Batch, collate, shuffled_batches
+from kbench.encoding import Inputs
+from kbench.errors import KbenchError, UsageError, nearest
+
+__all__ = ["Data", "Examples", "History", "Progress", "Recipe", "check_options", "train"]
+
+Progress = Callable[[int, int], None]
+"""Called with steps done and steps in all."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Part of every address.
+
+    Attributes:
+        learning_rate: the peak.
+        batch_size: examples a step.
+        epochs: passes over the training examples.
+        optimizer: ``adam`` or ``adamw``.
+        warmup: share of the steps over which the rate rises from 0.
+        decay: ``linear`` to 0 after the warm-up, or ``constant``.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient; 0 for none.
+        dropout: rate of all dropout of the frozen model while a plug is trained through it;
+            None keeps the frozen model in eval mode. Tunings train with the model's own.
+        select: keep the weights of the epoch that is best on dev, else of the last.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    optimizer: str = "adamw"
+    warmup: float = 0.0
+    decay: str = "linear"
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    dropout: float | None = None
+    select: bool = True
+
+    def __post_init__(self) -> None:
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _check("optimizer", self.optimizer, self.optimizer in ("adam", "adamw"), "adam or adamw")
+        _check("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
+        _check("decay", self.decay, self.decay in ("linear", "constant"), "linear or constant")
+        drop = self.dropout
+        _check("dropout", drop, drop is None or 0 <= drop < 1, "in [0, 1) or null")
+
+    def updated(self, *changes: Mapping[str, Any]) -> Self:
+        """Returns a copy with fields replaced; later mappings win; other keys are left alone."""
+        known = {f.name for f in fields(self)}
+        merged = {k: v for change in changes for k, v in change.items() if k in known}
+        return replace(self, **merged)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return asdict(self)
+
+
+def _check(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} is {value!r}; expected {expected}")
+
+
+def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """Refuses options that nobody reads.
+
+    Raises:
+        UsageError: an option is unknown; the nearest names are given.
+    """
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            raise UsageError(f"{what} has no option {name!r}{nearest(name, names)}")
+
+
+@dataclass
+class History:
+    """What a training left to report.
+
+    Attributes:
+        steps: optimizer steps taken.
+        seconds: of wall clock, selection on dev included.
+        losses: mean training loss of each epoch.
+        dev: main metric on dev after each epoch; empty without selection.
+        best: epoch whose weights were kept, from 0.
+        tokens: read while training, padding excluded.
+        counts: what of the training data was kept and dropped.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    dev: list[float] = field(default_factory=list)
+    best: int = -1
+    tokens: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Data(Protocol):
+    """What can be trained on: batches of chosen items."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each item. ``[items]``."""
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Returns a batch with targets."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A task's examples: inputs and the head's targets."""
+
+    inputs: Inputs
+    targets: NDArray[Any]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example. ``[examples]``."""
+        return self.inputs.lengths
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Returns a padded batch with targets."""
+        return collate(self.inputs, chosen, self.targets)
+
+
+def train(
+    trained: nn.Module,
+    loss: Callable[[Batch], Tensor],
+    data: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    mode: Callable[[], AbstractContextManager[None]] = nullcontext,
+    validate: Callable[[], float] | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Trains the parameters of ``trained`` that require gradients.
+
+    Args:
+        trained: what moves; its weights are those selected when the call returns.
+        loss: of a batch, a scalar.
+        data: training examples.
+        recipe: how.
+        seed: of the order of examples and of dropout.
+        device: where batches go.
+        mode: context of each epoch's steps, such as the frozen model's dropout.
+        validate: the main metric on dev; called after each epoch if the recipe selects.
+        progress: told of each step.
+
+    Raises:
+        KbenchError: nothing to train (on), or the loss is no longer finite.
+    """
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    count = len(data.lengths)
+    if not parameters or not count:
+        raise KbenchError(
+            f"nothing to train: {count} examples and {len(parameters)} trainable tensors"
+        )
+    steps = recipe.epochs * math.ceil(count / recipe.batch_size)
+    stepper = _Stepper(parameters, recipe, steps)
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    history = History()
+    best: list[Tensor] = []
+    start = time.perf_counter()
+    for epoch in range(recipe.epochs):
+        total = torch.zeros((), device=device)
+        with mode():
+            for chosen in shuffled_batches(data.lengths, recipe.batch_size, rng):
+                value = stepper.step(loss(data.batch(chosen).to(device)))
+                total += value * len(chosen)
+                history.steps += 1
+                if progress:
+                    progress(history.steps, steps)
+        # Read once an epoch: reading a loss each step would wait for the device each step.
+        history.losses.append(_finite(float(total) / count, epoch, recipe))
+        history.tokens += int(data.lengths.sum())
+        if validate and recipe.select:
+            history.dev.append(validate())
+            if history.dev[-1] > max(history.dev[:-1], default=-math.inf):
+                history.best = epoch
+                best = [p.detach().clone() for p in parameters]
+    if best:
+        with torch.no_grad():
+            for parameter, kept in zip(parameters, best, strict=True):
+                parameter.copy_(kept)
+    else:
+        history.best = recipe.epochs - 1
+    history.seconds = time.perf_counter() - start
+    return history
+
+
+def _finite(loss: float, epoch: int, recipe: Recipe) -> float:
+    if not math.isfinite(loss):
+        raise KbenchError(
+            f"the training loss became {loss} in epoch {epoch + 1}; "
+            f"lower the learning rate ({recipe.learning_rate})"
+        )
+    return loss
+
+
+class _Stepper:
+    """Optimizer, schedule and clipping as one."""
+
+    def __init__(self, parameters: list[nn.Parameter], recipe: Recipe, steps: int) -> None:
+        self._parameters = parameters
+        self._clip = recipe.clip
+        self._optimizer = _optimizer(parameters, recipe)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _shape(recipe, steps))
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Takes one step and returns the loss, detached."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._clip:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True)
+
+
+def _shape(recipe: Recipe, steps: int) -> Callable[[int], float]:
+    warm = int(recipe.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if recipe.decay == "constant":
+            return 1.0
+        return max(0.0, (steps - step) / max(1, steps - warm))
+
+    return factor

@@ -1,0 +1,71 @@
+"""Shortening an input without losing what the task or the method stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Tokens", "truncate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One encoded example; see :class:`kbench.encoding.Inputs` for the fields."""
+
+    ids: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    slots: NDArray[np.int64]
+    spans: NDArray[np.int64]
+    blank: int
+
+
+def truncate(tokens: Tokens, limit: int, kept: Sequence[int]) -> Tokens | None:
+    """Keeps ``limit`` tokens: the essentials, then mentions, then the text nearest to them.
+
+    Essential are all inserted tokens (specials, markers, slots, the blank) and the first and last
+    token of the mentions ``kept``. Of the rest, tokens of mentions come first, then those with
+    the smallest distance to an essential that is not a special; without any such, the beginning
+    of the text. Order is kept.
+
+    Returns:
+        The shortened example, or None if the essentials alone are too many.
+    """
+    text = tokens.kinds == 1
+    essential = ~text
+    within = np.zeros_like(text)
+    for mention in kept:
+        start, end = tokens.spans[mention]
+        if end > start:
+            essential[[start, end - 1]] = True
+            within[start:end] = True
+    if essential.sum() > limit:
+        return None
+    cost = _distance(np.flatnonzero(essential & (tokens.kinds != 0)), len(text))
+    cost[within] = 0
+    cost[essential] = -1
+    keep = np.zeros_like(text)
+    keep[np.argsort(cost, kind="stable")[:limit]] = True
+    # before[p] is the new position of token p if it is kept, of the next kept one if not.
+    before = np.concatenate([[0], np.cumsum(keep)])
+    return Tokens(
+        tokens.ids[keep],
+        tokens.kinds[keep],
+        before[tokens.slots],
+        before[tokens.spans],
+        int(before[tokens.blank]) if tokens.blank >= 0 else -1,
+    )
+
+
+def _distance(anchors: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Distance of each position to the nearest anchor; to the start if there is none."""
+    positions = np.arange(length)
+    if not len(anchors):
+        return positions.copy()
+    right = np.searchsorted(anchors, positions)
+    after = anchors[np.minimum(right, len(anchors) - 1)]
+    before = anchors[np.maximum(right - 1, 0)]
+    nearest: NDArray[np.int64] = np.minimum(np.abs(after - positions), np.abs(positions - before))
+    return nearest

@@ -1,0 +1,35 @@
+"""Tunings: how a backbone is adapted to a task without knowledge."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kbench.task import Family
+
+if TYPE_CHECKING:
+    from kbench.model import DownstreamModel
+    from kbench.training import Recipe
+
+__all__ = ["Tuning"]
+
+
+class Tuning(ABC):
+    """Chooses what of a downstream model trains, and how.
+
+    Attributes:
+        revision: changes whenever the same inputs would give other weights; in every address.
+        defaults: options beside those of the recipe.
+    """
+
+    revision: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @abstractmethod
+    def recipe(self, family: Family, task: str) -> Recipe:
+        """Returns the published settings for a task, or for its family."""
+
+    @abstractmethod
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        """Marks what trains by ``requires_grad`` and adds what the tuning adds."""

@@ -1,0 +1,1 @@
+"""Tunings: how a backbone is adapted to a task without knowledge."""

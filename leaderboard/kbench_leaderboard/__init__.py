@@ -1,0 +1,1 @@
+"""The static leaderboard (the site comes with a later version) and published figures."""

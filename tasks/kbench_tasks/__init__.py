@@ -1,0 +1,1 @@
+"""The tasks of kbench, one file each, and its knowledge bases."""

@@ -1,0 +1,1 @@
+"""Knowledge bases and the importers of published formats, one file each."""
