@@ -137,6 +137,16 @@ class Parts:
             self._options("tuning", self.spec.tuning),
         )
 
+    @property
+    def linker(self) -> str:
+        """The linker asked for, or the task's own."""
+        return self.spec.linker or self.task.linking
+
+    @property
+    def plug_is_fixed(self) -> bool:
+        """Whether the model is tuned with the plug in place."""
+        return self.knowledge is not None and self.spec.setting == Setting.FINE_TUNING
+
     def plug_recipe(self, setting: Setting) -> Recipe:
         """Published settings, then the backbone's, then the user's.
 

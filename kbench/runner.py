@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from kbench import __version__, provenance, registry
+from kbench.addresses import ENGINE_REVISION, addresses, result_id
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError
 from kbench.files import cache_home
@@ -29,7 +30,7 @@ from kbench.result import (
     Status,
 )
 from kbench.spec import Grid, RunSpec
-from kbench.stages import ENGINE_REVISION, Evaluation, Stages
+from kbench.stages import Evaluation, Stages
 from kbench.statistics import interval
 from kbench.store import Artifacts, Results, address
 
@@ -121,14 +122,13 @@ def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
         UsageError: a spec cannot be understood (an unknown option or name).
     """
     results = Results(place.out)
-    stages = Stages(Artifacts(place.artifacts), _device("cpu"))
     shared: dict[str, Parts] = {}
     cells = []
     for spec in specs:
         parts = _sharing(spec, shared)
         try:
-            key = stages.result_id(parts)
-            addresses = stages.addresses(parts)
+            key = result_id(parts)
+            found = addresses(parts)
         except UsageError:
             raise
         except KbenchError as error:
@@ -137,7 +137,7 @@ def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
             cells.append(Cell(spec, key, results.load(key), problem=error))
             continue
         stored = results.load(key)
-        cells.append(Cell(spec, key, stored, addresses["model"], addresses["plug"]))
+        cells.append(Cell(spec, key, stored, found["model"], found["plug"]))
     return cells
 
 

@@ -9,58 +9,36 @@ the runner does.
 from __future__ import annotations
 
 import dataclasses
+import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from kbench.addresses import model_inputs, plug_inputs
 from kbench.batching import collate, sorted_batches
-from kbench.data import Example, Label, Split
-from kbench.encoding import Inputs, Layout, encode
+from kbench.data import Label, Split
+from kbench.encoding import Inputs
 from kbench.errors import FrozenError, KbenchError, Unsupported
-from kbench.heads import Gold
-from kbench.knowledge import KnowledgeBase
-from kbench.linking import Links, link
 from kbench.method import Fit, Plug
 from kbench.model import DownstreamModel, Encoder, digest, frozen
 from kbench.parts import Parts
-from kbench.spec import RunSpec, Setting
+from kbench.preparation import Prepared, prepare
+from kbench.spec import Setting
 from kbench.store import Artifacts, address
 from kbench.training import Examples, Progress, train
 
-__all__ = ["ENGINE_REVISION", "Evaluation", "Stages"]
-
-ENGINE_REVISION = 1
-"""Changes whenever the engine would make other weights or predictions from the same inputs."""
+__all__ = ["Evaluation", "Stages"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _EVALUATION_BATCH = 128
 _CACHED = 12
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A split as a model reads it.
-
-    Attributes:
-        examples: those the head can express.
-        gold: their labels and targets.
-        inputs: their tokens and slots.
-        links: their mentions' entities.
-    """
-
-    examples: Sequence[Example]
-    gold: Gold
-    inputs: Inputs
-    links: Links
-    total: int
 
 
 @dataclass
@@ -97,72 +75,9 @@ class Stages:
         self._progress = progress
         self._memory: dict[Any, Any] = {}
 
-    # -- addresses -----------------------------------------------------------------------------
-
-    def model_inputs(self, parts: Parts) -> dict[str, Any]:
-        """Returns all that determines a downstream model: no method, unless fixed in it."""
-        spec = parts.spec
-        inputs = {
-            "engine": ENGINE_REVISION,
-            "task": parts.task.digest,
-            "limit": spec.limit,
-            "backbone": parts.backbone.digest,
-            "tuning": [spec.tuning, parts.tuning.revision, parts.tuning_options],
-            "recipe": parts.tuning_recipe.as_dict(),
-            "seed": spec.seed,
-        }
-        if _fixed(spec):
-            inputs["plug"] = address("plug", self.plug_inputs(parts, Setting.FINE_TUNING))
-            inputs["linker"] = _linker(parts)
-        return inputs
-
-    def plug_inputs(self, parts: Parts, setting: Setting) -> dict[str, Any]:
-        """Returns all that determines a plug. Nothing of a task unless it is task-specific."""
-        assert parts.knowledge is not None
-        inputs = {
-            "engine": ENGINE_REVISION,
-            "method": [parts.spec.method, parts.method.revision, parts.method.options],
-            "setting": str(setting),
-            "recipe": parts.plug_recipe(setting).as_dict(),
-            "knowledge": parts.knowledge.digest,
-            "backbone": parts.backbone.digest,
-            "seed": parts.spec.seed,
-        }
-        if setting == Setting.TASK_SPECIFIC:
-            inputs["model"] = address("model", self.model_inputs(parts))
-            inputs["linker"] = _linker(parts)
-            if Setting.GENERAL in parts.method.settings:
-                inputs["general"] = address("plug", self.plug_inputs(parts, Setting.GENERAL))
-        return inputs
-
-    def addresses(self, parts: Parts) -> dict[str, str | None]:
-        """Returns the addresses of the downstream model and of the plug, if there is one."""
-        plug = None
-        if parts.knowledge is not None:
-            plug = address("plug", self.plug_inputs(parts, parts.spec.setting))
-        return {"model": address("model", self.model_inputs(parts)), "plug": plug}
-
-    def result_id(self, parts: Parts) -> str:
-        """Returns the address of a run's result."""
-        inputs = {
-            "engine": ENGINE_REVISION,
-            "task": [parts.spec.task, parts.task.digest, parts.task.card.revision],
-            "metrics": [metric.variant for metric in parts.task.metrics],
-            "method": [parts.spec.method, parts.method.revision],
-            "setting": str(parts.spec.setting),
-            "control": str(parts.spec.control),
-            "linker": _linker(parts),
-            "dtype": parts.spec.dtype,
-            "limit": parts.spec.limit,
-            **self.addresses(parts),
-        }
-        return address("result", inputs)
-
-    # -- stages --------------------------------------------------------------------------------
-
     def tune(self, parts: Parts) -> tuple[DownstreamModel, dict[str, Any]]:
         """Returns the downstream model of a run, and what is recorded of its making."""
-        inputs = self.model_inputs(parts)
+        inputs = model_inputs(parts)
         key = address("model", inputs)
         return self._remember(("model", key), lambda: self._tuned(parts, inputs, key))
 
@@ -174,7 +89,7 @@ class Stages:
         with self.artifacts.making("model", key):
             stored = self.artifacts.load("model", key)
             if stored is None:
-                about = self._train_model(parts, model)
+                about = {"of": parts.spec.title, **self._train_model(parts, model)}
                 self.artifacts.save("model", inputs, _untied(model), **about)
             else:
                 _restore(model, stored.tensors)
@@ -194,7 +109,7 @@ class Stages:
 
     def _train_model(self, parts: Parts, model: DownstreamModel) -> dict[str, Any]:
         plug: Plug | None = None
-        if _fixed(parts.spec):
+        if parts.plug_is_fixed:
             plug, _ = self.fit(parts, Setting.FINE_TUNING, model)
         parts.tuning.prepare(model, parts.tuning_options)
         train_split = self.prepare(parts, Split.TRAIN, model, with_slots=plug is not None)
@@ -229,7 +144,7 @@ class Stages:
         self, parts: Parts, setting: Setting, model: DownstreamModel
     ) -> tuple[Plug, dict[str, Any]]:
         """Returns the plug of a run for a setting, and what is recorded of its making."""
-        inputs = self.plug_inputs(parts, setting)
+        inputs = plug_inputs(parts, setting)
         key = address("plug", inputs)
         return self._remember(
             ("plug", key), lambda: self._fitted(parts, setting, model, inputs, key)
@@ -264,6 +179,7 @@ class Stages:
             stored = self.artifacts.load("plug", key)
             if stored is None:
                 about = self._train_plug(parts, setting, encoder, downstream, plug)
+                about["of"] = parts.spec.title
                 about["start"] = start and {"address": start["address"], **_summary(start)}
                 self.artifacts.save("plug", inputs, dict(plug.state_dict()), **about)
             else:
@@ -332,8 +248,8 @@ class Stages:
         if after != tuned["digest"]:
             raise FrozenError("the downstream model's weights changed after tuning")
         evaluation = Evaluation(prepared, predictions, scores, before=tuned["digest"], after=after)
-        evaluation.cost = self._cost(tuned, fitted, plug, seconds, len(predictions))
-        evaluation.counts = self._counts(parts, prepared, fitted)
+        evaluation.cost = _cost(tuned, fitted, plug, seconds, len(predictions), self.device)
+        evaluation.counts = {**parts.task.counts, **prepared.counts, **_counted(fitted)}
         evaluation.training = {"tuning": _summary(tuned)}
         if fitted:
             evaluation.training["plug"] = {**_summary(fitted), "start": fitted.get("start")}
@@ -371,11 +287,9 @@ class Stages:
             parts.backbone.digest,
             slot,
             knowledge.digest if knowledge else None,
-            _linker(parts) if knowledge else None,
+            parts.linker if knowledge else None,
         )
-        return self._remember(key, lambda: _prepare(parts, split, model, knowledge, slot))
-
-    # -- helpers -------------------------------------------------------------------------------
+        return self._remember(key, lambda: prepare(parts, split, model, knowledge, slot))
 
     def _validate(self, parts: Parts, model: DownstreamModel, with_slots: bool) -> float:
         prepared = self.prepare(parts, Split.DEV, model, with_slots=with_slots)
@@ -400,88 +314,45 @@ class Stages:
         for key in [key for key in self._memory if key[0] == kind]:
             del self._memory[key]
 
-    def _cost(
-        self,
-        tuned: dict[str, Any],
-        fitted: dict[str, Any] | None,
-        plug: Plug | None,
-        seconds: float,
-        examples: int,
-    ) -> dict[str, float]:
-        import resource
-
-        start = (fitted or {}).get("start")
-        cost = {
-            "tune_seconds": float(tuned["history"]["seconds"]),
-            "tuned_parameters": float(tuned["trainable_parameters"]),
-            "train_seconds": float(fitted["history"]["seconds"]) if fitted else 0.0,
-            "start_seconds": float(start["history"]["seconds"]) if start else 0.0,
-            "trainable_parameters": float(fitted["trainable_parameters"]) if fitted else 0.0,
-            "plug_bytes": float(
-                sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
-            ),
-            "evaluate_seconds": seconds,
-            "evaluate_seconds_per_example": seconds / max(1, examples),
-            "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        }
-        if self.device.type == "cuda":
-            cost["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
-        return cost
-
-    def _counts(
-        self, parts: Parts, prepared: Prepared, fitted: dict[str, Any] | None
-    ) -> dict[str, int]:
-        counts = dict(parts.task.counts)
-        counts |= {"test_total": prepared.total, "test_kept": len(prepared.examples)}
-        counts["test_shortened"] = prepared.inputs.shortened
-        counts["test_mentions_without_room"] = prepared.inputs.unslotted
-        for about in (fitted, (fitted or {}).get("start")):
-            counts |= (about or {}).get("history", {}).get("counts", {})
-        return counts
-
-
-def _prepare(
-    parts: Parts,
-    split: Split,
-    model: DownstreamModel,
-    knowledge: KnowledgeBase | None,
-    slot: str | None,
-) -> Prepared:
-    task, encoder = parts.task, model.encoder
-    examples = limited(task.examples(split), parts.spec.limit)
-    gold = model.head.gold(examples, encoder.tokenizer)
-    kept = [examples[index] for index in gold.kept]
-    if not kept:
-        raise KbenchError(
-            f"task {parts.spec.task}: no usable example in {split} of {len(examples)}"
-        )
-    links = link(kept, knowledge, _linker(parts))
-    layout = Layout(
-        markers=task.markers, slot=slot, max_length=min(task.max_length, encoder.max_length)
-    )
-    inputs = encode(encoder.tokenizer, kept, links.rows, layout)
-    return Prepared(kept, gold, inputs, links, len(examples))
-
-
-def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """Returns at most ``limit`` examples, drawn by a fixed seed, in their order."""
-    if limit is None or limit >= len(examples):
-        return examples
-    chosen = np.random.default_rng(0).choice(len(examples), size=limit, replace=False)
-    return [examples[index] for index in sorted(chosen.tolist())]
-
 
 def _training(model: DownstreamModel) -> Any:
     model.train()
     return nullcontext()
 
 
-def _fixed(spec: RunSpec) -> bool:
-    return spec.knowledge is not None and spec.setting == Setting.FINE_TUNING
+def _cost(
+    tuned: dict[str, Any],
+    fitted: dict[str, Any] | None,
+    plug: Plug | None,
+    seconds: float,
+    examples: int,
+    device: torch.device,
+) -> dict[str, float]:
+    start = (fitted or {}).get("start")
+    cost = {
+        "tune_seconds": float(tuned["history"]["seconds"]),
+        "tuned_parameters": float(tuned["trainable_parameters"]),
+        "train_seconds": float(fitted["history"]["seconds"]) if fitted else 0.0,
+        "start_seconds": float(start["history"]["seconds"]) if start else 0.0,
+        "trainable_parameters": float(fitted["trainable_parameters"]) if fitted else 0.0,
+        "plug_bytes": float(
+            sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
+        ),
+        "evaluate_seconds": seconds,
+        "evaluate_seconds_per_example": seconds / max(1, examples),
+        "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    if device.type == "cuda":
+        cost["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(device))
+    return cost
 
 
-def _linker(parts: Parts) -> str:
-    return parts.spec.linker or parts.task.linking
+def _counted(fitted: dict[str, Any] | None) -> dict[str, int]:
+    """What fitting the plug, and the general one it started from, kept and dropped."""
+    counts: dict[str, int] = {}
+    for about in (fitted, (fitted or {}).get("start")):
+        counts |= (about or {}).get("history", {}).get("counts", {})
+    return counts
 
 
 def _summary(about: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,6 +120,13 @@ class Artifacts:
         """Yields the folder of every artifact."""
         for path in sorted(self.folder.glob("*/*")):
             if path.is_dir() and not path.name.startswith("."):
+                yield path
+
+    def leftovers(self, older_than: float) -> Iterator[Path]:
+        """Yields scratch folders that an interrupted process left more than so many seconds ago."""
+        for path in sorted(self.folder.glob("*/.*")):
+            scratch = ".tmp-" in path.name or ".old-" in path.name
+            if path.is_dir() and scratch and time.time() - path.stat().st_mtime > older_than:
                 yield path
 
 

@@ -1,0 +1,82 @@
+"""What determines a downstream model, a plug and a result: the inputs of their addresses.
+
+Content only: digests of data, weights and knowledge, revisions of code, options and recipes.
+Batch size of evaluation, device and hardware are recorded in a result, not part of its address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kbench.parts import Parts
+from kbench.spec import Setting
+from kbench.store import address
+
+__all__ = ["ENGINE_REVISION", "addresses", "model_inputs", "plug_inputs", "result_id"]
+
+ENGINE_REVISION = 1
+"""Changes whenever the engine would make other weights or predictions from the same inputs."""
+
+
+def model_inputs(parts: Parts) -> dict[str, Any]:
+    """Returns all that determines a downstream model: no method, unless fixed in it."""
+    spec = parts.spec
+    inputs = {
+        "engine": ENGINE_REVISION,
+        "task": parts.task.digest,
+        "limit": spec.limit,
+        "backbone": parts.backbone.digest,
+        "tuning": [spec.tuning, parts.tuning.revision, parts.tuning_options],
+        "recipe": parts.tuning_recipe.as_dict(),
+        "seed": spec.seed,
+    }
+    if parts.plug_is_fixed:
+        inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
+        inputs["linker"] = parts.linker
+    return inputs
+
+
+def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
+    """Returns all that determines a plug: no task, unless it is task-specific."""
+    assert parts.knowledge is not None
+    inputs = {
+        "engine": ENGINE_REVISION,
+        "method": [parts.spec.method, parts.method.revision, parts.method.options],
+        "setting": str(setting),
+        "recipe": parts.plug_recipe(setting).as_dict(),
+        "knowledge": parts.knowledge.digest,
+        "backbone": parts.backbone.digest,
+        "seed": parts.spec.seed,
+    }
+    if setting == Setting.TASK_SPECIFIC:
+        inputs["model"] = address("model", model_inputs(parts))
+        inputs["linker"] = parts.linker
+        if Setting.GENERAL in parts.method.settings:
+            inputs["general"] = address("plug", plug_inputs(parts, Setting.GENERAL))
+    return inputs
+
+
+def addresses(parts: Parts) -> dict[str, str | None]:
+    """Returns the addresses of a run's downstream model and of its plug, if it has one."""
+    plug = None
+    if parts.knowledge is not None:
+        plug = address("plug", plug_inputs(parts, parts.spec.setting))
+    return {"model": address("model", model_inputs(parts)), "plug": plug}
+
+
+def result_id(parts: Parts) -> str:
+    """Returns the address of a run's result."""
+    task, spec = parts.task, parts.spec
+    inputs = {
+        "engine": ENGINE_REVISION,
+        "task": [spec.task, task.digest, task.card.revision],
+        "metrics": [metric.variant for metric in task.metrics],
+        "method": [spec.method, parts.method.revision],
+        "setting": str(spec.setting),
+        "control": str(spec.control),
+        "linker": parts.linker,
+        "dtype": spec.dtype,
+        "limit": spec.limit,
+        **addresses(parts),
+    }
+    return address("result", inputs)

@@ -1,0 +1,99 @@
+"""`kbench doctor`: is this installation able to do its work?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from kbench import __version__, provenance, registry
+from kbench.catalogue import Kind, entries
+from kbench.errors import KbenchError
+from kbench.files import cache_home
+
+__all__ = ["doctor"]
+
+
+@click.command("doctor")
+def doctor() -> int:
+    """Check Python, libraries, plugins, device, the cache and the embedded parts."""
+    problems = 0
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("kbench", lambda: f"{__version__} in {Path(__file__).parent.parent}"),
+        ("python", lambda: f"{sys.version.split()[0]} at {sys.executable}"),
+        ("libraries", lambda: ", ".join(f"{k} {v}" for k, v in provenance.versions().items())),
+        ("machine", _machine),
+        ("device", _device),
+        ("cache", _cache),
+        *((f"{kind}", lambda kind=kind: _parts(kind)) for kind in Kind),
+        ("embedded knowledge", _knowledge),
+        ("embedded backbone", _backbone),
+    ]
+    for name, check in checks:
+        try:
+            click.echo(f"ok       {name}: {check()}")
+        except Exception as error:  # whatever is wrong, the other checks still matter
+            problems += 1
+            text = (
+                str(error) if isinstance(error, KbenchError) else f"{type(error).__name__}: {error}"
+            )
+            click.echo(f"PROBLEM  {name}: {' '.join(text.split())}")
+    click.echo(f"{problems} problems" if problems else "no problems")
+    return 1 if problems else 0
+
+
+def _machine() -> str:
+    found = provenance.hardware()
+    memory = f", {int(found['memory_bytes']) / 1e9:.0f} GB" if "memory_bytes" in found else ""
+    return f"{found['processor']}, {os.cpu_count()} cores{memory}"
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return f"cuda: {', '.join(names)}"
+    return f"cpu, {torch.get_num_threads()} threads (no CUDA device found)"
+
+
+def _cache() -> str:
+    home = cache_home()
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=home):
+        pass
+    return f"{home}, {shutil.disk_usage(home).free / 1e9:.0f} GB free"
+
+
+def _parts(kind: Kind) -> str:
+    names = [entry.name for entry in entries(kind)]
+    for name in names:
+        registry.get(kind, name)
+    return ", ".join(names)
+
+
+def _knowledge() -> str:
+    from kbench.parts import find_knowledge
+
+    found = []
+    for name in registry.names(Kind.KNOWLEDGE):
+        bundle = find_knowledge(name)
+        bundle.verify()
+        found.append(f"{name} {len(bundle)} entities, digest {bundle.digest[:12]} verified")
+    return "; ".join(found)
+
+
+def _backbone() -> str:
+    from kbench.parts import find_backbone
+
+    found = []
+    for name in registry.names(Kind.BACKBONES):
+        encoder = find_backbone(name).load()
+        count = sum(p.numel() for p in encoder.parameters())
+        found.append(f"{name} {count:,} parameters")
+    return "; ".join(found)

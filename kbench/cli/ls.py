@@ -1,0 +1,55 @@
+"""`kbench ls`: what is installed, from metadata and source text alone; nothing is imported."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from kbench.catalogue import Entry, Kind, declared, entries, summary
+from kbench.errors import UsageError, nearest
+
+__all__ = ["ls"]
+
+
+@click.command("ls")
+@click.argument("kind", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
+def ls(kind: str | None, as_json: bool) -> None:
+    """List parts: tasks, methods, backbones, tunings, knowledge or importers; or all."""
+    if kind is not None and kind not in list(Kind):
+        raise UsageError(f"cannot list {kind!r}{nearest(kind, Kind)}")
+    found = [entry for each in Kind if kind in (None, each) for entry in entries(each)]
+    if as_json:
+        for entry in found:
+            print(json.dumps(_value(entry), ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("name", "what it is", "from"):
+        table.add_column(name, overflow="fold")
+    last = None
+    for entry in found:
+        if kind is None and entry.kind != last:
+            table.add_row(Text(str(entry.kind), style="bold cyan"))
+        last = entry.kind
+        table.add_row(
+            Text(entry.name, style="bold"),
+            Text(summary(entry)),
+            Text(entry.distribution, style="dim"),
+        )
+    Console().print(table)
+
+
+def _value(entry: Entry) -> dict[str, object]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": summary(entry),
+        "distribution": entry.distribution,
+        "target": entry.target,
+        "card": declared(entry),
+    }

@@ -1,0 +1,120 @@
+"""`kbench show`: a part's card, and examples with mentions and entities marked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kbench import registry
+from kbench.catalogue import Entry, Kind, declared, entries, summary
+from kbench.data import Example, Split
+from kbench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from kbench.bundle import Bundle
+
+__all__ = ["show"]
+
+
+@click.command("show")
+@click.argument("name")
+@click.option("-n", "--examples", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
+@click.option("--split", type=click.Choice(list(Split)), default=Split.TEST, show_default=True)
+def show(name: str, examples: int, data: str | None, split: str) -> None:
+    """Show what is known of a part called NAME, or of a knowledge base in a folder."""
+    console = Console()
+    kinds = [kind for kind in Kind if name in registry.names(kind)]
+    if not kinds and Path(name).is_dir():
+        from kbench.bundle import Bundle
+
+        _show_knowledge(Bundle(name), examples, console)
+        return
+    if not kinds:
+        known = [entry.name for kind in Kind for entry in entries(kind)]
+        raise UsageError(f"nothing is called {name!r}{nearest(name, known)}")
+    for kind in kinds:
+        entry = registry.find(kind, name)
+        console.print(Text(f"{name}: {summary(entry)}", style="bold"))
+        console.print(Text(f"{kind.removesuffix('s')} of {entry.distribution}", style="dim"))
+        if kind == Kind.TASKS:
+            _show_task(entry, data, Split(split), examples, console)
+        elif kind == Kind.KNOWLEDGE:
+            from kbench.parts import find_knowledge
+
+            _show_knowledge(find_knowledge(name), examples, console)
+        else:
+            _show_card(declared(entry), console)
+
+
+def _show_card(card: Any, console: Console) -> None:
+    values = asdict(card) if is_dataclass(card) and not isinstance(card, type) else card
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in values.items():
+        if value not in ("", None):
+            table.add_row(key, Text(_words(value)))
+    console.print(table)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)
+
+
+def _show_task(entry: Entry, data: str | None, split: Split, count: int, console: Console) -> None:
+    task = registry.load(entry)(data)
+    _show_card(task.card, console)
+    metrics = ", ".join(metric.variant for metric in task.metrics)
+    about = {
+        "family": str(task.family),
+        "metrics": f"{metrics} (the first selects and ranks)",
+        "linker": task.linking,
+        "options": task.options,
+    }
+    _show_card(about, console)
+    if not count or (task.card.obtain and data is None):
+        return
+    found = task.examples(split)
+    console.print(f"\n{len(found)} examples in {split}; the first {min(count, len(found))}:")
+    for example in found[:count]:
+        console.print(_marked(example))
+
+
+def _marked(example: Example) -> Text:
+    """The text with each mention in brackets, its role and entity behind it."""
+    text = Text(f"{example.id}\n  ", style="dim")
+    position = 0
+    for mention in sorted(example.mentions, key=lambda m: (m.start, -m.end)):
+        if mention.start < position:
+            continue  # nested in the one just shown
+        text.append(example.text[position : mention.start], style="default")
+        text.append(f"[{example.text[mention.start : mention.end]}]", style="bold default")
+        text.append(f"({mention.role}: {mention.entity or 'not linked'})", style="cyan")
+        position = mention.end
+    text.append(example.text[position:], style="default")
+    if example.blank is not None:
+        text.append("  [MASK]", style="bold magenta")
+    label = example.label if isinstance(example.label, str) else ", ".join(example.label)
+    text.append(f"\n  = {label}", style="green")
+    return text
+
+
+def _show_knowledge(bundle: Bundle, count: int, console: Console) -> None:
+    _show_card({k: v for k, v in bundle.card.items() if k not in ("files", "schema")}, console)
+    step = max(1, len(bundle) // max(1, count))
+    for row in range(0, min(len(bundle), step * count), step):
+        entity = bundle.entity(row)
+        line = Text(f"{entity.id}  ", style="cyan")
+        line.append(entity.label or "(no label)", style="bold default")
+        line.append(f"  {', '.join(entity.types)}", style="green")
+        line.append(f"  {entity.description}", style="default")
+        console.print(line)

@@ -1,0 +1,66 @@
+"""`kbench table`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import click
+
+from kbench.errors import UsageError
+from kbench.result import Result
+
+__all__ = ["table"]
+
+_FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control")
+
+
+def _options(command: click.Command) -> click.Command:
+    for name in reversed(_FILTERS):
+        option = click.Option([f"--{name}"], help=f"Only this {name}: a comma list of globs.")
+        command.params.insert(0, option)
+    return command
+
+
+@_options
+@click.command("table")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("kbench-results"),
+    show_default=True,
+    help="Folder of results.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print rows as JSON Lines.")
+def table(out: Path, as_json: bool, **filters: str | None) -> None:
+    """Show stored results: score, difference to no knowledge, knowledge gain, cost."""
+    from rich.console import Console
+
+    from kbench.cli.render import print_table
+    from kbench.store import Results
+    from kbench.tables import rows
+
+    if not out.is_dir():
+        raise UsageError(f"no folder {out}; run `kbench run` first, or give --out")
+    store = Results(out)
+    # Yardsticks and controls are needed even where they are not to be shown.
+    shown = [row for row in rows(list(store), store) if _chosen(row.first, filters)]
+    if as_json:
+        for row in shown:
+            print(json.dumps(row.as_json(), ensure_ascii=False))
+    else:
+        print_table(shown, Console())
+
+
+def _chosen(result: Result, filters: dict[str, str | None]) -> bool:
+    return all(
+        _matches(getattr(result.spec, name) or "", wanted.split(","))
+        for name, wanted in filters.items()
+        if wanted
+    )
+
+
+def _matches(value: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(value, glob.strip()) for glob in globs)
