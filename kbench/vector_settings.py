@@ -32,7 +32,7 @@ class VectorSettings:
     learning_rate: float = _setting(0.01, "Of Adam.")
     negatives: int = _setting(16, "Corrupted triples for each true one.")
     loss: str = _setting("nssa", "nssa, default (PyKEEN's for the model) or a loss of PyKEEN.")
-    margin: float = _setting(9.0, "Of the nssa loss.")
+    margin: float = _setting(6.0, "Of the nssa loss.")
     device: str = _setting("auto", "auto, cpu, cuda or another device of torch.")
 
     def __post_init__(self) -> None:

@@ -1,0 +1,252 @@
+"""``kbench knowledge``: import a knowledge base, train its vectors, look into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbench import registry
+from kbench.errors import UsageError
+from kbench.vector_settings import VectorSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kbench.bundle import Bundle
+    from kbench.importing import Report
+
+__all__ = ["knowledge"]
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON to stdout.")
+
+
+@click.group()
+def knowledge() -> None:
+    """Import a knowledge base, train its vectors, look into it."""
+
+
+@knowledge.command("formats")
+@_JSON
+def list_formats(as_json: bool) -> None:
+    """List the formats that can be imported, and their options."""
+    for name in registry.names("importers"):
+        importer = registry.get("importers", name)
+        if as_json:
+            options = {key: vars(option) for key, option in importer.options.items()}
+            click.echo(json.dumps({"name": name, **vars(importer.card), "options": options}))
+            continue
+        click.echo(f"{name}: {importer.card.title} ({importer.card.source})")
+        click.echo(f"  SRC is {importer.card.layout}")
+        for key, option in importer.options.items():
+            click.echo(f"  -o {key}={_values(option)}  {option.help}{_default(option)}")
+
+
+def _values(option: Any) -> str:
+    if option.choices:
+        return "|".join(option.choices)
+    return "FILE" if option.path else "TEXT"
+
+
+def _default(option: Any) -> str:
+    default = f"; default: {option.default}" if option.default is not None else ""
+    return default + ("; repeatable" if option.repeatable else "")
+
+
+@knowledge.command("import")
+@click.argument("name", metavar="FORMAT")
+@click.argument("source", metavar="SRC", type=_FOLDER)
+@click.argument("target", metavar="DST", type=_FOLDER)
+@click.option("--option", "-o", "options", multiple=True, metavar="KEY=VALUE",
+              help="An option of the format; repeatable.")  # fmt: skip
+@click.option("--replace", is_flag=True, help="Replace the bundle at DST, its vectors included.")
+@_JSON
+def import_bundle(
+    name: str, source: Path, target: Path, options: tuple[str, ...], replace: bool, as_json: bool
+) -> None:
+    r"""Read a published knowledge base in FORMAT from folder SRC into a bundle at folder DST.
+
+    The formats and their options: `kbench knowledge formats`. Bad rows are left out, counted,
+    and the first of them shown.
+
+    \b
+    kbench knowledge import codex codex/data my-codex -o size=m -o sentences=wiki.jsonl
+    """
+    importer = registry.get("importers", name)()
+    console = _console()
+    with console.status(f"reading {source} as {name}"):
+        bundle, report = importer.run(
+            source, target, [_pair(option) for option in options], replace=replace
+        )
+    for problem in report.examples:
+        console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        _print_json(
+            {
+                "bundle": str(target),
+                "digest": bundle.digest,
+                **report.as_json(),
+                "malformed": report.examples,
+            }
+        )
+    else:
+        console.print(_report_table(report))
+        _hint(console, bundle)
+
+
+def _pair(option: str) -> tuple[str, str]:
+    key, sign, value = option.partition("=")
+    if not sign or not key:
+        raise UsageError(f"--option {option!r} is not KEY=VALUE, such as size=m")
+    return key.strip(), value
+
+
+def _report_table(report: Report) -> Any:
+    from rich.table import Table
+
+    table = Table("rows", "read", "kept", "dropped", title="import")
+    for kind, row in report.as_json()["rows"].items():
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in row["dropped"].items())
+        table.add_row(kind, f"{row['read']:,}", f"{row['kept']:,}", dropped or "0")
+    for fact, number in report.facts.items():
+        table.add_row(fact, "", f"{number:,}", "")
+    return table
+
+
+def _hint(console: Console, bundle: Bundle) -> None:
+    line = f"{bundle.folder}: {len(bundle):,} entities, digest {bundle.digest[:12]}"
+    if not bundle.dimension:
+        line += f"; no vectors yet: run `kbench knowledge train {bundle.folder}`"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _settings(command: Any) -> Any:
+    """Gives a command one option for each of the settings of training."""
+    for setting in reversed(fields(VectorSettings)):
+        command = click.option(
+            "--" + setting.name.replace("_", "-"),
+            type=type(setting.default),
+            default=setting.default,
+            show_default=True,
+            help=setting.metadata["help"],
+        )(command)
+    return command
+
+
+@knowledge.command("train")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@_settings
+@_JSON
+def train(folder: Path, as_json: bool, **given: Any) -> None:
+    """Train entity vectors on the triples of the bundle DIR, and store them in it.
+
+    Older vectors are replaced. What was used is recorded in the card of the bundle.
+    """
+    from kbench.vectors import train_vectors
+
+    settings = VectorSettings(**given)
+    with _progress(settings.epochs) as advance:
+        bundle = train_vectors(folder, settings, advance)
+    vectors = bundle.card["vectors"]
+    if as_json:
+        _print_json({"bundle": str(folder), "digest": bundle.digest, "vectors": vectors})
+    else:
+        _console().print(_pairs_table("vectors", vectors))
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
+    """Shows epochs, the loss and the time left on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(), transient=True) as shown:
+        task = shown.add_task("training vectors", total=epochs)
+
+        def advance(epoch: int, loss: float) -> None:
+            shown.update(task, completed=epoch, description=f"training vectors, loss {loss:.4f}")
+
+        yield advance
+
+
+@knowledge.command("info")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--entities", "-n", default=5, show_default=True, help="Examples to show.",
+              type=click.IntRange(min=0))  # fmt: skip
+@click.option("--verify/--no-verify", default=True, show_default=True,
+              help="Compare every file with its digest in the card.")  # fmt: skip
+@_JSON
+def info(folder: Path, entities: int, verify: bool, as_json: bool) -> None:
+    """Show the card of the bundle DIR, its counts and vectors, and some entities.
+
+    Fails if a file is missing or is not the one that the card states.
+    """
+    from dataclasses import asdict
+
+    from kbench.bundle import Bundle
+
+    bundle = Bundle(folder)
+    if verify:
+        bundle.verify()
+    examples = [bundle.entity(row) for row in _examples(bundle, entities)]
+    about = {**bundle.card, "verified": verify, "coverage": _coverage(bundle)}
+    if as_json:
+        _print_json({**about, "examples": [asdict(entity) for entity in examples]})
+        return
+    console = _console(stderr=False)
+    for title, part in _sections(about):
+        console.print(_pairs_table(title, part))
+    for entity in examples:
+        named = entity.label or "(no label)"
+        types = ", ".join(entity.types[:5])
+        console.print(f"{entity.id}  {named}  {types}", markup=False, highlight=False)
+
+
+def _examples(bundle: Bundle, number: int) -> list[int]:
+    """Returns rows spread over the bundle, those that have a label first."""
+    labelled = [row for row, label in enumerate(bundle.labels) if label]
+    rows = labelled if len(labelled) >= number else list(range(len(bundle)))
+    step = max(1, len(rows) // max(1, number))
+    return rows[::step][:number]
+
+
+def _coverage(bundle: Bundle) -> dict[str, int]:
+    """Counts the entities of which something is known."""
+    return {
+        "entities with a label": sum(map(bool, bundle.labels)),
+        "entities with a vector": (bundle.card.get("vectors") or {}).get("entities", 0),
+    }
+
+
+def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Splits a card into tables: its plain fields, then each of its objects."""
+    nested = {key: value for key, value in about.items() if isinstance(value, dict)}
+    yield "knowledge base", {k: v for k, v in about.items() if k not in nested}
+    yield from nested.items()
+
+
+def _pairs_table(title: str, values: Mapping[str, Any]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for key, value in values.items():
+        shown = f"{value:,}" if type(value) is int else str(value)
+        table.add_row(escape(key), escape(shown))
+    return table
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _console(stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)

@@ -1,0 +1,322 @@
+"""Importers: published layouts of knowledge bases, read into bundles.
+
+An importer is a part like any other: a class registered under ``kbench.importers``. Its own
+options reach it as ``KEY=VALUE`` pairs and are checked here, the same way for every format. What
+it reads, keeps and drops is counted in a :class:`Report`; nothing is dropped in silence.
+
+Free of torch.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, final
+
+from kbench.bundle import Bundle
+from kbench.errors import DataError, UsageError, nearest
+from kbench.files import atomic_folder
+
+__all__ = [
+    "Importer",
+    "ImporterCard",
+    "Option",
+    "Options",
+    "Report",
+    "check_name",
+    "fields",
+    "read_rows",
+]
+
+_T = TypeVar("_T")
+_SHOWN = 5
+"""Bad rows of one file that are spelled out; the rest are only counted."""
+
+
+@dataclass(frozen=True)
+class ImporterCard:
+    """What a user must know of a format.
+
+    Attributes:
+        title: of the release or layout.
+        layout: the files that SRC must hold, in one line.
+        source: where such data comes from.
+        licence: of the usual release; goes into the card of the bundle.
+    """
+
+    title: str
+    layout: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """A ``KEY=VALUE`` of an importer.
+
+    Attributes:
+        help: one line.
+        default: the value when it is not given; None for none.
+        choices: the values allowed; empty for any.
+        path: the value is a file that must exist.
+        repeatable: may be given more than once.
+    """
+
+    help: str
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    path: bool = False
+    repeatable: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """The checked options of one import."""
+
+    values: Mapping[str, tuple[str, ...]]
+
+    def text(self, key: str) -> str | None:
+        """Returns the value of a key, or None."""
+        given = self.values[key]
+        return given[0] if given else None
+
+    def paths(self, key: str) -> tuple[Path, ...]:
+        """Returns the files given for a key, in their order."""
+        return tuple(Path(value) for value in self.values[key])
+
+
+@dataclass
+class Report:
+    """What an import read, kept and dropped, by kind of row (``triples``, ``sentences``, …).
+
+    Attributes:
+        read: rows seen.
+        kept: rows that went into the bundle.
+        dropped: rows left out, by kind and reason; ``malformed`` is the reason of bad rows.
+        facts: other numbers worth knowing.
+        examples: the first malformed rows of each file, with their line numbers.
+    """
+
+    read: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, Counter[str]] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+
+    def drop(self, kind: str, reason: str, count: int = 1) -> None:
+        """Counts rows of a kind that are well-formed and left out."""
+        self.dropped.setdefault(kind, Counter())[reason] += count
+
+    def malformed(self, kind: str, where: str, problem: str, shown: bool = True) -> None:
+        """Counts a bad row, and spells it out if it is among the first."""
+        self.drop(kind, "malformed")
+        if shown:
+            self.examples.append(f"{where}: {problem}; the {kind} row is left out")
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the counts, by kind."""
+        kinds = dict.fromkeys([*self.read, *self.dropped])
+        rows = {
+            kind: {
+                "read": self.read[kind],
+                "kept": self.kept[kind],
+                "dropped": dict(self.dropped.get(kind, {})),
+            }
+            for kind in kinds
+        }
+        return {"rows": rows, "facts": dict(self.facts)}
+
+
+class Importer(ABC):
+    """Reads one published layout into a bundle.
+
+    Give a ``card``, the ``options`` it understands, and implement :meth:`convert`.
+    """
+
+    revision: ClassVar[str] = "1"
+    card: ClassVar[ImporterCard]
+    options: ClassVar[Mapping[str, Option]] = {}
+
+    @abstractmethod
+    def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
+        """Reads ``source`` and writes a bundle to ``target``, a path where nothing is yet.
+
+        Raises:
+            DataError: a file is missing, or is not of the format at all.
+        """
+
+    @final
+    def run(
+        self,
+        source: Path,
+        target: Path,
+        given: Iterable[tuple[str, str]] = (),
+        *,
+        replace: bool = False,
+    ) -> tuple[Bundle, Report]:
+        """Imports a knowledge base; ``target`` appears whole or not at all.
+
+        Args:
+            source: folder of the release.
+            target: where the bundle goes.
+            given: the options, as pairs in the order given.
+            replace: whether a bundle that is there already may be replaced.
+
+        Raises:
+            UsageError: an option is not understood, or the target may not be replaced.
+            DataError: a file is missing, or is not of the format at all.
+        """
+        checked = self.check(given)
+        if not source.is_dir():
+            raise DataError(source, "is no folder", self.card.layout)
+        _check_target(target, replace)
+        report = Report()
+        with _staged(target) as stage:
+            self.convert(source, stage, checked, report)
+        return Bundle(target), report
+
+    @classmethod
+    def check(cls, given: Iterable[tuple[str, str]]) -> Options:
+        """Checks ``KEY=VALUE`` pairs against the options of the importer.
+
+        Raises:
+            UsageError: an unknown key, a value that is not allowed, or a key given twice.
+            DataError: a file that does not exist.
+        """
+        found: dict[str, list[str]] = {}
+        for key, value in given:
+            if key not in cls.options:
+                raise UsageError(f"{cls.__name__} has no option {key!r}{nearest(key, cls.options)}")
+            _check_value(key, value, cls.options[key])
+            found.setdefault(key, []).append(value)
+            if len(found[key]) > 1 and not cls.options[key].repeatable:
+                raise UsageError(f"option {key!r} was given more than once; expected one value")
+        defaults = {k: () if o.default is None else (o.default,) for k, o in cls.options.items()}
+        return Options({**defaults, **{key: tuple(values) for key, values in found.items()}})
+
+
+def _check_value(key: str, value: str, option: Option) -> None:
+    if option.choices and value not in option.choices:
+        raise UsageError(f"option {key}={value!r} is not allowed{nearest(value, option.choices)}")
+    if option.path and not Path(value).is_file():
+        raise DataError(value, "is no file", f"what option {key!r} asks for: {option.help}")
+
+
+def _check_target(target: Path, replace: bool) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if (target / "card.json").is_file():
+        if not replace:
+            raise UsageError(f"{target} is a knowledge bundle already; give a new one or --replace")
+    elif target.exists() or target.is_symlink():
+        raise UsageError(f"{target} exists and is no knowledge bundle; give a new folder")
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """Yields a path beside ``target``; the folder written there becomes ``target`` at the end.
+
+    A bundle is written in two steps (facts, then vectors): a crash between them must not leave
+    half of it, nor take an older one away.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:40]}.") as work:
+        stage = Path(work) / target.name
+        yield stage
+        with atomic_folder(target) as scratch:
+            for file in stage.iterdir():
+                os.replace(file, scratch / file.name)
+
+
+def read_rows(
+    path: Path,
+    kind: str,
+    parse: Callable[[str], _T],
+    report: Report,
+    expected: str,
+    header: int = 0,
+) -> Iterator[tuple[int, _T]]:
+    """Yields the rows of a text file with their line numbers, skipping those that are malformed.
+
+    A row is malformed if it is not UTF-8 or ``parse`` raises ValueError for it. Blank lines hold
+    no row.
+
+    Args:
+        path: the file, UTF-8, one row a line.
+        kind: what the rows are, for the report.
+        parse: makes a value of a line (without its end).
+        report: where rows read and malformed ones are counted.
+        expected: the format in words.
+        header: number of lines at the top that are no rows.
+
+    Raises:
+        DataError: the file cannot be read, or more of its rows are malformed than not: it is
+            not of this format.
+    """
+    good = bad = 0
+    first: tuple[int, str] | None = None
+    for number, line in _lines(path, expected):
+        if number <= header or not line.strip():
+            continue
+        report.read[kind] += 1
+        try:
+            value = parse(line.decode("utf-8"))
+        except (ValueError, RecursionError) as cause:
+            problem = "is not UTF-8" if isinstance(cause, UnicodeDecodeError) else str(cause)
+            bad += 1
+            first = first or (number, problem)
+            report.malformed(kind, f"{path}, line {number}", problem, shown=bad <= _SHOWN)
+            continue
+        good += 1
+        yield number, value
+    if first and bad > good:
+        raise DataError(path, f"{first[1]} ({bad} of {good + bad} rows)", expected, line=first[0])
+
+
+def _lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                yield number, text.rstrip(b"\r\n")
+    except FileNotFoundError:
+        raise DataError(path, "is missing", expected) from None
+    except OSError as cause:
+        raise DataError(path, f"cannot be read ({cause.strerror})", expected) from None
+
+
+def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> list[str]:
+    """Splits a line into exactly the named fields, none of them empty or with a NUL.
+
+    Raises:
+        ValueError: the fields are not these.
+    """
+    found = [field.strip() for field in line.split(separator)]
+    if len(found) != len(names):
+        raise ValueError(f"has {len(found)} fields where {' '.join(names)} belong")
+    for name, value in zip(names, found, strict=True):
+        check_name(name, value)
+    return found
+
+
+def check_name(what: str, value: str) -> str:
+    """Returns an id or name if it can be one: not empty, no NUL, encodable.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not value:
+        raise ValueError(f"has an empty {what}")
+    if "\0" in value:
+        raise ValueError(f"has a NUL character in its {what}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"has half a surrogate pair in its {what}") from None
+    return value

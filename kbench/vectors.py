@@ -1,0 +1,319 @@
+"""Entity vectors trained on the triples of a bundle, by any model of PyKEEN."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+
+from kbench.bundle import Bundle, write_vectors
+from kbench.errors import KbenchError, UsageError, nearest
+from kbench.files import cache_home
+from kbench.knowledge import Vectors
+from kbench.vector_settings import VectorSettings
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Progress", "VectorSettings", "train_vectors"]
+
+Progress: TypeAlias = Callable[[int, float], None]
+"""Called after each epoch with its number, from 1, and its mean loss."""
+
+_UNBOUND: Mapping[str, Mapping[str, Any]] = {"TransE": {"entity_constrainer": None}}
+"""Entities of unit norm, PyKEEN's TransE, could not be as far apart as the margin asks."""
+
+_LOGGERS = ("pykeen", "torch_max_mem", "class_resolver", "pystow")
+_FIT_SAMPLE = 1000
+_FIT_SCORES = 40_000_000
+"""Bounds the quality figure: sampled triples, and their number times that of the entities."""
+
+
+def train_vectors(
+    folder: Path | str,
+    settings: VectorSettings | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Trains vectors on all triples of a bundle and stores them in it, replacing older ones.
+
+    An entity without a triple gets no vector. The same bundle, settings, machine and number of
+    threads give the same bytes. The state of the global random generators is left as it was.
+
+    Args:
+        folder: the bundle.
+        settings: how.
+        progress: called after each epoch.
+
+    Raises:
+        UsageError: an unknown model, loss or device, or one that cannot be built.
+        KbenchError: the bundle has no triples, or training diverged.
+    """
+    settings = settings or VectorSettings()
+    bundle = Bundle(folder)
+    if not len(bundle.triples):
+        raise KbenchError(f"{folder} has no triples to train vectors on; import some first")
+    start = time.perf_counter()
+    with _quiet(), _seeded(settings.seed):
+        training = _Training(bundle, settings)
+        losses = training.run(progress)
+        vectors = training.vectors()
+        seconds = time.perf_counter() - start
+        fit = training.fit()
+    linked = np.zeros(len(bundle), dtype=bool)
+    linked[bundle.triples[:, 0]] = linked[bundle.triples[:, 2]] = True
+    if not (np.isfinite(losses[-1]) and np.isfinite(vectors[linked]).all()):
+        raise KbenchError(
+            f"training {settings.model} diverged (last loss {losses[-1]}); lower the learning "
+            f"rate, which is {settings.learning_rate}, and train again"
+        )
+    vectors[~linked] = np.nan
+    origin = {**training.origin(), "final_loss": losses[-1], **fit, "seconds": round(seconds, 1)}
+    return write_vectors(Path(folder), vectors, origin)
+
+
+class _Training:
+    """A PyKEEN model of a bundle's triples, and what is done with it."""
+
+    def __init__(self, bundle: Bundle, settings: VectorSettings) -> None:
+        import torch
+        from pykeen.triples import CoreTriplesFactory
+
+        self._settings = settings
+        self._device = _device(settings.device)
+        self._triples = torch.from_numpy(np.array(bundle.triples, dtype=np.int64))
+        self._graph = CoreTriplesFactory.create(
+            self._triples, num_entities=len(bundle), num_relations=len(bundle.relations)
+        )
+        self._model = _model(settings, self._graph).to(self._device)
+
+    def run(self, progress: Progress | None) -> list[float]:
+        """Trains by negative sampling (sLCWA); returns the mean loss of each epoch."""
+        from pykeen.training import SLCWATrainingLoop
+        from pykeen.training.training_loop import NonFiniteLossError
+        from torch.optim import Adam
+        from torch.optim.lr_scheduler import LinearLR
+
+        settings = self._settings
+        optimizer = Adam(self._model.get_grad_params(), lr=settings.learning_rate)
+        loop = SLCWATrainingLoop(
+            model=self._model,
+            triples_factory=self._graph,
+            optimizer=optimizer,
+            lr_scheduler=LinearLR(optimizer, 1.0, 0.0, total_iters=settings.epochs),
+            automatic_memory_optimization=False,  # it would train twice to try the batch size
+            negative_sampler="basic",
+            negative_sampler_kwargs={"num_negs_per_pos": settings.negatives},
+        )
+        # PyKEEN collects garbage after every epoch; walking all of torch each time takes longer
+        # than an epoch on a small graph.
+        gc.freeze()
+        try:
+            losses = loop.train(
+                self._graph,
+                num_epochs=settings.epochs,
+                batch_size=min(settings.batch_size, len(self._triples)),
+                drop_last=False,
+                use_tqdm=False,
+                use_tqdm_batch=False,
+                callbacks=_callback(progress) if progress else None,
+                pin_memory=self._device.type == "cuda",
+            )
+        except NonFiniteLossError:
+            losses = [float("nan")]
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as cause:
+            raise KbenchError(
+                f"PyKEEN could not train {settings.model} (batches of {settings.batch_size}): "
+                f"{_one_line(cause)}; try another model or a smaller batch"
+            ) from cause
+        finally:
+            gc.unfreeze()
+        return [float(loss) for loss in losses or ()]
+
+    def vectors(self) -> Vectors:
+        """Returns all representations of the entities, side by side. ``[entities, width]``."""
+        import torch
+
+        self._model.eval()
+        parts: list[torch.Tensor] = []
+        with torch.no_grad():
+            for representation in self._model.entity_representations:
+                values = representation(None)
+                values = values.reshape(len(values), -1)
+                parts += [values.real, values.imag] if values.is_complex() else [values]
+            return cast("Vectors", torch.cat(parts, dim=1).float().cpu().numpy())
+
+    def fit(self) -> dict[str, float | int]:
+        """Ranks a seeded sample of the *training* triples among all entities, filtered.
+
+        Says how well the vectors hold the facts they were given; it is no measure of link
+        prediction, for which triples would have to be held out.
+        """
+        import torch
+        from pykeen.evaluation import RankBasedEvaluator
+
+        bound = max(10, _FIT_SCORES // self._graph.num_entities)
+        size = min(_FIT_SAMPLE, bound, len(self._triples))
+        chosen = np.random.default_rng(self._settings.seed).choice(
+            len(self._triples), size=size, replace=False
+        )
+        with torch.no_grad():
+            result = RankBasedEvaluator().evaluate(
+                self._model,
+                self._triples[torch.from_numpy(np.sort(chosen))],
+                additional_filter_triples=self._triples,
+                batch_size=32,
+                use_tqdm=False,
+            )
+        return {
+            "fit_sample": size,
+            "fit_mrr": round(float(result.get_metric("mrr")), 4),
+            "fit_hits_at_10": round(float(result.get_metric("hits@10")), 4),
+        }
+
+    def origin(self) -> dict[str, Any]:
+        """What the card of the bundle says of the vectors."""
+        import torch
+
+        settings = {k: v for k, v in asdict(self._settings).items() if k != "device"}
+        settings["embedding_dimension"] = settings.pop("dimension")
+        return {
+            **settings,
+            "model": type(self._model).__name__,
+            "loss": type(self._model.loss).__name__,
+            "optimizer": "Adam, learning rate falling linearly to 0",
+            "triples": len(self._triples),
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+            "pykeen": version("pykeen"),
+            "torch": torch.__version__,
+        }
+
+
+def _model(settings: VectorSettings, graph: Any) -> Any:
+    from pykeen.models import model_resolver
+
+    known = {cls.__name__: cls for cls in model_resolver.lookup_dict.values() if _fits(cls)}
+    by_case = {name.lower(): cls for name, cls in known.items()}
+    cls = by_case.get(settings.model.lower())
+    if cls is None:
+        raise UsageError(
+            f"PyKEEN has no trainable model {settings.model!r}{nearest(settings.model, known)}"
+        )
+    try:
+        return cls(
+            triples_factory=graph,
+            embedding_dim=settings.dimension,
+            random_seed=settings.seed,
+            **_loss(settings),
+            **_UNBOUND.get(cls.__name__, {}),
+        )
+    except (TypeError, ValueError, AttributeError, RuntimeError) as cause:
+        raise UsageError(
+            f"PyKEEN cannot build {cls.__name__} from triples alone: {_one_line(cause)}; "
+            "choose another model"
+        ) from cause
+
+
+def _fits(cls: Any) -> bool:
+    """Whether a model has entity vectors of a width to be chosen."""
+    return "embedding_dim" in signature(cls.__init__).parameters
+
+
+def _loss(settings: VectorSettings) -> dict[str, Any]:
+    from pykeen.losses import loss_resolver
+
+    if settings.loss == "default":
+        return {}
+    if settings.loss == "nssa":
+        return {"loss": "nssa", "loss_kwargs": {"margin": settings.margin}}
+    if settings.loss not in loss_resolver.lookup_dict:
+        known = ["default", *loss_resolver.lookup_dict]
+        raise UsageError(f"PyKEEN has no loss {settings.loss!r}{nearest(settings.loss, known)}")
+    return {"loss": settings.loss}
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as cause:
+        raise UsageError(f"device {name!r} is not there ({_one_line(cause)}); try cpu") from cause
+    return device
+
+
+def _callback(progress: Progress) -> Any:
+    from pykeen.training.callbacks import TrainingCallback
+
+    class Report(TrainingCallback):  # type: ignore[misc]
+        def post_epoch(self, epoch: int, epoch_loss: float, **kwargs: Any) -> None:
+            progress(epoch, epoch_loss)
+
+    return Report()
+
+
+def _one_line(cause: BaseException) -> str:
+    return " ".join(str(cause).split())[:300] or type(cause).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps PyKEEN's warnings and logs out of ours, and its folders out of the user's home."""
+    before = {name: logging.getLogger(name).level for name in _LOGGERS}
+    homes = {"PYKEEN_HOME": cache_home() / "pykeen", "PYSTOW_HOME": cache_home() / "pystow"}
+    with warnings.catch_warnings(), _environment({k: str(v) for k, v in homes.items()}):
+        warnings.simplefilter("ignore")
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            import pykeen.constants  # noqa: F401  (makes its folders when first imported)
+
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables that the user has not set, for a while."""
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds every generator PyKEEN draws from, and puts their states back."""
+    import torch
+
+    numpy_state: Any = np.random.get_state()
+    python_state = random.getstate()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)

@@ -1,0 +1,136 @@
+"""Files that go beside a knowledge base: sentences with linked mentions, and labels of ids."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from kbench.data import Mention
+from kbench.importing import Option, Report, check_name, fields, read_rows
+from kbench.knowledge import Sentence
+
+__all__ = ["LABELS", "SENTENCES", "Surfaces", "names_of", "read_labels", "read_sentences"]
+
+SENTENCES = Option(
+    help="JSON Lines {text, mentions: [{start, end, entity}]}: the corpus, and names of entities",
+    path=True,
+    repeatable=True,
+)
+LABELS = Option(help="TSV `id TAB label`, before any other source of labels", path=True)
+
+Surfaces = Mapping[str, Sequence[str]]
+"""What each entity is called in the sentences, the most frequent first."""
+
+
+def read_labels(path: Path | None, known: Mapping[str, Any], report: Report) -> dict[str, str]:
+    """Reads ``id TAB label`` lines; the first label of an id counts.
+
+    Args:
+        path: the file, or None for none.
+        known: ids of the bundle; labels of others are left out.
+        report: counts the rows.
+    """
+    found: dict[str, str] = {}
+    if path is None:
+        return found
+    layout = "one `id TAB label` a line"
+    for _, (entity, label) in read_rows(path, "labels", _pair, report, layout):
+        if entity not in known:
+            report.drop("labels", "entity not in the bundle")
+        elif entity in found:
+            report.drop("labels", "id seen before")
+        else:
+            found[entity] = label
+            report.kept["labels"] += 1
+    return found
+
+
+def _pair(line: str) -> tuple[str, str]:
+    entity, label = fields(line, ["id", "label"])
+    return entity, label
+
+
+def read_sentences(
+    paths: Iterable[Path], known: Mapping[str, Any], report: Report
+) -> tuple[list[Sentence], Surfaces]:
+    """Reads linked sentences and keeps those that mention an entity of the bundle.
+
+    Mentions of other entities stay: their ids are unknown to the bundle, and a later one may
+    know them. The sentences are held in memory.
+
+    Args:
+        paths: JSON Lines files, ``{"text", "mentions": [{"start", "end", "entity"}]}`` with
+            character offsets; a mention may have a ``score`` in [0, 1].
+        known: ids of the bundle.
+        report: counts sentences and mentions.
+
+    Returns:
+        The sentences in the order of the files, and the names by which they call the entities.
+    """
+    layout = 'JSON Lines {"text": …, "mentions": [{"start": …, "end": …, "entity": …}]}'
+    kept: list[Sentence] = []
+    counts: dict[str, Counter[str]] = {}
+    rows = (read_rows(path, "sentences", _sentence, report, layout) for path in paths)
+    for _, sentence in chain.from_iterable(rows):
+        linked = [m for m in sentence.mentions if m.entity in known]
+        if not linked:
+            report.drop("sentences", "no entity of the bundle")
+            continue
+        kept.append(sentence)
+        report.kept["sentences"] += 1
+        _count("mentions", len(sentence.mentions), report)
+        _count("mentions of entities of the bundle", len(linked), report)
+        for mention in linked:
+            surface = " ".join(sentence.text[mention.start : mention.end].split())
+            if surface and "\0" not in surface:
+                counts.setdefault(str(mention.entity), Counter())[surface] += 1
+    return kept, {entity: _by_frequency(found) for entity, found in counts.items()}
+
+
+def _count(fact: str, number: int, report: Report) -> None:
+    report.facts[fact] = report.facts.get(fact, 0) + number
+
+
+def _by_frequency(found: Counter[str]) -> list[str]:
+    return [name for name, _ in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def names_of(candidates: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """Returns the first name as label, and the others that differ by more than case as aliases."""
+    distinct: dict[str, str] = {}
+    for name in candidates:
+        if name:
+            distinct.setdefault(name.casefold(), name)
+    label, *aliases = distinct.values() or [""]
+    return label, tuple(aliases)
+
+
+def _sentence(line: str) -> Sentence:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"is a JSON {type(row).__name__}, not an object")
+    text, mentions = row.get("text"), row.get("mentions")
+    if not isinstance(text, str) or not isinstance(mentions, list):
+        raise ValueError('lacks a string "text" or a list "mentions"')
+    check_name("text", text.replace("\0", " "))
+    return Sentence(text, tuple(_mention(mention, text) for mention in mentions))
+
+
+def _mention(value: Any, text: str) -> Mention:
+    if not isinstance(value, dict):
+        raise ValueError("has a mention that is not an object")
+    start, end, entity = value.get("start"), value.get("end"), value.get("entity")
+    score = value.get("score")
+    if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+        raise ValueError(f"has a mention [{start!r}, {end!r}) in {len(text)} characters")
+    if entity is not None and not isinstance(entity, str):
+        raise ValueError(f"has a mention of {entity!r}, which is no id")
+    if entity is not None:
+        check_name("entity", entity)
+    if score is not None and not (type(score) in (int, float) and 0 <= score <= 1):
+        raise ValueError(f"has a mention with score {score!r}")
+    return Mention(start, end, entity=entity, score=score)

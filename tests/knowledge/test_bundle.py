@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbench.bundle import Bundle, write_bundle, write_vectors
+from kbench.errors import DataError, Unsupported
+from kbench.knowledge import Entity
+
+CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
+
+
+def filled(world: Bundle) -> Bundle:
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(len(world), 6)).astype(np.float32)
+    vectors[world.rows(["I0"])] = np.nan
+    return write_vectors(world.folder, vectors, {"model": "noise"})
+
+
+def test_what_was_written_is_read(world: Bundle) -> None:
+    row = int(world.rows(["T3"])[0])
+    assert world.entity(row) == Entity("T3", "Town 3", ("Old Town 3",), ("city",))
+    assert world.labels[row] == "Town 3"
+    assert len(world) == 45
+    assert dict(world.relations) == {"borders": "borders", "in": "located in"}
+    assert world.triples.shape == (44, 3)
+    assert [s.text for s in world.sentences] == ["Town 3 is in Country 3 .", "Nowhere is a town ."]
+    assert world.sentences[1].mentions[0].score == 0.25
+    assert world.sentences[-1] == world.sentences[1]
+    assert world.card["counts"]["types"] == 2
+    world.verify()
+
+
+def test_order_of_entities_and_triples_does_not_count(tmp_path: Path) -> None:
+    entities = [Entity("b"), Entity("a"), Entity("c")]
+    triples = [("a", "r", "b"), ("b", "q", "c")]
+    one = write_bundle(tmp_path / "one", CARD, entities, triples)
+    two = write_bundle(tmp_path / "two", CARD, entities[::-1], [*triples[::-1], triples[0]])
+    assert one.digest == two.digest
+
+
+@pytest.mark.parametrize(
+    ("entities", "triples", "problem"),
+    [
+        ([Entity("a"), Entity("a")], [], "'a' occurs twice"),
+        ([Entity("a")], [("a", "r", "b")], "unknown entity 'b'"),
+    ],
+)
+def test_inconsistent_bundles_are_refused(
+    tmp_path: Path, entities: list[Entity], triples: list[tuple[str, str, str]], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        write_bundle(tmp_path / "bad", CARD, entities, triples)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_empty_bundle(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "empty", CARD, [])
+    assert len(bundle) == 0
+    assert bundle.rows(["Q1", None, ""]).tolist() == [-1, -1, -1]
+    assert len(bundle.sentences) == 0
+    write_vectors(bundle.folder, np.zeros((0, 4), dtype=np.float32), {}).verify()
+
+
+HOSTILE = ["", " ", "Q10", "Q1" * 500, "ÄÖ", "Ä", "日本", "e\u0301", "é", "Q\0" + "1", "\U0001f600"]
+
+
+def test_hostile_ids_are_told_apart(tmp_path: Path) -> None:
+    known = ["Q1", "Q100", "Ä", "日本", "é", "Q\0001"]
+    bundle = write_bundle(tmp_path / "hostile", CARD, [Entity(name) for name in known])
+    rows = bundle.rows([*known, *HOSTILE, None])
+    for name, row in zip([*known, *HOSTILE, None], rows.tolist(), strict=True):
+        if name in known:
+            assert bundle.entity(row).id == name
+        else:
+            assert row == -1, name
+
+
+@given(
+    known=st.sets(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+                          min_size=1, max_size=6), min_size=1, max_size=20),
+    asked=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+                           max_size=8), max_size=20),
+)  # fmt: skip
+def test_bisection_finds_exactly_the_known(
+    tmp_path_factory: pytest.TempPathFactory, known: set[str], asked: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("bisect") / "kb"
+    bundle = write_bundle(folder, CARD, [Entity(name) for name in known])
+    rows = bundle.rows([*known, *asked])
+    for name, row in zip([*known, *asked], rows.tolist(), strict=True):
+        assert (bundle.entity(row).id if row >= 0 else None) == (name if name in known else None)
+
+
+def test_vectors_round_trip(world: Bundle) -> None:
+    with pytest.raises(Unsupported, match="knowledge train"):
+        world.vectors(world.rows(["T3"]))
+    before = world.digest
+    bundle = filled(world)
+    assert bundle.digest != before
+    assert bundle.dimension == 6
+    assert bundle.card["vectors"]["entities"] == 44
+    rows = bundle.rows(["T3", "I0", "nobody"])
+    assert bundle.has_vector(rows).tolist() == [True, False, False]
+    expected = np.random.default_rng(5).normal(size=(45, 6)).astype(np.float32)
+    np.testing.assert_array_equal(bundle.vectors(rows[:1]), expected[rows[:1]])
+    bundle.verify()
+
+
+def test_vectors_are_permuted_and_unusable_rows_blanked(world: Bundle) -> None:
+    source = np.arange(60, dtype=np.float64).reshape(20, 3)
+    source[7, 1], source[8, 2], source[9, 0] = np.nan, np.inf, 1e300
+    order = np.full(len(world), -1, dtype=np.int64)
+    order[:20] = np.arange(20)[::-1]
+    bundle = write_vectors(world.folder, source, {}, order)  # type: ignore[arg-type]
+    everyone = np.arange(len(world))
+    covered = bundle.has_vector(everyone)
+    assert np.flatnonzero(~covered[:20]).tolist() == [10, 11, 12]
+    assert not covered[20:].any()
+    np.testing.assert_array_equal(bundle.vectors(everyone[:3]), source[[19, 18, 17]])
+    assert np.isnan(bundle.vectors(everyone[10:13])).all()
+
+
+def test_vectors_of_another_bundle_are_refused(world: Bundle) -> None:
+    with pytest.raises(ValueError, match="45 entities"):
+        write_vectors(world.folder, np.zeros((3, 2), dtype=np.float32), {})
+    world.verify()
+
+
+def test_damage_is_found(world: Bundle) -> None:
+    bundle = filled(world)
+    path = bundle.folder / "vectors.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"vectors\.npy"):
+        Bundle(bundle.folder).vectors(np.arange(2))
+    with pytest.raises(DataError, match="build the bundle again"):
+        Bundle(bundle.folder).verify()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match="does not have the content"):
+        Bundle(bundle.folder).verify()
+    path.unlink()
+    with pytest.raises(DataError, match="is missing"):
+        Bundle(bundle.folder).verify()
+
+
+def test_truncated_tables_are_found(world: Bundle) -> None:
+    path = world.folder / "entities.arrow"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"entities\.arrow"):
+        Bundle(world.folder).entity(0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda card: card["files"].update({"ids.npy": "0" * 64}), "digest"),
+        (lambda card: card["files"].update({"../evil": "0" * 64}), "digest"),
+        (lambda card: card.pop("counts"), "counts"),
+        (lambda card: card.update(schema=99), "schema 99"),
+        (lambda card: card.pop("name"), "name"),
+    ],
+)
+def test_edited_cards_are_found(world: Bundle, edit: object, problem: str) -> None:
+    path = world.folder / "card.json"
+    card = json.loads(path.read_text())
+    edit(card)  # type: ignore[operator]
+    path.write_text(json.dumps(card))
+    with pytest.raises(DataError, match=problem):
+        Bundle(world.folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"{"])
+def test_cards_that_are_none(world: Bundle, content: bytes) -> None:
+    (world.folder / "card.json").write_bytes(content)
+    with pytest.raises(DataError):
+        Bundle(world.folder)
+
+
+def test_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="knowledge import"):
+        Bundle(tmp_path)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kbench.bundle import Bundle
+from kbench.cli.knowledge import knowledge
+from kbench.errors import DataError, UsageError
+
+
+def run(*arguments: object, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(
+        knowledge, [str(a) for a in arguments], auto_envvar_prefix="KBENCH_KNOWLEDGE"
+    )
+
+
+def good(*arguments: object, **environment: str) -> Any:
+    result = run(*arguments, "--json", **environment)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A CoDEx-S of three entities."""
+    root = tmp_path / "codex"
+    for name, text in {
+        "triples/codex-s/train.txt": "Q1\tP1\tQ2\nQ3\tP1\tQ2\nbad row\n",
+        "triples/codex-s/valid.txt": "",
+        "triples/codex-s/test.txt": "Q1\tP1\tQ3\n",
+        "types/entity2types.json": '{"Q1": ["Q5"]}',
+        "types/en/types.json": '{"Q5": {"label": "human"}}',
+        "relations/en/relations.json": "{}",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_import_train_info(release: Path, tmp_path: Path) -> None:
+    target, labels = tmp_path / "kb", tmp_path / "labels.tsv"
+    labels.write_text("Q1\t[bold]Ada\n")
+    done = run("import", "codex", release, target, "-o", "size=s", "-o", f"labels={labels}")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert "train.txt, line 3: has 1 fields" in done.stderr
+    assert "knowledge train" in done.stderr
+    trained = good("train", target, "--dimension", 4, "--epochs", 2)
+    assert trained["vectors"]["dimension"] == 4
+    assert trained["digest"] == Bundle(target).digest
+    about = good("info", target, "-n", 1)
+    assert about["examples"][0]["label"] == "[bold]Ada"
+    assert about["coverage"] == {"entities with a label": 1, "entities with a vector": 3}
+    assert about["verified"] is True
+    shown = run("info", target)
+    assert shown.exit_code == 0
+    for part in ("CoDEx-S", "MIT", "TransE", "[bold]Ada", "human", about["digest"][:12]):
+        assert part in shown.stdout
+
+
+def test_import_as_json(release: Path, tmp_path: Path) -> None:
+    report = good("import", "codex", release, tmp_path / "kb", "-o", "size=s")
+    assert report["rows"]["triples"] == {"read": 4, "kept": 3, "dropped": {"malformed": 1}}
+    assert len(report["malformed"]) == 1
+
+
+def test_environment(world: Bundle) -> None:
+    trained = good("train", world.folder, KBENCH_KNOWLEDGE_TRAIN_EPOCHS="1",
+                   KBENCH_KNOWLEDGE_TRAIN_DIMENSION="4")  # fmt: skip
+    assert (trained["vectors"]["epochs"], trained["vectors"]["dimension"]) == (1, 4)
+
+
+def test_formats() -> None:
+    shown = run("formats")
+    assert shown.exit_code == 0
+    assert "-o size=s|m|l" in shown.stdout
+    names = [json.loads(line)["name"] for line in run("formats", "--json").stdout.splitlines()]
+    assert {"codex", "openke"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["import", "codx", ".", "kb"], "'codx'; did you mean codex"),
+        (["import", "codex", ".", "kb", "-o", "size"], "is not KEY=VALUE"),
+        (["import", "codex", ".", "kb", "-o", "sise=s"], "did you mean size"),
+        (["train", ".", "--epochs", "0"], "epochs is 0"),
+    ],
+)
+def test_usage_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                      arguments: list[str], problem: str) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert isinstance(result.exception, UsageError)
+    assert problem in str(result.exception)
+
+
+def test_damage_fails(world: Bundle) -> None:
+    path = world.folder / "triples.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert isinstance(run("info", world.folder).exception, DataError)
+    assert run("info", world.folder, "--no-verify").exit_code == 0
+
+
+def test_help_needs_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, kbench.cli.knowledge; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

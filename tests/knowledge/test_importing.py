@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kbench.bundle import Bundle, write_bundle
+from kbench.errors import DataError, UsageError
+from kbench.importing import Importer, ImporterCard, Option, Options, Report, fields, read_rows
+from kbench.knowledge import Entity
+
+
+class Listing(Importer):
+    """One id a line."""
+
+    card = ImporterCard("Listing", "ids.txt", "a test", "CC0-1.0")
+    options = {  # noqa: RUF012
+        "language": Option("of labels", default="en", choices=("en", "de")),
+        "extra": Option("more ids", path=True, repeatable=True),
+        "fail": Option("where to stop"),
+    }
+
+    def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
+        entities = []
+        for path in [source / "ids.txt", *options.paths("extra")]:
+            for _, (name,) in read_rows(path, "ids", lambda s: fields(s, ["id"]), report, "an id"):
+                entities.append(Entity(name, str(options.text("language"))))
+                report.kept["ids"] += 1
+        card = {"name": "listing", "version": "1", "licence": "CC0-1.0", "source": "a test"}
+        bundle = write_bundle(target, card, entities)
+        if options.text("fail"):
+            raise KeyboardInterrupt
+        return bundle
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "ids.txt").write_bytes(b"\xef\xbb\xbfQ1\r\nQ2\n\n  \nQ3")
+    return folder
+
+
+def test_options_and_rows(source: Path, tmp_path: Path) -> None:
+    extra = tmp_path / "extra.txt"
+    extra.write_bytes(b"Q4\nQ5\tQ6\n\xff\nQ\0\nQ7\nQ8\n")
+    bundle, report = Listing().run(
+        source, tmp_path / "kb", [("language", "de"), ("extra", str(extra))]
+    )
+    assert [bundle.entity(row).id for row in range(len(bundle))] == [
+        "Q1", "Q2", "Q3", "Q4", "Q7", "Q8",
+    ]  # fmt: skip
+    assert bundle.entity(0).label == "de"
+    assert report.as_json()["rows"] == {"ids": {"read": 9, "kept": 6, "dropped": {"malformed": 3}}}
+    assert [line.split(": ")[0] for line in report.examples] == [
+        f"{extra}, line {number}" for number in (2, 3, 4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ([("langage", "en")], "no option 'langage'; did you mean language"),
+        ([("language", "fr")], "language='fr' is not allowed; known: de, en"),
+        ([("language", "en"), ("language", "de")], "more than once"),
+    ],
+)
+def test_wrong_options(source: Path, tmp_path: Path, given: list[tuple[str, str]],
+                       problem: str) -> None:  # fmt: skip
+    with pytest.raises(UsageError, match=problem):
+        Listing().run(source, tmp_path / "kb", given)
+
+
+def test_missing_files(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no file"):
+        Listing().run(source, tmp_path / "kb", [("extra", str(tmp_path / "none.txt"))])
+    with pytest.raises(DataError, match="is no folder"):
+        Listing().run(tmp_path / "none", tmp_path / "kb")
+    (source / "ids.txt").unlink()
+    with pytest.raises(DataError, match="is missing"):
+        Listing().run(source, tmp_path / "kb")
+    assert not (tmp_path / "kb").exists()
+
+
+def test_only_bundles_are_replaced_and_only_when_asked(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "kb"
+    Listing().run(source, target)
+    with pytest.raises(UsageError, match="--replace"):
+        Listing().run(source, target)
+    (source / "ids.txt").write_text("Q9\n")
+    bundle, _ = Listing().run(source, target, replace=True)
+    assert bundle.entity(0).id == "Q9"
+    with pytest.raises(UsageError, match="no knowledge bundle"):
+        Listing().run(source, source, replace=True)
+    assert (source / "ids.txt").exists()
+
+
+def test_an_interrupted_import_leaves_the_old_bundle(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "kb"
+    before, _ = Listing().run(source, target)
+    (source / "ids.txt").write_text("Q9\n")
+    with pytest.raises(KeyboardInterrupt):
+        Listing().run(source, target, [("fail", "yes")], replace=True)
+    after = Bundle(target)
+    after.verify()
+    assert after.digest == before.digest
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"kb", "source"}
+
+
+def test_a_file_of_another_format_is_an_error(source: Path, tmp_path: Path) -> None:
+    (source / "ids.txt").write_text("Q1\na\tb\nc\td\n")
+    with pytest.raises(DataError, match=r"ids\.txt, line 2: .*\(2 of 3 rows\); expected an id"):
+        Listing().run(source, tmp_path / "kb")
+
+
+def test_only_the_first_bad_rows_are_spelled_out(source: Path, tmp_path: Path) -> None:
+    (source / "ids.txt").write_text("Q1\n" * 100 + "a\tb\n" * 50)
+    report = Report()
+    path = source / "ids.txt"
+    assert len(list(read_rows(path, "ids", lambda s: fields(s, ["id"]), report, "ids"))) == 100
+    assert len(report.examples) == 5
+    assert report.dropped["ids"]["malformed"] == 50

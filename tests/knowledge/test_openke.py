@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kbench.errors import DataError
+from kbench_tasks.knowledge.openke import OpenKEImporter
+
+IDS = "4\nQ30 2\nQ1\t0\nQ200 3\nQ2 1\n"
+MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    folder = tmp_path / "wikipedia"
+    folder.mkdir()
+    np.save(folder / "transe.npy", MATRIX)
+    (folder / "entity2id.txt").write_text(IDS)
+    return folder
+
+
+def test_release(release: Path, tmp_path: Path) -> None:
+    (release / "entity_map.txt").write_text(
+        "Ada Lovelace\tQ1\nLondon\tQ2\nADA LOVELACE\tQ1\nAda King\tQ1\nNobody\tQ99\nbad\n"
+    )
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    rows = bundle.rows(["Q1", "Q2", "Q30", "Q200", "Q99"])
+    assert rows[-1] == -1
+    np.testing.assert_array_equal(bundle.vectors(rows[:-1]), MATRIX)
+    q1 = bundle.entity(int(rows[0]))
+    assert (q1.label, q1.aliases) == ("Ada Lovelace", ("Ada King",))
+    assert report.dropped["titles"] == {"entity without a vector": 1, "malformed": 1}
+    assert bundle.name == "transe"
+    assert bundle.card["vectors"]["file"] == "transe.npy"
+    assert report.kept["vectors"] == 4
+    bundle.verify()
+
+
+def test_file_names_and_other_floats(release: Path, tmp_path: Path) -> None:
+    np.save(release / "transr.npy", MATRIX.astype(np.float64)[:, ::-1] * 2)
+    (release / "ids.txt").write_text(IDS)
+    (release / "entity2id.txt").unlink()
+    with pytest.raises(DataError, match=r"holds 2 \.npy files \(transe\.npy, transr\.npy\)"):
+        OpenKEImporter().run(release, tmp_path / "kb", [("entities", "ids.txt")])
+    given = [("vectors", "transr.npy"), ("entities", "ids.txt"), ("name", "kp"),
+             ("licence", "MIT")]  # fmt: skip
+    bundle, _ = OpenKEImporter().run(release, tmp_path / "kb", given)
+    rows = bundle.rows(["Q1", "Q2"])
+    np.testing.assert_array_equal(bundle.vectors(rows), 2 * MATRIX[:2, ::-1])
+    assert (bundle.name, bundle.card["licence"]) == ("kp", "MIT")
+
+
+def test_sentences(release: Path, tmp_path: Path) -> None:
+    path = tmp_path / "wiki.jsonl"
+    row = {"text": "ada wrote", "mentions": [{"start": 0, "end": 3, "entity": "Q1"}]}
+    path.write_text(json.dumps(row))
+    bundle, _ = OpenKEImporter().run(release, tmp_path / "kb", [("sentences", str(path))])
+    assert len(bundle.sentences) == 1
+    assert bundle.entity(int(bundle.rows(["Q1"])[0])).label == "ada"
+
+
+def test_rows_without_a_finite_vector(release: Path, tmp_path: Path) -> None:
+    broken = MATRIX.copy()
+    broken[1, 2], broken[3, 0] = np.nan, -np.inf
+    np.save(release / "transe.npy", broken)
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    rows = bundle.rows(["Q1", "Q2", "Q30", "Q200"])
+    assert bundle.has_vector(rows).tolist() == [True, False, True, False]
+    assert report.dropped["vectors"] == {"NaN or infinite": 2}
+
+
+def test_bad_ids_are_counted(release: Path, tmp_path: Path) -> None:
+    (release / "entity2id.txt").write_text(
+        "8\nQ1 0\nQ2 1\nQ30 2\nQ200 3\nQ4 4\nQ5 -1\nQ1 3\nQ6 0\n"
+    )
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    assert len(bundle) == 4
+    assert report.dropped["entities"] == {
+        "row outside the matrix": 1, "malformed": 1, "id seen before": 1, "row of another id": 1,
+    }  # fmt: skip
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1"])), MATRIX[:1])
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        ("5\nQ1 0\nQ2 1\n", "line 1: holds 2 rows and states 5"),
+        ("Q1 0\nQ2 1\n", "line 1: begins with b'Q1 0'"),
+        ("", "begins with b''"),
+        ("4\nQ1 9\nQ2 8\nQ3 7\nQ4 0\n", "fits 1 of 4 ids to a matrix of 4 rows"),
+        ("3\nQ1,0\nQ2,1\nQ30,2\n", "has 1 fields"),
+    ],
+)
+def test_ids_of_another_format(release: Path, tmp_path: Path, ids: str, problem: str) -> None:
+    (release / "entity2id.txt").write_text(ids)
+    with pytest.raises(DataError, match=problem):
+        OpenKEImporter().run(release, tmp_path / "kb")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "problem"),
+    [
+        (np.zeros(4, dtype=np.float32), r"shape \[4\]"),
+        (np.zeros((4, 0), dtype=np.float32), r"shape \[4, 0\]"),
+        (np.zeros((4, 3), dtype=np.int64), "holds int64"),
+        (np.zeros((4, 3), dtype=np.complex64), "holds complex64"),
+        (np.array([[None, {}]] * 4), "cannot be read"),
+    ],
+)
+def test_matrices_that_are_none(
+    release: Path, tmp_path: Path, matrix: np.ndarray, problem: str
+) -> None:
+    np.save(release / "transe.npy", matrix, allow_pickle=True)
+    with pytest.raises(DataError, match=problem):
+        OpenKEImporter().run(release, tmp_path / "kb")
+
+
+def test_damaged_and_missing_files(release: Path, tmp_path: Path) -> None:
+    path = release / "transe.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match=r"transe\.npy: cannot be read"):
+        OpenKEImporter().run(release, tmp_path / "kb")
+    path.unlink()
+    with pytest.raises(DataError, match=r"holds 0 \.npy files"):
+        OpenKEImporter().run(release, tmp_path / "kb")
+    with pytest.raises(DataError, match="is missing"):
+        OpenKEImporter().run(release, tmp_path / "kb", [("vectors", "none.npy")])
+    np.save(path, MATRIX)
+    with pytest.raises(DataError, match=r"titles\.txt: is missing"):
+        OpenKEImporter().run(release, tmp_path / "kb", [("titles", "titles.txt")])
+    (release / "entity2id.txt").unlink()
+    with pytest.raises(DataError, match=r"entity2id\.txt: cannot be read"):
+        OpenKEImporter().run(release, tmp_path / "kb")
+    assert not (tmp_path / "kb").exists()
