@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ def knowledge() -> None:
     """Import a knowledge base, train its vectors, look into it."""
 
 
-@knowledge.command("formats")
+@knowledge.command("formats", short_help="List the formats that can be imported.")
 @_JSON
 def list_formats(as_json: bool) -> None:
     """List the formats that can be imported, and their options."""
@@ -59,7 +59,7 @@ def _default(option: Any) -> str:
     return default + ("; repeatable" if option.repeatable else "")
 
 
-@knowledge.command("import")
+@knowledge.command("import", short_help="Read a published knowledge base into a bundle.")
 @click.argument("name", metavar="FORMAT")
 @click.argument("source", metavar="SRC", type=_FOLDER)
 @click.argument("target", metavar="DST", type=_FOLDER)
@@ -139,7 +139,7 @@ def _settings(command: Any) -> Any:
     return command
 
 
-@knowledge.command("train")
+@knowledge.command("train", short_help="Train entity vectors on the triples of a bundle.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @_settings
 @_JSON
@@ -175,23 +175,20 @@ def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
         yield advance
 
 
-@knowledge.command("info")
-@click.argument("folder", metavar="DIR", type=_FOLDER)
+@knowledge.command("info", short_help="Show what is in a bundle, and verify it.")
+@click.argument("name", metavar="DIR")
 @click.option("--entities", "-n", default=5, show_default=True, help="Examples to show.",
               type=click.IntRange(min=0))  # fmt: skip
 @click.option("--verify/--no-verify", default=True, show_default=True,
               help="Compare every file with its digest in the card.")  # fmt: skip
 @_JSON
-def info(folder: Path, entities: int, verify: bool, as_json: bool) -> None:
+def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
     """Show the card of the bundle DIR, its counts and vectors, and some entities.
 
-    Fails if a file is missing or is not the one that the card states.
+    DIR may also be the name of an installed knowledge base (`kbench ls knowledge`). It is an
+    error if a file is missing or is not the one that the card states.
     """
-    from dataclasses import asdict
-
-    from kbench.bundle import Bundle
-
-    bundle = Bundle(folder)
+    bundle = _open(name)
     if verify:
         bundle.verify()
     examples = [bundle.entity(row) for row in _examples(bundle, entities)]
@@ -206,6 +203,16 @@ def info(folder: Path, entities: int, verify: bool, as_json: bool) -> None:
         named = entity.label or "(no label)"
         types = ", ".join(entity.types[:5])
         console.print(f"{entity.id}  {named}  {types}", markup=False, highlight=False)
+
+
+def _open(name: str) -> Bundle:
+    from kbench.bundle import Bundle
+
+    if name not in registry.names("knowledge") and Path(name).is_dir():
+        return Bundle(name)  # without what `parts` imports
+    from kbench.parts import find_knowledge
+
+    return find_knowledge(name)
 
 
 def _examples(bundle: Bundle, number: int) -> list[int]:

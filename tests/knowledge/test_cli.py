@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kbench.bundle import Bundle
+from kbench.cli import main
 from kbench.cli.knowledge import knowledge
 from kbench.errors import DataError, UsageError
 
@@ -97,6 +98,21 @@ def test_usage_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     result = run(*arguments)
     assert isinstance(result.exception, UsageError)
     assert problem in str(result.exception)
+
+
+def test_one_line_and_status_2(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["knowledge", "import", "codex", str(tmp_path), str(tmp_path / "kb")])
+    assert left.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "train.txt: is missing" in err
+
+
+def test_installed_knowledge_by_name() -> None:
+    assert good("info", "atlas", "-n", 0)["name"] == "atlas"
+    assert "did you mean atlas" in str(run("info", "atls").exception)
 
 
 def test_damage_fails(world: Bundle) -> None:
