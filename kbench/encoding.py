@@ -31,6 +31,7 @@ __all__ = ["Inputs", "Kind", "Layout", "encode"]
 
 _SLOT = "{slot}"
 _MENTION = "{mention}"
+_PROBES = ("a", "0", ".", "的")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -131,11 +132,13 @@ class _Affixes:
 
 def affixes(tokenizer: PreTrainedTokenizerFast) -> _Affixes:
     """Finds what a tokenizer puts around a sequence by looking at what it does to one."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    for start in range(len(full) - len(bare) + 1):
-        if full[start : start + len(bare)] == bare:
-            return _Affixes(tuple(full[:start]), tuple(full[start + len(bare) :]))
+    for probe in _PROBES:
+        bare = tokenizer(probe, add_special_tokens=False)["input_ids"]
+        full = tokenizer(probe)["input_ids"]
+        # A sign the tokenizer drops without a token would be found before everything.
+        for start in range(len(full) - len(bare) + 1 if bare else 0):
+            if full[start : start + len(bare)] == bare:
+                return _Affixes(tuple(full[:start]), tuple(full[start + len(bare) :]))
     raise KbenchError("the tokenizer changes a text when it adds its special tokens")
 
 
