@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         self.config: Any = network.config
         self.width = int(self.config.hidden_size)
         self.slot_width = int(self.word_embeddings.embedding_dim)
-        self.max_length = _max_length(self.config, tokenizer)
+        self.max_length = _max_length(network, tokenizer)
         self._pooler = pooler
         self._lm = _masked_lm_head(network)
         self._segments = int(getattr(self.config, "type_vocab_size", 0) or 0) > 0
@@ -82,7 +82,8 @@ class Encoder(nn.Module):
         """Fills entity slots from ``source`` inside the block; outside there are none."""
         if self._slots is not None:
             raise RuntimeError("another plug already fills the slots of this encoder")
-        self._slots = source
+        # Not the source itself: were it a module, it would become a part of this one.
+        self._slots = lambda rows: source(rows)
         try:
             yield
         finally:
@@ -135,7 +136,11 @@ class Encoder(nn.Module):
         tokenizer puts a special token there, else the mean over tokens.
         """
         if self._pooler:
-            pooled: Tensor = self.base.pooler(hidden)
+            pooled: Tensor
+            if isinstance(self.base.pooler, nn.Linear):  # ALBERT's, which is but a part of it
+                pooled = self.base.pooler_activation(self.base.pooler(hidden[:, 0]))
+            else:
+                pooled = self.base.pooler(hidden)
             return pooled
         if self.tokenizer.cls_token_id is not None:
             return hidden[:, 0]
@@ -172,10 +177,12 @@ class DownstreamModel(nn.Module):
         return self.head.loss(self(batch), batch.targets)
 
 
-def _max_length(config: Any, tokenizer: PreTrainedTokenizerFast) -> int:
-    positions = int(getattr(config, "max_position_embeddings", 512) or 512)
-    # RoBERTa's kin count positions from the padding index on, and so lose some.
-    offset = int(config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+def _max_length(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    positions = int(getattr(network.config, "max_position_embeddings", 512) or 512)
+    embeddings = getattr(network.base_model, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    # RoBERTa's kin (CamemBERT, MPNet, …) count positions from the padding index on and lose some.
+    offset = 0 if padding is None else int(padding) + 1
     return int(min(positions - offset, tokenizer.model_max_length))
 
 
@@ -233,31 +240,41 @@ def dropout(module: nn.Module, rate: float | None) -> Iterator[None]:
     Hidden and attention dropout alike: a plug trained through a noisy frozen network is
     regularised by it (methods specification 2a).
     """
-    layers = [m for m in module.modules() if isinstance(m, nn.Dropout)]
-    before = [(layer, layer.p) for layer in layers]
+    before = list(_rates(module))
     mode = {m: m.training for m in module.modules()}
     if rate is not None:
-        for layer in layers:
-            layer.p = rate
+        for part, name, _ in before:
+            setattr(part, name, rate)
     module.train(rate is not None)
     try:
         yield
     finally:
-        for layer, p in before:
-            layer.p = p
+        for part, name, value in before:
+            setattr(part, name, value)
         for part, training in mode.items():
             part.training = training
+
+
+def _rates(module: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
+    """Yields every rate of dropout: of layers, and numbers that attention hands to a function."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            rate = name == "p" if isinstance(part, nn.Dropout) else "dropout" in name
+            if rate and isinstance(value, int | float) and not isinstance(value, bool):
+                yield part, name, value
 
 
 def digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
     """SHA-256 of every parameter and buffer: names, types, shapes and bytes.
 
-    Two tensors that share storage count once each, under both names.
+    Two tensors that share storage count once each, under both names. Buffers that are not saved
+    with the weights (frequencies of rotary positions) count too.
     """
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    if isinstance(weights, nn.Module):
+        weights = {**dict(weights.named_buffers()), **weights.state_dict()}
     value = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
         value.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         value.update(tensor.flatten().view(torch.uint8).numpy().data)
     return value.hexdigest()

@@ -93,6 +93,8 @@ def load_folder(folder: Path) -> Encoder:
             pooler = getattr(base, "pooler", None) is not None and not any(
                 "pooler" in key for key in found["missing_keys"]
             )
+            if not pooler and hasattr(base, "pooler"):
+                base.pooler = None  # else it is random, other at each load, and never read
             network = base
             if _has_lm_head(config, folder):
                 network, found = transformers.AutoModelForMaskedLM.from_pretrained(
@@ -106,10 +108,10 @@ def load_folder(folder: Path) -> Encoder:
     except Exception as cause:  # whatever the files of a stranger make transformers raise
         reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise KbenchError(f"{folder}: cannot be loaded as an encoder ({reason})") from cause
-    if not tokenizer.is_fast:
+    # Where there are no files, transformers makes a tokenizer that knows no word.
+    if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
-    network.eval()
-    return Encoder(network, tokenizer, pooler=pooler)
+    return Encoder(network, tokenizer, pooler=pooler).eval()
 
 
 def _has_lm_head(config: dict[str, Any], folder: Path) -> bool:
