@@ -1,0 +1,204 @@
+"""Encoders of the Hugging Face format: what loads, what it can do, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from kbench.backbones.huggingface import HuggingFaceBackbone, folder_digest, load_folder
+from kbench.batching import Batch, collate
+from kbench.data import Example
+from kbench.encoding import Layout, encode
+from kbench.errors import KbenchError, Unsupported
+from kbench.model import Encoder, digest, dropout
+from kbench.testing.toys import write_backbone
+from tests.engine.architectures import ARCHITECTURES, write
+from tests.engine.test_model import rates_in_use
+
+EXAMPLES = [
+    Example("a", "we saw istanbul today", (), "label", blank=3),
+    Example("b", "near the river it rained and we saw istanbul again", (), "label", blank=20),
+]
+every = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def batch_of(encoder: Encoder) -> Batch:
+    inputs = encode(encoder.tokenizer, EXAMPLES, [(), ()], Layout({}))
+    return collate(inputs, np.array([0, 1]))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: write(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
+
+
+@every
+def test_every_architecture_predicts_at_the_blank_what_transformers_predicts(
+    name: str, folders: dict[str, Path]
+) -> None:
+    encoder = load_folder(folders[name])
+    batch = batch_of(encoder)
+    whole = transformers.AutoModelForMaskedLM.from_pretrained(folders[name]).eval()
+    with torch.no_grad():
+        hidden = encoder(batch).flatten(0, 1)[batch.blank_index]
+        expected = whole(input_ids=batch.ids, attention_mask=batch.mask).logits
+        got = encoder.predict_tokens(hidden)
+    assert encoder.has_lm_head
+    assert not encoder.training
+    expected = expected.flatten(0, 1)[batch.blank_index]
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@every
+def test_every_architecture_takes_slots_drops_out_and_reads_its_full_length(
+    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_folder(folders[name])
+    batch = batch_of(encoder)
+    slotted = dataclasses.replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
+    with torch.no_grad():
+        with encoder.slots(lambda rows: torch.full((len(rows), encoder.slot_width), 5.0)):
+            assert not torch.allclose(encoder(slotted)[0], encoder(batch)[0])
+        ids = torch.full((1, encoder.max_length), 9)
+        whole = dataclasses.replace(batch, ids=ids, mask=torch.ones_like(ids))
+        assert encoder(whole).shape == (1, encoder.max_length, encoder.width)
+    assert encoder.max_length in (68, 70)
+    with dropout(encoder, 0.35):
+        assert rates_in_use(encoder, batch, monkeypatch) == {0.35}
+
+
+@every
+def test_two_loads_of_one_folder_are_the_same_network(name: str, folders: dict[str, Path]) -> None:
+    assert digest(load_folder(folders[name])) == digest(load_folder(folders[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "head", "pooler"),
+    [
+        ("bert", "Model", False, True),
+        ("bert", "ForPreTraining", True, True),
+        ("bert", "ForMaskedLM", True, False),
+        ("bert", "ForSequenceClassification", False, True),
+        ("roberta", "Model", False, True),
+        ("albert", "Model", False, True),
+        ("mpnet", "Model", False, True),
+        ("distilbert", "Model", False, False),
+        ("electra", "ForPreTraining", False, False),
+        ("modernbert", "Model", False, False),
+    ],
+)
+def test_a_backbone_has_what_its_weights_have(
+    tmp_path: Path, name: str, kind: str, head: bool, pooler: bool
+) -> None:
+    encoder = load_folder(write(tmp_path, name, kind=kind))
+    batch = batch_of(encoder)
+    with torch.no_grad():
+        hidden = encoder(batch)
+        pooled = encoder.pool(hidden, batch.mask)
+        own = encoder.base(input_ids=batch.ids, attention_mask=batch.mask)
+    assert encoder.has_lm_head == head
+    expected = own.pooler_output if pooler else hidden[:, 0]
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-5)
+    assert pooler != torch.equal(pooled, hidden[:, 0])
+
+
+def test_without_pooler_and_first_special_the_mean_over_tokens_is_taken(
+    folders: dict[str, Path],
+) -> None:
+    encoder = load_folder(folders["bert"])
+    encoder.tokenizer.cls_token = None
+    batch = batch_of(encoder)
+    with torch.no_grad():
+        hidden = encoder(batch)
+        pooled = encoder.pool(hidden, batch.mask)
+    for row, length in enumerate(batch.mask.sum(1).tolist()):
+        torch.testing.assert_close(pooled[row], hidden[row, :length].mean(0))
+
+
+def test_a_masked_lm_head_that_the_weights_lack_is_not_made_up(tmp_path: Path) -> None:
+    folder = write(tmp_path, "bert", kind="Model")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["BertForMaskedLM"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert not load_folder(folder).has_lm_head
+
+
+def test_a_head_of_unknown_form_is_refused(folders: dict[str, Path]) -> None:
+    encoder = load_folder(folders["electra"])
+    del encoder.network.generator_lm_head
+    with pytest.raises(Unsupported, match="ElectraForMaskedLM is of a form"):
+        Encoder(encoder.network, encoder.tokenizer, pooler=False)
+
+
+def without(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).unlink()
+    return folder
+
+
+def _pickled(folder: Path) -> Path:
+    torch.save({}, folder / "pytorch_model.bin")
+    return without(folder, "model.safetensors")
+
+
+def _no_json(folder: Path) -> Path:
+    (folder / "config.json").write_text("{")
+    return folder
+
+
+def _cut(folder: Path) -> Path:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _pickled,
+        _no_json,
+        _cut,
+        lambda folder: without(folder, "config.json"),
+        lambda folder: without(folder, "model.safetensors"),
+        lambda folder: without(folder, "tokenizer.json", "tokenizer_config.json"),
+    ],
+    ids=["pickled", "no json", "cut off", "no config", "no weights", "no tokenizer"],
+)
+def test_what_is_no_encoder_is_refused_in_one_line_that_names_the_folder(
+    tmp_path: Path, damage: Any
+) -> None:
+    folder = damage(write_backbone(tmp_path / "model"))
+    with pytest.raises(KbenchError) as caught:
+        load_folder(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_have_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(KbenchError, match="pickled weights are not loaded"):
+        folder_digest(_pickled(write_backbone(tmp_path / "model")))
+
+
+def test_the_digest_of_a_folder_sees_weights_configuration_and_tokenizer(tmp_path: Path) -> None:
+    folder = write_backbone(tmp_path / "model")
+    seen = {HuggingFaceBackbone(str(folder)).digest}
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        seen.add(HuggingFaceBackbone(str(folder)).digest)
+    assert len(seen) == 5
+    (folder / "README.md").write_text("not read, not hashed")
+    assert HuggingFaceBackbone(str(folder)).digest in seen
+
+
+def test_the_digest_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
+    one, other = write_backbone(tmp_path / "one"), write_backbone(tmp_path / "other")
+    assert folder_digest(one) == folder_digest(other)
+    assert folder_digest(one) != folder_digest(write_backbone(tmp_path / "third", layers=1))

@@ -1,0 +1,148 @@
+"""Heads: labels to targets, logits to losses and to predictions with their probability."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from kbench.data import Example, Label
+from kbench.heads import BlankHead, Head, RelationHead, TypingHead
+
+WIDTH = 6
+
+
+def labelled(*labels: Label) -> list[Example]:
+    return [Example(str(i), "it", (), label) for i, label in enumerate(labels)]
+
+
+def test_a_relation_is_its_number_and_an_unknown_one_stays_as_an_error(toy_tokenizer: Any) -> None:
+    gold = RelationHead(WIDTH, ["born", "died"]).gold(
+        labelled("died", "born", "lived"), toy_tokenizer
+    )
+    assert gold.kept.tolist() == [0, 1, 2]
+    assert gold.labels == ["died", "born", "lived"]
+    assert gold.targets.tolist() == [1, 0, -1]
+
+
+def test_a_relations_loss_is_the_cross_entropy_of_the_known() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [5.0, 5.0, 5.0]])
+    loss = RelationHead(WIDTH, ["a", "b", "c"]).loss(logits, torch.tensor([0, 2, -1]))
+    expected = -(logits.log_softmax(-1)[0, 0] + logits.log_softmax(-1)[1, 2]) / 2
+    assert loss.item() == pytest.approx(expected.item())
+
+
+def test_the_best_relation_is_predicted_with_its_probability(toy_tokenizer: Any) -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    words, scores = RelationHead(WIDTH, ["a", "b", "c"]).predict(logits, toy_tokenizer)
+    assert words == ["b", "a"]
+    weights = np.exp([0, 2, 1])
+    assert scores == pytest.approx([weights[1] / weights.sum(), np.exp(3) / (np.exp(3) + 2)])
+
+
+def test_types_are_a_vector_of_zeros_and_ones(toy_tokenizer: Any) -> None:
+    head = TypingHead(WIDTH, ["city", "person", "place"])
+    gold = head.gold(labelled(("place", "city"), (), ("alien", "person")), toy_tokenizer)
+    assert gold.targets.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert gold.targets.dtype == np.float32
+    # A type never seen in training stays among the gold ones, and costs recall.
+    assert gold.labels == [("city", "place"), (), ("alien", "person")]
+
+
+def test_a_types_loss_is_the_mean_binary_cross_entropy() -> None:
+    logits, targets = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 1.0]])
+    loss = TypingHead(WIDTH, ["a", "b"]).loss(logits, targets)
+    expected = -(torch.sigmoid(logits[0, 0]).log() + torch.sigmoid(logits[0, 1]).log()) / 2
+    assert loss.item() == pytest.approx(expected.item())
+
+
+@settings(deadline=None)
+@given(row=st.lists(st.floats(-30, 30, width=32), min_size=3, max_size=3))
+def test_types_above_zero_are_predicted_with_the_probability_of_the_set(
+    row: list[float],
+) -> None:
+    words, scores = TypingHead(WIDTH, ["a", "b", "c"]).predict(torch.tensor([row]), None)  # type: ignore[arg-type]
+    assert words == [tuple(name for name, logit in zip("abc", row, strict=True) if logit > 0)]
+    probability = 1.0
+    for logit in row:
+        p = 1 / (1 + np.exp(-np.float64(logit)))
+        probability *= p if logit > 0 else 1 - p
+    assert scores == pytest.approx([probability], rel=1e-4)
+
+
+def test_no_type_at_all_may_be_predicted() -> None:
+    words, _ = TypingHead(WIDTH, ["a", "b"]).predict(torch.full((1, 2), -1.0), None)  # type: ignore[arg-type]
+    assert words == [()]
+
+
+def test_a_question_is_kept_where_an_answer_is_one_known_token(toy_tokenizer: Any) -> None:
+    examples = labelled(("red",), ("dark red",), ("Dark Blue", "BLUE", "green"), ("北",), ("",), ())
+    gold = BlankHead().gold(examples, toy_tokenizer)
+    assert gold.kept.tolist() == [0, 2]
+    assert gold.labels == ["red", "blue"]
+    vocabulary = toy_tokenizer.get_vocab()
+    assert gold.targets.tolist() == [vocabulary["red"], vocabulary["blue"]]
+
+
+def test_no_question_at_all_is_no_gold(toy_tokenizer: Any) -> None:
+    gold = BlankHead().gold([], toy_tokenizer)
+    assert gold.kept.tolist() == []
+    assert gold.targets.dtype == np.int64
+
+
+def test_the_best_token_of_all_answers_in_the_words_of_the_gold(toy_tokenizer: Any) -> None:
+    vocabulary = toy_tokenizer.get_vocab()
+    logits = torch.zeros(2, len(vocabulary))
+    logits[0, vocabulary["red"]] = logits[1, vocabulary["blue"]] = 4.0
+    words, scores = BlankHead().predict(logits, toy_tokenizer)
+    assert words == BlankHead().gold(labelled(("red",), ("blue",)), toy_tokenizer).labels
+    expected = np.exp(4) / (np.exp(4) + len(vocabulary) - 1)
+    assert scores == pytest.approx([expected] * 2, rel=1e-4)
+
+
+def test_an_answer_with_a_blank_before_it_is_found_by_a_byte_level_tokenizer() -> None:
+    from tests.engine.hostile import byte_level
+
+    tokenizer = byte_level()
+    gold = BlankHead().gold(labelled(("the",)), tokenizer)
+    assert gold.labels == ["the"]
+    assert tokenizer.convert_ids_to_tokens(gold.targets.tolist()) == ["Ġthe"]
+    logits = torch.zeros(1, len(tokenizer))
+    logits[0, gold.targets[0]] = 1
+    assert BlankHead().predict(logits, tokenizer)[0] == gold.labels
+
+
+class _Pooling:
+    """An encoder that is nothing but a pooler."""
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return hidden[:, 0]
+
+
+@pytest.mark.parametrize("kind", [RelationHead, TypingHead])
+def test_a_linear_head_reads_the_pooled_output(kind: type[Head]) -> None:
+    head: Any = kind(WIDTH, ["a", "b"]).eval()  # type: ignore[call-arg]
+    hidden = torch.randn(4, 3, WIDTH)
+    logits = head(_Pooling(), hidden, type("Batch", (), {"mask": None}))
+    expected = hidden[:, 0] @ head.linear.weight.T + head.linear.bias
+    torch.testing.assert_close(logits, expected)
+    assert not head.needs_lm_head
+    assert torch.equal(head.linear.bias, torch.zeros(2))
+
+
+def test_dropout_of_relations_is_a_tenth_and_of_types_none() -> None:
+    rates = [
+        [m.p for m in kind(WIDTH, ["a"]).modules() if isinstance(m, nn.Dropout)]
+        for kind in (RelationHead, TypingHead)
+    ]
+    assert rates == [[0.1], [0.0]]
+
+
+def test_the_head_at_the_blank_trains_nothing_of_its_own() -> None:
+    assert BlankHead.needs_lm_head
+    assert not list(BlankHead().parameters())
