@@ -84,7 +84,7 @@ class Stages:
     def _tuned(
         self, parts: Parts, inputs: dict[str, Any], key: str
     ) -> tuple[DownstreamModel, dict[str, Any]]:
-        self._forget("model")  # one tuned model in memory at a time
+        self.forget("model")  # one tuned model in memory at a time
         model = self._untrained(parts)
         with self.artifacts.making("model", key):
             stored = self.artifacts.load("model", key)
@@ -310,8 +310,9 @@ class Stages:
             self._memory[key] = value
         return cast("T", self._memory[key])
 
-    def _forget(self, kind: str) -> None:
-        for key in [key for key in self._memory if key[0] == kind]:
+    def forget(self, kind: str | None = None) -> None:
+        """Drops what is kept in memory: all of it, or what is of one kind."""
+        for key in [key for key in self._memory if kind in (None, key[0])]:
             del self._memory[key]
 
 

@@ -1,0 +1,103 @@
+"""Builds the wheel, looks into it, and runs the demo from it in a fresh environment.
+
+Run by ``tox -e wheel``. Fails if the wheel would install a foreign top-level name or lacks
+embedded data, if a demo run does not end well, or if the second call does not answer from
+the store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"kbench", "kbench_tasks", "kbench_baselines", "kbench_leaderboard"}
+EMBEDDED = (
+    "kbench/backbones/tiny/model.safetensors",
+    "kbench/cli/demo.yaml",
+    "kbench_tasks/atlas/bundle/card.json",
+    "kbench_tasks/atlas/bundle/vectors.npy",
+    "kbench_tasks/atlas/typing.jsonl",
+    "kbench_tasks/atlas/NOTICE.md",
+)
+DEMO_RUNS = 15
+DEMO_SECONDS = 300
+AGAIN_SECONDS = 3
+
+
+def main(scratch: Path) -> None:
+    """Builds, checks and runs in ``scratch``."""
+    wheel = build(scratch / "dist")
+    check_names(wheel)
+    command = install(wheel, scratch / "venv")
+    first, seconds = demo(command, scratch)
+    print(f"the demo took {seconds:.0f} s")
+    expect(seconds < DEMO_SECONDS, f"the demo took {seconds:.0f} s, not {DEMO_SECONDS} at most")
+    again, seconds = demo(command, scratch)
+    print(f"the second call took {seconds:.1f} s")
+    expect(first == again, "the second call gave other results")
+    expect(seconds < AGAIN_SECONDS, f"the second call took {seconds:.1f} s: not from the store?")
+
+
+def expect(holds: bool, problem: str) -> None:
+    """Leaves with a message if something does not hold."""
+    if not holds:
+        sys.exit(f"wheel check: {problem}")
+
+
+def build(folder: Path) -> Path:
+    """Builds the wheel and returns its path."""
+    arguments = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(arguments, check=True)
+    return next(folder.glob("*.whl"))
+
+
+def check_names(wheel: Path) -> None:
+    """Checks the top-level names and the embedded files of the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    expect(tops == PACKAGES, f"top-level names {sorted(tops)}, not {sorted(PACKAGES)}")
+    missing = [name for name in EMBEDDED if name not in names]
+    expect(not missing, f"the wheel lacks {missing}")
+    print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB")
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Installs the wheel into a fresh environment and returns its command."""
+    venv.create(folder, with_pip=True, clear=True)
+    arguments = [folder / "bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
+    subprocess.run(arguments, check=True)
+    return folder / "bin/kbench"
+
+
+def demo(command: Path, scratch: Path) -> tuple[dict[str, float], float]:
+    """Runs the demo outside the checkout; returns the score of each run, and seconds."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment["KBENCH_CACHE"] = str(scratch / "cache")
+    start = time.perf_counter()
+    done = subprocess.run(
+        [command, "run", "--out", scratch / "results", "--json"],
+        cwd=scratch,
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - start
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    expect(len(results) == DEMO_RUNS, f"{len(results)} results, not {DEMO_RUNS}")
+    for result in results:
+        expect(result["status"] == "ok", f"{result['spec']} ended {result['reason']}")
+        expect(result["frozen"]["before"] == result["frozen"]["after"], "frozen weights changed")
+    return {r["id"]: r["metrics"][r["main_metric"]]["value"] for r in results}, seconds
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -1,0 +1,28 @@
+"""Draws the table of stored results as the terminal shows it, for the README.
+
+``python scripts/terminal_picture.py kbench-results docs/demo.svg``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from kbench.cli.render import print_table
+from kbench.store import Results
+from kbench.tables import rows
+
+
+def main(results: Path, picture: Path) -> None:
+    """Writes the picture of a folder of results."""
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(record=True, width=124, force_terminal=True, file=nowhere)
+        store = Results(results)
+        print_table(rows(list(store), store), console)
+        console.save_svg(str(picture), title="kbench run")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,188 @@
+"""Map-tuning against its published equations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kbench.backbones.huggingface import load_folder
+from kbench.batching import collate
+from kbench.bundle import Bundle, write_bundle, write_vectors
+from kbench.data import Example, Mention, Role
+from kbench.encoding import Layout, encode
+from kbench.errors import Unsupported
+from kbench.knowledge import Entity, Sentence
+from kbench.linking import link
+from kbench.model import Encoder, frozen
+from kbench.testing.toys import write_backbone
+from kbench_baselines.map_tuning import AffineMap, MapTuning
+from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
+from tests import reference
+
+SLOT = "{slot} / {mention}"
+
+
+@pytest.fixture(scope="module")
+def encoder(toy_folder: Path) -> Encoder:
+    return load_folder(toy_folder / "bert")
+
+
+def _bundle(folder: Path, sentences: list[Sentence], dimension: int = 6) -> Bundle:
+    card = {"name": "small", "version": "1", "licence": "none", "source": "test"}
+    entities = [Entity(f"Q{number}", f"name {number}") for number in range(8)]
+    write_bundle(folder, card, entities, sentences=sentences)
+    vectors = np.random.default_rng(0).standard_normal((8, dimension)).astype(np.float32)
+    vectors[7] = np.nan  # known, but without a vector
+    return write_vectors(folder, vectors, {"model": "random"})
+
+
+def _pair(text: str, first: str, second: str, ids: tuple[str | None, str | None]) -> Sentence:
+    spans = reference.bounds(text, first, second)
+    mentions = (Mention(*span, entity=i) for span, i in zip(spans, ids, strict=True))
+    return Sentence(text, tuple(mentions))
+
+
+_SENTENCES = [
+    _pair("we saw balike near vozuba today", "balike", "vozuba", ("Q0", "Q1")),
+    _pair("Keste is a red thing", "Keste", "red", ("Q2", None)),
+    _pair("the color of trivo is GREEN", "trivo", "GREEN", ("Q3", "Q7")),
+    _pair("blue looks like moli", "blue", "moli", ("Q99", "Q4")),
+]
+
+
+def test_the_map_has_the_published_number_of_parameters() -> None:
+    class Wide:
+        dimension = 128
+
+    with torch.device("meta"):
+        plug = AffineMap(Wide(), 768)  # type: ignore[arg-type]
+    assert sum(p.numel() for p in plug.parameters()) == 99_072
+
+
+def test_one_step_has_the_loss_and_gradient_of_the_published_equations(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    torch.manual_seed(3)
+    plug = AffineMap(bundle, encoder.slot_width)
+    data = masked_mentions(encoder, bundle, SLOT, 62)
+    assert len(data.lengths) == 3 * len(_SENTENCES)
+    with frozen(encoder), plug.attach(encoder):
+        ours = mention_loss(encoder, data.batch(np.arange(len(data.lengths))))
+        ours.backward()
+    gradient = plug.linear.weight.grad
+    assert gradient is not None
+
+    plain = torch.nn.Linear(6, encoder.slot_width)
+    plain.load_state_dict(plug.linear.state_dict())
+    batch = [
+        instance
+        for sentence in _SENTENCES
+        for instance in reference.instances(
+            encoder.tokenizer,
+            sentence.text,
+            [(m.start, m.end, _vector(bundle, m.entity)) for m in sentence.mentions],
+        )
+    ]
+    theirs = reference.loss(encoder.network, plain, batch, width=64)
+    theirs.backward()
+    assert plain.weight.grad is not None
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+    torch.testing.assert_close(gradient, plain.weight.grad, atol=1e-5, rtol=1e-4)
+
+
+def _vector(bundle: Bundle, entity: str | None) -> torch.Tensor | None:
+    row = bundle.rows([entity])
+    return torch.from_numpy(bundle.vectors(row)[0]) if bundle.has_vector(row)[0] else None
+
+
+def _texts(data: MaskedMentions, encoder: Encoder) -> list[str]:
+    batch = data.batch(np.arange(len(data.lengths)))
+    return [
+        encoder.tokenizer.decode(ids[mask.bool()]).replace("[UNK] /", "@ /")
+        for ids, mask in zip(batch.ids, batch.mask, strict=True)
+    ]
+
+
+def test_two_mentions_make_three_instances_and_masks_cover_whole_mentions(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", ("Q0", "Q1"))])
+    texts = _texts(masked_mentions(encoder, bundle, SLOT, 62), encoder)
+    assert texts == [
+        "[CLS] @ / [MASK] saw @ / [MASK] [SEP]",
+        "[CLS] @ / [MASK] saw @ / blue [SEP]",
+        "[CLS] @ / red saw @ / [MASK] [SEP]",
+    ]
+
+
+def test_a_mention_without_a_vector_is_masked_but_has_no_slot(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", ("Q0", "Q7"))])
+    texts = _texts(masked_mentions(encoder, bundle, SLOT, 62), encoder)
+    assert texts[0] == "[CLS] @ / [MASK] saw [MASK] [SEP]"
+
+
+def test_sentences_without_a_vector_or_too_long_are_dropped_and_counted(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    sentences = [
+        _pair("red saw blue", "red", "blue", ("Q0", "Q1")),
+        _pair("red saw blue", "red", "blue", ("Q7", None)),
+        _pair("red saw " + "it " * 70 + "blue", "red", "blue", ("Q0", "Q1")),
+    ]
+    bundle = _bundle(tmp_path / "kb", sentences)
+    data = masked_mentions(encoder, bundle, SLOT, 62)
+    assert data.dropped == {
+        "corpus_sentences": 3,
+        "corpus_sentences_unlinked": 1,
+        "corpus_sentences_too_long": 1,
+        "corpus_instances": 3,
+    }
+
+
+def test_a_corpus_without_a_usable_sentence_is_unsupported(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", (None, "Q7"))])
+    with pytest.raises(Unsupported, match="no usable sentence"):
+        masked_mentions(encoder, bundle, SLOT, 62)
+
+
+def test_a_backbone_without_masked_lm_head_is_unsupported(tmp_path: Path) -> None:
+    headless = load_folder(write_backbone(tmp_path / "bert", lm_head=False))
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    with pytest.raises(Unsupported, match="masked-LM head"):
+        masked_mentions(headless, bundle, SLOT, 62)
+
+
+def test_an_unlinked_example_gives_the_logits_of_the_base_model(
+    encoder: Encoder, toy_knowledge: Bundle
+) -> None:
+    plug = AffineMap(toy_knowledge, encoder.slot_width)
+    example = Example("1", "we saw kim today", (Mention(7, 10, "nobody", Role.TARGET),), "")
+    markers = {Role.TARGET: "$"}
+    links = link([example], toy_knowledge)
+    plain = collate(encode(encoder.tokenizer, [example], [(-1,)], Layout(markers)), np.array([0]))
+    plugged = collate(
+        encode(encoder.tokenizer, [example], links.rows, Layout(markers, MapTuning.slot)),
+        np.array([0]),
+    )
+    with torch.no_grad():
+        base = encoder(plain)
+        with plug.attach(encoder):
+            torch.testing.assert_close(encoder(plugged), base, atol=1e-5, rtol=0)
+
+
+def test_gradients_reach_the_map_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    plug = AffineMap(bundle, encoder.slot_width)
+    data = masked_mentions(encoder, bundle, SLOT, 62)
+    with frozen(encoder), plug.attach(encoder):
+        mention_loss(encoder, data.batch(np.arange(3))).backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.parameters())
+        assert all(p.grad is None for p in encoder.parameters())

@@ -1,0 +1,47 @@
+"""The toy world, made once a session, and a cache of its own for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kbench.bundle import Bundle
+from kbench.catalogue import Kind
+from kbench.testing import registered
+
+_TOYS = "kbench.testing.toys:"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy knowledge base ``kb`` and the toy backbone ``bert``."""
+    from kbench.testing.toys import write_backbone, write_world
+
+    folder = tmp_path_factory.mktemp("toy")
+    write_world(folder / "kb")
+    write_backbone(folder / "bert")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_knowledge(toy_folder: Path) -> Bundle:
+    return Bundle(toy_folder / "kb")
+
+
+@pytest.fixture
+def toy_tasks() -> Iterator[None]:
+    """Registers toy-typing, toy-relations and toy-qa."""
+    with registered(
+        Kind.TASKS,
+        toy_typing=f"{_TOYS}ToyTyping",
+        toy_relations=f"{_TOYS}ToyRelations",
+        toy_qa=f"{_TOYS}ToyQuestions",
+    ):
+        yield

@@ -1,0 +1,45 @@
+"""Grids over the toy world, quick enough to run many times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kbench import runner
+from kbench.result import Result
+from kbench.spec import Grid, make_grid
+
+OPTIONS: dict[str, Any] = {
+    "tuning": {"full": {"learning_rate": 3e-3, "epochs": 12, "batch_size": 16}},
+    "method": {
+        "map-tuning": {
+            "start": "scratch",
+            "general": {"learning_rate": 1e-2, "epochs": 2, "batch_size": 32, "dropout": None},
+            "fine-tuning": {"learning_rate": 1e-2, "epochs": 2, "batch_size": 32},
+            "task-specific": {
+                "learning_rate": 2e-2,
+                "epochs": 10,
+                "batch_size": 16,
+                "dropout": 0.0,
+            },
+        }
+    },
+}
+
+
+def grid(folder: Path, **changes: Any) -> Grid:
+    """A grid over the toy world in ``folder``."""
+    values: dict[str, Any] = {
+        "task": "toy-relations",
+        "method": "none,map-tuning",
+        "backbone": str(folder / "bert"),
+        "knowledge": str(folder / "kb"),
+        "setting": "task-specific",
+        "options": OPTIONS,
+    }
+    return make_grid({**values, **changes}, "test")
+
+
+def run(chosen: Grid, place: runner.Place, **options: Any) -> list[Result]:
+    """Plans and runs a grid."""
+    return runner.run(runner.plan(runner.resolve(chosen), place), place, **options)
