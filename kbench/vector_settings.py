@@ -26,13 +26,13 @@ class VectorSettings:
 
     model: str = _setting("TransE", "A model of PyKEEN, such as TransE, RotatE or ComplEx.")
     dimension: int = _setting(128, "Width of the embeddings; complex ones store twice that.")
-    epochs: int = _setting(40, "Passes over all triples.")
+    epochs: int = _setting(30, "Passes over all triples.")
     seed: int = _setting(0, "Of initial weights, order and corrupted triples.")
     batch_size: int = _setting(1024, "Triples of a step.")
     learning_rate: float = _setting(0.01, "Of Adam.")
     negatives: int = _setting(16, "Corrupted triples for each true one.")
     loss: str = _setting("nssa", "nssa, default (PyKEEN's for the model) or a loss of PyKEEN.")
-    margin: float = _setting(6.0, "Of the nssa loss.")
+    margin: float = _setting(9.0, "Of the nssa loss; about 6 suits 64 dimensions.")
     device: str = _setting("auto", "auto, cpu, cuda or another device of torch.")
 
     def __post_init__(self) -> None:

@@ -132,7 +132,7 @@ class _Training:
             )
         except NonFiniteLossError:
             losses = [float("nan")]
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as cause:
+        except Exception as cause:  # a model may fail in any way it likes
             raise KbenchError(
                 f"PyKEEN could not train {settings.model} (batches of {settings.batch_size}): "
                 f"{_one_line(cause)}; try another model or a smaller batch"
@@ -219,7 +219,7 @@ def _model(settings: VectorSettings, graph: Any) -> Any:
             **_loss(settings),
             **_UNBOUND.get(cls.__name__, {}),
         )
-    except (TypeError, ValueError, AttributeError, RuntimeError) as cause:
+    except Exception as cause:  # models differ in what they need and in how they say so
         raise UsageError(
             f"PyKEEN cannot build {cls.__name__} from triples alone: {_one_line(cause)}; "
             "choose another model"

@@ -89,6 +89,7 @@ def test_neighbours_share_their_country(world: Bundle) -> None:
     [
         ({"model": "TransEE"}, "no trainable model 'TransEE'; did you mean .*TransE"),
         ({"model": "DistMultLiteral"}, "cannot build DistMultLiteral"),
+        ({"model": "CompGCN"}, "cannot build CompGCN"),
         ({"loss": "nsa"}, "no loss 'nsa'"),
         ({"device": "gpu9"}, "device 'gpu9' is not there"),
     ],
