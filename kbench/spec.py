@@ -7,7 +7,7 @@ from contextlib import suppress
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kbench.errors import DataError, UsageError, nearest
 
 __all__ = ["Control", "Grid", "RunSpec", "Setting", "read_grid", "set_option"]
+
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+OptionKind: TypeAlias = Literal["task", "tuning", "method"]
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
+Names: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Setting(StrEnum):
@@ -51,11 +57,11 @@ class RunSpec(BaseModel):
     setting: Setting
     knowledge: str | None
     control: Control
-    seed: int = Field(ge=0, lt=2**32)
+    seed: Seed
     limit: int | None = Field(default=None, ge=1)
     data: str | None = None
     linker: str | None = None
-    dtype: str = "float32"
+    dtype: Precision = "float32"
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -69,7 +75,6 @@ class RunSpec(BaseModel):
 
     def command(self) -> str:
         """Returns the command that repeats this run alone."""
-        import json
         import shlex
 
         words = ["kbench", "run", "--task", self.task, "--method", self.method]
@@ -83,8 +88,28 @@ class RunSpec(BaseModel):
         if self.dtype != "float32":
             words += ["--dtype", self.dtype]
         for path, value in _leaves(self.options):
-            words += ["--set", f"{path}={value if isinstance(value, str) else json.dumps(value)}"]
+            words += ["--set", f"{path}={_spelled(value)}"]
         return shlex.join(words)
+
+
+def _spelled(value: Any) -> str:
+    """Returns text that ``--set`` reads as the value."""
+    if isinstance(value, str) and _reads_back(value):
+        return value
+    # Text that looks like a number or a word of YAML is put in quotes.
+    style = '"' if isinstance(value, str) else None
+    text = yaml.safe_dump(
+        value, default_flow_style=True, default_style=style, allow_unicode=True, width=2**31
+    )
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def _reads_back(text: str) -> bool:
+    try:
+        value = _parsed(text)
+    except yaml.YAMLError:
+        return False
+    return isinstance(value, str) and value == text
 
 
 def _leaves(options: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
@@ -104,19 +129,19 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: tuple[str, ...]
-    method: tuple[str, ...]
-    backbone: tuple[str, ...] = ("kbench-tiny",)
-    tuning: tuple[str, ...] = ("full",)
-    setting: tuple[Setting, ...] = (Setting.GENERAL, Setting.TASK_SPECIFIC)
-    knowledge: tuple[str, ...] = ("atlas",)
-    control: tuple[Control, ...] = (Control.NONE, Control.SHUFFLED)
-    seed: tuple[int, ...] = (0,)
-    limit: int | None = None
+    task: Names
+    method: Names
+    backbone: Names = ("kbench-tiny",)
+    tuning: Names = ("full",)
+    setting: tuple[Setting, ...] = Field((Setting.GENERAL, Setting.TASK_SPECIFIC), min_length=1)
+    knowledge: Names = ("atlas",)
+    control: tuple[Control, ...] = Field((Control.NONE, Control.SHUFFLED), min_length=1)
+    seed: tuple[Seed, ...] = Field((0,), min_length=1)
+    limit: int | None = Field(default=None, ge=1)
     data: str | None = None
     linker: str | None = None
-    dtype: str = "float32"
-    options: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    dtype: Precision = "float32"
+    options: dict[OptionKind, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
     def cells(self) -> list[RunSpec]:
         """Returns the product of the axes, the seed and control varying fastest."""
@@ -150,8 +175,8 @@ class Grid(BaseModel):
         ]
 
     def _options(self, task: str, tuning: str, method: str) -> dict[str, Any]:
-        chosen = {"task": task, "tuning": tuning, "method": method}
-        found = {}
+        chosen: dict[OptionKind, str] = {"task": task, "tuning": tuning, "method": method}
+        found: dict[str, Any] = {}
         for kind, name in chosen.items():
             options = self.options.get(kind, {}).get(name)
             if options:
@@ -227,16 +252,21 @@ def set_option(options: dict[str, Any], text: str) -> None:
             "such as tuning.full.learning_rate=1e-4 or method.map-tuning.general.epochs=3"
         )
     try:
-        parsed = yaml.safe_load(value)
+        parsed = _parsed(value)
     except yaml.YAMLError:
         raise UsageError(f"--set {text!r}: the value is not YAML") from None
-    if isinstance(parsed, str):
-        # YAML 1.1 reads 1e-4 as text; nobody who types it means text.
-        with suppress(ValueError):
-            parsed = float(parsed)
     place = options
     for key in keys[:-1]:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):
             raise UsageError(f"--set {text!r}: {key} already has a value")
     place[keys[-1]] = parsed
+
+
+def _parsed(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str) and value == text.strip() and any(map(str.isdigit, value)):
+        # YAML 1.1 reads 1e-4 as text; nobody who types it without quotes means text.
+        with suppress(ValueError):
+            return float(value)
+    return value
