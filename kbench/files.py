@@ -83,7 +83,8 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically, with two blanks of indent, in the order of the keys given."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode())
+    # Half of a surrogate pair (a file name in an error, say) is written as JSON's escape of it.
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -123,7 +124,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 # A folder cannot be renamed over a full one: move the old one aside first.
                 old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.old-"))
                 os.replace(target, old / "folder")
-                os.replace(scratch, target)
+                try:
+                    os.replace(scratch, target)
+                except BaseException:
+                    os.replace(old / "folder", target)
+                    old.rmdir()
+                    raise
                 shutil.rmtree(old)
             else:
                 os.replace(scratch, target)

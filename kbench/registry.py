@@ -50,7 +50,7 @@ def load(entry: Entry) -> type[Any]:
     module, _, attribute = entry.target.partition(":")
     try:
         part = getattr(import_module(module), attribute)
-    except Exception as cause:  # a plugin may fail in any way it likes
+    except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
         raise PluginError(
             f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} does not load: "
             f"{type(cause).__name__}: {cause}; reinstall or uninstall that distribution"

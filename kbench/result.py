@@ -195,13 +195,14 @@ def read_predictions(path: Path) -> Predictions:
         columns = pq.read_table(path, columns=list(names)).to_pydict()
         if list(columns) != list(names):
             raise ValueError(f"columns {list(columns)}")
-    except (OSError, ValueError, pa.ArrowException) as cause:
+        labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
+    except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
         reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise DataError(path, f"cannot be read ({reason})", "predictions of a run") from None
     return Predictions(
         columns["id"],
-        [_label(value) for value in columns["label"]],
-        [_label(value) for value in columns["prediction"]],
+        labels,
+        words,
         columns["score"],
         columns["linked"],
     )

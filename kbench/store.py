@@ -95,7 +95,7 @@ class Artifacts:
             about: dict[str, Any] = read_json(folder / _ABOUT)
             right = about["sha256"] == file_digest(folder / _WEIGHTS)
             named = address(about["kind"], about["inputs"])
-        except (OSError, ValueError, KeyError, TypeError) as cause:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
             raise ArtifactError(f"artifact {folder} is damaged ({cause})") from None
         if not right:
             raise ArtifactError(f"artifact {folder} is damaged (its checksum does not match)")
