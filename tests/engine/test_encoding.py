@@ -37,46 +37,45 @@ def edges(example: Example, at: int) -> tuple[list[int], list[int]]:
     return ends, [m for m in order if example.mentions[m].start == at]
 
 
+def words_around(example: Example, row: int, layout: Layout, mention: int, after: int) -> list[str]:
+    """The marker and the template's words before (0) or after (1) a mention."""
+    template = layout.slot if layout.slot and row >= 0 else "{mention}"
+    inner = template.split("{mention}")[after].split()
+    marker = [layout.markers[r] for r in (example.mentions[mention].role,) if r in layout.markers]
+    return [*inner, *marker] if after else [*marker, *inner]
+
+
 def plainly(
     tokenizer: Any, example: Example, rows: tuple[int, ...], layout: Layout
 ) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
     """Ids, kinds, (slot position, row) and blank, put together one character offset at a time."""
-    ids, kinds, slots, blank = [], [], [], -1
+    first, last = tokenizer("x")["input_ids"][0], tokenizer("x")["input_ids"][-1]
+    tokens, slots, blank, text = [(first, Kind.SPECIAL)], [], -1, ""
 
-    def put(kind: int, new: list[int]) -> None:
-        ids.extend(new)
-        kinds.extend([kind] * len(new))
-
-    def insert(mention: int, after: bool) -> None:
-        marker = layout.markers.get(example.mentions[mention].role, "")
-        template = layout.slot or "{mention}"
-        part = template.split("{mention}")[after] if rows[mention] >= 0 else ""
-        for word in (*part.split(), marker) if after else (marker, *part.split()):
+    def insert(mention: int, after: int) -> None:
+        for word in words_around(example, rows[mention], layout, mention, after):
             if word == "{slot}":
-                slots.append((len(ids), rows[mention]))
-                put(Kind.SLOT, [tokenizer.unk_token_id])
-            elif word:
-                put(Kind.INSERTED, tokens_of(tokenizer, word))
+                slots.append((len(tokens), rows[mention]))
+                tokens.append((tokenizer.unk_token_id, Kind.SLOT))
+            else:
+                tokens.extend((t, Kind.INSERTED) for t in tokens_of(tokenizer, word))
 
-    special = tokenizer("x")["input_ids"]
-    put(Kind.SPECIAL, special[:1])
-    text = ""
     for at in range(len(example.text) + 1):
         ends, starts = edges(example, at)
         if ends or starts or example.blank == at:
-            put(Kind.TEXT, tokens_of(tokenizer, text))
+            tokens.extend((t, Kind.TEXT) for t in tokens_of(tokenizer, text))
             text = ""
         for mention in ends:
-            insert(mention, after=True)
+            insert(mention, 1)
         if example.blank == at:
-            blank = len(ids)
-            put(Kind.BLANK, [tokenizer.mask_token_id])
+            blank = len(tokens)
+            tokens.append((tokenizer.mask_token_id, Kind.BLANK))
         for mention in starts:
-            insert(mention, after=False)
+            insert(mention, 0)
         text += example.text[at : at + 1]
-    put(Kind.TEXT, tokens_of(tokenizer, text))
-    put(Kind.SPECIAL, special[-1:])
-    return ids, kinds, slots, blank
+    tokens.extend((t, Kind.TEXT) for t in tokens_of(tokenizer, text))
+    tokens.append((last, Kind.SPECIAL))
+    return [t for t, _ in tokens], [k for _, k in tokens], slots, blank
 
 
 def one(tokenizer: Any, example: Example, rows: tuple[int, ...], layout: Layout) -> Inputs:

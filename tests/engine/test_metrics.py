@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, and against scikit-learn's figures of the same name."""
+"""Metrics against values worked out by hand, and against those of scikit-learn."""
 
 from __future__ import annotations
 

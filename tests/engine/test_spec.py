@@ -1,0 +1,261 @@
+"""Runs and grids: products of axes, errors of one line, and commands that repeat a run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kbench import runner
+from kbench.cli import execute
+from kbench.cli.run import run
+from kbench.errors import DataError, KbenchError, UsageError
+from kbench.spec import Control, Grid, RunSpec, Setting, make_grid, read_grid, set_option
+
+LEAST = {"task": "a", "method": "b"}
+
+
+def test_a_grid_is_the_product_of_its_axes() -> None:
+    grid = make_grid(
+        {"task": "a, b", "method": ["m", "n"], "seed": "0,1", "setting": "general"}, "here"
+    )
+    cells = grid.cells()
+    assert len(cells) == len({cell.model_dump_json() for cell in cells}) == 2 * 2 * 2 * 2
+    assert [cell.seed for cell in cells[:4]] == [0, 1, 0, 1]
+    assert [cell.control for cell in cells[:4]] == ["none", "none", "shuffled", "shuffled"]
+    assert cells[0].backbone == "kbench-tiny"
+
+
+def test_a_cell_carries_the_options_of_its_own_parts_alone() -> None:
+    options = {
+        "method": {"m": {"x": 1}, "n": {"x": 2}},
+        "tuning": {"full": {"epochs": 1}},
+        "task": {"b": {"threshold": 0.3}},
+    }
+    grid = make_grid({"task": "a", "method": "m,n,o", "options": options}, "here")
+    first, second, third = (cell.options for cell in grid.cells()[::4])
+    assert first == {"tuning": {"full": {"epochs": 1}}, "method": {"m": {"x": 1}}}
+    assert second["method"] == {"n": {"x": 2}}
+    assert third == {"tuning": {"full": {"epochs": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tasks": "a"}, "unknown key 'tasks'; did you mean task"),
+        ({"task": None}, "task: Field required"),
+        ({"task": " , "}, "task: .* at least 1 item"),
+        ({"setting": []}, "setting: .* at least 1 item"),
+        ({"setting": "generall"}, "setting.0: .*'fine-tuning' .got 'generall'"),
+        ({"control": "none,odd"}, "control.1: .*got 'odd'"),
+        ({"seed": "0,x"}, "seed.1: .* integer.*got 'x'"),
+        ({"seed": -1}, "seed.0: .*greater than or equal to 0 .got -1"),
+        ({"seed": 2**32}, "seed.0: .*less than 4294967296"),
+        ({"limit": 0}, "limit: .*greater than or equal to 1"),
+        ({"dtype": "fp16"}, "dtype: .*'float16' .got 'fp16'"),
+        ({"options": {"methods": {"m": {"x": 1}}}}, "options.methods.*'method' .got 'methods'"),
+        ({"options": {"method": {"m": 1}}}, "options.method.m: .*got 1"),
+        ({"options": 3}, "options: .*got 3"),
+    ],
+)
+def test_a_wrong_grid_is_a_usage_error_of_one_line(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=f"^here: {said}") as caught:
+        make_grid({**LEAST, **change}, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_grid_accepts_a_run_accepts() -> None:
+    grid = make_grid({**LEAST, "seed": [0, 2**32 - 1], "limit": 1, "dtype": "bfloat16"}, "here")
+    assert len(grid.cells()) == 2 * 4
+
+
+# -- grid files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"task: [a", r"line 1: .*expected a YAML mapping"),
+        (b"a: b: c", r"line 1: mapping values are not allowed"),
+        (b"- task", r"holds list; expected"),
+        (b"", r"holds NoneType; expected"),
+        (b"1: a", r"holds dict; expected"),
+        (b"task: \xff", r"is not UTF-8"),
+        (b"task: \x00", r"expected a YAML mapping"),
+        (b"!!python/object:os.system {}", r"expected a YAML mapping"),
+    ],
+)
+def test_a_file_that_is_no_grid_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        read_grid(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "."])
+def test_a_grid_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_grid(tmp_path / name)
+
+
+def test_a_grid_file_gives_a_grid(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("task: [a, b]\nmethod: m\nseed: 3\nsetting: general\ncontrol: none\n")
+    assert [cell.task for cell in make_grid(read_grid(path), "here").cells()] == ["a", "b"]
+
+
+# -- --set -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("3", 3),
+        ("0.5", 0.5),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("abc", "abc"),
+        ("nan", "nan"),
+        ("'1e-4'", "1e-4"),
+        ('"true"', "true"),
+        ("[1, a]", [1, "a"]),
+        ("{a: 1}", {"a": 1}),
+        ("a=b", "a=b"),
+    ],
+)
+def test_a_set_value_is_yaml_and_numbers_are_numbers(text: str, value: Any) -> None:
+    options: dict[str, Any] = {}
+    set_option(options, f"method.m.general.x={text}")
+    assert options == {"method": {"m": {"general": {"x": value}}}}
+
+
+def test_later_settings_win_and_others_stay() -> None:
+    options: dict[str, Any] = {"method": {"m": {"x": 1, "y": 2}}}
+    set_option(options, "method.m.x=3")
+    set_option(options, "task.t.z=4")
+    assert options == {"method": {"m": {"x": 3, "y": 2}}, "task": {"t": {"z": 4}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["method.m.x", "method.m=3", "odd.m.x=3", "x=1", "=", "", "method.m.x=[1", "task.a.b=\x00"],
+)
+def test_a_setting_of_another_form_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--set"):
+        set_option({}, text)
+
+
+def test_a_setting_below_a_value_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="m already has a value"):
+        set_option({"method": {"m": 3}}, "method.m.x=3")
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+words = st.from_regex(r"[A-Za-z0-9_/][A-Za-z0-9_/. '\"$#*~@:+-]{0,8}", fullmatch=True).map(
+    str.strip
+)
+keys = st.from_regex(r"[a-z_][a-z0-9_-]{0,5}", fullmatch=True)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**40), 2**40),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    st.sampled_from(
+        ["1e-4", "true", "no", "null", "~", "2", " a ", "", "a: b", "#", "0x1f", "1_0"]
+    ),
+)
+values = scalars | st.lists(scalars, max_size=3)
+trees = st.recursive(values, lambda inner: st.dictionaries(keys, inner, min_size=1, max_size=2))
+own = st.dictionaries(keys, trees, min_size=1, max_size=3)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> RunSpec:
+    parts = {kind: draw(words) for kind in ("task", "tuning", "method")}
+    named = (
+        draw(st.sets(st.sampled_from(sorted(parts)))) if "." not in "".join(parts.values()) else ()
+    )
+    return RunSpec(
+        **parts,
+        backbone=draw(words),
+        setting=draw(st.sampled_from(Setting)),
+        knowledge=draw(words),
+        control=draw(st.sampled_from(Control)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+        limit=draw(st.none() | st.integers(1, 10**6)),
+        data=draw(st.none() | words),
+        linker=draw(st.none() | st.sampled_from(["gold", "title"])),
+        dtype=draw(st.sampled_from(["float32", "bfloat16", "float16"])),
+        options={kind: {parts[kind]: draw(own)} for kind in named if "=" not in parts[kind]},
+    )
+
+
+def replayed(command: str, monkeypatch: pytest.MonkeyPatch) -> Grid:
+    """The grid that a command line asks for."""
+    found: list[Grid] = []
+
+    def keep(grid: Grid, *rest: Any) -> int:
+        found.append(grid)
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "run", keep)
+        program, verb, *arguments = shlex.split(command)
+        assert (program, verb) == ("kbench", "run")
+        result = CliRunner().invoke(run, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return found[0]
+
+
+@settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(spec=specs())
+def test_the_command_of_a_run_repeats_exactly_that_run(
+    monkeypatch: pytest.MonkeyPatch, spec: RunSpec
+) -> None:
+    assert replayed(spec.command(), monkeypatch).cells() == [spec]
+
+
+def test_the_command_of_a_run_without_knowledge_resolves_to_that_run(
+    monkeypatch: pytest.MonkeyPatch, toy_tasks: None
+) -> None:
+    spec = RunSpec(
+        task="toy-typing",
+        backbone="somewhere else",
+        tuning="full",
+        method="none",
+        setting=Setting.GENERAL,
+        knowledge=None,
+        control=Control.NONE,
+        seed=3,
+        options={"tuning": {"full": {"epochs": 2}}},
+    )
+    assert runner.resolve(replayed(spec.command(), monkeypatch)) == [spec]
+
+
+def test_a_title_says_what_differs() -> None:
+    spec = Grid(task=("t",), method=("m",)).cells()[1]
+    assert spec.control == Control.SHUFFLED
+    assert spec.title == "t / kbench-tiny / full / m / general / atlas / control=shuffled / seed 0"
+    bare = spec.model_copy(update={"knowledge": None})
+    assert bare.title == "t / kbench-tiny / full / m / seed 0"
+
+
+def test_every_error_of_the_command_is_for_the_user() -> None:
+    with pytest.raises(KbenchError, match="--task is missing"):
+        run.main(["--method", "none"], standalone_mode=False)
