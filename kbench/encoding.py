@@ -308,33 +308,41 @@ def _fit(
     pieces: Mapping[str, list[int]],
     layout: Layout,
 ) -> tuple[Tokens, list[_Piece]]:
-    """Truncates; where even the essentials are too many, takes slots from context mentions."""
+    """Truncates; where even the essentials are too many, context mentions give way.
+
+    Farthest first they lose their slots, and then their claim to a place. The mentions that the
+    task is about lose neither.
+    """
     muted: frozenset[int] = frozenset()
-    spare = _farthest_context_first(example, rows)
+    context = _farthest_context_first(example)
+    silent = [mention for mention in context if rows[mention] >= 0]
+    loose: list[int] = []
     while True:
         tokens = _assemble(builder, around, plan, pieces, len(example.mentions))
-        ends = [m for m, mention in enumerate(example.mentions) if m not in muted or mention.role]
+        ends = [m for m in range(len(example.mentions)) if m not in loose]
         short = truncate(tokens, layout.max_length, ends)
         if short is not None:
             return short, plan
-        if not spare:
+        if silent:
+            muted |= {silent.pop(0)}
+            builder.unslotted += 1
+            plan = _plan(example, rows, layout, muted)
+        elif context:
+            loose.append(context.pop(0))
+        else:
             raise KbenchError(
                 f"example {example.id}: its markers, slots, mention ends and blank alone take more "
                 f"than {layout.max_length} tokens; raise max_length"
             )
-        muted |= {spare.pop(0)}
-        builder.unslotted += 1
-        plan = _plan(example, rows, layout, muted)
 
 
-def _farthest_context_first(example: Example, rows: Sequence[int]) -> list[int]:
+def _farthest_context_first(example: Example) -> list[int]:
     anchors = [m.start for m in example.mentions if m.role != Role.CONTEXT]
     anchors += [example.blank] if example.blank is not None else []
     anchors = anchors or [0]
     context = [m for m, mention in enumerate(example.mentions) if mention.role == Role.CONTEXT]
-    linked = [m for m in context if rows[m] >= 0]
-    linked.sort(key=lambda m: -min(abs(example.mentions[m].start - a) for a in anchors))
-    return linked
+    context.sort(key=lambda m: -min(abs(example.mentions[m].start - a) for a in anchors))
+    return context
 
 
 class _Builder:

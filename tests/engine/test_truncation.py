@@ -201,3 +201,20 @@ def test_what_is_too_long_stays_whole_where_the_layout_does_not_truncate(
     inputs = encode(toy_tokenizer, [example], [()], layout)
     assert len(inputs.ids) == 7
     assert inputs.shortened == 0
+
+
+def test_any_number_of_context_mentions_gives_way_to_what_the_task_is_about(
+    toy_tokenizer: Any,
+) -> None:
+    words = [f"kevo{number}" for number in range(60)]
+    text = " ".join(words)
+    spans = [(text.index(word), text.index(word) + len(word)) for word in words]
+    mentions = tuple(
+        Mention(start, end, f"Q{at}", Role.TARGET if at == 30 else Role.CONTEXT)
+        for at, (start, end) in enumerate(spans)
+    )
+    example = Example("x", text, mentions, "label")
+    short = one(toy_tokenizer, example, tuple(range(60)), 32, TEMPLATES[0])
+    assert len(short.ids) <= 32
+    assert 30 in short.slot_rows
+    assert short.spans[30][1] > short.spans[30][0]
