@@ -113,8 +113,10 @@ class Bundle(KnowledgeBase):
 
     def rows(self, ids: Sequence[str | None]) -> Rows:
         known = self._ids
-        wanted = [(entity or "").encode() for entity in ids]
-        fits = np.array([0 < len(w) <= known.dtype.itemsize for w in wanted], dtype=bool)
+        wanted = [(entity or "").encode("utf-8", "surrogatepass") for entity in ids]
+        width = known.dtype.itemsize
+        # NumPy drops NULs at the end of bytes, so such an id would find its shorter neighbour.
+        fits = np.array([0 < len(w) <= width and w[-1] != 0 for w in wanted], dtype=bool)
         if not len(known) or not fits.any():
             return np.full(len(wanted), -1, dtype=np.int64)
         queries = np.array(wanted, dtype=np.bytes_).astype(known.dtype)
@@ -206,6 +208,9 @@ def write_bundle(
     if missing:
         raise ValueError(f"the card lacks {', '.join(sorted(missing))}")
     ordered = sorted(entities, key=lambda entity: entity.id.encode())
+    unfit = [entity.id for entity in ordered if not entity.id or entity.id.endswith("\0")]
+    if unfit:
+        raise ValueError(f"entity id {unfit[0]!r} is empty or ends in NUL")
     ids = np.array([entity.id.encode() for entity in ordered] or [b""][:0], dtype=np.bytes_)
     if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
         twice = ids[1:][ids[1:] == ids[:-1]][0].decode()

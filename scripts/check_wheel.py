@@ -72,8 +72,8 @@ def check_names(wheel: Path) -> None:
 def install(wheel: Path, folder: Path) -> Path:
     """Installs the wheel into a fresh environment and returns its command."""
     venv.create(folder, with_pip=True, clear=True)
-    arguments = [folder / "bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
-    subprocess.run(arguments, check=True)
+    pip, constraints = str(folder / "bin/pip"), str(ROOT / "constraints.txt")
+    subprocess.run([pip, "install", "-q", "-c", constraints, str(wheel)], check=True)
     return folder / "bin/kbench"
 
 

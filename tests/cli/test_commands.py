@@ -1,0 +1,232 @@
+"""The command as a user meets it: exit status, one-line errors, what goes where."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from kbench import runner
+from kbench.cli import main
+from kbench.cli.render import print_table
+from kbench.store import Results
+from kbench.tables import rows
+from tests.grid.toygrid import OPTIONS, grid, run
+
+
+def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, out, err
+
+
+def _toy(folder: Path, *more: str) -> list[str]:
+    words = ["run", "--task", "toy-relations", "--method", "none,map-tuning", "--device", "cpu"]
+    words += ["--setting", "task-specific", "--control", "none"]
+    words += ["--backbone", str(folder / "bert"), "--knowledge", str(folder / "kb")]
+    for epochs in ("tuning.full", "method.map-tuning.task-specific"):
+        words += ["--set", f"{epochs}.epochs=1"]
+    return [*words, "--set", "method.map-tuning.start=scratch", *more]
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_run_prints_its_table_then_answers_from_the_store(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _toy(toy_folder, "--out", str(tmp_path / "out"))
+    status, out, err = _call(capsys, *arguments)
+    assert status == 0
+    assert "to train: 1 downstream models, 1 plugs" in err
+    assert "toy-relations" in out
+    assert "288" in out  # the map's 8 * 32 + 32 parameters
+    status, again, err = _call(capsys, *arguments)
+    assert status == 0
+    assert "2 stored, 0 to run" in err
+    assert again == out
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_json_goes_to_stdout_and_everything_else_to_stderr(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "o"), "--json"))
+    results = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [result["spec"]["method"] for result in results] == ["none", "map-tuning"]
+    status, out, _ = _call(capsys, "table", "--out", str(tmp_path / "o"), "--json")
+    assert [json.loads(line)["method"] for line in out.splitlines()].count("none") == 1
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_dry_run_plans_and_leaves_nothing(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out"), "--dry-run"))
+    assert status == 0
+    assert "2 runs: 0 stored, 2 to run" in out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_failed_run_gives_exit_status_one_and_its_reason(
+    toy_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kbench_baselines.map_tuning import MapTuning
+
+    def fit(*_: object) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(MapTuning, "fit", fit)
+    status, out, err = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out")))
+    assert status == 1
+    assert "FAILED" in err
+    assert "no luck" in err
+    assert "failed" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rum"], "did you mean run?"),
+        (["run", "--task", "atlas-qq", "--method", "none"], "did you mean atlas-qa"),
+        (["run", "--task", "atlas-qa"], "--method is missing"),
+        (["run", "--task", "atlas-qa", "--method", "none", "--seed", "x"], "seed"),
+        (["run", "--task", "atlas-qa", "--method", "none", "--seed", "-1"], "greater than"),
+        (["run", "--task", "z*", "--method", "none"], "no task matches 'z*'"),
+        (["run", "--task", "atlas-qa", "--method", "none", "--backbone", "no/such"], "no/such"),
+        (
+            ["run", "--task", "atlas-qa", "--method", "map-tuning", "--knowledge", "atlsa"],
+            "did you mean atlas?",
+        ),
+        (
+            ["run", "--task", "atlas-qa", "--method", "none", "--set", "tuning.full.epoch=1"],
+            "did you mean epochs",
+        ),
+        (["run", "--task", "atlas-qa", "--method", "none", "--set", "epochs=1"], "KIND.PART.KEY"),
+        (["run", "no.yaml"], "no.yaml"),
+        (["run", "--lmit", "3"], "--limit"),
+        (["ls", "taks"], "did you mean tasks?"),
+        (["show", "atlas-qaa"], "did you mean atlas-qa"),
+        (["table", "--out", "nowhere"], "no folder nowhere"),
+        (["knowledge", "info", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_usage_error_is_one_line_with_status_two(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status, out, err = _call(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_an_option_can_come_from_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KBENCH_RUN_SEED", "7")
+    monkeypatch.setenv("KBENCH_RUN_TASK", "atlas-qa")
+    out = str(tmp_path / "out")
+    status, out, _ = _call(capsys, "run", "--method", "none", "--dry-run", "--out", out)
+    assert status == 0
+    assert "seed 7" in out
+
+
+def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = _call(capsys, "run", "--dry-run", "--out", str(tmp_path / "out"))
+    assert status == 0
+    # Three models; two general plugs for all tasks, two task-specific ones for each.
+    assert "15 runs: 0 stored, 15 to run; to train: 3 downstream models, 8 plugs" in out
+
+
+@pytest.mark.parametrize("name", ["atlas-qa", "atlas", "map-tuning", "kbench-tiny", "full"])
+def test_every_kind_of_part_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _call(capsys, "show", name, "-n", "1")
+    assert status == 0
+    assert name in out
+
+
+def test_the_schema_is_that_of_results(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _call(capsys, "schema")
+    assert status == 0
+    assert {"schema", "id", "status", "spec", "metrics"} <= set(json.loads(out)["properties"])
+
+
+def test_the_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _call(capsys, "doctor")
+    assert status == 0, out
+    assert "no problems" in out
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_the_cache_is_listed_verified_and_pruned(
+    toy_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out")))
+    status, out, _ = _call(capsys, "cache", "ls")
+    assert status == 0
+    assert "toy-relations" in out
+    assert _call(capsys, "cache", "verify")[:2] == (0, "2 good, 0 damaged\n")
+    weights = next((tmp_path / "cache" / "artifacts" / "plug").glob("*/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    status, out, err = _call(capsys, "cache", "verify")
+    assert status == 1
+    assert "checksum" in err
+    status, out, _ = _call(capsys, "cache", "prune")
+    assert "removed plug" in out
+    assert _call(capsys, "cache", "verify")[:2] == (0, "1 good, 0 damaged\n")
+
+
+@pytest.mark.usefixtures("toy_tasks")
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_the_table_fits_the_terminal(width: int, toy_folder: Path, tmp_path: Path) -> None:
+    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    options = {**OPTIONS, "tuning": {"full": {"epochs": 1}}}
+    results = run(grid(toy_folder, control="none,shuffled", options=options), place)
+    console = Console(record=True, width=width, file=StringIO())
+    print_table(rows(results, Results(place.out)), console)
+    text = console.export_text()
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for word in ("map-tuning", "task-specific", "shuffled", "288"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [(["--help"], 0.3), (["ls"], 0.3), (["ls", "tasks"], 0.3)]
+)
+def test_help_and_listings_are_quick(arguments: list[str], seconds: float) -> None:
+    # Ratios to a bare interpreter: a busy machine must not fail the test, heavy imports must.
+    command = [sys.executable, "-c", "import sys; from kbench.cli import main; main(sys.argv[1:])"]
+    ours, bare = [], []
+    for _ in range(5):
+        bare.append(_seconds([sys.executable, "-c", "import rich.table, click"]))
+        ours.append(_seconds([*command, *arguments]))
+    assert min(ours) < max(seconds, 4 * statistics.median(bare))
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
