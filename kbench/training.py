@@ -230,6 +230,10 @@ class _Stepper:
 
     def step(self, loss: Tensor) -> Tensor:
         """Takes one step and returns the loss, detached."""
+        if not loss.requires_grad:
+            # A batch in which nothing meets the trained parameters: no mention is linked.
+            self._schedule.step()
+            return loss
         loss.backward()  # type: ignore[no-untyped-call]
         if self._clip:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from kbench.spec import Control, Setting
 from kbench.store import Artifacts, DamageWarning, Results
 from kbench.tables import rows
 from kbench_baselines.map_tuning import MapTuning
-from tests.grid.toygrid import grid, run
+from tests.grid.toygrid import OPTIONS, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
@@ -315,3 +316,50 @@ def test_unknown_options_are_refused_before_anything_runs(
     bad = grid(toy_folder, options={"method": {"map-tuning": {"general": {"epoch": 3}}}})
     with pytest.raises(UsageError, match="did you mean epochs"):
         runner.plan(runner.resolve(bad), place)
+
+
+def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
+    toy_folder: Path, tmp_path: Path, place: runner.Place
+) -> None:
+    # A knowledge base that knows three in a hundred entities: most batches have no slot at all.
+    from kbench.bundle import Bundle, write_vectors
+    from kbench.testing.toys import write_world
+
+    bundle = write_world(tmp_path / "sparse")
+    vectors = Bundle(toy_folder / "kb").vectors(np.arange(len(bundle))).copy()
+    vectors[np.arange(len(bundle)) % 33 != 0] = np.nan
+    write_vectors(tmp_path / "sparse", vectors, {"model": "planted"})
+    options = {**OPTIONS, "tuning": {"full": {"epochs": 1}}}
+    chosen = grid(
+        toy_folder,
+        method="map-tuning",
+        control="none",
+        knowledge=str(tmp_path / "sparse"),
+        options=options,
+    )
+    (result,) = run(chosen, place)
+    assert result.status == Status.OK, result.reason
+    assert result.coverage is not None
+    assert 0 < result.coverage.examples < 0.1
+
+
+def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
+    toy_folder: Path, tmp_path: Path, place: runner.Place
+) -> None:
+    from kbench.bundle import Bundle, write_vectors
+    from kbench.testing.toys import write_world
+
+    bundle = write_world(tmp_path / "half")
+    vectors = Bundle(toy_folder / "kb").vectors(np.arange(len(bundle))).copy()
+    vectors[::2] = np.nan
+    write_vectors(tmp_path / "half", vectors, {"model": "planted"})
+    results = run(grid(toy_folder, control="none", knowledge=str(tmp_path / "half")), place)
+    store = Results(place.out)
+    base, plugged = (store.predictions(result) for result in results)
+    assert base is not None
+    assert plugged is not None
+    same = [one == two for one, two in zip(base.predictions, plugged.predictions, strict=True)]
+    unlinked = [not linked for linked in plugged.linked]
+    assert sum(unlinked) > 20
+    assert all(same[at] for at in range(len(same)) if unlinked[at])
+    assert not all(same)
