@@ -79,6 +79,15 @@ def test_two_loads_of_one_folder_are_the_same_network(name: str, folders: dict[s
     assert digest(load_folder(folders[name])) == digest(load_folder(folders[name]))
 
 
+@every
+def test_tied_word_embeddings_stay_tied_so_that_tuning_moves_both(
+    name: str, folders: dict[str, Path]
+) -> None:
+    encoder = load_folder(folders[name])
+    assert encoder.network.get_output_embeddings().weight is encoder.word_embeddings.weight
+    assert encoder.network.base_model.get_input_embeddings() is encoder.word_embeddings
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "head", "pooler"),
     [

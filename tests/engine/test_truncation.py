@@ -177,6 +177,16 @@ def test_without_anything_to_stand_on_the_beginning_is_kept(toy_tokenizer: Any) 
     assert short.ids.tolist() == [*full.ids[:4].tolist(), int(full.ids[-1])]
 
 
+def test_the_inside_of_a_long_mention_is_kept_before_the_words_beside_it(
+    toy_tokenizer: Any,
+) -> None:
+    text = "it was prague today again"
+    example = Example("x", text, (Mention(7, 13, "e"),), "label")
+    short = one(toy_tokenizer, example, (-1,), 9, TEMPLATES[0])
+    names = toy_tokenizer.convert_ids_to_tokens(short.ids.tolist())
+    assert names == ["[CLS]", "was", "p", "##r", "##a", "##g", "##u", "##e", "[SEP]"]
+
+
 def test_the_context_mention_farthest_from_the_target_loses_its_slot_first(
     toy_tokenizer: Any,
 ) -> None:
