@@ -239,6 +239,9 @@ class Worker:
             result = _ended(cell, Status.FAILED, str(error))
         except Exception as error:  # a plugin may fail in any way; the grid goes on
             result = _ended(cell, Status.FAILED, _blame(error))
+        if result.status != Status.OK:
+            # A run that broke off may have left a model in memory in any state.
+            self._stages.forget()
         result = result.model_copy(update={"provenance": self._provenance(cell, started, clock)})
         self._results.save(result, predictions)
         return result

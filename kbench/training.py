@@ -224,22 +224,22 @@ class _Stepper:
 
     def __init__(self, parameters: list[nn.Parameter], recipe: Recipe, steps: int) -> None:
         self._parameters = parameters
-        self._clip = recipe.clip
+        self._recipe = recipe
         self._optimizer = _optimizer(parameters, recipe)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _shape(recipe, steps))
+        self._factor = _shape(recipe, steps)
+        self._done = 0
 
     def step(self, loss: Tensor) -> Tensor:
         """Takes one step and returns the loss, detached."""
-        if not loss.requires_grad:
-            # A batch in which nothing meets the trained parameters: no mention is linked.
-            self._schedule.step()
-            return loss
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._clip:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        self._optimizer.step()
-        self._schedule.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.learning_rate * self._factor(self._done)
+        self._done += 1
+        if loss.requires_grad:  # else nothing in the batch meets what trains: no linked mention
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self._recipe.clip:
+                torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
 
