@@ -245,6 +245,7 @@ def _tokenize(
         add_special_tokens=False,
         padding=False,
         truncation=False,
+        split_special_tokens=True,  # a text that spells out "[MASK]" is text
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,

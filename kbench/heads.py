@@ -149,7 +149,8 @@ class BlankHead(Head):
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         answers = [list(example.label) for example in examples]
         flat = [f" {answer.lower()}" for several in answers for answer in several]
-        pieces = tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        pieces = tokenizer(flat, **options)["input_ids"] if flat else []
         single = iter(ids[0] if len(ids) == 1 else None for ids in pieces)
         unknown = tokenizer.unk_token_id
         kept, targets = [], []

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -243,7 +244,13 @@ class Worker:
             # A run that broke off may have left a model in memory in any state.
             self._stages.forget()
         result = result.model_copy(update={"provenance": self._provenance(cell, started, clock)})
-        self._results.save(result, predictions)
+        try:
+            self._results.save(result, predictions)
+        except Exception as error:  # a plugin's words that no file can hold, a full disk
+            problem = f"the result cannot be stored: {_blame(error)}"
+            result = _ended(cell, Status.FAILED, problem)
+            with suppress(Exception):
+                self._results.save(result)
         return result
 
     def _provenance(self, cell: Cell, started: datetime, clock: float) -> Provenance:

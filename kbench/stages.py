@@ -293,7 +293,8 @@ class Stages:
 
     def _validate(self, parts: Parts, model: DownstreamModel, with_slots: bool) -> float:
         prepared = self.prepare(parts, Split.DEV, model, with_slots=with_slots)
-        predictions, _ = self.predict(model, prepared.inputs, parts.spec.dtype)
+        # In float32 whatever the dtype of the run: weights must not depend on how they are scored.
+        predictions, _ = self.predict(model, prepared.inputs)
         return parts.task.main_metric.score(prepared.gold.labels, predictions)
 
     def _steps(self, what: str) -> Progress | None:

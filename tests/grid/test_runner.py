@@ -363,3 +363,21 @@ def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
     assert sum(unlinked) > 20
     assert all(same[at] for at in range(len(same)) if unlinked[at])
     assert not all(same)
+
+
+def test_a_result_that_cannot_be_stored_is_a_failed_one(
+    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Results.save
+
+    def full(self: Results, result: Result, predictions: object = None) -> Path:
+        if predictions is not None:
+            raise OSError(28, "No space left on device")
+        return save(self, result)
+
+    monkeypatch.setattr(Results, "save", full)
+    (result,) = run(grid(toy_folder, method="none"), place)
+    assert result.status == Status.FAILED
+    assert "No space left on device" in result.reason
+    monkeypatch.undo()
+    assert [r.status for r in run(grid(toy_folder, method="none"), place)] == [Status.OK]
