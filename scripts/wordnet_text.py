@@ -213,14 +213,16 @@ def keyed_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]
         key = keywords[_choice(f"key {synset.id}", len(keywords))]
         yield plain.replace(word, _beside(word, key, synset.id), 1)
     told = [(synsets[id].words[0], _KIND) for id in synset.instance_of or synset.kinds[:1]]
-    told += [(synsets[id].words[0], _WHOLE) for id in synset.wholes[:1]]
+    told += [(synsets[id].words[0], _WHOLE) for id in synset.wholes[:2]]
     if synset.instance_of:
-        told += [(key, _ABOUT) for key in keywords if key[0].isupper()][:2]
+        told += [(key, _ABOUT) for key in keywords if key[0].isupper()][:4]
     for key, patterns in told:
         turn = f"{key} {synset.id}"
-        pattern = patterns[_choice(f"pattern {turn}", len(patterns))]
-        article = _article(key)
-        yield pattern.format(word=_beside(word, key, turn), key=key, a=article)
+        start = _choice(f"pattern {turn}", len(patterns))
+        # Names are few and their words rare: each fact of theirs is told twice.
+        for pattern in (patterns * 2)[start : start + (2 if synset.instance_of else 1)]:
+            beside = _beside(word, key, f"{pattern} {turn}")
+            yield pattern.format(word=beside, key=key, a=_article(key))
 
 
 _KIND = (
@@ -286,32 +288,42 @@ def occurrences(synsets: dict[str, Synset], names: dict[str, str]) -> Counter[Na
     return counts
 
 
-def training_text(synsets: dict[str, Synset], names: Iterable[str]) -> tuple[list[str], int]:
-    """The pre-training sentences without those that hold one of the names.
+@dataclass(frozen=True)
+class Text:
+    """What a model is trained and measured on.
 
-    Returns:
-        The sentences in WordNet's order, each once, and the number left out.
+    Attributes:
+        train: Sentences in WordNet's order, each once.
+        held: Plain sentences on synsets that no training sentence was made from.
+        left_out: Number of sentences that hold a name.
     """
+
+    train: list[str]
+    held: list[str]
+    left_out: int
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the training sentences, one a line, in UTF-8."""
+        sha = hashlib.sha256()
+        for sentence in self.train:
+            sha.update(sentence.encode() + b"\n")
+        return sha.hexdigest()
+
+
+def build_text(synsets: dict[str, Synset], names: Iterable[str]) -> Text:
+    """The sentences that hold none of the names; one synset in a hundred is held out."""
     index = NameIndex(names)
-    kept: dict[str, None] = {}
-    dropped = 0
+    train: dict[str, None] = {}
+    held: dict[str, None] = {}
+    left_out = 0
     for synset in synsets.values():
-        for sentence in (*synset_sentences(synset, synsets), *keyed_sentences(synset, synsets)):
+        apart = _choice(f"held out {synset.id}", 100) == 0
+        plain = synset_sentences(synset, synsets)
+        keyed = () if apart else keyed_sentences(synset, synsets)
+        for sentence in (*plain, *keyed):
             if sentence in index:
-                dropped += 1
+                left_out += 1
             else:
-                kept.setdefault(sentence)
-    return list(kept), dropped
-
-
-def digest(sentences: Iterable[str]) -> str:
-    """SHA-256 of the sentences, one a line, in UTF-8."""
-    sha = hashlib.sha256()
-    for sentence in sentences:
-        sha.update(sentence.encode() + b"\n")
-    return sha.hexdigest()
-
-
-def held_out(sentence: str, share: int = 100) -> bool:
-    """Whether a sentence is kept from training: one in `share`, by its own hash."""
-    return _choice(f"held out: {sentence}", share) == 0
+                (held if apart else train).setdefault(sentence)
+    return Text(list(train), [s for s in held if s not in train], left_out)

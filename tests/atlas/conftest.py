@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ sys.path.insert(0, str(ROOT))  # the builders under scripts/ are no part of the 
 from kbench.bundle import Bundle  # noqa: E402
 from scripts.wordnet_text import (  # noqa: E402
     Synset,
+    Text,
+    build_text,
     read_synsets,
-    training_text,
     wordnet_folder,
 )
 
@@ -53,5 +53,5 @@ def synsets() -> dict[str, Synset]:
 
 
 @pytest.fixture(scope="session")
-def pretraining_text(synsets: dict[str, Synset], splits: dict[str, Any]) -> Sequence[str]:
-    return training_text(synsets, splits["unseen_names"])[0]
+def pretraining_text(synsets: dict[str, Synset], splits: dict[str, Any]) -> Text:
+    return build_text(synsets, splits["unseen_names"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kbench.bundle import Bundle
-from scripts.wordnet_text import NameIndex, Synset, digest, held_out, training_text, words_of
+from scripts.wordnet_text import NameIndex, Synset, Text, build_text, words_of
 
 CARD = Path(__file__).parents[2] / "kbench" / "backbones" / "tiny" / "card.json"
 
@@ -30,32 +30,38 @@ def unseen_names(bundle: Bundle, splits: dict[str, Any]) -> NameIndex:
 
 
 class TestPretrainingText:
-    def test_is_what_the_model_was_trained_on(self, pretraining_text: Sequence[str]) -> None:
-        train = [sentence for sentence in pretraining_text if not held_out(sentence)]
+    def test_is_what_the_model_was_trained_on(self, pretraining_text: Text) -> None:
         card = json.loads(CARD.read_text("utf-8"))
-        assert digest(train) == card["text"]["sha256"]
-        assert len(train) == card["text"]["sentences"]
+        assert pretraining_text.sha256 == card["text"]["sha256"]
+        assert len(pretraining_text.train) == card["text"]["sentences"]
+
+    def test_shares_no_sentence_with_what_is_held_out(self, pretraining_text: Text) -> None:
+        assert len(pretraining_text.held) > 1000
+        assert not set(pretraining_text.held) & set(pretraining_text.train)
 
     def test_names_no_dev_or_test_entity(
-        self, pretraining_text: Sequence[str], unseen_names: NameIndex
+        self, pretraining_text: Text, unseen_names: NameIndex
     ) -> None:
-        found = [s for s in pretraining_text if s in unseen_names]
+        found = [s for s in pretraining_text.train if s in unseen_names]
         assert found == []
 
     def test_check_finds_a_planted_name(
-        self, pretraining_text: Sequence[str], bundle: Bundle, splits: dict[str, Any],
+        self, pretraining_text: Text, bundle: Bundle, splits: dict[str, Any],
         unseen_names: NameIndex,
     ) -> None:  # fmt: skip
         name = names_of(bundle, splits["test"])[0]
-        planted = [*pretraining_text[:1000], f"someone once said that {name.upper()}, too, was."]
+        planted = [
+            *pretraining_text.train[:1000],
+            f"someone said that {name.upper()}, too, was.",
+        ]
         assert [s for s in planted if s in unseen_names] == planted[-1:]
 
     def test_without_the_filter_names_would_be_there(
         self, synsets: dict[str, Synset], unseen_names: NameIndex
     ) -> None:
-        unfiltered, left_out = training_text(synsets, [])
-        assert left_out == 0
-        assert sum(s in unseen_names for s in unfiltered) > 1000
+        unfiltered = build_text(synsets, [])
+        assert unfiltered.left_out == 0
+        assert sum(s in unseen_names for s in unfiltered.train) > 1000
 
     def test_filter_covers_every_name_in_the_bundle(
         self, bundle: Bundle, splits: dict[str, Any]
@@ -116,10 +122,8 @@ class TestNameIndex:
     ) -> None:
         assert (text in NameIndex([name])) is expected
 
-    def test_agrees_with_a_search_by_regular_expressions(
-        self, pretraining_text: Sequence[str]
-    ) -> None:
-        sentences = pretraining_text[::400]
+    def test_agrees_with_a_search_by_regular_expressions(self, pretraining_text: Text) -> None:
+        sentences = pretraining_text.train[::400]
         names = ["dog", "united states", "of the", "a person who", "river in", "world war ii"]
         pattern = re.compile("|".join(rf"(?<![a-z0-9]){n}(?![a-z0-9])" for n in names))
         plain = [" ".join(words_of(s)) for s in sentences]

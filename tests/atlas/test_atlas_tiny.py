@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from scripts.pretrain_tiny import codes_of, encode
 from scripts.tiny_training import evaluate, rate_at, unigram
-from scripts.wordnet_text import held_out
+from scripts.wordnet_text import Text
 
 FOLDER = Path(__file__).parents[2] / "kbench" / "backbones" / "tiny"
 
@@ -50,13 +49,12 @@ def test_answers_are_single_tokens(tokenizer: Any, tasks: dict[str, list[dict[st
 
 
 def test_beats_a_unigram_model_on_held_out_text(
-    tokenizer: Any, card: dict[str, Any], pretraining_text: Sequence[str]
+    tokenizer: Any, card: dict[str, Any], pretraining_text: Text
 ) -> None:
     torch.set_num_threads(1)
     model = AutoModelForMaskedLM.from_pretrained(FOLDER)
-    held = [s for s in pretraining_text if held_out(s)][::6]
-    train = [s for s in pretraining_text[::10] if not held_out(s)]
-    rows = encode(tokenizer, train)
+    held = pretraining_text.held[::6]
+    rows = encode(tokenizer, pretraining_text.train[::10])
     perplexity, accuracy, targets = evaluate(model, encode(tokenizer, held), codes_of(tokenizer), 0)
     base_perplexity, base_accuracy = unigram(rows, len(tokenizer), targets)
     assert len(targets) > 400
