@@ -212,7 +212,8 @@ def keyed_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]
     if keywords and word in plain and (synset.instance_of or _choice(f"keyed {synset.id}", 2)):
         key = keywords[_choice(f"key {synset.id}", len(keywords))]
         yield plain.replace(word, _beside(word, key, synset.id), 1)
-    told = [(synsets[id].words[0], _KIND) for id in synset.instance_of or synset.kinds[:1]]
+    told: list[tuple[str, tuple[str, ...]]] = []
+    told += [(synsets[id].words[0], _KIND) for id in synset.instance_of or synset.kinds[:1]]
     told += [(synsets[id].words[0], _WHOLE) for id in synset.wholes[:2]]
     if synset.instance_of:
         told += [(key, _ABOUT) for key in keywords if key[0].isupper()][:4]
