@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kbench.cli import options as shared
 from kbench.errors import UsageError
 from kbench.spec import Control, Setting, make_grid, read_grid, set_option
 
@@ -40,13 +41,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--linker", help="gold or title. Default: the task's own.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("kbench-results"),
-    show_default=True,
-    help="Folder of results.",
-)
+@shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print the plan: what is stored, what will run.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from kbench.cli import options as shared
 from kbench.errors import UsageError
 from kbench.result import Result
 
@@ -26,13 +27,7 @@ def _options(command: click.Command) -> click.Command:
 
 @_options
 @click.command("table")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("kbench-results"),
-    show_default=True,
-    help="Folder of results.",
-)
+@shared.out
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON Lines.")
 def table(out: Path, as_json: bool, **filters: str | None) -> None:
     """Show stored results: score, difference to no knowledge, knowledge gain, cost."""
