@@ -12,8 +12,8 @@ over tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +214,27 @@ def _plan(
             )
             text = _SURROGATE.sub("\ufffd", example.text[at:end])
             plan.append(_Piece(Kind.TEXT, text, inside=inside))
-    return plan
+    return list(_blanks_lead(plan))
+
+
+def _blanks_lead(plan: list[_Piece]) -> Iterator[_Piece]:
+    """Moves blanks at the end of a text piece to the start of the next.
+
+    Byte-level and SentencePiece tokenizers read a blank as part of the word after it; at the end
+    of a piece it would be a token of its own. ``[MASK]`` takes the blank before it into itself.
+    """
+    blanks = ""
+    last = max((at for at, piece in enumerate(plan) if piece.kind == Kind.TEXT), default=-1)
+    for at, piece in enumerate(plan):
+        if piece.kind == Kind.TEXT:
+            text = blanks + piece.text
+            kept = text if at == last else text.rstrip()
+            blanks = text[len(kept) :]
+            if kept:
+                yield replace(piece, text=kept)
+        else:
+            blanks = "" if piece.kind == Kind.BLANK else blanks
+            yield piece
 
 
 def _insert(
@@ -226,10 +246,10 @@ def _insert(
             if piece == _SLOT:
                 pieces.append(_Piece(Kind.SLOT, mention=mention))
             else:
-                pieces.append(_Piece(Kind.INSERTED, piece, mention))
+                pieces.append(_Piece(Kind.INSERTED, f" {piece}", mention))
     marker = layout.markers.get(role)
     if marker:
-        edge = _Piece(Kind.INSERTED, marker, mention)
+        edge = _Piece(Kind.INSERTED, f" {marker}", mention)
         return [*pieces, edge] if after else [edge, *pieces]
     return pieces
 

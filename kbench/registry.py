@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -13,6 +14,7 @@ from kbench.errors import PluginError, UsageError, nearest
 __all__ = ["PluginWarning", "expand", "find", "get", "load", "names"]
 
 _ALL = "all"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class PluginWarning(UserWarning):
@@ -46,7 +48,13 @@ def load(entry: Entry) -> type[Any]:
 
     Raises:
         PluginError: it cannot be imported; the message names the distribution and the cause.
+            Or its name holds signs that the command gives a meaning: commas, dots, globs.
     """
+    if not _NAME.fullmatch(entry.name):
+        raise PluginError(
+            f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} cannot be asked for: "
+            "a name is made of letters, digits, - and _"
+        )
     module, _, attribute = entry.target.partition(":")
     try:
         part = getattr(import_module(module), attribute)

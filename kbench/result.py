@@ -95,7 +95,7 @@ class Result(_Model):
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    id: str
+    id: str = Field(pattern="^[0-9a-f]{32}$")  # the name of a folder: no stranger may choose it
     status: Status
     reason: str = ""
     spec: RunSpec
@@ -192,7 +192,9 @@ def read_predictions(path: Path) -> Predictions:
 
     names = ("id", "label", "prediction", "score", "linked")
     try:
-        columns = pq.read_table(path, columns=list(names)).to_pydict()
+        # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
+        with pq.ParquetFile(path) as file:
+            columns = file.read(columns=list(names)).to_pydict()
         if list(columns) != list(names):
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))

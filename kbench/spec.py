@@ -201,6 +201,13 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
         for key, value in values.items()
         if value is not None
     }
+    for key in _LISTS:
+        for value in listed.get(key, ()):
+            if isinstance(value, str) and "," in value:
+                raise UsageError(
+                    f"{origin}: {key}: {value!r} holds a comma, which separates names; "
+                    "rename the folder, or link to it by a name without one"
+                )
     try:
         return Grid.model_validate(listed)
     except ValidationError as error:

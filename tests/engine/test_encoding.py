@@ -58,17 +58,19 @@ def plainly(
                 slots.append((len(tokens), rows[mention]))
                 tokens.append((tokenizer.unk_token_id, Kind.SLOT))
             else:
-                tokens.extend((t, Kind.INSERTED) for t in tokens_of(tokenizer, word))
+                tokens.extend((t, Kind.INSERTED) for t in tokens_of(tokenizer, f" {word}"))
 
     for at in range(len(example.text) + 1):
         ends, starts = edges(example, at)
         if ends or starts or example.blank == at:
-            tokens.extend((t, Kind.TEXT) for t in tokens_of(tokenizer, text))
-            text = ""
+            # Blanks at the end wait for the next words, but at the end of all.
+            words = text if at == len(example.text) else text.rstrip()
+            tokens.extend((t, Kind.TEXT) for t in tokens_of(tokenizer, words))
+            text = text[len(words) :]
         for mention in ends:
             insert(mention, 1)
         if example.blank == at:
-            blank = len(tokens)
+            blank, text = len(tokens), ""
             tokens.append((tokenizer.mask_token_id, Kind.BLANK))
         for mention in starts:
             insert(mention, 0)
@@ -146,13 +148,18 @@ def test_the_span_of_a_lone_mention_is_the_tokens_of_its_own_characters(
             for token, kind in zip(got.ids[start:end], got.kinds[start:end], strict=True)
             if kind == Kind.TEXT
         ]
-        inside = example.blank is not None and mention.start < example.blank < mention.end
-        cuts = [mention.start, *([example.blank] if inside else []), mention.end]
-        expected = [
-            token
-            for left, right in pairwise(cuts)
-            for token in tokens_of(tokenizer, example.text[left:right])
-        ]
+        blank = example.blank
+        inside = blank is not None and mention.start < blank < mention.end
+        cuts = [mention.start, *([blank] if inside else []), mention.end]
+        # The blanks before a piece belong to it, those at its end to what follows.
+        before = example.text[blank if blank and blank <= mention.start else 0 : mention.start]
+        text = before[len(before.rstrip()) :]
+        expected = []
+        for left, right in pairwise(cuts):
+            text += example.text[left:right]
+            words = text if right == len(example.text) else text.rstrip()
+            expected += tokens_of(tokenizer, words)
+            text = "" if right == blank else text[len(words) :]
         assert own == expected
         assert got.spans.tolist() == [[0, 0]] or end > start
 
@@ -320,3 +327,14 @@ def test_a_blank_needs_a_mask_token() -> None:
     tokenizer = _characters("ab", "<s> $A </s>")
     with pytest.raises(KbenchError, match="no mask token"):
         one(tokenizer, Example("x", "ab", (), "label", blank=1), (), Layout({}))
+
+
+def test_a_word_after_a_cut_is_the_same_word_to_a_byte_level_tokenizer() -> None:
+    tokenizer = byte_level()
+    text = "we saw istanbul today"
+    example = Example("x", text, (Mention(7, 15, "e", Role.CONTEXT),), "label", len(text))
+    cut = one(tokenizer, example, (-1,), Layout({}, None))
+    assert cut.ids[1:-2].tolist() == tokens_of(tokenizer, text)
+    slotted = one(tokenizer, example, (3,), Layout({}, TEMPLATES[0]))
+    text_only = slotted.ids[slotted.kinds == Kind.TEXT]
+    assert text_only.tolist() == tokens_of(tokenizer, text)
