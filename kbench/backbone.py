@@ -17,9 +17,9 @@ class Backbone(ABC):
 
     Attributes:
         name: what the user typed.
-        recipes: training settings this backbone wants instead of the published ones, by stage
-            (``full``, ``general``, ``task-specific``, …): a model of two million parameters
-            needs other learning rates than one of a hundred million.
+        recipes: training settings this backbone wants instead of the published ones, by tuning
+            (``full``) or by method and setting (``map-tuning general``): a model of two million
+            parameters needs other learning rates than one of a hundred million.
     """
 
     name: str

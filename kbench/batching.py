@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.encoding import Inputs
+from kbench.inputs import Inputs
 
 __all__ = ["Batch", "collate", "ragged", "shuffled_batches", "sorted_batches"]
 
+_HOST = frozenset({"slot_rows", "mention_rows", "examples"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
 
@@ -27,19 +28,32 @@ class Batch:
         mask: 1 for tokens, 0 for padding. ``[batch, tokens]``.
         slot_index: position of each slot in the flattened ``[batch * tokens]``. ``[slots]``.
         slot_rows: knowledge-base row of each slot, on the host. ``[slots]``.
+        mentions: first token of each mention and the token after its last, flattened likewise;
+            mentions without a token are left out. ``[mentions, 2]``.
+        mention_rows: knowledge-base row of each, -1 if unlinked, on the host. ``[mentions]``.
         blank_index: flattened position of each example's blank; empty if the task has none.
             ``[batch]``.
-        examples: index of each example in its :class:`~kbench.encoding.Inputs`. ``[batch]``.
+        examples: index of each example in its :class:`~kbench.inputs.Inputs`. ``[batch]``.
         targets: what the head's loss wants, or None.
+        segments: 1 for tokens of passages; None without. ``[batch, tokens]``.
+        positions: position ids counted from 0 where they are not those of the places; else None.
+            ``[batch, tokens]``.
+        visible: which token (second) each token (first) may attend to, where that is not simply
+            ``mask``; else None. ``[batch, tokens, tokens]``, bool.
     """
 
     ids: Tensor
     mask: Tensor
     slot_index: Tensor
     slot_rows: Tensor
+    mentions: Tensor
+    mention_rows: Tensor
     blank_index: Tensor
     examples: Tensor
     targets: Tensor | None = None
+    segments: Tensor | None = None
+    positions: Tensor | None = None
+    visible: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -48,7 +62,7 @@ class Batch:
         moved = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            host = value is None or field.name in {"slot_rows", "examples"}
+            host = value is None or field.name in _HOST
             moved[field.name] = value if host else value.to(device, non_blocking=True)
         return Batch(**moved)
 
@@ -64,6 +78,9 @@ def collate(
     at = np.minimum(inputs.bounds[chosen][:, None] + steps, len(inputs.ids) - 1)
     ids = np.where(mask, inputs.ids[at], inputs.pad)
     slots, owner = ragged(inputs.slot_bounds, chosen)
+    spans, holder = ragged(inputs.span_bounds, chosen)
+    places_of = holder[:, None] * width + inputs.spans[spans]
+    full = inputs.spans[spans, 1] > 0
     blanks = inputs.blanks[chosen]
     places = np.arange(len(chosen)) * width + blanks
     return Batch(
@@ -71,10 +88,47 @@ def collate(
         mask=torch.from_numpy(mask.astype(np.int64)),
         slot_index=torch.from_numpy(owner * width + inputs.slots[slots]),
         slot_rows=torch.from_numpy(inputs.slot_rows[slots]),
+        mentions=torch.from_numpy(places_of[full]),
+        mention_rows=torch.from_numpy(inputs.span_rows[spans][full]),
         blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
         examples=torch.from_numpy(chosen),
         targets=None if targets is None else torch.from_numpy(targets[chosen]),
+        **_of_passages(inputs, at, mask),
     )
+
+
+def _of_passages(
+    inputs: Inputs, at: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> dict[str, Tensor]:
+    """Segments of passages; positions and visibility of those that hang at a mention."""
+    found: dict[str, Tensor] = {}
+    if inputs.segments is not None:
+        found["segments"] = torch.from_numpy(
+            np.where(mask, inputs.segments[at], 0).astype(np.int64)
+        )
+    if inputs.branches is not None:
+        branches = inputs.branches
+        numbers = np.where(mask, branches.numbers[at], -1)
+        found["positions"] = torch.from_numpy(np.where(mask, branches.positions[at], 0))
+        found["visible"] = torch.from_numpy(_visible(numbers, branches.anchors[at]))
+    return found
+
+
+def _visible(numbers: NDArray[np.int32], anchors: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Who sees whom where branches hang at mentions (K-BERT, section 3.3).
+
+    A token sees those of its own branch, or of the trunk if it is of the trunk; a branch and the
+    mention it hangs at see each other. Padding sees padding, so that no row is empty.
+
+    Args:
+        numbers: 0 for the trunk, -1 for padding, else the branch. ``[batch, tokens]``.
+        anchors: bounds of the mention of a branch's token. ``[batch, tokens, 2]``.
+    """
+    same: NDArray[np.bool_] = numbers[:, :, None] == numbers[:, None, :]
+    places = np.arange(numbers.shape[1])
+    start, end = anchors[..., 0, None], anchors[..., 1, None]
+    hangs = (places >= start) & (places < end) & (numbers > 0)[:, :, None]
+    return same | hangs | hangs.transpose(0, 2, 1)
 
 
 def ragged(

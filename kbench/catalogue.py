@@ -15,7 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Entry", "Kind", "declared", "entries", "summary"]
+__all__ = ["Entry", "Kind", "declared", "entries", "override", "settings", "summary"]
+
+
+_SETTINGS = ("GENERAL", "TASK_SPECIFIC", "FINE_TUNING")
 
 
 class Kind(StrEnum):
@@ -93,6 +96,31 @@ def declared(entry: Entry) -> dict[str, Any]:
             if isinstance(call, ast.Call):
                 return dict(_literals(call))
     return {}
+
+
+def settings(entry: Entry) -> tuple[str, ...]:
+    """Returns the settings a method declares, read from the source; empty if it has none.
+
+    ``frozenset(Setting)`` is all of them; else the members named in the assignment.
+    """
+    definition = _definition(entry)
+    for statement in definition.body if definition else ():
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, "settings"):
+            return tuple(_members(statement))
+    return ()
+
+
+def _members(statement: ast.Assign | ast.AnnAssign) -> list[str]:
+    """Names of ``Setting``: those spelled out in a value, or all where it is called upon whole."""
+    inside = list(ast.walk(statement.value)) if statement.value else []
+    named = [n.attr for n in inside if isinstance(n, ast.Attribute) and _is_setting(n.value)]
+    whole = any(isinstance(n, ast.Call) and any(map(_is_setting, n.args)) for n in inside)
+    chosen = _SETTINGS if whole else [name for name in _SETTINGS if name in named]
+    return [name.lower().replace("_", "-") for name in chosen]
+
+
+def _is_setting(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "Setting"
 
 
 def _assigns(statement: ast.Assign | ast.AnnAssign, name: str) -> bool:

@@ -5,7 +5,7 @@ Being views, every method has them without knowing of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import cast, final
 
@@ -13,64 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.files import canonical_digest
-from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors
+from kbench.knowledge import Entity, KnowledgeBase, Rows, Spelled, Vectors
+from kbench.views import View
 
-__all__ = ["RandomVectors", "Shuffled", "ZeroVectors"]
+__all__ = ["Random", "Shuffled", "Zero"]
 
 
-class _View(KnowledgeBase):
-    """A knowledge base seen through a control; forwards whatever it does not break."""
+class _Control(View):
+    """A view whose digest names the control and its seed."""
 
     def __init__(self, base: KnowledgeBase, control: str, seed: int | None) -> None:
-        self.base = base
-        self.name = base.name
-        self.dimension = base.dimension
-        self.digest = canonical_digest([base.digest, control, seed])
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def rows(self, ids: Sequence[str | None]) -> Rows:
-        return self.base.rows(ids)
-
-    def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
-        return self.base.has_vector(rows)
-
-    def vectors(self, rows: Rows) -> Vectors:
-        return self.base.vectors(rows)
-
-    def entity(self, row: int) -> Entity:
-        return self.base.entity(row)
-
-    @property
-    def triples(self) -> NDArray[np.int32]:
-        return self.base.triples
-
-    @property
-    def relations(self) -> Mapping[str, str]:
-        return self.base.relations
-
-    @property
-    def sentences(self) -> Sequence[Sentence]:
-        return self.base.sentences
-
-    @property
-    def labels(self) -> Sequence[str]:
-        return self.base.labels
+        super().__init__(base, canonical_digest([base.digest, control, seed]))
 
 
 @final
-class Shuffled(_View):
+class Shuffled(_Control):
     """Every entity answers with another's vector, description and facts.
 
     The permutation is one cycle over the entities that have a vector (and one over the others),
     so no entity keeps its own and coverage does not change. Names, and the links of the corpus,
-    stay as they are: only what is known of an entity moves.
+    stay as they are: only what is known of an entity moves. The facts that sentences spell out
+    take each other's relations, by one cycle too.
     """
 
     def __init__(self, base: KnowledgeBase, seed: int) -> None:
         super().__init__(base, "shuffled", seed)
         self._seed = seed
+
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        return Shuffled(self.base.over(rows, vectors), self._seed)
 
     @cached_property
     def _other(self) -> Rows:
@@ -93,23 +64,32 @@ class Shuffled(_View):
     @cached_property
     def triples(self) -> NDArray[np.int32]:
         # Entity e answers with the facts of other(e): a fact of r moves to the e with other(e) = r.
-        owner = np.argsort(self._other)
         broken = np.array(self.base.triples)
-        broken[:, 0] = owner[broken[:, 0]]
-        broken[:, 2] = owner[broken[:, 2]]
+        broken[:, 0] = np.argsort(self._other)[broken[:, 0]]
         return broken
+
+    @cached_property
+    def spelled(self) -> Spelled:
+        true = self.base.spelled
+        order = np.random.default_rng(self._seed).permutation(len(true))
+        relation = np.empty_like(true.relation)
+        relation[order] = np.roll(true.relation[order], 1)
+        return replace(true, relation=relation)
 
 
 @final
-class RandomVectors(_View):
-    """Gaussian directions with the norm of the true vectors; a function of seed and row alone.
+class Random(_Control):
+    """Gaussian directions with the norm of the true vectors, and facts drawn at random.
 
-    Nothing is stored, so the control costs no copy of the matrix: the noise is a hash of
-    ``(seed, row, column)`` (splitmix64) through the Box-Muller transform.
+    A vector is a function of seed and row alone. Nothing is stored, so the control costs no copy
+    of the matrix: the noise is a hash of ``(seed, row, column)`` (splitmix64) through the
+    Box-Muller transform. Each fact keeps its head and gets any relation and tail; an entity is
+    described by them alone.
     """
 
     def __init__(self, base: KnowledgeBase, seed: int) -> None:
         super().__init__(base, "random", seed)
+        self._seed = seed
         self._key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
 
     def vectors(self, rows: Rows) -> Vectors:
@@ -125,6 +105,25 @@ class RandomVectors(_View):
         own = self.base.entity(row)
         return Entity(own.id, own.label, own.aliases)
 
+    @cached_property
+    def triples(self) -> NDArray[np.int32]:
+        rng = np.random.default_rng(self._seed)
+        broken = np.array(self.base.triples)
+        broken[:, 1] = rng.integers(max(1, len(self.relations)), size=len(broken))
+        broken[:, 2] = rng.integers(len(self), size=len(broken))
+        return broken
+
+    @cached_property
+    def spelled(self) -> Spelled:
+        true = self.base.spelled
+        drawn = np.random.default_rng(self._seed).integers(
+            max(1, len(self.relations)), size=len(true)
+        )
+        return replace(true, relation=drawn)
+
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        return Random(self.base.over(rows, vectors), self._seed)
+
     def _uniform(self, counters: NDArray[np.uint64]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):
             state = (counters + self._key) * np.uint64(0x9E3779B97F4A7C15)
@@ -139,8 +138,8 @@ class RandomVectors(_View):
 
 
 @final
-class ZeroVectors(_View):
-    """Vectors of zeros and no description: what the slot itself does to the input."""
+class Zero(_Control):
+    """Vectors of zeros, no description, no facts: what the slot itself does to the input."""
 
     def __init__(self, base: KnowledgeBase) -> None:
         super().__init__(base, "zero", None)
@@ -151,3 +150,15 @@ class ZeroVectors(_View):
     def entity(self, row: int) -> Entity:
         own = self.base.entity(row)
         return Entity(own.id, own.label, own.aliases)
+
+    @property
+    def triples(self) -> NDArray[np.int32]:
+        return self.base.triples[:0]
+
+    @property
+    def spelled(self) -> Spelled:
+        true = self.base.spelled
+        return Spelled(true.sentence[:0], true.head[:0], true.tail[:0], true.relation[:0])
+
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        return Zero(self.base.over(rows, vectors))

@@ -18,31 +18,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kbench.data import Example, Role
 from kbench.errors import KbenchError
-from kbench.truncation import Tokens, truncate
+from kbench.inputs import Builder, Inputs, Kind, Tokens
+from kbench.passages import Passage, Passages
+from kbench.specials import Affixes, affixes
+from kbench.truncation import truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Inputs", "Kind", "Layout", "encode"]
+__all__ = ["Layout", "encode"]
 
 _SLOT = "{slot}"
 _MENTION = "{mention}"
-_PROBES = ("a", "0", ".", "的")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class Kind:
-    """Where a token comes from."""
-
-    SPECIAL = 0
-    TEXT = 1
-    INSERTED = 2
-    SLOT = 3
-    BLANK = 4
 
 
 @dataclass(frozen=True)
@@ -51,26 +42,34 @@ class Layout:
 
     Attributes:
         markers: text set around mentions of a role.
-        slot: template of a linked mention such as ``{slot} / {mention}``, or None for no slot.
+        slot: template of a linked mention such as ``{slot} / {mention}``; ``{slot}`` alone stands
+            in the place of the mention; None for no slot.
         max_length: tokens at most, specials included.
         truncate: shorten what is longer; if False it is left whole (a corpus drops it instead).
+        room: tokens at most together with passages.
     """
 
     markers: Mapping[Role, str]
     slot: str | None = None
     max_length: int = 128
     truncate: bool = True
+    room: int = 0
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a slot stands in the place of its mention."""
+        return self.slot is not None and _MENTION not in self.slot
 
     @cached_property
     def around(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The template's pieces before and after the mention, ``{slot}`` standing for the slot."""
         if self.slot is None:
             return (), ()
-        if self.slot.count(_SLOT) != 1 or self.slot.count(_MENTION) != 1:
+        if self.slot.count(_SLOT) != 1 or self.slot.count(_MENTION) > 1:
             raise KbenchError(
-                f"slot template {self.slot!r}: expected {_SLOT} and {_MENTION} once each"
+                f"slot template {self.slot!r}: expected {_SLOT} once and {_MENTION} at most once"
             )
-        before, after = self.slot.split(_MENTION)
+        before, _, after = self.slot.partition(_MENTION)
         return _pieces(before), _pieces(after)
 
 
@@ -78,75 +77,12 @@ def _pieces(template: str) -> tuple[str, ...]:
     return tuple(p for p in (part.strip() for part in re.split(r"(\{slot\})", template)) if p)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Encoded examples as flat arrays; example ``i`` owns ``bounds[i]:bounds[i + 1]``.
-
-    Attributes:
-        ids: token ids; at a slot the id is a placeholder that is never looked up. ``[tokens]``.
-        kinds: a :class:`Kind` each. ``[tokens]``.
-        bounds: ``[examples + 1]``, into ``ids`` and ``kinds``.
-        slots: position of each slot within its example. ``[slots]``.
-        slot_rows: knowledge-base row of each slot. ``[slots]``.
-        slot_bounds: ``[examples + 1]``, into ``slots``.
-        spans: first token and token after the last of each mention, within its example; the
-            span may hold inserted tokens of a nested mention. ``[mentions, 2]``.
-        span_rows: knowledge-base row of each mention, -1 if unlinked. ``[mentions]``.
-        span_bounds: ``[examples + 1]``, into ``spans``.
-        blanks: position of the ``[MASK]`` within its example, -1 for none. ``[examples]``.
-        pad: token id of padding.
-        unslotted: context mentions that lost their slot because the input was full.
-        shortened: examples that lost text.
-    """
-
-    ids: NDArray[np.int64]
-    kinds: NDArray[np.uint8]
-    bounds: NDArray[np.int64]
-    slots: NDArray[np.int64]
-    slot_rows: NDArray[np.int64]
-    slot_bounds: NDArray[np.int64]
-    spans: NDArray[np.int64]
-    span_rows: NDArray[np.int64]
-    span_bounds: NDArray[np.int64]
-    blanks: NDArray[np.int64]
-    pad: int = 0
-    unslotted: int = 0
-    shortened: int = 0
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example. ``[examples]``."""
-        return np.diff(self.bounds)
-
-
-@dataclass(frozen=True)
-class _Affixes:
-    """Special tokens that the tokenizer puts before and after one sequence."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-def affixes(tokenizer: PreTrainedTokenizerFast) -> _Affixes:
-    """Finds what a tokenizer puts around a sequence by looking at what it does to one."""
-    for probe in _PROBES:
-        bare = tokenizer(probe, add_special_tokens=False)["input_ids"]
-        full = tokenizer(probe)["input_ids"]
-        # A sign the tokenizer drops without a token would be found before everything.
-        for start in range(len(full) - len(bare) + 1 if bare else 0):
-            if full[start : start + len(bare)] == bare:
-                return _Affixes(tuple(full[:start]), tuple(full[start + len(bare) :]))
-    raise KbenchError("the tokenizer changes a text when it adds its special tokens")
-
-
 def encode(
     tokenizer: PreTrainedTokenizerFast,
     examples: Sequence[Example],
     rows: Sequence[Sequence[int]],
     layout: Layout,
+    passages: Sequence[Sequence[Passage]] = (),
 ) -> Inputs:
     """Encodes examples.
 
@@ -155,22 +91,32 @@ def encode(
         examples: what to encode.
         rows: the knowledge-base row of each mention of each example, -1 where there is none;
             a slot is made for the others if the layout has a slot.
-        layout: markers, slot template, length.
+        layout: markers, slot template, lengths.
+        passages: texts that come with each example, if any.
 
     Raises:
         KbenchError: what may not be cut (markers, slots, the ends of every mention, the blank)
             is longer than the layout allows.
     """
     plans = [_plan(e, r, layout) for e, r in zip(examples, rows, strict=True)]
-    pieces = _tokenize(tokenizer, plans)
-    around = affixes(tokenizer)
-    builder = _Builder(_placeholder(tokenizer), tokenizer.mask_token_id)
-    for example, row, plan in zip(examples, rows, plans, strict=True):
-        tokens = _assemble(builder, around, plan, pieces, len(example.mentions))
+    words = _Words(
+        _tokenize(tokenizer, plans),
+        affixes(tokenizer),
+        _placeholder(tokenizer),
+        tokenizer.mask_token_id,
+    )
+    bring = Passages(tokenizer, passages) if passages else None
+    builder = Builder()
+    for number, (example, row, plan) in enumerate(zip(examples, rows, plans, strict=True)):
+        tokens = _assemble(words, plan, len(example.mentions))
         if layout.truncate and len(tokens.ids) > layout.max_length:
-            tokens, plan = _fit(builder, around, example, row, plan, pieces, layout)
+            tokens, plan, lost = _fit(words, example, row, plan, layout)
             builder.shortened += 1
-        builder.add(tokens, row, plan)
+            builder.unslotted += lost
+        if bring:
+            tokens = bring.add(tokens, passages[number], layout.room)
+        slots = [row[piece.mention] for piece in plan if piece.kind == Kind.SLOT]
+        builder.add(tokens, row, slots)
     return builder.done(tokenizer.pad_token_id or 0)
 
 
@@ -189,16 +135,12 @@ def _plan(
 ) -> list[_Piece]:
     """Cuts the text and lays the insertions between the cuts."""
     mentions = example.mentions
-    cuts = {0, len(example.text)}
-    for mention in mentions:
-        cuts |= {mention.start, mention.end}
-    if example.blank is not None:
-        cuts.add(example.blank)
     # At one offset: inner mentions close first, then the blank, then outer mentions open first.
     opening = sorted(range(len(mentions)), key=lambda m: (mentions[m].start, -mentions[m].end))
     closing = list(reversed(opening))
+    replaced = {m for m, row in enumerate(rows) if layout.replaces and row >= 0 and m not in muted}
     plan: list[_Piece] = []
-    edges = sorted(cuts)
+    edges = sorted(_edges(example))
     for at, end in zip(edges, [*edges[1:], None], strict=True):
         for m in closing:
             if mentions[m].end == at:
@@ -212,9 +154,17 @@ def _plan(
             inside = tuple(
                 m for m, span in enumerate(mentions) if span.start <= at and end <= span.end
             )
-            text = _SURROGATE.sub("\ufffd", example.text[at:end])
-            plan.append(_Piece(Kind.TEXT, text, inside=inside))
+            if replaced.isdisjoint(inside):
+                text = _SURROGATE.sub("\ufffd", example.text[at:end])
+                plan.append(_Piece(Kind.TEXT, text, inside=inside))
     return list(_blanks_lead(plan))
+
+
+def _edges(example: Example) -> set[int]:
+    """Returns the offsets at which the text is cut."""
+    blank = set() if example.blank is None else {example.blank}
+    ends = {at for mention in example.mentions for at in (mention.start, mention.end)}
+    return {0, len(example.text)} | ends | blank
 
 
 def _blanks_lead(plan: list[_Piece]) -> Iterator[_Piece]:
@@ -244,7 +194,9 @@ def _insert(
     if row >= 0 and mention not in muted:
         for piece in layout.around[after]:
             if piece == _SLOT:
-                pieces.append(_Piece(Kind.SLOT, mention=mention))
+                # A slot in the place of its mention is what is left of it.
+                inside = (mention,) if layout.replaces else ()
+                pieces.append(_Piece(Kind.SLOT, mention=mention, inside=inside))
             else:
                 pieces.append(_Piece(Kind.INSERTED, f" {piece}", mention))
     marker = layout.markers.get(role)
@@ -273,6 +225,25 @@ def _tokenize(
     return dict(zip(texts, encoded["input_ids"], strict=True))
 
 
+@dataclass(frozen=True)
+class _Words:
+    """Token ids of everything that a plan may hold."""
+
+    pieces: Mapping[str, list[int]]
+    around: Affixes
+    placeholder: int
+    mask: int | None
+
+    def of(self, piece: _Piece) -> list[int]:
+        if piece.kind == Kind.SLOT:
+            return [self.placeholder]
+        if piece.kind == Kind.BLANK:
+            if self.mask is None:
+                raise KbenchError("the tokenizer has no mask token, which a blank needs")
+            return [self.mask]
+        return self.pieces[piece.text]
+
+
 def _placeholder(tokenizer: PreTrainedTokenizerFast) -> int:
     # Not the padding id: some models count positions by looking for it.
     for name in ("unk_token_id", "mask_token_id", "eos_token_id"):
@@ -282,34 +253,25 @@ def _placeholder(tokenizer: PreTrainedTokenizerFast) -> int:
     return 0
 
 
-def _assemble(
-    builder: _Builder,
-    around: _Affixes,
-    plan: list[_Piece],
-    pieces: Mapping[str, list[int]],
-    mentions: int,
-) -> Tokens:
-    ids: list[int] = list(around.before)
+def _assemble(words: _Words, plan: list[_Piece], mentions: int) -> Tokens:
+    ids: list[int] = list(words.around.before)
     kinds: list[int] = [Kind.SPECIAL] * len(ids)
     slots: list[int] = []
     blank = -1
     spans = [[-1, -1] for _ in range(mentions)]
     for piece in plan:
+        new = words.of(piece)
         if piece.kind == Kind.SLOT:
             slots.append(len(ids))
-            new = [builder.placeholder]
         elif piece.kind == Kind.BLANK:
             blank = len(ids)
-            new = [builder.mask()]
-        else:
-            new = pieces[piece.text]
-            for m in piece.inside if new else ():
-                spans[m][0] = len(ids) if spans[m][0] < 0 else spans[m][0]
-                spans[m][1] = len(ids) + len(new)
+        for m in piece.inside if new else ():
+            spans[m][0] = len(ids) if spans[m][0] < 0 else spans[m][0]
+            spans[m][1] = len(ids) + len(new)
         ids += new
         kinds += [piece.kind] * len(new)
-    ids += around.after
-    kinds += [Kind.SPECIAL] * len(around.after)
+    ids += words.around.after
+    kinds += [Kind.SPECIAL] * len(words.around.after)
     return Tokens(
         np.array(ids, dtype=np.int64),
         np.array(kinds, dtype=np.uint8),
@@ -321,32 +283,25 @@ def _assemble(
 
 
 def _fit(
-    builder: _Builder,
-    around: _Affixes,
-    example: Example,
-    rows: Sequence[int],
-    plan: list[_Piece],
-    pieces: Mapping[str, list[int]],
-    layout: Layout,
-) -> tuple[Tokens, list[_Piece]]:
+    words: _Words, example: Example, rows: Sequence[int], plan: list[_Piece], layout: Layout
+) -> tuple[Tokens, list[_Piece], int]:
     """Truncates; where even the essentials are too many, context mentions give way.
 
     Farthest first they lose their slots, and then their claim to a place. The mentions that the
-    task is about lose neither.
+    task is about lose neither. Returns the number of lost slots beside tokens and plan.
     """
     muted: frozenset[int] = frozenset()
     context = _farthest_context_first(example)
     silent = [mention for mention in context if rows[mention] >= 0]
     loose: list[int] = []
     while True:
-        tokens = _assemble(builder, around, plan, pieces, len(example.mentions))
+        tokens = _assemble(words, plan, len(example.mentions))
         ends = [m for m in range(len(example.mentions)) if m not in loose]
         short = truncate(tokens, layout.max_length, ends)
         if short is not None:
-            return short, plan
+            return short, plan, len(muted)
         if silent:
             muted |= {silent.pop(0)}
-            builder.unslotted += 1
             plan = _plan(example, rows, layout, muted)
         elif context:
             loose.append(context.pop(0))
@@ -364,52 +319,3 @@ def _farthest_context_first(example: Example) -> list[int]:
     context = [m for m, mention in enumerate(example.mentions) if mention.role == Role.CONTEXT]
     context.sort(key=lambda m: -min(abs(example.mentions[m].start - a) for a in anchors))
     return context
-
-
-class _Builder:
-    """Collects examples into the flat arrays of :class:`Inputs`."""
-
-    def __init__(self, placeholder: int, mask: int | None) -> None:
-        self.placeholder = placeholder
-        self.unslotted = 0
-        self.shortened = 0
-        self._mask = mask
-        self._tokens: list[Tokens] = []
-        self._slot_rows: list[int] = []
-        self._span_rows: list[int] = []
-
-    def mask(self) -> int:
-        if self._mask is None:
-            raise KbenchError("the tokenizer has no mask token, which a blank needs")
-        return self._mask
-
-    def add(self, tokens: Tokens, rows: Sequence[int], plan: list[_Piece]) -> None:
-        self._tokens.append(tokens)
-        self._slot_rows += [rows[piece.mention] for piece in plan if piece.kind == Kind.SLOT]
-        self._span_rows += rows
-
-    def done(self, pad: int) -> Inputs:
-        many = self._tokens
-        return Inputs(
-            ids=_flat([t.ids for t in many], np.int64),
-            kinds=_flat([t.kinds for t in many], np.uint8),
-            bounds=_bounds([len(t.ids) for t in many]),
-            slots=_flat([t.slots for t in many], np.int64),
-            slot_rows=np.array(self._slot_rows, dtype=np.int64),
-            slot_bounds=_bounds([len(t.slots) for t in many]),
-            spans=_flat([t.spans for t in many], np.int64).reshape(-1, 2),
-            span_rows=np.array(self._span_rows, dtype=np.int64),
-            span_bounds=_bounds([len(t.spans) for t in many]),
-            blanks=np.array([t.blank for t in many], dtype=np.int64),
-            pad=pad,
-            unslotted=self.unslotted,
-            shortened=self.shortened,
-        )
-
-
-def _flat(arrays: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    return np.concatenate(arrays).astype(dtype) if arrays else np.empty(0, dtype=dtype)
-
-
-def _bounds(counts: list[int]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)

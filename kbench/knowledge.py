@@ -6,8 +6,9 @@ Free of torch: vectors come as NumPy arrays.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,7 +17,16 @@ from numpy.typing import NDArray
 
 from kbench.data import Mention
 
-__all__ = ["Entity", "KnowledgeBase", "KnowledgeSource", "Rows", "Sentence", "Vectors"]
+__all__ = [
+    "Entity",
+    "KnowledgeBase",
+    "KnowledgeSource",
+    "Rows",
+    "Sentence",
+    "Spelled",
+    "Vectors",
+    "Words",
+]
 
 Rows: TypeAlias = NDArray[np.int64]
 Vectors: TypeAlias = NDArray[np.float32]
@@ -47,6 +57,39 @@ class Sentence:
 
     text: str
     mentions: tuple[Mention, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words that share a vector space with the entities (the layout of wikipedia2vec).
+
+    Attributes:
+        words: as the space spells them.
+        vectors: ``[words, dimension]``.
+    """
+
+    words: Sequence[str]
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Facts that sentences of the corpus spell out: both mentions linked, and a triple of the two.
+
+    Attributes:
+        sentence: number in the corpus. ``[facts]``.
+        head: number of the head's mention in its sentence. ``[facts]``.
+        tail: number of the tail's mention in its sentence. ``[facts]``.
+        relation: number of the relation. ``[facts]``.
+    """
+
+    sentence: Rows
+    head: Rows
+    tail: Rows
+    relation: Rows
+
+    def __len__(self) -> int:
+        return len(self.sentence)
 
 
 class KnowledgeBase(ABC):
@@ -95,6 +138,78 @@ class KnowledgeBase(ABC):
     @abstractmethod
     def labels(self) -> Sequence[str]:
         """The label of every row."""
+
+    @property
+    def words(self) -> Words | None:
+        """Words in the space of the entity vectors; None where there are none."""
+        return None
+
+    @cached_property
+    def spelled(self) -> Spelled:
+        """The facts that the corpus spells out, a mention pair each; the first triple counts."""
+        first: dict[tuple[int, int], int] = {}
+        for head, relation, tail in self.triples.tolist():
+            first.setdefault((head, tail), relation)
+        found = [
+            (number, head, tail, first[pair])
+            for number, rows in enumerate(self._linked())
+            for head, h in enumerate(rows)
+            for tail, t in enumerate(rows)
+            if h >= 0 and (pair := (h, t)) in first
+        ]
+        return Spelled(*np.array(found, dtype=np.int64).reshape(-1, 4).T)
+
+    @abstractmethod
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        """Returns the same entities with other vectors, seen through the same control.
+
+        For methods that make entity vectors of their own: their controls break those.
+
+        Args:
+            rows: the entities that have a vector, rising. ``[n]``.
+            vectors: theirs. ``[n, dimension]``.
+        """
+
+    def facts(self, row: int) -> list[tuple[str, str]]:
+        """Returns what the triples say of an entity as head: labels of relations and tails."""
+        names = list(self.relations.values())
+        start, end = self._owned[row : row + 2]
+        own = self.triples[self._by_head[start:end]]
+        return [(names[relation], self.labels[tail]) for _, relation, tail in own.tolist()]
+
+    def describe(self, row: int) -> str:
+        """Returns the description of an entity, else its facts as text; empty if there are none."""
+        entity = self.entity(row)
+        if entity.description:
+            return entity.description
+        facts = "; ".join(f"{relation} {tail}" for relation, tail in self.facts(row))
+        return f"{entity.label} {facts}." if facts else ""
+
+    def described(self, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether there is a text for each row; False for row -1. ``[rows]``."""
+        known = {row: row >= 0 and bool(self.describe(row)) for row in np.unique(rows).tolist()}
+        return np.array([known[row] for row in rows.tolist()], dtype=bool)
+
+    def _linked(self) -> Iterator[list[int]]:
+        """Yields the rows of the mentions of each sentence."""
+        mentions = [
+            [mention.entity for mention in sentence.mentions] for sentence in self.sentences
+        ]
+        rows = self.rows([entity for several in mentions for entity in several]).tolist()
+        start = 0
+        for several in mentions:
+            yield rows[start : start + len(several)]
+            start += len(several)
+
+    @cached_property
+    def _by_head(self) -> Rows:
+        """Numbers of the triples in the order of their heads."""
+        return np.argsort(self.triples[:, 0], kind="stable")
+
+    @cached_property
+    def _owned(self) -> Rows:
+        """``[entities + 1]``, bounds of each head in ``_by_head``."""
+        return np.searchsorted(self.triples[self._by_head, 0], np.arange(len(self) + 1))
 
 
 class KnowledgeSource(ABC):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbench.data import Example
 from kbench.errors import UsageError, nearest
-from kbench.knowledge import KnowledgeBase
+from kbench.knowledge import KnowledgeBase, Rows
 
 __all__ = ["LINKERS", "Links", "link"]
 
 LINKERS = ("gold", "title")
+
+Covers: TypeAlias = Callable[[Rows], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,11 @@ class Links:
     """The row of every mention.
 
     Attributes:
-        rows: row of each mention of each example, -1 where there is no entity with a vector.
+        rows: row of each mention of each example, -1 where there is no entity, or none of which
+            the method has something to say.
         linker: ``gold`` or ``title``.
-        examples: share of examples with at least one vector.
-        mentions: share of mentions with a vector.
+        examples: share of examples with at least one such row.
+        mentions: share of mentions with such a row.
         ambiguous: mentions whose title belongs to several entities; left unlinked.
     """
 
@@ -39,15 +44,19 @@ class Links:
 
 
 def link(
-    examples: Sequence[Example], knowledge: KnowledgeBase | None, linker: str = "gold"
+    examples: Sequence[Example],
+    knowledge: KnowledgeBase | None,
+    linker: str = "gold",
+    covers: Covers | None = None,
 ) -> Links:
-    """Links the mentions of examples; entities without a vector count as unknown.
+    """Links the mentions of examples; entities of which nothing can be said count as unknown.
 
     Args:
         examples: the examples.
         knowledge: where to look; None links nothing.
         linker: ``gold``: by the ids in the data. ``title``: by the exact label (else by the
             label in another case), for mentions without an id.
+        covers: whether something can be said of each row; default: whether it has a vector.
 
     Raises:
         UsageError: no such linker.
@@ -67,7 +76,7 @@ def link(
                     found = titles.find(example.text[mention.start : mention.end])
                     ambiguous += len(found) > 1
                     rows[at] = found[0] if len(found) == 1 else -1
-        rows = np.where(knowledge.has_vector(rows), rows, -1)
+        rows = np.where((covers or knowledge.has_vector)(rows), rows, -1)
     return _links(examples, rows.tolist(), linker, ambiguous)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch
-from kbench.data import Example
 from kbench.errors import Unsupported
-from kbench.knowledge import KnowledgeBase
-from kbench.model import DownstreamModel, Encoder, dropout
+from kbench.freezing import dropout
+from kbench.knowledge import KnowledgeBase, Rows
+from kbench.model import DownstreamModel, Encoder
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import Data, History, Progress, Recipe, train
@@ -32,16 +34,24 @@ class MethodCard:
         paper: the paper that introduced it.
         year: of the paper.
         needs: what of a knowledge base or backbone it needs, in a few words.
+        citation: where the paper is found: an ACL Anthology, arXiv or DOI id.
+        trains: its trainable parameters, as a formula or in words.
     """
 
     title: str
     paper: str
     year: int
     needs: str
+    citation: str = ""
+    trains: str = ""
 
 
 class Plug(nn.Module):
-    """The trained artifact of a method: its parameters are all that the method trains."""
+    """The trained artifact of a method: its parameters are all that the method trains.
+
+    What is not trained but belongs to it (a closed-form solution) is a buffer. Of its parameters
+    those count as trained that require gradients when :meth:`InjectionMethod.fit` is done.
+    """
 
     def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
         """Hooks the plug into an encoder for the length of a block; nothing is left behind.
@@ -53,6 +63,14 @@ class Plug(nn.Module):
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
+
+    def choose(self, value: float) -> None:
+        """Takes one of the values that :meth:`InjectionMethod.choices` offers.
+
+        It is no part of the plug's state: a general plug knows no task, and the value is chosen
+        on the dev split of each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to choose")
 
 
 @dataclass(frozen=True)
@@ -86,15 +104,27 @@ class Fit:
     device: torch.device
     progress: Progress | None = None
 
-    def train(self, plug: Plug, loss: Callable[[Batch], Tensor], data: Data) -> History:
+    def train(
+        self,
+        plug: Plug,
+        loss: Callable[[Batch], Tensor],
+        data: Data,
+        beside: nn.Module | None = None,
+    ) -> History:
         """Trains a plug, attached to the encoder, by the one training loop.
 
         The frozen network is in eval mode, or in train mode at the recipe's dropout rate.
+
+        Args:
+            plug: what is kept.
+            loss: of a batch, a scalar.
+            data: what to train on.
+            beside: what trains along and is thrown away, such as the head of a pre-training.
         """
         network = self.model or self.encoder
         with plug.attach(self.encoder):
             return train(
-                plug,
+                nn.ModuleList([plug, beside]) if beside else plug,
                 loss,
                 data,
                 self.recipe,
@@ -117,7 +147,11 @@ class InjectionMethod(ABC):
         revision: changes whenever the same inputs would give another plug; in every address.
         settings: those the method defines; empty for the yardstick, which injects nothing.
         slot: where an entity's vector goes: ``{slot} / {mention}``, ``{mention} ( {slot} )``, …;
-            None for methods without an input slot.
+            ``{slot}`` alone takes the mention's place; None for methods without an input slot.
+        text: how an entity's text comes in: ``appended`` to the input, ``hung`` at its mention,
+            which alone sees it, or None. The option ``room`` says how long an input may become.
+        reads_knowledge: False for a method that ignores what is known of entities, and so needs
+            no control.
         defaults: options beside the recipes.
     """
 
@@ -125,6 +159,8 @@ class InjectionMethod(ABC):
     revision: ClassVar[str]
     settings: ClassVar[frozenset[Setting]]
     slot: ClassVar[str | None] = None
+    text: ClassVar[Literal["appended", "hung"] | None] = None
+    reads_knowledge: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
@@ -138,9 +174,27 @@ class InjectionMethod(ABC):
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
 
-    def edit(self, example: Example, knowledge: KnowledgeBase) -> Example:
-        """Changes an example's text; as it stands, returns it as it is."""
-        return example
+    def template(self) -> str | None:
+        """Returns the slot template; as it stands :attr:`slot`. Options may choose another."""
+        return self.slot
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether the method has something to say of each entity; False for row -1.
+
+        As it stands: whether it has a vector. Mentions of others count as unlinked.
+        """
+        return knowledge.has_vector(rows)
+
+    def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
+        """Returns the texts that an entity brings into the input, if :attr:`text` says it does."""
+        return ()
+
+    def choices(self) -> Sequence[float]:
+        """Returns values of which a general plug takes the best on the task's dev split.
+
+        The first is taken where nothing is chosen (fine-tuning). As it stands there are none.
+        """
+        return ()
 
     @abstractmethod
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:

@@ -1,4 +1,4 @@
-"""The frozen path: an encoder with entity slots, a head on it, and the digest that proves it.
+"""The frozen path: an encoder with entity slots, and a head on it.
 
 An :class:`Encoder` wraps a Hugging Face network and says what it can do; a
 :class:`DownstreamModel` is an encoder and a head. Slot vectors are written straight into the
@@ -8,15 +8,16 @@ as any token (map-tuning, section 3).
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kbench.errors import FrozenError, Unsupported
+from kbench.errors import Unsupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from kbench.batching import Batch
     from kbench.heads import Head
 
-__all__ = ["DownstreamModel", "Encoder", "SlotSource", "digest", "dropout", "frozen"]
+__all__ = ["DownstreamModel", "Encoder", "SlotSource"]
 
 _HELD = 65536
+_LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers")
 
 SlotSource = Callable[[Tensor], Tensor]
 """Knowledge-base rows ``[slots]`` to input vectors ``[slots, width]``."""
@@ -39,6 +41,7 @@ class Encoder(nn.Module):
         network: a base model, or a masked-LM model with its base model inside.
         tokenizer: its fast tokenizer.
         pooler: whether the network came with a trained pooler.
+        segments: how many segments it was trained with; None for as many as it has.
 
     Attributes:
         width: size of a hidden state.
@@ -47,7 +50,12 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, pooler: bool
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        pooler: bool,
+        segments: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -58,8 +66,10 @@ class Encoder(nn.Module):
         self.max_length = _max_length(network, tokenizer)
         self._pooler = pooler
         self._lm = _masked_lm_head(network)
-        self._segments = int(getattr(self.config, "type_vocab_size", 0) or 0) > 0
+        known = int(getattr(self.config, "type_vocab_size", 0) or 0)
+        self._segments = known if segments is None else min(known, segments)
         self._slots: SlotSource | None = None
+        self._batch: Batch | None = None
 
     @property
     def base(self) -> Any:
@@ -126,8 +136,82 @@ class Encoder(nn.Module):
         }
         if self._segments:
             given["token_type_ids"] = torch.zeros_like(batch.ids)
-        hidden: Tensor = self.base(**given).last_hidden_state
+            if batch.segments is not None and self._segments > 1:
+                given["token_type_ids"] = batch.segments
+        if batch.visible is not None:
+            given |= self._branching(batch, given["inputs_embeds"].dtype)
+        self._batch = batch
+        try:
+            hidden: Tensor = self.base(**given).last_hidden_state
+        finally:
+            self._batch = None
         return hidden
+
+    def _branching(self, batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Positions and the attention mask of a batch whose passages hang at mentions."""
+        assert batch.visible is not None
+        assert batch.positions is not None
+        if "position_ids" not in inspect.signature(self.base.forward).parameters:
+            raise Unsupported(
+                f"{type(self.base).__name__} takes no position ids, which a visible matrix needs"
+            )
+        blocked = torch.zeros(batch.visible.shape, dtype=dtype, device=batch.ids.device)
+        blocked = blocked.masked_fill(~batch.visible, torch.finfo(dtype).min)
+        return {
+            "attention_mask": blocked.unsqueeze(1),
+            "position_ids": batch.positions + _first_position(self.network),
+        }
+
+    @property
+    def batch(self) -> Batch:
+        """The batch that is being read; for plugs that work inside the layers.
+
+        Raises:
+            RuntimeError: none is.
+        """
+        if self._batch is None:
+            raise RuntimeError("no batch is being read")
+        return self._batch
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The transformer layers, first to last; each returns hidden states.
+
+        Raises:
+            Unsupported: the network has none that kbench finds, or its layers share weights.
+        """
+        for path in _LAYERS:
+            found = reduce(lambda part, name: getattr(part, name, None), path.split("."), self.base)
+            if isinstance(found, nn.ModuleList):
+                return list(found)
+        raise Unsupported(f"{type(self.base).__name__} has no list of layers that kbench knows")
+
+    def feed_forward(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """Returns a layer's feed-forward network: its first linear map, and map and activation.
+
+        The second module ends in the activation; its output ``[batch, tokens, inner width]`` is
+        what the layer's closing map reads.
+
+        Raises:
+            Unsupported: the layer is not of BERT's form.
+        """
+        inner = getattr(layer, "intermediate", None)
+        dense = getattr(inner, "dense", None)
+        if not isinstance(inner, nn.Module) or not isinstance(dense, nn.Module):
+            raise Unsupported(f"the layers of {type(self.base).__name__} are not of BERT's form")
+        return dense, inner
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """The module that turns input vectors into the first hidden states.
+
+        Raises:
+            Unsupported: the network has none that kbench finds.
+        """
+        found = getattr(self.base, "embeddings", None)
+        if not isinstance(found, nn.Module):
+            raise Unsupported(f"{type(self.base).__name__} has no embeddings module")
+        return found
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns one vector an example, ``[batch, width]``.
@@ -179,11 +263,14 @@ class DownstreamModel(nn.Module):
 
 def _max_length(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     positions = int(getattr(network.config, "max_position_embeddings", 512) or 512)
+    return int(min(positions - _first_position(network), tokenizer.model_max_length))
+
+
+def _first_position(network: PreTrainedModel) -> int:
+    """The id of the first token's position: RoBERTa's kin count from after the padding index."""
     embeddings = getattr(network.base_model, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    # RoBERTa's kin (CamemBERT, MPNet, …) count positions from the padding index on and lose some.
-    offset = 0 if padding is None else int(padding) + 1
-    return int(min(positions - offset, tokenizer.model_max_length))
+    return 0 if padding is None else int(padding) + 1
 
 
 def _masked_lm_head(network: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
@@ -210,71 +297,3 @@ def _masked_lm_head(network: PreTrainedModel) -> Callable[[Tensor], Tensor] | No
     raise Unsupported(
         f"the masked-LM head of {type(network).__name__} is of a form kbench does not know"
     )
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Keeps every parameter of a module from collecting gradients inside the block.
-
-    Raises:
-        FrozenError: a parameter has a gradient at the end all the same.
-    """
-    before = [(p, p.requires_grad) for p in module.parameters()]
-    for parameter, _ in before:
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    try:
-        yield
-        touched = [n for n, p in module.named_parameters() if p.grad is not None]
-        if touched:
-            raise FrozenError(f"frozen weights collected gradients: {', '.join(touched[:3])}")
-    finally:
-        for parameter, required in before:
-            parameter.requires_grad_(required)
-
-
-@contextmanager
-def dropout(module: nn.Module, rate: float | None) -> Iterator[None]:
-    """Puts a module in train mode with all its dropout at ``rate``; None means eval mode.
-
-    Hidden and attention dropout alike: a plug trained through a noisy frozen network is
-    regularised by it (methods specification 2a).
-    """
-    before = list(_rates(module))
-    mode = {m: m.training for m in module.modules()}
-    if rate is not None:
-        for part, name, _ in before:
-            setattr(part, name, rate)
-    module.train(rate is not None)
-    try:
-        yield
-    finally:
-        for part, name, value in before:
-            setattr(part, name, value)
-        for part, training in mode.items():
-            part.training = training
-
-
-def _rates(module: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
-    """Yields every rate of dropout: of layers, and numbers that attention hands to a function."""
-    for part in module.modules():
-        for name, value in vars(part).items():
-            rate = name == "p" if isinstance(part, nn.Dropout) else "dropout" in name
-            if rate and isinstance(value, int | float) and not isinstance(value, bool):
-                yield part, name, value
-
-
-def digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 of every parameter and buffer: names, types, shapes and bytes.
-
-    Two tensors that share storage count once each, under both names. Buffers that are not saved
-    with the weights (frequencies of rotary positions) count too.
-    """
-    if isinstance(weights, nn.Module):
-        weights = {**dict(weights.named_buffers()), **weights.state_dict()}
-    value = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        value.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        value.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return value.hexdigest()

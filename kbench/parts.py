@@ -11,7 +11,7 @@ from kbench import registry
 from kbench.backbone import Backbone
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import RandomVectors, Shuffled, ZeroVectors
+from kbench.controls import Random, Shuffled, Zero
 from kbench.errors import UsageError, nearest
 from kbench.knowledge import KnowledgeBase, KnowledgeSource
 from kbench.method import InjectionMethod
@@ -60,8 +60,10 @@ def find_backbone(name: str) -> Backbone:
 def normalised(spec: RunSpec) -> RunSpec:
     """Returns the spec of what really differs: a method without knowledge has one cell, not six."""
     method = cast("type[InjectionMethod]", registry.get(Kind.METHODS, spec.method))
-    if method.settings:
+    if method.settings and method.reads_knowledge:
         return spec
+    if method.settings:
+        return spec.model_copy(update={"control": Control.NONE})
     return spec.model_copy(
         update={
             "setting": Setting.GENERAL,
@@ -118,8 +120,8 @@ class Parts:
         if self.spec.control == Control.SHUFFLED:
             return Shuffled(base, self.spec.seed)
         if self.spec.control == Control.RANDOM:
-            return RandomVectors(base, self.spec.seed)
-        return ZeroVectors(base)
+            return Random(base, self.spec.seed)
+        return Zero(base)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
@@ -155,7 +157,7 @@ class Parts:
         of_task = setting == Setting.TASK_SPECIFIC
         family, name = (self.task.family, self.spec.task) if of_task else (None, None)
         return self.method.recipe(setting, family, name).updated(
-            self.backbone.recipes.get(str(setting), {}),
+            self.backbone.recipes.get(f"{self.spec.method} {setting}", {}),
             self._options("method", self.spec.method).get(str(setting), {}),
         )
 

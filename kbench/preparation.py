@@ -1,22 +1,27 @@
-"""A split as a model reads it: limited, with gold targets, linked and encoded."""
+"""A split as a model reads it: limited, with gold targets, linked, with texts, encoded."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from kbench.data import Example, Split
-from kbench.encoding import Inputs, Layout, encode
+from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.heads import Gold
-from kbench.knowledge import KnowledgeBase
+from kbench.inputs import Inputs
 from kbench.linking import Links, link
 from kbench.model import DownstreamModel
 from kbench.parts import Parts
+from kbench.passages import Passage
 
 __all__ = ["Prepared", "limited", "prepare"]
+
+_NO_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Prepared:
         inputs: their tokens and slots.
         links: their mentions' entities.
         total: examples before any was left out.
+        answered: examples whose passages spell out a gold label; None without passages.
     """
 
     examples: Sequence[Example]
@@ -36,31 +42,30 @@ class Prepared:
     inputs: Inputs
     links: Links
     total: int
+    answered: int | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was kept, and what had no room."""
-        return {
+        """What was kept, what had no room, and how much is read."""
+        counts = {
             "test_total": self.total,
             "test_kept": len(self.examples),
             "test_shortened": self.inputs.shortened,
             "test_mentions_without_room": self.inputs.unslotted,
+            "test_tokens": len(self.inputs.ids),
         }
+        if self.answered is not None:
+            counts["test_answer_in_context"] = self.answered
+        return counts
 
 
-def prepare(
-    parts: Parts,
-    split: Split,
-    model: DownstreamModel,
-    knowledge: KnowledgeBase | None,
-    slot: str | None,
-) -> Prepared:
-    """Reads, limits, links and encodes a split.
+def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: bool) -> Prepared:
+    """Reads, limits, links and encodes a split; without the method's additions if not injected.
 
     Raises:
         KbenchError: no example is left.
     """
-    task, encoder = parts.task, model.encoder
+    task, encoder, method = parts.task, model.encoder, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
     gold = model.head.gold(examples, encoder.tokenizer)
     kept = [examples[index] for index in gold.kept]
@@ -68,12 +73,48 @@ def prepare(
         raise KbenchError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
         )
-    links = link(kept, knowledge, parts.linker)
+    base = parts.base_knowledge if injected else None
+    links = link(kept, base, parts.linker, partial(method.covers, base) if base else None)
     layout = Layout(
-        markers=task.markers, slot=slot, max_length=min(task.max_length, encoder.max_length)
+        markers=task.markers, slot=None, max_length=min(task.max_length, encoder.max_length)
     )
-    inputs = encode(encoder.tokenizer, kept, links.rows, layout)
-    return Prepared(kept, gold, inputs, links, len(examples))
+    passages: list[list[Passage]] = []
+    if injected:
+        layout = replace(layout, slot=method.template())
+    if injected and method.text:
+        layout = replace(layout, room=min(int(method.options["room"]), encoder.max_length))
+        passages = _passages(parts, links)
+    inputs = encode(encoder.tokenizer, kept, links.rows, layout, passages)
+    answered = sum(map(_answers, kept, passages)) if passages else None
+    return Prepared(kept, gold, inputs, links, len(examples), answered)
+
+
+def _passages(parts: Parts, links: Links) -> list[list[Passage]]:
+    """Texts of each example, in the order of the mentions: one an entity, or one a mention."""
+    method, knowledge = parts.method, parts.knowledge
+    assert knowledge is not None
+    rows = {row for several in links.rows for row in several if row >= 0}
+    texts = {row: [t for t in method.passages(knowledge, row) if t] for row in rows}
+    if method.text == "hung":
+        return [
+            [Passage(t, mention) for mention, row in enumerate(rows) for t in texts.get(row, ())]
+            for rows in links.rows
+        ]
+    return [
+        [Passage(text) for row in dict.fromkeys(rows) for text in texts.get(row, ())]
+        for rows in links.rows
+    ]
+
+
+def _answers(example: Example, passages: Sequence[Passage]) -> bool:
+    """Whether the passages of an example spell out one of its labels, as whole words."""
+    labels = [example.label] if isinstance(example.label, str) else example.label
+    text = _plain(" ".join(passage.text for passage in passages))
+    return any(_plain(label) in text for label in labels)
+
+
+def _plain(text: str) -> str:
+    return f" {' '.join(_NO_WORD.sub(' ', text.casefold()).split())} "
 
 
 def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

@@ -22,10 +22,12 @@ from torch import Tensor
 from kbench.addresses import model_inputs, plug_inputs
 from kbench.batching import collate, sorted_batches
 from kbench.data import Label, Split
-from kbench.encoding import Inputs
 from kbench.errors import FrozenError, KbenchError, Unsupported
-from kbench.method import Fit, Plug
-from kbench.model import DownstreamModel, Encoder, digest, frozen
+from kbench.files import canonical_digest
+from kbench.freezing import digest, frozen
+from kbench.inputs import Inputs
+from kbench.method import Fit, InjectionMethod, Plug
+from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Setting
@@ -105,14 +107,15 @@ class Stages:
                 f"task {parts.spec.task} is answered at [MASK], and backbone "
                 f"{parts.spec.backbone} has no masked-LM head"
             )
-        return DownstreamModel(encoder, head).to(self.device)
+        model = DownstreamModel(encoder, head)
+        parts.tuning.prepare(model, parts.tuning_options)
+        return model.to(self.device)
 
     def _train_model(self, parts: Parts, model: DownstreamModel) -> dict[str, Any]:
         plug: Plug | None = None
         if parts.plug_is_fixed:
             plug, _ = self.fit(parts, Setting.FINE_TUNING, model)
-        parts.tuning.prepare(model, parts.tuning_options)
-        train_split = self.prepare(parts, Split.TRAIN, model, with_slots=plug is not None)
+        train_split = self.prepare(parts, Split.TRAIN, model, injected=plug is not None)
         data = Examples(train_split.inputs, train_split.gold.targets)
 
         # The plug is fixed: it gives slot vectors, and its own parameters stay out of `model`.
@@ -199,7 +202,7 @@ class Stages:
         recipe = parts.plug_recipe(setting)
         examples = None
         if model is not None:
-            prepared = self.prepare(parts, Split.TRAIN, model, with_slots=True)
+            prepared = self.prepare(parts, Split.TRAIN, model, injected=True)
             examples = Examples(prepared.inputs, prepared.gold.targets)
         label = parts.spec.method if model is None else f"{parts.spec.method} on {parts.spec.task}"
         fit = Fit(
@@ -229,7 +232,7 @@ class Stages:
         return {
             "recipe": recipe.as_dict(),
             "history": dataclasses.asdict(history),
-            "trainable_parameters": sum(p.numel() for p in plug.parameters()),
+            "trainable_parameters": sum(p.numel() for p in plug.parameters() if p.requires_grad),
         }
 
     def evaluate(self, parts: Parts) -> Evaluation:
@@ -239,7 +242,8 @@ class Stages:
         fitted: dict[str, Any] | None = None
         if parts.knowledge is not None:
             plug, fitted = self.fit(parts, parts.spec.setting, model)
-        prepared = self.prepare(parts, Split.TEST, model, with_slots=plug is not None)
+        chosen = self._choose(parts, model, plug) if plug else None
+        prepared = self.prepare(parts, Split.TEST, model, injected=plug is not None)
         started = time.perf_counter()
         with plug.attach(model.encoder) if plug else nullcontext():
             predictions, scores = self.predict(model, prepared.inputs, parts.spec.dtype)
@@ -253,7 +257,23 @@ class Stages:
         evaluation.training = {"tuning": _summary(tuned)}
         if fitted:
             evaluation.training["plug"] = {**_summary(fitted), "start": fitted.get("start")}
+        if chosen:
+            evaluation.training["choice"] = chosen
         return evaluation
+
+    def _choose(self, parts: Parts, model: DownstreamModel, plug: Plug) -> dict[str, Any] | None:
+        """Lets a general plug take the value that is best on dev; the first of equals."""
+        values = list(parts.method.choices())
+        if parts.spec.setting != Setting.GENERAL or not values:
+            return None
+        scores = []
+        for value in values:
+            plug.choose(value)
+            with plug.attach(model.encoder):
+                scores.append(self._validate(parts, model, True))
+        best = values[scores.index(max(scores))]
+        plug.choose(best)
+        return {"values": values, "dev": scores, "chosen": best}
 
     def predict(
         self, model: DownstreamModel, inputs: Inputs, dtype: str = "float32"
@@ -274,25 +294,17 @@ class Stages:
         return predictions, scores
 
     def prepare(
-        self, parts: Parts, split: Split, model: DownstreamModel, *, with_slots: bool
+        self, parts: Parts, split: Split, model: DownstreamModel, *, injected: bool
     ) -> Prepared:
         """Returns a split linked and encoded; tokenized once for all runs that read it alike."""
-        knowledge = parts.base_knowledge if with_slots else None
-        slot = parts.method.slot if with_slots else None
-        key = (
-            "inputs",
-            parts.task.digest,
-            split,
-            parts.spec.limit,
-            parts.backbone.digest,
-            slot,
-            knowledge.digest if knowledge else None,
-            parts.linker if knowledge else None,
+        key = ("inputs", parts.task.digest, split, parts.spec.limit, parts.backbone.digest)
+        reading = _reading(parts) if injected else ()
+        return self._remember(
+            (*key, *reading), lambda: prepare(parts, split, model, injected=injected)
         )
-        return self._remember(key, lambda: prepare(parts, split, model, knowledge, slot))
 
-    def _validate(self, parts: Parts, model: DownstreamModel, with_slots: bool) -> float:
-        prepared = self.prepare(parts, Split.DEV, model, with_slots=with_slots)
+    def _validate(self, parts: Parts, model: DownstreamModel, injected: bool) -> float:
+        prepared = self.prepare(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: weights must not depend on how they are scored.
         predictions, _ = self.predict(model, prepared.inputs)
         return parts.task.main_metric.score(prepared.gold.labels, predictions)
@@ -315,6 +327,21 @@ class Stages:
         """Drops what is kept in memory: all of it, or what is of one kind."""
         for key in [key for key in self._memory if kind in (None, key[0])]:
             del self._memory[key]
+
+
+def _reading(parts: Parts) -> tuple[Any, ...]:
+    """What of a method and its knowledge shapes the inputs."""
+    method, base, seen = parts.method, parts.base_knowledge, parts.knowledge
+    assert base is not None
+    assert seen is not None
+    own = method.text or type(method).covers is not InjectionMethod.covers
+    return (
+        base.digest,
+        parts.linker,
+        method.template(),
+        (parts.spec.method, canonical_digest(method.options)) if own else None,
+        seen.digest if method.text else None,
+    )
 
 
 def _training(model: DownstreamModel) -> Any:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch, collate, shuffled_batches
-from kbench.encoding import Inputs
 from kbench.errors import KbenchError, UsageError, nearest
+from kbench.inputs import Inputs
 
 __all__ = ["Data", "Examples", "History", "Progress", "Recipe", "check_options", "train"]
 

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Tokens", "truncate"]
+from kbench.inputs import Tokens
 
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One encoded example; see :class:`kbench.encoding.Inputs` for the fields."""
-
-    ids: NDArray[np.int64]
-    kinds: NDArray[np.uint8]
-    slots: NDArray[np.int64]
-    spans: NDArray[np.int64]
-    blank: int
+__all__ = ["truncate"]
 
 
 def truncate(tokens: Tokens, limit: int, kept: Sequence[int]) -> Tokens | None:

@@ -32,4 +32,7 @@ class Tuning(ABC):
 
     @abstractmethod
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
-        """Marks what trains by ``requires_grad`` and adds what the tuning adds."""
+        """Marks what trains by ``requires_grad`` and adds what the tuning adds.
+
+        Called on every untrained model, before it is trained or before stored weights are loaded.
+        """

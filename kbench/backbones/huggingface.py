@@ -67,8 +67,12 @@ def folder_digest(folder: Path) -> str:
     return canonical_digest({path.name: file_digest(path) for path in files})
 
 
-def load_folder(folder: Path) -> Encoder:
+def load_folder(folder: Path, segments: int | None = None) -> Encoder:
     """Loads an encoder, with its masked-LM head and its pooler where the weights have them.
+
+    Args:
+        folder: a model in the Hugging Face format.
+        segments: how many segments it was trained with, if fewer than it has.
 
     Raises:
         KbenchError: the folder is no model, has no fast tokenizer, or is not an encoder.
@@ -111,7 +115,7 @@ def load_folder(folder: Path) -> Encoder:
     # Where there are no files, transformers makes a tokenizer that knows no word.
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
-    return Encoder(network, tokenizer, pooler=pooler).eval()
+    return Encoder(network, tokenizer, pooler=pooler, segments=segments).eval()
 
 
 def _has_lm_head(config: dict[str, Any], folder: Path) -> bool:

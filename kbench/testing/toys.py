@@ -16,10 +16,11 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from kbench.bundle import Bundle, write_bundle, write_vectors
+from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role, Split
 from kbench.knowledge import Entity, Sentence
 from kbench.task import QuestionTask, RelationTask, TaskCard, TypingTask
+from kbench.writing import write_bundle, write_vectors
 
 __all__ = ["CLASSES", "ToyQuestions", "ToyRelations", "ToyTyping", "write_backbone", "write_world"]
 

@@ -10,14 +10,16 @@ import torch
 
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import collate
-from kbench.bundle import Bundle, write_bundle, write_vectors
+from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
+from kbench.freezing import frozen
 from kbench.knowledge import Entity, Sentence
 from kbench.linking import link
-from kbench.model import Encoder, frozen
+from kbench.model import Encoder
 from kbench.testing.toys import write_backbone
+from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference

@@ -17,7 +17,8 @@ from kbench.batching import Batch, collate
 from kbench.data import Example
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError, Unsupported
-from kbench.model import Encoder, digest, dropout
+from kbench.freezing import digest, dropout
+from kbench.model import Encoder
 from kbench.testing.toys import write_backbone
 from tests.engine.architectures import ARCHITECTURES, write
 from tests.engine.test_model import rates_in_use

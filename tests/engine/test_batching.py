@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kbench.batching import collate, ragged, shuffled_batches, sorted_batches
-from kbench.encoding import Inputs
+from kbench.inputs import Inputs
 
 PAD = 99
 

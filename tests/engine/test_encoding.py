@@ -14,8 +14,10 @@ from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Inputs, Kind, Layout, affixes, encode
+from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
+from kbench.inputs import Inputs, Kind
+from kbench.specials import affixes
 from tests.engine.hostile import MARKERS, TEMPLATES, byte_level, examples
 
 LONG = 100_000
@@ -289,9 +291,9 @@ def test_an_empty_text_is_its_specials(toy_tokenizer: Any) -> None:
     assert words(toy_tokenizer, got) == ["[CLS]", "[MASK]", "[SEP]"]
 
 
-@pytest.mark.parametrize("template", ["{slot}", "{mention}", "{slot} {slot} {mention}", "a"])
-def test_a_template_without_one_slot_and_one_mention_is_refused(template: str) -> None:
-    with pytest.raises(KbenchError, match=r"expected \{slot\} and \{mention\} once each"):
+@pytest.mark.parametrize("template", ["{mention}", "{slot} {slot}", "{slot} {mention} {mention}"])
+def test_a_template_without_one_slot_or_with_two_mentions_is_refused(template: str) -> None:
+    with pytest.raises(KbenchError, match=r"expected \{slot\} once and \{mention\} at most once"):
         _ = Layout({}, template).around
 
 
@@ -338,3 +340,25 @@ def test_a_word_after_a_cut_is_the_same_word_to_a_byte_level_tokenizer() -> None
     slotted = one(tokenizer, example, (3,), Layout({}, TEMPLATES[0]))
     text_only = slotted.ids[slotted.kinds == Kind.TEXT]
     assert text_only.tolist() == tokens_of(tokenizer, text)
+
+
+@settings(deadline=None, max_examples=80)
+@given(case=examples(max_mentions=1))
+def test_a_slot_alone_takes_the_place_of_its_mention(
+    tokenizer: Any, case: tuple[Example, tuple[int, ...]]
+) -> None:
+    example, rows = case
+    got = one(tokenizer, example, rows, Layout({}, "{slot}", LONG))
+    beside = one(tokenizer, example, rows, Layout({}, "{slot} {mention}", LONG))
+    linked = [m for m, row in zip(example.mentions, rows, strict=True) if row >= 0]
+    if not linked:
+        assert got.ids.tolist() == beside.ids.tolist()
+        return
+    assert got.spans.tolist() == [[got.slots[0], got.slots[0] + 1]]
+    start, end = beside.spans[0]
+    mine = np.zeros(len(beside.ids), dtype=bool)
+    mine[start:end] = beside.kinds[start:end] == Kind.TEXT
+    if tokens_of(tokenizer, "a b") == tokens_of(tokenizer, "a  b "):
+        # Else a blank before the mention goes with what follows its slot.
+        assert got.ids.tolist() == beside.ids[~mine].tolist()
+    assert got.slot_rows.tolist() == [rows[0]]

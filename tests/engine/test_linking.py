@@ -42,6 +42,9 @@ class Names(KnowledgeBase):
     def entity(self, row: int) -> Entity:
         return Entity(f"Q{row}", LABELS[row])
 
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        raise NotImplementedError
+
 
 def naming(*names: str | tuple[str, str | None]) -> Example:
     """An example that mentions each name, with an id where one is given."""

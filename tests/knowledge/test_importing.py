@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from kbench.bundle import Bundle, write_bundle
+from kbench.bundle import Bundle
 from kbench.errors import DataError, UsageError
 from kbench.importing import Importer, ImporterCard, Option, Options, Report, fields, read_rows
 from kbench.knowledge import Entity
+from kbench.writing import write_bundle
 
 
 class Listing(Importer):

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.bundle import Bundle, write_bundle
+from kbench.bundle import Bundle
 from kbench.errors import KbenchError, UsageError
 from kbench.knowledge import Entity
 from kbench.vector_settings import VectorSettings
 from kbench.vectors import train_vectors
+from kbench.writing import write_bundle
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
 SMALL = {"dimension": 8, "epochs": 5, "batch_size": 16, "negatives": 4, "device": "cpu"}

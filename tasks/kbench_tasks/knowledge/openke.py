@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kbench.bundle import Bundle, write_bundle, write_vectors
+from kbench.bundle import Bundle
 from kbench.errors import DataError
 from kbench.importing import Importer, ImporterCard, Option, Options, Report, fields, read_rows
 from kbench.knowledge import Entity, Rows
+from kbench.writing import write_bundle, write_vectors
 from kbench_tasks.knowledge.linked import SENTENCES, names_of, read_sentences
 
 __all__ = ["OpenKEImporter"]

@@ -1,0 +1,99 @@
+"""What keeps a network as it is: no gradients, no traces, and the digest that proves it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kbench.errors import FrozenError
+
+__all__ = ["digest", "dropout", "frozen", "rewritten"]
+
+
+@contextmanager
+def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replaces a module's output, or the first of its outputs, by ``change`` of it in the block."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Keeps every parameter of a module from collecting gradients inside the block.
+
+    Raises:
+        FrozenError: a parameter has a gradient at the end all the same.
+    """
+    before = [(p, p.requires_grad) for p in module.parameters()]
+    for parameter, _ in before:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    try:
+        yield
+        touched = [n for n, p in module.named_parameters() if p.grad is not None]
+        if touched:
+            raise FrozenError(f"frozen weights collected gradients: {', '.join(touched[:3])}")
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def dropout(module: nn.Module, rate: float | None) -> Iterator[None]:
+    """Puts a module in train mode with all its dropout at ``rate``; None means eval mode.
+
+    Hidden and attention dropout alike: a plug trained through a noisy frozen network is
+    regularised by it (methods specification 2a).
+    """
+    before = list(_rates(module))
+    mode = {m: m.training for m in module.modules()}
+    if rate is not None:
+        for part, name, _ in before:
+            setattr(part, name, rate)
+    module.train(rate is not None)
+    try:
+        yield
+    finally:
+        for part, name, value in before:
+            setattr(part, name, value)
+        for part, training in mode.items():
+            part.training = training
+
+
+def _rates(module: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
+    """Yields every rate of dropout: of layers, and numbers that attention hands to a function."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            rate = name == "p" if isinstance(part, nn.Dropout) else "dropout" in name
+            if rate and isinstance(value, int | float) and not isinstance(value, bool):
+                yield part, name, value
+
+
+def digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
+    """SHA-256 of every parameter and buffer: names, types, shapes and bytes.
+
+    Two tensors that share storage count once each, under both names. Buffers that are not saved
+    with the weights (frequencies of rotary positions) count too.
+    """
+    if isinstance(weights, nn.Module):
+        weights = {**dict(weights.named_buffers()), **weights.state_dict()}
+    value = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        value.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        value.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return value.hexdigest()

@@ -1,0 +1,71 @@
+"""The special tokens that a tokenizer puts around one text and between two, found by looking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kbench.errors import KbenchError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["Affixes", "PairAffixes", "affixes", "pair_affixes"]
+
+_PROBES = ("a", "0", ".", "的")
+
+
+@dataclass(frozen=True)
+class Affixes:
+    """Special tokens before and after one text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PairAffixes:
+    """Special tokens between two texts, and after them."""
+
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def affixes(tokenizer: PreTrainedTokenizerFast) -> Affixes:
+    """Finds what a tokenizer puts around a text.
+
+    Raises:
+        KbenchError: it changes the text itself.
+    """
+    for probe in _PROBES:
+        bare = tokenizer(probe, add_special_tokens=False)["input_ids"]
+        full = tokenizer(probe)["input_ids"]
+        start = _find(bare, full, 0)
+        if start is not None:
+            return Affixes(tuple(full[:start]), tuple(full[start + len(bare) :]))
+    raise KbenchError("the tokenizer changes a text when it adds its special tokens")
+
+
+def pair_affixes(tokenizer: PreTrainedTokenizerFast) -> PairAffixes:
+    """Finds what a tokenizer puts between two texts and after them.
+
+    Raises:
+        KbenchError: it changes the texts themselves.
+    """
+    for probe in _PROBES:
+        bare = tokenizer(probe, add_special_tokens=False)["input_ids"]
+        full = tokenizer(probe, probe)["input_ids"]
+        first = _find(bare, full, 0)
+        second = None if first is None else _find(bare, full, first + len(bare))
+        if first is not None and second is not None:
+            end = second + len(bare)
+            return PairAffixes(tuple(full[first + len(bare) : second]), tuple(full[end:]))
+    raise KbenchError("the tokenizer changes two texts when it sets them apart")
+
+
+def _find(wanted: list[int], tokens: list[int], start: int) -> int | None:
+    # A sign that the tokenizer drops without a token would be found before everything.
+    for at in range(start, len(tokens) - len(wanted) + 1 if wanted else 0):
+        if tokens[at : at + len(wanted)] == wanted:
+            return at
+    return None

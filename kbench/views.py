@@ -1,0 +1,92 @@
+"""Views of a knowledge base: the same entities with something about them replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbench.files import canonical_digest
+from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Spelled, Vectors, Words
+
+__all__ = ["OtherVectors", "View"]
+
+
+class View(KnowledgeBase):
+    """A knowledge base seen through something; forwards whatever that does not replace."""
+
+    def __init__(self, base: KnowledgeBase, digest: str) -> None:
+        self.base = base
+        self.name = base.name
+        self.dimension = base.dimension
+        self.digest = digest
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def rows(self, ids: Sequence[str | None]) -> Rows:
+        return self.base.rows(ids)
+
+    def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
+        return self.base.has_vector(rows)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self.base.vectors(rows)
+
+    def entity(self, row: int) -> Entity:
+        return self.base.entity(row)
+
+    @property
+    def triples(self) -> NDArray[np.int32]:
+        return self.base.triples
+
+    @property
+    def relations(self) -> Mapping[str, str]:
+        return self.base.relations
+
+    @property
+    def sentences(self) -> Sequence[Sentence]:
+        return self.base.sentences
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.base.labels
+
+    @property
+    def words(self) -> Words | None:
+        return self.base.words
+
+    @property
+    def spelled(self) -> Spelled:
+        return self.base.spelled
+
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        return OtherVectors(self, rows, vectors)
+
+
+@final
+class OtherVectors(View):
+    """The same entities with other vectors, for some of them.
+
+    Args:
+        base: the entities.
+        rows: those that have a vector, rising. ``[n]``.
+        vectors: theirs. ``[n, dimension]``.
+    """
+
+    def __init__(self, base: KnowledgeBase, rows: Rows, vectors: Vectors) -> None:
+        super().__init__(base, canonical_digest([base.digest, "vectors", vectors.shape]))
+        self.dimension = int(vectors.shape[1])
+        self._rows = rows
+        self._vectors = vectors
+
+    def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
+        return np.isin(rows, self._rows)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._vectors[np.searchsorted(self._rows, rows)]
+
+    def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
+        return OtherVectors(self.base, rows, vectors)
