@@ -9,7 +9,6 @@ the runner does.
 from __future__ import annotations
 
 import dataclasses
-import resource
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
 from kbench.batching import collate, sorted_batches
 from kbench.data import Label, Split
@@ -183,7 +183,7 @@ class Stages:
             if stored is None:
                 about = self._train_plug(parts, setting, encoder, downstream, plug)
                 about["of"] = parts.spec.title
-                about["start"] = start and {"address": start["address"], **_summary(start)}
+                about["start"] = start and {"address": start["address"], **summary(start)}
                 self.artifacts.save("plug", inputs, dict(plug.state_dict()), **about)
             else:
                 plug.load_state_dict(stored.tensors)
@@ -252,11 +252,11 @@ class Stages:
         if after != tuned["digest"]:
             raise FrozenError("the downstream model's weights changed after tuning")
         evaluation = Evaluation(prepared, predictions, scores, before=tuned["digest"], after=after)
-        evaluation.cost = _cost(tuned, fitted, plug, seconds, len(predictions), self.device)
-        evaluation.counts = {**parts.task.counts, **prepared.counts, **_counted(fitted)}
-        evaluation.training = {"tuning": _summary(tuned)}
+        evaluation.cost = cost(tuned, fitted, plug, seconds, len(predictions), self.device)
+        evaluation.counts = {**parts.task.counts, **prepared.counts, **counted(fitted)}
+        evaluation.training = {"tuning": summary(tuned)}
         if fitted:
-            evaluation.training["plug"] = {**_summary(fitted), "start": fitted.get("start")}
+            evaluation.training["plug"] = {**summary(fitted), "start": fitted.get("start")}
         if chosen:
             evaluation.training["choice"] = chosen
         return evaluation
@@ -347,45 +347,6 @@ def _reading(parts: Parts) -> tuple[Any, ...]:
 def _training(model: DownstreamModel) -> Any:
     model.train()
     return nullcontext()
-
-
-def _cost(
-    tuned: dict[str, Any],
-    fitted: dict[str, Any] | None,
-    plug: Plug | None,
-    seconds: float,
-    examples: int,
-    device: torch.device,
-) -> dict[str, float]:
-    start = (fitted or {}).get("start")
-    cost = {
-        "tune_seconds": float(tuned["history"]["seconds"]),
-        "tuned_parameters": float(tuned["trainable_parameters"]),
-        "train_seconds": float(fitted["history"]["seconds"]) if fitted else 0.0,
-        "start_seconds": float(start["history"]["seconds"]) if start else 0.0,
-        "trainable_parameters": float(fitted["trainable_parameters"]) if fitted else 0.0,
-        "plug_bytes": float(
-            sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
-        ),
-        "evaluate_seconds": seconds,
-        "evaluate_seconds_per_example": seconds / max(1, examples),
-        "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-    }
-    if device.type == "cuda":
-        cost["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(device))
-    return cost
-
-
-def _counted(fitted: dict[str, Any] | None) -> dict[str, int]:
-    """What fitting the plug, and the general one it started from, kept and dropped."""
-    counts: dict[str, int] = {}
-    for about in (fitted, (fitted or {}).get("start")):
-        counts |= (about or {}).get("history", {}).get("counts", {})
-    return counts
-
-
-def _summary(about: dict[str, Any]) -> dict[str, Any]:
-    return {key: about[key] for key in ("recipe", "history", "trainable_parameters")}
 
 
 def _untied(model: DownstreamModel) -> dict[str, Tensor]:

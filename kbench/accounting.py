@@ -1,0 +1,62 @@
+"""What a run cost, and what its trainings kept and dropped, as numbers for its result."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import torch
+
+from kbench.method import Plug
+
+__all__ = ["cost", "counted", "summary"]
+
+
+def cost(
+    tuned: dict[str, Any],
+    fitted: dict[str, Any] | None,
+    plug: Plug | None,
+    seconds: float,
+    examples: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Returns what a run cost, units in the names.
+
+    Args:
+        tuned: what is recorded of the downstream model's making.
+        fitted: what is recorded of the plug's making, if there is one.
+        plug: the plug.
+        seconds: that evaluation took.
+        examples: evaluated.
+        device: where.
+    """
+    start = (fitted or {}).get("start")
+    spent = {
+        "tune_seconds": float(tuned["history"]["seconds"]),
+        "tuned_parameters": float(tuned["trainable_parameters"]),
+        "train_seconds": float(fitted["history"]["seconds"]) if fitted else 0.0,
+        "start_seconds": float(start["history"]["seconds"]) if start else 0.0,
+        "trainable_parameters": float(fitted["trainable_parameters"]) if fitted else 0.0,
+        "plug_bytes": float(
+            sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
+        ),
+        "evaluate_seconds": seconds,
+        "evaluate_seconds_per_example": seconds / max(1, examples),
+        "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    if device.type == "cuda":
+        spent["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(device))
+    return spent
+
+
+def counted(fitted: dict[str, Any] | None) -> dict[str, int]:
+    """Returns what fitting the plug, and the general one it started from, kept and dropped."""
+    counts: dict[str, int] = {}
+    for about in (fitted, (fitted or {}).get("start")):
+        counts |= (about or {}).get("history", {}).get("counts", {})
+    return counts
+
+
+def summary(about: dict[str, Any]) -> dict[str, Any]:
+    """Returns of the record of a training what goes into a result."""
+    return {key: about[key] for key in ("recipe", "history", "trainable_parameters")}
