@@ -14,7 +14,7 @@ from kbench.inputs import Inputs
 
 __all__ = ["Batch", "collate", "ragged", "shuffled_batches", "sorted_batches"]
 
-_HOST = frozenset({"slot_rows", "mention_rows", "examples"})
+_HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
 
@@ -31,6 +31,8 @@ class Batch:
         mentions: first token of each mention and the token after its last, flattened likewise;
             mentions without a token are left out. ``[mentions, 2]``.
         mention_rows: knowledge-base row of each, -1 if unlinked, on the host. ``[mentions]``.
+        mention_owners: place in the batch of each one's example, rising, on the host.
+            ``[mentions]``.
         blank_index: flattened position of each example's blank; empty if the task has none.
             ``[batch]``.
         examples: index of each example in its :class:`~kbench.inputs.Inputs`. ``[batch]``.
@@ -48,6 +50,7 @@ class Batch:
     slot_rows: Tensor
     mentions: Tensor
     mention_rows: Tensor
+    mention_owners: Tensor
     blank_index: Tensor
     examples: Tensor
     targets: Tensor | None = None
@@ -90,6 +93,7 @@ def collate(
         slot_rows=torch.from_numpy(inputs.slot_rows[slots]),
         mentions=torch.from_numpy(places_of[full]),
         mention_rows=torch.from_numpy(inputs.span_rows[spans][full]),
+        mention_owners=torch.from_numpy(holder[full]),
         blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
         examples=torch.from_numpy(chosen),
         targets=None if targets is None else torch.from_numpy(targets[chosen]),

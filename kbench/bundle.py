@@ -114,6 +114,10 @@ class Bundle(KnowledgeBase):
     def labels(self) -> Sequence[str]:
         return cast("list[str]", self._entities.column("label").to_pylist())
 
+    @property
+    def aliases(self) -> Sequence[Sequence[str]]:
+        return cast("list[list[str]]", self._entities.column("aliases").to_pylist())
+
     @cached_property
     def words(self) -> Words | None:
         if "words.arrow" not in self.card["files"]:

@@ -7,6 +7,7 @@ the distributions and, for the one-line summaries, the *text* of the modules; it
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -15,8 +16,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Entry", "Kind", "declared", "entries", "override", "settings", "summary"]
-
+__all__ = [
+    "Entry",
+    "Kind",
+    "declared",
+    "defaults",
+    "entries",
+    "override",
+    "settings",
+    "summary",
+]
 
 _SETTINGS = ("GENERAL", "TASK_SPECIFIC", "FINE_TUNING")
 
@@ -79,7 +88,7 @@ def _installed(kind: Kind) -> tuple[Entry, ...]:
 
 def summary(entry: Entry) -> str:
     """Returns the first line of the class's docstring, read from the source; empty if unknown."""
-    definition = _definition(entry)
+    definition = next(_definitions(entry.target), None)
     text = ast.get_docstring(definition) if definition else None
     return text.splitlines()[0] if text else ""
 
@@ -87,15 +96,11 @@ def summary(entry: Entry) -> str:
 def declared(entry: Entry) -> dict[str, Any]:
     """Returns the literal fields of the class's ``card``, read from the source.
 
-    A card built by a call with literal keywords is found; anything computed is left out.
+    A card built by a call with literal keywords is found, in a base class too; anything computed
+    is left out.
     """
-    definition = _definition(entry)
-    for statement in definition.body if definition else ():
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, "card"):
-            call = statement.value
-            if isinstance(call, ast.Call):
-                return dict(_literals(call))
-    return {}
+    call = _assigned(entry, "card")
+    return dict(_literals(call)) if isinstance(call, ast.Call) else {}
 
 
 def settings(entry: Entry) -> tuple[str, ...]:
@@ -103,16 +108,23 @@ def settings(entry: Entry) -> tuple[str, ...]:
 
     ``frozenset(Setting)`` is all of them; else the members named in the assignment.
     """
-    definition = _definition(entry)
-    for statement in definition.body if definition else ():
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, "settings"):
-            return tuple(_members(statement))
-    return ()
+    value = _assigned(entry, "settings")
+    return tuple(_members(value)) if value else ()
 
 
-def _members(statement: ast.Assign | ast.AnnAssign) -> list[str]:
+def defaults(entry: Entry) -> dict[str, Any]:
+    """Returns the options of a part with their defaults, read from the source if literal there."""
+    value = _assigned(entry, "defaults")
+    try:
+        found = ast.literal_eval(value) if value else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _members(value: ast.expr) -> list[str]:
     """Names of ``Setting``: those spelled out in a value, or all where it is called upon whole."""
-    inside = list(ast.walk(statement.value)) if statement.value else []
+    inside = list(ast.walk(value))
     named = [n.attr for n in inside if isinstance(n, ast.Attribute) and _is_setting(n.value)]
     whole = any(isinstance(n, ast.Call) and any(map(_is_setting, n.args)) for n in inside)
     chosen = _SETTINGS if whole else [name for name in _SETTINGS if name in named]
@@ -138,17 +150,45 @@ def _literals(call: ast.Call) -> list[tuple[str, Any]]:
     return found
 
 
-def _definition(entry: Entry) -> ast.ClassDef | None:
-    module, _, name = entry.target.partition(":")
+def _assigned(entry: Entry, name: str) -> ast.expr | None:
+    """The value that a class, or the nearest base class that has one, gives to a name."""
+    for definition in _definitions(entry.target):
+        for statement in definition.body:
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, name):
+                value: ast.expr | None = statement.value
+                if value is not None:
+                    return value
+    return None
+
+
+def _definitions(target: str) -> Iterator[ast.ClassDef]:
+    """Yields a class and its base classes, nearest first, as far as sources show them."""
+    ahead: list[str] = [target]
+    seen: set[str] = set()
+    while ahead:
+        target = ahead.pop(0)
+        module, _, name = target.partition(":")
+        tree = _parsed(module)
+        if tree is None or target in seen:
+            continue
+        seen.add(target)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                yield node
+                own = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                ahead += [f"{module}:{base}" for base in own]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                ahead += [
+                    f"{node.module}:{n.name}" for n in node.names if (n.asname or n.name) == name
+                ]
+
+
+def _parsed(module: str) -> ast.Module | None:
     source = _source(module)
-    if source is None:
-        return None
     try:
-        tree = _parse(source)
+        return _parse(source) if source else None
     except (OSError, SyntaxError, ValueError):
         return None
-    found = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
-    return next(found, None)
 
 
 @cache

@@ -140,6 +140,20 @@ class KnowledgeBase(ABC):
         """The label of every row."""
 
     @property
+    def aliases(self) -> Sequence[Sequence[str]]:
+        """The aliases of every row."""
+        return [self.entity(row).aliases for row in range(len(self))]
+
+    @property
+    def unbroken(self) -> KnowledgeBase:
+        """The knowledge base without its control.
+
+        For two uses alone: to derive entity vectors that come back through :meth:`over`, which
+        breaks them in its turn, and to give a text the same form with and without the control.
+        """
+        return self
+
+    @property
     def words(self) -> Words | None:
         """Words in the space of the entity vectors; None where there are none."""
         return None

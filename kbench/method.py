@@ -152,6 +152,9 @@ class InjectionMethod(ABC):
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
             no control.
+        switched: whether an example without a known entity is left as it is. False for a method
+            that works on every token; its untrained plug, or one of its choices, must then leave
+            the model as it is.
         defaults: options beside the recipes.
     """
 
@@ -161,6 +164,7 @@ class InjectionMethod(ABC):
     slot: ClassVar[str | None] = None
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
+    switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:

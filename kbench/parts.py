@@ -129,7 +129,7 @@ class Parts:
         options = self._options("tuning", self.spec.tuning)
         check_options(options, {*self.tuning.defaults, *_RECIPE}, f"tuning {self.spec.tuning}")
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
-        return {**self.tuning.defaults, **chosen}
+        return {**self.tuning.defaults_for(self.task.family), **chosen}
 
     @cached_property
     def tuning_recipe(self) -> Recipe:

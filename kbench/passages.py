@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Passage", "Passages", "shares"]
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
+# A full stop after one or two letters is that of an initial or a title: "J. R.", "St.", "U.S.".
+_SENTENCE_END = re.compile(r"(?<=[.!?;])(?<!\b\w\.)(?<!\b\w\w\.)\s+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +15,14 @@ from kbench.data import Example, Split
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.heads import Gold
-from kbench.inputs import Inputs
+from kbench.inputs import Inputs, Kind
 from kbench.linking import Links, link
 from kbench.model import DownstreamModel
 from kbench.parts import Parts
 from kbench.passages import Passage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["Prepared", "limited", "prepare"]
 
@@ -34,7 +39,8 @@ class Prepared:
         inputs: their tokens and slots.
         links: their mentions' entities.
         total: examples before any was left out.
-        answered: examples whose passages spell out a gold label; None without passages.
+        answered: examples whose passages, as far as they are read, spell out a gold label; None
+            without passages.
     """
 
     examples: Sequence[Example]
@@ -85,7 +91,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         layout = replace(layout, room=min(int(method.options["room"]), encoder.max_length))
         passages = _passages(parts, links)
     inputs = encode(encoder.tokenizer, kept, links.rows, layout, passages)
-    answered = sum(map(_answers, kept, passages)) if passages else None
+    answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
     return Prepared(kept, gold, inputs, links, len(examples), answered)
 
 
@@ -106,11 +112,32 @@ def _passages(parts: Parts, links: Links) -> list[list[Passage]]:
     ]
 
 
-def _answers(example: Example, passages: Sequence[Passage]) -> bool:
-    """Whether the passages of an example spell out one of its labels, as whole words."""
-    labels = [example.label] if isinstance(example.label, str) else example.label
-    text = _plain(" ".join(passage.text for passage in passages))
-    return any(_plain(label) in text for label in labels)
+def _answered(
+    tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], inputs: Inputs
+) -> int:
+    """Counts examples whose passages spell out one of their labels, as whole words.
+
+    What a passage lost for want of room does not count, so the tokens are read back. Labels go
+    through the tokenizer too: it may drop case and accents.
+    """
+    brought = inputs.kinds == Kind.PASSAGE
+    parts = [slice(*bounds) for bounds in pairwise(inputs.bounds.tolist())]
+    texts = _read_back(tokenizer, [inputs.ids[part][brought[part]].tolist() for part in parts])
+    labels = [[e.label] if isinstance(e.label, str) else e.label for e in examples]
+    known = list(dict.fromkeys(label for several in labels for label in several))
+    options: Any = {"add_special_tokens": False, "split_special_tokens": True}
+    ids: list[list[int]] = tokenizer(known, **options)["input_ids"] if known else []
+    # Of a label with an unknown part only that part is lost: the rest is another label.
+    ids = [[] if tokenizer.unk_token_id in pieces else pieces for pieces in ids]
+    spelled = dict(zip(known, _read_back(tokenizer, ids), strict=True))
+    return sum(
+        any(spelled[label].strip() and spelled[label] in text for label in several)
+        for text, several in zip(texts, labels, strict=True)
+    )
+
+
+def _read_back(tokenizer: PreTrainedTokenizerFast, ids: list[list[int]]) -> list[str]:
+    return [_plain(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 def _plain(text: str) -> str:

@@ -157,7 +157,8 @@ def train(
     """Trains the parameters of ``trained`` that require gradients.
 
     Args:
-        trained: what moves; its weights are those selected when the call returns.
+        trained: what moves, in train mode for the steps and in eval mode on dev; its weights are
+            those selected when the call returns.
         loss: of a batch, a scalar.
         data: training examples.
         recipe: how.
@@ -185,6 +186,7 @@ def train(
     start = time.perf_counter()
     for epoch in range(recipe.epochs):
         total = torch.zeros((), device=device)
+        trained.train()
         with mode():
             for chosen in shuffled_batches(data.lengths, recipe.batch_size, rng):
                 value = stepper.step(loss(data.batch(chosen).to(device)))
@@ -195,6 +197,7 @@ def train(
         # Read once an epoch: reading a loss each step would wait for the device each step.
         history.losses.append(_finite(float(total) / count, epoch, recipe))
         history.tokens += int(data.lengths.sum())
+        trained.eval()
         if validate and recipe.select:
             history.dev.append(validate())
             if history.dev[-1] > max(history.dev[:-1], default=-math.inf):

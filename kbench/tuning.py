@@ -26,6 +26,13 @@ class Tuning(ABC):
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
 
+    def defaults_for(self, family: Family) -> Mapping[str, Any]:
+        """Returns what the options are for a family where the user says nothing.
+
+        As it stands: :attr:`defaults`.
+        """
+        return self.defaults
+
     @abstractmethod
     def recipe(self, family: Family, task: str) -> Recipe:
         """Returns the published settings for a task, or for its family."""

@@ -55,6 +55,14 @@ class View(KnowledgeBase):
         return self.base.labels
 
     @property
+    def aliases(self) -> Sequence[Sequence[str]]:
+        return self.base.aliases
+
+    @property
+    def unbroken(self) -> KnowledgeBase:
+        return self.base.unbroken
+
+    @property
     def words(self) -> Words | None:
         return self.base.words
 

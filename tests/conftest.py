@@ -13,6 +13,9 @@ from kbench.testing import registered
 
 _TOYS = "kbench.testing.toys:"
 
+# A distribution of its own, whose tests run where it is installed: see test_plugin.py.
+collect_ignore = ["plugin"]
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

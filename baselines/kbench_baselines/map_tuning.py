@@ -15,6 +15,7 @@ dropout is fixed and the model is tuned with it in place.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
@@ -29,22 +30,45 @@ from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.masked_lm import masked_mentions, mention_loss
 
-__all__ = ["AffineMap", "MapTuning"]
+__all__ = ["TASK_RECIPES", "AffineMap", "EntityMap", "MapTuning", "MappedSlots"]
 
 _GENERAL = Recipe(
     learning_rate=3e-5, batch_size=64, epochs=5, optimizer="adam", decay="constant", dropout=0.25
 )
 _FIXED = _GENERAL.updated({"learning_rate": 1e-5, "dropout": None})
-_FAMILIES = {
+TASK_RECIPES = {
     # Wiki-ET, Wiki80 and EntityQuestions of the release.
     Family.TYPING: Recipe(5e-5, 128, 2, optimizer="adam", warmup=0.1, dropout=0.2),
     Family.RELATION: Recipe(4e-4, 64, 30, optimizer="adam", warmup=0.1, dropout=0.3),
     Family.QUESTION: Recipe(2e-3, 64, 5, optimizer="adam", warmup=0.1, dropout=0.1),
 }
+"""Task-specific settings by family."""
+
+
+class EntityMap(Plug, ABC):
+    """A map of entity vectors into the input space.
+
+    Args:
+        knowledge: gives ``k_e``.
+    """
+
+    def __init__(self, knowledge: KnowledgeBase) -> None:
+        super().__init__()
+        self.knowledge = knowledge
+
+    @abstractmethod
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Maps ``k_e``. ``[slots, d] -> [slots, H]``."""
+
+    def slot_vectors(self, rows: Tensor) -> Tensor:
+        """Maps the vectors of entities, gathered in one go. ``[slots] -> [slots, H]``."""
+        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
+        mapped: Tensor = self(vectors.to(next(self.parameters()).device, non_blocking=True))
+        return mapped
 
 
 @final
-class AffineMap(Plug):
+class AffineMap(EntityMap):
     """The map ``M``: ``H * d + H`` parameters.
 
     Args:
@@ -53,29 +77,17 @@ class AffineMap(Plug):
     """
 
     def __init__(self, knowledge: KnowledgeBase, width: int) -> None:
-        super().__init__()
-        self.knowledge = knowledge
+        super().__init__(knowledge)
         self.linear = nn.Linear(knowledge.dimension, width)
 
-    def slot_vectors(self, rows: Tensor) -> Tensor:
-        """Maps the vectors of entities, gathered in one go. ``[slots] -> [slots, H]``."""
-        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        mapped: Tensor = self.linear(vectors.to(self.linear.weight.device, non_blocking=True))
+    def forward(self, vectors: Tensor) -> Tensor:
+        mapped: Tensor = self.linear(vectors)
         return mapped
 
 
-@final
-class MapTuning(InjectionMethod):
-    """Map-tuning: an affine map of entity vectors into the frozen model's input space."""
+class MappedSlots(InjectionMethod):
+    """Methods that train a map of entity vectors, and put what it gives before the mention."""
 
-    card = MethodCard(
-        title="map-tuning",
-        paper="Plug-and-Play Knowledge Injection for Pre-trained Language Models (ACL 2023)",
-        year=2023,
-        needs="entity vectors; general: a masked-LM head and linked sentences",
-    )
-    revision = "1"
-    settings = frozenset(Setting)
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64}
 
@@ -85,14 +97,11 @@ class MapTuning(InjectionMethod):
         if setting == Setting.FINE_TUNING:
             return _FIXED
         assert family is not None
-        return _FAMILIES[family]
+        return TASK_RECIPES[family]
 
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
         wanted = self.options["start"] == "general"
         return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0
-
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        return AffineMap(knowledge, encoder.slot_width)
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         if fit.setting == Setting.TASK_SPECIFIC:
@@ -102,3 +111,22 @@ class MapTuning(InjectionMethod):
         history = fit.train(plug, lambda batch: mention_loss(fit.encoder, batch), data)
         history.counts = data.dropped
         return history
+
+
+@final
+class MapTuning(MappedSlots):
+    """Map-tuning: an affine map of entity vectors into the frozen model's input space."""
+
+    card = MethodCard(
+        title="map-tuning",
+        paper="Plug-and-Play Knowledge Injection for Pre-trained Language Models (ACL 2023)",
+        year=2023,
+        needs="entity vectors; general: a masked-LM head and linked sentences",
+        citation="2023.acl-long.594",
+        trains="d H + H",
+    )
+    revision = "1"
+    settings = frozenset(Setting)
+
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        return AffineMap(knowledge, encoder.slot_width)

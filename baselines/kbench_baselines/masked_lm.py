@@ -27,7 +27,65 @@ from kbench.knowledge import KnowledgeBase
 from kbench.linking import link
 from kbench.model import Encoder
 
-__all__ = ["MaskedMentions", "masked_mentions", "mention_loss"]
+__all__ = ["Corpus", "MaskedMentions", "linked_corpus", "masked_mentions", "mention_loss"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The sentences of a knowledge base that link an entity with a vector, encoded.
+
+    Attributes:
+        inputs: those sentences, each once.
+        usable: numbers of those that are short enough, rising. ``[usable]``.
+        mask_id: the tokenizer's ``[MASK]``.
+        dropped: all sentences, those without a vector, and those too long.
+    """
+
+    inputs: Inputs
+    usable: NDArray[np.int64]
+    mask_id: int
+    dropped: dict[str, int]
+
+
+def linked_corpus(
+    encoder: Encoder, knowledge: KnowledgeBase, slot: str | None, max_length: int
+) -> Corpus:
+    """Links and encodes the sentences of a knowledge base for a masked-LM objective.
+
+    Args:
+        encoder: its tokenizer is used; it must have a masked-LM head.
+        knowledge: gives sentences and says which entities have vectors.
+        slot: the method's slot template, or None.
+        max_length: longest usable input in tokens, specials, slots and slashes included.
+
+    Raises:
+        Unsupported: the backbone has no masked-LM head, or no sentence is usable.
+    """
+    tokenizer = encoder.tokenizer
+    if not encoder.has_lm_head or tokenizer.mask_token_id is None:
+        raise Unsupported("masked language modelling needs a backbone with a masked-LM head")
+    corpus = [
+        Example(str(number), sentence.text, sentence.mentions, "")
+        for number, sentence in enumerate(knowledge.sentences)
+    ]
+    links = link(corpus, knowledge)
+    linked = [at for at, rows in enumerate(links.rows) if max(rows, default=-1) >= 0]
+    layout = Layout(markers={}, slot=slot, max_length=max_length, truncate=False)
+    inputs = encode(
+        tokenizer, [corpus[at] for at in linked], [links.rows[at] for at in linked], layout
+    )
+    fits = inputs.lengths <= max_length
+    if not fits.any():
+        raise Unsupported(
+            f"knowledge base {knowledge.name} has no usable sentence: of {len(corpus)} sentences "
+            f"{len(linked)} link an entity with a vector"
+        )
+    dropped = {
+        "corpus_sentences": len(corpus),
+        "corpus_sentences_unlinked": len(corpus) - len(linked),
+        "corpus_sentences_too_long": int((~fits).sum()),
+    }
+    return Corpus(inputs, np.flatnonzero(fits), int(tokenizer.mask_token_id), dropped)
 
 
 @dataclass(frozen=True)
@@ -87,43 +145,21 @@ def masked_mentions(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    tokenizer = encoder.tokenizer
-    if not encoder.has_lm_head or tokenizer.mask_token_id is None:
-        raise Unsupported(
-            "mention-masked language modelling needs a backbone with a masked-LM head"
-        )
-    corpus = [
-        Example(str(number), sentence.text, sentence.mentions, "")
-        for number, sentence in enumerate(knowledge.sentences)
-    ]
-    links = link(corpus, knowledge)
-    linked = [at for at, rows in enumerate(links.rows) if max(rows, default=-1) >= 0]
-    layout = Layout(markers={}, slot=slot, max_length=max_length, truncate=False)
-    inputs = encode(
-        tokenizer, [corpus[at] for at in linked], [links.rows[at] for at in linked], layout
-    )
+    corpus = linked_corpus(encoder, knowledge, slot, max_length)
     instances = [
         (sentence, positions)
-        for sentence in np.flatnonzero(inputs.lengths <= max_length).tolist()
-        for positions in _instances(inputs, sentence)
+        for sentence in corpus.usable.tolist()
+        for positions in _instances(corpus.inputs, sentence)
     ]
     if not instances:
-        raise Unsupported(
-            f"knowledge base {knowledge.name} has no usable sentence: of {len(corpus)} sentences "
-            f"{len(linked)} link an entity with a vector"
-        )
+        raise Unsupported(f"knowledge base {knowledge.name} has no sentence with a mention to mask")
     return MaskedMentions(
-        inputs=inputs,
+        inputs=corpus.inputs,
         sentence=np.array([sentence for sentence, _ in instances], dtype=np.int64),
         masked=np.concatenate([positions for _, positions in instances]),
         masked_bounds=np.cumsum([0, *(len(positions) for _, positions in instances)]),
-        mask_id=int(tokenizer.mask_token_id),
-        dropped={
-            "corpus_sentences": len(corpus),
-            "corpus_sentences_unlinked": len(corpus) - len(linked),
-            "corpus_sentences_too_long": int((inputs.lengths > max_length).sum()),
-            "corpus_instances": len(instances),
-        },
+        mask_id=corpus.mask_id,
+        dropped={**corpus.dropped, "corpus_instances": len(instances)},
     )
 
 

@@ -21,6 +21,8 @@ _VERBS = {
     "ls": "List the installed tasks, methods, backbones, tunings or knowledge bases.",
     "show": "Show the card of a part, and examples of a task.",
     "knowledge": "Import, train and inspect knowledge bases.",
+    "new": "Write a small distribution with a method of your own, to install and change.",
+    "check": "Check the contracts that hold for every part.",
     "schema": "Print the JSON schema of result.json.",
     "cache": "List, verify and prune stored models and plugs.",
     "doctor": "Check this installation.",

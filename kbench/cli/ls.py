@@ -6,10 +6,14 @@ import json
 
 import click
 
-from kbench.catalogue import Entry, Kind, declared, entries, summary
+from kbench.catalogue import Entry, Kind, declared, defaults, entries, settings, summary
 from kbench.errors import UsageError, nearest
 
 __all__ = ["ls"]
+
+_COLUMNS = ("name", "what it is", "from")
+_OF_METHODS = ("name", "year", "settings", "needs", "from")
+_STYLES = {"name": "bold", "from": "dim"}
 
 
 @click.command("ls")
@@ -28,24 +32,34 @@ def ls(kind: str | None, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    columns = _OF_METHODS if kind == Kind.METHODS else _COLUMNS
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("name", "what it is", "from"):
+    for name in columns:
         table.add_column(name, overflow="fold")
     last = None
     for entry in found:
         if kind is None and entry.kind != last:
             table.add_row(Text(str(entry.kind), style="bold cyan"))
         last = entry.kind
-        table.add_row(
-            Text(entry.name, style="bold"),
-            Text(summary(entry)),
-            Text(entry.distribution, style="dim"),
-        )
+        cells = _cells(entry)
+        table.add_row(*(Text(cells[name], style=_STYLES.get(name, "")) for name in columns))
     Console().print(table)
 
 
-def _value(entry: Entry) -> dict[str, object]:
+def _cells(entry: Entry) -> dict[str, str]:
+    card = declared(entry)
     return {
+        "name": entry.name,
+        "what it is": summary(entry),
+        "from": entry.distribution,
+        "year": str(card.get("year") or ""),
+        "settings": ", ".join(settings(entry)),
+        "needs": str(card.get("needs", "")),
+    }
+
+
+def _value(entry: Entry) -> dict[str, object]:
+    value: dict[str, object] = {
         "kind": entry.kind,
         "name": entry.name,
         "summary": summary(entry),
@@ -53,3 +67,6 @@ def _value(entry: Entry) -> dict[str, object]:
         "target": entry.target,
         "card": declared(entry),
     }
+    if entry.kind == Kind.METHODS:
+        value |= {"settings": settings(entry), "defaults": defaults(entry)}
+    return value

@@ -48,10 +48,7 @@ def print_table(found: Sequence[Row], console: Console) -> None:
             box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
         )
         for name in names:
-            side: Literal["left", "right"] = (
-                "right" if name.replace("\n", " ") in _RIGHT else "left"
-            )
-            table.add_column(name, justify=side, min_width=widths[name], no_wrap=True)
+            table.add_column(name, justify=_side(name), min_width=widths[name], no_wrap=True)
         for row in rows:
             style = "dim" if row.first.spec.control != Control.NONE else ""
             table.add_row(*(Text(cell, style=style) for cell in cells[id(row)].values()))

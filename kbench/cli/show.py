@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kbench import registry
-from kbench.catalogue import Entry, Kind, declared, entries, summary
+from kbench.catalogue import Entry, Kind, declared, defaults, entries, settings, summary
 from kbench.data import Example, Split
 from kbench.errors import UsageError, nearest
 
@@ -26,7 +26,7 @@ __all__ = ["show"]
 @click.argument("name")
 @click.option("-n", "--examples", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
-@click.option("--split", type=click.Choice(list(Split)), default=Split.TEST, show_default=True)
+@click.option("--split", type=click.Choice([*map(str, Split)]), default="test", show_default=True)
 def show(name: str, examples: int, data: str | None, split: str) -> None:
     """Show what is known of a part called NAME, or of a knowledge base in a folder."""
     console = Console()
@@ -50,7 +50,8 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
 
             _show_knowledge(find_knowledge(name), examples, console)
         else:
-            _show_card(declared(entry), console)
+            about = {"settings": ", ".join(settings(entry)), "defaults": defaults(entry)}
+            _show_card({**declared(entry), **about}, console)
 
 
 def _show_card(card: Any, console: Console) -> None:
@@ -59,7 +60,7 @@ def _show_card(card: Any, console: Console) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in values.items():
-        if value not in ("", None):
+        if value not in ("", None, {}):
             table.add_row(key, Text(_words(value)))
     console.print(table)
 

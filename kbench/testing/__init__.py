@@ -1,4 +1,12 @@
-"""Toy parts and contract suites for the authors of plugins."""
+"""Toy parts and contract suites for the authors of plugins.
+
+The tests of a plugin take three lines::
+
+    from kbench.testing import assert_contracts
+
+    def test_contracts():
+        assert_contracts("methods", "gated-map")
+"""
 
 from __future__ import annotations
 
@@ -7,13 +15,24 @@ from contextlib import contextmanager
 
 from kbench import catalogue
 from kbench.catalogue import Entry, Kind
+from kbench.testing.contracts import Finding, assert_contracts, check, findings
+from kbench.testing.planted import planted_scores
 
-__all__ = ["registered"]
+__all__ = [
+    "Finding",
+    "assert_contracts",
+    "check",
+    "findings",
+    "planted_scores",
+    "registered",
+]
 
 
 @contextmanager
 def registered(kind: Kind, **targets: str) -> Iterator[None]:
     """Offers further parts inside the block, as an installed distribution would.
+
+    A part that is offered already, by the same name and target, stays as it is.
 
     Args:
         kind: of the parts.
@@ -24,7 +43,9 @@ def registered(kind: Kind, **targets: str) -> Iterator[None]:
         Entry(name.replace("_", "-"), target, "kbench.testing 0", kind)
         for name, target in targets.items()
     )
-    catalogue.override(kind, tuple(sorted(before + added)))
+    known = {(entry.name, entry.target) for entry in before}
+    new = tuple(entry for entry in added if (entry.name, entry.target) not in known)
+    catalogue.override(kind, tuple(sorted(before + new)))
     try:
         yield
     finally:

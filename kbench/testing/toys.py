@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role, Split
-from kbench.knowledge import Entity, Sentence
+from kbench.knowledge import Entity, Sentence, Words
 from kbench.task import QuestionTask, RelationTask, TaskCard, TypingTask
 from kbench.writing import write_bundle, write_vectors
 
@@ -32,6 +33,11 @@ _CARD = TaskCard(
 )
 _CONTEXTS = ("we saw {} today", "{} was there", "they spoke of {} again", "near {} it rained")
 _FACTS = ("{} is a {} thing", "the color of {} is {}", "we know that {} is {}", "{} looks {}")
+_TEXT = " ".join((*_CONTEXTS, *_FACTS, *CLASSES, "as ever with it its color is"))
+_CARDS = {"name": "toy", "version": "1", "licence": "Apache-2.0", "source": "generated"}
+_PLACE = "we know that {} is a {} thing near {} today"
+_VECTORLESS = 16
+"""In the full world every so manyth entity has no vector."""
 
 
 @cache
@@ -51,11 +57,37 @@ def _split(number: int) -> Split:
     return (Split.TRAIN, Split.TRAIN, Split.TRAIN, Split.DEV, Split.TEST)[number % 5]
 
 
-def write_world(folder: Path) -> Bundle:
-    """Writes the toy knowledge base: vectors that tell the class, sentences on train entities."""
-    names, classes = _names(), _classes()
+def write_world(folder: Path, *, entities: int = _ENTITIES, full: bool = False) -> Bundle:
+    """Writes the toy knowledge base: vectors that tell the class, sentences on train entities.
+
+    Args:
+        folder: where to.
+        entities: how many there are, the first of all; the tasks know of 480.
+        full: give it all that a knowledge base can have: descriptions, aliases that several
+            share, relations to the class and to a neighbour, sentences on every entity that
+            spell these facts out, words in the space of the vectors; and some entities without
+            a vector.
+    """
+    names, classes = _names()[:entities], _classes()[:entities]
     rng = np.random.default_rng(13)
     centres = rng.standard_normal((len(CLASSES), DIMENSION))
+    if full:
+        _write_full(folder, names, classes)
+    else:
+        _write_plain(folder, names, classes)
+    bundle = Bundle(folder)
+    vectors = rng.standard_normal((len(bundle), DIMENSION)) * 0.1
+    number = dict(zip(names, classes, strict=True))
+    for row, label in enumerate(bundle.labels):
+        vectors[row] += centres[CLASSES.index(number.get(label, label))]
+    words = None
+    if full:
+        vectors[bundle.rows([f"toy:{name}" for name in names[::_VECTORLESS]])] = np.nan
+        words = _words(rng, centres)
+    return write_vectors(folder, vectors.astype(np.float32), {"model": "planted"}, words=words)
+
+
+def _write_plain(folder: Path, names: Sequence[str], classes: Sequence[str]) -> None:
     sentences = [
         _sentence(_FACTS[number % len(_FACTS)], name, colour)
         for number, (name, colour) in enumerate(zip(names, classes, strict=True))
@@ -63,19 +95,45 @@ def write_world(folder: Path) -> Bundle:
     ]
     write_bundle(
         folder,
-        {"name": "toy", "version": "1", "licence": "Apache-2.0", "source": "generated"},
+        _CARDS,
         [Entity(f"toy:{name}", name, types=(c,)) for name, c in zip(names, classes, strict=True)]
         + [Entity(f"class:{name}", name) for name in CLASSES],
         [(f"toy:{n}", "color", f"class:{c}") for n, c in zip(names, classes, strict=True)],
         {"color": "has color"},
         sentences,
     )
-    bundle = Bundle(folder)
-    vectors = rng.standard_normal((len(bundle), DIMENSION)) * 0.1
-    number = dict(zip(names, classes, strict=True))
-    for row, label in enumerate(bundle.labels):
-        vectors[row] += centres[CLASSES.index(number.get(label, label))]
-    return write_vectors(folder, vectors.astype(np.float32), {"model": "planted"})
+
+
+def _write_full(folder: Path, names: Sequence[str], classes: Sequence[str]) -> None:
+    things, facts, sentences = [Entity(f"class:{name}", name) for name in CLASSES], [], []
+    beside = [*names[1:], names[0]]
+    for name, colour, other in zip(names, classes, beside, strict=True):
+        text = f"{name} is a {colour} thing . it was there with {other}"
+        things.append(Entity(f"toy:{name}", name, (name[:4],), (colour,), text))
+        facts += [(f"toy:{name}", "color", f"class:{colour}")]
+        facts += [(f"toy:{name}", "near", f"toy:{other}")]
+        ids = (f"toy:{name}", f"class:{colour}", f"toy:{other}")
+        sentences.append(_linked(_PLACE, (name, colour, other), ids))
+    relations = {"color": "has color", "near": "is near"}
+    write_bundle(folder, _CARDS, things, facts, relations, sentences)
+
+
+def _linked(pattern: str, names: Sequence[str], ids: Sequence[str]) -> Sentence:
+    text, mentions = "", []
+    for piece, name, entity in zip(pattern.split("{}"), (*names, ""), (*ids, ""), strict=True):
+        text += piece
+        if name:
+            mentions.append(Mention(len(text), len(text) + len(name), entity))
+        text += name
+    return Sentence(text, tuple(mentions))
+
+
+def _words(rng: np.random.Generator, centres: NDArray[np.float64]) -> Words:
+    """The backbone's words in the space of the entities; the name of a class lies at its centre."""
+    known = list(dict.fromkeys([*CLASSES, *_TEXT.replace("{}", "").split()]))
+    vectors = rng.standard_normal((len(known), DIMENSION))
+    vectors[: len(CLASSES)] = centres
+    return Words(known, vectors.astype(np.float32))
 
 
 def _sentence(pattern: str, name: str, colour: str) -> Sentence:
@@ -178,9 +236,8 @@ def write_backbone(
     from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    text = " ".join((*_CONTEXTS, *_FACTS, *CLASSES, "as ever with it its color is"))
     letters = [chr(code) for code in range(33, 127)]
-    words = [*letters, *(f"##{letter}" for letter in letters), *text.replace("{}", "").split()]
+    words = [*letters, *(f"##{letter}" for letter in letters), *_TEXT.replace("{}", "").split()]
     unused = [f"[unused{number}]" for number in range(vocabulary)]
     known = dict.fromkeys([*special, *words, *unused])
     numbers = {word: number for number, word in enumerate(known)}

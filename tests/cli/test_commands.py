@@ -165,6 +165,39 @@ def test_every_kind_of_part_can_be_shown(name: str, capsys: pytest.CaptureFixtur
     assert name in out
 
 
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_examples_of_each_split_can_be_shown(
+    split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = _call(capsys, "show", "atlas-qa", "-n", "1", "--split", split)
+    assert (status, err) == (0, "")
+    assert f"qa-{split}-0" in out
+
+
+def test_methods_are_listed_with_year_settings_and_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    status, out, _ = _call(capsys, "ls", "methods")
+    assert status == 0
+    assert out.split("\n")[0].split() == ["name", "year", "settings", "needs", "from"]
+    line = next(line for line in out.splitlines() if line.startswith("map-tuning "))
+    for word in ("2023", "general, task-specific, fine-tuning", "entity vectors"):
+        assert word in line
+    status, out, _ = _call(capsys, "ls", "methods", "--json")
+    found = {value["name"]: value for value in map(json.loads, out.splitlines())}
+    assert found["map-tuning"]["settings"] == ["general", "task-specific", "fine-tuning"]
+    assert found["map-tuning"]["defaults"] == {"start": "general", "max_length": 64}
+    assert found["none"]["settings"] == []
+
+
+def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _call(capsys, "show", "map-tuning")
+    assert status == 0
+    assert "settings  general, task-specific, fine-tuning" in out
+    assert "defaults  start general, max_length 64" in out
+
+
 def test_the_schema_is_that_of_results(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = _call(capsys, "schema")
     assert status == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kbench import catalogue, registry
-from kbench.catalogue import Kind, declared, entries, summary
+from kbench.catalogue import Kind, declared, defaults, entries, settings, summary
 from kbench.errors import PluginError, UsageError
 from kbench.registry import PluginWarning
 
@@ -156,6 +156,49 @@ def test_names_come_in_the_order_asked_for_and_once(install: Install) -> None:
     assert registry.expand("methods", " zz-2 , none,,zz-* ,zz-1") == ["zz-2", "none", "zz-1"]
     assert registry.expand("methods", "zz-[1]") == ["zz-1"]
     assert registry.expand("methods", "") == []
+
+
+BASES = '''
+from kbench.method import InjectionMethod
+from acme_base import Base as Ground
+
+
+class Middle(Ground):
+    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
+
+
+class Injector(Middle):
+    """Inherits what it says of itself."""
+
+    settings: ClassVar[frozenset]
+    defaults = {"rank": 4, "names": ["a", None]}
+
+
+class Loop(Loop):
+    """Its own base."""
+
+
+class Computed(Middle):
+    defaults = {**Middle.defaults}
+'''
+GROUND = "class Base(InjectionMethod):\n    card = Card(title='ground')\n    defaults = {'x': 1}\n"
+
+
+def test_what_a_class_inherits_is_read_from_the_sources_of_its_bases(install: Install) -> None:
+    install("acme-base", "ground = acme_base:Base", GROUND)
+    install(
+        "acme-inject",
+        "a = acme_inject:Injector\nb = acme_inject:Loop\nc = acme_inject:Computed",
+        BASES,
+    )
+    found, loop, computed = (registry.find("methods", name) for name in "abc")
+    assert declared(found) == {"title": "ground"}
+    assert settings(found) == ("general", "fine-tuning")
+    assert defaults(found) == {"rank": 4, "names": ["a", None]}
+    assert defaults(registry.find("methods", "ground")) == {"x": 1}
+    assert (declared(loop), settings(loop), defaults(loop)) == ({}, (), {})
+    assert defaults(computed) == {}
+    assert not {"acme_base", "acme_inject"} & set(sys.modules)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,314 @@
+"""K-Adapter (Wang et al., "K-Adapter: Infusing Knowledge into Pre-Trained Models with Adapters").
+
+Beside a frozen model of ``L`` layers with hidden states ``h^(0..L)`` (``h^(0)`` is what the
+embeddings give) runs a chain of three adapter modules, ``z_0 = 0``::
+
+    u_i = h^(tap_i) + z_{i-1}                                taps 0, (L - 1) // 2, L - 2
+    U_i = P_up T(P_down u_i)                                 T: two transformer layers
+    z_i = u_i + U_i                                          P_down: [w, H], P_up: [H, w]
+
+so that ``z_3 = h^(tap_1) + h^(tap_2) + h^(tap_3) + sum U_i``. The width ``w`` of ``T`` is 768, as
+published, or ``H`` where that is less; its feed-forward width is ``4 w``, and it has a head for
+each 64 of ``w``. Padding is masked in it (in the release it is attended to, so that outputs
+depend on how a batch is padded).
+
+General: the factual adapter. Through the frozen backbone it learns to tell the relation of two
+marked mentions (:mod:`kbench_baselines.spelled_facts`) from ``c = C [h^(L); z_3]``; ``C`` and the
+classifier are thrown away. The release then fine-tunes the whole model on a map of
+``[h^(L); z_3]``, which plugs into nothing as it is. In kbench a frozen model reads instead::
+
+    general, fine-tuning     h^(L) + s sum U_i               s: one number, chosen on dev
+    task-specific            h^(L) + M [h^(L); sum U_i]      M: [H, 2 H] with bias, at first zero
+
+``sum U_i`` and not ``z_3``, which holds the raw taps and is no small change. Task-specific: ``M``
+trains on the task; the adapter is the general one and stays as it is. Fine-tuning: adapter and
+``s`` are fixed and the model is tuned with them in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kbench.batching import Batch
+from kbench.errors import Unsupported
+from kbench.freezing import rewritten
+from kbench.knowledge import KnowledgeBase, Rows
+from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.model import Encoder
+from kbench.spec import Setting
+from kbench.task import Family
+from kbench.training import History, Recipe
+from kbench_baselines.spelled_facts import FactHead, spelled_facts
+
+__all__ = ["Adapter", "FactualPretraining", "KAdapter", "KnowledgeAdapter", "tapped", "taps"]
+
+_MODULES = 3
+_WIDTH = 768
+_HEAD = 64
+_DEVIATION = 0.0002
+_DROPOUT = 0.1
+
+# Four devices with 64 examples each; 1,200 steps warm up, of some 100,000 on 5.5 million sentences.
+_PUBLISHED = Recipe(learning_rate=5e-5, batch_size=256, epochs=5, warmup=0.012, clip=1.0)
+# kbench's own, for M alone: the release fine-tunes all (OpenEntity's script at this rate).
+_MAP = Recipe(learning_rate=1e-4, batch_size=64, epochs=10, warmup=0.1)
+
+Reading = Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]
+"""Last hidden states, states at the taps (``[batch, tokens, H]``) and mask to new last states."""
+
+
+def taps(layers: int) -> tuple[int, ...]:
+    """Returns which hidden states the modules read: 0, 5, 10 of 12 layers; 0, 11, 22 of 24."""
+    return 0, (layers - 1) // 2, max(0, layers - 2)
+
+
+@contextmanager
+def tapped(encoder: Encoder, reading: Reading) -> Iterator[None]:
+    """Replaces last hidden states by what is read from them and the taps inside the block."""
+    layers = encoder.layers
+    places = taps(len(layers))
+    states: dict[int, Tensor] = {}
+    masks: list[Tensor] = []
+
+    def keeping(place: int) -> Callable[[Tensor], Tensor]:
+        def keep(hidden: Tensor) -> Tensor:
+            states[place] = hidden
+            return hidden
+
+        return keep
+
+    def begin(hidden: Tensor) -> Tensor:
+        masks[:] = [encoder.batch.mask]
+        return keeping(0)(hidden)
+
+    def end(hidden: Tensor) -> Tensor:
+        read = reading(hidden, [states[place] for place in places], masks.pop())
+        states.clear()
+        return read
+
+    with ExitStack() as stack:
+        stack.enter_context(rewritten(encoder.embeddings, begin))
+        for place in sorted({*places} - {0}):
+            stack.enter_context(rewritten(layers[place - 1], keeping(place)))
+        stack.enter_context(rewritten(encoder, end))
+        yield
+
+
+@final
+class AdapterModule(nn.Module):
+    """One module: ``u`` to ``U = P_up T(P_down u)``.
+
+    Args:
+        hidden: ``H``, of the model.
+        width: ``w``, of ``T``.
+    """
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        heads = next(n for n in range(max(1, width // _HEAD), 0, -1) if width % n == 0)
+        self.down = nn.Linear(hidden, width)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, heads, 4 * width, _DROPOUT, activation="gelu", batch_first=True
+            )
+            for _ in range(2)
+        )
+        self.up = nn.Linear(width, hidden)
+        for projection in (self.down, self.up):
+            nn.init.normal_(projection.weight, std=_DEVIATION)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, hidden: Tensor, padding: Tensor) -> Tensor:
+        """``[batch, tokens, H]`` and the padding ``[batch, tokens]`` to ``[batch, tokens, H]``."""
+        inner = self.down(hidden)
+        for layer in self.layers:
+            inner = layer(inner, src_key_padding_mask=padding)
+        change: Tensor = self.up(inner)
+        return change
+
+
+@final
+class Adapter(nn.Module):
+    """The chain of modules; 47.25 million parameters beside RoBERTa-large, as published.
+
+    Args:
+        hidden: ``H``, of the model.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        width = min(_WIDTH, hidden)
+        self.modules_in_turn = nn.ModuleList(AdapterModule(hidden, width) for _ in range(_MODULES))
+
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ``sum U_i`` and ``z_3``.
+
+        Args:
+            states: at the taps, ``[batch, tokens, H]`` each.
+            mask: 1 for tokens, 0 for padding. ``[batch, tokens]``.
+        """
+        padding = mask == 0
+        output = total = torch.zeros_like(states[0])
+        for state, module in zip(states, self.modules_in_turn, strict=True):
+            given = state + output
+            change = module(given, padding)
+            output, total = given + change, total + change
+        return total, output
+
+
+@final
+class KnowledgeAdapter(Plug):
+    """The adapter, and how the last hidden states read it.
+
+    Args:
+        hidden: ``H``, of the model.
+        scale: ``s`` until another is chosen.
+    """
+
+    mapped: Tensor
+    """Whether the states read it through ``M``: it began to train."""
+
+    def __init__(self, hidden: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.adapter = Adapter(hidden)
+        self.map = nn.Linear(2 * hidden, hidden)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+        self.register_buffer("mapped", torch.tensor(False))
+
+    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+        # Asked once a block: the answer lies on the device.
+        return tapped(encoder, self._mapped if bool(self.mapped) else self._scaled)
+
+    def choose(self, value: float) -> None:
+        self.scale = value
+
+    def train(self, mode: bool = True) -> Self:
+        """Keeps the adapter in eval mode: here it is read, and learns elsewhere."""
+        super().train(mode)
+        self.adapter.eval()
+        return self
+
+    def _scaled(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        total, _ = self.adapter(states, mask)
+        scaled: Tensor = last + self.scale * total
+        return scaled
+
+    def _mapped(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        total, _ = self.adapter(states, mask)
+        moved: Tensor = last + self.map(torch.cat([last, total], dim=-1))
+        return moved
+
+
+@final
+class FactualPretraining(Plug):
+    """An adapter while it learns facts: the last hidden states become ``C [h^(L); z_3]``.
+
+    Args:
+        adapter: what is kept.
+        hidden: ``H``, of the model.
+        relations: to tell apart.
+    """
+
+    def __init__(self, adapter: Adapter, hidden: int, relations: int) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.features = nn.Linear(2 * hidden, hidden)
+        self.head = FactHead(hidden, relations, _DROPOUT)
+
+    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+        return tapped(encoder, self._read)
+
+    def _read(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        _, output = self.adapter(states, mask)
+        features: Tensor = self.features(torch.cat([last, output], dim=-1))
+        return features
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """Returns the loss of a batch of facts, the encoder being attached to; a scalar."""
+        return self.head.loss(encoder(batch), batch)
+
+
+@final
+class KAdapter(InjectionMethod):
+    """K-Adapter's factual adapter beside a frozen model.
+
+    There is no switch for each entity: the adapter answers to every input, whether an entity is
+    linked in it or not. The switch is ``s = 0`` (or ``M = 0``), which gives the base model.
+
+    Options: ``min_examples``, below which a relation is dropped (see
+    :func:`~kbench_baselines.spelled_facts.spelled_facts`); ``without``, ids of relations that are
+    dropped in any case, as published "instance of"; ``max_length`` of a sentence in tokens.
+    """
+
+    card = MethodCard(
+        title="K-Adapter",
+        paper="K-Adapter: Infusing Knowledge into Pre-Trained Models with Adapters (Findings of "
+        "ACL 2021)",
+        year=2021,
+        needs="triples, and sentences with linked mentions that spell them out",
+        citation="2021.findings-acl.121",
+        trains="adapter: 3 (2 H w + w + H) + 6 (12 w^2 + 13 w), w = min(768, H); task-specific: "
+        "2 H^2 + H",
+    )
+    revision = "1"
+    settings = frozenset(Setting)
+    switched = False
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "min_examples": 50,
+        "without": ["P31"],
+        "max_length": 64,
+    }
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        """The factual adapter's of the release; for ``M`` kbench's own, as none is published."""
+        return _MAP if setting == Setting.TASK_SPECIFIC else _PUBLISHED
+
+    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
+        return True
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        """Whether an entity has a fact at all; it decides nothing, the adapter has no entities."""
+        told: NDArray[np.bool_] = np.isin(rows, knowledge.triples[:, [0, 2]])
+        return told & (rows >= 0)
+
+    def choices(self) -> Sequence[float]:
+        """Values of ``s``. Nothing chooses in fine-tuning: the model gets used to the whole sum."""
+        return (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
+
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        if encoder.slot_width != encoder.width:
+            raise Unsupported(
+                "K-Adapter adds embeddings to hidden states; in this backbone they are "
+                f"{encoder.slot_width} and {encoder.width} wide"
+            )
+        return KnowledgeAdapter(encoder.width, self.choices()[0])
+
+    def fit(self, plug: Plug, fit: Fit) -> History:
+        assert isinstance(plug, KnowledgeAdapter)
+        if fit.setting == Setting.TASK_SPECIFIC:
+            plug.adapter.requires_grad_(False)
+            plug.mapped.fill_(True)
+            return super().fit(plug, fit)
+        plug.map.requires_grad_(False)
+        facts = spelled_facts(
+            fit.encoder,
+            fit.knowledge,
+            max_length=min(int(fit.options["max_length"]), fit.encoder.max_length),
+            least=int(fit.options["min_examples"]),
+            without=fit.options["without"],
+        )
+        torch.manual_seed(fit.seed)
+        teacher = FactualPretraining(plug.adapter, fit.encoder.width, facts.relations)
+        teacher = teacher.to(fit.device)
+        history = fit.train(teacher, lambda batch: teacher.loss(fit.encoder, batch), facts)
+        history.counts = facts.counts
+        return history

@@ -1,0 +1,98 @@
+"""Masked language modelling on linked sentences: BERT's 15% of the tokens, drawn anew each time.
+
+Of a sentence's ``n`` text tokens ``max(1, round(0.15 n))`` are to be predicted. Of those 80% become
+``[MASK]``, 10% a random token and 10% stay as they are (Devlin et al., "BERT", section 3.1).
+Specials are never chosen. A sentence in which no mention has a vector, or which is too long, is
+dropped, never truncated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kbench.batching import Batch, collate
+from kbench.inputs import Kind
+from kbench.knowledge import KnowledgeBase
+from kbench.model import Encoder
+from kbench_baselines.masked_lm import Corpus, linked_corpus
+
+__all__ = ["MaskedTokens", "masked_tokens"]
+
+_SHARE = 0.15
+_MASKED, _RANDOM = 0.8, 0.1
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """Linked sentences as training data, each once an epoch.
+
+    Attributes:
+        corpus: the sentences.
+        vocabulary: ids that a random token may have. ``[tokens]``.
+        rng: what is masked; batches must be asked for in the same order to be the same.
+    """
+
+    corpus: Corpus
+    vocabulary: NDArray[np.int64]
+    rng: np.random.Generator
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sentence. ``[sentences]``."""
+        return self.corpus.inputs.lengths[self.corpus.usable]
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Returns a batch whose blanks are the chosen positions, and targets the hidden tokens."""
+        batch = collate(self.corpus.inputs, self.corpus.usable[chosen])
+        places = np.flatnonzero(self._hidden(batch))
+        fate = self.rng.random(len(places))
+        random = self.vocabulary[self.rng.integers(len(self.vocabulary), size=len(places))]
+        ids = batch.ids.flatten()
+        targets = ids[torch.from_numpy(places)]
+        ids[torch.from_numpy(places[fate < _MASKED])] = self.corpus.mask_id
+        other = (fate >= _MASKED) & (fate < _MASKED + _RANDOM)
+        ids[torch.from_numpy(places[other])] = torch.from_numpy(random[other])
+        return replace(
+            batch,
+            ids=ids.view_as(batch.ids),
+            blank_index=torch.from_numpy(places),
+            targets=targets,
+        )
+
+    def _hidden(self, batch: Batch) -> NDArray[np.bool_]:
+        """Draws the tokens of a batch that are to be predicted. ``[batch, tokens]``."""
+        inputs = self.corpus.inputs
+        steps = np.arange(batch.ids.shape[1])
+        at = inputs.bounds[batch.examples.numpy()][:, None] + steps
+        text = inputs.kinds[np.minimum(at, len(inputs.kinds) - 1)] == Kind.TEXT
+        text &= batch.mask.numpy().astype(bool)
+        count = text.sum(1, keepdims=True)
+        wanted = np.minimum(count, np.maximum(1, np.rint(_SHARE * count)))
+        # Text tokens in random order come first in each row; the first so many are taken.
+        order = np.where(text, self.rng.random(text.shape), 2.0).argsort(1).argsort(1)
+        hidden: NDArray[np.bool_] = order < wanted
+        return hidden
+
+
+def masked_tokens(
+    encoder: Encoder, knowledge: KnowledgeBase, max_length: int, seed: int
+) -> MaskedTokens:
+    """Makes the training data of a knowledge base's corpus, for methods without an input slot.
+
+    Args:
+        encoder: its tokenizer and masked-LM head are used.
+        knowledge: gives sentences and says which entities have vectors.
+        max_length: longest kept input in tokens, specials included.
+        seed: of the masks.
+
+    Raises:
+        Unsupported: the backbone has no masked-LM head, or no sentence is usable.
+    """
+    corpus = linked_corpus(encoder, knowledge, None, max_length)
+    known = np.arange(min(len(encoder.tokenizer), encoder.word_embeddings.num_embeddings))
+    vocabulary = np.setdiff1d(known, encoder.tokenizer.all_special_ids)
+    return MaskedTokens(corpus, vocabulary, np.random.default_rng(seed))

@@ -1,0 +1,271 @@
+"""PELT (Ye et al., "A Simple but Effective Pluggable Entity Lookup Table for Pre-trained LMs").
+
+An entity's input vector is made of the frozen model's own outputs where the entity was masked
+(section 2). In each of up to 256 sentences that mention it the whole mention becomes *one*
+``[MASK]``; ``r_i`` is what the masked-LM head compares with the output embeddings there, the
+vector just before them and not the last hidden state::
+
+    r_i  = LN(GELU(W h_mask + b))                        [H]
+    E(e) = C * sum_i r_i / || sum_i r_i ||_2             [H], of norm C
+    input = ... m_1 ... m_n "(" E(e) ")" ...             for a linked mention m_1 ... m_n
+
+There are no entity vectors to begin with and nothing trains; ``C`` is taken from 1 to 10, on the
+dev split of each task. The release marks the place with ``[MASK]`` and appends ``E(e)`` at the
+end with that position, which gives the same numbers as writing it into its place.
+
+Unlike the release: padding is not attended to while the vectors are built, an entity without any
+occurrence counts as unlinked, and a sentence that recurs counts once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from kbench.batching import collate, sorted_batches
+from kbench.encoding import Layout, encode
+from kbench.errors import Unsupported
+from kbench.freezing import dropout
+from kbench.inputs import Inputs
+from kbench.knowledge import KnowledgeBase, Rows
+from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.model import Encoder
+from kbench.spec import Setting
+from kbench.specials import affixes
+from kbench.task import Family
+from kbench.training import History, Recipe
+from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
+
+__all__ = ["EntityTable", "Pelt", "before_output"]
+
+_NOTHING_TRAINS = Recipe(learning_rate=1.0, batch_size=1, epochs=1)
+_SCALES = (7.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0)
+"""Values of ``C``; the first is the one published for RoBERTa."""
+_BLOCK = 1 << 13
+_BATCH = 128
+
+
+@final
+class EntityTable(Plug):
+    """The table of ``E(e) / C``: two buffers, no parameters.
+
+    Args:
+        knowledge: gives the control.
+        rows: the entities that have a vector, rising. ``[n]``.
+        width: ``H``, the size of a word embedding.
+
+    Attributes:
+        scale: ``C``.
+    """
+
+    rows: Tensor
+    vectors: Tensor
+
+    def __init__(self, knowledge: KnowledgeBase, rows: Rows, width: int) -> None:
+        super().__init__()
+        self.knowledge = knowledge
+        self.scale = _SCALES[0]
+        self.register_buffer("rows", torch.from_numpy(rows))
+        self.register_buffer("vectors", torch.zeros(len(rows), width))
+        self._seen: KnowledgeBase | None = None
+
+    def choose(self, value: float) -> None:
+        self.scale = value
+
+    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+        self._seen = None  # the table may have been computed or loaded since
+        return super().attach(encoder)
+
+    def slot_vectors(self, rows: Tensor) -> Tensor:
+        """Looks entities up, through the control. ``[slots] -> [slots, H]``."""
+        if self._seen is None:
+            self._seen = self.knowledge.over(self.rows.cpu().numpy(), self.vectors.cpu().numpy())
+        vectors = torch.from_numpy(self._seen.vectors(rows.numpy()))
+        return self.scale * vectors.to(self.vectors.device, non_blocking=True)
+
+
+class _Sums:
+    """Sums of ``r`` by entity, in host memory: there they do not change with the threads' order.
+
+    Args:
+        fit: gives the frozen encoder and the device.
+        rows: the entities, rising. ``[n]``.
+        width: of ``r``.
+
+    Attributes:
+        total: ``[n, H]``.
+        tokens: read so far.
+    """
+
+    def __init__(self, fit: Fit, rows: Rows, width: int) -> None:
+        self.fit = fit
+        self.total = torch.zeros(len(rows), width)
+        self.tokens = 0
+        self._rows = rows
+
+    def add(self, inputs: Inputs, chosen: NDArray[np.int64], rows: Rows) -> None:
+        """Adds the chosen ones of some inputs, whose entities are ``rows``."""
+        encoder, places = self.fit.encoder, np.searchsorted(self._rows, rows)
+        self.tokens += int(inputs.lengths[chosen].sum())
+        with dropout(encoder, None), torch.inference_mode():
+            for part in sorted_batches(inputs.lengths[chosen], _BATCH):
+                at = chosen[part]
+                batch = collate(inputs, at).to(self.fit.device)
+                hidden = encoder(batch).flatten(0, 1)[batch.blank_index]
+                result = before_output(encoder, hidden)
+                self.total.index_add_(0, torch.from_numpy(places[at]), result.float().cpu())
+
+
+def _encoded(
+    encoder: Encoder, found: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
+) -> Inputs:
+    layout = Layout({}, truncate=False) if limit is None else Layout({}, max_length=limit)
+    examples = [found.masked(at) for at in chosen.tolist()]
+    return encode(encoder.tokenizer, examples, [()] * len(examples), layout)
+
+
+def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
+    """Returns what the masked-LM head compares with output embeddings. ``[n, width] -> [n, H]``.
+
+    It is read off at the output embedding itself, so that it does not matter how the head is made.
+
+    Raises:
+        Unsupported: the head has no output embedding of the size of a word embedding.
+    """
+    seen: list[Tensor] = []
+    output = encoder.network.get_output_embeddings()
+    if output is not None:
+        handle = output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            encoder.predict_tokens(hidden)
+        finally:
+            handle.remove()
+    if not seen or seen[0].shape[-1] != encoder.slot_width:
+        name = type(encoder.network).__name__
+        raise Unsupported(f"{name} has no output embeddings of the size of its word embeddings")
+    return seen[0]
+
+
+@final
+class Pelt(InjectionMethod):
+    """PELT: entity vectors from the frozen model's own outputs at masked mentions.
+
+    Options: ``occurrences`` of an entity at most; ``min_length`` and ``max_length`` of a sentence
+    in wordpieces without specials, the mention counting as one (an entity that has no sentence of
+    such length keeps those it has, shortened around the mention); ``descriptions``, whether an
+    entity's own description counts as a sentence; ``scale``, a ``C`` to use instead of the best.
+    """
+
+    card = MethodCard(
+        title="PELT",
+        paper="A Simple but Effective Pluggable Entity Lookup Table for Pre-trained Language "
+        "Models (ACL 2022)",
+        year=2022,
+        needs="linked sentences or descriptions; a masked-LM head",
+        citation="2022.acl-short.57",
+        trains="0 (H numbers an entity in closed form)",
+    )
+    revision = "1"
+    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
+    slot = "{mention} ( {slot} )"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "occurrences": 256,
+        "min_length": 8,
+        "max_length": 62,
+        "descriptions": True,
+        "scale": None,
+    }
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(options)
+        self._found: tuple[str, Occurrences] | None = None
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        """Returns a recipe that is never read: the vectors have a closed form."""
+        return _NOTHING_TRAINS
+
+    def choices(self) -> Sequence[float]:
+        return _SCALES if self.options["scale"] is None else (float(self.options["scale"]),)
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether each entity occurs anywhere."""
+        known: NDArray[np.bool_] = np.isin(rows, self._occurrences(knowledge).rows)
+        return known
+
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        """Returns a table of zeros for the entities that occur.
+
+        Raises:
+            Unsupported: the backbone has no masked-LM head, or no entity occurs.
+        """
+        if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+            raise Unsupported("PELT needs a backbone with a masked-LM head")
+        rows = np.unique(self._occurrences(knowledge).rows)
+        if not len(rows):
+            raise Unsupported(
+                f"knowledge base {knowledge.name} mentions none of its entities: it has no "
+                "linked sentence, and no description that holds its entity's name"
+            )
+        plug = EntityTable(knowledge, rows, encoder.slot_width)
+        plug.choose(self.choices()[0])
+        return plug
+
+    def fit(self, plug: Plug, fit: Fit) -> History:
+        """Computes the table, block by block; counts what was read and left out."""
+        assert isinstance(plug, EntityTable)
+        started = time.perf_counter()
+        found = self._occurrences(fit.knowledge)
+        priority = np.random.default_rng(fit.seed).permutation(len(found.rows))
+        sums = _Sums(fit, plug.rows.cpu().numpy(), plug.vectors.shape[1])
+        counts = Counter(
+            corpus_occurrences=len(found.rows), corpus_occurrences_repeated=found.repeated
+        )
+        for block in found.blocks(_BLOCK):
+            counts.update(self._read(sums, found, block, priority[block]))
+            if fit.progress:
+                fit.progress(int(block[-1]) + 1, len(found.rows))
+        plug.vectors.copy_(F.normalize(sums.total, dim=1))
+        return History(
+            seconds=time.perf_counter() - started, tokens=sums.tokens, counts=dict(counts)
+        )
+
+    def _read(
+        self,
+        sums: _Sums,
+        found: Occurrences,
+        block: NDArray[np.int64],
+        priority: NDArray[np.int64],
+    ) -> dict[str, int]:
+        """Reads what is drawn of a block of occurrences; returns what was not."""
+        encoder = sums.fit.encoder
+        special = affixes(encoder.tokenizer)
+        around = len(special.before) + len(special.after)
+        longest = min(int(self.options["max_length"]), encoder.max_length - around)
+        wanted = Wanted(int(self.options["occurrences"]), int(self.options["min_length"]), longest)
+        whole = _encoded(encoder, found, block)
+        rows, lengths = found.rows[block], whole.lengths - around
+        drawn = draw(rows, lengths, priority, wanted)
+        long = lengths[drawn.chosen] > longest
+        sums.add(whole, drawn.chosen[~long], rows)
+        if long.any():
+            rest = drawn.chosen[long]
+            shortened = _encoded(encoder, found, block[rest], longest + around)
+            sums.add(shortened, np.arange(len(rest)), rows[rest])
+        return drawn.counts
+
+    def _occurrences(self, knowledge: KnowledgeBase) -> Occurrences:
+        """Returns the occurrences in a knowledge base, found once."""
+        digest = knowledge.unbroken.digest
+        if self._found is None or self._found[0] != digest:
+            wanted = bool(self.options["descriptions"])
+            self._found = digest, occurrences(knowledge, descriptions=wanted)
+        return self._found[1]

@@ -1,0 +1,190 @@
+"""Knowledge as text: descriptions after the input, or facts at the mentions (K-BERT).
+
+**Retrieval augmentation**, the text baseline of Zhang et al., "Plug-and-Play Knowledge Injection
+for Pre-trained Language Models". Each distinct linked entity, in the order of the mentions, adds
+``name : description`` as a second segment::
+
+    [CLS] x [SEP] d_1 d_2 ... [SEP]
+
+``x`` is never cut. The descriptions share equally what is left of the room, each cut at the end
+of a sentence; what one does not need goes to the others.
+
+**The visible matrix** of Liu et al., "K-BERT: Enabling Language Representation with Knowledge
+Graph" (sections 3.2 and 3.3), needs no training either. Facts of an entity, ``relation tail``,
+hang as branches at each of its mentions, of the second segment. Attention gets ``M``, and tokens
+get soft positions::
+
+    M_ij = 0 if i sees j else -inf,    softmax((Q K' + M) / sqrt(d_k)) V
+
+A token of the sentence sees the sentence, and a branch if it belongs to its mention; a token of a
+branch sees its own branch and its mention. A branch counts its positions on from the end of its
+mention, as the sentence does, so that hanging something there moves nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kbench.batching import Batch, collate
+from kbench.data import Example
+from kbench.encoding import Layout, encode
+from kbench.errors import Unsupported
+from kbench.freezing import dropout
+from kbench.knowledge import KnowledgeBase, Rows
+from kbench.method import Fit, InjectionMethod, MethodCard, NoPlug, Plug
+from kbench.model import Encoder
+from kbench.spec import Setting
+from kbench.task import Family
+from kbench.training import History, Recipe
+
+__all__ = ["RetrievalAugmentation", "VisibleMatrix"]
+
+_NOTHING_TRAINS = Recipe(learning_rate=1.0, batch_size=1, epochs=1)
+_PROBE = 256
+"""Tokens of the text that shows what an attention goes by: longer than usual sliding windows."""
+
+
+class _TextMethod(InjectionMethod):
+    """A method whose knowledge is text in the input: its plug is empty."""
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        """Returns a recipe that is never read: nothing trains."""
+        return _NOTHING_TRAINS
+
+    def fit(self, plug: Plug, fit: Fit) -> History:
+        return History()
+
+
+def _begins(text: str, label: str) -> bool:
+    return text.casefold().startswith(label.casefold())
+
+
+def _check_attention(encoder: Encoder) -> None:
+    """Looks whether a backbone bears branches, whose tokens lie apart from their positions.
+
+    Two things must hold, which relative positions counted by place (MPNet, DeBERTa) or sliding
+    windows (ModernBERT) break: to see everything is the same as to have no visible matrix, and
+    tokens in another order, with their own positions, have the same states.
+    """
+    batch = _probe(encoder)
+    order = torch.randperm(batch.ids.shape[1], generator=torch.Generator().manual_seed(0))
+    name = type(encoder.base).__name__
+    with dropout(encoder, None), torch.inference_mode():
+        try:
+            plain, whole, moved = (
+                encoder(b.to(encoder.word_embeddings.weight.device))[0]
+                for b in (replace(batch, visible=None), batch, _moved(batch, order))
+            )
+        except RuntimeError as cause:
+            raise Unsupported(f"{name} does not take a visible matrix: {cause}") from cause
+    if not _same(plain, whole):
+        raise Unsupported(f"{name} attends through windows, which a visible matrix would undo")
+    if not _same(plain[order.to(plain.device)], moved):
+        raise Unsupported(f"{name} attends by the place of tokens, not by position ids")
+
+
+def _probe(encoder: Encoder) -> Batch:
+    """A text of any tokens, all of which see all."""
+    length = min(_PROBE, encoder.max_length)
+    drawn = torch.Generator().manual_seed(1)
+    ids = torch.randint(encoder.word_embeddings.num_embeddings, (1, length), generator=drawn)
+    empty = Example("probe", "", (), "")
+    return replace(
+        collate(encode(encoder.tokenizer, [empty], [()], Layout({})), np.array([0])),
+        ids=ids,
+        mask=torch.ones_like(ids),
+        positions=torch.arange(length)[None],
+        visible=torch.ones(1, length, length, dtype=torch.bool),
+    )
+
+
+def _moved(batch: Batch, order: Tensor) -> Batch:
+    assert batch.positions is not None
+    return replace(batch, ids=batch.ids[:, order], positions=batch.positions[:, order])
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= 1e-2 * one.abs().max())
+
+
+@final
+class RetrievalAugmentation(_TextMethod):
+    """Retrieval augmentation: what is known of an entity, after the input.
+
+    The text is the entity's description, or its facts where it has none. A description that
+    begins with the name goes without ``name :``; where the true description does, another's in
+    its place (the shuffled control) goes without it as well, so that the form is the same.
+    """
+
+    card = MethodCard(
+        title="RA",
+        paper="Plug-and-Play Knowledge Injection for Pre-trained Language Models (ACL 2023), "
+        "its baseline of retrieval augmentation",
+        year=2023,
+        needs="descriptions or facts; room for longer inputs",
+        citation="2023.acl-long.594",
+        trains="0",
+    )
+    revision = "1"
+    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
+    text = "appended"
+    defaults: ClassVar[Mapping[str, Any]] = {"room": 256}
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        return knowledge.described(rows)
+
+    def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
+        label, text = knowledge.entity(row).label, knowledge.describe(row)
+        if not text:
+            return ()
+        named = _begins(text, label) or _begins(knowledge.unbroken.describe(row), label)
+        return (text if named else f"{label} : {text}",)
+
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        return NoPlug()
+
+
+@final
+class VisibleMatrix(_TextMethod):
+    """RA-VM: facts of an entity as branches that only its mention sees (K-BERT).
+
+    Of an entity's facts the first ``facts`` count, in the order of the triples: K-BERT cuts a set
+    to two, so that its choice changes with the seed of Python's hashes.
+    """
+
+    card = MethodCard(
+        title="RA-VM (K-BERT)",
+        paper="K-BERT: Enabling Language Representation with Knowledge Graph (AAAI 2020)",
+        year=2020,
+        needs="triples; a backbone that attends by position ids and mask alone",
+        citation="arXiv:1909.07606",
+        trains="0",
+    )
+    revision = "1"
+    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
+    text = "hung"
+    defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "facts": 2}
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        known: NDArray[np.bool_] = np.isin(rows, knowledge.triples[:, 0])
+        return known
+
+    def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
+        chosen = knowledge.facts(row)[: int(self.options["facts"])]
+        return [f"{relation} {tail}" for relation, tail in chosen]
+
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        """Returns an empty plug.
+
+        Raises:
+            Unsupported: the backbone attends by anything but position ids and mask.
+        """
+        _check_attention(encoder)
+        return NoPlug()

@@ -1,0 +1,98 @@
+"""`kbench check`: the contracts of parts, checked on tiny parts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from kbench.catalogue import Entry, Kind, entries
+from kbench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from kbench.testing import Finding
+
+__all__ = ["check"]
+
+
+@click.command("check")
+@click.argument("name")
+@click.option("--kind", type=click.Choice([*map(str, Kind)]), help="Only parts of this kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, one a contract.")
+def check(name: str, kind: str | None, as_json: bool) -> int:
+    """Check the contracts of the parts called NAME: a comma list of names and globs, or all.
+
+    Every contract gets a line: whether it holds, and the figures. The checks run on tiny parts
+    that are made for them; nothing of yours is read or written.
+    """
+    chosen = _chosen(name, [Kind(kind)] if kind else list(Kind))
+    console = Console(highlight=False)
+    started, count, broken = time.perf_counter(), 0, 0
+    for entry in chosen:
+        if not as_json:
+            console.print(Text(f"{_one(entry.kind)} {entry.name}", style="bold"), end=" ")
+            console.print(Text(f"of {entry.distribution}", style="dim"))
+        for found in _findings(entry):
+            count += found.checked
+            broken += not found.held
+            if as_json:
+                about = {"kind": entry.kind, "name": entry.name, **asdict(found)}
+                print(json.dumps(about, ensure_ascii=False), flush=True)
+            else:
+                _print(found, console)
+    if not as_json:
+        seconds = time.perf_counter() - started
+        end = f"{count - broken} of {count} contracts held ({seconds:.1f} s)"
+        console.print(Text(end, style="bold red" if broken else "bold green"))
+    return 1 if broken else 0
+
+
+def _findings(entry: Entry) -> Iterator[Finding]:
+    from kbench.errors import PluginError
+    from kbench.testing import Finding, findings
+
+    try:
+        yield from findings(entry.kind, entry.name)
+    except PluginError as error:  # two distributions offer the name
+        yield Finding("loads", False, str(error), "one distribution offers the part")
+
+
+def _chosen(wanted: str, kinds: Sequence[Kind]) -> list[Entry]:
+    """The parts asked for, broken ones too, each name once."""
+    known = {(entry.kind, entry.name): entry for kind in kinds for entry in entries(kind)}
+    found: dict[tuple[Kind, str], Entry] = {}
+    for piece in filter(None, (part.strip() for part in wanted.split(","))):
+        glob = "*" if piece == "all" else piece
+        matches = {key: entry for key, entry in known.items() if fnmatchcase(entry.name, glob)}
+        if not matches:
+            names = {entry.name for entry in known.values()}
+            raise UsageError(f"no part is called {piece!r}{nearest(piece, names)}")
+        found |= matches
+    if not found:
+        raise UsageError("no part is asked for; try `kbench check all`, or `kbench ls`")
+    return list(found.values())
+
+
+def _print(found: Finding, console: Console) -> None:
+    fancy = console.is_terminal and not console.options.ascii_only
+    marks = ("\u2713", "\u2717", "\u2013") if fancy else ("ok", "FAILED", "-")
+    mark = marks[2] if not found.checked else marks[0] if found.held else marks[1]
+    style = "dim" if not found.checked else "green" if found.held else "bold red"
+    width = max(map(len, marks))
+    line = Text(f"  {mark:<{width}} ", style=style)
+    line.append(f"{found.contract:<15}", style="dim" if not found.checked else "default")
+    line.append(found.figure, style="dim")
+    console.print(line, soft_wrap=True)
+    if not found.held:
+        console.print(Text(f"    the contract: {found.says}", style="red"), soft_wrap=True)
+
+
+def _one(kind: Kind) -> str:
+    return "knowledge base" if kind == Kind.KNOWLEDGE else kind.removesuffix("s")

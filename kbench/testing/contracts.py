@@ -1,0 +1,105 @@
+"""Contracts: what holds for every part of a kind, each one small function with its figures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from importlib import import_module
+from typing import TypeAlias, TypeVar
+
+from kbench import registry
+from kbench.catalogue import Kind
+from kbench.errors import PluginError
+
+__all__ = ["Finding", "Unchecked", "Verdict", "assert_contracts", "check", "contract", "findings"]
+
+T = TypeVar("T")
+Verdict: TypeAlias = tuple[bool, str]
+"""Whether a contract holds, and the figures in words."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a contract's check found.
+
+    Attributes:
+        contract: its name.
+        held: whether it holds.
+        figure: what was measured, or what went wrong, in one line.
+        says: the contract in words.
+        checked: False where there was nothing to check; it then counts as held.
+    """
+
+    contract: str
+    held: bool
+    figure: str
+    says: str = ""
+    checked: bool = True
+
+
+class Unchecked(Exception):
+    """Raised by a contract that has nothing to check; the message says why."""
+
+
+def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
+    """Makes a contract of a function from a subject to a verdict.
+
+    Its name is that of the function, its wording the first line of the docstring. An exception
+    other than :class:`Unchecked` counts as a contract that does not hold. The tiny tasks can be
+    asked for by name meanwhile.
+    """
+    name = judge.__name__.replace("_", " ")
+    says = (judge.__doc__ or "").splitlines()[0]
+
+    @wraps(judge)
+    def found(subject: T) -> Finding:
+        from kbench.testing.tiny import offered
+
+        checked = True
+        with offered(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                held, figure = judge(subject)
+            except Unchecked as reason:
+                held, figure, checked = True, str(reason), False
+            except Exception as cause:  # a plugin may fail in any way it likes
+                held, figure = False, f"{type(cause).__name__}: {cause}"
+        return Finding(name, bool(held), " ".join(figure.split()), says, checked)
+
+    return found
+
+
+def findings(kind: Kind | str, name: str) -> Iterator[Finding]:
+    """Checks a part, contract by contract.
+
+    Raises:
+        UsageError: no part has this name.
+    """
+    kind = Kind(kind)
+    module = import_module(f"kbench.testing.contracts_{kind}")
+    try:
+        registry.get(kind, name)
+    except PluginError as error:
+        yield Finding("loads", False, str(error), "the part can be imported")
+        return
+    subject = module.subject(name)
+    for each in module.CONTRACTS:
+        yield each(subject)
+
+
+def check(kind: Kind | str, name: str) -> list[Finding]:
+    """Returns what :func:`findings` finds."""
+    return list(findings(kind, name))
+
+
+def assert_contracts(kind: Kind | str, name: str) -> None:
+    """Fails with every contract that a part breaks, and its figures; for pytest.
+
+    Raises:
+        AssertionError: a contract does not hold.
+    """
+    broken = [found for found in findings(kind, name) if not found.held]
+    lines = [f"{found.contract} ({found.says}): {found.figure}" for found in broken]
+    assert not broken, f"{name} breaks {len(broken)} contracts:\n  " + "\n  ".join(lines)

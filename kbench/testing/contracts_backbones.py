@@ -1,0 +1,136 @@
+"""What holds for every backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kbench import registry
+from kbench.backbone import Backbone
+from kbench.batching import Batch, collate
+from kbench.catalogue import Kind, summary
+from kbench.data import Example
+from kbench.encoding import Layout, encode
+from kbench.freezing import digest
+from kbench.model import Encoder
+from kbench.testing.contracts import Finding, Verdict, contract
+from kbench.training import Recipe, check_options
+
+__all__ = ["CONTRACTS", "subject"]
+
+TOLERANCE = 1e-4
+_TEXTS = ("It rained.", "The river flows to the sea , and a town lies on it .")
+
+
+class Loaded:
+    """A backbone and one copy of its network.
+
+    Args:
+        name: of the backbone.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.entry = registry.find(Kind.BACKBONES, name)
+        self.kind = cast("type[Backbone]", registry.load(self.entry))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """A copy of the network."""
+        return self.kind().load()
+
+    def batch(self, *chosen: int) -> Batch:
+        """Returns some of two texts, padded."""
+        examples = [Example(str(at), text, (), "") for at, text in enumerate(_TEXTS)]
+        inputs = encode(self.encoder.tokenizer, examples, [(), ()], Layout({}))
+        return collate(inputs, np.array(chosen))
+
+
+subject = Loaded
+
+
+@contract
+def card(loaded: Loaded) -> Verdict:
+    """It says in a line what it is, and its recipes have fields that there are."""
+    for recipe in loaded.kind.recipes.values():
+        check_options(recipe, Recipe.__dataclass_fields__, "a recipe")
+    told = summary(loaded.entry)
+    return bool(told), f"{told or 'no docstring'} {len(loaded.kind.recipes)} recipes of its own"
+
+
+@contract
+def loads(loaded: Loaded) -> Verdict:
+    """It loads in eval mode, in float32, with a tokenizer and sizes."""
+    encoder = loaded.encoder
+    wrong = ["is in train mode"] if encoder.training else []
+    wrong += [n for n, p in encoder.named_parameters() if p.dtype != torch.float32][:1]
+    wrong += [] if encoder.max_length > 0 and encoder.width > 0 else ["has no length or width"]
+    size = sum(p.numel() for p in encoder.parameters())
+    head = "with" if encoder.has_lm_head else "without"
+    figure = f"{size} parameters, width {encoder.width}, {encoder.max_length} tokens"
+    return not wrong, "; ".join(wrong) or f"{figure}, {head} a masked-LM head"
+
+
+@contract
+def same_weights(loaded: Loaded) -> Verdict:
+    """Loaded twice it has the same weights, and the same digest by content."""
+    one, two = loaded.kind(), loaded.kind()
+    weights = digest(loaded.encoder), digest(two.load())
+    figure = f"content {one.digest[:8]} and {two.digest[:8]}, weights {weights[0][:8]}"
+    return one.digest == two.digest and weights[0] == weights[1], f"{figure} and {weights[1][:8]}"
+
+
+@contract
+def slots(loaded: Loaded) -> Verdict:
+    """A slot takes a vector, which changes the outputs; afterwards nothing is left."""
+    encoder, batch = loaded.encoder, loaded.batch(1)
+    slotted = replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
+    vector = encoder.word_embeddings.weight.detach()[-1:] + 1
+    with torch.inference_mode():
+        before = encoder(batch)
+        with encoder.slots(lambda rows: vector.expand(len(rows), -1)):
+            filled = encoder(slotted)
+        after = encoder(batch)
+    moved = float((filled - before).abs().max())
+    return moved > 0 and torch.equal(
+        before, after
+    ), f"max |Δ| {moved:.1e}, then {_apart(before, after)}"
+
+
+@contract
+def own_words(loaded: Loaded) -> Verdict:
+    """A slot with a word's own vector gives what the word gives."""
+    encoder, batch = loaded.encoder, loaded.batch(1)
+    slotted = replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
+    word = encoder.word_embeddings.weight.detach()[batch.ids[0, 2]]
+    with torch.inference_mode(), encoder.slots(lambda rows: word.expand(len(rows), -1)):
+        apart = _apart(encoder(batch), encoder(slotted))
+    return float(apart) <= TOLERANCE, f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
+
+
+@contract
+def padding(loaded: Loaded) -> Verdict:
+    """Hidden states do not depend on the padding of the batch."""
+    with torch.inference_mode():
+        short, both = loaded.encoder(loaded.batch(0)), loaded.encoder(loaded.batch(0, 1))
+    apart = _apart(short[0], both[0, : short.shape[1]])
+    return float(apart) <= TOLERANCE, f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
+
+
+def _apart(one: Tensor, other: Tensor) -> str:
+    return f"{float((one - other).abs().max()):.1e}"
+
+
+CONTRACTS: tuple[Callable[[Loaded], Finding], ...] = (
+    card,
+    loads,
+    same_weights,
+    slots,
+    own_words,
+    padding,
+)

@@ -1,0 +1,135 @@
+"""What holds for every injection method, built in or a third party's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+
+from kbench.catalogue import declared, defaults, settings
+from kbench.errors import FrozenError
+from kbench.freezing import digest
+from kbench.spec import Setting
+from kbench.stages import Evaluation
+from kbench.testing import contracts_plugs
+from kbench.testing.bench import Bench
+from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
+from kbench.testing.tiny import HEADLESS, TASKS, tiny
+
+__all__ = ["CONTRACTS", "subject"]
+
+subject = Bench
+
+
+@contract
+def card(bench: Bench) -> Verdict:
+    """The card is complete, has the settings, and can be read without running the module."""
+    given = asdict(bench.method.card)
+    wanted = ("title", "paper", "year", "needs") if bench.declared else ("title", "needs")
+    missing = [name for name in wanted if not given[name]]
+    if not str(bench.method.revision).strip():
+        missing.append("revision")
+    listed = declared(bench.entry)
+    computed = [name for name in wanted if listed.get(name) != given[name]]
+    if set(settings(bench.entry)) != {str(setting) for setting in bench.declared}:
+        computed.append("settings")
+    if defaults(bench.entry) != dict(bench.method.defaults):
+        computed.append("defaults")
+    if missing or computed:
+        unread = f"not literal in the source: {', '.join(computed)}" if computed else ""
+        lacks = f"missing: {', '.join(missing)}" if missing else ""
+        return False, "; ".join(filter(None, (lacks, unread)))
+    names = ", ".join(bench.declared) or "no setting: the yardstick"
+    return True, f"{given['title']} ({given['year'] or 'no paper'}), {names}"
+
+
+@contract
+def covers(bench: Bench) -> Verdict:
+    """Each entity is covered or not for itself; row -1 never is."""
+    parts = bench.parts(Setting.GENERAL, knowledge=str(tiny().knowledge))
+    knowledge = parts.base_knowledge
+    assert knowledge is not None
+    rows = np.arange(-1, len(knowledge), dtype=np.int64)
+    found = parts.method.covers(knowledge, rows)
+    figure = f"{int(found[1:].sum())} of {len(rows) - 1} entities"
+    if found.dtype != np.bool_ or found.shape != rows.shape:
+        return False, f"returns {found.dtype} {found.shape}, not bool {rows.shape}"
+    turned = parts.method.covers(knowledge, rows[::-1])[::-1]
+    if found[0] or not np.array_equal(found, turned):
+        return False, f"{figure}; row -1: {bool(found[0])}; depends on the order of rows"
+    return bool(found.any()), figure
+
+
+@contract
+def runs(bench: Bench) -> Verdict:
+    """Every declared setting runs on a tiny task; what cannot is skipped with a reason."""
+    wrong = [o.problem for o in bench.outcomes if not o.sound]
+    ran = [o.name for o in bench.outcomes if o.evaluation]
+    skipped = [o.problem for o in bench.outcomes if o.skipped]
+    idle = [s for s in bench.declared if not any(name.startswith(s) for name in ran)]
+    if idle:
+        wrong.append(f"{', '.join(idle)} runs on no task: {'; '.join(skipped)}")
+    figure = f"{len(ran)} runs on {len(TASKS)} tasks, {len(skipped)} skipped"
+    return not wrong, "; ".join(wrong) or figure
+
+
+@contract
+def refuses(bench: Bench) -> Verdict:
+    """Without knowledge or without a masked-LM head it runs, or is skipped with a reason."""
+    if not bench.declared:
+        raise Unchecked("it needs nothing")
+    poor = {
+        "names alone": {"knowledge": str(tiny().bare)},
+        "no masked-LM head": {"backbone": HEADLESS},
+    }
+    found = [
+        (what, bench.outcome(setting, **changes))
+        for what, changes in poor.items()
+        for setting in bench.declared
+    ]
+    wrong = [f"{what}: {outcome.problem}" for what, outcome in found if not outcome.sound]
+    skipped = sum(outcome.skipped for _, outcome in found)
+    return not wrong, "; ".join(wrong) or f"{len(found)} poor combinations, {skipped} skipped"
+
+
+@contract
+def frozen_weights(bench: Bench) -> Verdict:
+    """The frozen model's weights have the same digest before and after fit and evaluation."""
+    found = [o.evaluation for o in bench.outcomes if o.evaluation]
+    changed = [o.problem for o in bench.outcomes if isinstance(o.error, FrozenError)]
+    changed += [o.name for o in bench.outcomes if o.evaluation and not _same_digests(o.evaluation)]
+    for tried in bench.fitted if bench.declared and not changed else ():
+        tried.plugged()
+        if digest(tried.model) != tried.before:
+            changed.append(f"{tried.parts.spec.setting}: {tried.parts.spec.task}'s model")
+    if changed:
+        return False, f"changed: {'; '.join(changed)}"
+    known = sorted({evaluation.after[:8] for evaluation in found})
+    return bool(found), f"{len(found)} runs, {len(known)} models ({', '.join(known)})"
+
+
+def _same_digests(evaluation: Evaluation) -> bool:
+    return bool(evaluation.before) and evaluation.before == evaluation.after
+
+
+@contract
+def fixed_plug(bench: Bench) -> Verdict:
+    """In fine-tuning the plug stays as it is while the model is tuned with it in place."""
+    if Setting.FINE_TUNING not in bench.settings:
+        raise Unchecked("it has no fine-tuning")
+    tried = bench.tried(Setting.FINE_TUNING)  # tuned with this very plug in place
+    stored, _ = bench.stored().fit(tried.parts, Setting.FINE_TUNING, tried.model)
+    before, after = digest(stored), digest(tried.plug)
+    return before == after, f"{before[:8]} before, {after[:8]} after"
+
+
+CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
+    card,
+    covers,
+    runs,
+    refuses,
+    frozen_weights,
+    fixed_plug,
+    *contracts_plugs.CONTRACTS,
+)

@@ -1,0 +1,164 @@
+"""What holds for every task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from typing import cast
+
+from kbench import registry
+from kbench.catalogue import Kind, summary
+from kbench.data import Example, Role, Split, digest_examples
+from kbench.errors import KbenchError
+from kbench.heads import Head
+from kbench.linking import LINKERS
+from kbench.task import QuestionTask, Task
+from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
+
+__all__ = ["CONTRACTS", "subject"]
+
+_WIDTH = 32
+
+
+class Loaded:
+    """A task, and its splits if it needs no data to be given.
+
+    Args:
+        name: of the task.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.entry = registry.find(Kind.TASKS, name)
+        self.kind = cast("type[Task]", registry.load(self.entry))
+
+    @cached_property
+    def task(self) -> Task:
+        """The task with its default options."""
+        return self.kind()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether its data come with it."""
+        return not self.kind.card.obtain
+
+    @cached_property
+    def splits(self) -> dict[Split, list[Example]]:
+        """The examples of each split.
+
+        Raises:
+            Unchecked: its data must be given.
+        """
+        if not self.embedded:
+            raise Unchecked("its data must be given")
+        return {split: list(self.task.examples(split)) for split in Split}
+
+
+subject = Loaded
+
+
+@contract
+def card(loaded: Loaded) -> Verdict:
+    """The card is complete, and the task says what it measures."""
+    given = asdict(loaded.kind.card)
+    missing = [name for name, value in given.items() if not value and name != "obtain"]
+    missing += [] if summary(loaded.entry) else ["the first line of the docstring"]
+    missing += [] if loaded.kind.metrics else ["metrics"]
+    missing += [] if loaded.kind.linking in LINKERS else ["a linker that there is"]
+    variants = ", ".join(metric.variant for metric in loaded.kind.metrics)
+    figure = f"{given['title']}, {loaded.kind.family}, {variants}"
+    return not missing, f"missing: {', '.join(missing)}" if missing else figure
+
+
+@contract
+def data(loaded: Loaded) -> Verdict:
+    """It loads, or says in one line which data to give."""
+    if loaded.embedded:
+        sizes = {split: len(examples) for split, examples in loaded.splits.items()}
+        figure = ", ".join(f"{size} {split}" for split, size in sizes.items())
+        return all(sizes.values()), figure
+    try:
+        loaded.task.examples(Split.TRAIN)
+    except KbenchError as error:
+        told = str(error)
+        return "\n" not in told and "--data" in told, f"without data: {told}"
+    return False, "loads without data although the card says how to obtain them"
+
+
+@contract
+def splits(loaded: Loaded) -> Verdict:
+    """Ids are unique, within a split and between splits."""
+    ids = Counter(e.id for examples in loaded.splits.values() for e in examples)
+    twice = [name for name, count in ids.items() if count > 1]
+    first = f", as {twice[0]}" if twice else ""
+    return not twice, f"{len(twice)} of {len(ids)} ids occur twice{first}"
+
+
+@contract
+def labels(loaded: Loaded) -> Verdict:
+    """Every label of dev and test occurs in train; questions have an answer each."""
+    known = {label for e in loaded.splits[Split.TRAIN] for label in _labels(e)}
+    rest = [e for split in (Split.DEV, Split.TEST) for e in loaded.splits[split]]
+    if isinstance(loaded.task, QuestionTask):
+        mute = [e.id for e in rest if not any(_labels(e))]
+        return not mute, f"{len(mute)} of {len(rest)} questions without an answer"
+    unknown = {label for e in rest for label in _labels(e)} - known
+    first = f", as {min(unknown)}" if unknown else ""
+    return not unknown, f"{len(known)} labels, {len(unknown)} unknown{first}"
+
+
+def _labels(example: Example) -> tuple[str, ...]:
+    return (example.label,) if isinstance(example.label, str) else example.label
+
+
+@contract
+def mentions(loaded: Loaded) -> Verdict:
+    """Mentions lie inside the text and are not blank; each role that is marked occurs."""
+    everyone = [e for examples in loaded.splits.values() for e in examples]
+    outside = [e.id for e in everyone for m in e.mentions if not e.text[m.start : m.end].strip()]
+    roles = {m.role for e in everyone for m in e.mentions} - {Role.CONTEXT}
+    unmarked = roles - set(loaded.kind.markers)
+    count = sum(len(e.mentions) for e in everyone)
+    figure = f"{count} mentions, {len(outside)} blank or outside, roles {', '.join(sorted(roles))}"
+    return bool(count) and not outside and not unmarked, figure
+
+
+@contract
+def same_data(loaded: Loaded) -> Verdict:
+    """Loaded twice, the data have the same digest."""
+    one = digest_examples(e for examples in loaded.splits.values() for e in examples)
+    two = loaded.kind().digest
+    return one == two, f"{one[:8]} and {two[:8]}"
+
+
+@contract
+def perfect(loaded: Loaded) -> Verdict:
+    """The gold labels themselves score 1 by every metric, on test."""
+    gold = [e.label for e in loaded.splits[Split.TEST]]
+    if isinstance(loaded.task, QuestionTask):
+        gold = [_labels(e)[0] for e in loaded.splits[Split.TEST]]
+    scores = {m.name: m.score(gold, gold) for m in loaded.task.metrics}
+    figure = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    return all(abs(score - 1) < 1e-9 for score in scores.values()), figure
+
+
+@contract
+def head(loaded: Loaded) -> Verdict:
+    """It has a head over hidden states."""
+    count = len(loaded.splits[Split.TEST])
+    made = loaded.task.head(_WIDTH)
+    figure = f"{type(made).__name__} over {_WIDTH} numbers for {count} test examples"
+    return isinstance(made, Head), figure
+
+
+CONTRACTS: tuple[Callable[[Loaded], Finding], ...] = (
+    card,
+    data,
+    splits,
+    labels,
+    mentions,
+    same_data,
+    perfect,
+    head,
+)

@@ -1,0 +1,44 @@
+"""What the tunings share that train few weights: published settings, and how options are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from kbench.errors import UsageError
+from kbench.task import Family
+from kbench.training import Recipe
+from kbench.tunings.full import FullTuning
+
+__all__ = ["positive", "published"]
+
+_FAMILIES: Mapping[Family, Mapping[str, Any]] = {
+    # Wiki-ET, Wiki80 and EntityQuestions of the map-tuning release: the same for all three.
+    Family.TYPING: {"learning_rate": 1e-3},
+    Family.RELATION: {"learning_rate": 2e-3, "epochs": 60, "batch_size": 64},
+    Family.QUESTION: {"learning_rate": 5e-4},
+}
+
+
+def published(family: Family, task: str) -> Recipe:
+    """Returns the map-tuning release's settings for LoRA, adapters and BitFit (bert-base-uncased).
+
+    AdamW without weight decay; the rate rises over a tenth of the steps and falls linearly to 0.
+    What the release does not say otherwise is as in full tuning of the task or its family.
+    """
+    return FullTuning().recipe(family, task).updated(_FAMILIES[family], {"warmup": 0.1})
+
+
+def positive(options: Mapping[str, Any], name: str, kind: type[float] = int) -> Any:
+    """Returns an option that is a number above 0, and a whole one unless ``kind`` is float.
+
+    Raises:
+        UsageError: it is none.
+    """
+    value = options[name]
+    right = isinstance(value, int | kind) and not isinstance(value, bool)
+    if not right or not 0 < value < math.inf:
+        what = "whole number" if kind is int else "number"
+        raise UsageError(f"{name} is {value!r}; expected a {what} above 0")
+    return value

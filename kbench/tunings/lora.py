@@ -1,0 +1,90 @@
+"""Low-rank changes of chosen weights (LoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from torch import nn
+
+from kbench.errors import Unsupported
+from kbench.task import Family
+from kbench.training import Recipe
+from kbench.tuning import Tuning
+from kbench.tunings.light import positive, published
+
+if TYPE_CHECKING:
+    from kbench.model import DownstreamModel, Encoder
+
+__all__ = ["LoRATuning"]
+
+_QUERIES = (".self.query", ".attention.query", ".query_proj", ".attention.q_lin", ".attn.q")
+_KEYS = (".self.key", ".attention.key", ".key_proj", ".attention.k_lin", ".attn.k")
+_FEED_FORWARD = (".intermediate.dense", ".ffn.lin1", ".ffn")
+
+
+@final
+class LoRATuning(Tuning):
+    """Trains low-rank changes of the query, key and first feed-forward maps.
+
+    LoRA (Hu et al. 2022), through the ``peft`` library, in the form of the map-tuning release: a
+    map ``W x + b`` with ``W: [out, in]`` becomes
+
+        W x + b + (alpha / rank) B A x,    A: [rank, in],  B: [out, rank]
+
+    with ``B = 0`` at first, so that an untrained model is the base model. ``W`` and ``b`` stay as
+    they are; the release replaced ``b`` by random numbers (its defect, not repeated here).
+    ``alpha`` is 1, so the scale is ``1 / rank``; the rank is 32 for relation classification and 4
+    for other families; the feed-forward map is left out for entity typing.
+
+    The task's head trains; word embeddings, the pooler and the masked-LM head stay frozen, as in
+    the release.
+    """
+
+    revision = "1"
+    defaults: ClassVar[Mapping[str, Any]] = {"rank": 4, "alpha": 1, "feed_forward": True}
+
+    def defaults_for(self, family: Family) -> Mapping[str, Any]:
+        if family == Family.RELATION:
+            return {**self.defaults, "rank": 32}
+        return {**self.defaults, "feed_forward": family != Family.TYPING}
+
+    def recipe(self, family: Family, task: str) -> Recipe:
+        return published(family, task)
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import
+
+        config = LoraConfig(
+            r=positive(options, "rank"),
+            lora_alpha=positive(options, "alpha", float),
+            target_modules=_maps(model.encoder, options["feed_forward"]),
+        )
+        model.requires_grad_(False)
+        inject_adapter_in_model(config, model.encoder.network)
+        model.head.requires_grad_(True)
+
+
+def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
+    """Returns the names of the linear maps to change.
+
+    Raises:
+        Unsupported: the network has no such maps, or keeps several of them in one.
+    """
+    kinds: dict[str, tuple[str, ...]] = {"query": _QUERIES, "key": _KEYS}
+    if feed_forward:
+        kinds["first feed-forward"] = _FEED_FORWARD
+    found: list[str] = []
+    for kind, endings in kinds.items():
+        names = [
+            name
+            for name, part in encoder.network.named_modules()
+            if isinstance(part, nn.Linear) and name.endswith(endings)
+        ]
+        if not names:
+            raise Unsupported(
+                f"LoRA changes {kind} maps, and {type(encoder.base).__name__} has none that stand "
+                "by themselves"
+            )
+        found += names
+    return found

@@ -1,0 +1,355 @@
+"""ERNIE's fusion layers against their published equations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kbench import runner
+from kbench.backbones.huggingface import load_folder
+from kbench.batching import collate
+from kbench.bundle import Bundle
+from kbench.catalogue import Kind
+from kbench.controls import Shuffled
+from kbench.errors import Unsupported
+from kbench.freezing import digest, frozen
+from kbench.knowledge import KnowledgeBase
+from kbench.method import Fit, Plug
+from kbench.model import Encoder
+from kbench.result import Status
+from kbench.spec import Setting
+from kbench.testing import registered
+from kbench.testing.toys import write_backbone
+from kbench.training import History, Recipe
+from kbench_baselines.ernie import Ernie, ErniePlug, Fusion, NoisyLinks, denoising_loss
+from kbench_baselines.masked_tokens import masked_tokens
+from tests import linked_world as world
+from tests.grid.toygrid import OPTIONS, grid, run
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("bert")
+    return load_folder(write_backbone(folder, layers=5)).eval()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return world.write_linked(tmp_path_factory.mktemp("kb"))
+
+
+@pytest.fixture
+def plug(encoder: Encoder, bundle: Bundle) -> ErniePlug:
+    """A plug whose parameters are all random, in eval mode."""
+    built = Ernie().build(encoder, bundle)
+    assert isinstance(built, ErniePlug)
+    world.shaken(built)
+    return built.eval()
+
+
+# What the layers do.
+
+
+def _plain(encoder: Encoder, plug: ErniePlug, ids: Tensor, entities: dict[int, Tensor]) -> Tensor:
+    """The equations on one example without padding, token by token. ``[tokens, H]``."""
+    bert = encoder.base
+    hidden = bert.embeddings(input_ids=ids)
+    for number, layer in enumerate(bert.encoder.layer):
+        attended = layer.attention(hidden, None)[0]
+        before = layer.intermediate.dense(attended)
+        if number >= 2:  # of 5 layers the first 2 are plain
+            fusion: Any = plug.fusions[number - 2]
+            if number >= 3 and entities:  # the first fused layer has no attention
+                states = list(entities.values())
+                met = world.attend(fusion.attention, states, states)
+                entities = dict(zip(entities, met, strict=True))
+            for place, state in entities.items():
+                before[0, place] += fusion.into.weight @ state + fusion.into.bias
+        inner = torch.nn.functional.gelu(before)
+        if 2 <= number < 4:  # nobody reads those after the last
+            entities = {
+                place: world.normal(fusion.norm, state + fusion.out(inner[0, place]))
+                for place, state in entities.items()
+            }
+        hidden = layer.output(inner, attended)
+    result: Tensor = hidden[0]
+    return result
+
+
+def test_a_padded_batch_has_the_states_of_the_equations_on_each_example(
+    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+) -> None:
+    inputs = world.texts(encoder, bundle)
+    with torch.no_grad(), plug.attach(encoder):
+        ours = encoder(world.whole(inputs))
+    assert [len(world.links(inputs, number)) for number in range(7)] == [2, 1, 0, 2, 1, 0, 3]
+    for number in range(len(inputs)):
+        entities = {
+            start: torch.from_numpy(bundle.vectors(np.array([row]))[0])
+            for start, _, row in world.links(inputs, number)
+        }
+        with torch.no_grad():
+            theirs = _plain(encoder, plug, world.ids(inputs, number), entities)
+        torch.testing.assert_close(ours[number, : len(theirs)], theirs, atol=1e-5, rtol=0)
+
+
+def test_each_pass_begins_the_stream_anew(
+    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+) -> None:
+    inputs = world.texts(encoder, bundle)
+    with torch.no_grad(), plug.attach(encoder):
+        together = encoder(world.whole(inputs))
+        for number in range(len(inputs)):  # with links, then without, then with others
+            alone = encoder(collate(inputs, np.array([number])))[0]
+            torch.testing.assert_close(alone, together[number, : len(alone)], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "plain"), [(1, 0), (2, 0), (3, 1), (4, 1), (6, 2), (12, 5), (24, 10)]
+)
+def test_the_first_five_twelfths_of_the_layers_stay_plain(depth: int, plain: int) -> None:
+    class Vectors:
+        dimension = 8
+
+    plug = ErniePlug(Vectors(), depth, 16)  # type: ignore[arg-type]
+    fusions: list[Any] = list(plug.fusions)
+    assert (plug.first, len(fusions)) == (plain, depth - plain)
+    assert [f.attention is not None for f in fusions] == [False] + [True] * (len(fusions) - 1)
+    assert [f.out is not None for f in fusions] == [True] * (len(fusions) - 1) + [False]
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_at_the_size_of_bert_base_the_parameters_are_those_of_the_paper() -> None:
+    class Vectors:
+        dimension = 100
+
+    with torch.device("meta"):
+        mix = Fusion(100, 3072, attends=False, goes_on=True)
+        norm = Fusion(100, 3072, attends=True, goes_on=True)
+        plug = ErniePlug(Vectors(), 12, 3072)  # type: ignore[arg-type]
+    into, out, attention = 100 * 3072 + 3072, 3072 * 100 + 100 + 2 * 100, 4 * 100**2 + 6 * 100
+    assert _count(mix) == into + out == 617_772
+    assert _count(norm) == into + out + attention == 658_372
+    # 4.57M with the output of the last layer, 307,500 parameters that nobody reads.
+    assert _count(plug) == 617_772 + 6 * 658_372 - out == 4_260_504
+
+
+# What holds for every method.
+
+
+def test_an_example_without_an_entity_is_untouched_whatever_the_plug(
+    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+) -> None:
+    inputs = world.texts(encoder, bundle)
+    batch = world.whole(inputs)
+    with torch.no_grad():
+        base = encoder(batch)
+        with plug.attach(encoder):
+            changed = encoder(batch)
+        alone = collate(inputs, np.array([2, 5]))
+        with plug.attach(encoder):
+            assert torch.equal(encoder(alone), encoder(alone))
+            unlinked = encoder(alone)
+        assert torch.equal(unlinked, encoder(alone))
+    assert torch.equal(changed[[2, 5]], base[[2, 5]])
+    assert all((changed[n] - base[n]).abs().max() > 1e-2 for n in (0, 1, 3, 4, 6))
+
+
+def test_at_first_the_model_is_itself_and_afterwards_too(encoder: Encoder, bundle: Bundle) -> None:
+    plug = Ernie().build(encoder, bundle).eval()
+    batch = world.whole(world.texts(encoder, bundle))
+    with torch.no_grad():
+        base = encoder(batch)
+        with plug.attach(encoder):
+            assert torch.equal(encoder(batch), base)
+        world.shaken(plug)
+        with plug.attach(encoder):
+            assert not torch.equal(encoder(batch), base)
+        assert torch.equal(encoder(batch), base)
+    assert not any(module._forward_hooks for module in encoder.modules())
+
+
+def test_gradients_reach_the_entity_side_and_nothing_else(
+    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+) -> None:
+    batch = world.whole(world.texts(encoder, bundle))
+    with frozen(encoder), plug.attach(encoder):
+        encoder(batch).square().sum().backward()
+        # A key's bias shifts all of a query's scores alike, so it has no part in the result.
+        for name, parameter in plug.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0 or name.endswith("key.bias"), name
+        assert all(p.grad is None for p in encoder.parameters())
+
+
+def _fit(encoder: Encoder, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
+    method = Ernie()
+    recipe = Recipe(3e-3, 8, 4, warmup=0.1, decay="constant", dropout=0.1)
+    fit = Fit(
+        setting=Setting.GENERAL,
+        encoder=encoder,
+        model=None,
+        knowledge=knowledge,
+        examples=None,
+        validate=None,
+        recipe=recipe,
+        options=method.options,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+    torch.manual_seed(seed)
+    plug = method.build(encoder, knowledge)
+    with frozen(encoder):
+        history = method.fit(plug, fit)
+    return plug, history
+
+
+def test_general_training_learns_leaves_the_model_alone_and_repeats_itself(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    knowledge = world.write_linked(tmp_path / "kb", copies=20)
+    before = digest(encoder)
+    (one, history), (same, _), (other, _) = (_fit(encoder, knowledge, s) for s in (0, 0, 1))
+    assert digest(encoder) == before
+    assert digest(one) == digest(same) != digest(other)
+    assert history.losses[-1] < history.losses[0] - 0.4
+    assert history.counts["corpus_sentences"] == 7 * 20
+    fusion: Any = one.fusions[0]  # type: ignore[index]
+    assert fusion.into.weight.abs().sum() > 0
+    assert all(p.requires_grad for p in one.parameters())
+    # A control is another knowledge base: another plug.
+    assert digest(_fit(encoder, Shuffled(knowledge, 0))[0]) != digest(one)
+
+
+# The denoising objective.
+
+
+def test_the_denoising_loss_is_that_of_the_equation(encoder: Encoder, bundle: Bundle) -> None:
+    plug = Ernie().build(encoder, bundle)
+    assert isinstance(plug, ErniePlug)
+    inputs = world.texts(encoder, bundle)
+    batch = world.whole(inputs)
+    torch.manual_seed(1)
+    hidden = torch.randn(len(inputs), batch.ids.shape[1], encoder.width)
+    head = torch.nn.Linear(encoder.width, 6)
+    rows = sorted({row for number in range(7) for _, _, row in world.links(inputs, number)})
+    vectors = [torch.from_numpy(bundle.vectors(np.array([row]))[0]) for row in rows]
+    losses = []
+    for number in range(7):
+        for start, _, row in world.links(inputs, number):
+            told = head(hidden[number, start]).detach()
+            scores = [float(told @ vector) for vector in vectors] + [0.0]  # none: a zero row
+            total = np.log(sum(np.exp(score) for score in scores))
+            losses.append(total - scores[rows.index(row)])
+    assert len(losses) == 9
+    ours = denoising_loss(head, plug, hidden, batch)
+    assert ours.item() == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_without_a_link_there_is_nothing_to_denoise(encoder: Encoder, bundle: Bundle) -> None:
+    plug = Ernie().build(encoder, bundle)
+    assert isinstance(plug, ErniePlug)
+    batch = collate(world.texts(encoder, bundle), np.array([2]))
+    assert denoising_loss(torch.nn.Identity(), plug, torch.ones(1, 5, 6), batch) == 0
+
+
+def test_5_of_a_hundred_links_are_wrong_and_15_are_missing(
+    encoder: Encoder, toy_knowledge: Bundle
+) -> None:
+    tokens = masked_tokens(encoder, toy_knowledge, 62, 0)
+    data = NoisyLinks(tokens, np.random.default_rng(0))
+    fates, drawn = np.zeros(3), 0
+    for _ in range(60):
+        batch = data.batch(np.arange(len(data.lengths)))
+        rows, true = batch.mention_rows, data.true(batch).mention_rows
+        linked = true >= 0
+        assert (rows[~linked] == -1).all()
+        wrong = linked & (rows != true) & (rows >= 0)
+        drawn += int(torch.isin(rows[wrong], true[linked]).sum())
+        fates += [
+            int(wrong.sum()),
+            int((linked & (rows < 0)).sum()),
+            int((rows == true)[linked].sum()),
+        ]
+    assert fates.sum() > 15_000
+    np.testing.assert_allclose(fates / fates.sum(), [0.05, 0.15, 0.80], atol=0.01)
+    assert drawn == fates[0]
+
+
+# Where it does not apply.
+
+
+def test_without_a_masked_lm_head_general_training_is_unsupported(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    headless = load_folder(write_backbone(tmp_path / "bert", lm_head=False))
+    assert not Ernie().starts_general(headless, bundle)
+    with pytest.raises(Unsupported, match="masked-LM head"):
+        _fit(headless, bundle)
+
+
+def test_task_training_starts_general_unless_told_otherwise(
+    encoder: Encoder, bundle: Bundle
+) -> None:
+    assert Ernie().starts_general(encoder, bundle)
+    assert not Ernie({"start": "scratch"}).starts_general(encoder, bundle)
+
+
+def test_a_knowledge_base_without_vectors_is_unsupported(encoder: Encoder) -> None:
+    class Bare:
+        name, dimension = "bare", 0
+
+    with pytest.raises(Unsupported, match="bare has no entity vectors"):
+        Ernie().build(encoder, Bare())  # type: ignore[arg-type]
+
+
+# Planted knowledge.
+
+
+@pytest.fixture
+def scores(
+    request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path
+) -> dict[str, float]:
+    task, setting, controls = request.param
+    recipe = {"learning_rate": 3e-2, "epochs": 15, "batch_size": 16, "dropout": None}
+    fixed = {**recipe, "epochs": 4}
+    options = {"start": "scratch", "task-specific": recipe, "fine-tuning": fixed}
+    chosen = grid(
+        toy_folder,
+        task=task,
+        method="none,tested-ernie",
+        setting=setting,
+        control=controls,
+        options={"tuning": OPTIONS["tuning"], "method": {"tested-ernie": options}},
+    )
+    with registered(Kind.METHODS, tested_ernie="kbench_baselines.ernie:Ernie"):
+        results = run(chosen, runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+    found = {}
+    for result in results:
+        assert result.status == Status.OK, result.reason
+        assert result.score is not None
+        yardstick = result.spec.method == "none"
+        found["base" if yardstick else str(result.spec.control)] = result.score.value
+    return found
+
+
+@pytest.mark.parametrize(
+    "scores", [("toy-relations", "task-specific", "none,shuffled,random")], indirect=True
+)
+def test_planted_knowledge_is_found_and_controls_fall_to_chance(scores: dict[str, float]) -> None:
+    assert scores["none"] > 0.8
+    assert max(scores["base"], scores["shuffled"], scores["random"]) < 0.45
+
+
+@pytest.mark.parametrize("scores", [("toy-relations", "fine-tuning", "none")], indirect=True)
+def test_a_fixed_plug_brings_knowledge_to_a_model_tuned_with_it(scores: dict[str, float]) -> None:
+    assert scores["none"] > 0.8
+    assert scores["base"] < 0.45

@@ -1,0 +1,104 @@
+"""`kbench check` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kbench.catalogue import Kind
+from kbench.cli import main
+from kbench.testing import registered
+
+PARTS = "tests.engine.broken_parts"
+
+
+def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(["check", *arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, out, err
+
+
+def test_a_part_that_keeps_its_contracts_has_a_line_each_and_status_zero(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, _ = _call(capsys, "atlas", "--kind", "knowledge")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].startswith("knowledge base atlas of knowledge-bench")
+    assert all(line.startswith("  ok ") for line in lines[1:-1])
+    assert "11503 entities" in lines[1]
+    assert lines[-1].startswith(f"{len(lines) - 2} of {len(lines) - 2} contracts held (")
+    assert lines[-1].endswith(" s)")
+
+
+def test_a_broken_contract_is_named_with_its_figure_and_wording(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with registered(Kind.IMPORTERS, broken=f"{PARTS}:Sourceless"):
+        status, out, _ = _call(capsys, "broken")
+    assert status == 1
+    assert "  FAILED card           missing: source\n    the contract: The card is comp" in out
+    assert "2 of 3 contracts held" in out
+
+
+def test_what_cannot_be_checked_is_neither_held_nor_broken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, _ = _call(capsys, "open-entity")
+    assert status == 0
+    assert "  -      splits         its data must be given" in out
+    assert "2 of 2 contracts held" in out
+
+
+def test_json_has_a_line_for_each_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    with registered(Kind.IMPORTERS, broken=f"{PARTS}:Sourceless"):
+        status, out, _ = _call(capsys, "codex,broken", "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert status == 1
+    assert {(f["kind"], f["name"]) for f in found} == {
+        ("importers", "codex"),
+        ("importers", "broken"),
+    }
+    assert [(f["name"], f["contract"]) for f in found if not f["held"]] == [("broken", "card")]
+    assert all(f["figure"] and f["says"] for f in found)
+
+
+def test_globs_and_all_reach_broken_plugins_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with registered(Kind.IMPORTERS, broken="a_module_that_nobody_has:Format"):
+        status, out, _ = _call(capsys, "all", "--kind", "importers")
+        assert status == 1
+        assert "importer codex" in out
+        assert "ModuleNotFoundError" in out
+        status, out, _ = _call(capsys, "cod*")
+    assert status == 0
+    assert "importer broken" not in out
+
+
+def test_two_distributions_with_one_name_are_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    with registered(Kind.IMPORTERS, codex=f"{PARTS}:Format"):
+        status, out, _ = _call(capsys, "codex")
+    assert status == 1
+    assert "uninstall one of them" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["map-tunin"], "no part is called 'map-tunin'; did you mean map-tuning?"),
+        (["full", "--kind", "methods"], "no part is called 'full'"),
+        (["zz*"], "no part is called 'zz*'"),
+        ([","], "no part is asked for"),
+        (["none", "--kind", "metods"], "'metods' is not one of"),
+    ],
+)
+def test_a_name_that_is_not_there_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = _call(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,171 @@
+"""`kbench new method`: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from kbench import catalogue
+from kbench.catalogue import Entry, Kind, declared, settings
+from kbench.cli import main
+
+
+def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(["new", *arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, out, err
+
+
+def test_a_distribution_is_written_and_the_next_commands_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, err = _call(capsys, "method", "Warm-2-map", "--out", str(tmp_path / "new here"))
+    folder = tmp_path / "new here" / "Warm-2-map"
+    assert (status, err) == (0, "")
+    assert f"pip install -e '{folder}'" in out
+    assert "kbench check Warm-2-map" in out
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "pyproject.toml",
+        "test_warm_2_map.py",
+        "warm_2_map.py",
+    ]
+    assert list(folder.parent.iterdir()) == [folder]  # no scratch, no lock
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    target = project["project"]["entry-points"]["kbench.methods"]["Warm-2-map"]
+    assert target == "warm_2_map:Warm2MapInjection"
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
+    assert "$" not in text
+    monkeypatch.syspath_prepend(folder)
+    entry = Entry("Warm-2-map", target, "", Kind.METHODS)
+    assert declared(entry)["title"] == "Warm-2-map"
+    assert settings(entry) == ("task-specific",)
+
+
+@pytest.mark.parametrize("name", ["injection", "plug", "setting", "tensor", "x", "kbench-map"])
+def test_no_name_collides_with_what_the_module_imports(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(capsys, "method", name, "--out", str(tmp_path))[0] == 0
+    module = name.replace("-", "_")
+    tree = ast.parse((tmp_path / name / f"{module}.py").read_text(encoding="utf-8"))
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert len(classes) == 2
+    assert not imported & classes
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a b", "cannot be the name of a method"),
+        ("2-maps", "cannot be the name of a method"),
+        ("map--tuning", "cannot be the name of a method"),
+        ("-map", "No such option"),
+        ("../map", "cannot be the name of a method"),
+        ("", "cannot be the name of a method"),
+        ("map\n", "cannot be the name of a method"),
+        ("map_tuning", "cannot be the name of a method"),
+        ("Ünder", "cannot be the name of a method"),
+        ("none", "is offered by knowledge-bench 0.1.0 already"),
+        ("map-tuning", "is offered by knowledge-bench 0.1.0 already"),
+        ("class", "which Python has already; give another name, such as class-injection"),
+        ("json", "which Python has already"),
+        ("kbench", "which Python has already"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_in_one_line(
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = _call(capsys, "method", "--out", str(tmp_path), name)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_is_there_is_never_overwritten(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "warm-map"
+    if kind == "folder":
+        target.mkdir()
+        (target / "mine.py").write_text("mine")
+    elif kind == "file":
+        target.write_text("mine")
+    else:
+        target.symlink_to(tmp_path / "nowhere")
+    status, _, err = _call(capsys, "method", "warm-map", "--out", str(tmp_path))
+    assert status == 2
+    assert f"{target} exists already" in err
+    assert list(tmp_path.iterdir()) == [target]
+    if kind == "folder":
+        assert [path.read_text() for path in target.iterdir()] == ["mine"]
+
+
+def test_a_folder_that_comes_in_between_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "warm-map"
+    exists = Path.exists
+
+    def late(self: Path, **options: bool) -> bool:
+        if self != target:
+            return exists(self, **options)
+        target.mkdir()
+        (target / "mine.py").write_text("mine")
+        return False
+
+    monkeypatch.setattr(Path, "exists", late)
+    status, _, err = _call(capsys, "method", "warm-map", "--out", str(tmp_path))
+    assert status == 2
+    assert "cannot be written" in err
+    assert [path.name for path in target.iterdir()] == ["mine.py"]
+    assert [path.name for path in tmp_path.iterdir()] == ["warm-map"]
+
+
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, *_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    status, _, err = _call(capsys, "method", "warm-map", "--out", str(tmp_path))
+    assert status == 2
+    assert "cannot be written (No space left on device)" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task", "x"], "kbench new cannot make 'task'; known: method"),
+        (["metod", "x"], "did you mean method?"),
+        (["method"], "Missing argument 'NAME'"),
+        (["method", "warm-map", "--out", "/proc/nowhere"], "cannot be written"),
+    ],
+)
+def test_a_command_that_cannot_be_understood_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = _call(capsys, *arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_catalogue_is_unchanged_by_all_this() -> None:
+    assert "warm-map" not in {entry.name for entry in catalogue.entries(Kind.METHODS)}

@@ -1,0 +1,293 @@
+"""Tasks, tunings, backbones, knowledge bases and importers that each break a contract."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kbench.backbone import Backbone
+from kbench.backbones.huggingface import load_folder
+from kbench.bundle import Bundle
+from kbench.data import Example, Split
+from kbench.importing import Importer, ImporterCard, Option, Options, Report
+from kbench.knowledge import KnowledgeSource
+from kbench.model import DownstreamModel, Encoder
+from kbench.task import Family, TaskCard, TypingTask
+from kbench.testing.tiny import TinyTyping, tiny
+from kbench.testing.toys import write_world
+from kbench.training import Recipe
+from kbench.tuning import Tuning
+
+
+class Typing(TypingTask):
+    """A sound task."""
+
+    card: ClassVar[TaskCard] = TinyTyping.card
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return [replace(e, id=f"{split}/{e.id}") for e in TinyTyping().load(split)]
+
+    def changed(self, split: Split, **fields: Any) -> Sequence[Example]:
+        """The split with fields of its first example replaced."""
+        first, *rest = Typing.load(self, split)
+        return [replace(first, **fields), *rest]
+
+
+class Unlicensed(Typing):
+    """Breaks card."""
+
+    card = replace(TinyTyping.card, licence="")
+
+
+class Empty(Typing):
+    """Breaks data: a split is empty."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return super().load(split) if split != Split.DEV else []
+
+
+class Silent(Typing):
+    """Breaks data: it does not say what to give."""
+
+    card = replace(TinyTyping.card, obtain="from the moon")
+
+    def load(self, split: Split) -> Sequence[Example]:
+        raise ValueError("no")
+
+
+class Twice(Typing):
+    """Breaks splits: an example of train is in test."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return self.changed(split, id="the same")
+
+
+class Unheard(Typing):
+    """Breaks labels: test has a class of its own."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return self.changed(split, label=(f"only {split}",))
+
+
+class Blank(Typing):
+    """Breaks mentions: one is of blanks."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        first = super().load(split)[0]
+        mention = replace(first.mentions[0], start=0, end=2)
+        return self.changed(split, text=f"  {first.text}", mentions=(mention,))
+
+
+class Fickle(Typing):
+    """Breaks same data."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return self.changed(split, text=str(random.random()), mentions=())
+
+
+class Unfair(Typing):
+    """Breaks perfect: the empty set cannot score 1."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return (
+            [replace(e, label=()) for e in super().load(split)]
+            if split == Split.TEST
+            else (super().load(split))
+        )
+
+
+class Headless(Typing):
+    """Breaks head."""
+
+    def head(self, width: int) -> Any:
+        return nn.Linear(width, 2)
+
+
+class Head(Tuning):
+    """A sound tuning: trains the head alone."""
+
+    revision = "1"
+
+    def recipe(self, family: Family, task: str) -> Recipe:
+        return Recipe(1e-2, 16, 1)
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        model.requires_grad_(False)
+        part = model.head if list(model.head.parameters()) else model.encoder.layers[-1]
+        part.requires_grad_(True)
+
+
+class Recipeless(Head):
+    """Breaks card."""
+
+    def recipe(self, family: Family, task: str) -> Any:
+        return None if family == Family.QUESTION else Recipe(1e-2, 16, 1)
+
+
+class Jumps(Head):
+    """Breaks starts as base."""
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        super().prepare(model, options)
+        with torch.no_grad():
+            next(model.encoder.layers[0].parameters()).mul_(1.1)
+
+
+class ForgetsHead(Head):
+    """Breaks trains: the head stays."""
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        model.requires_grad_(False)
+        model.encoder.layers[-1].requires_grad_(True)
+
+
+class TrainsWords(Head):
+    """Breaks frozen words."""
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        model.requires_grad_(True)
+
+
+class Unseeded(Head):
+    """Breaks same seed."""
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        super().prepare(model, options)
+        model.luck = nn.Parameter(torch.tensor(random.random()), requires_grad=False)
+
+
+class Unstored(Head):
+    """Breaks round trip: what it adds depends on how often it was prepared."""
+
+    times = 0
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        super().prepare(model, options)
+        Unstored.times += 1
+        added = Unstored.times * torch.arange(model.encoder.width)
+        model.encoder.layers[-1].register_forward_hook(lambda _, __, hidden: hidden + added)
+
+
+class Bert(Backbone):
+    """A sound backbone."""
+
+    name = "broken"
+
+    @property
+    def digest(self) -> str:
+        return "the same"
+
+    def load(self) -> Encoder:
+        return load_folder(tiny().backbone)
+
+
+class UnknownField(Bert):
+    """Breaks card."""
+
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {"learning": 1}}
+
+
+class Training(Bert):
+    """Breaks loads."""
+
+    def load(self) -> Encoder:
+        return super().load().train()
+
+
+class Shifting(Bert):
+    """Breaks same weights."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        with torch.no_grad():
+            next(encoder.parameters()).add_(random.random())
+        return encoder
+
+
+class _Deaf(Encoder):
+    def embed(self, batch: Any) -> Tensor:
+        words: Tensor = self.word_embeddings(batch.ids)
+        return words
+
+
+class NoSlots(Bert):
+    """Breaks slots."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Deaf
+        return encoder
+
+
+class _Doubling(Encoder):
+    def embed(self, batch: Any) -> Tensor:
+        return super().embed(batch) * (2.0 if len(batch.slot_index) else 1.0)
+
+
+class Doubles(Bert):
+    """Breaks own words."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Doubling
+        return encoder
+
+
+class _Averaging(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        hidden = super().forward(batch)
+        return hidden + hidden.mean(1, keepdim=True)
+
+
+class Padded(Bert):
+    """Breaks padding."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Averaging
+        return encoder
+
+
+class World(KnowledgeSource):
+    """A sound knowledge base."""
+
+    def folder(self) -> Path:
+        return tiny().knowledge
+
+
+class Edited(KnowledgeSource):
+    """Breaks files: one was changed by hand."""
+
+    def folder(self) -> Path:
+        folder = tiny().folder / "edited"
+        if not folder.is_dir():
+            write_world(folder, entities=8)
+            (folder / "relations.json").write_text('{"color": "has another color"}')
+        return folder
+
+
+class Format(Importer):
+    """A sound importer."""
+
+    card: ClassVar[ImporterCard] = ImporterCard("t", "one file", "somewhere", "none")
+
+    def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
+        raise NotImplementedError
+
+
+class Sourceless(Format):
+    """Breaks card."""
+
+    card = ImporterCard("t", "one file", "", "none")
+
+
+class Disallowed(Format):
+    """Breaks options: the default is not allowed."""
+
+    options: ClassVar[Mapping[str, Option]] = {"size": Option("of it", "x", choices=("s", "m"))}

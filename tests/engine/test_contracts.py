@@ -1,0 +1,195 @@
+"""The contract suite: every part keeps its contracts, and every contract can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from kbench.catalogue import Kind, entries
+from kbench.errors import UsageError
+from kbench.testing import (
+    Finding,
+    assert_contracts,
+    check,
+    contracts_methods,
+    contracts_plugs,
+    registered,
+)
+from kbench.testing.bench import Bench
+from tests.engine import broken, broken_parts
+
+CHECKED = {
+    Kind.TASKS: {
+        "atlas-qa",
+        "atlas-relations",
+        "atlas-typing",
+        "entity-questions",
+        "fewrel-supervised",
+        "open-entity",
+    },
+    Kind.METHODS: {
+        "adapter-no-knowledge",
+        "e-bert",
+        "ernie",
+        "k-adapter",
+        "kar",
+        "map-tuning",
+        "map-tuning-mlp",
+        "none",
+        "pelt",
+        "ra",
+        "ra-vm",
+    },
+    Kind.BACKBONES: {"kbench-tiny"},
+    Kind.TUNINGS: {"adapter", "bitfit", "full", "lora"},
+    Kind.KNOWLEDGE: {"atlas"},
+    Kind.IMPORTERS: {"codex", "openke"},
+}
+"""The parts whose contracts are tested here."""
+
+Contract = Callable[[Any], Finding]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in CHECKED.items() for name in sorted(names)]
+)
+def test_every_part_keeps_its_contracts(kind: Kind, name: str) -> None:
+    assert_contracts(kind, name)
+
+
+def test_every_registered_part_has_a_contract_test() -> None:
+    own = {
+        kind: {e.name for e in entries(kind) if e.distribution.startswith("knowledge-bench")}
+        for kind in Kind
+    }
+    assert own == CHECKED, "a part was registered or removed: name it in CHECKED"
+
+
+BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
+    (contracts_methods.card, broken.Nameless),
+    (contracts_methods.card, broken.Computed),
+    (contracts_methods.covers, broken.CoversNobody),
+    (contracts_methods.runs, broken.Crashes),
+    (contracts_methods.refuses, broken.Rambles),
+    (contracts_methods.refuses, broken.Divides),
+    (contracts_methods.frozen_weights, broken.TouchesInFit),
+    (contracts_methods.frozen_weights, broken.TouchesInUse),
+    (contracts_methods.fixed_plug, broken.Drifts),
+    (contracts_plugs.leaves_nothing, broken.Stays),
+    (contracts_plugs.leaves_nothing, broken.StaysAfterErrors),
+    (contracts_plugs.unlinked, broken.Leaks),
+    (contracts_plugs.unlinked, broken.LeaksByDesign),
+    (contracts_plugs.reached, broken.Peeks),
+    (contracts_plugs.reached, broken.PretendsNotToRead),
+    (contracts_plugs.same_seed, broken.Gambles),
+    (contracts_plugs.general, broken.Remembers),
+    (contracts_plugs.round_trip, broken.Forgets),
+    (contracts_plugs.owns, broken.Keeps),
+    (contracts_plugs.trained, broken.Idles),
+    (contracts_plugs.gradients, broken.Cut),
+    (contracts_plugs.gradients, broken.Opens),
+    (contracts_plugs.padding, broken.Averages),
+    (contracts_plugs.bfloat16, broken.Widens),
+]
+
+
+@pytest.fixture(params=BREAKS, ids=lambda pair: f"{pair[0].__name__}-{pair[1].__name__}")
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Contract, Bench]]:
+    contract, method = request.param
+    with registered(Kind.METHODS, broken=f"{broken.__name__}:{method.__name__}"):
+        yield contract, Bench("broken")
+
+
+def test_a_method_that_breaks_a_contract_is_caught(pair: tuple[Contract, Bench]) -> None:
+    contract, bench = pair
+    found = contract(bench)
+    assert not found.held, found.figure
+    assert found.figure
+    assert "\n" not in found.figure
+
+
+@pytest.mark.parametrize("method", [broken.Sound, broken.Switched])
+def test_what_the_broken_methods_are_made_from_is_sound(method: type[broken.Sound]) -> None:
+    with registered(Kind.METHODS, broken=f"{broken.__name__}:{method.__name__}"):
+        assert [f"{f.contract}: {f.figure}" for f in check("methods", "broken") if not f.held] == []
+
+
+def test_every_contract_is_broken_by_some_method() -> None:
+    every = {contract.__name__ for contract in contracts_methods.CONTRACTS}
+    assert every == {contract.__name__ for contract, _ in BREAKS}
+
+
+def test_a_part_that_does_not_load_has_one_finding() -> None:
+    with registered(Kind.METHODS, broken="a_module_that_nobody_has:Method"):
+        found = check("methods", "broken")
+    assert [(f.contract, f.held) for f in found] == [("loads", False)]
+    assert "does not load" in found[0].figure
+
+
+def test_an_unknown_part_is_an_error_and_no_finding() -> None:
+    with pytest.raises(UsageError, match="no method is called"):
+        check("methods", "nobody")
+
+
+def test_the_assertion_names_every_broken_contract_with_its_figure() -> None:
+    with (
+        registered(Kind.IMPORTERS, broken=f"{broken_parts.__name__}:Sourceless"),
+        pytest.raises(
+            AssertionError, match=r"broken breaks 1 contracts:\n  card .*: missing: source"
+        ),
+    ):
+        assert_contracts("importers", "broken")
+
+
+SOUND = {
+    Kind.TASKS: broken_parts.Typing,
+    Kind.TUNINGS: broken_parts.Head,
+    Kind.BACKBONES: broken_parts.Bert,
+    Kind.KNOWLEDGE: broken_parts.World,
+    Kind.IMPORTERS: broken_parts.Format,
+}
+BROKEN = [
+    (Kind.TASKS, "card", broken_parts.Unlicensed),
+    (Kind.TASKS, "data", broken_parts.Empty),
+    (Kind.TASKS, "data", broken_parts.Silent),
+    (Kind.TASKS, "splits", broken_parts.Twice),
+    (Kind.TASKS, "labels", broken_parts.Unheard),
+    (Kind.TASKS, "mentions", broken_parts.Blank),
+    (Kind.TASKS, "same data", broken_parts.Fickle),
+    (Kind.TASKS, "perfect", broken_parts.Unfair),
+    (Kind.TASKS, "head", broken_parts.Headless),
+    (Kind.TUNINGS, "card", broken_parts.Recipeless),
+    (Kind.TUNINGS, "starts as base", broken_parts.Jumps),
+    (Kind.TUNINGS, "trains", broken_parts.ForgetsHead),
+    (Kind.TUNINGS, "frozen words", broken_parts.TrainsWords),
+    (Kind.TUNINGS, "same seed", broken_parts.Unseeded),
+    (Kind.TUNINGS, "round trip", broken_parts.Unstored),
+    (Kind.BACKBONES, "card", broken_parts.UnknownField),
+    (Kind.BACKBONES, "loads", broken_parts.Training),
+    (Kind.BACKBONES, "same weights", broken_parts.Shifting),
+    (Kind.BACKBONES, "slots", broken_parts.NoSlots),
+    (Kind.BACKBONES, "own words", broken_parts.Doubles),
+    (Kind.BACKBONES, "padding", broken_parts.Padded),
+    (Kind.KNOWLEDGE, "files", broken_parts.Edited),
+    (Kind.IMPORTERS, "card", broken_parts.Sourceless),
+    (Kind.IMPORTERS, "options", broken_parts.Disallowed),
+]
+
+
+@pytest.mark.parametrize(("kind", "contract", "part"), BROKEN)
+def test_a_part_of_another_kind_that_breaks_a_contract_is_caught(
+    kind: Kind, contract: str, part: type
+) -> None:
+    with registered(kind, broken=f"{broken_parts.__name__}:{part.__name__}"):
+        module = import_module(f"kbench.testing.contracts_{kind}")
+        found = getattr(module, contract.replace(" ", "_"))(module.subject("broken"))
+    assert not found.held, found.figure
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_parts_of_other_kinds_that_are_sound_pass(kind: Kind) -> None:
+    with registered(kind, broken=f"{broken_parts.__name__}:{SOUND[kind].__name__}"):
+        assert_contracts(kind, "broken")
