@@ -202,7 +202,8 @@ def right_inverse(weight: Tensor) -> Tensor:
             f"{weight.shape[0]} > {weight.shape[1]}"
         )
     wide = weight.double()
-    return torch.linalg.solve(wide @ wide.T, wide).T.to(weight.dtype)
+    inverse: Tensor = torch.linalg.solve(wide @ wide.T, wide).T.to(weight.dtype)
+    return inverse
 
 
 @final
