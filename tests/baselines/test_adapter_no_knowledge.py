@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,12 @@ from kbench import runner
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
-from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
 from kbench.freezing import frozen
 from kbench.model import Encoder
 from kbench.result import Status
-from kbench.testing import registered
 from kbench_baselines.adapter_no_knowledge import AdapterNoKnowledge, Adapters, ranks
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -31,16 +28,6 @@ _NAME = "adapter-no-knowledge"
 @pytest.fixture(scope="module")
 def encoder(toy_folder: Path) -> Encoder:
     return load_folder(toy_folder / "bert")
-
-
-@pytest.fixture
-def _registered() -> Iterator[None]:
-    with registered(
-        Kind.METHODS,
-        map_tuning_mlp="kbench_baselines.map_tuning_mlp:MlpMapTuning",
-        adapter_no_knowledge="kbench_baselines.adapter_no_knowledge:AdapterNoKnowledge",
-    ):
-        yield
 
 
 @pytest.fixture
@@ -145,7 +132,7 @@ def test_gradients_reach_the_adapters_and_nothing_else(encoder: Encoder, plug: A
         assert all(p.grad is None for p in encoder.parameters())
 
 
-@pytest.mark.usefixtures("toy_tasks", "_registered")
+@pytest.mark.usefixtures("toy_tasks")
 def test_adapters_stay_at_chance_where_maps_find_the_planted_knowledge(
     toy_folder: Path, tmp_path: Path
 ) -> None:
@@ -177,7 +164,7 @@ def test_adapters_stay_at_chance_where_maps_find_the_planted_knowledge(
     assert ours.cost["trainable_parameters"] == 259
 
 
-@pytest.mark.usefixtures("toy_tasks", "_registered")
+@pytest.mark.usefixtures("toy_tasks")
 def test_there_is_one_cell_whatever_the_controls_and_no_other_setting(
     toy_folder: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from kbench import runner
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
-from kbench.catalogue import Kind
 from kbench.controls import Shuffled, Zero
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, encode
@@ -27,7 +25,6 @@ from kbench.model import Encoder
 from kbench.result import Result, Status
 from kbench.spec import Setting
 from kbench.store import Artifacts
-from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe, train
 from kbench.writing import write_bundle
@@ -477,13 +474,7 @@ def test_the_adapter_covers_entities_with_facts(facts: Bundle, tmp_path: Path) -
     assert covered.tolist() == [True, False, True, False]
 
 
-@pytest.fixture
-def _registered() -> Iterator[None]:
-    with registered(Kind.METHODS, k_adapter="kbench_baselines.k_adapter:KAdapter"):
-        yield
-
-
-@pytest.mark.usefixtures("toy_tasks", "_registered")
+@pytest.mark.usefixtures("toy_tasks")
 def test_every_setting_trains_what_it_should(
     toy_folder: Path, facts_folder: Path, tmp_path: Path
 ) -> None:

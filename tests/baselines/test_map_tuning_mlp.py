@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from kbench import runner
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
-from kbench.catalogue import Kind
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.freezing import frozen
@@ -22,7 +20,6 @@ from kbench.linking import link
 from kbench.model import Encoder
 from kbench.result import Status
 from kbench.task import Family
-from kbench.testing import registered
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.map_tuning_mlp import BentMap, MlpMapTuning
 from tests.grid.toygrid import OPTIONS, grid, run
@@ -31,12 +28,6 @@ from tests.grid.toygrid import OPTIONS, grid, run
 @pytest.fixture(scope="module")
 def encoder(toy_folder: Path) -> Encoder:
     return load_folder(toy_folder / "bert")
-
-
-@pytest.fixture
-def _registered() -> Iterator[None]:
-    with registered(Kind.METHODS, map_tuning_mlp="kbench_baselines.map_tuning_mlp:MlpMapTuning"):
-        yield
 
 
 @pytest.mark.parametrize(
@@ -122,7 +113,7 @@ def test_only_the_map_differs_from_map_tuning() -> None:
             assert ours.recipe(setting, family, None) == theirs.recipe(setting, family, None)
 
 
-@pytest.mark.usefixtures("toy_tasks", "_registered")
+@pytest.mark.usefixtures("toy_tasks")
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(
     toy_folder: Path, tmp_path: Path
 ) -> None:
