@@ -87,7 +87,7 @@ def test_two_distributions_with_one_name_are_a_finding(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["map-tunin"], "no part is called 'map-tunin'; did you mean map-tuning?"),
+        (["map-tunin"], "no part is called 'map-tunin'; did you mean map-tuning"),
         (["full", "--kind", "methods"], "no part is called 'full'"),
         (["zz*"], "no part is called 'zz*'"),
         ([","], "no part is asked for"),
