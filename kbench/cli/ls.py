@@ -35,7 +35,7 @@ def ls(kind: str | None, as_json: bool) -> None:
     columns = _OF_METHODS if kind == Kind.METHODS else _COLUMNS
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
     last = None
     for entry in found:
         if kind is None and entry.kind != last:

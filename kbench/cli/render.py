@@ -22,6 +22,8 @@ _LEGEND = (
     "same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
     "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
 )
+_NAME = 10
+"""Columns that a method's name has at least."""
 _RIGHT = frozenset({"score", "Δ none", "knowledge gain", "covered", "trained", "seconds"})
 
 Cells = dict[str, str]
@@ -42,13 +44,22 @@ def print_table(found: Sequence[Row], console: Console) -> None:
         cells = {key: _stacked(value) for key, value in cells.items()}
         names = list(cells[id(ordered[0])])
     widths = _widths(list(cells.values()), names)
+    # A long name gives way before a figure does.
+    over = max(0, sum(widths.values()) + len(names) - console.width)
+    widths["method"] = max(_NAME, widths["method"] - over)
     for heading, rows in groupby(ordered, key=_heading):
         title = Text(heading, style="bold cyan")
         table = Table(
             box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
         )
         for name in names:
-            table.add_column(name, justify=_side(name), min_width=widths[name], no_wrap=True)
+            table.add_column(
+                name,
+                justify=_side(name),
+                width=widths[name],
+                no_wrap=name != "method",
+                overflow="fold",
+            )
         for row in rows:
             style = "dim" if row.first.spec.control != Control.NONE else ""
             table.add_row(*(Text(cell, style=style) for cell in cells[id(row)].values()))
