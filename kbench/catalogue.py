@@ -40,6 +40,11 @@ class Kind(StrEnum):
     KNOWLEDGE = "knowledge"
     IMPORTERS = "importers"
 
+    @property
+    def one(self) -> str:
+        """What one part of the kind is called."""
+        return "knowledge base" if self == Kind.KNOWLEDGE else self.removesuffix("s")
+
 
 @dataclass(frozen=True, order=True)
 class Entry:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from kbench.data import Example, Role
 from kbench.errors import KbenchError
 from kbench.inputs import Builder, Inputs, Kind, Tokens
 from kbench.passages import Passage, Passages
-from kbench.specials import Affixes, affixes
+from kbench.specials import Affixes, affixes, bare_tokens
 from kbench.truncation import truncate
 
 if TYPE_CHECKING:
@@ -210,19 +210,7 @@ def _tokenize(
     tokenizer: PreTrainedTokenizerFast, plans: Iterable[list[_Piece]]
 ) -> dict[str, list[int]]:
     texts = list(dict.fromkeys(piece.text for plan in plans for piece in plan if piece.text))
-    if not texts:
-        return {}
-    encoded: Any = tokenizer(
-        texts,
-        add_special_tokens=False,
-        padding=False,
-        truncation=False,
-        split_special_tokens=True,  # a text that spells out "[MASK]" is text
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return dict(zip(texts, encoded["input_ids"], strict=True))
+    return dict(zip(texts, bare_tokens(tokenizer, texts), strict=True))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example, Label
+from kbench.specials import bare_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -149,8 +150,7 @@ class BlankHead(Head):
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         answers = [list(example.label) for example in examples]
         flat = [f" {answer.lower()}" for several in answers for answer in several]
-        options = {"add_special_tokens": False, "split_special_tokens": True}
-        pieces = tokenizer(flat, **options)["input_ids"] if flat else []
+        pieces = bare_tokens(tokenizer, flat)
         single = iter(ids[0] if len(ids) == 1 else None for ids in pieces)
         unknown = tokenizer.unk_token_id
         kept, targets = [], []

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.inputs import Branches, Kind, Tokens
-from kbench.specials import affixes, pair_affixes
+from kbench.specials import affixes, bare_tokens, pair_affixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,9 +52,8 @@ class Passages:
     ) -> None:
         texts = {p.text: _SENTENCE_END.split(p.text) for several in brought for p in several}
         sentences = list(dict.fromkeys(s for several in texts.values() for s in several))
-        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        found: Any = tokenizer([f" {s}" for s in sentences], **options) if sentences else None
-        ids = dict(zip(sentences, found["input_ids"], strict=True)) if found else {}
+        tokens = bare_tokens(tokenizer, [f" {s}" for s in sentences])
+        ids = dict(zip(sentences, tokens, strict=True))
         self._texts = {text: [ids[s] for s in several] for text, several in texts.items()}
         self._after = affixes(tokenizer).after
         self._pair = pair_affixes(tokenizer)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from kbench.linking import Links, link
 from kbench.model import DownstreamModel
 from kbench.parts import Parts
 from kbench.passages import Passage
+from kbench.specials import bare_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -125,8 +126,7 @@ def _answered(
     texts = _read_back(tokenizer, [inputs.ids[part][brought[part]].tolist() for part in parts])
     labels = [[e.label] if isinstance(e.label, str) else e.label for e in examples]
     known = list(dict.fromkeys(label for several in labels for label in several))
-    options: Any = {"add_special_tokens": False, "split_special_tokens": True}
-    ids: list[list[int]] = tokenizer(known, **options)["input_ids"] if known else []
+    ids = bare_tokens(tokenizer, known)
     # Of a label with an unknown part only that part is lost: the rest is another label.
     ids = [[] if tokenizer.unk_token_id in pieces else pieces for pieces in ids]
     spelled = dict(zip(known, _read_back(tokenizer, ids), strict=True))

@@ -36,10 +36,10 @@ def find(kind: Kind | str, name: str) -> Entry:
     kind = Kind(kind)
     found = [entry for entry in entries(kind) if entry.name == name]
     if not found:
-        raise UsageError(f"no {_one(kind)} is called {name!r}{nearest(name, names(kind))}")
+        raise UsageError(f"no {kind.one} is called {name!r}{nearest(name, names(kind))}")
     if len(found) > 1:
         both = " and ".join(f"{e.distribution} ({e.target})" for e in found)
-        raise PluginError(f"the {_one(kind)} {name!r} is offered by {both}: uninstall one of them")
+        raise PluginError(f"the {kind.one} {name!r} is offered by {both}: uninstall one of them")
     return found[0]
 
 
@@ -52,7 +52,7 @@ def load(entry: Entry) -> type[Any]:
     """
     if not _NAME.fullmatch(entry.name):
         raise PluginError(
-            f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} cannot be asked for: "
+            f"the {entry.kind.one} {entry.name!r} of {entry.distribution} cannot be asked for: "
             "a name is made of letters, digits, - and _"
         )
     module, _, attribute = entry.target.partition(":")
@@ -60,12 +60,12 @@ def load(entry: Entry) -> type[Any]:
         part = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
         raise PluginError(
-            f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} does not load: "
+            f"the {entry.kind.one} {entry.name!r} of {entry.distribution} does not load: "
             f"{type(cause).__name__}: {cause}; reinstall or uninstall that distribution"
         ) from cause
     if not isinstance(part, type):
         raise PluginError(
-            f"the {_one(entry.kind)} {entry.name!r} of {entry.distribution} is "
+            f"the {entry.kind.one} {entry.name!r} of {entry.distribution} is "
             f"{type(part).__name__} {entry.target}, not a class"
         )
     return part
@@ -85,13 +85,14 @@ def expand(kind: Kind | str, wanted: str) -> list[str]:
     Raises:
         UsageError: a name or glob matches nothing.
     """
+    kind = Kind(kind)
     chosen: list[str] = []
     for piece in filter(None, (part.strip() for part in wanted.split(","))):
         glob = "*" if piece == _ALL else piece
         if any(sign in glob for sign in "*?["):
             matches = [name for name in names(kind) if fnmatchcase(name, glob)]
             if not matches:
-                raise UsageError(f"no {_one(kind)} matches {piece!r}{nearest(piece, names(kind))}")
+                raise UsageError(f"no {kind.one} matches {piece!r}{nearest(piece, names(kind))}")
             chosen += [name for name in matches if _works(kind, name)]
         else:
             chosen.append(find(kind, piece).name)
@@ -105,7 +106,3 @@ def _works(kind: Kind | str, name: str) -> bool:
         warnings.warn(f"left out: {error}", PluginWarning, stacklevel=3)
         return False
     return True
-
-
-def _one(kind: Kind | str) -> str:
-    return {"knowledge": "knowledge base"}.get(str(kind), str(kind).removesuffix("s"))

@@ -1,16 +1,20 @@
-"""The special tokens that a tokenizer puts around one text and between two, found by looking."""
+"""Texts without special tokens, and the special tokens that a tokenizer puts around them.
+
+The latter are found by looking at what it does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Affixes", "PairAffixes", "affixes", "pair_affixes"]
+__all__ = ["Affixes", "PairAffixes", "affixes", "bare_tokens", "pair_affixes"]
 
 _PROBES = ("a", "0", ".", "的")
 
@@ -29,6 +33,27 @@ class PairAffixes:
 
     between: tuple[int, ...]
     after: tuple[int, ...]
+
+
+def bare_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids of texts as they stand, in one call: no specials around, none inside.
+
+    A text that spells out ``[MASK]`` is text.
+    """
+    if not texts:
+        return []
+    encoded: Any = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        padding=False,
+        truncation=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
 
 
 def affixes(tokenizer: PreTrainedTokenizerFast) -> Affixes:

@@ -31,18 +31,17 @@ from torch import Tensor
 
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
-from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
-from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.specials import bare_tokens
+from kbench.training import History
+from kbench_baselines.untrained import Untrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 __all__ = ["EBert", "LinearMap", "least_squares", "whole_wordpieces"]
 
-_NOTHING_TRAINS = Recipe(learning_rate=1.0, batch_size=1, epochs=1)
 _FORMS = {"concat": "{slot} / {mention}", "replace": "{slot}"}
 _ANCHORS = ("auto", "words", "names")
 _BLOCK = 1 << 16
@@ -97,10 +96,9 @@ def whole_wordpieces(
     """
     found = np.full(len(texts), -1, dtype=np.int64)
     unfit = set(tokenizer.all_special_ids)
-    options: Any = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
-        pieces = tokenizer([f" {text}" for text in block], **options)["input_ids"]
+        pieces = bare_tokens(tokenizer, [f" {text}" for text in block])
         for at, ids in enumerate(pieces, start):
             if len(ids) == 1 and ids[0] not in unfit and texts[at].strip():
                 found[at] = ids[0]
@@ -133,7 +131,7 @@ def _norms(plug: LinearMap, knowledge: KnowledgeBase, table: Tensor) -> dict[str
 
 
 @final
-class EBert(InjectionMethod):
+class EBert(Untrained):
     """E-BERT: entity vectors in the wordpiece space, by least squares over shared words.
 
     Options: ``form`` (``concat`` or ``replace``) and ``anchors`` (``words``, ``names``, or
@@ -149,7 +147,6 @@ class EBert(InjectionMethod):
         trains="0 (d H in closed form)",
     )
     revision = "1"
-    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
     defaults: ClassVar[Mapping[str, Any]] = {"form": "concat", "anchors": "auto"}
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
@@ -162,10 +159,6 @@ class EBert(InjectionMethod):
 
     def template(self) -> str:
         return _FORMS[self.options["form"]]
-
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        """Returns a recipe that is never read: the map has a closed form."""
-        return _NOTHING_TRAINS
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         return LinearMap(knowledge, encoder.slot_width)

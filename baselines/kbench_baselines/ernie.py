@@ -39,12 +39,12 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.batching import Batch, ragged
 from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
-from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Attention
+from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width
 from kbench_baselines.masked_tokens import MaskedTokens, masked_tokens
 
@@ -240,7 +240,7 @@ def denoising_loss(head: nn.Module, plug: ErniePlug, hidden: Tensor, batch: Batc
 
 
 @final
-class Ernie(InjectionMethod):
+class Ernie(CorpusTrained):
     """ERNIE's entity stream through a frozen model; the model itself at first.
 
     General: masked language modelling plus the denoising entity auto-encoder, unweighted, on
@@ -261,30 +261,20 @@ class Ernie(InjectionMethod):
         ),
     )
     revision = "1"
-    settings = frozenset(Setting)
     defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 256}
 
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        if setting != Setting.TASK_SPECIFIC:
-            return _GENERAL
-        assert family is not None
-        return _FAMILIES[family]
-
-    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
-        wanted = self.options["start"] == "general"
-        return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0
+    general = _GENERAL
+    fixed = _GENERAL
+    families = _FAMILIES
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         layers = encoder.layers
         encoder.feed_forward(layers[-1])  # refuses what is not of BERT's form
         return ErniePlug(knowledge, len(layers), int(encoder.config.intermediate_size))
 
-    def fit(self, plug: Plug, fit: Fit) -> History:
-        if fit.setting == Setting.TASK_SPECIFIC:
-            return super().fit(plug, fit)
+    def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, ErniePlug)
-        length = min(int(fit.options["max_length"]), fit.encoder.max_length)
-        tokens = masked_tokens(fit.encoder, fit.knowledge, length, fit.seed)
+        tokens = masked_tokens(fit.encoder, fit.knowledge, max_length, fit.seed)
         data = NoisyLinks(tokens, np.random.default_rng([fit.seed, 1]))
         width = fit.knowledge.dimension
         head = nn.Sequential(nn.Linear(fit.encoder.width, width), nn.GELU(), nn.LayerNorm(width))

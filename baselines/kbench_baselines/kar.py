@@ -42,12 +42,12 @@ from kbench.batching import Batch
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
-from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Block
+from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width
 from kbench_baselines.masked_lm import mention_loss
 from kbench_baselines.masked_tokens import masked_tokens
@@ -207,7 +207,7 @@ def right_inverse(weight: Tensor) -> Tensor:
 
 
 @final
-class Kar(InjectionMethod):
+class Kar(CorpusTrained):
     """KnowBert's module between two frozen layers; the model itself at first (``init: zero``).
 
     General: masked language modelling on linked sentences, plus the linking loss where a name is
@@ -225,7 +225,6 @@ class Kar(InjectionMethod):
         trains="2 d H + H + 8 d^2 + 4 d f + 2 f + 26 d + 402, f = 1024 d / 300",
     )
     revision = "1"
-    settings = frozenset(Setting)
     defaults: ClassVar[Mapping[str, Any]] = {
         "start": "general",
         "max_length": 128,
@@ -233,15 +232,9 @@ class Kar(InjectionMethod):
         "init": "zero",
     }
 
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        if setting != Setting.TASK_SPECIFIC:
-            return _GENERAL
-        assert family is not None
-        return _FAMILIES[family]
-
-    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
-        wanted = self.options["start"] == "general"
-        return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0
+    general = _GENERAL
+    fixed = _GENERAL
+    families = _FAMILIES
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         init, candidates = self.options["init"], int(self.options["candidates"])
@@ -257,12 +250,9 @@ class Kar(InjectionMethod):
                 plug.up.bias.copy_(-plug.up.weight @ plug.down.bias)
         return plug
 
-    def fit(self, plug: Plug, fit: Fit) -> History:
-        if fit.setting == Setting.TASK_SPECIFIC:
-            return super().fit(plug, fit)
+    def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, KarPlug)
-        length = min(int(fit.options["max_length"]), fit.encoder.max_length)
-        data = masked_tokens(fit.encoder, fit.knowledge, length, fit.seed)
+        data = masked_tokens(fit.encoder, fit.knowledge, max_length, fit.seed)
 
         def loss(batch: Batch) -> Tensor:
             words = mention_loss(fit.encoder, batch)

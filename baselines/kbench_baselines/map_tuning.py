@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from kbench.knowledge import KnowledgeBase
-from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
+from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.masked_lm import masked_mentions, mention_loss
 
 __all__ = ["TASK_RECIPES", "AffineMap", "EntityMap", "MapTuning", "MappedSlots"]
@@ -35,7 +35,6 @@ __all__ = ["TASK_RECIPES", "AffineMap", "EntityMap", "MapTuning", "MappedSlots"]
 _GENERAL = Recipe(
     learning_rate=3e-5, batch_size=64, epochs=5, optimizer="adam", decay="constant", dropout=0.25
 )
-_FIXED = _GENERAL.updated({"learning_rate": 1e-5, "dropout": None})
 TASK_RECIPES = {
     # Wiki-ET, Wiki80 and EntityQuestions of the release.
     Family.TYPING: Recipe(5e-5, 128, 2, optimizer="adam", warmup=0.1, dropout=0.2),
@@ -85,29 +84,17 @@ class AffineMap(EntityMap):
         return mapped
 
 
-class MappedSlots(InjectionMethod):
+class MappedSlots(CorpusTrained):
     """Methods that train a map of entity vectors, and put what it gives before the mention."""
 
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64}
+    general = _GENERAL
+    fixed = _GENERAL.updated({"learning_rate": 1e-5, "dropout": None})
+    families = TASK_RECIPES
 
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        if setting == Setting.GENERAL:
-            return _GENERAL
-        if setting == Setting.FINE_TUNING:
-            return _FIXED
-        assert family is not None
-        return TASK_RECIPES[family]
-
-    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
-        wanted = self.options["start"] == "general"
-        return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0
-
-    def fit(self, plug: Plug, fit: Fit) -> History:
-        if fit.setting == Setting.TASK_SPECIFIC:
-            return super().fit(plug, fit)
-        length = min(int(fit.options["max_length"]), fit.encoder.max_length)
-        data = masked_mentions(fit.encoder, fit.knowledge, self.slot, length)
+    def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
+        data = masked_mentions(fit.encoder, fit.knowledge, self.slot, max_length)
         history = fit.train(plug, lambda batch: mention_loss(fit.encoder, batch), data)
         history.counts = data.dropped
         return history
@@ -126,7 +113,6 @@ class MapTuning(MappedSlots):
         trains="d H + H",
     )
     revision = "1"
-    settings = frozenset(Setting)
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         return AffineMap(knowledge, encoder.slot_width)

@@ -19,7 +19,6 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.knowledge import KnowledgeBase
 from kbench.method import MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
 from kbench_baselines.map_tuning import EntityMap, MappedSlots
 
 __all__ = ["BentMap", "MlpMapTuning"]
@@ -60,7 +59,6 @@ class MlpMapTuning(MappedSlots):
         trains="m (d + H + 1) + H, at most map-tuning's d H + H",
     )
     revision = "1"
-    settings = frozenset(Setting)
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         return BentMap(knowledge, encoder.slot_width)

@@ -37,17 +37,15 @@ from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.inputs import Inputs
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.method import Fit, InjectionMethod, MethodCard, Plug
+from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
 from kbench.specials import affixes
-from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
+from kbench_baselines.untrained import Untrained
 
 __all__ = ["EntityTable", "Pelt", "before_output"]
 
-_NOTHING_TRAINS = Recipe(learning_rate=1.0, batch_size=1, epochs=1)
 _SCALES = (7.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0)
 """Values of ``C``; the first is the one published for RoBERTa."""
 _BLOCK = 1 << 13
@@ -156,7 +154,7 @@ def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
 
 
 @final
-class Pelt(InjectionMethod):
+class Pelt(Untrained):
     """PELT: entity vectors from the frozen model's own outputs at masked mentions.
 
     Options: ``occurrences`` of an entity at most; ``min_length`` and ``max_length`` of a sentence
@@ -175,7 +173,6 @@ class Pelt(InjectionMethod):
         trains="0 (H numbers an entity in closed form)",
     )
     revision = "1"
-    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
     slot = "{mention} ( {slot} )"
     defaults: ClassVar[Mapping[str, Any]] = {
         "occurrences": 256,
@@ -188,10 +185,6 @@ class Pelt(InjectionMethod):
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
         self._found: tuple[str, Occurrences] | None = None
-
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        """Returns a recipe that is never read: the vectors have a closed form."""
-        return _NOTHING_TRAINS
 
     def choices(self) -> Sequence[float]:
         return _SCALES if self.options["scale"] is None else (float(self.options["scale"]),)

@@ -38,25 +38,19 @@ from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.method import Fit, InjectionMethod, MethodCard, NoPlug, Plug
+from kbench.method import Fit, MethodCard, NoPlug, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
-from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.training import History
+from kbench_baselines.untrained import Untrained
 
 __all__ = ["RetrievalAugmentation", "VisibleMatrix"]
 
-_NOTHING_TRAINS = Recipe(learning_rate=1.0, batch_size=1, epochs=1)
 _PROBE = 256
 """Tokens of the text that shows what an attention goes by: longer than usual sliding windows."""
 
 
-class _TextMethod(InjectionMethod):
+class _TextMethod(Untrained):
     """A method whose knowledge is text in the input: its plug is empty."""
-
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        """Returns a recipe that is never read: nothing trains."""
-        return _NOTHING_TRAINS
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         return History()
@@ -133,7 +127,6 @@ class RetrievalAugmentation(_TextMethod):
         trains="0",
     )
     revision = "1"
-    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
     text = "appended"
     defaults: ClassVar[Mapping[str, Any]] = {"room": 256}
 
@@ -168,7 +161,6 @@ class VisibleMatrix(_TextMethod):
         trains="0",
     )
     revision = "1"
-    settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
     text = "hung"
     defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "facts": 2}
 

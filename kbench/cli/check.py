@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -32,14 +32,16 @@ def check(name: str, kind: str | None, as_json: bool) -> int:
     Every contract gets a line: whether it holds, and the figures. The checks run on tiny parts
     that are made for them; nothing of yours is read or written.
     """
+    from kbench.testing import findings
+
     chosen = _chosen(name, [Kind(kind)] if kind else list(Kind))
     console = Console(highlight=False)
     started, count, broken = time.perf_counter(), 0, 0
     for entry in chosen:
         if not as_json:
-            console.print(Text(f"{_one(entry.kind)} {entry.name}", style="bold"), end=" ")
+            console.print(Text(f"{entry.kind.one} {entry.name}", style="bold"), end=" ")
             console.print(Text(f"of {entry.distribution}", style="dim"))
-        for found in _findings(entry):
+        for found in findings(entry.kind, entry.name):
             count += found.checked
             broken += not found.held
             if as_json:
@@ -52,16 +54,6 @@ def check(name: str, kind: str | None, as_json: bool) -> int:
         end = f"{count - broken} of {count} contracts held ({seconds:.1f} s)"
         console.print(Text(end, style="bold red" if broken else "bold green"))
     return 1 if broken else 0
-
-
-def _findings(entry: Entry) -> Iterator[Finding]:
-    from kbench.errors import PluginError
-    from kbench.testing import Finding, findings
-
-    try:
-        yield from findings(entry.kind, entry.name)
-    except PluginError as error:  # two distributions offer the name
-        yield Finding("loads", False, str(error), "one distribution offers the part")
 
 
 def _chosen(wanted: str, kinds: Sequence[Kind]) -> list[Entry]:
@@ -92,7 +84,3 @@ def _print(found: Finding, console: Console) -> None:
     console.print(line, soft_wrap=True)
     if not found.held:
         console.print(Text(f"    the contract: {found.says}", style="red"), soft_wrap=True)
-
-
-def _one(kind: Kind) -> str:
-    return "knowledge base" if kind == Kind.KNOWLEDGE else kind.removesuffix("s")

@@ -13,7 +13,19 @@ from kbench import registry
 from kbench.catalogue import Kind
 from kbench.errors import PluginError
 
-__all__ = ["Finding", "Unchecked", "Verdict", "assert_contracts", "check", "contract", "findings"]
+__all__ = [
+    "TOLERANCE",
+    "Finding",
+    "Unchecked",
+    "Verdict",
+    "assert_contracts",
+    "check",
+    "contract",
+    "findings",
+]
+
+TOLERANCE = 1e-5
+"""Between outputs that are the same but for the order of sums."""
 
 T = TypeVar("T")
 Verdict: TypeAlias = tuple[bool, str]

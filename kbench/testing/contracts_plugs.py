@@ -12,12 +12,10 @@ from kbench.freezing import digest, frozen
 from kbench.method import NoPlug
 from kbench.spec import Control, Setting
 from kbench.testing.bench import Bench
-from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
+from kbench.testing.contracts import TOLERANCE, Finding, Unchecked, Verdict, contract
 from kbench.testing.trial import Outputs, Trial, disturb
 
 __all__ = ["CONTRACTS"]
-
-TOLERANCE = 1e-5
 
 
 @contract

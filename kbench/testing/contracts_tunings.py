@@ -22,15 +22,13 @@ from kbench.parts import Parts
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.task import Family
-from kbench.testing.contracts import Finding, Verdict, contract
+from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract
 from kbench.testing.tiny import BACKBONE, NOTHING, TASKS
 from kbench.testing.trial import QUICK, disturb, new_stages
 from kbench.training import Recipe
 from kbench.tuning import Tuning
 
 __all__ = ["CONTRACTS", "subject"]
-
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -101,13 +99,18 @@ class TuningBench:
 
     def _tune(self, parts: Parts) -> Tuned:
         own = new_stages()
-        encoder = parts.backbone.load()
-        torch.manual_seed(parts.spec.seed)
-        model = DownstreamModel(encoder, parts.task.head(encoder.width)).eval()
+        model = _fresh(parts)
         base = _logits(parts, own, model)
         parts.tuning.prepare(model, parts.tuning_options)
         tuned, _ = own.tune(parts)
         return Tuned(parts, own, base, model, tuned)
+
+
+def _fresh(parts: Parts) -> DownstreamModel:
+    """The backbone and a head, before the tuning prepares them."""
+    encoder = parts.backbone.load()
+    torch.manual_seed(parts.spec.seed)
+    return DownstreamModel(encoder, parts.task.head(encoder.width)).eval()
 
 
 def _logits(parts: Parts, on: Stages, model: DownstreamModel) -> Tensor:
@@ -137,16 +140,11 @@ def starts_as_base(bench: TuningBench) -> Verdict:
     apart = [float((t.logits(t.untrained) - t.base).abs().max()) for t in bench.tuned]
     added = [
         sum(p.numel() for p in t.untrained.parameters())
-        - sum(p.numel() for p in _fresh(t).parameters())
+        - sum(p.numel() for p in _fresh(t.parts).parameters())
         for t in bench.tuned
     ]
     figure = f"max |Δ| {max(apart):.1e} (at most {TOLERANCE:.0e}), {max(added)} parameters added"
     return max(apart) <= TOLERANCE, figure
-
-
-def _fresh(tuned: Tuned) -> DownstreamModel:
-    encoder = tuned.parts.backbone.load()
-    return DownstreamModel(encoder, tuned.parts.task.head(encoder.width))
 
 
 @contract

@@ -1,0 +1,57 @@
+"""What methods share that train on linked sentences, and on a task from there."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from kbench.knowledge import KnowledgeBase
+from kbench.method import Fit, InjectionMethod, Plug
+from kbench.model import Encoder
+from kbench.spec import Setting
+from kbench.task import Family
+from kbench.training import History, Recipe
+
+__all__ = ["CorpusTrained"]
+
+
+class CorpusTrained(InjectionMethod):
+    """A general plug by masked language modelling on linked sentences; a task-specific one from it.
+
+    The option ``start`` says where a task-specific plug begins: ``general``, where a general one
+    can be had, or ``scratch``.
+
+    Attributes:
+        general: settings of the general plug.
+        fixed: settings of the general plug that stays fixed in fine-tuning.
+        families: settings on a task.
+    """
+
+    settings = frozenset(Setting)
+    general: ClassVar[Recipe]
+    fixed: ClassVar[Recipe]
+    families: ClassVar[Mapping[Family, Recipe]]
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        if setting == Setting.TASK_SPECIFIC:
+            assert family is not None
+            return self.families[family]
+        return self.fixed if setting == Setting.FINE_TUNING else self.general
+
+    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
+        wanted = self.options["start"] == "general"
+        return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0
+
+    def fit(self, plug: Plug, fit: Fit) -> History:
+        if fit.setting == Setting.TASK_SPECIFIC:
+            return super().fit(plug, fit)
+        return self.pretrain(plug, fit, min(int(fit.options["max_length"]), fit.encoder.max_length))
+
+    @abstractmethod
+    def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
+        """Trains a general plug on sentences of at most ``max_length`` tokens.
+
+        Raises:
+            Unsupported: the backbone has no masked-LM head, or no sentence is usable.
+        """
