@@ -14,7 +14,7 @@ from kbench.store import address
 
 __all__ = ["ENGINE_REVISION", "addresses", "model_inputs", "plug_inputs", "result_id"]
 
-ENGINE_REVISION = 2
+ENGINE_REVISION = 3
 """Changes whenever the engine would make other weights or predictions from the same inputs."""
 
 

@@ -149,6 +149,18 @@ class Bundle(KnowledgeBase):
     def vectors(self, rows: Rows) -> Vectors:
         return self._vectors[rows]
 
+    @cached_property
+    def _with_description(self) -> NDArray[np.bool_]:
+        import pyarrow.compute as pc
+
+        lengths = pc.binary_length(self._entities.column("description"))
+        return cast("NDArray[np.bool_]", lengths.to_numpy() > 0)
+
+    def has_description(self, rows: Rows) -> NDArray[np.bool_]:
+        known = np.zeros(len(rows), dtype=bool)
+        known[rows >= 0] = self._with_description[rows[rows >= 0]]
+        return known
+
     def entity(self, row: int) -> Entity:
         value = self._entities.slice(row, 1).to_pylist()[0]
         return Entity(

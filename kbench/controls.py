@@ -30,10 +30,11 @@ class _Control(View):
 class Shuffled(_Control):
     """Every entity answers with another's vector, description and facts.
 
-    The permutation is one cycle over the entities that have a vector (and one over the others),
-    so no entity keeps its own and coverage does not change. Names, and the links of the corpus,
-    stay as they are: only what is known of an entity moves. The facts that sentences spell out
-    take each other's relations, by one cycle too.
+    The permutation is a cycle over the entities that have a vector and a text (a description or
+    facts), one over those that have a vector alone, and likewise without a vector. So no entity
+    keeps its own, and where there was something to say of a mention, there still is. Names, and
+    the links of the corpus, stay as they are: only what is known of an entity moves. The facts
+    that sentences spell out take each other's relations, by one cycle too.
     """
 
     def __init__(self, base: KnowledgeBase, seed: int) -> None:
@@ -46,10 +47,8 @@ class Shuffled(_Control):
     @cached_property
     def _other(self) -> Rows:
         rng = np.random.default_rng(self._seed)
-        everyone = np.arange(len(self.base), dtype=np.int64)
-        covered = self.base.has_vector(everyone)
-        other = np.empty_like(everyone)
-        for group in (everyone[covered], everyone[~covered]):
+        other = np.empty(len(self.base), dtype=np.int64)
+        for group in _alike(self.base):
             order = rng.permutation(group)
             other[order] = np.roll(order, 1)
         return other
@@ -75,6 +74,19 @@ class Shuffled(_Control):
         relation = np.empty_like(true.relation)
         relation[order] = np.roll(true.relation[order], 1)
         return replace(true, relation=relation)
+
+
+def _alike(base: KnowledgeBase) -> list[Rows]:
+    """Returns the entities by what is known of them: with and without a vector and a text."""
+    everyone = np.arange(len(base), dtype=np.int64)
+    vector, text = base.has_vector(everyone), base.described(everyone)
+    groups: list[Rows] = []
+    for same in (vector, ~vector):
+        told, untold = everyone[same & text], everyone[same & ~text]
+        # Alone, an entity would keep its own. Vectors pass among those that have one, always.
+        alone = 1 in (len(told), len(untold))
+        groups += [np.concatenate([told, untold])] if alone else [told, untold]
+    return groups
 
 
 @final

@@ -199,10 +199,16 @@ class KnowledgeBase(ABC):
         facts = "; ".join(f"{relation} {tail}" for relation, tail in self.facts(row))
         return f"{entity.label} {facts}." if facts else ""
 
-    def described(self, rows: Rows) -> NDArray[np.bool_]:
-        """Returns whether there is a text for each row; False for row -1. ``[rows]``."""
-        known = {row: row >= 0 and bool(self.describe(row)) for row in np.unique(rows).tolist()}
+    def has_description(self, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether each row has a description; False for row -1. ``[rows]``."""
+        wanted = np.unique(rows).tolist()
+        known = {row: row >= 0 and bool(self.entity(row).description) for row in wanted}
         return np.array([known[row] for row in rows.tolist()], dtype=bool)
+
+    def described(self, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether :meth:`describe` has a text for each; False for row -1. ``[rows]``."""
+        facts: NDArray[np.bool_] = np.isin(rows, self.triples[:, 0])
+        return facts | self.has_description(rows)
 
     def _linked(self) -> Iterator[list[int]]:
         """Yields the rows of the mentions of each sentence."""

@@ -93,6 +93,9 @@ class OtherVectors(View):
     def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
         return np.isin(rows, self._rows)
 
+    def has_description(self, rows: Rows) -> NDArray[np.bool_]:
+        return self.base.has_description(rows)
+
     def vectors(self, rows: Rows) -> Vectors:
         return self._vectors[np.searchsorted(self._rows, rows)]
 

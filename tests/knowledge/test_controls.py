@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from kbench.bundle import Bundle
 from kbench.controls import Random, Shuffled, Zero
-from kbench.knowledge import KnowledgeBase
-from kbench.writing import write_vectors
+from kbench.knowledge import Entity, KnowledgeBase
+from kbench.writing import write_bundle, write_vectors
 
 
 @pytest.fixture
@@ -48,6 +50,50 @@ def test_shuffled_facts_follow_the_vectors(covered: Bundle) -> None:
         assert sorted(view.facts(row)) == sorted(covered.facts(other))
         assert view.entity(row).description == covered.entity(other).description
     assert len(view.triples) == len(covered.triples)
+
+
+def partly_told(folder: Path, told: list[str], vectors: list[str]) -> Bundle:
+    """Ten entities of which some have a description, some a fact, and some a vector."""
+    entities = [
+        Entity(f"E{i}", f"name {i}", description=f"text {i}" * (f"E{i}" in told)) for i in range(10)
+    ]
+    card = {"name": "told", "version": "1", "licence": "none", "source": "test"}
+    bundle = write_bundle(folder, card, entities, [("E8", "r", "E0"), ("E9", "r", "E1")])
+    table = np.full((10, 4), np.nan, dtype=np.float32)
+    rows = bundle.rows(vectors)
+    table[rows] = np.arange(1, 1 + len(rows), dtype=np.float32)[:, None]
+    return write_vectors(folder, table, {})
+
+
+@pytest.mark.parametrize("vectors", [range(10), [0, 1, 2, 3, 5, 6, 8], [2, 4, 5], [], [9]])
+@pytest.mark.parametrize("told", [[0, 1, 2], [0], [], range(10), [7, 8, 9]])
+def test_shuffled_breaks_what_there_is_and_adds_nothing(
+    tmp_path: Path, told: list[int], vectors: list[int]
+) -> None:
+    base = partly_told(tmp_path / "kb", [f"E{i}" for i in told], [f"E{i}" for i in vectors])
+    rows = everyone(base)
+    texts = np.array([bool(base.describe(row)) for row in rows.tolist()])
+    np.testing.assert_array_equal(base.described(rows), texts)
+    kinds = base.has_vector(rows) * 2 + texts
+    for seed in range(3):
+        view = Shuffled(base, seed)
+        known = rows[base.has_vector(rows)]
+        assert np.isfinite(view.vectors(known)).all()
+        if len(known) > 1:
+            assert (view.vectors(known) != base.vectors(known)).any(axis=1).all()
+        for row in rows.tolist():
+            alike, opposite = (np.count_nonzero(kinds == kinds[row] ^ other) for other in (0, 1))
+            if texts[row] and alike + opposite > 1:
+                assert view.describe(row) != base.describe(row)
+            elif 1 not in (alike, opposite):
+                assert view.describe(row) == ""
+    assert not base.described(np.array([-1])).any()
+
+
+def test_an_entity_alone_of_its_kind_gets_a_text_away(tmp_path: Path) -> None:
+    base = partly_told(tmp_path / "kb", ["E0"], [f"E{i}" for i in range(8)])
+    assert base.describe(0) == "text 0"
+    assert Shuffled(base, 0).describe(0) == ""
 
 
 def test_random_facts_are_as_many_and_zero_has_none(covered: Bundle) -> None:
