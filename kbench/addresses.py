@@ -12,7 +12,14 @@ from kbench.parts import Parts
 from kbench.spec import Setting
 from kbench.store import address
 
-__all__ = ["ENGINE_REVISION", "addresses", "model_inputs", "plug_inputs", "result_id"]
+__all__ = [
+    "ENGINE_REVISION",
+    "addresses",
+    "general_plug",
+    "model_inputs",
+    "plug_inputs",
+    "result_id",
+]
 
 ENGINE_REVISION = 3
 """Changes whenever the engine would make other weights or predictions from the same inputs."""
@@ -62,6 +69,14 @@ def addresses(parts: Parts) -> dict[str, str | None]:
     if parts.knowledge is not None:
         plug = address("plug", plug_inputs(parts, parts.spec.setting))
     return {"model": address("model", model_inputs(parts)), "plug": plug}
+
+
+def general_plug(parts: Parts) -> str | None:
+    """Returns the address of the general plug that a run's task-specific one may start from."""
+    if parts.knowledge is None or parts.spec.setting != Setting.TASK_SPECIFIC:
+        return None
+    found: str | None = plug_inputs(parts, Setting.TASK_SPECIFIC).get("general")
+    return found
 
 
 def result_id(parts: Parts) -> str:

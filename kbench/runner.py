@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from kbench import __version__, provenance, registry
-from kbench.addresses import ENGINE_REVISION, addresses, result_id
+from kbench.addresses import ENGINE_REVISION, addresses, general_plug, result_id
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError
 from kbench.files import cache_home
@@ -70,6 +70,7 @@ class Cell:
         stored: the result that is there already, of any status.
         model: address of its downstream model.
         plug: address of its plug, or None.
+        start: address of the general plug that its plug may start from, or None.
         problem: why its parts cannot even be addressed, or None.
     """
 
@@ -78,12 +79,18 @@ class Cell:
     stored: Result | None = None
     model: str | None = None
     plug: str | None = None
+    start: str | None = None
     problem: KbenchError | None = None
 
     @property
     def done(self) -> bool:
         """Whether a good result is stored; failed and skipped runs are tried again."""
         return self.stored is not None and self.stored.status == Status.OK
+
+    @property
+    def needs(self) -> set[str]:
+        """Addresses of all that has to be there, or be made, for the run."""
+        return {key for key in (self.model, self.plug, self.start) if key}
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
         parts = _sharing(spec, shared)
         try:
             key = result_id(parts)
-            found = addresses(parts)
+            found, start = addresses(parts), general_plug(parts)
         except UsageError:
             raise
         except KbenchError as error:
@@ -138,7 +145,7 @@ def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
             cells.append(Cell(spec, key, results.load(key), problem=error))
             continue
         stored = results.load(key)
-        cells.append(Cell(spec, key, stored, found["model"], found["plug"]))
+        cells.append(Cell(spec, key, stored, found["model"], found["plug"], start))
     return cells
 
 
@@ -192,14 +199,23 @@ def _serial(cells: Sequence[Cell], place: Place, events: Events) -> Iterator[tup
 def _parallel(cells: Sequence[Cell], place: Place, jobs: int) -> Iterator[tuple[Cell, Result]]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     shared = Place(place.out, place.artifacts, place.device, threads)
+    waiting, running, made = list(cells), dict[Future[Result], Cell](), set[str]()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(_in_process, cell, shared): cell for cell in cells}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                cell = _next(waiting, running.values(), made)
+                waiting.remove(cell)
+                running[pool.submit(_in_process, cell, shared)] = cell
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                made |= cell.needs
+                yield cell, future.result()
+
+
+def _next(waiting: Sequence[Cell], running: Iterable[Cell], made: Set[str]) -> Cell:
+    """Chooses the first run that need not wait for what another is making; else the first."""
+    making = {key for cell in running for key in cell.needs} - made
+    return next((cell for cell in waiting if not cell.needs & making), waiting[0])
 
 
 _worker: Worker | None = None

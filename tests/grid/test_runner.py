@@ -137,6 +137,23 @@ def test_two_jobs_give_the_results_of_one(toy_folder: Path, tmp_path: Path) -> N
     assert scores[0] == scores[1]
 
 
+def test_a_job_takes_what_no_other_is_making(toy_folder: Path, place: runner.Place) -> None:
+    chosen = grid(toy_folder, setting="task-specific", seed="0,1")
+    cells = {
+        (cell.spec.method, cell.spec.seed): cell
+        for cell in runner.plan(runner.resolve(chosen), place)
+        if cell.spec.control == Control.NONE
+    }
+    none, mapped, other = (cells[key] for key in (("none", 0), ("map-tuning", 0), ("none", 1)))
+    assert mapped.needs == {none.model, mapped.plug, mapped.start}
+    assert mapped.start not in (None, mapped.plug)
+    waiting = [mapped, other]
+    assert runner._next(waiting, [none], set()) is other
+    assert runner._next(waiting, [none], {none.model}) is mapped
+    assert runner._next(waiting, [], set()) is mapped
+    assert runner._next([mapped], [none], set()) is mapped  # waiting beats idling
+
+
 class Broken(MapTuning):  # type: ignore[misc]
     """Fails while it trains."""
 
