@@ -30,7 +30,7 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
     spec = parts.spec
     inputs = {
         "engine": ENGINE_REVISION,
-        "task": parts.task.digest,
+        "task": [parts.task.training_digest, parts.task.form],
         "limit": spec.limit,
         "backbone": parts.backbone.digest,
         "tuning": [spec.tuning, parts.tuning.revision, parts.tuning_options],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -12,11 +12,30 @@ from torch import Tensor
 
 from kbench.inputs import Inputs
 
-__all__ = ["Batch", "collate", "ragged", "shuffled_batches", "sorted_batches"]
+__all__ = ["Batch", "Choices", "collate", "ragged", "shuffled_batches", "sorted_batches"]
 
 _HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the pairs of a batch decide between, where an example is compared with candidates.
+
+    Attributes:
+        cells: of each pair, its place in the flattened ``[examples * ways]``. ``[pairs]``.
+        examples: how many.
+        ways: candidates of an example at most.
+    """
+
+    cells: Tensor
+    examples: int
+    ways: int
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Choices:
+        """Moves the cells."""
+        return replace(self, cells=self.cells.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,7 @@ class Batch:
             ``[batch, tokens]``.
         visible: which token (second) each token (first) may attend to, where that is not simply
             ``mask``; else None. ``[batch, tokens, tokens]``, bool.
+        choices: what is decided between, where the batch is of pairs of texts; else None.
     """
 
     ids: Tensor
@@ -57,6 +77,7 @@ class Batch:
     segments: Tensor | None = None
     positions: Tensor | None = None
     visible: Tensor | None = None
+    choices: Choices | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -86,7 +107,7 @@ def collate(
     full = inputs.spans[spans, 1] > 0
     blanks = inputs.blanks[chosen]
     places = np.arange(len(chosen)) * width + blanks
-    return Batch(
+    batch = Batch(
         ids=torch.from_numpy(ids),
         mask=torch.from_numpy(mask.astype(np.int64)),
         slot_index=torch.from_numpy(owner * width + inputs.slots[slots]),
@@ -97,25 +118,26 @@ def collate(
         blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
         examples=torch.from_numpy(chosen),
         targets=None if targets is None else torch.from_numpy(targets[chosen]),
-        **_of_passages(inputs, at, mask),
     )
+    return _with_passages(batch, inputs, at, mask)
 
 
-def _of_passages(
-    inputs: Inputs, at: NDArray[np.int64], mask: NDArray[np.bool_]
-) -> dict[str, Tensor]:
-    """Segments of passages; positions and visibility of those that hang at a mention."""
-    found: dict[str, Tensor] = {}
+def _with_passages(
+    batch: Batch, inputs: Inputs, at: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> Batch:
+    """Adds segments of passages; positions and visibility of those that hang at a mention."""
     if inputs.segments is not None:
-        found["segments"] = torch.from_numpy(
-            np.where(mask, inputs.segments[at], 0).astype(np.int64)
-        )
+        segments = np.where(mask, inputs.segments[at], 0).astype(np.int64)
+        batch = replace(batch, segments=torch.from_numpy(segments))
     if inputs.branches is not None:
         branches = inputs.branches
         numbers = np.where(mask, branches.numbers[at], -1)
-        found["positions"] = torch.from_numpy(np.where(mask, branches.positions[at], 0))
-        found["visible"] = torch.from_numpy(_visible(numbers, branches.anchors[at]))
-    return found
+        batch = replace(
+            batch,
+            positions=torch.from_numpy(np.where(mask, branches.positions[at], 0)),
+            visible=torch.from_numpy(_visible(numbers, branches.anchors[at])),
+        )
+    return batch
 
 
 def _visible(numbers: NDArray[np.int32], anchors: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-__all__ = ["Example", "Label", "Mention", "Role", "Split", "digest_examples"]
+__all__ = [
+    "NONE_OF_THE_ABOVE",
+    "Candidate",
+    "Example",
+    "Label",
+    "Mention",
+    "Role",
+    "Split",
+    "digest_examples",
+]
+
+NONE_OF_THE_ABOVE = "none of the above"
+"""The label of an example that is of none of its candidates (FewRel 2.0)."""
 
 Label: TypeAlias = str | tuple[str, ...]
 """One class name, a set of class names (multi-label), or the acceptable answers of a question."""
@@ -63,6 +75,10 @@ class Example:
         mentions: spans in ``text``.
         label: gold class, classes or acceptable answers.
         blank: character offset at which the answer's ``[MASK]`` is put, or None.
+        candidates: the classes to choose from, each shown by examples of it (N-way K-shot); empty
+            where the classes are those of the task.
+        stratum: what the example counts under where a metric tells examples apart, such as
+            ``5w1s``; empty where none does.
     """
 
     id: str
@@ -70,6 +86,8 @@ class Example:
     mentions: tuple[Mention, ...]
     label: Label
     blank: int | None = None
+    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
+    stratum: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         for mention in self.mentions:
@@ -85,10 +103,31 @@ class Example:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A class that an example may be of.
+
+    Attributes:
+        label: its name.
+        support: labelled examples of it, K of them; their ids name their content.
+    """
+
+    label: str
+    support: tuple[Example, ...]
+
+
 def digest_examples(examples: Iterable[Example]) -> str:
     """Returns the SHA-256 of everything in the examples, in their order."""
     digest = hashlib.sha256()
+    known: set[str] = set()
     for example in examples:
-        digest.update(repr(example).encode("utf-8", "surrogatepass"))
-        digest.update(b"\n")
+        lines = [repr(example)]
+        if example.stratum:
+            lines.append(f"stratum {example.stratum!r}")
+        for candidate in example.candidates:
+            lines.append(f"candidate {candidate.label!r} {[e.id for e in candidate.support]}")
+            # A support recurs in many episodes: it is told once.
+            lines += [repr(e) for e in candidate.support if e.id not in known]
+            known.update(e.id for e in candidate.support)
+        digest.update("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -13,16 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import Example, Label
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label
 from kbench.specials import bare_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.batching import Batch
+    from kbench.batching import Batch, Choices
     from kbench.model import Encoder
 
-__all__ = ["BlankHead", "Gold", "Head", "RelationHead", "TypingHead"]
+__all__ = [
+    "BlankHead",
+    "Gold",
+    "Head",
+    "PairHead",
+    "RelationHead",
+    "TypingHead",
+]
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,81 @@ class TypingHead(_LinearHead):
             for row in (logits > 0).tolist()
         ]
         return chosen, scores
+
+
+@final
+class PairHead(Head):
+    """Compares a text with the supports of each candidate (BERT-PAIR).
+
+    Gao et al., "FewRel 2.0: Towards More Challenging Few-Shot Relation Classification", EMNLP
+    2019, section 4, and the form of the map-tuning release. The pooled output of a pair gives a
+    number that says how alike the two are; the logit of a candidate is its mean over the K
+    supports. Where an example may be of none of its candidates, a pair gives two numbers, for
+    alike and for unlike, and the logit of none is the least unlikeness to any candidate.
+
+    Args:
+        width: of the hidden states.
+        none: whether an example may be of none of its candidates.
+    """
+
+    def __init__(self, width: int, *, none: bool = False) -> None:
+        super().__init__()
+        self.none = none
+        self.dropout = nn.Dropout(0.1)
+        self.linear = nn.Linear(width, 2 if none else 1)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
+        ways = max((len(example.candidates) for example in examples), default=0)
+        targets = []
+        for example in examples:
+            names = [candidate.label for candidate in example.candidates]
+            other = ways if self.none else -1
+            targets.append(names.index(example.label) if example.label in names else other)
+        labels: list[Label] = [str(example.label) for example in examples]
+        return Gold(np.arange(len(examples)), labels, np.array(targets, dtype=np.int64))
+
+    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+        """Returns logits ``[examples, ways]``, or of pairs alone if the batch has no choices."""
+        scores: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
+        return scores if batch.choices is None else self.decide(scores, batch.choices)
+
+    def decide(self, scores: Tensor, choices: Choices) -> Tensor:
+        """Returns the logits of candidates, and of none if that is an answer.
+
+        Args:
+            scores: of pairs. ``[pairs, 1 or 2]``.
+            choices: whose they are.
+
+        Returns:
+            ``[examples, ways (+ 1)]``; minus infinity for candidates that an example lacks.
+        """
+        size = choices.examples * choices.ways
+        total = scores.new_zeros(size, scores.shape[1]).index_add(0, choices.cells, scores)
+        count = torch.bincount(choices.cells, minlength=size)[:, None]
+        mean = (total / count.clamp(min=1)).view(choices.examples, choices.ways, -1)
+        absent = (count == 0).view(choices.examples, choices.ways)
+        alike = mean[..., -1].masked_fill(absent, -torch.inf)
+        if not self.none:
+            return alike
+        unlike = mean[..., 0].masked_fill(absent, torch.inf).amin(1, keepdim=True)
+        return torch.cat([alike, unlike], dim=1)
+
+    @staticmethod
+    def name(candidates: Sequence[str], number: int) -> str:
+        """Returns the label that a column of the logits stands for."""
+        return candidates[number] if number < len(candidates) else NONE_OF_THE_ABOVE
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, ignore_index=-1)
+
+    def predict(
+        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[list[Label], list[float]]:
+        """Returns the numbers of candidates, as text: their names belong to the examples."""
+        scores, best = logits.softmax(-1).max(-1)
+        return [str(number) for number in best.tolist()], scores.tolist()
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ from kbench.data import Example
 from kbench.errors import UsageError, nearest
 from kbench.knowledge import KnowledgeBase, Rows
 
-__all__ = ["LINKERS", "Links", "link"]
+__all__ = ["LINKERS", "Links", "joined", "link"]
 
 LINKERS = ("gold", "title")
 
@@ -78,6 +78,20 @@ def link(
                     rows[at] = found[0] if len(found) == 1 else -1
         rows = np.where((covers or knowledge.has_vector)(rows), rows, -1)
     return _links(examples, rows.tolist(), linker, ambiguous)
+
+
+def joined(links: Links, groups: Sequence[Sequence[int]]) -> Links:
+    """Returns the links of examples that are made of several texts.
+
+    The share of mentions stays that of the texts, each counted once.
+
+    Args:
+        links: of the texts.
+        groups: numbers of the texts of each example.
+    """
+    rows = [tuple(row for text in group for row in links.rows[text]) for group in groups]
+    covered = sum(max(several, default=-1) >= 0 for several in rows)
+    return replace(links, rows=tuple(rows), examples=covered / len(rows) if rows else 0.0)
 
 
 def _links(examples: Sequence[Example], rows: list[int], linker: str, ambiguous: int) -> Links:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast, final
+from typing import Any, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ class Metric(ABC):
         variant: names the exact definition; results of two variants are never compared.
     """
 
-    name: ClassVar[str]
-    variant: ClassVar[str]
+    name: str
+    variant: str
 
     @abstractmethod
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:

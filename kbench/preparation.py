@@ -16,8 +16,9 @@ from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.heads import Gold
 from kbench.inputs import Inputs, Kind
-from kbench.linking import Links, link
+from kbench.linking import Links, joined, link
 from kbench.model import DownstreamModel
+from kbench.pairs import Pairs, compared, room_of_text
 from kbench.parts import Parts
 from kbench.passages import Passage
 from kbench.specials import bare_tokens
@@ -37,8 +38,8 @@ class Prepared:
     Attributes:
         examples: those the head can express.
         gold: their labels and targets.
-        inputs: their tokens and slots.
-        links: their mentions' entities.
+        inputs: their tokens and slots; pairs where examples have candidates.
+        links: their mentions' entities, those of an example's supports among them.
         total: examples before any was left out.
         answered: examples whose passages, as far as they are read, spell out a gold label; None
             without passages.
@@ -46,10 +47,15 @@ class Prepared:
 
     examples: Sequence[Example]
     gold: Gold
-    inputs: Inputs
+    inputs: Inputs | Pairs
     links: Links
     total: int
     answered: int | None = None
+
+    @property
+    def strata(self) -> list[str]:
+        """The stratum of each example."""
+        return [example.stratum for example in self.examples]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -59,7 +65,7 @@ class Prepared:
             "test_kept": len(self.examples),
             "test_shortened": self.inputs.shortened,
             "test_mentions_without_room": self.inputs.unslotted,
-            "test_tokens": len(self.inputs.ids),
+            "test_tokens": int(self.inputs.lengths.sum()),
         }
         if self.answered is not None:
             counts["test_answer_in_context"] = self.answered
@@ -81,17 +87,24 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
         )
     base = parts.base_knowledge if injected else None
-    links = link(kept, base, parts.linker, partial(method.covers, base) if base else None)
+    several = compared(kept) if any(example.candidates for example in kept) else None
+    texts = several.texts if several else kept
+    links = link(texts, base, parts.linker, partial(method.covers, base) if base else None)
+    fit = partial(room_of_text, encoder.tokenizer) if several else int
     layout = Layout(
-        markers=task.markers, slot=None, max_length=min(task.max_length, encoder.max_length)
+        markers=task.markers, slot=None, max_length=fit(min(task.max_length, encoder.max_length))
     )
     passages: list[list[Passage]] = []
     if injected:
         layout = replace(layout, slot=method.template())
     if injected and method.text:
-        layout = replace(layout, room=min(int(method.options["room"]), encoder.max_length))
+        layout = replace(layout, room=fit(min(int(method.options["room"]), encoder.max_length)))
         passages = _passages(parts, links)
-    inputs = encode(encoder.tokenizer, kept, links.rows, layout, passages)
+    inputs = encode(encoder.tokenizer, texts, links.rows, layout, passages)
+    if several:
+        links = joined(links, [several.texts_of(number) for number in range(len(kept))])
+        pairs = Pairs.encoded(encoder.tokenizer, inputs, several)
+        return Prepared(kept, gold, pairs, links, len(examples))
     answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
     return Prepared(kept, gold, inputs, links, len(examples), answered)
 

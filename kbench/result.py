@@ -138,6 +138,7 @@ class Predictions:
     predictions: list[Label]
     scores: list[float]
     linked: list[bool]
+    strata: list[str]
 
 
 def read_result(path: Path) -> Result:
@@ -176,6 +177,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             "prediction": pa.array(_plain(predictions.predictions), words),
             "score": pa.array(predictions.scores, pa.float32()),
             "linked": pa.array(predictions.linked, pa.bool_()),
+            "stratum": pa.array(predictions.strata, pa.string()),
         }
     )
     pq.write_table(table, path, compression="zstd")
@@ -190,7 +192,7 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("id", "label", "prediction", "score", "linked")
+    names = ("id", "label", "prediction", "score", "linked", "stratum")
     try:
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
@@ -207,6 +209,7 @@ def read_predictions(path: Path) -> Predictions:
         words,
         columns["score"],
         columns["linked"],
+        columns["stratum"],
     )
 
 

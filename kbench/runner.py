@@ -34,6 +34,7 @@ from kbench.spec import Grid, RunSpec
 from kbench.stages import Evaluation, Stages
 from kbench.statistics import interval
 from kbench.store import Artifacts, Results, address
+from kbench.strata import measured
 
 __all__ = ["Cell", "Events", "Place", "plan", "resolve", "run"]
 
@@ -312,7 +313,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     prepared, task = evaluation.prepared, parts.task
     metrics = {}
     for metric in task.metrics:
-        statistics = metric.statistics(prepared.gold.labels, evaluation.predictions)
+        statistics = measured(metric, prepared.gold.labels, evaluation.predictions, prepared.strata)
         found = interval(metric, statistics)
         metrics[metric.name] = Score(
             value=found.value, low=found.low, high=found.high, n=found.n, variant=metric.variant
@@ -332,6 +333,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         predictions=evaluation.predictions,
         scores=evaluation.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
+        strata=prepared.strata,
     )
     result = Result(
         id=cell.id,

@@ -20,24 +20,22 @@ from torch import Tensor
 
 from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
-from kbench.batching import collate, sorted_batches
 from kbench.data import Label, Split
 from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
-from kbench.inputs import Inputs
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
+from kbench.prediction import predict
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Setting
 from kbench.store import Artifacts, address
+from kbench.strata import scored
 from kbench.training import Examples, Progress, train
 
 __all__ = ["Evaluation", "Stages"]
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_EVALUATION_BATCH = 128
 _CACHED = 12
 
 T = TypeVar("T")
@@ -246,7 +244,7 @@ class Stages:
         prepared = self.prepare(parts, Split.TEST, model, injected=plug is not None)
         started = time.perf_counter()
         with plug.attach(model.encoder) if plug else nullcontext():
-            predictions, scores = self.predict(model, prepared.inputs, parts.spec.dtype)
+            predictions, scores = predict(model, prepared.inputs, self.device, parts.spec.dtype)
         seconds = time.perf_counter() - started
         after = digest(model)
         if after != tuned["digest"]:
@@ -275,24 +273,6 @@ class Stages:
         plug.choose(best)
         return {"values": values, "dev": scores, "chosen": best}
 
-    def predict(
-        self, model: DownstreamModel, inputs: Inputs, dtype: str = "float32"
-    ) -> tuple[list[Label], list[float]]:
-        """Predicts inputs in length-sorted batches; results are in the order of the inputs."""
-        predictions: list[Label] = [""] * len(inputs)
-        scores = [0.0] * len(inputs)
-        narrow = _DTYPES.get(dtype)
-        precision = torch.autocast(self.device.type, narrow) if narrow else nullcontext()
-        model.eval()
-        rows = torch.from_numpy(inputs.slot_rows)
-        with torch.inference_mode(), precision, model.encoder.held(rows):
-            for chosen in sorted_batches(inputs.lengths, _EVALUATION_BATCH):
-                logits: Tensor = model(collate(inputs, chosen).to(self.device))
-                words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
-                for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
-                    predictions[at], scores[at] = word, score
-        return predictions, scores
-
     def prepare(
         self, parts: Parts, split: Split, model: DownstreamModel, *, injected: bool
     ) -> Prepared:
@@ -306,8 +286,8 @@ class Stages:
     def _validate(self, parts: Parts, model: DownstreamModel, injected: bool) -> float:
         prepared = self.prepare(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: weights must not depend on how they are scored.
-        predictions, _ = self.predict(model, prepared.inputs)
-        return parts.task.main_metric.score(prepared.gold.labels, predictions)
+        predictions, _ = predict(model, prepared.inputs, self.device)
+        return scored(parts.task.main_metric, prepared.gold.labels, predictions, prepared.strata)
 
     def _steps(self, what: str) -> Progress | None:
         report = self._progress

@@ -20,6 +20,7 @@ from kbench.result import Predictions, Result, Status
 from kbench.spec import Control
 from kbench.statistics import Interval, difference
 from kbench.store import Results
+from kbench.strata import measured
 
 if TYPE_CHECKING:
     from kbench.metrics import Metric
@@ -162,8 +163,8 @@ class _Comparisons:
             return None
         return difference(
             metric,
-            metric.statistics(one.labels, one.predictions),
-            metric.statistics(two.labels, two.predictions),
+            measured(metric, one.labels, one.predictions, one.strata),
+            measured(metric, two.labels, two.predictions, two.strata),
         )
 
     def _predictions(self, result: Result) -> Predictions | None:

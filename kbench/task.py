@@ -108,6 +108,25 @@ class Task(ABC):
         """SHA-256 of all splits: a task's data by content."""
         return digest_examples(e for split in Split for e in self.examples(split))
 
+    @cached_property
+    def training_digest(self) -> str:
+        """SHA-256 of train and dev: all that a downstream model is made of."""
+        return digest_examples(e for s in (Split.TRAIN, Split.DEV) for e in self.examples(s))
+
+    @property
+    def form(self) -> dict[str, object]:
+        """What shapes a downstream model beside the examples: inputs and head.
+
+        Tasks that share form, train and dev share their downstream models and plugs.
+        """
+        maker = next(kind for kind in type(self).__mro__ if "head" in vars(kind))
+        return {
+            "family": str(self.family),
+            "head": f"{maker.__module__}:{maker.__qualname__}",
+            "markers": {str(role): marker for role, marker in sorted(self.markers.items())},
+            "max_length": self.max_length,
+        }
+
     @property
     def main_metric(self) -> Metric:
         """The metric that selects on dev and ranks on test."""
@@ -130,7 +149,7 @@ class TypingTask(_LabelledTask):
     """Entity typing: which of many classes does the marked mention have? Labels are sets."""
 
     family = Family.TYPING
-    metrics = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
+    metrics: ClassVar[tuple[Metric, ...]] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
 
     def head(self, width: int) -> Head:
@@ -144,7 +163,7 @@ class RelationTask(_LabelledTask):
     """Relation classification: which relation holds between head and tail? One label."""
 
     family = Family.RELATION
-    metrics = (Accuracy(),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.HEAD: "#", Role.TAIL: "$"}
 
     def head(self, width: int) -> Head:
@@ -163,7 +182,7 @@ class QuestionTask(Task):
     """
 
     family = Family.QUESTION
-    metrics = (Accuracy(),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     max_length = 64
 

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.batching import Batch, collate, shuffled_batches
+from kbench.batching import Batch, shuffled_batches
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.inputs import Inputs
+from kbench.pairs import Pairs, collate_examples
 
 __all__ = ["Data", "Examples", "History", "Progress", "Recipe", "check_options", "train"]
 
@@ -129,7 +130,7 @@ class Data(Protocol):
 class Examples:
     """A task's examples: inputs and the head's targets."""
 
-    inputs: Inputs
+    inputs: Inputs | Pairs
     targets: NDArray[Any]
 
     @property
@@ -139,7 +140,7 @@ class Examples:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a padded batch with targets."""
-        return collate(self.inputs, chosen, self.targets)
+        return collate_examples(self.inputs, chosen, self.targets)
 
 
 def train(

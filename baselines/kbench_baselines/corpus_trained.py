@@ -26,17 +26,19 @@ class CorpusTrained(InjectionMethod):
         general: settings of the general plug.
         fixed: settings of the general plug that stays fixed in fine-tuning.
         families: settings on a task.
+        tasks: settings on a task by its name, where they are not those of its family.
     """
 
     settings = frozenset(Setting)
     general: ClassVar[Recipe]
     fixed: ClassVar[Recipe]
     families: ClassVar[Mapping[Family, Recipe]]
+    tasks: ClassVar[Mapping[str, Recipe]] = {}
 
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         if setting == Setting.TASK_SPECIFIC:
             assert family is not None
-            return self.families[family]
+            return self.tasks.get(task or "", self.families[family])
         return self.fixed if setting == Setting.FINE_TUNING else self.general
 
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:

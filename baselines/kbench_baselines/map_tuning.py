@@ -92,6 +92,10 @@ class MappedSlots(CorpusTrained):
     general = _GENERAL
     fixed = _GENERAL.updated({"learning_rate": 1e-5, "dropout": None})
     families = TASK_RECIPES
+    # 3,000 episodes of 25 queries, four a step.
+    tasks = dict.fromkeys(
+        ("fewrel", "fewrel-pubmed"), Recipe(2e-5, 100, 1, warmup=0.1, dropout=0.35)
+    )
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         data = masked_mentions(fit.encoder, fit.knowledge, self.slot, max_length)

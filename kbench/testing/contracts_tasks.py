@@ -10,7 +10,7 @@ from typing import cast
 
 from kbench import registry
 from kbench.catalogue import Kind, summary
-from kbench.data import Example, Role, Split, digest_examples
+from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
 from kbench.errors import KbenchError
 from kbench.heads import Head
 from kbench.linking import LINKERS
@@ -97,15 +97,21 @@ def splits(loaded: Loaded) -> Verdict:
 
 @contract
 def labels(loaded: Loaded) -> Verdict:
-    """Every label of dev and test occurs in train; questions have an answer each."""
+    """Every label of dev and test occurs in train, or among the candidates; questions have one."""
     known = {label for e in loaded.splits[Split.TRAIN] for label in _labels(e)}
     rest = [e for split in (Split.DEV, Split.TEST) for e in loaded.splits[split]]
     if isinstance(loaded.task, QuestionTask):
         mute = [e.id for e in rest if not any(_labels(e))]
         return not mute, f"{len(mute)} of {len(rest)} questions without an answer"
-    unknown = {label for e in rest for label in _labels(e)} - known
+    unknown = {label for e in rest for label in _labels(e) if label not in _offered(e)} - known
     first = f", as {min(unknown)}" if unknown else ""
     return not unknown, f"{len(known)} labels, {len(unknown)} unknown{first}"
+
+
+def _offered(example: Example) -> set[str]:
+    """The labels that an example with candidates may have."""
+    offered = {candidate.label for candidate in example.candidates}
+    return offered | {NONE_OF_THE_ABOVE} if offered else offered
 
 
 def _labels(example: Example) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from kbench import registry
-from kbench.batching import collate
 from kbench.catalogue import Kind, summary
 from kbench.data import Split
 from kbench.errors import Unsupported
 from kbench.freezing import digest
 from kbench.model import DownstreamModel
+from kbench.pairs import collate_examples
 from kbench.parts import Parts
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
@@ -116,7 +116,7 @@ def _fresh(parts: Parts) -> DownstreamModel:
 def _logits(parts: Parts, on: Stages, model: DownstreamModel) -> Tensor:
     inputs = on.prepare(parts, Split.TEST, model, injected=False).inputs
     with torch.inference_mode():
-        logits: Tensor = model.eval()(collate(inputs, np.arange(len(inputs))))
+        logits: Tensor = model.eval()(collate_examples(inputs, np.arange(len(inputs))))
     return logits
 
 

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import Batch, collate
+from kbench.batching import Batch
 from kbench.data import Split
 from kbench.freezing import digest
 from kbench.method import Plug
 from kbench.model import DownstreamModel
+from kbench.pairs import collate_examples
 from kbench.parts import Parts
 from kbench.preparation import Prepared
 from kbench.stages import Stages
@@ -98,7 +99,7 @@ class Trial:
     def batch(self) -> Batch:
         """The injected test split as one padded batch with targets."""
         inputs, gold = self.injected.inputs, self.injected.gold
-        return collate(inputs, np.arange(len(inputs)), gold.targets)
+        return collate_examples(inputs, np.arange(len(inputs)), gold.targets)
 
     def base(self) -> Outputs:
         """Returns what the model gives without the plug."""
@@ -124,7 +125,7 @@ class Trial:
         attached = plug.attach(self.model.encoder) if plug else nullcontext()
         with attached, torch.inference_mode():
             for chosen in np.split(everyone, len(everyone)) if alone else [everyone]:
-                batch = collate(prepared.inputs, chosen)
+                batch = collate_examples(prepared.inputs, chosen)
                 hidden = self.model.encoder(batch)
                 logits.append(self.model.head(self.model.encoder, hidden, batch).float())
                 pairs = zip(hidden.float(), batch.mask.bool(), strict=True)

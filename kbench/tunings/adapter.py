@@ -40,7 +40,7 @@ class AdapterTuning(Tuning):
     defaults: ClassVar[Mapping[str, Any]] = {"rank": 32}
 
     def recipe(self, family: Family, task: str) -> Recipe:
-        return published(family, task)
+        return published(family, task, few_shot=5e-4)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         rank = positive(options, "rank")

@@ -23,15 +23,15 @@ from kbench.sources import (
 )
 from kbench.task import RelationTask, TaskCard
 
-__all__ = ["FewRelSupervised"]
+__all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
 
 # An entity is [name, Wikidata id, one list of token indices for each of its mentions].
 _ENTITY = (str, str, [[int]])
-_ROW = {"tokens": [str], "h": _ENTITY, "t": _ENTITY}
-_HUB_ROW = {"relation": str, **_ROW}
+ROW = {"tokens": [str], "h": _ENTITY, "t": _ENTITY}
+_HUB_ROW = {"relation": str, **ROW}
 # The columns of thunlp/few_rel, the hub's copy.
 _FEW_REL_ENTITY = {"text": str, "type": str, "indices": [[int]]}
-_FEW_REL_ROW = {"relation": str, "tokens": [str], "head": _FEW_REL_ENTITY, "tail": _FEW_REL_ENTITY}
+FEW_REL_ROW = {"relation": str, "tokens": [str], "head": _FEW_REL_ENTITY, "tail": _FEW_REL_ENTITY}
 
 Parts = Mapping[Split, Sequence[Example]]
 
@@ -101,16 +101,16 @@ class FewRelSupervised(RelationTask):
 
     def _groups(self) -> dict[str, list[Record]]:
         if is_hub(self.data):
-            rows = hub_records(self.data, self._stem, _FEW_REL_ROW, _HUB_ROW)
+            rows = hub_records(self.data, self._stem, FEW_REL_ROW, _HUB_ROW)
             return group(rows, "relation")
         folder = find_folder(self.data, self.card, "fewrel")
-        return read_groups(find_file(folder, str(self.options["file"])), _ROW)
+        return read_groups(find_file(folder, str(self.options["file"])), ROW)
 
 
 def _cut(relation: str, records: Sequence[Record], seed: int, stem: str) -> Parts:
     """Shuffles the sentences of a relation and deals 70, 10 and 20 % to train, dev and test."""
     examples = [
-        _example(f"{stem}/{relation}/{number}", record, relation)
+        marked_pair(f"{stem}/{relation}/{number}", record, relation)
         for number, record in enumerate(records)
     ]
     # By digest, not by random.shuffle: the same parts in every version of Python.
@@ -123,7 +123,12 @@ def _cut(relation: str, records: Sequence[Record], seed: int, stem: str) -> Part
     }
 
 
-def _example(name: str, record: Record, relation: str) -> Example:
+def marked_pair(name: str, record: Record, relation: str) -> Example:
+    """Makes an example of a FewRel sentence: tokens joined by blanks, first mentions marked.
+
+    Raises:
+        DataError: an entity names no token of the sentence.
+    """
     tokens = record["tokens"]
     starts = list(accumulate((len(token) + 1 for token in tokens), initial=0))
     text = " ".join(tokens)

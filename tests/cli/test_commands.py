@@ -55,6 +55,24 @@ def test_a_run_prints_its_table_then_answers_from_the_store(
 
 
 @pytest.mark.usefixtures("toy_tasks")
+def test_the_table_of_another_metric(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    results = run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
+    strict = next(r for r in results if r.spec.task == "toy-typing").metrics["strict"]
+    table = ["table", "--out", str(place.out), "--metric"]
+    status, out, _ = _call(capsys, *table, "strict", "--json")
+    (row,) = map(json.loads, out.splitlines())
+    assert (status, row["metric"], row["task"]) == (0, "strict", "toy-typing")
+    assert row["score"]["value"] == strict.value
+    status, _, err = _call(capsys, *table, "strikt")
+    assert status == 2
+    assert "no stored result has a metric 'strikt'" in err
+    assert "strict" in err
+
+
+@pytest.mark.usefixtures("toy_tasks")
 def test_json_goes_to_stdout_and_everything_else_to_stderr(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,8 @@ CHECKED = {
         "atlas-relations",
         "atlas-typing",
         "entity-questions",
+        "fewrel",
+        "fewrel-pubmed",
         "fewrel-supervised",
         "open-entity",
     },

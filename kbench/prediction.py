@@ -1,0 +1,67 @@
+"""From encoded inputs to predictions: one pass over length-sorted batches, frozen."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kbench.batching import collate, sorted_batches
+from kbench.data import Label
+from kbench.heads import PairHead
+from kbench.inputs import Inputs
+from kbench.model import DownstreamModel
+from kbench.pairs import Pairs, collate_pairs
+
+__all__ = ["predict"]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_BATCH = 128
+
+Predicted = tuple[list[Label], list[float]]
+
+
+def predict(
+    model: DownstreamModel, inputs: Inputs | Pairs, device: torch.device, dtype: str = "float32"
+) -> Predicted:
+    """Returns a prediction for each example and its probability, in the order of the inputs."""
+    narrow = _DTYPES.get(dtype)
+    precision = torch.autocast(device.type, narrow) if narrow else nullcontext()
+    model.eval()
+    rows = torch.from_numpy(inputs.slot_rows)
+    with torch.inference_mode(), precision, model.encoder.held(rows):
+        if isinstance(inputs, Pairs):
+            return _compared(model, inputs, device)
+        return _classified(model, inputs, device)
+
+
+def _classified(model: DownstreamModel, inputs: Inputs, device: torch.device) -> Predicted:
+    predictions: list[Label] = [""] * len(inputs)
+    scores = [0.0] * len(inputs)
+    for chosen in sorted_batches(inputs.lengths, _BATCH):
+        logits: Tensor = model(collate(inputs, chosen).to(device))
+        words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
+        for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
+            predictions[at], scores[at] = word, score
+    return predictions, scores
+
+
+def _compared(model: DownstreamModel, pairs: Pairs, device: torch.device) -> Predicted:
+    """Scores all pairs of all examples in one order by length, then decides each example."""
+    assert isinstance(model.head, PairHead)
+    parts, order = [], []
+    for chosen in sorted_batches(pairs.pair_lengths, _BATCH):
+        parts.append(model(collate_pairs(pairs, chosen).to(device)).float())
+        order.append(chosen)
+    scored = torch.cat(parts)
+    found = torch.empty_like(scored)
+    found[torch.from_numpy(np.concatenate(order)).to(device)] = scored
+    _, choices = pairs.choices(np.arange(len(pairs)))
+    logits = model.head.decide(found, choices.to(device))
+    sure, best = logits.softmax(-1).max(-1)
+    names = [
+        model.head.name(own, at) for own, at in zip(pairs.of.names, best.tolist(), strict=True)
+    ]
+    return list(names), sure.tolist()
