@@ -12,7 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
+
+from kbench.errors import DataError
 
 __all__ = [
     "atomic_folder",
@@ -20,6 +23,7 @@ __all__ = [
     "canonical_digest",
     "file_digest",
     "read_json",
+    "read_yaml",
     "write_bytes",
     "write_json",
 ]
@@ -78,6 +82,27 @@ def file_digest(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """Parses a UTF-8 JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path, expected: str) -> dict[str, Any]:
+    """Reads a YAML mapping; nothing but plain values is made of it.
+
+    Raises:
+        DataError: it is missing, is no YAML, or is no mapping with names for keys.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise DataError(path, f"cannot be read ({cause.strerror})", expected) from None
+    except UnicodeDecodeError:
+        raise DataError(path, "is not UTF-8 text", expected) from None
+    except yaml.YAMLError as cause:
+        mark = getattr(cause, "problem_mark", None)
+        problem = getattr(cause, "problem", None) or "is not YAML"
+        raise DataError(path, problem, expected, mark.line + 1 if mark else None) from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise DataError(path, f"holds {type(values).__name__}", expected)
+    return values
 
 
 def write_json(path: Path, value: Any) -> None:

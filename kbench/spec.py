@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kbench.errors import DataError, UsageError, nearest
+from kbench.errors import UsageError, nearest
+from kbench.files import read_yaml
 
 __all__ = ["Control", "Grid", "RunSpec", "Setting", "read_grid", "set_option"]
 
@@ -229,20 +230,9 @@ def read_grid(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing, is no YAML, or is no mapping.
     """
-    expected = "a YAML mapping such as `task: [atlas-qa]`, `method: [none, map-tuning]`"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", "a grid file") from None
-    except UnicodeDecodeError:
-        raise DataError(path, "is not UTF-8 text", expected) from None
-    except yaml.YAMLError as cause:
-        mark = getattr(cause, "problem_mark", None)
-        problem = getattr(cause, "problem", None) or "is not YAML"
-        raise DataError(path, problem, expected, mark.line + 1 if mark else None) from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise DataError(path, f"holds {type(values).__name__}", expected)
-    return values
+    return read_yaml(
+        path, "a YAML mapping such as `task: [atlas-qa]`, `method: [none, map-tuning]`"
+    )
 
 
 def set_option(options: dict[str, Any], text: str) -> None:

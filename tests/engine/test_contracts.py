@@ -26,6 +26,7 @@ CHECKED = {
         "atlas-qa",
         "atlas-relations",
         "atlas-typing",
+        "custom",
         "entity-questions",
         "fewrel",
         "fewrel-pubmed",
