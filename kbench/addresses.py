@@ -11,6 +11,7 @@ from typing import Any
 from kbench.parts import Parts
 from kbench.spec import Setting
 from kbench.store import address
+from kbench.task import TypingTask
 
 __all__ = [
     "ENGINE_REVISION",
@@ -37,6 +38,9 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "recipe": parts.tuning_recipe.as_dict(),
         "seed": spec.seed,
     }
+    if isinstance(parts.task, TypingTask) and parts.task.fallback:
+        # The same data, decided otherwise: the model keeps another head and another best epoch.
+        inputs["fallback"] = True
     if parts.plug_is_fixed:
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
         inputs["linker"] = parts.linker

@@ -71,7 +71,7 @@ class Task(ABC):
 
     card: ClassVar[TaskCard]
     family: ClassVar[Family]
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     markers: ClassVar[Mapping[Role, str]]
     max_length: ClassVar[int] = 128
     linking: ClassVar[str] = "gold"
@@ -127,9 +127,14 @@ class _LabelledTask(Task):
 
 
 class TypingTask(_LabelledTask):
-    """Entity typing: which of many classes does the marked mention have? Labels are sets."""
+    """Entity typing: which of many classes does the marked mention have? Labels are sets.
+
+    Attributes:
+        fallback: whether the best type is predicted where no logit is above 0.
+    """
 
     family = Family.TYPING
+    fallback: bool = False
     metrics = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
 
@@ -137,7 +142,7 @@ class TypingTask(_LabelledTask):
         """Returns a linear layer on the pooled output with one logit a type."""
         from kbench.heads import TypingHead
 
-        return TypingHead(width, self.labels)
+        return TypingHead(width, self.labels, self.fallback)
 
 
 class RelationTask(_LabelledTask):
