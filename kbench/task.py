@@ -135,7 +135,7 @@ class TypingTask(_LabelledTask):
 
     family = Family.TYPING
     fallback: bool = False
-    metrics = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
+    metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
 
     def head(self, width: int) -> Head:
@@ -149,7 +149,7 @@ class RelationTask(_LabelledTask):
     """Relation classification: which relation holds between head and tail? One label."""
 
     family = Family.RELATION
-    metrics = (Accuracy(),)
+    metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.HEAD: "#", Role.TAIL: "$"}
 
     def head(self, width: int) -> Head:
@@ -168,7 +168,7 @@ class QuestionTask(Task):
     """
 
     family = Family.QUESTION
-    metrics = (Accuracy(),)
+    metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     max_length = 64
 

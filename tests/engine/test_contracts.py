@@ -28,7 +28,11 @@ CHECKED = {
         "atlas-typing",
         "entity-questions",
         "fewrel-supervised",
+        "figer",
         "open-entity",
+        "tacred",
+        "wiki-et",
+        "wiki80",
     },
     Kind.METHODS: {
         "adapter-no-knowledge",
