@@ -65,7 +65,9 @@ class WikiET(TypingRecords):
         """
         examples = super().load(split)
         ids = self._ids({_entity(example) for example in examples})
-        self.counts[f"{split}_rows_without_id"] = sum(_entity(e) not in ids for e in examples)
+        unknown = sum(_entity(example) not in ids for example in examples)
+        self.counts[f"{split}_rows_without_id"] = unknown
+        self.counts[f"{split}_target_linked"] -= unknown
         return [_linked(example, ids) for example in examples]
 
     def mentions(
@@ -75,7 +77,7 @@ class WikiET(TypingRecords):
         row = record["id"]
         if not (row.isascii() and row.isdigit()):
             raise record.error(f"has the id {row!r}, which is no row")
-        return (replace(target, entity=f"row:{int(row)}"),)
+        return (replace(target, entity=f"row:{row.lstrip('0') or 0}"),)
 
     def _ids(self, wanted: set[str]) -> dict[str, str]:
         """Returns the ids of the rows asked for; the table has millions of others."""

@@ -57,7 +57,7 @@ def test_rows_become_the_ids_of_the_imported_bundle(
     table = write("wiki-et/entity2id.txt", IDS)
     task = WikiET(folder)
     assert entities(task) == ["Q7259", "Q84", "row:7"]
-    assert task.counts["train_target_linked"] == 3
+    assert task.counts["train_target_linked"] == 2
     assert task.counts["train_rows_without_id"] == 1
     matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.save(tmp_path / "transe.npy", matrix)
@@ -97,6 +97,12 @@ def test_a_malformed_table(write: Write, folder: str, table: str, problem: str) 
     write("wiki-et/entity2id.txt", table)
     with pytest.raises(DataError, match=problem):
         WikiET(folder).examples(Split.TRAIN)
+
+
+def test_a_row_may_be_written_at_length(write: Write, folder: str) -> None:
+    rows = [{**ADA, "id": given} for given in ("00", "0070", "1" * 5000)]
+    write("wiki-et/train.json", lines(*rows))
+    assert entities(WikiET(folder)) == ["row:0", "row:70", f"row:{'1' * 5000}"]
 
 
 @pytest.mark.parametrize("given", ["Q42", "-1", "", "1.0", "²"])
