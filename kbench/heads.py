@@ -117,13 +117,21 @@ class RelationHead(_LinearHead):
 class TypingHead(_LinearHead):
     """A linear layer on the pooled output; a type is predicted where its logit is above 0.
 
-    No fallback to the best type where none is: the convention of ERNIE and K-Adapter on
-    OpenEntity. The score of a prediction is the probability of the whole set,
-    ``prod_t p_t`` over predicted and ``1 - p_t`` over other types.
+    The score of a prediction is the probability of the whole set, ``prod_t p_t`` over predicted
+    and ``1 - p_t`` over other types.
+
+    Args:
+        width: of the pooled output.
+        labels: the types.
+        fallback: where no logit is above 0, predict the best type (all that share the highest
+            logit), as ERNIE does on FIGER and map-tuning on Wiki-ET; map-tuning also takes a
+            logit of exactly 0. Without, nothing is predicted there: ERNIE and K-Adapter on
+            OpenEntity, K-Adapter on FIGER.
     """
 
-    def __init__(self, width: int, labels: Sequence[str]) -> None:
+    def __init__(self, width: int, labels: Sequence[str], fallback: bool = False) -> None:
         super().__init__(width, labels, dropout=0.0)
+        self.fallback = fallback
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         number = {label: position for position, label in enumerate(self.labels)}
@@ -140,10 +148,13 @@ class TypingHead(_LinearHead):
     def predict(
         self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
     ) -> tuple[list[Label], list[float]]:
-        scores = F.logsigmoid(logits.abs()).sum(-1).exp().tolist()
+        on = logits > 0
+        if self.fallback:
+            on |= logits == logits.amax(-1, keepdim=True)
+        scores = F.logsigmoid(torch.where(on, logits, -logits)).sum(-1).exp().tolist()
         chosen: list[Label] = [
-            tuple(label for label, on in zip(self.labels, row, strict=True) if on)
-            for row in (logits > 0).tolist()
+            tuple(label for label, is_on in zip(self.labels, row, strict=True) if is_on)
+            for row in on.tolist()
         ]
         return chosen, scores
 

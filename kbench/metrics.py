@@ -2,6 +2,9 @@
 
 Written so, the score, its bootstrap (weights times statistics), paired tests, buckets and
 re-scoring are all the same two calls. Scores are exact fractions in [0, 1]; nothing is rounded.
+
+A ``variant`` names an exact definition. What a metric is told, such as its null label, stands
+behind a colon: ``micro-f1-without-null:no_relation``.
 """
 
 from __future__ import annotations
@@ -15,7 +18,15 @@ from numpy.typing import NDArray
 
 from kbench.data import Label
 
-__all__ = ["Accuracy", "LooseMacroF1", "LooseMicroF1", "Metric", "StrictAccuracy"]
+__all__ = [
+    "Accuracy",
+    "LooseMacroF1",
+    "LooseMicroF1",
+    "MacroF1",
+    "Metric",
+    "MicroF1WithoutNull",
+    "StrictAccuracy",
+]
 
 Array = NDArray[np.float64]
 
@@ -48,8 +59,9 @@ class Metric(ABC):
 class Accuracy(Metric):
     """Share of examples with the right class: ``correct / total``.
 
-    For single-label tasks the "micro-F1" of the map-tuning release is this very number, since
-    every error is one false positive and one false negative.
+    For single-label tasks the "micro-F1" of the map-tuning release, and that of ERNIE and E-BERT
+    on FewRel, are this very number, since every error is one false positive and one false
+    negative.
     """
 
     name = "accuracy"
@@ -63,8 +75,97 @@ class Accuracy(Metric):
 
 
 @final
-class StrictAccuracy(Metric):
-    """Share of examples whose predicted set of types equals the gold set (Ling and Weld, 2012)."""
+class MicroF1WithoutNull(Metric):
+    """Micro-F1 over all classes but the null one: the score of TACRED (Zhang et al., 2017).
+
+    ``P = #(right and not null) / #(predicted not null)``, ``R = #(right and not null) /
+    #(gold not null)``, ``F = 2PR / (P + R)``. A wrong relation for another one costs both. As in
+    the official scorer P is 1 where nothing but null is predicted, and F is 0 all the same;
+    ERNIE's scorer has P = 0 there. ERNIE and E-BERT call the null label ``NA``: a metric that is
+    told another name than the data use scores it as a relation.
+
+    Args:
+        null: the label that says that no relation holds.
+    """
+
+    name = "micro_f1"
+
+    def __init__(self, null: str = "no_relation") -> None:
+        self.null = null
+        self.variant = f"micro-f1-without-null:{null}"
+
+    def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
+        """Returns whether it is right and not null, predicted so, and gold. ``[examples, 3]``."""
+        rows = [
+            (gold == guess != self.null, guess != self.null, gold != self.null)
+            for gold, guess in zip(labels, predictions, strict=True)
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 3)
+
+    def precision(self, sums: Array) -> Array:
+        """Returns P for sums of statistics. ``[..., 3] -> [...]``."""
+        return np.where(sums[..., 1] > 0, _ratio(sums[..., 0], sums[..., 1]), 1.0)
+
+    def recall(self, sums: Array) -> Array:
+        """Returns R for sums of statistics. ``[..., 3] -> [...]``."""
+        return _ratio(sums[..., 0], sums[..., 2])
+
+    def value(self, sums: Array) -> Array:
+        return _harmonic(self.precision(sums), self.recall(sums))
+
+
+@final
+class MacroF1(Metric):
+    """Mean over the classes of the F1 of each: the "F1" of ERNIE and E-BERT on FewRel in 80 ways.
+
+    It is the mean over the classes that have a gold example, as in E-BERT's scorer: a class that
+    is predicted and never gold has no F1 of its own, it costs the others recall. Where every
+    class has a gold example this is ``f1_score(average="macro")`` of scikit-learn. Not to be
+    confused with the F of means over examples, :class:`LooseMacroF1`.
+    """
+
+    name = "macro_f1"
+    variant = "macro-f1-over-classes"
+
+    def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
+        """Returns right, predicted and gold of each gold class. ``[examples, classes * 3]``.
+
+        The columns hang on the labels alone, so that two runs on the same data can be paired.
+        """
+        column = {name: number for number, name in enumerate(dict.fromkeys(labels))}
+        found = np.zeros((len(labels), len(column), 3))
+        for row, (gold, guess) in enumerate(zip(labels, predictions, strict=True)):
+            found[row, column[gold], 2] = 1
+            if guess in column:
+                found[row, column[guess], :2] = gold == guess, 1
+        return found.reshape(len(labels), 3 * len(column))
+
+    def value(self, sums: Array) -> Array:
+        classes = sums.reshape(*sums.shape[:-1], sums.shape[-1] // 3, 3)
+        scores = _ratio(2 * classes[..., 0], classes[..., 1] + classes[..., 2])
+        present = classes[..., 2] > 0
+        return _ratio((scores * present).sum(-1), present.sum(-1))
+
+
+class _SetMetric(Metric):
+    """A score of sets of labels.
+
+    Args:
+        fallback: whether an example got its best label where none was above the threshold, see
+            :class:`~kbench.heads.TypingHead`. The formula is the same; the variant says so.
+    """
+
+    def __init__(self, fallback: bool = False) -> None:
+        if fallback:
+            self.variant = f"{self.variant}:argmax-fallback"
+
+
+@final
+class StrictAccuracy(_SetMetric):
+    """Share of examples whose predicted set of types equals the gold set (Ling and Weld, 2012).
+
+    ERNIE calls it the accuracy of FIGER.
+    """
 
     name = "strict"
     variant = "strict-set-accuracy"
@@ -77,11 +178,12 @@ class StrictAccuracy(Metric):
 
 
 @final
-class LooseMicroF1(Metric):
-    """Micro-F1 over label sets, as ERNIE and K-Adapter score OpenEntity.
+class LooseMicroF1(_SetMetric):
+    """Micro-F1 over label sets, as ERNIE, K-Adapter and LUKE score OpenEntity.
 
     ``P = sum |P_i & G_i| / sum |P_i|``, ``R = sum |P_i & G_i| / sum |G_i|``, ``F = 2PR / (P + R)``;
-    0 where nothing is right.
+    0 where nothing is right. The multi-label "micro-F1" of the map-tuning release on Wiki-ET is
+    the same, of predictions with ``fallback``.
     """
 
     name = "micro_f1"
@@ -97,7 +199,7 @@ class LooseMicroF1(Metric):
 
 
 @final
-class LooseMacroF1(Metric):
+class LooseMacroF1(_SetMetric):
     """F1 of the mean precision and mean recall over examples (Ling and Weld, 2012).
 
     The mean precision counts an empty prediction as 0, and it is the F of the means, not the
@@ -114,7 +216,7 @@ class LooseMacroF1(Metric):
     def value(self, sums: Array) -> Array:
         precision = _ratio(sums[..., 0], sums[..., 2])
         recall = _ratio(sums[..., 1], sums[..., 2])
-        return _ratio(2 * precision * recall, precision + recall)
+        return _harmonic(precision, recall)
 
 
 def _hits(labels: Sequence[Any], predictions: Sequence[Any]) -> Array:
@@ -128,6 +230,10 @@ def _overlaps(labels: Sequence[Label], predictions: Sequence[Label]) -> tuple[Ar
     predicted = np.array([len(p) for _, p in pairs], dtype=np.float64)
     gold = np.array([len(g) for g, _ in pairs], dtype=np.float64)
     return shared, predicted, gold
+
+
+def _harmonic(precision: Array, recall: Array) -> Array:
+    return _ratio(2 * precision * recall, precision + recall)
 
 
 def _ratio(part: Array, whole: Array) -> Array:

@@ -9,7 +9,7 @@ records once; the check and the wording of its errors follow from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,9 @@ from kbench.errors import DataError
 __all__ = ["Record", "Shape", "check", "describe"]
 
 Shape: TypeAlias = Any
+
+_SHOWN = 12
+"""Labels that an error lists."""
 
 _NAMES: Mapping[type, str] = {
     str: "text",
@@ -65,6 +68,16 @@ class Record:
                 f"{what} is [{start}, {end}), which is no span of its text of "
                 f"{len(text)} characters"
             )
+
+    def known(self, what: str, name: str, names: Sequence[str]) -> None:
+        """Checks that a name of dev or test is one of those in train.
+
+        Raises:
+            DataError: it is not.
+        """
+        if name not in names:
+            listed = ", ".join([*names[:_SHOWN], *(["…"] if len(names) > _SHOWN else [])])
+            raise self.error(f"{what} {name!r} is none of those in train ({listed})")
 
 
 def check(value: Any, shape: Shape, origin: Path | str, place: int | str) -> Record:

@@ -1,18 +1,19 @@
 """Outside data of tasks: a folder of JSON files, or a data set of the Hugging Face hub.
 
 Whatever does not fit ends in a one-line :class:`~kbench.errors.DataError` that says which file,
-which line or record, and what was expected; nothing is skipped in silence.
+which line or record, and what was expected; nothing is skipped in silence. What is called
+``stream_`` holds one record at a time, for data sets of millions.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from kbench.errors import DataError, UsageError
+from kbench.json_text import read_json, stream_values
 from kbench.records import Record, Shape, check, describe
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ __all__ = [
     "find_folder",
     "group",
     "hub_records",
+    "hub_splits",
     "is_hub",
     "read_groups",
     "read_json",
     "read_records",
+    "stream_hub_records",
+    "stream_records",
     "take_turns",
 ]
 
@@ -72,28 +76,20 @@ def find_file(folder: Path, name: str) -> Path:
     return lines if lines.is_file() and not path.exists() else path
 
 
-def read_json(path: Path, expected: str) -> Any:
-    """Parses a UTF-8 JSON file, strictly: no key twice in an object, no NaN.
-
-    Raises:
-        DataError: it cannot be read or is not JSON.
-    """
-    return _parse(_text(path, expected), path, expected)
-
-
-def read_records(path: Path, shape: Shape) -> list[Record]:
+def stream_records(path: Path, shape: Shape) -> Iterator[Record]:
     """Reads a JSON list of objects, or JSON Lines (one object a line; told by the first sign).
 
     Raises:
         DataError: the file cannot be read, or a record does not have the shape.
     """
     expected = f"a JSON list or JSON Lines of {describe(shape)}"
-    text = _text(path, expected)
-    if text.lstrip().startswith("{"):
-        # Not splitlines(), which also cuts at signs that JSON allows inside a text.
-        lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-        return [check(_parse(line, path, expected, n), shape, path, n) for n, line in lines]
-    return _checked(_parse(text, path, expected), shape, path, expected)
+    for place, value in stream_values(path, expected):
+        yield check(value, shape, path, place)
+
+
+def read_records(path: Path, shape: Shape) -> list[Record]:
+    """Reads what :func:`stream_records` does, all at once."""
+    return list(stream_records(path, shape))
 
 
 def read_groups(path: Path, shape: Shape) -> dict[str, list[Record]]:
@@ -112,7 +108,16 @@ def read_groups(path: Path, shape: Shape) -> dict[str, list[Record]]:
     }
 
 
-def hub_records(data: str, split: str, *shapes: Shape) -> list[Record]:
+def hub_splits(data: str) -> tuple[str, ...]:
+    """Returns the names of the splits of ``hf:REPOSITORY[@REVISION]``.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
+    return tuple(_load(data, "a data set"))
+
+
+def stream_hub_records(data: str, split: str, *shapes: Shape) -> Iterator[Record]:
     """Loads a split of ``hf:REPOSITORY[@REVISION]`` by the ``datasets`` library.
 
     A local data set folder serves as a repository too. No code of a repository is ever run.
@@ -125,21 +130,19 @@ def hub_records(data: str, split: str, *shapes: Shape) -> list[Record]:
     Raises:
         DataError: it cannot be loaded, has no such split, or a row does not have the shape.
     """
-    from datasets import load_dataset
-
-    repository, _, revision = data.removeprefix(_HUB).partition("@")
-    try:
-        found = load_dataset(repository, revision=revision or None)
-    except Exception as cause:  # the library's own errors, the hub's, Arrow's, the network's
-        reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
-        expected = f"hf:REPOSITORY[@REVISION] with rows {describe(shapes[0])}"
-        raise DataError(data, f"cannot be loaded ({reason})", expected) from cause
+    found = _load(data, f"rows {describe(shapes[0])}")
     names = [name for name in _SPLITS.get(split, (split,)) if name in found]
     if not names:
         raise DataError(data, f"has the splits {', '.join(found)}", f"a split {split}")
     rows, origin = found[names[0]], f"{data} ({names[0]})"
     shape = next((one for one in shapes if one.keys() <= set(rows.column_names)), shapes[0])
-    return [check(row, shape, origin, f"record {n}") for n, row in enumerate(rows)]
+    for n, row in enumerate(rows):
+        yield check(row, shape, origin, f"record {n}")
+
+
+def hub_records(data: str, split: str, *shapes: Shape) -> list[Record]:
+    """Loads what :func:`stream_hub_records` does, all at once."""
+    return list(stream_hub_records(data, split, *shapes))
 
 
 def group(records: Iterable[Record], key: str) -> dict[str, list[Record]]:
@@ -157,55 +160,20 @@ def take_turns(groups: Iterable[Sequence[T]]) -> list[T]:
     return [item for one in rounds for item in one if item is not nothing]  # type: ignore[misc]
 
 
-def _checked(
-    content: Any, shape: Shape, path: Path, expected: str, prefix: str = ""
-) -> list[Record]:
-    if not isinstance(content, list) or not content:
-        raise DataError(path, f"{prefix}is not a JSON list with content", expected)
-    return [check(value, shape, path, f"{prefix}record {n}") for n, value in enumerate(content)]
+def _load(data: str, content: str) -> Mapping[str, Any]:
+    from datasets import load_dataset
 
-
-def _text(path: Path, expected: str) -> str:
-    if path.is_dir():
-        raise DataError(path, "is a folder", expected)
+    repository, _, revision = data.removeprefix(_HUB).partition("@")
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(path, "does not exist", expected) from None
-    except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", expected) from cause
-    # A byte order mark, which some editors put before UTF-8, is no part of the content.
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as cause:
-        line = content.count(b"\n", 0, cause.start) + 1
-        problem = f"is not UTF-8 (byte 0x{content[cause.start]:02x})"
-        raise DataError(path, problem, f"UTF-8: {expected}", line) from None
-    if not text.strip():
-        raise DataError(path, "is empty", expected)
-    return text
-
-
-def _parse(text: str, path: Path, expected: str, line: int | None = None) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as cause:
-        reason = cause.msg.removesuffix(" at")
-        problem = f"is not JSON, or is cut off: {reason} at column {cause.colno}"
-        raise DataError(path, problem, expected, line or cause.lineno) from None
-    except (ValueError, RecursionError) as cause:
-        raise DataError(path, f"is not JSON as it should be: {cause}", expected, line) from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice in one object")
+        found: Mapping[str, Any] = load_dataset(repository, revision=revision or None)
+    except Exception as cause:  # the library's own errors, the hub's, Arrow's, the network's
+        reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+        expected = f"hf:REPOSITORY[@REVISION] with {content}"
+        raise DataError(data, f"cannot be loaded ({reason})", expected) from cause
     return found
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+def _checked(content: Any, shape: Shape, path: Path, expected: str, prefix: str) -> list[Record]:
+    if not isinstance(content, list) or not content:
+        raise DataError(path, f"{prefix}is not a JSON list with content", expected)
+    return [check(value, shape, path, f"{prefix}record {n}") for n, value in enumerate(content)]

@@ -71,7 +71,7 @@ class Task(ABC):
 
     card: ClassVar[TaskCard]
     family: ClassVar[Family]
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     markers: ClassVar[Mapping[Role, str]]
     max_length: ClassVar[int] = 128
     linking: ClassVar[str] = "gold"
@@ -146,24 +146,33 @@ class _LabelledTask(Task):
 
 
 class TypingTask(_LabelledTask):
-    """Entity typing: which of many classes does the marked mention have? Labels are sets."""
+    """Entity typing: which of many classes does the marked mention have? Labels are sets.
+
+    Attributes:
+        fallback: whether the best type is predicted where no logit is above 0.
+    """
 
     family = Family.TYPING
-    metrics: ClassVar[tuple[Metric, ...]] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
+    fallback: bool = False
+    metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
 
     def head(self, width: int) -> Head:
         """Returns a linear layer on the pooled output with one logit a type."""
         from kbench.heads import TypingHead
 
-        return TypingHead(width, self.labels)
+        return TypingHead(width, self.labels, self.fallback)
+
+    @property
+    def form(self) -> dict[str, object]:
+        return {**super().form, "fallback": self.fallback}
 
 
 class RelationTask(_LabelledTask):
     """Relation classification: which relation holds between head and tail? One label."""
 
     family = Family.RELATION
-    metrics: ClassVar[tuple[Metric, ...]] = (Accuracy(),)
+    metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.HEAD: "#", Role.TAIL: "$"}
 
     def head(self, width: int) -> Head:
@@ -182,7 +191,7 @@ class QuestionTask(Task):
     """
 
     family = Family.QUESTION
-    metrics: ClassVar[tuple[Metric, ...]] = (Accuracy(),)
+    metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     max_length = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -86,7 +86,7 @@ class Custom(Task):
         "docs/custom-data.md shows how they look",
     )
     family = Family.RELATION
-    metrics: ClassVar[tuple[Metric, ...]] = (*RelationTask.metrics, *TypingTask.metrics)
+    metrics: tuple[Metric, ...] = (*RelationTask.metrics, *TypingTask.metrics)
     markers = RelationTask.markers
 
     def __new__(cls, data: str | None = None, options: Mapping[str, Any] | None = None) -> Self:
@@ -143,10 +143,10 @@ class Custom(Task):
         for number, (record, example) in enumerate(zip(records, examples, strict=True)):
             if known.setdefault(example.id, number) != number:
                 raise record.error(f"has the id {example.id!r}, as record {known[example.id]} has")
-            for label in () if labels is None else _several(example.label):
-                if label not in labels:
-                    hint = nearest(label, labels)
-                    raise record.error(f"label {label!r} does not occur in train{hint}")
+            unknown = [] if labels is None else sorted({*_several(example.label)} - labels)
+            if unknown and labels:
+                hint = nearest(unknown[0], labels)
+                raise record.error(f"label {unknown[0]!r} does not occur in train{hint}")
 
     @property
     def _labels_of_train(self) -> frozenset[str] | None:

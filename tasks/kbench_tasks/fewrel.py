@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Split
 from kbench.errors import DataError, UsageError
-from kbench.metrics import Accuracy
+from kbench.metrics import Accuracy, Metric
 from kbench.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.strata import Within
 from kbench.task import RelationTask, TaskCard
@@ -68,7 +68,7 @@ class FewRel(RelationTask):
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json and "
         "val_wiki.json",
     )
-    metrics = tuple(Within(form, Accuracy()) for form in FORMS)
+    metrics: tuple[Metric, ...] = tuple(Within(form, Accuracy()) for form in FORMS)
     max_length = 512
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "episodes": 200,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.data import Example, Mention, Role, Split
-from kbench.errors import DataError, UsageError
+from kbench.data import Example, Role, Split
+from kbench.errors import DataError
 from kbench.records import Record
 from kbench.sources import (
     find_file,
@@ -22,6 +20,7 @@ from kbench.sources import (
     take_turns,
 )
 from kbench.task import RelationTask, TaskCard
+from kbench_tasks.tokenized import Marked, deal, mark, split_seed
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
 
@@ -77,7 +76,7 @@ class FewRelSupervised(RelationTask):
 
     @cached_property
     def _parts(self) -> Parts:
-        seed = self._seed()
+        seed = split_seed(self.options)
         groups = self._groups()
         cut = [_cut(relation, groups[relation], seed, self._stem) for relation in sorted(groups)]
         parts = {split: take_turns(one[split] for one in cut) for split in Split}
@@ -91,13 +90,6 @@ class FewRelSupervised(RelationTask):
     @property
     def _stem(self) -> str:
         return Path(str(self.options["file"])).stem
-
-    def _seed(self) -> int:
-        given = self.options["split_seed"]
-        try:
-            return int(str(given))  # int(0.5) would be 0
-        except ValueError:
-            raise UsageError(f"split_seed is {given!r}: expected an integer") from None
 
     def _groups(self) -> dict[str, list[Record]]:
         if is_hub(self.data):
@@ -113,45 +105,25 @@ def _cut(relation: str, records: Sequence[Record], seed: int, stem: str) -> Part
         marked_pair(f"{stem}/{relation}/{number}", record, relation)
         for number, record in enumerate(records)
     ]
-    # By digest, not by random.shuffle: the same parts in every version of Python.
-    examples.sort(key=lambda example: hashlib.sha256(f"{seed}/{example.id}".encode()).digest())
-    train, dev = -(-len(examples) * 7 // 10), -(-len(examples) * 8 // 10)
-    return {
-        Split.TRAIN: examples[:train],
-        Split.DEV: examples[train:dev],
-        Split.TEST: examples[dev:],
-    }
+    return dict(zip(Split, deal(examples, seed, (7, 1, 2)), strict=True))
 
 
 def marked_pair(name: str, record: Record, relation: str) -> Example:
-    """Makes an example of a FewRel sentence: tokens joined by blanks, first mentions marked.
+    """Makes an example of a FewRel sentence: of each entity the first mention is marked.
 
     Raises:
         DataError: an entity names no token of the sentence.
     """
-    tokens = record["tokens"]
-    starts = list(accumulate((len(token) + 1 for token in tokens), initial=0))
-    text = " ".join(tokens)
-    mentions = []
-    for role, entity in zip((Role.HEAD, Role.TAIL), _entities(record), strict=True):
-        identifier, indices = entity
-        first, last = _first_span(record, role, indices, len(tokens))
-        start, end = starts[first], starts[last] + len(tokens[last])
-        record.span(f"the {role}", start, end, text)
-        mentions.append(Mention(start, end, identifier, role))
-    return Example(name, text, tuple(mentions), relation)
+    marked: list[Marked] = []
+    for role, (identifier, indices) in zip((Role.HEAD, Role.TAIL), _entities(record), strict=True):
+        if not indices or not indices[0]:
+            raise record.error(f"the {role} names no token")
+        marked.append((role, identifier, min(indices[0]), max(indices[0])))
+    text, mentions = mark(record, record["tokens"], marked)
+    return Example(name, text, mentions, relation)
 
 
 def _entities(record: Record) -> list[tuple[str, Any]]:
     if "head" in record.shape:
         return [(record[side]["type"], record[side]["indices"]) for side in ("head", "tail")]
     return [(record[side][1], record[side][2]) for side in ("h", "t")]
-
-
-def _first_span(record: Record, role: Role, indices: list[list[int]], size: int) -> tuple[int, int]:
-    if not indices or not indices[0]:
-        raise record.error(f"the {role} names no token")
-    first, last = min(indices[0]), max(indices[0])
-    if not 0 <= first <= last < size:
-        raise record.error(f"the {role} names tokens {indices[0]} of {size}")
-    return first, last

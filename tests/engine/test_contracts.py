@@ -31,7 +31,11 @@ CHECKED = {
         "fewrel",
         "fewrel-pubmed",
         "fewrel-supervised",
+        "figer",
         "open-entity",
+        "tacred",
+        "wiki-et",
+        "wiki80",
     },
     Kind.METHODS: {
         "adapter-no-knowledge",

@@ -80,6 +80,18 @@ def test_no_type_at_all_may_be_predicted() -> None:
     assert words == [()]
 
 
+@settings(deadline=None)
+@given(row=st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 2.0]), min_size=3, max_size=3))
+def test_the_best_types_are_predicted_where_none_is_above_zero(row: list[float]) -> None:
+    head = TypingHead(WIDTH, ["a", "b", "c"], fallback=True)
+    words, scores = head.predict(torch.tensor([row]), None)  # type: ignore[arg-type]
+    # ERNIE's rule on FIGER, ties included: above 0, or equal to the highest.
+    chosen = [logit > 0 or logit == max(row) for logit in row]
+    assert words == [tuple(name for name, on in zip("abc", chosen, strict=True) if on)]
+    p = 1 / (1 + np.exp(-np.array(row)))
+    assert scores == pytest.approx([np.prod(np.where(chosen, p, 1 - p))], rel=1e-4)
+
+
 def test_a_question_is_kept_where_an_answer_is_one_known_token(toy_tokenizer: Any) -> None:
     examples = labelled(("red",), ("dark red",), ("Dark Blue", "BLUE", "green"), ("北",), ("",), ())
     gold = BlankHead().gold(examples, toy_tokenizer)

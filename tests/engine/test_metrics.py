@@ -11,14 +11,25 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
+from kbench.metrics import (
+    Accuracy,
+    LooseMacroF1,
+    LooseMicroF1,
+    MacroF1,
+    Metric,
+    MicroF1WithoutNull,
+    StrictAccuracy,
+)
 
 TYPES = ("city", "group", "person", "place", "river")
-METRICS = (Accuracy(), StrictAccuracy(), LooseMicroF1(), LooseMacroF1())
 SETS = (StrictAccuracy(), LooseMicroF1(), LooseMacroF1())
+METRICS = (Accuracy(), MicroF1WithoutNull(), MacroF1(), *SETS)
+NULL = "no_relation"
 
 label_sets = st.sets(st.sampled_from(TYPES)).map(lambda found: tuple(sorted(found)))
 pairs = st.lists(st.tuples(label_sets, label_sets), min_size=1, max_size=12)
+classes = st.sampled_from((*TYPES, NULL))
+single_pairs = st.lists(st.tuples(classes, classes), min_size=1, max_size=20)
 every = pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.variant)
 
 
@@ -113,6 +124,106 @@ def test_neither_order_nor_repetition_counts_in_a_set(metric: Metric) -> None:
     assert metric.score(gold, once) == metric.score(gold, again) > 0
 
 
-def test_names_and_variants_are_unique() -> None:
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
-    assert len({metric.variant for metric in METRICS}) == len(METRICS)
+def test_two_definitions_never_share_a_variant() -> None:
+    others = [MicroF1WithoutNull("NA"), *(type(metric)(fallback=True) for metric in SETS)]
+    variants = [metric.variant for metric in (*METRICS, *others)]
+    assert len(set(variants)) == len(variants)
+    assert variants == [
+        "accuracy",
+        "micro-f1-without-null:no_relation",
+        "macro-f1-over-classes",
+        "strict-set-accuracy",
+        "loose-micro-f1",
+        "loose-macro-f1",
+        "micro-f1-without-null:NA",
+        "strict-set-accuracy:argmax-fallback",
+        "loose-micro-f1:argmax-fallback",
+        "loose-macro-f1:argmax-fallback",
+    ]
+
+
+@pytest.mark.parametrize("metric", SETS, ids=lambda m: m.variant)
+def test_a_fallback_changes_the_variant_and_no_formula(metric: Metric) -> None:
+    gold, guess = [("city", "place"), ("river",)], [("city",), ("river",)]
+    assert type(metric)(fallback=True).score(gold, guess) == metric.score(gold, guess)
+
+
+def test_micro_f1_without_null_worked_by_hand() -> None:
+    gold = ["born", "born", "died", NULL, NULL, "died"]
+    guess = ["born", "died", NULL, "born", NULL, "died"]
+    metric = MicroF1WithoutNull()
+    table = metric.statistics(gold, guess)
+    assert table.tolist() == [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]
+    # 2 right of 4 predicted and of 4 gold relations.
+    sums = table.sum(axis=0)
+    assert (metric.precision(sums), metric.recall(sums), metric.value(sums)) == (0.5, 0.5, 0.5)
+    # Files that call the null label otherwise are scored as if it were a relation.
+    assert MicroF1WithoutNull("NA").score(gold, guess) == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize(
+    ("gold", "guess", "precision", "recall"),
+    [
+        pytest.param(["a", NULL], [NULL, NULL], 1, 0, id="nothing predicted"),
+        pytest.param([NULL, NULL], [NULL, NULL], 1, 0, id="all null"),
+        pytest.param([NULL, NULL], ["a", NULL], 0, 0, id="no gold relation"),
+        pytest.param(["a", NULL], ["b", "a"], 0, 0, id="all wrong"),
+    ],
+)
+def test_edges_of_the_official_tacred_scorer(
+    gold: list[str], guess: list[str], precision: float, recall: float
+) -> None:
+    metric = MicroF1WithoutNull()
+    sums = metric.statistics(gold, guess).sum(axis=0)
+    assert (metric.precision(sums), metric.recall(sums)) == (precision, recall)
+    assert metric.value(sums) == 0
+
+
+@settings(deadline=None)
+@given(pairs=single_pairs)
+def test_micro_f1_without_null_is_scikit_learns_over_the_other_labels(
+    pairs: list[tuple[str, str]],
+) -> None:
+    gold, guess = [g for g, _ in pairs], [p for _, p in pairs]
+    expected = f1_score(gold, guess, labels=TYPES, average="micro", zero_division=0)
+    assert MicroF1WithoutNull().score(gold, guess) == pytest.approx(expected)
+
+
+def test_macro_f1_over_classes_worked_by_hand() -> None:
+    gold, guess = ["a", "a", "a", "b", "b"], ["a", "a", "b", "b", "c"]
+    metric = MacroF1()
+    assert metric.statistics(gold, guess).sum(axis=0).tolist() == [2, 2, 3, 1, 2, 2]
+    # F of a is 4/5, of b 1/2; c has no gold example and is no class of the mean.
+    assert metric.score(gold, guess) == pytest.approx((4 / 5 + 1 / 2) / 2)
+    assert Accuracy().score(gold, guess) == 3 / 5
+    # A class that is never predicted counts with 0.
+    assert metric.score(["a", "b"], ["a", "a"]) == pytest.approx((2 / 3 + 0) / 2)
+
+
+@settings(deadline=None)
+@given(pairs=single_pairs)
+def test_macro_f1_over_classes_is_scikit_learns_over_the_gold_labels(
+    pairs: list[tuple[str, str]],
+) -> None:
+    gold, guess = [g for g, _ in pairs], [p for _, p in pairs]
+    expected = f1_score(gold, guess, labels=sorted(set(gold)), average="macro", zero_division=0)
+    assert MacroF1().score(gold, guess) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(pairs=single_pairs, seed=st.integers(0, 99))
+def test_macro_f1_of_a_resample_is_that_of_its_examples(
+    pairs: list[tuple[str, str]], seed: int
+) -> None:
+    drawn = np.random.default_rng(seed).integers(0, len(pairs), len(pairs))
+    gold, guess = [g for g, _ in pairs], [p for _, p in pairs]
+    metric = MacroF1()
+    sums = metric.statistics(gold, guess)[drawn].sum(axis=0)
+    direct = metric.score([gold[i] for i in drawn], [guess[i] for i in drawn])
+    assert float(metric.value(sums)) == pytest.approx(direct)
+
+
+def test_two_runs_on_the_same_data_have_the_same_columns() -> None:
+    gold = ["a", "b", "c"]
+    one, two = (MacroF1().statistics(gold, guess) for guess in (["a", "a", "a"], ["d", "e", "c"]))
+    assert one.shape == two.shape == (3, 9)

@@ -180,7 +180,8 @@ def test_the_revision_is_passed_on_and_nothing_is_trusted(
 
 
 def test_the_loaders_import_nothing_heavy() -> None:
-    modules = ("open_entity", "fewrel_supervised", "entity_questions")
+    modules = ("open_entity", "fewrel_supervised", "entity_questions", "figer", "wiki_et")
+    modules += ("wiki80", "tacred")
     code = (
         f"import sys, {', '.join(f'kbench_tasks.{name}' for name in modules)}\n"
         "print(*{'torch', 'datasets', 'transformers', 'pyarrow', 'pandas'} & sys.modules.keys())"

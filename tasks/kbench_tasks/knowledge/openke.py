@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from kbench.knowledge import Entity, Rows
 from kbench.writing import write_bundle, write_vectors
 from kbench_tasks.knowledge.linked import SENTENCES, names_of, read_sentences
 
-__all__ = ["OpenKEImporter"]
+__all__ = ["OpenKEImporter", "read_ids"]
 
 _IDS = "first line the number of entities, then one `id row` a line"
 _TITLES = "one `title TAB id` a line"
@@ -77,6 +77,20 @@ class OpenKEImporter(Importer):
         return bundle
 
 
+def read_ids(path: Path, report: Report) -> Iterator[tuple[str, int]]:
+    """Yields the ids of an ``entity2id.txt``, each with its row in the matrix.
+
+    Raises:
+        DataError: the file cannot be read, or holds more or fewer rows than it states.
+    """
+    stated = _stated(path)
+    for _, pair in read_rows(path, "entities", _numbered, report, _IDS, header=1):
+        yield pair
+    if report.read["entities"] != stated:
+        problem = f"holds {report.read['entities']} rows and states {stated}"
+        raise DataError(path, problem, _IDS, line=1)
+
+
 def _matrix_path(source: Path, name: str | None) -> Path:
     if name:
         return source / name
@@ -107,11 +121,9 @@ def _matrix(path: Path) -> Any:
 
 def _numbers(path: Path, rows: int, report: Report) -> dict[str, int]:
     """Returns the row of the matrix of each id."""
-    stated = _stated(path)
-    before = report.read["entities"]
     found: dict[str, int] = {}
     taken = np.zeros(rows, dtype=bool)
-    for _, (entity, row) in read_rows(path, "entities", _numbered, report, _IDS, header=1):
+    for entity, row in read_ids(path, report):
         if row >= rows:
             report.drop("entities", "row outside the matrix")
         elif entity in found:
@@ -122,9 +134,7 @@ def _numbers(path: Path, rows: int, report: Report) -> dict[str, int]:
             found[entity] = row
             taken[row] = True
             report.kept["entities"] += 1
-    read = report.read["entities"] - before
-    if read != stated:
-        raise DataError(path, f"holds {read} rows and states {stated}", _IDS, line=1)
+    read = report.read["entities"]
     if 2 * len(found) < read:
         raise DataError(path, f"fits {len(found)} of {read} ids to a matrix of {rows} rows", _IDS)
     return found

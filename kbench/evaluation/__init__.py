@@ -1,0 +1,43 @@
+"""The metrics as modules of the ``evaluate`` library, for use outside kbench and without network.
+
+Each is a folder of this package with a thin face over the class in :mod:`kbench.metrics`::
+
+    from evaluate import load
+    from kbench.evaluation import folder
+
+    metric = load(folder("micro-f1-without-null"))
+    metric.compute(predictions=["born", "no_relation"], references=["born", "died"])
+    # {"micro_f1": 0.666…}
+
+Importing this imports nothing heavy; ``evaluate`` itself takes seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kbench.errors import UsageError, nearest
+
+__all__ = ["folder", "variants"]
+
+_HERE = Path(__file__).parent
+
+
+def variants() -> tuple[str, ...]:
+    """Returns the variants that have a module, without what a metric is told."""
+    return tuple(sorted(path.parent.name.replace("_", "-") for path in _HERE.glob("*/*.py")))
+
+
+def folder(variant: str) -> str:
+    """Returns what ``evaluate.load`` takes for a metric's variant.
+
+    What stands behind a colon is not in the folder: the null label of ``micro-f1-without-null``
+    is given to ``compute`` as ``null="NA"``, and a fallback concerns the predictions alone.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+    name, _, _ = variant.partition(":")
+    if name not in variants():
+        raise UsageError(f"no metric has the variant {variant!r}{nearest(name, variants())}")
+    return str(_HERE / name.replace("-", "_"))

@@ -1,0 +1,50 @@
+"""What the modules of this package share. Importing it imports ``evaluate``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+
+from kbench.metrics import Metric
+
+__all__ = ["MultiLabel", "SingleLabel"]
+
+
+class _Face(evaluate.Metric):  # type: ignore[misc]
+    """A metric of kbench as one of ``evaluate``.
+
+    Attributes:
+        metric: the class that scores; ``compute`` passes on its options.
+        label: what one prediction or reference is.
+    """
+
+    metric: ClassVar[type[Metric]]
+    label: ClassVar[Any]
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = inspect.getdoc(self.metric) or ""
+        return evaluate.MetricInfo(
+            description=text,
+            citation="",
+            inputs_description=f"\n{text}\n",
+            features=datasets.Features({"predictions": self.label, "references": self.label}),
+        )
+
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+        metric = self.metric(**options)
+        return {metric.name: metric.score(references, predictions)}
+
+
+class SingleLabel(_Face):
+    """Predictions and references are one class name each."""
+
+    label = datasets.Value("string")
+
+
+class MultiLabel(_Face):
+    """Predictions and references are a list of class names each, which may be empty."""
+
+    label = datasets.Sequence(datasets.Value("string"))

@@ -1,0 +1,61 @@
+"""What relation tasks share whose records are lists of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+
+from kbench.data import Example, Mention, Role
+from kbench.errors import UsageError
+from kbench.records import Record
+
+__all__ = ["Marked", "deal", "mark", "split_seed"]
+
+Marked = tuple[Role, str | None, int, int]
+"""A mention of a token list: its role, its entity, its first token and its last."""
+
+
+def mark(
+    record: Record, tokens: Sequence[str], marked: Iterable[Marked]
+) -> tuple[str, tuple[Mention, ...]]:
+    """Joins tokens by single blanks and finds the mentions in the text.
+
+    Raises:
+        DataError: a mention names tokens that there are not, or has no character.
+    """
+    starts = list(accumulate((len(token) + 1 for token in tokens), initial=0))
+    text = " ".join(tokens)
+    mentions = []
+    for role, entity, first, last in marked:
+        if not 0 <= first <= last < len(tokens):
+            raise record.error(f"the {role} is tokens {first} to {last} of {len(tokens)}")
+        start, end = starts[first], starts[last] + len(tokens[last])
+        record.span(f"the {role}", start, end, text)
+        mentions.append(Mention(start, end, entity, role))
+    return text, tuple(mentions)
+
+
+def deal(examples: Sequence[Example], seed: int, tenths: Sequence[int]) -> list[list[Example]]:
+    """Shuffles examples and deals each part its tenths of them; what is left over goes first.
+
+    By digests of their ids, not by ``random.shuffle``: the same parts in every version of Python.
+    """
+    order = sorted(
+        examples, key=lambda example: hashlib.sha256(f"{seed}/{example.id}".encode()).digest()
+    )
+    ends = [-(-len(order) * tenth // 10) for tenth in accumulate(tenths, initial=0)]
+    return [order[start:end] for start, end in pairwise(ends)]
+
+
+def split_seed(options: Mapping[str, float | int | str]) -> int:
+    """Returns the option ``split_seed``.
+
+    Raises:
+        UsageError: it is not an integer.
+    """
+    given = options["split_seed"]
+    try:
+        return int(str(given))  # int(0.5) would be 0
+    except ValueError:
+        raise UsageError(f"split_seed is {given!r}: expected an integer") from None

@@ -1,0 +1,88 @@
+"""The modules of ``evaluate`` give what the metrics give, from a folder and without network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbench import metrics
+from kbench.errors import UsageError
+from kbench.evaluation import folder, variants
+from kbench.metrics import Accuracy, MacroF1, Metric, MicroF1WithoutNull
+
+ONES: tuple[list[Any], list[Any]] = (
+    ["born", "no_relation", "died", "born"],
+    ["born", "born", "no_relation", "died"],
+)
+SETS: tuple[list[Any], list[Any]] = (
+    [["city", "place"], ["person"], ["river"], []],
+    [["city"], ["person", "group"], [], []],
+)
+METRICS = [getattr(metrics, name)() for name in metrics.__all__ if name != "Metric"]
+every = pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.variant)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Returns ``evaluate.load``, with caches of the test's own and no network."""
+    import evaluate
+    from evaluate import config
+    from evaluate.utils import file_utils
+
+    home = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "HF_EVALUATE_OFFLINE", True)
+        patch.setattr(config, "HF_METRICS_CACHE", str(home / "metrics"))
+        patch.setattr(file_utils.config, "HF_MODULES_CACHE", str(home / "modules"))
+        patch.setattr(sys, "path", [*sys.path])
+        yield evaluate.load
+
+
+@every
+def test_a_module_gives_what_its_metric_gives(load: Any, metric: Metric) -> None:
+    module = load(folder(metric.variant))
+    single = isinstance(metric, Accuracy | MacroF1 | MicroF1WithoutNull)
+    references, predictions = ONES if single else SETS
+    found = module.compute(predictions=predictions, references=references)
+    assert found == {metric.name: metric.score(references, predictions)}
+    assert 0 < found[metric.name] < 1
+    assert module.description.startswith(str(type(metric).__doc__).splitlines()[0])
+
+
+def test_labels_may_come_one_by_one(load: Any) -> None:
+    module = load(folder("loose-micro-f1"))
+    for gold, guess in zip(*SETS, strict=True):
+        module.add(reference=gold, prediction=guess)
+    assert module.compute() == {"micro_f1": metrics.LooseMicroF1().score(*SETS)}
+
+
+def test_the_null_label_is_an_option_of_compute(load: Any) -> None:
+    metric = MicroF1WithoutNull("born")
+    module = load(folder(metric.variant))
+    references, predictions = ONES
+    found = module.compute(predictions=predictions, references=references, null="born")
+    assert found == {"micro_f1": metric.score(references, predictions)}
+
+
+def test_every_metric_has_its_module_and_no_other_is_there() -> None:
+    assert variants() == tuple(sorted(metric.variant.partition(":")[0] for metric in METRICS))
+    for variant in variants():
+        path = Path(folder(variant))
+        assert (path / f"{path.name}.py").is_file()
+    assert folder("loose-micro-f1:argmax-fallback") == folder("loose-micro-f1")
+    with pytest.raises(UsageError, match=r"the variant 'micro-f1'; did you mean loose-micro-f1"):
+        folder("micro-f1")
+
+
+def test_naming_a_module_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from kbench.evaluation import folder; folder('accuracy'); "
+        "print(*{'evaluate', 'datasets', 'torch', 'pyarrow'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
