@@ -161,7 +161,7 @@ def test_too_few_relations_or_sentences(write: Write, tmp_path: Path) -> None:
         (b"\xff\xfe", "is not UTF-8"),
         ("[]", "is not a JSON object with content"),
         ({"P1": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]}, "has no key 't'"),
-        ({"P1": [{**sentence("x", 1), "t": ["x", "Q1", [[9]]]}]}, "names tokens"),
+        ({"P1": [{**sentence("x", 1), "t": ["x", "Q1", [[9]]]}]}, "the tail is tokens 9 to 9 of 6"),
     ],
 )
 def test_malformed_files(write: Write, folder: str, content: Any, problem: str) -> None:
