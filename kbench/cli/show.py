@@ -106,6 +106,9 @@ def _marked(example: Example) -> Text:
         text.append("  [MASK]", style="bold magenta")
     label = example.label if isinstance(example.label, str) else ", ".join(example.label)
     text.append(f"\n  = {label}", style="green")
+    if example.candidates:
+        offered = ", ".join(f"{c.label} ({len(c.support)})" for c in example.candidates)
+        text.append(f"\n  among {offered}", style="dim")
     return text
 
 
