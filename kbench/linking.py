@@ -15,7 +15,7 @@ from kbench.knowledge import KnowledgeBase, Rows
 
 __all__ = ["LINKERS", "Links", "joined", "link"]
 
-LINKERS = ("gold", "title")
+LINKERS = ("gold", "title", "alias")
 
 Covers: TypeAlias = Callable[[Rows], NDArray[np.bool_]]
 
@@ -27,10 +27,11 @@ class Links:
     Attributes:
         rows: row of each mention of each example, -1 where there is no entity, or none of which
             the method has something to say.
-        linker: ``gold`` or ``title``.
+        linker: one of :data:`LINKERS`.
         examples: share of examples with at least one such row.
         mentions: share of mentions with such a row.
-        ambiguous: mentions whose title belongs to several entities; left unlinked.
+        ambiguous: mentions whose name belongs to several entities: left unlinked by ``title``,
+            linked to the most popular by ``alias``.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -55,7 +56,8 @@ def link(
         examples: the examples.
         knowledge: where to look; None links nothing.
         linker: ``gold``: by the ids in the data. ``title``: by the exact label (else by the
-            label in another case), for mentions without an id.
+            label in another case), for mentions without an id. ``alias``: by the ids too, which
+            :meth:`kbench.aliases.Aliases.linked` has put there.
         covers: whether something can be said of each row; default: whether it has a vector.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kbench.aliases import aliases_of
 from kbench.data import Example, Split
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
@@ -89,7 +90,10 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     base = parts.base_knowledge if injected else None
     several = compared(kept) if any(example.candidates for example in kept) else None
     texts = several.texts if several else kept
+    named = aliases_of(base).linked(texts, base) if base and parts.linker == "alias" else None
+    texts = named[0] if named else texts
     links = link(texts, base, parts.linker, partial(method.covers, base) if base else None)
+    links = replace(links, ambiguous=named[1]) if named else links
     fit = partial(room_of_text, encoder.tokenizer) if several else int
     layout = Layout(
         markers=task.markers, slot=None, max_length=fit(min(task.max_length, encoder.max_length))

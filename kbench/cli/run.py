@@ -38,7 +38,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--seed", help="Seeds, such as 0,1,2. Default: 0.")
 @click.option("--limit", type=int, help="Examples of each split at most; marks the result.")
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
-@click.option("--linker", help="gold or title. Default: the task's own.")
+@click.option("--linker", help="gold, title or alias. Default: the task's own.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
 @shared.out

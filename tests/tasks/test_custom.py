@@ -182,13 +182,17 @@ def test_ids_and_labels(write: Write, tmp_path: Path) -> None:
         task.examples(Split.TEST)
 
 
-def test_a_grid_on_ones_own_data(write: Write, toy_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("linker", ["gold", "alias"])
+def test_a_grid_on_ones_own_data(
+    write: Write, toy_folder: Path, tmp_path: Path, linker: str
+) -> None:
     colours = ("red", "green", "blue", "white")
     records = [
         {
             "text": f"it is {colour} there {n} .",
             "mentions": [
-                {"start": 6, "end": 6 + len(colour), "entity": f"class:{colour}", "role": "head"}
+                {"start": 6, "end": 6 + len(colour), "role": "head"}
+                | ({"entity": f"class:{colour}"} if linker == "gold" else {})
             ],
             "label": colour,
         }
@@ -197,7 +201,10 @@ def test_a_grid_on_ones_own_data(write: Write, toy_folder: Path, tmp_path: Path)
     ]
     folder = given(write, tmp_path, CARD, *records)
     place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
-    chosen = grid(toy_folder, task="custom", data=folder)
+    chosen = grid(toy_folder, task="custom", data=folder, linker=linker)
     results = run(chosen, place)
     assert [result.status for result in results] == [Status.OK] * 3, results[0].reason
     assert rows(results, Results(place.out))[1].gain is not None
+    coverage = results[1].coverage
+    assert coverage is not None
+    assert (coverage.linker, coverage.examples, coverage.ambiguous) == (linker, 1.0, 0)
