@@ -52,9 +52,7 @@ class Aliases:
     def __init__(self, knowledge: KnowledgeBase) -> None:
         import ahocorasick
 
-        facts = knowledge.triples
-        ends = np.concatenate([facts[:, 0], facts[:, 2]])
-        popularity = np.bincount(ends, minlength=len(knowledge)).tolist()
+        popularity = knowledge.degrees.tolist()
         self._known: dict[str, tuple[int, bool]] = {}
         names = enumerate(zip(knowledge.labels, knowledge.aliases, strict=True))
         for row, (label, aliases) in names:

@@ -184,6 +184,12 @@ class KnowledgeBase(ABC):
             vectors: theirs. ``[n, dimension]``.
         """
 
+    @cached_property
+    def degrees(self) -> NDArray[np.int64]:
+        """In how many triples each entity is, as head or tail. ``[entities]``."""
+        ends = np.concatenate([self.triples[:, 0], self.triples[:, 2]])
+        return np.bincount(ends, minlength=len(self))
+
     def facts(self, row: int) -> list[tuple[str, str]]:
         """Returns what the triples say of an entity as head: labels of relations and tails."""
         names = list(self.relations.values())

@@ -91,7 +91,9 @@ class Result(_Model):
     """The outcome of a run. Tools rely on these names.
 
     ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
-    and history of each stage; numbers in ``cost`` carry their unit in the name.
+    and history of each stage; numbers in ``cost`` carry their unit in the name. ``buckets`` has
+    the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
+    ``torso``, ``tail``) of the entity.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -102,6 +104,7 @@ class Result(_Model):
     main_metric: str | None = None
     metrics: dict[str, Score] = Field(default_factory=dict)
     coverage: Coverage | None = None
+    buckets: dict[str, dict[str, Score]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     cost: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -131,13 +134,17 @@ class Result(_Model):
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test examples of a run, one entry each, in the order of the data."""
+    """The test examples of a run, one entry each, in the order of the data.
+
+    ``degrees`` says in how many facts the entity of each is, -1 where it has none.
+    """
 
     ids: list[str]
     labels: list[Label]
     predictions: list[Label]
     scores: list[float]
     linked: list[bool]
+    degrees: list[int]
     strata: list[str]
 
 
@@ -177,6 +184,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             "prediction": pa.array(_plain(predictions.predictions), words),
             "score": pa.array(predictions.scores, pa.float32()),
             "linked": pa.array(predictions.linked, pa.bool_()),
+            "degree": pa.array(predictions.degrees, pa.int32()),
             "stratum": pa.array(predictions.strata, pa.string()),
         }
     )
@@ -192,7 +200,7 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("id", "label", "prediction", "score", "linked", "stratum")
+    names = ("id", "label", "prediction", "score", "linked", "degree", "stratum")
     try:
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
@@ -209,6 +217,7 @@ def read_predictions(path: Path) -> Predictions:
         words,
         columns["score"],
         columns["linked"],
+        columns["degree"],
         columns["stratum"],
     )
 

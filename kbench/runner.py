@@ -17,6 +17,7 @@ import torch
 
 from kbench import __version__, provenance, registry
 from kbench.addresses import ENGINE_REVISION, addresses, general_plug, result_id
+from kbench.buckets import Popularity, by_entity, degrees
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError
 from kbench.files import cache_home
@@ -318,23 +319,25 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         metrics[metric.name] = Score(
             value=found.value, low=found.low, high=found.high, n=found.n, variant=metric.variant
         )
-    links = prepared.links
-    coverage = None
-    if parts.knowledge is not None:
-        coverage = Coverage(
-            examples=links.examples,
-            mentions=links.mentions,
-            linker=links.linker,
-            ambiguous=links.ambiguous,
-        )
+    links, known = prepared.links, parts.base_knowledge
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
         labels=prepared.gold.labels,
         predictions=evaluation.predictions,
         scores=evaluation.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
+        degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
     )
+    coverage, parted = None, dict[str, dict[str, Score]]()
+    if known is not None:
+        coverage = Coverage(
+            examples=links.examples,
+            mentions=links.mentions,
+            linker=links.linker,
+            ambiguous=links.ambiguous,
+        )
+        parted = by_entity(task.main_metric, predictions, Popularity.of(known))
     result = Result(
         id=cell.id,
         status=Status.OK,
@@ -342,6 +345,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         main_metric=task.main_metric.name,
         metrics=metrics,
         coverage=coverage,
+        buckets=parted,
         counts=evaluation.counts,
         cost=evaluation.cost,
         training=evaluation.training,

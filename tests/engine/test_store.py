@@ -242,6 +242,7 @@ PREDICTIONS = Predictions(
     predictions=["", "b"],
     scores=[0.5, 1.0],
     linked=[True, False],
+    degrees=[-1, 7],
     strata=["", HOSTILE],
 )
 
@@ -365,6 +366,7 @@ def test_predictions_come_back_as_written(
         predictions=[tuple(row[2]) if several else row[2] for row in rows],
         scores=[row[3] for row in rows],
         linked=[row[4] for row in rows],
+        degrees=[len(row[0]) - 1 for row in rows],
         strata=[row[0] for row in rows],
     )
     write_predictions(path, predictions)

@@ -51,6 +51,20 @@ def test_planted_knowledge_is_found_and_controls_fall_to_chance(
     assert _score(results, method="none") < 0.45
 
 
+def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: runner.Place) -> None:
+    none, mapped = (
+        result for result in run(grid(toy_folder), place) if result.spec.control == Control.NONE
+    )
+    assert none.buckets == {}
+    assert mapped.coverage is not None
+    assert mapped.coverage.examples == 1.0
+    assert mapped.score is not None
+    known = mapped.buckets["coverage"]["known"]
+    assert (known.value, known.n) == (mapped.score.value, mapped.score.n)
+    assert "unknown" not in mapped.buckets["coverage"]
+    assert sum(score.n for score in mapped.buckets["popularity"].values()) == known.n
+
+
 def test_a_plug_fixed_while_tuning_brings_its_knowledge(
     toy_folder: Path, place: runner.Place
 ) -> None:

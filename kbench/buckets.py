@@ -1,0 +1,99 @@
+"""Scores of a part of the test examples: by what the knowledge base has of their entity.
+
+A gain should come from examples whose entity is known, and a method may help with rare entities
+or only with those that the model knew anyway. So every result with knowledge has the main metric
+by coverage (is the entity known?) and by popularity (in how many facts is it?), each with its
+number of examples and its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kbench.data import Example, Role
+from kbench.knowledge import KnowledgeBase
+from kbench.linking import Links
+from kbench.metrics import Metric
+from kbench.result import Predictions, Score
+from kbench.statistics import interval
+from kbench.strata import measured
+
+__all__ = ["Popularity", "by_entity", "degrees"]
+
+_TAIL, _HEAD = 0.5, 0.9
+"""Quantiles of the entities' numbers of facts: the tail ends at the one, the head begins there."""
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """From how many facts on an entity is of the torso, and of the head; below it is of the tail.
+
+    Of the entities that are in any fact the tail is the half that are in the fewest, and whatever
+    is in as few; the head is the tenth that are in the most.
+    """
+
+    torso: int
+    head: int
+
+    @classmethod
+    def of(cls, knowledge: KnowledgeBase) -> Popularity:
+        """Finds the bounds of a knowledge base."""
+        known = knowledge.degrees[knowledge.degrees > 0]
+        if not len(known):
+            return cls(1, 1)
+        tail, head = np.quantile(known, [_TAIL, _HEAD], method="higher")
+        return cls(int(tail) + 1, max(int(tail) + 1, int(head)))
+
+    def name(self, degree: int) -> str:
+        """Returns ``head``, ``torso`` or ``tail``."""
+        return "head" if degree >= self.head else "torso" if degree >= self.torso else "tail"
+
+
+def degrees(
+    examples: Sequence[Example], links: Links, knowledge: KnowledgeBase | None
+) -> list[int]:
+    """Returns in how many facts the entity of each example is; -1 where it has none.
+
+    It is the first linked mention that the task marks, else the first linked one.
+    """
+    if knowledge is None:
+        return [-1] * len(examples)
+    found = []
+    for example, rows in zip(examples, links.rows, strict=True):
+        roles = [mention.role for mention in example.mentions]
+        roles += [Role.CONTEXT] * (len(rows) - len(roles))  # mentions that a linker added
+        order = sorted(range(len(rows)), key=lambda at: roles[at] == Role.CONTEXT)
+        row = next((rows[at] for at in order if rows[at] >= 0), -1)
+        found.append(int(knowledge.degrees[row]) if row >= 0 else -1)
+    return found
+
+
+def by_entity(
+    metric: Metric, predictions: Predictions, popularity: Popularity
+) -> dict[str, dict[str, Score]]:
+    """Returns the scores by coverage and by popularity of the examples' entities."""
+    known = ["unknown" if degree < 0 else "known" for degree in predictions.degrees]
+    popular = ["" if degree < 0 else popularity.name(degree) for degree in predictions.degrees]
+    return {
+        "coverage": _grouped(metric, predictions, known),
+        "popularity": _grouped(metric, predictions, popular),
+    }
+
+
+def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[str, Score]:
+    """The score of each group of examples; an empty name leaves an example out."""
+    found = {}
+    for name in sorted({*groups} - {""}):
+        at = [number for number, group in enumerate(groups) if group == name]
+        labels, predictions, strata = (
+            [values[number] for number in at]
+            for values in (given.labels, given.predictions, given.strata)
+        )
+        statistics = measured(metric, labels, predictions, strata)
+        if len(statistics):
+            score = vars(interval(metric, statistics))
+            found[name] = Score(**score, variant=metric.variant)
+    return found
