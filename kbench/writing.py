@@ -146,12 +146,13 @@ def _facts(
         rows = find_rows(ids, ends)
         if rows.min() < 0:
             raise ValueError(f"a triple names the unknown entity {ends[int(rows.argmin())]!r}")
-        kinds = [numbers.setdefault(name, len(numbers)) for name in names]
+        kinds = np.array([numbers.setdefault(name, len(numbers)) for name in names])
         columns = [rows[: len(block)], kinds, rows[len(block) :]]
         parts.append(np.stack(columns, axis=1).astype(np.int32))
     ordered = sorted(numbers.keys() | relations.keys())
     place = {name: position for position, name in enumerate(ordered)}
     matrix = np.concatenate(parts)
+    parts.clear()
     matrix[:, 1] = np.array([place[name] for name in numbers], dtype=np.int32)[matrix[:, 1]]
     return distinct(matrix), ordered
 
@@ -161,7 +162,7 @@ def distinct(facts: NDArray[np.int32]) -> NDArray[np.int32]:
     ordered = facts[np.lexsort(facts.T[::-1])]
     new = np.ones(len(ordered), dtype=bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return ordered[new]
+    return ordered if new.all() else ordered[new]
 
 
 def write_vectors(
