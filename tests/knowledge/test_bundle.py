@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kbench.bundle import Bundle
 from kbench.errors import DataError, Unsupported
 from kbench.knowledge import Entity
+from kbench.parts import find_knowledge
 from kbench.writing import write_bundle, write_vectors
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
@@ -44,6 +45,18 @@ def test_order_of_entities_and_triples_does_not_count(tmp_path: Path) -> None:
     one = write_bundle(tmp_path / "one", CARD, entities, triples)
     two = write_bundle(tmp_path / "two", CARD, entities[::-1], [*triples[::-1], triples[0]])
     assert one.digest == two.digest
+
+
+def test_a_bundle_written_again_has_the_same_digest(tmp_path: Path) -> None:
+    atlas = find_knowledge("atlas")
+    entities = [atlas.entity(row) for row in range(len(atlas))]
+    ids, kinds = [entity.id for entity in entities], list(atlas.relations)
+    triples = [(ids[head], kinds[kind], ids[tail]) for head, kind, tail in atlas.triples.tolist()]
+    bundle = write_bundle(
+        tmp_path / "kb", atlas.card, entities[::-1], triples[::-1], atlas.relations, atlas.sentences
+    )
+    vectors = atlas.vectors(np.arange(len(atlas)))
+    assert write_vectors(bundle.folder, vectors, {}).digest == atlas.digest
 
 
 def test_more_entities_than_are_sorted_at_a_time(tmp_path: Path) -> None:

@@ -50,12 +50,14 @@ print(json.dumps([resident("VmHWM") - before, time.process_time() - start]))
 """
 
 
-def lay(folder: Path, rows: int) -> None:
+def lay(folder: Path, rows: int, dimension: int = DIMENSION) -> None:
     """Writes a release whose rows repeat a few random ones, out of order."""
     folder.mkdir()
-    values = np.random.default_rng(0).normal(size=(1000, DIMENSION))
+    values = np.random.default_rng(0).normal(size=(1000, dimension))
     text = "".join("\t".join(f"{value:.6f}" for value in row) + "\n" for row in values)
-    (folder / "entity2vec.vec").write_text(text * (rows // 1000))
+    with (folder / "entity2vec.vec").open("w") as file:
+        for _ in range(rows // 1000):
+            file.write(text)
     order = np.random.default_rng(1).permutation(rows).tolist()
     ids = "".join(f"Q{number}\t{row}\n" for number, row in enumerate(order))
     (folder / "entity2id.txt").write_text(f"{rows}\n{ids}")
@@ -86,7 +88,7 @@ def test_the_peak_stays_far_below_what_holding_everything_takes(work: Path) -> N
     peak, _ = measured(work, "imported")
     whole, _ = measured(work, "held")
     assert whole > 6 * MATRIX_BYTES  # so the measure can tell
-    assert peak < 3 * MATRIX_BYTES, f"{peak / MIB:.0f} MiB, {whole / MIB:.0f} MiB if held"
+    assert peak < 2.75 * MATRIX_BYTES, f"{peak / MIB:.0f} MiB, {whole / MIB:.0f} MiB if held"
 
 
 def test_opening_a_bundle_takes_little(work: Path) -> None:
