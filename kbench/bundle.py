@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.data import Mention
+from kbench.columns import entity_of, open_columns, sentence_of
 from kbench.errors import DataError, Unsupported
 from kbench.files import canonical_digest, file_digest, read_json
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
@@ -28,7 +28,7 @@ from kbench.views import OtherVectors
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FILES", "SCHEMA", "Bundle"]
+__all__ = ["FILES", "SCHEMA", "Bundle", "find_rows"]
 
 SCHEMA = 1
 FILES = (
@@ -96,7 +96,7 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def _entities(self) -> pa.Table:
-        return _open_arrow(self.folder / "entities.arrow")
+        return open_columns(self.folder / "entities.arrow")
 
     @cached_property
     def triples(self) -> NDArray[np.int32]:
@@ -108,7 +108,7 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def sentences(self) -> Sequence[Sentence]:
-        return _Sentences(_open_arrow(self.folder / "sentences.arrow"))
+        return _Sentences(open_columns(self.folder / "sentences.arrow"))
 
     @cached_property
     def labels(self) -> Sequence[str]:
@@ -122,23 +122,14 @@ class Bundle(KnowledgeBase):
     def words(self) -> Words | None:
         if "words.arrow" not in self.card["files"]:
             return None
-        spelled = _open_arrow(self.folder / "words.arrow").column("word").to_pylist()
+        spelled = open_columns(self.folder / "words.arrow").column("word").to_pylist()
         return Words(spelled, cast("Vectors", self._map("word_vectors.npy")))
 
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
         return OtherVectors(self, rows, vectors)
 
     def rows(self, ids: Sequence[str | None]) -> Rows:
-        known = self._ids
-        wanted = [(entity or "").encode("utf-8", "surrogatepass") for entity in ids]
-        width = known.dtype.itemsize
-        # NumPy drops NULs at the end of bytes, so such an id would find its shorter neighbour.
-        fits = np.array([0 < len(w) <= width and w[-1] != 0 for w in wanted], dtype=bool)
-        if not len(known) or not fits.any():
-            return np.full(len(wanted), -1, dtype=np.int64)
-        queries = np.array(wanted, dtype=np.bytes_).astype(known.dtype)
-        found = np.minimum(np.searchsorted(known, queries), len(known) - 1)
-        return np.where(fits & (known[found] == queries), found, -1).astype(np.int64)
+        return find_rows(self._ids, ids)
 
     def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
         if not self.dimension:
@@ -162,14 +153,7 @@ class Bundle(KnowledgeBase):
         return known
 
     def entity(self, row: int) -> Entity:
-        value = self._entities.slice(row, 1).to_pylist()[0]
-        return Entity(
-            id=value["id"],
-            label=value["label"],
-            aliases=tuple(value["aliases"]),
-            types=tuple(value["types"]),
-            description=value["description"],
-        )
+        return entity_of(self._entities.slice(row, 1).to_pylist()[0])
 
     def _map(self, name: str) -> NDArray[Any]:
         path = self.folder / name
@@ -177,6 +161,24 @@ class Bundle(KnowledgeBase):
             return cast("NDArray[Any]", np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as cause:
             raise DataError(path, f"cannot be read ({cause})", "a .npy matrix") from cause
+
+
+def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:
+    """Returns the place of each id among those known, -1 where it is None or not there. ``[ids]``.
+
+    Args:
+        known: ids as UTF-8, rising. ``[entities]``.
+        ids: what is looked for.
+    """
+    wanted = [(entity or "").encode("utf-8", "surrogatepass") for entity in ids]
+    width = known.dtype.itemsize
+    # NumPy drops NULs at the end of bytes, so such an id would find its shorter neighbour.
+    fits = np.array([0 < len(w) <= width and w[-1] != 0 for w in wanted], dtype=bool)
+    if not len(known) or not fits.any():
+        return np.full(len(wanted), -1, dtype=np.int64)
+    queries = np.array(wanted, dtype=np.bytes_).astype(known.dtype)
+    found = np.minimum(np.searchsorted(known, queries), len(known) - 1)
+    return np.where(fits & (known[found] == queries), found, -1).astype(np.int64)
 
 
 @final
@@ -195,20 +197,12 @@ class _Sentences(Sequence[Sentence]):
             return [self[i] for i in range(start, stop, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return _sentence(self._table.slice(index % len(self), 1).to_pylist()[0])
+        return sentence_of(self._table.slice(index % len(self), 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Sentence]:
         for batch in self._table.to_batches(max_chunksize=4096):
             for value in batch.to_pylist():
-                yield _sentence(value)
-
-
-def _sentence(value: dict[str, Any]) -> Sentence:
-    mentions = (
-        Mention(m["start"], m["end"], entity=m["entity"], score=m["score"])
-        for m in value["mentions"]
-    )
-    return Sentence(value["text"], tuple(mentions))
+                yield sentence_of(value)
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -231,12 +225,3 @@ def _read_card(folder: Path) -> dict[str, Any]:
     if set(files) - set(FILES) or canonical_digest(files) != card["digest"]:
         raise DataError(path, "has a digest that is not that of its files", "an unedited card")
     return cast("dict[str, Any]", card)
-
-
-def _open_arrow(path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowException) as cause:
-        raise DataError(path, f"cannot be read ({cause})", "an Arrow file of a bundle") from cause

@@ -9,8 +9,10 @@ Free of torch.
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,12 +33,15 @@ __all__ = [
     "Report",
     "check_name",
     "fields",
+    "read_lines",
     "read_rows",
 ]
 
 _T = TypeVar("_T")
 _SHOWN = 5
 """Bad rows of one file that are spelled out; the rest are only counted."""
+_WATCHED = 20_000
+"""Rows between two calls of who watches."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Report:
         dropped: rows left out, by kind and reason; ``malformed`` is the reason of bad rows.
         facts: other numbers worth knowing.
         examples: the first malformed rows of each file, with their line numbers.
+        watch: is told a kind of row and how many were read so far, now and then.
     """
 
     read: Counter[str] = field(default_factory=Counter)
@@ -108,15 +114,23 @@ class Report:
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    watch: Callable[[str, int], None] | None = None
+
+    def see(self, kind: str, count: int = 1) -> None:
+        """Counts rows of a kind that were read."""
+        before = self.read[kind]
+        self.read[kind] = before + count
+        if self.watch and before // _WATCHED != (before + count) // _WATCHED:
+            self.watch(kind, before + count)
 
     def drop(self, kind: str, reason: str, count: int = 1) -> None:
         """Counts rows of a kind that are well-formed and left out."""
         self.dropped.setdefault(kind, Counter())[reason] += count
 
-    def malformed(self, kind: str, where: str, problem: str, shown: bool = True) -> None:
-        """Counts a bad row, and spells it out if it is among the first."""
+    def malformed(self, kind: str, where: str, problem: str, before: int) -> None:
+        """Counts a bad row, and spells it out if few of its file came ``before``."""
         self.drop(kind, "malformed")
-        if shown:
+        if before < _SHOWN:
             self.examples.append(f"{where}: {problem}; the {kind} row is left out")
 
     def as_json(self) -> dict[str, Any]:
@@ -159,6 +173,7 @@ class Importer(ABC):
         given: Iterable[tuple[str, str]] = (),
         *,
         replace: bool = False,
+        watch: Callable[[str, int], None] | None = None,
     ) -> tuple[Bundle, Report]:
         """Imports a knowledge base; ``target`` appears whole or not at all.
 
@@ -167,6 +182,7 @@ class Importer(ABC):
             target: where the bundle goes.
             given: the options, as pairs in the order given.
             replace: whether a bundle that is there already may be replaced.
+            watch: is told a kind of row and how many were read so far, now and then.
 
         Raises:
             UsageError: an option is not understood, or the target may not be replaced.
@@ -176,7 +192,7 @@ class Importer(ABC):
         if not source.is_dir():
             raise DataError(source, "is no folder", self.card.layout)
         _check_target(target, replace)
-        report = Report()
+        report = Report(watch=watch)
         with _staged(target) as stage:
             self.convert(source, stage, checked, report)
         return Bundle(target), report
@@ -248,7 +264,7 @@ def read_rows(
     no row.
 
     Args:
-        path: the file, UTF-8, one row a line.
+        path: the file, UTF-8, one row a line; unpacked on the way if its name ends in .gz.
         kind: what the rows are, for the report.
         parse: makes a value of a line (without its end).
         report: where rows read and malformed ones are counted.
@@ -261,17 +277,17 @@ def read_rows(
     """
     good = bad = 0
     first: tuple[int, str] | None = None
-    for number, line in _lines(path, expected):
+    for number, line in read_lines(path, expected):
         if number <= header or not line.strip():
             continue
-        report.read[kind] += 1
+        report.see(kind)
         try:
             value = parse(line.decode("utf-8"))
         except (ValueError, RecursionError) as cause:
             problem = "is not UTF-8" if isinstance(cause, UnicodeDecodeError) else str(cause)
+            report.malformed(kind, f"{path}, line {number}", problem, before=bad)
             bad += 1
             first = first or (number, problem)
-            report.malformed(kind, f"{path}, line {number}", problem, shown=bad <= _SHOWN)
             continue
         good += 1
         yield number, value
@@ -279,16 +295,22 @@ def read_rows(
         raise DataError(path, f"{first[1]} ({bad} of {good + bad} rows)", expected, line=first[0])
 
 
-def _lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines of a file without their ends, numbered from 1; a .gz file is unpacked.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 yield number, text.rstrip(b"\r\n")
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
-    except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", expected) from None
+    except (OSError, EOFError, zlib.error) as cause:
+        problem = getattr(cause, "strerror", None) or cause
+        raise DataError(path, f"cannot be read ({problem})", expected) from None
 
 
 def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> list[str]:

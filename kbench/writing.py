@@ -1,86 +1,168 @@
-"""Bundles written: atomically, whole or not at all."""
+"""Bundles written: atomically, whole or not at all, and in bounded memory.
+
+Entities are sorted on disk (:func:`kbench.columns.in_order`), ids and vectors written a block at
+a time; of the facts there is one row of three numbers each in memory.
+"""
 
 from __future__ import annotations
 
+import mmap
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from kbench.bundle import FILES, SCHEMA, Bundle
+from kbench.bundle import FILES, SCHEMA, Bundle, find_rows
+from kbench.columns import (
+    blocks,
+    entity_batch,
+    in_order,
+    open_columns,
+    sentence_batch,
+    write_columns,
+)
 from kbench.files import atomic_folder, canonical_digest, file_digest, write_json
 from kbench.knowledge import Entity, Rows, Sentence, Vectors, Words
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["write_bundle", "write_vectors"]
+__all__ = ["distinct", "write_bundle", "write_vectors"]
 
-_BLOCK_ROWS = 1 << 14
+_BLOCK_ROWS = 1 << 11
 _OF_VECTORS = ("vectors.npy", "words.arrow", "word_vectors.npy")
 
 
 def write_bundle(
     folder: Path,
-    card: Mapping[str, Any],
+    card: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
     entities: Iterable[Entity],
     triples: Iterable[tuple[str, str, str]] = (),
     relations: Mapping[str, str] | None = None,
     sentences: Iterable[Sentence] = (),
+    *,
+    join: Callable[[Entity, Entity], Entity] | None = None,
 ) -> Bundle:
     """Writes a bundle without vectors, atomically; the order of what is given does not count.
 
+    Entities, triples and sentences are read once each, in this order, and not held.
+
     Args:
         folder: where to; replaced if it exists.
-        card: at least name, version, licence and source.
+        card: at least name, version, licence and source; or what makes it, called once all else
+            has been read.
         entities: all entities that triples or vectors speak of.
         triples: (head id, relation id, tail id).
         relations: labels of relation ids; a relation without one gets its id.
         sentences: the corpus, in the order it is to keep.
+        join: makes one entity of two parts with the same id, given in their order; default: an
+            entity may occur once only.
 
     Raises:
         ValueError: an entity occurs twice, a triple names an unknown entity, or the card lacks
             a field.
     """
-    missing = {"name", "version", "licence", "source"} - card.keys()
-    if missing:
-        raise ValueError(f"the card lacks {', '.join(sorted(missing))}")
-    ordered = sorted(entities, key=lambda entity: entity.id.encode())
-    unfit = [entity.id for entity in ordered if not entity.id or entity.id.endswith("\0")]
-    if unfit:
-        raise ValueError(f"entity id {unfit[0]!r} is empty or ends in NUL")
-    ids = np.array([entity.id.encode() for entity in ordered] or [b""][:0], dtype=np.bytes_)
-    if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
-        twice = ids[1:][ids[1:] == ids[:-1]][0].decode()
-        raise ValueError(f"entity {twice!r} occurs twice")
-    row = {entity.id: number for number, entity in enumerate(ordered)}
-    facts = sorted(set(triples))
-    names = sorted({relation for _, relation, _ in facts} | set(relations or {}))
-    number = {name: position for position, name in enumerate(names)}
-    try:
-        matrix = np.array(
-            [(row[h], number[r], row[t]) for h, r, t in facts], dtype=np.int32
-        ).reshape(-1, 3)
-    except KeyError as cause:
-        raise ValueError(f"a triple names the unknown entity {cause.args[0]!r}") from None
+    types: set[str] = set()
     with atomic_folder(folder) as scratch:
-        np.save(scratch / "ids.npy", ids)
-        np.save(scratch / "triples.npy", matrix)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:40]}.sort-") as work:
+            whole = _whole(in_order(entities, Path(work)), join)
+            write_columns(scratch / "entities.arrow", _noting(types, whole), entity_batch)
+        ids = _write_ids(scratch)
+        matrix, names = _facts(ids, triples, relations or {})
+        _write_matrix(scratch / "triples.npy", matrix.shape, np.int32, [matrix])
         labels = {name: (relations or {}).get(name, name) for name in names}
         write_json(scratch / "relations.json", labels)
-        _write_entities(scratch / "entities.arrow", ordered)
-        count = _write_sentences(scratch / "sentences.arrow", sentences)
+        write_columns(scratch / "sentences.arrow", sentences, sentence_batch)
         counts = {
-            "entities": len(ordered),
+            "entities": len(ids),
             "relations": len(names),
             "triples": len(matrix),
-            "sentences": count,
-            "types": len({name for entity in ordered for name in entity.types}),
+            "sentences": open_columns(scratch / "sentences.arrow").num_rows,
+            "types": len(types),
         }
-        _write_card(scratch, {**card, "counts": counts, "vectors": None})
+        about = card() if callable(card) else card
+        missing = {"name", "version", "licence", "source"} - about.keys()
+        if missing:
+            raise ValueError(f"the card lacks {', '.join(sorted(missing))}")
+        _write_card(scratch, {**about, "counts": counts, "vectors": None})
     return Bundle(folder)
+
+
+def _whole(
+    entities: Iterable[Entity], join: Callable[[Entity, Entity], Entity] | None
+) -> Iterator[Entity]:
+    """Yields each of the entities, in the order of their ids, once."""
+    last: Entity | None = None
+    for entity in entities:
+        if not entity.id or entity.id.endswith("\0"):
+            raise ValueError(f"entity id {entity.id!r} is empty or ends in NUL")
+        if last and last.id == entity.id:
+            if not join:
+                raise ValueError(f"entity {entity.id!r} occurs twice")
+            last = join(last, entity)
+            continue
+        if last:
+            yield last
+        last = entity
+    if last:
+        yield last
+
+
+def _noting(types: set[str], entities: Iterable[Entity]) -> Iterator[Entity]:
+    for entity in entities:
+        types.update(entity.types)
+        yield entity
+
+
+def _write_ids(folder: Path) -> NDArray[np.bytes_]:
+    """Writes the ids of the entities at one width, and maps them. ``[entities]``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = open_columns(folder / "entities.arrow").column("id")
+    width = max(1, pc.max(pc.binary_length(ids)).as_py() or 0)
+    chunks = (np.array(i.cast(pa.binary()).to_pylist(), f"S{width}") for i in ids.chunks)
+    path = folder / "ids.npy"
+    _write_matrix(path, (len(ids),), f"S{width}", chunks)
+    mapped: NDArray[np.bytes_] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _facts(
+    ids: NDArray[np.bytes_],
+    triples: Iterable[tuple[str, str, str]],
+    relations: Mapping[str, str],
+) -> tuple[NDArray[np.int32], list[str]]:
+    """Returns the facts as rows of numbers, and the relations in the order of theirs."""
+    numbers: dict[str, int] = {}
+    parts = [np.empty((0, 3), dtype=np.int32)]
+    for block in blocks(triples):
+        heads, names, tails = zip(*block, strict=True)
+        ends = [*heads, *tails]
+        rows = find_rows(ids, ends)
+        if rows.min() < 0:
+            raise ValueError(f"a triple names the unknown entity {ends[int(rows.argmin())]!r}")
+        kinds = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+        columns = [rows[: len(block)], kinds, rows[len(block) :]]
+        parts.append(np.stack(columns, axis=1).astype(np.int32))
+    ordered = sorted(numbers.keys() | relations.keys())
+    place = {name: position for position, name in enumerate(ordered)}
+    matrix = np.concatenate(parts)
+    parts.clear()
+    matrix[:, 1] = np.array([place[name] for name in numbers], dtype=np.int32)[matrix[:, 1]]
+    return distinct(matrix), ordered
+
+
+def distinct(facts: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Returns facts in rising order, each once. ``[facts, 3]``."""
+    ordered = facts[np.lexsort(facts.T[::-1])]
+    new = np.ones(len(ordered), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return ordered if new.all() else ordered[new]
 
 
 def write_vectors(
@@ -116,7 +198,7 @@ def write_vectors(
         for name in bundle.card["files"]:
             if name not in _OF_VECTORS:
                 shutil.copyfile(folder / name, scratch / name)
-        covered = _gather_vectors(scratch / "vectors.npy", vectors, taken)
+        covered = _write_rows(scratch / "vectors.npy", vectors, taken)
         about = {**origin, "dimension": vectors.shape[1], "entities": covered}
         if words:
             _write_words(scratch, words)
@@ -125,24 +207,51 @@ def write_vectors(
     return Bundle(folder)
 
 
-def _gather_vectors(path: Path, vectors: Vectors, order: Rows) -> int:
+def _write_rows(path: Path, vectors: Vectors, order: Rows) -> int:
     """Writes ``vectors[order]`` as float32, NaN where there is none; returns how many there are."""
     shape = (len(order), vectors.shape[1])
-    if 0 in shape:  # nothing can be mapped
-        np.save(path, np.empty(shape, dtype=np.float32))
-        return 0
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     covered = 0
-    for start in range(0, len(order), _BLOCK_ROWS):
-        rows = order[start : start + _BLOCK_ROWS]
-        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite: no vector
-            block = vectors[np.maximum(rows, 0)].astype(np.float32)
-        known = (rows >= 0) & np.isfinite(block).all(axis=1)
-        block[~known] = np.nan
-        target[start : start + len(rows)] = block
-        covered += int(known.sum())
-    target.flush()
+
+    def gather() -> Iterator[Vectors]:
+        nonlocal covered
+        for start in range(0, len(order), _BLOCK_ROWS):
+            rows = order[start : start + _BLOCK_ROWS]
+            with np.errstate(over="ignore"):  # beyond float32 it becomes infinite: no vector
+                block = vectors[np.maximum(rows, 0)].astype(np.float32)
+            known = (rows >= 0) & np.isfinite(block).all(axis=1)
+            block[~known] = np.nan
+            covered += int(known.sum())
+            _let_go(vectors)
+            yield block
+
+    _write_matrix(path, shape, np.float32, () if 0 in shape else gather())
     return covered
+
+
+def _let_go(matrix: NDArray[Any]) -> None:
+    """Takes the pages of a read-only memory map out of memory; they are read again when needed."""
+    base: Any = matrix
+    while isinstance(base, np.ndarray):
+        base = base.base
+    # A writable map may be a private copy, whose changes would be lost.
+    mapped = isinstance(base, mmap.mmap) and not matrix.flags.writeable
+    if mapped and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def _write_matrix(
+    path: Path, shape: tuple[int, ...], dtype: DTypeLike, parts: Iterable[NDArray[Any]]
+) -> None:
+    """Writes a .npy file part by part, not through a map: mapped pages count as memory in use."""
+    about = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
 
 
 def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -152,58 +261,12 @@ def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
     write_json(folder / "card.json", content)
 
 
-def _write_entities(path: Path, entities: Sequence[Entity]) -> None:
-    import pyarrow as pa
-
-    names = pa.list_(pa.string())
-    table = pa.table(
-        {
-            "id": pa.array([e.id for e in entities], pa.string()),
-            "label": pa.array([e.label for e in entities], pa.string()),
-            "aliases": pa.array([list(e.aliases) for e in entities], names),
-            "types": pa.array([list(e.types) for e in entities], names),
-            "description": pa.array([e.description for e in entities], pa.string()),
-        }
-    )
-    _write_arrow(path, table)
-
-
-def _write_sentences(path: Path, sentences: Iterable[Sentence]) -> int:
-    import pyarrow as pa
-
-    mention = pa.struct(
-        [
-            ("start", pa.int32()),
-            ("end", pa.int32()),
-            ("entity", pa.string()),
-            ("score", pa.float64()),
-        ]
-    )
-    schema = pa.schema([("text", pa.string()), ("mentions", pa.list_(mention))])
-    values = [
-        {
-            "text": sentence.text,
-            "mentions": [
-                {"start": m.start, "end": m.end, "entity": m.entity, "score": m.score}
-                for m in sentence.mentions
-            ],
-        }
-        for sentence in sentences
-    ]
-    _write_arrow(path, pa.Table.from_pylist(values, schema=schema))
-    return len(values)
-
-
 def _write_words(folder: Path, words: Words) -> None:
     import pyarrow as pa
 
-    _write_arrow(folder / "words.arrow", pa.table({"word": pa.array(words.words, pa.string())}))
+    def batch(spelled: list[str]) -> pa.RecordBatch:
+        return pa.record_batch({"word": pa.array(spelled, pa.string())})
+
+    write_columns(folder / "words.arrow", words.words, batch)
     order = np.arange(len(words.words), dtype=np.int64)
-    _gather_vectors(folder / "word_vectors.npy", words.vectors, order)
-
-
-def _write_arrow(path: Path, table: pa.Table) -> None:
-    import pyarrow as pa
-
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=65536)
+    _write_rows(folder / "word_vectors.npy", words.vectors, order)

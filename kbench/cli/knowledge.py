@@ -78,11 +78,18 @@ def import_bundle(
     \b
     kbench knowledge import codex codex/data my-codex -o size=m -o sentences=wiki.jsonl
     """
+    from rich.markup import escape
+
     importer = registry.get("importers", name)()
     console = _console()
-    with console.status(f"reading {source} as {name}"):
+    reading = f"reading {escape(str(source))} as {name}"
+    with console.status(reading) as status:
         bundle, report = importer.run(
-            source, target, [_pair(option) for option in options], replace=replace
+            source,
+            target,
+            [_pair(option) for option in options],
+            replace=replace,
+            watch=lambda kind, rows: status.update(f"{reading}: {rows:,} {kind}"),
         )
     for problem in report.examples:
         console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from kbench.metrics import LooseMacroF1, LooseMicroF1, StrictAccuracy
 from kbench.records import Record, Shape
 from kbench.sources import find_folder, is_hub
 from kbench.task import TaskCard
-from kbench_tasks.knowledge.openke import read_ids
+from kbench_tasks.knowledge.matrices import numbered_ids
 from kbench_tasks.typing_records import TypingRecords
 
 __all__ = ["WikiET"]
@@ -85,7 +85,7 @@ class WikiET(TypingRecords):
         if path is None:
             return {}
         found: dict[str, str] = {}
-        for entity, row in read_ids(path, Report()):
+        for entity, row in numbered_ids(path, Report()):
             if (name := f"row:{row}") in wanted:
                 found.setdefault(name, entity)  # as the importer: a row belongs to its first id
         return found

@@ -53,7 +53,15 @@ CHECKED = {
     Kind.BACKBONES: {"kbench-tiny"},
     Kind.TUNINGS: {"adapter", "bitfit", "full", "lora"},
     Kind.KNOWLEDGE: {"atlas"},
-    Kind.IMPORTERS: {"codex", "openke"},
+    Kind.IMPORTERS: {
+        "codex",
+        "ernie",
+        "openke",
+        "pykeen",
+        "tsv",
+        "wikidata5m",
+        "wikipedia2vec",
+    },
 }
 """The parts whose contracts are tested here."""
 

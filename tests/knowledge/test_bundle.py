@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from kbench.bundle import Bundle
 from kbench.errors import DataError, Unsupported
 from kbench.knowledge import Entity
+from kbench.parts import find_knowledge
 from kbench.writing import write_bundle, write_vectors
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
@@ -45,10 +47,66 @@ def test_order_of_entities_and_triples_does_not_count(tmp_path: Path) -> None:
     assert one.digest == two.digest
 
 
+def test_a_bundle_written_again_has_the_same_digest(tmp_path: Path) -> None:
+    atlas = find_knowledge("atlas")
+    entities = [atlas.entity(row) for row in range(len(atlas))]
+    ids, kinds = [entity.id for entity in entities], list(atlas.relations)
+    triples = [(ids[head], kinds[kind], ids[tail]) for head, kind, tail in atlas.triples.tolist()]
+    bundle = write_bundle(
+        tmp_path / "kb", atlas.card, entities[::-1], triples[::-1], atlas.relations, atlas.sentences
+    )
+    vectors = atlas.vectors(np.arange(len(atlas)))
+    assert write_vectors(bundle.folder, vectors, {}).digest == atlas.digest
+
+
+def test_more_entities_than_are_sorted_at_a_time(tmp_path: Path) -> None:
+    order = np.random.default_rng(1).permutation(70_000).tolist()
+    triples = [("Ä1", "r", "Ä69999"), ("Ä69999", "r", "Ä2")]
+    entities = [Entity(f"Ä{i}", f"number {i}", types=("t",)) for i in order]
+    one = write_bundle(tmp_path / "one", CARD, iter(entities), triples)
+    two = write_bundle(tmp_path / "two", CARD, sorted(entities, key=lambda e: e.label), triples)
+    assert one.digest == two.digest
+    assert one.card["counts"]["entities"] == 70_000
+    assert one.labels == [f"number {i}" for i in sorted(range(70_000), key=str)]
+    rows = one.rows([f"Ä{i}" for i in (1, 69_999, 2, 70_000)])
+    assert rows[-1] == -1
+    assert one.triples.tolist() == sorted([[rows[0], 0, rows[1]], [rows[1], 0, rows[2]]])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["one", "two"]
+
+
+def test_parts_of_an_entity_are_joined_in_their_order(tmp_path: Path) -> None:
+    def join(first: Entity, second: Entity) -> Entity:
+        return Entity(first.id, first.label + second.label)
+
+    # More than a block lies between the parts.
+    others = [Entity(f"Q{i}") for i in range(70_000)]
+    parts = [Entity("Q7x", "a"), Entity("Q0", "!"), *others, Entity("Q7x", "b"), Entity("Q7x", "c")]
+    bundle = write_bundle(tmp_path / "kb", CARD, parts, join=join)
+    assert len(bundle) == 70_001
+    assert [bundle.labels[row] for row in bundle.rows(["Q7x", "Q0", "Q5"])] == ["abc", "!", ""]
+
+
+def test_the_card_may_tell_of_what_was_read(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def entities() -> Iterator[Entity]:
+        for name in "ab":
+            seen.append(name)
+            yield Entity(name)
+
+    bundle = write_bundle(tmp_path / "kb", lambda: {**CARD, "seen": len(seen)}, entities())
+    assert bundle.card["seen"] == 2
+    with pytest.raises(ValueError, match="card lacks licence"):
+        write_bundle(tmp_path / "kb", {k: v for k, v in CARD.items() if k != "licence"}, [])
+    assert len(Bundle(tmp_path / "kb")) == 2
+
+
 @pytest.mark.parametrize(
     ("entities", "triples", "problem"),
     [
         ([Entity("a"), Entity("a")], [], "'a' occurs twice"),
+        ([Entity("a"), Entity("")], [], "'' is empty"),
+        ([Entity("a\0")], [], "ends in NUL"),
         ([Entity("a")], [("a", "r", "b")], "unknown entity 'b'"),
     ],
 )
@@ -133,6 +191,21 @@ def test_vectors_are_permuted_and_unusable_rows_blanked(world: Bundle) -> None:
     assert not covered[20:].any()
     np.testing.assert_array_equal(bundle.vectors(everyone[:3]), source[[19, 18, 17]])
     assert np.isnan(bundle.vectors(everyone[10:13])).all()
+
+
+def test_a_mapped_matrix_is_read_and_left_as_it_was(world: Bundle, tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(size=(3000, 5)).astype(np.float32)
+    np.save(tmp_path / "m.npy", values)
+    order = np.arange(len(world), dtype=np.int64) * 7
+    for mode in ("r", "c"):
+        mapped = np.load(tmp_path / "m.npy", mmap_mode=mode)  # type: ignore[call-overload]
+        if mode == "c":
+            mapped[7] = 9
+        bundle = write_vectors(world.folder, mapped, {}, order)
+        expected = values[order]
+        expected[1] = mapped[7]
+        np.testing.assert_array_equal(bundle.vectors(np.arange(len(world))), expected)
+    assert (mapped[7] == 9).all()  # a private change is not given back with the pages
 
 
 def test_vectors_of_another_bundle_are_refused(world: Bundle) -> None:

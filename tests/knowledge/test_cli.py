@@ -80,7 +80,9 @@ def test_formats() -> None:
     assert shown.exit_code == 0
     assert "-o size=s|m|l" in shown.stdout
     names = [json.loads(line)["name"] for line in run("formats", "--json").stdout.splitlines()]
-    assert {"codex", "openke"} <= set(names)
+    assert {"codex", "ernie", "openke", "pykeen", "tsv", "wikidata5m", "wikipedia2vec"} <= set(
+        names
+    )
 
 
 @pytest.mark.parametrize(

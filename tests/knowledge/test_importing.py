@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,21 @@ def test_only_the_first_bad_rows_are_spelled_out(source: Path, tmp_path: Path) -
     assert len(list(read_rows(path, "ids", lambda s: fields(s, ["id"]), report, "ids"))) == 100
     assert len(report.examples) == 5
     assert report.dropped["ids"]["malformed"] == 50
+
+
+def test_who_watches_is_told_of_rows_now_and_then(source: Path, tmp_path: Path) -> None:
+    (source / "ids.txt").write_text("".join(f"Q{number}\n" for number in range(45_000)))
+    seen: list[tuple[str, int]] = []
+    Listing().run(source, tmp_path / "kb", watch=lambda kind, rows: seen.append((kind, rows)))
+    assert seen == [("ids", 20_000), ("ids", 40_000)]
+
+
+def test_packed_rows_and_damaged_archives(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.txt.gz"
+    packed = gzip.compress(b"\xef\xbb\xbfQ7\nQ8\n")
+    path.write_bytes(packed)
+    bundle, _ = Listing().run(source, tmp_path / "kb", [("extra", str(path))])
+    assert bundle.rows(["Q7", "Q8"]).min() >= 0
+    path.write_bytes(packed[:-9])
+    with pytest.raises(DataError, match=r"more\.txt\.gz: cannot be read"):
+        Listing().run(source, tmp_path / "kb2", [("extra", str(path))])

@@ -132,6 +132,6 @@ def test_damaged_and_missing_files(release: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"titles\.txt: is missing"):
         OpenKEImporter().run(release, tmp_path / "kb", [("titles", "titles.txt")])
     (release / "entity2id.txt").unlink()
-    with pytest.raises(DataError, match=r"entity2id\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"entity2id\.txt: is missing"):
         OpenKEImporter().run(release, tmp_path / "kb")
     assert not (tmp_path / "kb").exists()

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from kbench.data import Mention
 from kbench.importing import Option, Report, check_name, fields, read_rows
-from kbench.knowledge import Sentence
+from kbench.knowledge import Entity, Sentence
 
-__all__ = ["LABELS", "SENTENCES", "Surfaces", "names_of", "read_labels", "read_sentences"]
+__all__ = [
+    "LABELS",
+    "SENTENCES",
+    "Corpus",
+    "Surfaces",
+    "joined",
+    "names_of",
+    "read_labels",
+    "read_sentences",
+]
 
 SENTENCES = Option(
     help="JSON Lines {text, mentions: [{start, end, entity}]}: the corpus, and names of entities",
@@ -107,6 +116,37 @@ def names_of(candidates: Iterable[str]) -> tuple[str, tuple[str, ...]]:
             distinct.setdefault(name.casefold(), name)
     label, *aliases = distinct.values() or [""]
     return label, tuple(aliases)
+
+
+def joined(first: Entity, second: Entity) -> Entity:
+    """Returns two parts of an entity as one: what the first lacks comes from the second."""
+    label, aliases = names_of([first.label, *first.aliases, second.label, *second.aliases])
+    types = tuple(dict.fromkeys(first.types + second.types))
+    return Entity(first.id, label, aliases, types, first.description or second.description)
+
+
+class Corpus:
+    """Linked sentences, read when the ids of a bundle are known, and held from then on.
+
+    Args:
+        paths: JSON Lines files, as in :func:`read_sentences`.
+        report: counts sentences and mentions.
+    """
+
+    def __init__(self, paths: Sequence[Path], report: Report) -> None:
+        self.report = report
+        self._paths = paths
+        self._kept: list[Sentence] = []
+
+    def named(self, known: Mapping[str, Any]) -> Iterator[Entity]:
+        """Reads the sentences and yields what they call the entities that are known."""
+        self._kept, surfaces = read_sentences(self._paths, known, self.report)
+        for entity, (label, *aliases) in surfaces.items():
+            yield Entity(entity, label, tuple(aliases))
+
+    def sentences(self) -> Iterator[Sentence]:
+        """Yields the sentences that :meth:`named` has read."""
+        yield from self._kept
 
 
 def _sentence(line: str) -> Sentence:

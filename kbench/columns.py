@@ -1,0 +1,174 @@
+"""Entities and sentences as columns on disk, a block at a time: bundles may outgrow memory."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kbench.data import Mention
+from kbench.errors import DataError
+from kbench.knowledge import Entity, Sentence
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "blocks",
+    "entity_batch",
+    "entity_of",
+    "in_order",
+    "open_columns",
+    "sentence_batch",
+    "sentence_of",
+    "write_columns",
+]
+
+_T = TypeVar("_T")
+_BLOCK = 1 << 16
+"""Rows of a batch. Part of the layout: other batches would give the same content another digest."""
+
+_READ = 1 << 9
+"""Rows read at a time of each run that is merged."""
+
+
+def blocks(items: Iterable[_T], size: int = _BLOCK) -> Iterator[list[_T]]:
+    """Yields lists of ``size`` items each, the last of them perhaps shorter."""
+    iterator = iter(items)
+    while block := list(islice(iterator, size)):
+        yield block
+
+
+def in_order(entities: Iterable[Entity], work: Path) -> Iterator[Entity]:
+    """Sorts entities by the bytes of their ids; those of one id stay in the order given.
+
+    An external merge sort: a block is sorted in memory and laid down, then all are merged.
+
+    Args:
+        entities: any number, in any order; all of them are read before this returns.
+        work: an empty folder for what does not fit in a block.
+    """
+    runs: list[Iterable[Entity]] = []
+    for block in blocks(entities):
+        block.sort(key=_key)
+        small = len(block) < _BLOCK
+        runs.append(block if small else _laid_down(work / f"{len(runs)}.arrow", block))
+    return heapq.merge(*runs, key=_key)
+
+
+def _key(entity: Entity) -> bytes:
+    return entity.id.encode()
+
+
+def _laid_down(path: Path, run: list[Entity]) -> Iterator[Entity]:
+    write_columns(path, run, entity_batch, _READ)
+    return _read_again(path)
+
+
+def _read_again(path: Path) -> Iterator[Entity]:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path)) as file:  # not a map: mapped pages count as memory in use
+        reader = pa.ipc.open_file(file)
+        for number in range(reader.num_record_batches):
+            yield from map(entity_of, reader.get_batch(number).to_pylist())
+
+
+def entity_batch(entities: list[Entity]) -> pa.RecordBatch:
+    """Returns entities as columns."""
+    import pyarrow as pa
+
+    names = pa.list_(pa.string())
+    return pa.record_batch(
+        {
+            "id": pa.array([e.id for e in entities], pa.string()),
+            "label": pa.array([e.label for e in entities], pa.string()),
+            "aliases": pa.array([list(e.aliases) for e in entities], names),
+            "types": pa.array([list(e.types) for e in entities], names),
+            "description": pa.array([e.description for e in entities], pa.string()),
+        }
+    )
+
+
+def entity_of(value: dict[str, Any]) -> Entity:
+    """Returns the entity of a row of :func:`entity_batch`."""
+    return Entity(
+        id=value["id"],
+        label=value["label"],
+        aliases=tuple(value["aliases"]),
+        types=tuple(value["types"]),
+        description=value["description"],
+    )
+
+
+def sentence_batch(sentences: list[Sentence]) -> pa.RecordBatch:
+    """Returns sentences and their mentions as columns."""
+    import pyarrow as pa
+
+    mention = pa.struct(
+        [
+            ("start", pa.int32()),
+            ("end", pa.int32()),
+            ("entity", pa.string()),
+            ("score", pa.float64()),
+        ]
+    )
+    schema = pa.schema([("text", pa.string()), ("mentions", pa.list_(mention))])
+    values = [
+        {
+            "text": sentence.text,
+            "mentions": [
+                {"start": m.start, "end": m.end, "entity": m.entity, "score": m.score}
+                for m in sentence.mentions
+            ],
+        }
+        for sentence in sentences
+    ]
+    return pa.RecordBatch.from_pylist(values, schema=schema)
+
+
+def sentence_of(value: dict[str, Any]) -> Sentence:
+    """Returns the sentence of a row of :func:`sentence_batch`."""
+    mentions = (
+        Mention(m["start"], m["end"], entity=m["entity"], score=m["score"])
+        for m in value["mentions"]
+    )
+    return Sentence(value["text"], tuple(mentions))
+
+
+def write_columns(
+    path: Path,
+    rows: Iterable[_T],
+    batch: Callable[[list[_T]], pa.RecordBatch],
+    size: int = _BLOCK,
+) -> None:
+    """Writes rows as they come, ``size`` of them at a time.
+
+    Args:
+        path: an Arrow file.
+        rows: any number.
+        batch: makes columns of some; of none it tells the schema.
+        size: the rows of a batch.
+    """
+    import pyarrow as pa
+
+    schema = batch([]).schema
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for block in blocks(rows, size):
+            writer.write_batch(batch(block))
+
+
+def open_columns(path: Path) -> pa.Table:
+    """Maps what :func:`write_columns` wrote.
+
+    Raises:
+        DataError: the file is not there or damaged.
+    """
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (OSError, pa.ArrowException) as cause:
+        raise DataError(path, f"cannot be read ({cause})", "an Arrow file of a bundle") from cause

@@ -1,0 +1,211 @@
+"""Triples as text, with names, texts and types of their entities in files beside them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbench.bundle import Bundle
+from kbench.errors import DataError
+from kbench.importing import Report, check_name, fields, read_rows
+from kbench.knowledge import Entity
+from kbench.writing import distinct, write_bundle
+from kbench_tasks.knowledge.linked import Corpus, joined, names_of
+
+__all__ = ["GraphFiles", "Triples", "collect", "found", "read_triples", "write_graph"]
+
+_TRIPLES = "one `head TAB relation TAB tail` a line"
+_NAMES = "one `id TAB label TAB alias …` a line"
+_TEXTS = "one `id TAB text` a line"
+_STEP = 1 << 16
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """Where the parts of a graph lie; triples alone are needed.
+
+    Attributes:
+        triples: ``head TAB relation TAB tail``, read one after the other.
+        names: ``id TAB label TAB alias …``.
+        texts: ``id TAB text``, the descriptions.
+        types: ``id TAB type TAB type …``; several rows of an entity add up.
+        relations: ``id TAB label TAB alias …``; the aliases are not kept.
+    """
+
+    triples: Sequence[Path]
+    names: Path | None = None
+    texts: Path | None = None
+    types: Path | None = None
+    relations: Path | None = None
+
+    @property
+    def read(self) -> list[str]:
+        """The names of the files."""
+        beside = (self.names, self.texts, self.types, self.relations)
+        return [path.name for path in [*self.triples, *filter(None, beside)]]
+
+
+@dataclass
+class Triples:
+    """Facts as numbers, and the numbers of ids.
+
+    Attributes:
+        entities: a number for each id; more may be added.
+        relations: a number for each relation id.
+        rows: rising, each once. ``[triples, 3]``: head, relation, tail.
+    """
+
+    entities: dict[str, int] = field(default_factory=dict)
+    relations: dict[str, int] = field(default_factory=dict)
+    rows: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 3), dtype=np.int32))
+
+    def spelled(self) -> Iterator[tuple[str, str, str]]:
+        """Yields the ids of each fact."""
+        entities, relations = list(self.entities), list(self.relations)
+        for start in range(0, len(self.rows), _STEP):
+            for head, relation, tail in self.rows[start : start + _STEP].tolist():
+                yield entities[head], relations[relation], entities[tail]
+
+
+def found(path: Path) -> Path | None:
+    """Returns the path, or that of its .gz, if there is such a file."""
+    packed = path.with_name(path.name + ".gz")
+    return path if path.exists() else packed if packed.exists() else None
+
+
+def read_triples(paths: Iterable[Path], report: Report) -> Triples:
+    """Reads triples of text, of which each counts once.
+
+    Raises:
+        DataError: a file is missing or of another format.
+    """
+    rows = (read_rows(path, "triples", _triple, report, _TRIPLES) for path in paths)
+    return collect((triple for _, triple in chain.from_iterable(rows)), report)
+
+
+def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
+    """Keeps triples as numbers: 12 bytes each, and each once."""
+    triples = Triples()
+    entities, relations = triples.entities, triples.relations
+    numbers = array("i")
+    for head, relation, tail in rows:
+        numbers.append(entities.setdefault(head, len(entities)))
+        numbers.append(relations.setdefault(relation, len(relations)))
+        numbers.append(entities.setdefault(tail, len(entities)))
+    every = np.frombuffer(numbers, dtype=np.intc).reshape(-1, 3)
+    triples.rows = distinct(every)
+    report.kept["triples"] = len(triples.rows)
+    if again := len(every) - len(triples.rows):
+        report.drop("triples", "seen before", again)
+    return triples
+
+
+def _triple(line: str) -> tuple[str, str, str]:
+    head, relation, tail = fields(line, ["head", "relation", "tail"])
+    return head, relation, tail
+
+
+def write_graph(
+    target: Path, card: Callable[[], Mapping[str, Any]], files: GraphFiles, corpus: Corpus
+) -> Bundle:
+    """Writes the bundle of all entities that the files speak of, without vectors.
+
+    Texts are not held: they are sorted on disk with the entities.
+
+    Raises:
+        DataError: a file is missing or of another format, or there is no triple.
+    """
+    report = corpus.report
+    triples = read_triples(files.triples, report)
+    if not len(triples.rows):
+        raise DataError(files.triples[0], "holds no triple", _TRIPLES)
+    labels = _relations(files.relations, triples.relations, report)
+
+    def parts() -> Iterator[Entity]:
+        yield from map(Entity, list(triples.entities))
+        yield from _parts(files, triples.entities, report)
+        yield from corpus.named(triples.entities)
+        report.facts["entities"] = len(triples.entities)
+
+    return write_bundle(
+        target, card, parts(), triples.spelled(), labels, corpus.sentences(), join=joined
+    )
+
+
+def _parts(files: GraphFiles, known: dict[str, int], report: Report) -> Iterator[Entity]:
+    """Yields what the files beside the triples say of entities, a part for each row."""
+    if files.names:
+        rows = read_rows(files.names, "names", _named, report, _NAMES)
+        for entity, names in _first(rows, "names", known, report):
+            label, aliases = names_of(names)
+            yield Entity(entity, label, aliases)
+    if files.texts:
+        texts = read_rows(files.texts, "texts", _described, report, _TEXTS)
+        for entity, text in _first(texts, "texts", known, report):
+            yield Entity(entity, description=text)
+    if files.types:
+        expected = "one `id TAB type TAB type …` a line"
+        for _, (entity, types) in read_rows(files.types, "types", _named, report, expected):
+            known.setdefault(entity, len(known))
+            report.kept["types"] += 1
+            yield Entity(entity, types=tuple(types))
+
+
+def _first(
+    rows: Iterable[tuple[int, tuple[str, Any]]],
+    kind: str,
+    known: dict[str, int],
+    report: Report,
+) -> Iterator[tuple[str, Any]]:
+    """Yields the first row of each id, and gives a number to those that have none."""
+    seen = bytearray(len(known))
+    for _, (entity, value) in rows:
+        number = known.setdefault(entity, len(known))
+        if number == len(seen):
+            seen.append(0)
+        if seen[number]:
+            report.drop(kind, "id seen before")
+            continue
+        seen[number] = 1
+        report.kept[kind] += 1
+        yield entity, value
+
+
+def _relations(path: Path | None, known: Mapping[str, int], report: Report) -> dict[str, str]:
+    """Returns the label of each relation of the triples, its id where there is none."""
+    labels = dict.fromkeys(known, "")
+    rows = read_rows(path, "relations", _named, report, _NAMES) if path else ()
+    for _, (relation, names) in rows:
+        if relation not in labels:
+            report.drop("relations", "relation without a triple")
+        elif labels[relation]:
+            report.drop("relations", "id seen before")
+        else:
+            labels[relation] = names[0]
+            report.kept["relations"] += 1
+    return {relation: label or relation for relation, label in labels.items()}
+
+
+def _named(line: str) -> tuple[str, list[str]]:
+    """Returns the first field and all others that are not empty, of which there is one at least."""
+    entity, *others = line.split("\t")
+    names = [name for other in others if (name := " ".join(other.split()))]
+    if not names:
+        raise ValueError("has 1 fields where id and a name belong")
+    for name in names:
+        check_name("name", name)
+    return check_name("id", entity.strip()), names
+
+
+def _described(line: str) -> tuple[str, str]:
+    entity, separator, text = line.partition("\t")
+    if not separator:
+        raise ValueError("has 1 fields where id text belong")
+    return check_name("id", entity.strip()), check_name("text", text.strip())

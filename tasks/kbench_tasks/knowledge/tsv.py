@@ -1,0 +1,56 @@
+"""Plain triples in a TSV file, and what is known of their entities in files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kbench.bundle import Bundle
+from kbench.importing import Importer, ImporterCard, Option, Options, Report
+from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.graphs import GraphFiles, found, write_graph
+from kbench_tasks.knowledge.linked import SENTENCES, Corpus
+
+__all__ = ["TsvImporter"]
+
+
+class TsvImporter(Importer):
+    """Triples of your own: `head TAB relation TAB tail` a line, and files beside them if there.
+
+    Those are labels.tsv (`id TAB label TAB alias…`), descriptions.tsv (`id TAB text`), types.tsv
+    (`id TAB type TAB type…`) and relations.tsv (`id TAB label`). The bundle holds every entity
+    that one of the files speaks of.
+    """
+
+    card = ImporterCard(
+        title="triples in a TSV file",
+        layout="triples.tsv and, if there, labels.tsv, descriptions.tsv, types.tsv, relations.tsv, "
+        "each plain or .gz",
+        source="a folder of your own",
+        licence="as stated by whoever gave you the triples",
+    )
+    options: ClassVar[Mapping[str, Option]] = {
+        "triples": Option("name of a file of triples in SRC", default="triples.tsv",
+                          repeatable=True),
+        "name": Option("of the bundle; default: the name of SRC"),
+        "licence": LICENCE,
+        "sentences": SENTENCES,
+    }  # fmt: skip
+
+    def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
+        """Reads the files and writes a bundle without vectors."""
+        given = [source / name for name in options.values["triples"]]
+        files = GraphFiles(
+            triples=[found(path) or path for path in given],
+            names=found(source / "labels.tsv"),
+            texts=found(source / "descriptions.tsv"),
+            types=found(source / "types.tsv"),
+            relations=found(source / "relations.tsv"),
+        )
+
+        def card() -> dict[str, Any]:
+            about = {"name": options.text("name") or source.resolve().name, "files": files.read}
+            return card_of(self, options, report, about)
+
+        return write_graph(target, card, files, Corpus(options.paths("sentences"), report))

@@ -1,0 +1,178 @@
+"""Wikipedia2Vec: words and entities in one space, as text (Yamada et al., EMNLP 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import numpy as np
+
+from kbench.bundle import Bundle
+from kbench.errors import DataError
+from kbench.importing import (
+    Importer,
+    ImporterCard,
+    Option,
+    Options,
+    Report,
+    check_name,
+    fields,
+    read_rows,
+)
+from kbench.knowledge import Entity, Words
+from kbench.writing import write_bundle
+from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.linked import SENTENCES, Corpus, joined
+from kbench_tasks.knowledge.matrices import Matrix, add_vectors
+from kbench_tasks.knowledge.text_vectors import (
+    KIND,
+    RowFile,
+    TextLayout,
+    read_header,
+    read_vectors,
+)
+
+__all__ = ["Wikipedia2VecImporter"]
+
+_PREFIX = "ENTITY/"
+_VECTORS = "first line `count dimension`, then one `token number number …` a line"
+_IDS = "one `title TAB id` a line"
+
+
+class Wikipedia2VecImporter(Importer):
+    """The text of `wikipedia2vec save-text --out-format word2vec`: words, and ENTITY/Some_title.
+
+    Underscores in titles are read as blanks. An entity goes by its title, or by the id that the
+    file ``ids`` gives to it. An entity whose numbers are NaN or infinite stays in the bundle
+    without a vector; such a word is left out.
+    """
+
+    card = ImporterCard(
+        title="Wikipedia2Vec",
+        layout="one text file, plain or .gz: `count dimension`, then `token numbers…` a line",
+        source="https://wikipedia2vec.github.io",
+        licence="Apache-2.0",
+    )
+    options: ClassVar[Mapping[str, Option]] = {
+        "vectors": Option("name of the text file in SRC; default: the only .txt or .txt.gz"),
+        "ids": Option("TSV `title TAB id`: the ids (QIDs, say) by which entities go", path=True),
+        "name": Option("of the bundle; default: the name of the text file"),
+        "licence": LICENCE,
+        "sentences": SENTENCES,
+    }
+
+    def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
+        """Parses the text once, then writes entities, words and their vectors."""
+        path = _text_path(source, options.text("vectors"))
+        corpus = Corpus(options.paths("sentences"), report)
+        with TemporaryDirectory(dir=target.parent) as work:
+            space = _read_space(path, Path(work), report)
+            given = next(iter(options.paths("ids")), None)
+            numbers = _identified(space, given, report)
+            titles = list(space.titles)
+
+            def parts() -> Iterator[Entity]:
+                for entity, row in numbers.items():
+                    yield Entity(entity, titles[row])
+                yield from corpus.named(numbers)
+
+            def card() -> dict[str, Any]:
+                name = options.text("name") or path.name.removesuffix(".gz").removesuffix(".txt")
+                about = {"name": name, "citation": "Yamada et al., EMNLP 2020"}
+                return card_of(self, options, report, {**about, "files": [path.name]})
+
+            bundle = write_bundle(target, card, parts(), sentences=corpus.sentences(), join=joined)
+            origin = {"format": "wikipedia2vec", "file": path.name}
+            words = Words(list(space.words), space.word_rows.matrix()) if space.words else None
+            return add_vectors(bundle, Matrix(space.entity_rows.matrix(), numbers, origin), words)
+
+
+def _text_path(source: Path, name: str | None) -> Path:
+    if name:
+        return source / name
+    found = sorted([*source.glob("*.txt"), *source.glob("*.txt.gz")])
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(source, f"holds {len(found)} text files ({names})",
+                        "exactly one, or its name: -o vectors=FILE.txt")  # fmt: skip
+    return found[0]
+
+
+@dataclass
+class _Space:
+    """What the text holds: words and titles in their order, and their vectors in the same."""
+
+    word_rows: RowFile
+    entity_rows: RowFile
+    words: dict[str, None] = field(default_factory=dict)
+    titles: dict[str, None] = field(default_factory=dict)
+
+
+def _read_space(path: Path, work: Path, report: Report) -> _Space:
+    count, dimension = read_header(path, 2, _VECTORS)
+    if not dimension:
+        raise DataError(path, "states the dimension 0", _VECTORS, line=1)
+    layout = TextLayout(_VECTORS, header=1, dimension=dimension, name=_token)
+    space = _Space(RowFile(work / "words"), RowFile(work / "entities"))
+    for names, vectors in read_vectors(path, layout, report):
+        finite = ~np.isnan(vectors[:, 0])
+        words: list[int] = []
+        entities: list[int] = []
+        for at, name in enumerate(names):
+            if not name:
+                continue
+            title = name.startswith(_PREFIX)
+            known = space.titles if title else space.words
+            named = name.removeprefix(_PREFIX)
+            if named in known:
+                report.drop(KIND, "seen before", int(finite[at]))  # else counted as NaN
+            elif title or finite[at]:
+                known[named] = None
+                (entities if title else words).append(at)
+        space.entity_rows.append(vectors[entities])
+        space.word_rows.append(vectors[words])
+        report.kept[KIND] += int(finite[entities].sum()) + len(words)
+    if report.read[KIND] != count:
+        problem = f"holds {report.read[KIND]} rows and states {count}"
+        raise DataError(path, problem, _VECTORS, line=1)
+    report.facts["entities"] = len(space.titles)
+    report.facts["words"] = len(space.words)
+    return space
+
+
+def _token(text: str) -> str:
+    if text.startswith(_PREFIX):
+        return _PREFIX + check_name("title", _title(text.removeprefix(_PREFIX)))
+    return check_name("token", text)
+
+
+def _title(text: str) -> str:
+    return text.replace("_", " ").strip()
+
+
+def _identified(space: _Space, path: Path | None, report: Report) -> dict[str, int]:
+    """Returns the row of each entity by its id, else by its title."""
+    rows = {title: row for row, title in enumerate(space.titles)}
+    found: dict[str, int] = {}
+    for _, (title, entity) in read_rows(path, "ids", _identity, report, _IDS) if path else ():
+        if entity in found:
+            report.drop("ids", "id seen before")
+        elif (row := rows.pop(title, None)) is None:
+            report.drop("ids", "title without a vector or seen before")
+        else:
+            found[entity] = row
+            report.kept["ids"] += 1
+    for title, row in rows.items():
+        if title in found:  # there are articles called Q1
+            report.drop("entities", "title is the id of another")
+        else:
+            found[title] = row
+    return found
+
+
+def _identity(line: str) -> tuple[str, str]:
+    title, entity = fields(line, ["title", "id"])
+    return _title(title), entity
