@@ -88,11 +88,12 @@ def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[
     found = {}
     for name in sorted({*groups} - {""}):
         at = [number for number, group in enumerate(groups) if group == name]
-        labels, predictions, strata = (
-            [values[number] for number in at]
-            for values in (given.labels, given.predictions, given.strata)
+        statistics = measured(
+            metric,
+            [given.labels[number] for number in at],
+            [given.predictions[number] for number in at],
+            [given.strata[number] for number in at],
         )
-        statistics = measured(metric, labels, predictions, strata)
         if len(statistics):
             score = vars(interval(metric, statistics))
             found[name] = Score(**score, variant=metric.variant)

@@ -81,7 +81,7 @@ def test_the_table_may_lie_elsewhere(write: Write, folder: str, tmp_path: Path) 
     assert entities(WikiET(folder, {"entities": str(path)}))[0] == "Q7259"
     write("wiki-et/ids.txt", IDS)
     assert entities(WikiET(folder, {"entities": "ids.txt"}))[0] == "Q7259"
-    with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read .*; expected first line"):
+    with pytest.raises(DataError, match=r"nowhere\.txt: is missing; expected first line"):
         WikiET(folder, {"entities": "nowhere.txt"}).examples(Split.TEST)
 
 

@@ -67,20 +67,6 @@ class OpenKEImporter(Importer):
         return bundle
 
 
-def read_ids(path: Path, report: Report) -> Iterator[tuple[str, int]]:
-    """Yields the ids of an ``entity2id.txt``, each with its row in the matrix.
-
-    Raises:
-        DataError: the file cannot be read, or holds more or fewer rows than it states.
-    """
-    stated = _stated(path)
-    for _, pair in read_rows(path, "entities", _numbered, report, _IDS, header=1):
-        yield pair
-    if report.read["entities"] != stated:
-        problem = f"holds {report.read['entities']} rows and states {stated}"
-        raise DataError(path, problem, _IDS, line=1)
-
-
 def _matrix_path(source: Path, name: str | None) -> Path:
     if name:
         return source / name
