@@ -21,6 +21,7 @@ from kbench.buckets import Popularity, by_entity, degrees
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError
 from kbench.files import cache_home
+from kbench.leakage import leakage
 from kbench.parts import Parts, normalised
 from kbench.result import (
     Coverage,
@@ -329,7 +330,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
     )
-    coverage, parted = None, dict[str, dict[str, Score]]()
+    coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
     if known is not None:
         coverage = Coverage(
             examples=links.examples,
@@ -338,6 +339,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))
+        leaks = leakage(prepared.examples, known)
     result = Result(
         id=cell.id,
         status=Status.OK,
@@ -346,7 +348,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         metrics=metrics,
         coverage=coverage,
         buckets=parted,
-        counts=evaluation.counts,
+        counts={**evaluation.counts, **leaks},
         cost=evaluation.cost,
         training=evaluation.training,
         frozen=Frozen(before=evaluation.before, after=evaluation.after),

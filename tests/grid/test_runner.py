@@ -58,6 +58,9 @@ def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: run
     assert none.buckets == {}
     assert mapped.coverage is not None
     assert mapped.coverage.examples == 1.0
+    # Tests are linked to things by their name alone; no fact joins two of them.
+    assert mapped.counts["test_pairs_in_knowledge"] == 0
+    assert "test_pairs_in_knowledge" not in none.counts
     assert mapped.score is not None
     known = mapped.buckets["coverage"]["known"]
     assert (known.value, known.n) == (mapped.score.value, mapped.score.n)

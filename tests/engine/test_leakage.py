@@ -1,0 +1,71 @@
+"""Test examples that the knowledge base knows already are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kbench.bundle import Bundle
+from kbench.data import Example, Mention, Role
+from kbench.knowledge import Entity, Sentence
+from kbench.leakage import leakage
+from kbench.writing import write_bundle
+
+CARD = {"name": "leaks", "version": "1", "licence": "none", "source": "test"}
+FACTS = [("Q0", "P17", "Q1"), ("Q2", "P36", "Q1"), ("Q3", "P36", "Q3")]
+CORPUS = [Sentence("The Wye flows, through Wales.", ())]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Bundle:
+    entities = [Entity(f"Q{n}") for n in range(4)]
+    return write_bundle(tmp_path / "kb", CARD, entities, FACTS, sentences=CORPUS)
+
+
+def example(head: str | None, tail: str | None, label: str, text: str = "a b") -> Example:
+    mentions = (Mention(0, 1, head, Role.HEAD), Mention(2, 3, tail, Role.TAIL))
+    return Example("x", text, mentions, label)
+
+
+@pytest.mark.parametrize(
+    ("given", "pairs", "facts"),
+    [
+        (example("Q0", "Q1", "P17"), 1, 1),
+        (example("Q0", "Q1", "P36"), 1, 0),  # joined by another relation
+        (example("Q1", "Q0", "P17"), 1, 0),  # the other way round
+        (example("Q0", "Q2", "P17"), 0, 0),
+        (example("Q3", "Q3", "P36"), 1, 1),
+        (example("Q0", "Q1", "P999"), 1, 0),  # a relation that the knowledge base has not
+        (example("Q0", "Q9", "P17"), 0, 0),
+        (example(None, "Q1", "P17"), 0, 0),
+        (Example("x", "a b", (), "P17"), 0, 0),
+        (Example("x", "a b", (Mention(0, 1, "Q0", Role.TARGET),), ("P17",)), 0, 0),
+    ],
+)
+def test_pairs_and_facts(base: Bundle, given: Example, pairs: int, facts: int) -> None:
+    found = leakage([given, given], base)
+    assert found == {
+        "test_pairs_in_knowledge": 2 * pairs,
+        "test_facts_in_knowledge": 2 * facts,
+        "test_sentences_in_corpus": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("the wye flows through wales .", 1),
+        ("The Wye flows through Wales", 1),
+        ("The Wye flowsthrough Wales", 0),
+        ("The Wye flows through Wales today", 0),
+    ],
+)
+def test_sentences(base: Bundle, text: str, same: int) -> None:
+    assert leakage([example(None, None, "x", text)], base)["test_sentences_in_corpus"] == same
+
+
+def test_nothing_known_and_nothing_asked(tmp_path: Path, base: Bundle) -> None:
+    bare = write_bundle(tmp_path / "bare", CARD, [])
+    assert set(leakage([example("Q0", "Q1", "P17")], bare).values()) == {0}
+    assert set(leakage([], base).values()) == {0}
