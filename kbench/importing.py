@@ -32,6 +32,7 @@ __all__ = [
     "Options",
     "Report",
     "check_name",
+    "check_target",
     "fields",
     "read_lines",
     "read_rows",
@@ -191,7 +192,7 @@ class Importer(ABC):
         checked = self.check(given)
         if not source.is_dir():
             raise DataError(source, "is no folder", self.card.layout)
-        _check_target(target, replace)
+        check_target(target, replace)
         report = Report(watch=watch)
         with _staged(target) as stage:
             self.convert(source, stage, checked, report)
@@ -224,7 +225,12 @@ def _check_value(key: str, value: str, option: Option) -> None:
         raise DataError(value, "is no file", f"what option {key!r} asks for: {option.help}")
 
 
-def _check_target(target: Path, replace: bool) -> None:
+def check_target(target: Path, replace: bool) -> None:
+    """Refuses a place where a bundle may not be written.
+
+    Raises:
+        UsageError: something else is there, or a bundle that is not to be replaced.
+    """
     if target.is_dir() and not any(target.iterdir()):
         return
     if (target / "card.json").is_file():

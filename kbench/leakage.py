@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kbench.data import Example, Role
 from kbench.knowledge import KnowledgeBase
 
-__all__ = ["leakage"]
+__all__ = ["fingerprint", "leakage", "marked_pair"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -39,7 +39,7 @@ def leakage(examples: Sequence[Example], knowledge: KnowledgeBase) -> dict[str, 
         corpus, punctuation, case and blanks apart.
     """
     held = _held(knowledge)
-    ends = [_ends(example) for example in examples]
+    ends = [marked_pair(example) for example in examples]
     heads, tails = (knowledge.rows([pair[at] for pair in ends]) for at in (0, 1))
     relation = {name: number for number, name in enumerate(knowledge.relations)}
     labels = np.array(
@@ -50,7 +50,7 @@ def leakage(examples: Sequence[Example], knowledge: KnowledgeBase) -> dict[str, 
     return {
         "test_pairs_in_knowledge": int((linked & pairs).sum()),
         "test_facts_in_knowledge": int((linked & held.states(heads, labels, tails)).sum()),
-        "test_sentences_in_corpus": sum(_print(e.text) in held.sentences for e in examples),
+        "test_sentences_in_corpus": sum(fingerprint(e.text) in held.sentences for e in examples),
     }
 
 
@@ -63,7 +63,7 @@ class _Held:
         self._size, self._kinds = max(1, len(knowledge)), max(1, len(knowledge.relations))
         self._pairs = np.unique(heads * self._size + tails)
         self._facts = np.unique((heads * self._kinds + relations) * self._size + tails)
-        self.sentences = {_print(sentence.text) for sentence in knowledge.sentences}
+        self.sentences = {fingerprint(sentence.text) for sentence in knowledge.sentences}
 
     def joins(self, heads: NDArray[np.int64], tails: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.isin(heads * self._size + tails, self._pairs)
@@ -76,14 +76,14 @@ class _Held:
         return known & (relations >= 0)
 
 
-def _ends(example: Example) -> tuple[str | None, str | None]:
-    """The entities of head and tail; None where there is no such mention or no link."""
+def marked_pair(example: Example) -> tuple[str | None, str | None]:
+    """Returns the entities of head and tail; None where there is no such mention or no link."""
     by_role = {mention.role: mention.entity for mention in reversed(example.mentions)}
     return by_role.get(Role.HEAD), by_role.get(Role.TAIL)
 
 
-def _print(text: str) -> bytes:
-    """A fingerprint of a sentence's words: eight bytes, so that millions fit in memory."""
+def fingerprint(text: str) -> bytes:
+    """Returns eight bytes that stand for the words of a sentence, whatever is between them."""
     words = " ".join(_NO_WORD.sub(" ", text.casefold()).split())
     return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 

@@ -182,6 +182,40 @@ def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
         yield advance
 
 
+@knowledge.command("holdout", short_help="Write a bundle without what the tests of tasks hold.")
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST", type=_FOLDER)
+@click.option("--task", required=True, help="Tasks whose test and dev splits are held out.")
+@click.option("--data", help="Where their data are.")
+@click.option("--replace", is_flag=True, help="Replace the bundle at DST.")
+@_JSON
+def holdout(
+    source: str, target: Path, task: str, data: str | None, replace: bool, as_json: bool
+) -> None:
+    """Write bundle DST: bundle SRC without what the tests of some tasks hold.
+
+    Facts that join the head and tail of an example of test or dev are left out, and sentences
+    with the words of one. So are the vectors, which were made of the facts: train them again.
+    """
+    from kbench.data import Split
+    from kbench.holdout import hold_out
+    from kbench.importing import check_target
+    from kbench.parts import find_task
+
+    check_target(target, replace)
+    names = registry.expand("tasks", task)
+    tasks = [find_task(name, data) for name in names]
+    examples = [e for t in tasks for split in (Split.TEST, Split.DEV) for e in t.examples(split)]
+    about = {"tasks": names, "data": [t.digest for t in tasks], "examples": len(examples)}
+    bundle, dropped = hold_out(_open(source), target, examples, about)
+    if as_json:
+        _print_json({"bundle": str(target), "digest": bundle.digest, "dropped": dropped})
+        return
+    console = _console()
+    console.print(_pairs_table("left out", {"examples asked about": len(examples), **dropped}))
+    _hint(console, bundle)
+
+
 @knowledge.command("info", short_help="Show what is in a bundle, and verify it.")
 @click.argument("name", metavar="DIR")
 @click.option("--entities", "-n", default=5, show_default=True, help="Examples to show.",

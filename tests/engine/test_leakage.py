@@ -8,6 +8,7 @@ import pytest
 
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
+from kbench.holdout import hold_out
 from kbench.knowledge import Entity, Sentence
 from kbench.leakage import leakage
 from kbench.writing import write_bundle
@@ -69,3 +70,25 @@ def test_nothing_known_and_nothing_asked(tmp_path: Path, base: Bundle) -> None:
     bare = write_bundle(tmp_path / "bare", CARD, [])
     assert set(leakage([example("Q0", "Q1", "P17")], bare).values()) == {0}
     assert set(leakage([], base).values()) == {0}
+
+
+def test_what_is_held_out_is_in_no_new_bundle(tmp_path: Path, base: Bundle) -> None:
+    asked = [
+        example("Q1", "Q0", "P36"),  # the other way round, and another relation
+        example("Q3", "Q9", "P17"),
+        example(None, None, "x", "the WYE flows through Wales"),
+    ]
+    made, dropped = hold_out(base, tmp_path / "rest", asked, {"tasks": ["t"]})
+    assert dropped == {"triples": 1, "sentences": 1}
+    assert set(leakage(asked, made).values()) == {0}
+    assert [made.entity(row) for row in range(len(made))] == [
+        base.entity(row) for row in range(len(base))
+    ]
+    assert len(made.triples) == 2
+    assert dict(made.relations) == dict(base.relations)
+    assert made.card["held_out"] == {
+        "tasks": ["t"], "triples": 1, "sentences": 1, "of": base.digest
+    }  # fmt: skip
+    assert made.digest != base.digest
+    assert not made.dimension
+    made.verify()

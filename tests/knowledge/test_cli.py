@@ -75,6 +75,25 @@ def test_environment(world: Bundle) -> None:
     assert (trained["vectors"]["epochs"], trained["vectors"]["dimension"]) == (1, 4)
 
 
+def test_holdout(release: Path, tmp_path: Path) -> None:
+    good("import", "codex", release, tmp_path / "kb", "-o", "size=s")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "card.yaml").write_text("title: t\nfamily: relation classification\nlicence: none\n")
+    ends = [{"start": 0, "end": 1, "entity": "Q1", "role": "head"},
+            {"start": 2, "end": 3, "entity": "Q2", "role": "tail"}]  # fmt: skip
+    for split, mentions in {"train": ends[:1], "dev": ends[1:], "test": ends}.items():
+        line = json.dumps({"text": "a b", "mentions": mentions, "label": "x"})
+        (mine / f"{split}.jsonl").write_text(line)
+    asked = ("holdout", tmp_path / "kb", tmp_path / "rest", "--task", "custom", "--data", mine)
+    assert good(*asked)["dropped"] == {"triples": 1, "sentences": 0}
+    assert len(Bundle(tmp_path / "rest").triples) == 2
+    assert "--replace" in str(run(*asked).exception)
+    shown = run(*asked, "--replace")
+    assert shown.exit_code == 0
+    assert "knowledge train" in shown.stderr
+
+
 def test_formats() -> None:
     shown = run("formats")
     assert shown.exit_code == 0

@@ -1,0 +1,68 @@
+"""A knowledge base without what the tests of tasks hold, for plugs that never saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kbench.bundle import Bundle
+from kbench.data import Example
+from kbench.knowledge import Entity, Sentence
+from kbench.leakage import fingerprint, marked_pair
+from kbench.writing import write_bundle
+
+__all__ = ["hold_out"]
+
+_OF_CONTENT = frozenset({"schema", "files", "digest", "counts", "vectors"})
+"""Fields of a card that writing a bundle makes anew."""
+
+
+def hold_out(
+    bundle: Bundle, target: Path, examples: Sequence[Example], about: dict[str, object]
+) -> tuple[Bundle, dict[str, int]]:
+    """Writes a bundle without the facts and sentences of some examples, and without vectors.
+
+    A fact goes if it joins the head and tail that an example marks, in either order and whatever
+    its relation; a sentence if it has the words of an example. Vectors are left out, for they
+    were made of the facts: train them again.
+
+    Args:
+        bundle: the whole knowledge base.
+        target: where the other goes.
+        examples: of tests (and dev splits).
+        about: what is recorded of them in the card.
+
+    Returns:
+        The new bundle, and how many triples and sentences it lacks.
+    """
+    pairs = [marked_pair(example) for example in examples]
+    heads, tails = (bundle.rows([pair[at] for pair in pairs]) for at in (0, 1))
+    linked = (heads >= 0) & (tails >= 0)
+    size = max(1, len(bundle))
+    held = np.concatenate([heads * size + tails, tails * size + heads])[np.tile(linked, 2)]
+    facts = bundle.triples.astype(np.int64)
+    kept = ~np.isin(facts[:, 0] * size + facts[:, 2], held)
+    known = {fingerprint(example.text) for example in examples}
+    dropped = {"triples": int((~kept).sum()), "sentences": 0}
+
+    def sentences() -> Iterator[Sentence]:
+        for sentence in bundle.sentences:
+            if fingerprint(sentence.text) in known:
+                dropped["sentences"] += 1
+            else:
+                yield sentence
+
+    def card() -> dict[str, object]:
+        own = {key: value for key, value in bundle.card.items() if key not in _OF_CONTENT}
+        without = {**about, **dropped, "of": bundle.digest}
+        return {**own, "name": f"{bundle.name}-held-out", "held_out": without}
+
+    def entities() -> Iterator[Entity]:
+        return (bundle.entity(row) for row in range(len(bundle)))
+
+    ids, names = [entity.id for entity in entities()], list(bundle.relations)
+    triples = ((ids[head], names[kind], ids[tail]) for head, kind, tail in facts[kept].tolist())
+    made = write_bundle(target, card, entities(), triples, bundle.relations, sentences())
+    return made, dropped
