@@ -159,11 +159,6 @@ class Pairs:
         """Context mentions that lost their slot because their text was full."""
         return self.texts.unslotted
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that are read, all told."""
-        return int(self.pair_lengths.sum())
-
     def choices(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Choices]:
         """Returns the pairs of chosen examples, and what they decide between."""
         pairs, owner = ragged(self.of.bounds, chosen)
@@ -234,8 +229,8 @@ def collate_pairs(pairs: Pairs, chosen: NDArray[np.int64]) -> Batch:
         at, owner = ragged(texts.bounds, numbers)
         within = at - texts.bounds[numbers][owner]
         ids[owner, start[owner] + within] = texts.ids[at]
-        slots.append(_moved(texts.slot_bounds, numbers, owner_start=rows * width + start))
-        spans.append(_moved(texts.span_bounds, numbers, owner_start=rows * width + start))
+        slots.append(_moved(texts.slot_bounds, numbers, rows * width + start))
+        spans.append(_moved(texts.span_bounds, numbers, rows * width + start))
     slot, slot_shift, _ = map(np.concatenate, zip(*slots, strict=True))
     span, span_shift, holder = map(np.concatenate, zip(*spans, strict=True))
     full = texts.spans[span, 1] > 0
@@ -256,8 +251,8 @@ def collate_pairs(pairs: Pairs, chosen: NDArray[np.int64]) -> Batch:
 
 
 def _moved(
-    bounds: NDArray[np.int64], numbers: NDArray[np.int64], owner_start: NDArray[np.int64]
+    bounds: NDArray[np.int64], numbers: NDArray[np.int64], start: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Items of texts, where each one's text begins in the flattened batch, and its pair."""
+    """The items of texts, where each one's text begins in the flattened batch, and its pair."""
     items, owner = ragged(bounds, numbers)
-    return items, owner_start[owner], owner
+    return items, start[owner], owner

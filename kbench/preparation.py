@@ -17,6 +17,7 @@ from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.heads import Gold
 from kbench.inputs import Inputs, Kind
+from kbench.knowledge import KnowledgeBase
 from kbench.linking import Links, joined, link
 from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, compared, room_of_text
@@ -89,11 +90,8 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         )
     base = parts.base_knowledge if injected else None
     several = compared(kept) if any(example.candidates for example in kept) else None
-    texts = several.texts if several else kept
-    named = aliases_of(base).linked(texts, base) if base and parts.linker == "alias" else None
-    texts = named[0] if named else texts
-    links = link(texts, base, parts.linker, partial(method.covers, base) if base else None)
-    links = replace(links, ambiguous=named[1]) if named else links
+    texts, links = _linked(parts, several.texts if several else kept, base)
+    # Two texts share the room of one.
     fit = partial(room_of_text, encoder.tokenizer) if several else int
     layout = Layout(
         markers=task.markers, slot=None, max_length=fit(min(task.max_length, encoder.max_length))
@@ -111,6 +109,19 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         return Prepared(kept, gold, pairs, links, len(examples))
     answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
     return Prepared(kept, gold, inputs, links, len(examples), answered)
+
+
+def _linked(
+    parts: Parts, texts: Sequence[Example], base: KnowledgeBase | None
+) -> tuple[Sequence[Example], Links]:
+    """Links the mentions of texts, with those that the linker adds."""
+    if base is None:
+        return texts, link(texts, None, parts.linker)
+    covers = partial(parts.method.covers, base)
+    if parts.linker != "alias":
+        return texts, link(texts, base, parts.linker, covers)
+    named, ambiguous = aliases_of(base).linked(texts, base)
+    return named, replace(link(named, base, parts.linker, covers), ambiguous=ambiguous)
 
 
 def _passages(parts: Parts, links: Links) -> list[list[Passage]]:
