@@ -69,7 +69,9 @@ _found: dict[Kind, tuple[Entry, ...]] = {}
 def entries(kind: Kind) -> tuple[Entry, ...]:
     """Returns the installed parts of a kind, by name; one name may occur more than once."""
     if kind not in _found:
-        _found[kind] = _installed(kind)
+        # Of all kinds together: to read what is installed costs more than to sort it.
+        for other, parts in _installed().items():
+            _found.setdefault(other, parts)
     return _found[kind]
 
 
@@ -78,17 +80,21 @@ def override(kind: Kind, parts: tuple[Entry, ...]) -> None:
     _found[kind] = parts
 
 
-def _installed(kind: Kind) -> tuple[Entry, ...]:
-    found = {
+def _installed() -> dict[Kind, tuple[Entry, ...]]:
+    every = entry_points()
+    return {kind: tuple(sorted(_offered(every, kind))) for kind in Kind}
+
+
+def _offered(every: Any, kind: Kind) -> set[Entry]:
+    return {
         Entry(
             name=point.name,
             target=point.value,
             distribution=f"{point.dist.name} {point.dist.version}" if point.dist else "unknown",
             kind=kind,
         )
-        for point in entry_points(group=f"kbench.{kind}")
+        for point in every.select(group=f"kbench.{kind}")
     }
-    return tuple(sorted(found))
 
 
 def summary(entry: Entry) -> str:
