@@ -107,8 +107,10 @@ class Aliases:
         for example in examples:
             mentions = list(example.mentions)
             for at, mention in enumerate(mentions):
+                if mention.entity is not None:
+                    continue
                 row, several = self.lookup(example.text[mention.start : mention.end])
-                if mention.entity is None and row >= 0:
+                if row >= 0:
                     mentions[at] = replace(mention, entity=knowledge.entity(row).id)
                     ambiguous += several
             for name in self.find(example.text):

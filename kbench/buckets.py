@@ -16,12 +16,12 @@ import numpy as np
 from kbench.data import Example, Role
 from kbench.knowledge import KnowledgeBase
 from kbench.linking import Links
-from kbench.metrics import Metric
+from kbench.metrics import Array, Metric
 from kbench.result import Predictions, Score
 from kbench.statistics import interval
 from kbench.strata import measured
 
-__all__ = ["Popularity", "by_entity", "degrees"]
+__all__ = ["Popularity", "by_entity", "degrees", "estimate"]
 
 _TAIL, _HEAD = 0.5, 0.9
 """Quantiles of the entities' numbers of facts: the tail ends at the one, the head begins there."""
@@ -95,6 +95,10 @@ def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[
             [given.strata[number] for number in at],
         )
         if len(statistics):
-            score = vars(interval(metric, statistics))
-            found[name] = Score(**score, variant=metric.variant)
+            found[name] = estimate(metric, statistics)
     return found
+
+
+def estimate(metric: Metric, statistics: Array) -> Score:
+    """Returns the score of examples with its interval. ``[examples, k]``."""
+    return Score(**vars(interval(metric, statistics)), variant=metric.variant)

@@ -10,7 +10,7 @@ import numpy as np
 from kbench.bundle import Bundle
 from kbench.data import Example
 from kbench.knowledge import Entity, Sentence
-from kbench.leakage import fingerprint, marked_pair
+from kbench.leakage import fingerprint, marked_rows
 from kbench.writing import write_bundle
 
 __all__ = ["hold_out"]
@@ -37,8 +37,7 @@ def hold_out(
     Returns:
         The new bundle, and how many triples and sentences it lacks.
     """
-    pairs = [marked_pair(example) for example in examples]
-    heads, tails = (bundle.rows([pair[at] for pair in pairs]) for at in (0, 1))
+    heads, tails = marked_rows(examples, bundle)
     linked = (heads >= 0) & (tails >= 0)
     size = max(1, len(bundle))
     held = np.concatenate([heads * size + tails, tails * size + heads])[np.tile(linked, 2)]

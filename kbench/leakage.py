@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Example, Role
-from kbench.knowledge import KnowledgeBase
+from kbench.knowledge import KnowledgeBase, Rows
 
-__all__ = ["fingerprint", "leakage", "marked_pair"]
+__all__ = ["fingerprint", "leakage", "marked_rows"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -39,8 +39,7 @@ def leakage(examples: Sequence[Example], knowledge: KnowledgeBase) -> dict[str, 
         corpus, punctuation, case and blanks apart.
     """
     held = _held(knowledge)
-    ends = [marked_pair(example) for example in examples]
-    heads, tails = (knowledge.rows([pair[at] for pair in ends]) for at in (0, 1))
+    heads, tails = marked_rows(examples, knowledge)
     relation = {name: number for number, name in enumerate(knowledge.relations)}
     labels = np.array(
         [relation.get(str(example.label), -1) for example in examples], dtype=np.int64
@@ -76,10 +75,12 @@ class _Held:
         return known & (relations >= 0)
 
 
-def marked_pair(example: Example) -> tuple[str | None, str | None]:
-    """Returns the entities of head and tail; None where there is no such mention or no link."""
-    by_role = {mention.role: mention.entity for mention in reversed(example.mentions)}
-    return by_role.get(Role.HEAD), by_role.get(Role.TAIL)
+def marked_rows(examples: Sequence[Example], knowledge: KnowledgeBase) -> tuple[Rows, Rows]:
+    """Returns the rows of head and tail; -1 where there is no such mention or no link."""
+    # Of several mentions of a role the first counts.
+    marked = [{m.role: m.entity for m in reversed(example.mentions)} for example in examples]
+    heads, tails = ([ends.get(role) for ends in marked] for role in (Role.HEAD, Role.TAIL))
+    return knowledge.rows(heads), knowledge.rows(tails)
 
 
 def fingerprint(text: str) -> bytes:

@@ -60,8 +60,9 @@ def _compared(model: DownstreamModel, pairs: Pairs, device: torch.device) -> Pre
     found[torch.from_numpy(np.concatenate(order)).to(device)] = scored
     _, choices = pairs.choices(np.arange(len(pairs)))
     logits = model.head.decide(found, choices.to(device))
-    sure, best = logits.softmax(-1).max(-1)
+    numbers, sure = model.head.predict(logits, model.encoder.tokenizer)
     names = [
-        model.head.name(own, at) for own, at in zip(pairs.of.names, best.tolist(), strict=True)
+        model.head.name(own, int(str(number)))
+        for own, number in zip(pairs.of.names, numbers, strict=True)
     ]
-    return list(names), sure.tolist()
+    return list(names), sure

@@ -17,7 +17,7 @@ import torch
 
 from kbench import __version__, provenance, registry
 from kbench.addresses import ENGINE_REVISION, addresses, general_plug, result_id
-from kbench.buckets import Popularity, by_entity, degrees
+from kbench.buckets import Popularity, by_entity, degrees, estimate
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError
 from kbench.files import cache_home
@@ -34,7 +34,6 @@ from kbench.result import (
 )
 from kbench.spec import Grid, RunSpec
 from kbench.stages import Evaluation, Stages
-from kbench.statistics import interval
 from kbench.store import Artifacts, Results, address
 from kbench.strata import measured
 
@@ -316,10 +315,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     metrics = {}
     for metric in task.metrics:
         statistics = measured(metric, prepared.gold.labels, evaluation.predictions, prepared.strata)
-        found = interval(metric, statistics)
-        metrics[metric.name] = Score(
-            value=found.value, low=found.low, high=found.high, n=found.n, variant=metric.variant
-        )
+        metrics[metric.name] = estimate(metric, statistics)
     links, known = prepared.links, parts.base_knowledge
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
