@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["distinct", "write_bundle", "write_vectors"]
 
-_BLOCK_ROWS = 1 << 11
+_BLOCK_ROWS = 1 << 7
+"""Rows gathered from a map before its pages are let go: each may bring in two megabytes."""
 _OF_VECTORS = ("vectors.npy", "words.arrow", "word_vectors.npy")
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kbench.cli import options as shared
 from kbench.errors import UsageError, nearest
 from kbench.result import Result
+
+if TYPE_CHECKING:
+    from kbench.published import Figure
+    from kbench.spec import RunSpec
 
 __all__ = ["table"]
 
@@ -29,11 +34,17 @@ def _options(command: click.Command) -> click.Command:
 @click.command("table")
 @shared.out
 @click.option("--metric", help="Another metric than the main one, such as macro_f1.")
+@click.option(
+    "--published", is_flag=True, help="Beside them, what papers publish; for the eye, not ranked."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON Lines.")
-def table(out: Path, metric: str | None, as_json: bool, **filters: str | None) -> None:
+def table(
+    out: Path, metric: str | None, published: bool, as_json: bool, **filters: str | None
+) -> None:
     """Show stored results: score, difference to no knowledge, knowledge gain, cost."""
     from rich.console import Console
 
+    from kbench.cli.published import FILTERS, beside, print_published
     from kbench.cli.render import print_table
     from kbench.store import Results
     from kbench.tables import rows
@@ -43,12 +54,15 @@ def table(out: Path, metric: str | None, as_json: bool, **filters: str | None) -
     store = Results(out)
     # Yardsticks and controls are needed even where they are not to be shown.
     found = _measured(list(store), metric) if metric else list(store)
-    shown = [row for row in rows(found, store) if _chosen(row.first, filters)]
+    shown = [row for row in rows(found, store) if _chosen(row.first.spec, filters)]
+    figures = beside(shown, lambda figure: _chosen(figure, filters, FILTERS)) if published else []
     if as_json:
-        for row in shown:
-            print(json.dumps(row.as_json(), ensure_ascii=False))
-    else:
-        print_table(shown, Console())
+        for value in (*(row.as_json() for row in shown), *(f.as_json() for f in figures)):
+            print(json.dumps(value, ensure_ascii=False))
+        return
+    print_table(shown, Console())
+    if published:
+        print_published(figures, shown, Console())
 
 
 def _measured(results: Sequence[Result], metric: str) -> list[Result]:
@@ -59,11 +73,13 @@ def _measured(results: Sequence[Result], metric: str) -> list[Result]:
     return [r.model_copy(update={"main_metric": metric}) for r in results if metric in r.metrics]
 
 
-def _chosen(result: Result, filters: dict[str, str | None]) -> bool:
+def _chosen(
+    thing: RunSpec | Figure, filters: Mapping[str, str | None], names: Iterable[str] = _FILTERS
+) -> bool:
     return all(
-        _matches(getattr(result.spec, name) or "", wanted.split(","))
-        for name, wanted in filters.items()
-        if wanted
+        _matches(getattr(thing, name) or "", wanted.split(","))
+        for name in names
+        if (wanted := filters[name])
     )
 
 

@@ -7,13 +7,14 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from kbench import runner
+from kbench import published, runner
 from kbench.cli import main
 from kbench.cli.render import print_table
 from kbench.store import Results
@@ -70,6 +71,41 @@ def test_the_table_of_another_metric(
     assert status == 2
     assert "no stored result has a metric 'strikt'" in err
     assert "strict" in err
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_published_figures_stand_beside_ours_and_are_not_compared(
+    toy_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = next(f for f in published.figures() if f.method == "ernie" and f.task == "open-entity")
+    twin = replace(known, task="toy-typing", value=0.123)
+    other = replace(twin, method="[b]luke", variant="micro-by-another-rule", value=0.987)
+    elsewhere = replace(twin, task="another-task", value=0.456)
+    monkeypatch.setattr("kbench.cli.published.figures", lambda: (twin, other, elsewhere))
+    monkeypatch.setenv("COLUMNS", "200")
+    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
+
+    table = ["table", "--out", str(place.out)]
+    _, without, _ = _call(capsys, *table)
+    status, out, _ = _call(capsys, *table, "--published")
+    assert status == 0
+    assert out.startswith(without)  # our rows are what they were
+    beside = out.removeprefix(without)
+    assert "12.3" in beside
+    assert "P19-1139, readme; test" in beside
+    assert "another metric: micro-by-another-rule, ours is loose-micro-f1" in beside
+    assert "[b]luke" in beside  # a name is text, not markup
+    assert "45.6" not in out
+    _, out, _ = _call(capsys, *table, "--published", "--method", "none,ernie", "--json")
+    marked = [value for line in out.splitlines() if (value := json.loads(line)).get("published")]
+    assert [(value["method"], value["value"]) for value in marked] == [("ernie", 0.123)]
+    assert marked[0]["source"]["citation"] == "P19-1139"
+    _, out, _ = _call(capsys, *table, "--published", "--task", "toy-relations")
+    assert "nothing is known" in out
 
 
 @pytest.mark.usefixtures("toy_tasks")

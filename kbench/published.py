@@ -1,9 +1,9 @@
 """Figures that papers and their repositories publish, for comparison by eye.
 
-They lie in ``published/*.json``, a file a source: what the source is, and tables of scores with
-the split, the exact metric and what else is known. They are never mixed with what kbench
-measured: another split, another convention or another seed is enough to move a score by more
-than the methods differ.
+They lie as ``*.json`` in packages that are offered through the entry-point group
+``kbench.published``, a file a source: what the source is, and tables of scores with the split, the
+exact metric and what else is known. They are never mixed with what kbench measured: another split,
+another convention or another seed is enough to move a score by more than the methods differ.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from importlib.resources import files
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from kbench.errors import DataError
 
 __all__ = ["Figure", "Source", "figures"]
 
@@ -110,17 +113,32 @@ class Figure:
     value: float
     note: str
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns the figure as a JSON value, marked as published."""
+        return {"published": True, **vars(self), "source": self.source.model_dump()}
+
 
 @cache
 def figures() -> Sequence[Figure]:
-    """Returns every published figure, by source."""
-    folder = files(__package__) / "published"
-    found: list[Figure] = []
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        content = _File.model_validate_json(path.read_text(encoding="utf-8"))
+    """Returns every published figure, by package and source.
+
+    Raises:
+        DataError: a file does not hold such figures.
+    """
+    packages = sorted({point.value for point in entry_points(group="kbench.published")})
+    return tuple(figure for package in packages for figure in _in(package))
+
+
+def _in(package: str) -> Iterator[Figure]:
+    paths = [path for path in files(package).iterdir() if path.name.endswith(".json")]
+    for path in sorted(paths, key=lambda path: path.name):
+        try:
+            content = _File.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValidationError, UnicodeDecodeError) as cause:
+            problem = f"cannot be read ({str(cause).splitlines()[0]})"
+            raise DataError(f"{package}/{path.name}", problem, "published figures") from cause
         for table in content.tables:
-            found += _of(content.source, table)
-    return tuple(found)
+            yield from _of(content.source, table)
 
 
 def _of(source: Source, table: _Table) -> Iterator[Figure]:

@@ -1,0 +1,62 @@
+"""What papers publish, set beside our rows: for the eye, never ranked or compared with ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kbench.published import Figure, figures
+from kbench.tables import Row
+
+__all__ = ["FILTERS", "beside", "print_published"]
+
+FILTERS = ("task", "method", "setting", "tuning", "backbone")
+"""What a published figure can be chosen by."""
+_LEGEND = (
+    "Published: copied from the source named, not measured by kbench. Other splits, models and "
+    "conventions: not to be ranked or compared with the rows above."
+)
+
+
+def beside(shown: Sequence[Row], chosen: Callable[[Figure], bool]) -> list[Figure]:
+    """Returns what is published of the tasks and metrics that are shown, in the order of both."""
+    asked = {(row.first.spec.task, row.first.main_metric) for row in shown}
+    return sorted(
+        (f for f in figures() if (f.task, f.metric) in asked and chosen(f)),
+        key=lambda f: (f.task, f.source.title),
+    )
+
+
+def print_published(found: Sequence[Figure], shown: Sequence[Row], console: Console) -> None:
+    """Prints a table a task, with the source, split and exact metric of every figure."""
+    ours = {row.first.spec.task: score.variant for row in shown if (score := row.first.score)}
+    if not found:
+        console.print("published: nothing is known of these tasks and metrics", style="dim")
+        return
+    for task, group in groupby(found, key=lambda figure: figure.task):
+        title = Text(f"{task}  ·  published", style="bold cyan")
+        table = Table(
+            box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
+        )
+        for name in ("method", "setting", "model", "published", "source"):
+            table.add_column(name, justify="right" if name == "published" else "left")
+        for figure in group:
+            table.add_row(*(Text(cell, style="dim") for cell in _cells(figure, ours.get(task))))
+        console.print(table)
+        console.print()
+    console.print(_LEGEND, style="dim")
+
+
+def _cells(figure: Figure, ours: str | None) -> tuple[str, ...]:
+    model = " ".join(filter(None, (figure.backbone, figure.tuning)))
+    value = f"{100 * figure.value:.1f}" if figure.unit == "fraction" else f"{figure.value:g}"
+    source = [f"{figure.source.citation}, {figure.source.kind}", figure.split]
+    if not figure.source.verified:
+        source.append("not seen at its source")
+    if ours and figure.variant != ours:
+        source.append(f"another metric: {figure.variant}, ours is {ours}")
+    return figure.method, figure.setting or "", model, value, "; ".join(source)
