@@ -10,7 +10,7 @@ from typing import Any
 
 from kbench.parts import Parts
 from kbench.spec import Setting
-from kbench.store import address
+from kbench.store import address, result_address
 
 __all__ = [
     "ENGINE_REVISION",
@@ -82,16 +82,12 @@ def general_plug(parts: Parts) -> str | None:
 def result_id(parts: Parts) -> str:
     """Returns the address of a run's result."""
     task, spec = parts.task, parts.spec
-    inputs = {
-        "engine": ENGINE_REVISION,
-        "task": [spec.task, task.digest, task.card.revision],
-        "metrics": [metric.variant for metric in task.metrics],
-        "method": [spec.method, parts.method.revision],
-        "setting": str(spec.setting),
-        "control": str(spec.control),
-        "linker": parts.linker,
-        "dtype": spec.dtype,
-        "limit": spec.limit,
-        **addresses(parts),
-    }
-    return address("result", inputs)
+    return result_address(
+        spec,
+        engine=ENGINE_REVISION,
+        task=(task.digest, task.card.revision),
+        metrics=[metric.variant for metric in task.metrics],
+        method=parts.method.revision,
+        linker=parts.linker,
+        made=addresses(parts),
+    )

@@ -19,6 +19,7 @@ from typing import Any
 __all__ = [
     "Entry",
     "Kind",
+    "constant",
     "declared",
     "defaults",
     "entries",
@@ -131,6 +132,13 @@ def defaults(entry: Entry) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def constant(entry: Entry, name: str) -> str | int | bool | None:
+    """Returns what the class gives to a name, read from the source; None if not a plain value."""
+    value = _assigned(entry, name)
+    found = value.value if isinstance(value, ast.Constant) else None
+    return found if isinstance(found, str | int | bool) else None
 
 
 def _members(value: ast.expr) -> list[str]:

@@ -58,6 +58,7 @@ class DataError(KbenchError):
         where = f"{path}" if line is None else f"{path}, {_place(line)}"
         super().__init__(f"{where}: {problem}; expected {expected}")
         self.path = Path(path)
+        self.problem = problem
         self.line = line
 
 

@@ -127,6 +127,14 @@ class Result(_Model):
         """The main metric's score, if the run ended well."""
         return self.metrics.get(self.main_metric) if self.main_metric else None
 
+    def holding(self, digest: str) -> Result:
+        """Returns the result with the SHA-256 of its predictions, if it has a provenance."""
+        if self.provenance is None:
+            return self
+        digests = {**self.provenance.digests, "predictions": digest}
+        provenance = self.provenance.model_copy(update={"digests": digests})
+        return self.model_copy(update={"provenance": provenance})
+
     def as_json(self) -> dict[str, Any]:
         """Returns the value written to ``result.json``."""
         return self.model_dump(mode="json", by_alias=True)

@@ -263,7 +263,7 @@ class Worker:
             self._stages.forget()
         result = result.model_copy(update={"provenance": self._provenance(cell, started, clock)})
         try:
-            self._results.save(result, predictions)
+            result = self._results.save(result, predictions)
         except Exception as error:  # a plugin's words that no file can hold, a full disk
             problem = f"the result cannot be stored: {_blame(error)}"
             result = _ended(cell, Status.FAILED, problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from filelock import FileLock
 from kbench.errors import ArtifactError, DataError
 from kbench.files import atomic_folder, canonical_digest, file_digest, read_json, write_json
 from kbench.result import Predictions, Result, read_predictions, read_result, write_predictions
+from kbench.spec import RunSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Artifact", "Artifacts", "DamageWarning", "Results", "address"]
+__all__ = ["Artifact", "Artifacts", "DamageWarning", "Results", "address", "result_address"]
 
 _WEIGHTS = "weights.safetensors"
 _ABOUT = "artifact.json"
@@ -48,6 +49,42 @@ class Artifact:
 
     tensors: dict[str, Tensor]
     about: dict[str, Any]
+
+
+def result_address(
+    spec: RunSpec,
+    *,
+    engine: int,
+    task: tuple[str | None, str],
+    metrics: Sequence[str],
+    method: str,
+    linker: str,
+    made: Mapping[str, str | None],
+) -> str:
+    """Returns the address of the result of a run.
+
+    Args:
+        spec: the run.
+        engine: revision of the engine that made it.
+        task: digest of the data and revision of the card.
+        metrics: variants, in the order of the task.
+        method: its revision.
+        linker: the one used.
+        made: addresses of the downstream model and the plug.
+    """
+    inputs = {
+        "engine": engine,
+        "task": [spec.task, *task],
+        "metrics": list(metrics),
+        "method": [spec.method, method],
+        "setting": str(spec.setting),
+        "control": str(spec.control),
+        "linker": linker,
+        "dtype": spec.dtype,
+        "limit": spec.limit,
+        **made,
+    }
+    return address("result", inputs)
 
 
 class Artifacts:
@@ -152,14 +189,14 @@ class Results:
             return None
         return result
 
-    def save(self, result: Result, predictions: Predictions | None = None) -> Path:
-        """Writes a result, replacing an earlier one of the same id; returns its folder."""
-        target = self.folder / result.id
-        with atomic_folder(target) as scratch:
+    def save(self, result: Result, predictions: Predictions | None = None) -> Result:
+        """Writes a result, replacing an earlier one of the same id; returns it as it is stored."""
+        with atomic_folder(self.folder / result.id) as scratch:
             if predictions is not None:
                 write_predictions(scratch / _PREDICTIONS, predictions)
+                result = result.holding(file_digest(scratch / _PREDICTIONS))
             write_json(scratch / _RESULT, result.as_json())
-        return target
+        return result
 
     def predictions(self, result: Result) -> Predictions | None:
         """Returns the predictions of a result.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def toy_knowledge(toy_folder: Path) -> Bundle:
 @pytest.fixture
 def toy_tasks() -> Iterator[None]:
     """Registers toy-typing, toy-relations and toy-qa."""
+    with registered_toys():
+        yield
+
+
+@contextmanager
+def registered_toys() -> Iterator[None]:
+    """The same, for fixtures that live longer than a test."""
     with registered(
         Kind.TASKS,
         toy_typing=f"{_TOYS}ToyTyping",

@@ -268,7 +268,7 @@ def results(tmp_path: Path) -> Results:
 
 
 def test_a_result_with_any_text_in_it_comes_back_as_saved(results: Results) -> None:
-    folder = results.save(outcome(), PREDICTIONS)
+    folder = results.folder / results.save(outcome(), PREDICTIONS).id
     assert results.load("0" * 32) == outcome()
     assert results.predictions(outcome()) == PREDICTIONS
     assert list(results) == [outcome()]
@@ -282,7 +282,7 @@ def test_a_result_with_any_text_in_it_comes_back_as_saved(results: Results) -> N
 def test_a_later_result_replaces_the_earlier_with_its_predictions(results: Results) -> None:
     results.save(outcome(), PREDICTIONS)
     failed = outcome(status=Status.FAILED, reason=HOSTILE, predictions=None, metrics={})
-    folder = results.save(failed)
+    folder = results.folder / results.save(failed).id
     assert results.load("0" * 32) == failed
     assert results.predictions(failed) is None
     assert failed.score is None
@@ -314,7 +314,7 @@ def test_a_result_that_is_not_there_is_nothing(results: Results) -> None:
 def test_a_damaged_or_foreign_result_is_a_warning_and_the_run_is_repeated(
     results: Results, change: Callable[[Path], None], said: str
 ) -> None:
-    folder = results.save(outcome(), PREDICTIONS)
+    folder = results.folder / results.save(outcome(), PREDICTIONS).id
     results.save(outcome("f" * 32), PREDICTIONS)
     change(folder / "result.json")
     with pytest.warns(DamageWarning, match=f"{folder}.*{said}.*; the run is repeated"):
@@ -324,14 +324,14 @@ def test_a_damaged_or_foreign_result_is_a_warning_and_the_run_is_repeated(
 
 
 def test_a_result_that_lost_its_predictions_is_repeated(results: Results) -> None:
-    folder = results.save(outcome(), PREDICTIONS)
+    folder = results.folder / results.save(outcome(), PREDICTIONS).id
     (folder / "predictions.parquet").unlink()
     with pytest.warns(DamageWarning, match="has lost its predictions"):
         assert results.load("0" * 32) is None
 
 
 def test_scratch_folders_are_no_results(results: Results) -> None:
-    folder = results.save(outcome(), PREDICTIONS)
+    folder = results.folder / results.save(outcome(), PREDICTIONS).id
     shutil.copytree(folder, results.folder / ".x.tmp-1")
     assert list(results) == [outcome()]
 

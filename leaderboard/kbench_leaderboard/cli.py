@@ -1,0 +1,73 @@
+"""`kbench leaderboard`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["leaderboard"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group("leaderboard")
+def leaderboard() -> None:
+    """Verify and merge results, for a leaderboard that others can trust."""
+
+
+@leaderboard.command()
+@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.option("--json", "as_json", is_flag=True, help="Print findings as JSON Lines.")
+def verify(files: tuple[Path, ...], as_json: bool) -> int:
+    """Check submissions: folders of results, one result's folder, or a .zip of either.
+
+    Schema, addresses, digests and completeness are checked and every metric is made again from
+    the predictions. Exit status 1 if anything is wrong.
+    """
+    from kbench_leaderboard.submission import opened, read
+    from kbench_leaderboard.verify import verify as check
+
+    wrong = 0
+    for path in files:
+        with opened(path) as folder:
+            entries = read(folder)
+            problems = check(entries)
+        wrong += bool(problems)
+        if as_json:
+            for problem in problems:
+                print(json.dumps({"file": str(path), **vars(problem)}, ensure_ascii=False))
+            continue
+        for problem in problems:
+            where = f"{path}/{problem.where}" if problem.where else str(path)
+            click.echo(f"{where}: {problem.text}")
+        good = len(entries) - len({problem.where for problem in problems if problem.where})
+        click.echo(
+            f"{path}: {'rejected' if problems else 'good'}, {good} of {len(entries)} results"
+        )
+    return int(wrong > 0)
+
+
+@leaderboard.command()
+@click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
+@click.option("--out", required=True, type=_FILE, help="The folder that takes all results.")
+@click.option("--json", "as_json", is_flag=True, help="Print what became of each id as JSON.")
+def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
+    """Join folders of results into one, without loss or duplicates.
+
+    Exit status 1 if two results of one run differ: the one in --out stays then.
+    """
+    from kbench_leaderboard.merge import merge as join
+
+    done = join(sources, out)
+    if as_json:
+        print(json.dumps(vars(done)))
+    else:
+        for key in done.conflicts:
+            click.echo(f"conflict: {key} is there with another outcome, which stays")
+        click.echo(
+            f"{out}: {len(done.added)} added, {len(done.replaced)} replaced that had not ended "
+            f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts"
+        )
+    return int(bool(done.conflicts))

@@ -1,0 +1,151 @@
+"""Results of strangers, read without trust.
+
+Of a folder or archive only two files a result are opened, by names that are fixed here: no path
+in a file is followed, nor a link. Sizes are known before anything is read.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from kbench.errors import DataError
+from kbench.result import Predictions, Result, read_predictions, read_result
+
+__all__ = ["LAYOUT", "Entry", "opened", "read"]
+
+LAYOUT = "a folder that `kbench run --out` wrote, one result's folder in it, or a .zip of either"
+_ID = re.compile(r"[0-9a-f]{32}")
+_RESULT, _PREDICTIONS = "result.json", "predictions.parquet"
+_LIMITS = {_RESULT: 4 << 20, _PREDICTIONS: 128 << 20}
+"""Bytes that a file may have: some ten times those of a run over 100,000 examples."""
+_UNPACKED = 1 << 30
+_ROWS = 5_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One result of a submission; ``problem`` says why it cannot be read.
+
+    Attributes:
+        where: its folder, for messages.
+        folder: where its two files lie.
+        result: what was read, or None.
+        predictions: likewise; None for a run that did not end well.
+        problem: one line, or empty.
+    """
+
+    where: str
+    folder: Path
+    result: Result | None = None
+    predictions: Predictions | None = None
+    problem: str = ""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """Yields the folder of a submission; an archive is unpacked for as long as it is needed.
+
+    Raises:
+        DataError: it is neither a folder of results nor an archive of one.
+    """
+    if path.is_dir():
+        yield path
+    elif path.name == _RESULT and path.is_file():
+        yield path.parent
+    elif path.suffix == ".zip" and path.is_file():
+        with TemporaryDirectory(prefix="kbench-") as scratch:
+            _unpack(path, Path(scratch))
+            yield Path(scratch)
+    else:
+        raise DataError(path, "is no submission", LAYOUT)
+
+
+def read(folder: Path) -> list[Entry]:
+    """Reads every result in a folder, or the one that the folder is; in the order of the ids."""
+    if (folder / _RESULT).is_file():
+        return [_entry(folder)]
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [_entry(path) for path in sorted(found) if path.is_symlink() or path.is_dir()]
+
+
+def _entry(folder: Path) -> Entry:
+    where = folder.name
+    try:
+        _check_files(folder)
+        result = read_result(folder / _RESULT)
+        predictions = None
+        if (folder / _PREDICTIONS).is_file():
+            _check_size(folder / _PREDICTIONS)
+            predictions = read_predictions(folder / _PREDICTIONS)
+    except DataError as error:
+        return Entry(where, folder, problem=error.problem)
+    return Entry(where, folder, result, predictions)
+
+
+def _check_files(folder: Path) -> None:
+    for path in (folder, *(folder / name for name in _LIMITS)):
+        if path.is_symlink():
+            raise DataError(path, "is a link", LAYOUT)
+    if not _ID.fullmatch(folder.name):
+        raise DataError(folder, "is not the id of a result", LAYOUT)
+    if not (folder / _RESULT).is_file():
+        raise DataError(folder, f"has no {_RESULT}", LAYOUT)
+    for name, limit in _LIMITS.items():
+        path = folder / name
+        if path.is_file() and (size := path.stat().st_size) > limit:
+            raise DataError(path, f"{name} has {size:,} bytes", f"at most {limit:,}")
+
+
+def _check_size(path: Path) -> None:
+    """Looks at what a table would take in memory before it is read: it may be compressed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            about = file.metadata
+            groups = [about.row_group(number) for number in range(about.num_row_groups)]
+            size = sum(group.total_byte_size for group in groups)
+            rows = about.num_rows
+    except (OSError, ValueError, pa.ArrowException) as cause:
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise DataError(path, f"cannot be read ({reason})", "predictions of a run") from None
+    if rows > _ROWS or size > _UNPACKED:
+        problem = f"{path.name} would unpack to {rows:,} rows and {size:,} bytes"
+        raise DataError(path, problem, f"at most {_ROWS:,} rows and {_UNPACKED:,} bytes")
+
+
+def _unpack(path: Path, target: Path) -> None:
+    """Writes the two files of each result in an archive to paths made here, none of its own."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                hidden = PurePosixPath(info.filename).name.startswith(".")  # locks of the store
+                if not (info.is_dir() or hidden):
+                    _unpack_one(archive, info, target)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as cause:
+        raise DataError(path, f"cannot be read ({cause})", LAYOUT) from None
+
+
+def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    parts = PurePosixPath(info.filename).parts
+    key, name = parts[-2:] if len(parts) > 1 else ("", "")
+    good = _ID.fullmatch(key) and name in _LIMITS and not {"..", "/"} & {*parts}
+    if not good or "\\" in info.filename:
+        raise DataError(archive.filename or "", f"holds {info.filename!r}", LAYOUT)
+    limit = _LIMITS[name]
+    with archive.open(info) as file:
+        content = file.read(limit + 1)  # what the archive says of its size may be a lie
+    if len(content) > limit:
+        raise DataError(archive.filename or "", f"{info.filename} is larger", f"{limit:,} bytes")
+    place = target / key / name
+    place.parent.mkdir(exist_ok=True)
+    if place.exists():
+        raise DataError(archive.filename or "", f"holds {key}/{name} twice", LAYOUT)
+    place.write_bytes(content)

@@ -1,0 +1,240 @@
+"""Is a submission what it says? What can be known without running it again is checked here.
+
+That the predictions are those of the model cannot be: whoever doubts it repeats the run by the
+command in its provenance. All else is made again or looked up: the schema, the id from what the
+run was made of, the digest of the predictions, every metric and its interval, the coverage, that
+nothing frozen has changed, and that no control, yardstick or seed is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kbench import registry
+from kbench.catalogue import Kind, constant
+from kbench.errors import KbenchError
+from kbench.files import canonical_digest, file_digest
+from kbench.rescoring import rescored, task_of
+from kbench.result import Predictions, Result, Status
+from kbench.spec import Control
+from kbench.store import result_address
+from kbench_leaderboard.submission import Entry
+
+__all__ = ["Problem", "verify"]
+
+_EXACT = 1e-9
+_DRAWN = 0.01
+"""Ends of a bootstrap interval may differ by so much where another NumPy draws otherwise."""
+_OWN = "custom"
+_MARKUP = re.compile(r"<\s*[A-Za-z/!?]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|javascript:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a result of a submission, in a line."""
+
+    where: str
+    text: str
+
+
+def verify(entries: Iterable[Entry]) -> list[Problem]:
+    """Returns everything that is wrong with a submission; of an empty one, that it is empty."""
+    entries = list(entries)
+    if not entries:
+        return [Problem("", "holds no result")]
+    found = [Problem(entry.where, text) for entry in entries for text in _of_one(entry)]
+    read = [entry for entry in entries if entry.result is not None]
+    return found + list(_left_out(read))
+
+
+def _of_one(entry: Entry) -> Iterator[str]:
+    result = entry.result
+    if result is None:
+        yield entry.problem
+        return
+    if result.id != entry.folder.name:
+        yield f"says it is {result.id}"
+    for where, text in _texts(result.as_json()):
+        if _MARKUP.search(text):
+            yield f"{where} holds markup or control characters: {text[:40]!r}"
+    if result.spec.limit is not None:
+        yield f"was run with --limit {result.spec.limit}, so it compares with nothing"
+    if result.status != Status.OK:
+        if not result.reason:
+            yield f"is {result.status} without a reason"
+        return
+    yield from _complete(result, entry.predictions)
+    if entry.predictions is not None and result.provenance is not None:
+        yield from _checked(_predictions, entry, entry.predictions)
+        yield from _checked(_metrics, entry, entry.predictions)
+        yield from _checked(_address, entry, entry.predictions)
+
+
+def _checked(
+    check: Callable[[Entry, Result, Predictions], Iterator[str]],
+    entry: Entry,
+    predictions: Predictions,
+) -> Iterator[str]:
+    """Runs a check on what a stranger wrote: whatever it raises is a finding, not a crash."""
+    assert entry.result is not None
+    try:
+        yield from check(entry, entry.result, predictions)
+    except KbenchError as error:
+        yield str(error)
+    except Exception as error:
+        yield f"cannot be checked ({type(error).__name__}: {error})"
+
+
+def _complete(result: Result, predictions: Predictions | None) -> Iterator[str]:
+    if result.provenance is None:
+        yield "has no provenance"
+    if predictions is None:
+        yield "has no predictions"
+    if not result.metrics or result.score is None:
+        yield "has no score of its main metric"
+    if result.frozen is None or not result.frozen.before:
+        yield "does not say that the frozen weights stayed the same"
+    elif result.frozen.before != result.frozen.after:
+        yield "changed the frozen weights"
+    if result.spec.knowledge is not None and result.coverage is None:
+        yield "has knowledge and does not say how much of it arrived"
+
+
+def _predictions(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
+    assert result.provenance is not None
+    stated = result.provenance.digests.get("predictions")
+    if stated is None:
+        yield "does not state the digest of its predictions"
+    elif stated != file_digest(entry.folder / "predictions.parquet"):
+        yield "predictions are not those whose digest is stated"
+    if len({*predictions.ids}) != len(predictions.ids) or None in predictions.ids:
+        yield "predictions are not one for each example"
+    if not all(s is not None and math.isfinite(s) and 0 <= s <= 1 for s in predictions.scores):
+        yield "predictions have scores that are no probabilities"
+    kept = result.counts.get("test_kept", len(predictions.ids))
+    if kept != len(predictions.ids):
+        yield f"predictions are {len(predictions.ids)}, of {kept} examples that were kept"
+    if result.coverage is not None and predictions.ids:
+        share = sum(map(bool, predictions.linked)) / len(predictions.ids)
+        if abs(share - result.coverage.examples) > _EXACT:
+            yield f"coverage is stated as {result.coverage.examples:.4f} and is {share:.4f}"
+
+
+def _metrics(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
+    again = rescored(result, predictions)
+    for metric in task_of(result).metrics:
+        if metric.name not in result.metrics and result.spec.task != _OWN:
+            yield f"metric {metric.name} is missing"
+    for name, stated in result.metrics.items():
+        score = again.get(name)
+        if score is None:
+            yield f"metric {name} ({stated.variant}) is none of task {result.spec.task}"
+        elif abs(score.value - stated.value) > _EXACT or score.n != stated.n:
+            yield (
+                f"metric {name} is stated as {stated.value:.6f} of {stated.n}, "
+                f"its predictions give {score.value:.6f} of {score.n}"
+            )
+        elif max(abs(score.low - stated.low), abs(score.high - stated.high)) > _DRAWN:
+            yield (
+                f"the interval of {name} is stated as [{stated.low:.4f}, {stated.high:.4f}], "
+                f"its predictions give [{score.low:.4f}, {score.high:.4f}]"
+            )
+
+
+def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
+    """The id again, from what the file says that the run was made of."""
+    spec, made = result.spec, result.provenance
+    assert made is not None
+    if spec.task == _OWN:
+        yield "is of a data set of one's own, which nobody else can check"
+        return
+    task = task_of(result)
+    method = constant(registry.find(Kind.METHODS, spec.method), "revision")
+    if not isinstance(method, str):
+        yield f"method {spec.method} does not say its revision in its source"
+        return
+    linker = result.coverage.linker if result.coverage else spec.linker or task.linking
+    variants = [metric.variant for metric in task.metrics]
+    right = result_address(
+        spec,
+        engine=made.revision,
+        task=(made.digests.get("data"), task.card.revision),
+        metrics=variants,
+        method=method,
+        linker=linker,
+        made={name: made.addresses.get(name) for name in ("model", "plug")},
+    )
+    if right != result.id:
+        yield (
+            f"its id does not follow from what it says of data, method ({spec.method}, here of "
+            f"revision {method}), model and plug: one of them was changed, or is of another version"
+        )
+
+
+def _left_out(entries: list[Entry]) -> Iterator[Problem]:
+    """Names yardsticks, controls and seeds that belong to a result and are not there."""
+    results = [entry.result for entry in entries if entry.result is not None]
+    there = {_cell(r) for r in results}
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for result in results:
+        seeds[_cell(result, seed=None)].add(result.spec.seed)
+    every = {seed for several in seeds.values() for seed in several}
+    digests: dict[str, set[str]] = defaultdict(set)
+    for result in results:
+        if lacking := sorted(every - seeds[_cell(result, seed=None)]):
+            yield Problem(result.id, f"is there without seed {', '.join(map(str, lacking))}")
+        if result.status != Status.OK or result.provenance is None:
+            continue
+        digests[_data(result)].add(str(result.provenance.digests.get("data")))
+        if result.spec.knowledge is None or result.spec.control != Control.NONE:
+            continue
+        if _reads(result) and _cell(result, control="shuffled") not in there:
+            yield Problem(result.id, "is there without its shuffled control")
+        if not any(_yardstick(result, other) for other in results):
+            yield Problem(result.id, "is there without the model without knowledge")
+    for what, several in digests.items():
+        if len(several) > 1:
+            yield Problem("", f"{what} is there with {len(several)} different test data")
+
+
+def _reads(result: Result) -> bool:
+    try:
+        entry = registry.find(Kind.METHODS, result.spec.method)
+    except KbenchError:
+        return True  # that it is not installed is said elsewhere
+    return constant(entry, "reads_knowledge") is not False
+
+
+def _cell(result: Result, **other: Any) -> str:
+    return canonical_digest({**result.spec.model_dump(mode="json"), **other})
+
+
+def _data(result: Result) -> str:
+    return f"task {result.spec.task} {result.spec.options.get('task') or ''}".strip()
+
+
+def _yardstick(result: Result, other: Result) -> bool:
+    names = ("task", "backbone", "tuning", "seed", "limit", "dtype")
+    return (
+        other.spec.knowledge is None
+        and other.status == Status.OK
+        and all(getattr(result.spec, name) == getattr(other.spec, name) for name in names)
+    )
+
+
+def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every text in a JSON value, keys too, with the place where it is."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield f"a name in {where or 'the result'}", str(key)
+            yield from _texts(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, where)
