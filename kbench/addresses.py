@@ -34,7 +34,7 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "limit": spec.limit,
         "backbone": parts.backbone.digest,
         "tuning": [spec.tuning, parts.tuning.revision, parts.tuning_options],
-        "recipe": parts.tuning_recipe.as_dict(),
+        "recipe": parts.tuning_recipe and parts.tuning_recipe.as_dict(),
         "seed": spec.seed,
     }
     if parts.plug_is_fixed:

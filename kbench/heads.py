@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label
+from kbench.errors import KbenchError
 from kbench.specials import bare_tokens
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "PairHead",
     "RelationHead",
     "TypingHead",
+    "VocabularyHead",
 ]
 
 
@@ -40,11 +42,13 @@ class Gold:
         kept: index of each kept example among those given. ``[kept]``.
         labels: gold label of each, as it is compared with predictions.
         targets: the same for the loss. ``[kept, ...]``.
+        counts: what the head has to say of how they were made, by name.
     """
 
     kept: NDArray[np.int64]
     labels: list[Label]
     targets: NDArray[Any]
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Head(nn.Module, ABC):
@@ -234,22 +238,23 @@ class PairHead(Head):
         return [str(number) for number in best.tolist()], scores.tolist()
 
 
-@final
-class BlankHead(Head):
-    """The backbone's own masked-LM head at the blank; the answer is the best token of all."""
+class _AnsweringHead(Head):
+    """The backbone's own masked-LM head, read at the blank."""
 
     needs_lm_head = True
 
+    @abstractmethod
+    def tokens(
+        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
+    ) -> list[int | None]:
+        """Returns the token of each answer; None where it is none that can be answered."""
+
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         answers = [list(example.label) for example in examples]
-        flat = [f" {answer.lower()}" for several in answers for answer in several]
-        pieces = bare_tokens(tokenizer, flat)
-        single = iter(ids[0] if len(ids) == 1 else None for ids in pieces)
-        unknown = tokenizer.unk_token_id
+        found = iter(self.tokens([answer for several in answers for answer in several], tokenizer))
         kept, targets = [], []
         for index, several in enumerate(answers):
-            tokens = [next(single) for _ in several]
-            usable = [token for token in tokens if token is not None and token != unknown]
+            usable = [token for _ in several if (token := next(found)) is not None]
             if usable:
                 kept.append(index)
                 targets.append(usable[0])
@@ -268,3 +273,75 @@ class BlankHead(Head):
         scores, best = torch.softmax(logits, -1).max(-1)
         words: list[Label] = [tokenizer.decode([token]).strip() for token in best.tolist()]
         return words, scores.tolist()
+
+
+@final
+class BlankHead(_AnsweringHead):
+    """The masked-LM head at the blank; the answer is the best token of all.
+
+    Answers are lower-cased, as in the map-tuning release.
+    """
+
+    def tokens(
+        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
+    ) -> list[int | None]:
+        return _single_tokens([answer.lower() for answer in answers], tokenizer)
+
+
+@final
+class VocabularyHead(_AnsweringHead):
+    """The masked-LM head at the blank with its softmax over a given vocabulary (LAMA).
+
+    Petroni et al., "Language Models as Knowledge Bases?", EMNLP 2019, section 4: models are
+    compared over the words that all of them have. A word counts if it is one token; words and
+    answers keep their case, as far as the tokenizer does.
+
+    Args:
+        vocabulary: the words.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        super().__init__()
+        self.vocabulary = tuple(vocabulary)
+        self._allowed: tuple[object, list[int]] | None = None
+
+    def tokens(
+        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
+    ) -> list[int | None]:
+        allowed = set(self.allowed(tokenizer))
+        found = _single_tokens(answers, tokenizer)
+        return [token if token in allowed else None for token in found]
+
+    def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
+        counts = {"vocabulary_tokens": len(self.allowed(tokenizer))}
+        return replace(super().gold(examples, tokenizer), counts=counts)
+
+    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+        """Returns logits ``[batch, tokens]``, minus infinity outside the vocabulary."""
+        logits = super().forward(encoder, hidden, batch)
+        kept = torch.tensor(self.allowed(encoder.tokenizer), device=logits.device)
+        nothing = torch.full_like(logits, -torch.inf)
+        return nothing.index_copy(1, kept, logits.index_select(1, kept))
+
+    def allowed(self, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+        """Returns the tokens of the vocabulary, ascending.
+
+        Raises:
+            KbenchError: no word of it is one token.
+        """
+        if self._allowed is None or self._allowed[0] is not tokenizer:
+            found = {*_single_tokens(self.vocabulary, tokenizer)} - {None}
+            if not found:
+                raise KbenchError(
+                    f"none of the {len(self.vocabulary)} words of the vocabulary is one token of "
+                    "the backbone"
+                )
+            self._allowed = (tokenizer, sorted(token for token in found if token is not None))
+        return self._allowed[1]
+
+
+def _single_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[int | None]:
+    """Returns the token of each word inside a sentence; None if it is unknown or several."""
+    pieces = bare_tokens(tokenizer, [f" {word}" for word in words])
+    single = [ids[0] if len(ids) == 1 else None for ids in pieces]
+    return [None if token == tokenizer.unk_token_id else token for token in single]

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from kbench.errors import DataError
 
-__all__ = ["read_json", "stream_values"]
+__all__ = ["read_json", "read_text", "stream_values"]
 
 _CHUNK = 1 << 20
 _FAR = 1 << 20
@@ -33,11 +33,24 @@ def read_json(path: Path, expected: str) -> Any:
     Raises:
         DataError: it cannot be read or is not JSON.
     """
+    return _parsed(read_text(path, expected), path, expected)
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Reads a file of UTF-8 text.
+
+    Args:
+        path: the file.
+        expected: what belongs there, for errors.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, or is empty.
+    """
     with _opened(path, expected) as file:
         text = _decoded(file.read().removeprefix(_MARK), path, expected)
     if not text.strip():
         raise DataError(path, "is empty", expected)
-    return _parsed(text, path, expected)
+    return text
 
 
 def stream_values(path: Path, expected: str) -> Iterator[tuple[int | str, Any]]:

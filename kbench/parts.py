@@ -12,7 +12,7 @@ from kbench.backbone import Backbone
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
-from kbench.errors import UsageError, nearest
+from kbench.errors import PluginError, UsageError, nearest
 from kbench.knowledge import KnowledgeBase, KnowledgeSource
 from kbench.method import InjectionMethod
 from kbench.spec import Control, RunSpec, Setting
@@ -20,7 +20,14 @@ from kbench.task import Task
 from kbench.training import Recipe, check_options
 from kbench.tuning import Tuning
 
-__all__ = ["Parts", "find_backbone", "find_knowledge", "find_task", "normalised"]
+__all__ = [
+    "Parts",
+    "default_tuning",
+    "find_backbone",
+    "find_knowledge",
+    "find_task",
+    "normalised",
+]
 
 _RECIPE = frozenset(Recipe.__dataclass_fields__)
 
@@ -30,6 +37,14 @@ def find_task(name: str, data: str | None, options: dict[str, Any] | None = None
     kind = cast("type[Task]", registry.get(Kind.TASKS, name))
     check_options(options or {}, kind.defaults, f"task {name}")
     return kind(data, options)
+
+
+def default_tuning(name: str) -> str:
+    """Returns the tuning that a task is run with where none is asked for."""
+    try:
+        return cast("type[Task]", registry.get(Kind.TASKS, name)).tuning
+    except PluginError:  # told by its runs, which fail
+        return Task.tuning
 
 
 def find_knowledge(name: str) -> Bundle:
@@ -127,17 +142,22 @@ class Parts:
     def tuning_options(self) -> dict[str, Any]:
         """The tuning's options without those of its recipe."""
         options = self._options("tuning", self.spec.tuning)
-        check_options(options, {*self.tuning.defaults, *_RECIPE}, f"tuning {self.spec.tuning}")
+        known = {*self.tuning.defaults, *(_RECIPE if self._published else ())}
+        check_options(options, known, f"tuning {self.spec.tuning}")
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
         return {**self.tuning.defaults_for(self.task.family), **chosen}
 
     @cached_property
-    def tuning_recipe(self) -> Recipe:
-        """Published settings, then the backbone's, then the user's."""
-        return self.tuning.recipe(self.task.family, self.spec.task).updated(
+    def tuning_recipe(self) -> Recipe | None:
+        """Published settings, then the backbone's, then the user's; None if nothing trains."""
+        return self._published and self._published.updated(
             self.backbone.recipes.get(self.spec.tuning, {}),
             self._options("tuning", self.spec.tuning),
         )
+
+    @cached_property
+    def _published(self) -> Recipe | None:
+        return self.tuning.recipe(self.task.family, self.spec.task)
 
     @property
     def linker(self) -> str:

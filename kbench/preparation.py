@@ -68,6 +68,7 @@ class Prepared:
             "test_shortened": self.inputs.shortened,
             "test_mentions_without_room": self.inputs.unslotted,
             "test_tokens": int(self.inputs.lengths.sum()),
+            **self.gold.counts,
         }
         if self.answered is not None:
             counts["test_answer_in_context"] = self.answered

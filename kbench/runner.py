@@ -22,7 +22,7 @@ from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError
 from kbench.files import cache_home
 from kbench.leakage import leakage
-from kbench.parts import Parts, normalised
+from kbench.parts import Parts, default_tuning, normalised
 from kbench.result import (
     Coverage,
     Frozen,
@@ -32,10 +32,11 @@ from kbench.result import (
     Score,
     Status,
 )
-from kbench.spec import Grid, RunSpec
+from kbench.spec import Grid, RunSpec, Setting
 from kbench.stages import Evaluation, Stages
 from kbench.store import Artifacts, Results, address
 from kbench.strata import measured
+from kbench.task import ProbeTask
 
 __all__ = ["Cell", "Events", "Place", "plan", "resolve", "run"]
 
@@ -70,7 +71,7 @@ class Cell:
         spec: the run.
         id: address of its result.
         stored: the result that is there already, of any status.
-        model: address of its downstream model.
+        model: address of its downstream model; None if that is the backbone as it is.
         plug: address of its plug, or None.
         start: address of the general plug that its plug may start from, or None.
         problem: why its parts cannot even be addressed, or None.
@@ -106,12 +107,13 @@ class Events:
 def resolve(grid: Grid) -> list[RunSpec]:
     """Resolves names, globs and ``all``, and drops cells that are the same run.
 
+    Where no tuning is asked for, every task has its own.
+
     Raises:
         UsageError: a name is unknown; the nearest are given.
     """
     chosen = grid.model_copy(
         update={
-            "task": tuple(registry.expand(Kind.TASKS, ",".join(grid.task))),
             "method": tuple(registry.expand(Kind.METHODS, ",".join(grid.method))),
             "tuning": tuple(registry.expand(Kind.TUNINGS, ",".join(grid.tuning))),
         }
@@ -120,8 +122,13 @@ def resolve(grid: Grid) -> list[RunSpec]:
     for kind, parts in grid.options.items():
         for name in parts:
             registry.find(kinds[kind], name)
+    cells: list[RunSpec] = []
+    for task in registry.expand(Kind.TASKS, ",".join(grid.task)):
+        asked = "tuning" in grid.model_fields_set
+        tuning = chosen.tuning if asked else (default_tuning(task),)
+        cells += chosen.model_copy(update={"task": (task,), "tuning": tuning}).cells()
     # Options are nested dicts and cannot be keys; the JSON text of a spec stands for it.
-    unique = {spec.model_dump_json(): spec for spec in map(normalised, chosen.cells())}
+    unique = {spec.model_dump_json(): spec for spec in map(normalised, cells)}
     return list(unique.values())
 
 
@@ -147,7 +154,8 @@ def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
             cells.append(Cell(spec, key, results.load(key), problem=error))
             continue
         stored = results.load(key)
-        cells.append(Cell(spec, key, stored, found["model"], found["plug"], start))
+        model = found["model"] if parts.tuning_recipe else None
+        cells.append(Cell(spec, key, stored, model, found["plug"], start))
     return cells
 
 
@@ -298,6 +306,17 @@ def _supported(parts: Parts) -> None:
     if method.settings and spec.setting not in method.settings:
         known = ", ".join(sorted(method.settings))
         raise Unsupported(f"{spec.method} has no {spec.setting} setting (it has {known})")
+    trains, general = parts.tuning_recipe is not None, spec.setting == Setting.GENERAL
+    if isinstance(parts.task, ProbeTask) and (trains or not general):
+        wants = f"tuning {spec.tuning}" if trains else f"the {spec.setting} setting"
+        raise Unsupported(
+            f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
+            f"have tuning {parts.task.tuning} and the general setting"
+        )
+    if parts.plug_is_fixed and not trains:
+        raise Unsupported(
+            f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
+        )
 
 
 def _ended(cell: Cell, status: Status, reason: str) -> Result:

@@ -1,4 +1,4 @@
-"""Outside data of tasks: a folder of JSON files, or a data set of the Hugging Face hub.
+"""Outside data of tasks: a folder of JSON files or tables, or a data set of the Hugging Face hub.
 
 Whatever does not fit ends in a one-line :class:`~kbench.errors.DataError` that says which file,
 which line or record, and what was expected; nothing is skipped in silence. What is called
@@ -7,13 +7,15 @@ which line or record, and what was expected; nothing is skipped in silence. What
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from kbench.errors import DataError, UsageError
-from kbench.json_text import read_json, stream_values
+from kbench.json_text import read_json, read_text, stream_values
 from kbench.records import Record, Shape, check, describe
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ __all__ = [
     "read_groups",
     "read_json",
     "read_records",
+    "read_table",
+    "read_text",
     "stream_hub_records",
     "stream_records",
     "take_turns",
@@ -106,6 +110,40 @@ def read_groups(path: Path, shape: Shape) -> dict[str, list[Record]]:
         name: _checked(values, shape, path, expected, f"{name} ")
         for name, values in content.items()
     }
+
+
+def read_table(path: Path, shape: Shape) -> list[Record]:
+    """Reads a tab-separated table whose first line names its columns.
+
+    A cell is text, and an integer where the shape has one; a cell in double quotes may hold tabs,
+    line ends and doubled quotes.
+
+    Raises:
+        DataError: the file cannot be read, or a row does not have the shape.
+    """
+    expected = f"tab-separated columns {', '.join(shape)}, named in the first line"
+    reader = csv.reader(io.StringIO(read_text(path, expected)), delimiter="\t", strict=True)
+    records: list[Record] = []
+    try:
+        names = next(reader)
+        for cells in reader:
+            if len(cells) != len(names):
+                problem = f"has {len(cells)} cells, not {len(names)}"
+                raise DataError(path, problem, expected, reader.line_num)
+            row = {n: _cell(c, shape.get(n)) for n, c in zip(names, cells, strict=True)}
+            records.append(check(row, shape, path, reader.line_num))
+    except csv.Error as cause:
+        problem = f"is no table, or is cut off: {cause}"
+        raise DataError(path, problem, expected, reader.line_num) from None
+    if not records:
+        raise DataError(path, "has no row", expected)
+    return records
+
+
+def _cell(text: str, shape: Shape) -> str | int:
+    if shape is int and text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    return text
 
 
 def hub_splits(data: str) -> tuple[str, ...]:

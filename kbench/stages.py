@@ -32,7 +32,7 @@ from kbench.preparation import Prepared, prepare
 from kbench.spec import Setting
 from kbench.store import Artifacts, address
 from kbench.strata import scored
-from kbench.training import Examples, Progress, train
+from kbench.training import Examples, History, Progress, Recipe, train
 
 __all__ = ["Evaluation", "Stages"]
 
@@ -86,10 +86,14 @@ class Stages:
     ) -> tuple[DownstreamModel, dict[str, Any]]:
         self.forget("model")  # one tuned model in memory at a time
         model = self._untrained(parts)
+        recipe = parts.tuning_recipe
+        if recipe is None:
+            # The backbone as it is: to store it would be to copy it.
+            return model.eval(), _made(model, None, History(), 0)
         with self.artifacts.making("model", key):
             stored = self.artifacts.load("model", key)
             if stored is None:
-                about = {"of": parts.spec.title, **self._train_model(parts, model)}
+                about = {"of": parts.spec.title, **self._train_model(parts, model, recipe)}
                 self.artifacts.save("model", inputs, _untied(model), **about)
             else:
                 _restore(model, stored.tensors)
@@ -109,7 +113,7 @@ class Stages:
         parts.tuning.prepare(model, parts.tuning_options)
         return model.to(self.device)
 
-    def _train_model(self, parts: Parts, model: DownstreamModel) -> dict[str, Any]:
+    def _train_model(self, parts: Parts, model: DownstreamModel, recipe: Recipe) -> dict[str, Any]:
         plug: Plug | None = None
         if parts.plug_is_fixed:
             plug, _ = self.fit(parts, Setting.FINE_TUNING, model)
@@ -125,7 +129,7 @@ class Stages:
                 model,
                 model.loss,
                 data,
-                parts.tuning_recipe,
+                recipe,
                 seed=parts.spec.seed,
                 device=self.device,
                 mode=lambda: _training(model),
@@ -134,12 +138,7 @@ class Stages:
             )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False).eval()
-        return {
-            "digest": digest(model),
-            "recipe": parts.tuning_recipe.as_dict(),
-            "history": dataclasses.asdict(history),
-            "trainable_parameters": trained,
-        }
+        return _made(model, recipe, history, trained)
 
     def fit(
         self, parts: Parts, setting: Setting, model: DownstreamModel
@@ -264,6 +263,11 @@ class Stages:
         values = list(parts.method.choices())
         if parts.spec.setting != Setting.GENERAL or not values:
             return None
+        if not parts.task.examples(Split.DEV):
+            raise Unsupported(
+                f"{parts.spec.method} chooses between values on dev, and task {parts.spec.task} "
+                "has no dev example"
+            )
         scores = []
         for value in values:
             plug.choose(value)
@@ -322,6 +326,18 @@ def _reading(parts: Parts) -> tuple[Any, ...]:
         (parts.spec.method, canonical_digest(method.options)) if own else None,
         seen.digest if method.text else None,
     )
+
+
+def _made(
+    model: DownstreamModel, recipe: Recipe | None, history: History, trained: int
+) -> dict[str, Any]:
+    """What is recorded of a downstream model's making."""
+    return {
+        "digest": digest(model),
+        "recipe": recipe and recipe.as_dict(),
+        "history": dataclasses.asdict(history),
+        "trainable_parameters": trained,
+    }
 
 
 def _training(model: DownstreamModel) -> Any:

@@ -1,18 +1,72 @@
-"""Metrics over a part of the examples: those of one stratum."""
+"""Metrics that tell examples apart by their stratum: over one of them, or the mean of all."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import final
 
-from kbench.data import Label
-from kbench.metrics import Array, Metric
+import numpy as np
 
-__all__ = ["Within", "measured", "scored"]
+from kbench.data import Label
+from kbench.metrics import Accuracy, Array, Metric
+
+__all__ = ["LamaPrecision", "Stratified", "Within", "measured", "scored"]
+
+
+class Stratified(Metric):
+    """A metric that reads the stratum of each example."""
+
+    @abstractmethod
+    def among(
+        self, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
+    ) -> Array:
+        """Returns the sufficient statistics of each example that counts. ``[counted, k]``."""
+
+    def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
+        """Returns those of examples that are all of one stratum. ``[examples, k]``."""
+        return self.among(labels, predictions, [""] * len(labels))
 
 
 @final
-class Within(Metric):
+class LamaPrecision(Stratified):
+    """P@1 of each relation, then the mean over relations, each counted once: LAMA's P@1.
+
+    Petroni et al. 2019: a query is right where its object is the best of the vocabulary, which is
+    the head's affair (:class:`~kbench.heads.VocabularyHead`). An example's stratum is its
+    relation. Relations of few queries weigh as much as those of many; :class:`Accuracy` beside it
+    is over queries.
+
+    Args:
+        of_objects: whether the vocabulary is made of the data's own objects, which makes the
+            task easier; the variant says so.
+    """
+
+    name = "p1"
+
+    def __init__(self, of_objects: bool = False) -> None:
+        self.variant = "lama-p1:objects" if of_objects else "lama-p1"
+
+    def among(
+        self, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
+    ) -> Array:
+        """Returns right and all of each relation. ``[examples, relations * 2]``."""
+        column = {name: number for number, name in enumerate(dict.fromkeys(strata))}
+        found = np.zeros((len(labels), len(column), 2))
+        chosen = [column[stratum] for stratum in strata]
+        found[np.arange(len(labels)), chosen] = Accuracy().statistics(labels, predictions)
+        return found.reshape(len(labels), 2 * len(column))
+
+    def value(self, sums: Array) -> Array:
+        relations = sums.reshape(*sums.shape[:-1], sums.shape[-1] // 2, 2)
+        # A resample may have no query of a relation: its mean is over the others.
+        asked = (relations[..., 1] > 0).sum(-1)
+        mean: Array = Accuracy().value(relations).sum(-1) / np.maximum(asked, 1)
+        return mean
+
+
+@final
+class Within(Stratified):
     """A metric over the examples of one stratum, such as the episodes of one form.
 
     Args:
@@ -29,6 +83,12 @@ class Within(Metric):
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         return self._metric.statistics(labels, predictions)
 
+    def among(
+        self, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
+    ) -> Array:
+        counted = [at for at, stratum in enumerate(strata) if stratum == self.stratum]
+        return self.statistics([labels[at] for at in counted], [predictions[at] for at in counted])
+
     def value(self, sums: Array) -> Array:
         return self._metric.value(sums)
 
@@ -37,10 +97,9 @@ def measured(
     metric: Metric, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
 ) -> Array:
     """Returns the statistics of the examples that count for a metric. ``[counted, k]``."""
-    if not isinstance(metric, Within):
-        return metric.statistics(labels, predictions)
-    counted = [at for at, stratum in enumerate(strata) if stratum == metric.stratum]
-    return metric.statistics([labels[at] for at in counted], [predictions[at] for at in counted])
+    if isinstance(metric, Stratified):
+        return metric.among(labels, predictions, strata)
+    return metric.statistics(labels, predictions)
 
 
 def scored(

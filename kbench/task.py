@@ -5,6 +5,7 @@ Free of torch until a head is asked for.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from kbench.data import Example, Role, Split, digest_examples
+from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 
 if TYPE_CHECKING:
     from kbench.heads import Head
 
-__all__ = ["Family", "QuestionTask", "RelationTask", "Task", "TaskCard", "TypingTask"]
+__all__ = [
+    "Family",
+    "ProbeTask",
+    "QuestionTask",
+    "RelationTask",
+    "Task",
+    "TaskCard",
+    "TypingTask",
+    "subject_of",
+]
 
 
 class Family(StrEnum):
@@ -65,6 +76,7 @@ class Task(ABC):
         markers: wordpieces set around a mention of each role, with and without knowledge.
         max_length: tokens of an input, specials included.
         linking: default linker: ``gold`` (ids of the data) or ``title`` (exact label).
+        tuning: that it is run with where none is asked for.
         defaults: the options and their default values.
         counts: what loading kept and dropped, by name; filled by :meth:`load`.
     """
@@ -75,6 +87,7 @@ class Task(ABC):
     markers: ClassVar[Mapping[Role, str]]
     max_length: ClassVar[int] = 128
     linking: ClassVar[str] = "gold"
+    tuning: ClassVar[str] = "full"
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
 
     def __init__(
@@ -200,3 +213,74 @@ class QuestionTask(Task):
         from kbench.heads import BlankHead
 
         return BlankHead()
+
+
+class ProbeTask(QuestionTask):
+    """Questions to the backbone as it was pre-trained: what does it know without being tuned?
+
+    There is no training split. What must be chosen (PELT's norm) is chosen on dev, a share of the
+    subjects that is held out by their digest: no subject of dev is asked about in test, and
+    whether one is held out depends on no other. The mention is not marked, since a marker that
+    nothing was tuned to read is noise.
+
+    Give a ``card`` and implement :meth:`questions`. The option ``dev_share`` is the share held
+    out; at 0 all questions are tested, and methods with something to choose are skipped.
+    """
+
+    tuning = "frozen"
+    markers: ClassVar[Mapping[Role, str]] = {}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {"dev_share": 0.1}
+
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        self._dev_share = _share(self.options["dev_share"])
+
+    @abstractmethod
+    def questions(self) -> Sequence[Example]:
+        """Reads all questions. The subject of each is its first mention.
+
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+
+    def load(self, split: Split) -> Sequence[Example]:
+        """Reads a split; that of training is empty.
+
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+        held = Split.DEV if split == Split.DEV else Split.TEST
+        found = [e for e in self._questions if self._split(e) == held]
+        return found if split != Split.TRAIN else ()
+
+    @cached_property
+    def training_digest(self) -> str:
+        """That of nothing: whatever the questions, the model is the same."""
+        return digest_examples(())
+
+    @cached_property
+    def _questions(self) -> tuple[Example, ...]:
+        return tuple(self.questions())
+
+    def _split(self, example: Example) -> Split:
+        content = subject_of(example).encode("utf-8", "surrogatepass")
+        number = int.from_bytes(hashlib.sha256(content).digest()[:8])
+        return Split.DEV if number < self._dev_share * 2**64 else Split.TEST
+
+
+def subject_of(example: Example) -> str:
+    """Returns whom a question is about: the entity of its first mention, else its text."""
+    mention = example.mentions[0]
+    return mention.entity or example.text[mention.start : mention.end]
+
+
+def _share(given: float | int | str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise UsageError(f"dev_share is {given!r}: expected a number from 0 to below 1")
+    return value

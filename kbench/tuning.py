@@ -34,8 +34,11 @@ class Tuning(ABC):
         return self.defaults
 
     @abstractmethod
-    def recipe(self, family: Family, task: str) -> Recipe:
-        """Returns the published settings for a task, or for its family."""
+    def recipe(self, family: Family, task: str) -> Recipe | None:
+        """Returns the published settings for a task, or for its family; None to train nothing.
+
+        A tuning trains on all families or on none.
+        """
 
     @abstractmethod
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ Importing this imports nothing heavy; ``evaluate`` itself takes seconds.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kbench.errors import UsageError, nearest
@@ -21,6 +22,8 @@ from kbench.errors import UsageError, nearest
 __all__ = ["folder", "variants"]
 
 _HERE = Path(__file__).parent
+_ASIDE = re.compile("[:@]")
+_EPISODES = re.compile("accuracy@[0-9]+w[0-9]+s")
 
 
 def variants() -> tuple[str, ...]:
@@ -32,12 +35,14 @@ def folder(variant: str) -> str:
     """Returns what ``evaluate.load`` takes for a metric's variant.
 
     What stands behind a colon is not in the folder: the null label of ``micro-f1-without-null``
-    is given to ``compute`` as ``null="NA"``, and a fallback concerns the predictions alone.
+    is given to ``compute`` as ``null="NA"``, and a fallback or a vocabulary concerns the
+    predictions alone. Behind an ``@`` stands which examples count. ``accuracy@5w1s`` and its kin
+    have a module, ``n-way-k-shot-accuracy``, that sorts the examples by itself.
 
     Raises:
         UsageError: there is no such variant.
     """
-    name, _, _ = variant.partition(":")
+    name = "n-way-k-shot-accuracy" if _EPISODES.fullmatch(variant) else _ASIDE.split(variant)[0]
     if name not in variants():
         raise UsageError(f"no metric has the variant {variant!r}{nearest(name, variants())}")
     return str(_HERE / name.replace("-", "_"))

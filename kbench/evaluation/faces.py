@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import datasets
 import evaluate
 
 from kbench.metrics import Metric
+from kbench.strata import scored
 
-__all__ = ["MultiLabel", "SingleLabel"]
+__all__ = ["MultiLabel", "SingleLabel", "Stratified"]
 
 
 class _Face(evaluate.Metric):  # type: ignore[misc]
@@ -30,8 +32,11 @@ class _Face(evaluate.Metric):  # type: ignore[misc]
             description=text,
             citation="",
             inputs_description=f"\n{text}\n",
-            features=datasets.Features({"predictions": self.label, "references": self.label}),
+            features=datasets.Features(self._columns()),
         )
+
+    def _columns(self) -> dict[str, Any]:
+        return {"predictions": self.label, "references": self.label}
 
     def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
         metric = self.metric(**options)
@@ -48,3 +53,27 @@ class MultiLabel(_Face):
     """Predictions and references are a list of class names each, which may be empty."""
 
     label = datasets.Sequence(datasets.Value("string"))
+
+
+class Stratified(SingleLabel):
+    """Beside a prediction and a reference, each example has a stratum.
+
+    Attributes:
+        column: what the strata are called; ``compute`` takes one for each prediction.
+    """
+
+    column: ClassVar[str]
+
+    def metrics(self, strata: Sequence[str]) -> Sequence[Metric]:
+        """Returns what is measured, given the strata of all examples."""
+        return [self.metric()]
+
+    def _columns(self) -> dict[str, Any]:
+        return {**super()._columns(), self.column: datasets.Value("string")}
+
+    def _compute(self, predictions: Any, references: Any, **strata: Any) -> dict[str, float]:
+        own = strata[self.column]
+        return {
+            metric.name: scored(metric, references, predictions, own)
+            for metric in self.metrics(own)
+        }

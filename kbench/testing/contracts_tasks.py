@@ -14,7 +14,7 @@ from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
 from kbench.errors import KbenchError
 from kbench.heads import Head
 from kbench.linking import LINKERS
-from kbench.task import QuestionTask, Task
+from kbench.task import ProbeTask, QuestionTask, Task, subject_of
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 
 __all__ = ["CONTRACTS", "subject"]
@@ -73,11 +73,13 @@ def card(loaded: Loaded) -> Verdict:
 
 @contract
 def data(loaded: Loaded) -> Verdict:
-    """It loads, or says in one line which data to give."""
+    """It loads, or says in one line which data to give; the training split of a probe is empty."""
     if loaded.embedded:
         sizes = {split: len(examples) for split, examples in loaded.splits.items()}
         figure = ", ".join(f"{size} {split}" for split, size in sizes.items())
-        return all(sizes.values()), figure
+        probe = issubclass(loaded.kind, ProbeTask)
+        empty = {split for split, size in sizes.items() if not size}
+        return empty == ({Split.TRAIN} if probe else set()), figure
     try:
         loaded.task.examples(Split.TRAIN)
     except KbenchError as error:
@@ -88,10 +90,14 @@ def data(loaded: Loaded) -> Verdict:
 
 @contract
 def splits(loaded: Loaded) -> Verdict:
-    """Ids are unique, within a split and between splits."""
+    """Ids are unique, within a split and between splits; a probe shares no subject between them."""
     ids = Counter(e.id for examples in loaded.splits.values() for e in examples)
     twice = [name for name, count in ids.items() if count > 1]
     first = f", as {twice[0]}" if twice else ""
+    if isinstance(loaded.task, ProbeTask):
+        dev, test = ({*map(subject_of, loaded.splits[s])} for s in (Split.DEV, Split.TEST))
+        if dev & test:
+            return False, f"{len(dev & test)} subjects are in dev and test, as {min(dev & test)}"
     return not twice, f"{len(twice)} of {len(ids)} ids occur twice{first}"
 
 
@@ -120,11 +126,15 @@ def _labels(example: Example) -> tuple[str, ...]:
 
 @contract
 def mentions(loaded: Loaded) -> Verdict:
-    """Mentions lie inside the text and are not blank; each role that is marked occurs."""
+    """Mentions lie inside the text and are not blank; a role other than context has its marker.
+
+    A probe has no marker, since nothing is tuned to read it.
+    """
     everyone = [e for examples in loaded.splits.values() for e in examples]
     outside = [e.id for e in everyone for m in e.mentions if not e.text[m.start : m.end].strip()]
     roles = {m.role for e in everyone for m in e.mentions} - {Role.CONTEXT}
-    unmarked = roles - set(loaded.kind.markers)
+    probe, marked = isinstance(loaded.task, ProbeTask), set(loaded.kind.markers)
+    unmarked = marked if probe else roles - marked
     count = sum(len(e.mentions) for e in everyone)
     figure = f"{count} mentions, {len(outside)} blank or outside, roles {', '.join(sorted(roles))}"
     return bool(count) and not outside and not unmarked, figure

@@ -93,9 +93,14 @@ class TuningBench:
             knowledge=None,
             control=Control.NONE,
             seed=0,
-            options={"tuning": {self.entry.name: QUICK}},
+            options={"tuning": {self.entry.name: QUICK}} if self.trains else {},
         )
         return Parts(spec)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a recipe for any family."""
+        return any(self.tuning().recipe(family, "any") for family in Family)
 
     def _tune(self, parts: Parts) -> Tuned:
         own = new_stages()
@@ -125,11 +130,11 @@ subject = TuningBench
 
 @contract
 def card(bench: TuningBench) -> Verdict:
-    """It says in a line what it is, has a revision, and a recipe for every family of tasks."""
+    """It says in a line what it is, has a revision, and a recipe for every family, or for none."""
     missing = [] if summary(bench.entry) else ["the first line of its docstring"]
     missing += [] if str(bench.tuning.revision).strip() else ["revision"]
     for family in Family:
-        if not isinstance(bench.tuning().recipe(family, "any"), Recipe):
+        if bench.trains and not isinstance(bench.tuning().recipe(family, "any"), Recipe):
             missing.append(f"a recipe for {family}")
     return not missing, f"missing: {', '.join(missing)}" if missing else summary(bench.entry)
 
@@ -149,7 +154,7 @@ def starts_as_base(bench: TuningBench) -> Verdict:
 
 @contract
 def trains(bench: TuningBench) -> Verdict:
-    """What it marks moves, the head with it, and nothing else does."""
+    """What it marks moves, the head with it, and nothing else; without a recipe nothing does."""
     wrong, figures = [], []
     for tuned in bench.tuned:
         marked = {n for n, p in tuned.untrained.named_parameters() if p.requires_grad}
@@ -160,8 +165,10 @@ def trains(bench: TuningBench) -> Verdict:
         task = tuned.parts.spec.task
         wrong += [f"{task}: {name} moved unmarked" for name in sorted(moved - marked)[:2]]
         wrong += [f"{task}: {name} does not train" for name in sorted(heads - marked)[:2]]
-        if not moved:
+        if bench.trains and not moved:
             wrong.append(f"{task}: nothing moved")
+        if marked and not bench.trains:
+            wrong.append(f"{task}: {min(marked)} is marked, and nothing trains")
     total = sum(p.numel() for p in bench.tuned[0].untrained.parameters())
     return not wrong, "; ".join(wrong) or f"{', '.join(figures)} parameters of {total}"
 

@@ -23,8 +23,9 @@ _FAMILIES = {
 _TASKS = {
     # ERNIE's setting for OpenEntity.
     "open-entity": Recipe(learning_rate=2e-5, batch_size=16, epochs=10, warmup=0.1),
-    # ERNIE's settings for FIGER (32 steps of 64 accumulated) and TACRED.
+    # ERNIE's settings for FIGER (32 steps of 64 accumulated), FewRel in 80 ways, and TACRED.
     "figer": Recipe(learning_rate=2e-5, batch_size=2048, epochs=3, warmup=0.2),
+    "fewrel-80way": Recipe(learning_rate=2e-5, batch_size=32, epochs=10, warmup=0.1),
     "tacred": Recipe(learning_rate=2e-5, batch_size=32, epochs=4, warmup=0.1),
     # Of the map-tuning release: 3,000 episodes of 25 queries, four a step.
     "fewrel": Recipe(learning_rate=2e-5, batch_size=100, epochs=1),

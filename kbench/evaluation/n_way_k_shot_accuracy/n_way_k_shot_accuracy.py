@@ -1,0 +1,20 @@
+"""The accuracy over the queries of N-way K-shot episodes, for ``evaluate.load``."""
+
+from collections.abc import Sequence
+
+from kbench import metrics, strata
+from kbench.evaluation import faces
+
+
+class NWayKShotAccuracy(faces.Stratified):
+    """Accuracy over all queries of the episodes of each setting, such as ``5w1s``.
+
+    ``right / (episodes * N * Q)``, which is the mean over episodes, since all are of one size.
+    """
+
+    metric = metrics.Accuracy
+    column = "settings"
+
+    def metrics(self, settings: Sequence[str]) -> Sequence[metrics.Metric]:
+        """Returns one accuracy for each setting that occurs."""
+        return [strata.Within(setting, self.metric()) for setting in sorted(set(settings))]
