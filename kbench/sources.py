@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _HUB = "hf:"
+_INTEGER = re.compile("-?[0-9]{1,18}")
 _SPLITS: Mapping[str, Sequence[str]] = {"dev": ("dev", "validation", "valid", "val")}
 
 T = TypeVar("T")
@@ -141,7 +143,7 @@ def read_table(path: Path, shape: Shape) -> list[Record]:
 
 
 def _cell(text: str, shape: Shape) -> str | int:
-    if shape is int and text.isascii() and text.isdigit() and len(text) < 20:
+    if shape is int and _INTEGER.fullmatch(text):
         return int(text)
     return text
 

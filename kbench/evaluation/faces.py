@@ -64,7 +64,7 @@ class Stratified(SingleLabel):
 
     column: ClassVar[str]
 
-    def metrics(self, strata: Sequence[str]) -> Sequence[Metric]:
+    def measures(self, strata: Sequence[str]) -> Sequence[Metric]:
         """Returns what is measured, given the strata of all examples."""
         return [self.metric()]
 
@@ -75,5 +75,5 @@ class Stratified(SingleLabel):
         own = strata[self.column]
         return {
             metric.name: scored(metric, references, predictions, own)
-            for metric in self.metrics(own)
+            for metric in self.measures(own)
         }

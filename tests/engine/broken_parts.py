@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from kbench.backbone import Backbone
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
-from kbench.data import Example, Split
+from kbench.data import Example, Role, Split
 from kbench.importing import Importer, ImporterCard, Option, Options, Report
 from kbench.knowledge import KnowledgeSource
 from kbench.model import DownstreamModel, Encoder
-from kbench.task import Family, TaskCard, TypingTask
+from kbench.task import Family, ProbeTask, TaskCard, TypingTask
 from kbench.testing.tiny import TinyTyping, tiny
-from kbench.testing.toys import write_world
+from kbench.testing.toys import ToyQuestions, write_world
 from kbench.training import Recipe
 from kbench.tuning import Tuning
 
@@ -109,6 +109,37 @@ class Headless(Typing):
         return nn.Linear(width, 2)
 
 
+class Probe(ProbeTask):
+    """A sound probe."""
+
+    card: ClassVar[TaskCard] = TinyTyping.card
+
+    def questions(self) -> Sequence[Example]:
+        return ToyQuestions().load(Split.TEST)
+
+
+class Trained(Probe):
+    """Breaks data: a probe with a training split."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return super().load(split) or ToyQuestions().load(Split.TRAIN)
+
+
+class Overlaps(Probe):
+    """Breaks splits: dev asks about a subject of test."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        found = super().load(split)
+        first = super().load(Split.TEST)[0]
+        return [*found, replace(first, id="again")] if split == Split.DEV else found
+
+
+class Marked(Probe):
+    """Breaks mentions: a probe that marks them."""
+
+    markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
+
+
 class Head(Tuning):
     """A sound tuning: trains the head alone."""
 
@@ -145,6 +176,18 @@ class ForgetsHead(Head):
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         model.requires_grad_(False)
         model.encoder.layers[-1].requires_grad_(True)
+
+
+class MarksForNothing(Tuning):
+    """Breaks trains: marks what it has no recipe for."""
+
+    revision = "1"
+
+    def recipe(self, family: Family, task: str) -> None:
+        return None
+
+    def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
+        model.requires_grad_(True)
 
 
 class TrainsWords(Head):

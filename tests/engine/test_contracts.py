@@ -29,10 +29,13 @@ CHECKED = {
         "custom",
         "entity-questions",
         "fewrel",
+        "fewrel-80way",
         "fewrel-pubmed",
         "fewrel-supervised",
         "figer",
+        "lama",
         "open-entity",
+        "popqa",
         "tacred",
         "wiki-et",
         "wiki80",
@@ -51,7 +54,7 @@ CHECKED = {
         "ra-vm",
     },
     Kind.BACKBONES: {"kbench-tiny"},
-    Kind.TUNINGS: {"adapter", "bitfit", "full", "lora"},
+    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "lora"},
     Kind.KNOWLEDGE: {"atlas"},
     Kind.IMPORTERS: {
         "codex",
@@ -173,12 +176,16 @@ BROKEN = [
     (Kind.TASKS, "splits", broken_parts.Twice),
     (Kind.TASKS, "labels", broken_parts.Unheard),
     (Kind.TASKS, "mentions", broken_parts.Blank),
+    (Kind.TASKS, "data", broken_parts.Trained),
+    (Kind.TASKS, "splits", broken_parts.Overlaps),
+    (Kind.TASKS, "mentions", broken_parts.Marked),
     (Kind.TASKS, "same data", broken_parts.Fickle),
     (Kind.TASKS, "perfect", broken_parts.Unfair),
     (Kind.TASKS, "head", broken_parts.Headless),
     (Kind.TUNINGS, "card", broken_parts.Recipeless),
     (Kind.TUNINGS, "starts as base", broken_parts.Jumps),
     (Kind.TUNINGS, "trains", broken_parts.ForgetsHead),
+    (Kind.TUNINGS, "trains", broken_parts.MarksForNothing),
     (Kind.TUNINGS, "frozen words", broken_parts.TrainsWords),
     (Kind.TUNINGS, "same seed", broken_parts.Unseeded),
     (Kind.TUNINGS, "round trip", broken_parts.Unstored),
@@ -202,6 +209,11 @@ def test_a_part_of_another_kind_that_breaks_a_contract_is_caught(
         module = import_module(f"kbench.testing.contracts_{kind}")
         found = getattr(module, contract.replace(" ", "_"))(module.subject("broken"))
     assert not found.held, found.figure
+
+
+def test_a_sound_probe_passes() -> None:
+    with registered(Kind.TASKS, broken=f"{broken_parts.__name__}:Probe"):
+        assert_contracts(Kind.TASKS, "broken")
 
 
 @pytest.mark.parametrize("kind", SOUND)

@@ -14,6 +14,7 @@ from kbench import metrics
 from kbench.errors import UsageError
 from kbench.evaluation import folder, variants
 from kbench.metrics import Accuracy, MacroF1, Metric, MicroF1WithoutNull
+from kbench.strata import LamaPrecision
 
 ONES: tuple[list[Any], list[Any]] = (
     ["born", "no_relation", "died", "born"],
@@ -69,12 +70,34 @@ def test_the_null_label_is_an_option_of_compute(load: Any) -> None:
     assert found == {"micro_f1": metric.score(references, predictions)}
 
 
+def test_p1_of_lama_wants_the_relation_of_each_query(load: Any) -> None:
+    found = load(folder("lama-p1")).compute(
+        predictions=["red", "red", "red", "red", "red"],
+        references=["red", "red", "red", "blue", "green"],
+        relations=["P1", "P1", "P2", "P2", "P3"],
+    )
+    assert found == {"p1": pytest.approx((1 + 0.5 + 0) / 3)}
+
+
+def test_few_shot_accuracy_is_told_for_each_setting(load: Any) -> None:
+    found = load(folder("n-way-k-shot-accuracy")).compute(
+        predictions=["a", "b", "b", "a"],
+        references=["a", "b", "a", "a"],
+        settings=["5w1s", "5w1s", "5w1s", "10w5s"],
+    )
+    assert found == {"accuracy_10w5s": 1.0, "accuracy_5w1s": pytest.approx(2 / 3)}
+
+
 def test_every_metric_has_its_module_and_no_other_is_there() -> None:
-    assert variants() == tuple(sorted(metric.variant.partition(":")[0] for metric in METRICS))
+    known = {metric.variant.partition(":")[0] for metric in (*METRICS, LamaPrecision())}
+    assert variants() == tuple(sorted(known | {"n-way-k-shot-accuracy"}))
     for variant in variants():
         path = Path(folder(variant))
         assert (path / f"{path.name}.py").is_file()
     assert folder("loose-micro-f1:argmax-fallback") == folder("loose-micro-f1")
+    assert folder("lama-p1:objects") == folder("lama-p1")
+    assert folder("accuracy@5w1s") == folder("n-way-k-shot-accuracy")
+    assert folder("accuracy@pop_1e3") == folder("accuracy")
     with pytest.raises(UsageError, match=r"the variant 'micro-f1'; did you mean loose-micro-f1"):
         folder("micro-f1")
 

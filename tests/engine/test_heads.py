@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kbench.batching import collate
 from kbench.data import Example, Label
-from kbench.heads import BlankHead, Head, RelationHead, TypingHead
+from kbench.encoding import Layout, encode
+from kbench.errors import KbenchError
+from kbench.heads import BlankHead, Head, RelationHead, TypingHead, VocabularyHead
+from kbench.model import Encoder
+from tests.engine.hostile import byte_level
 
 WIDTH = 6
 
@@ -117,9 +122,45 @@ def test_the_best_token_of_all_answers_in_the_words_of_the_gold(toy_tokenizer: A
     assert scores == pytest.approx([expected] * 2, rel=1e-4)
 
 
-def test_an_answer_with_a_blank_before_it_is_found_by_a_byte_level_tokenizer() -> None:
-    from tests.engine.hostile import byte_level
+def test_a_vocabulary_bounds_what_is_asked_and_what_is_answered(
+    toy_tokenizer: Any, encoder: Encoder
+) -> None:
+    head = VocabularyHead(["red", "blue", "dark red", "北", "Today"])
+    vocabulary = toy_tokenizer.get_vocab()
+    assert head.allowed(toy_tokenizer) == sorted(vocabulary[w] for w in ("red", "blue", "today"))
+    gold = head.gold(labelled(("red",), ("green",), ("Blue",), ("dark red",)), toy_tokenizer)
+    assert (gold.kept.tolist(), gold.labels) == ([0, 2], ["red", "blue"])
+    assert gold.counts == {"vocabulary_tokens": 3}
+    inputs = encode(
+        encoder.tokenizer, [Example("a", "it looks ", (), "x", blank=9)], [()], Layout({})
+    )
+    batch = collate(inputs, np.arange(1))
+    with torch.no_grad():
+        hidden = encoder(batch)
+        every = BlankHead()(encoder, hidden, batch)
+        bounded = head(encoder, hidden, batch)
+    inside = torch.tensor(head.allowed(encoder.tokenizer))
+    assert torch.equal(bounded[0, inside], every[0, inside])
+    assert int(bounded.isfinite().sum()) == 3
+    words, scores = head.predict(bounded, encoder.tokenizer)
+    best = inside[every[0, inside].argmax()]
+    assert words == [encoder.tokenizer.decode([int(best)])]
+    assert scores == pytest.approx([every[0, inside].softmax(-1).max().item()], rel=1e-5)
 
+
+def test_case_counts_where_the_tokenizer_keeps_it() -> None:
+    tokenizer = byte_level()
+    word = next(w for w in tokenizer.get_vocab() if w.startswith("\u0120") and w[1:].islower())[1:]
+    head = VocabularyHead([word])
+    assert head.gold(labelled((word,), (word.upper(),)), tokenizer).kept.tolist() == [0]
+
+
+def test_a_vocabulary_without_a_token_is_an_error(toy_tokenizer: Any) -> None:
+    with pytest.raises(KbenchError, match="none of the 2 words of the vocabulary is one token"):
+        VocabularyHead(["dark red", "北"]).gold(labelled(("red",)), toy_tokenizer)
+
+
+def test_an_answer_with_a_blank_before_it_is_found_by_a_byte_level_tokenizer() -> None:
     tokenizer = byte_level()
     gold = BlankHead().gold(labelled(("the",)), tokenizer)
     assert gold.labels == ["the"]

@@ -12,12 +12,13 @@ import pytest
 from kbench.data import Split
 from kbench.errors import DataError
 from kbench.task import Task
+from kbench_tasks.fewrel_80way import FewRel80Way
 from kbench_tasks.figer import Figer
 from kbench_tasks.open_entity import OpenEntity
 from kbench_tasks.tacred import Tacred
 from kbench_tasks.wiki80 import Wiki80
 from kbench_tasks.wiki_et import WikiET
-from tests.tasks import test_figer, test_tacred, test_wiki80, test_wiki_et
+from tests.tasks import test_fewrel_80way, test_figer, test_tacred, test_wiki80, test_wiki_et
 
 Write = Callable[[str, Any], Path]
 Rows = list[dict[str, Any]]
@@ -27,6 +28,12 @@ LAYOUTS: dict[str, tuple[type[Task], str, Rows, bool]] = {
     "figer": (Figer, "{}.json", [test_figer.ROW, test_figer.PLACE], False),
     "wiki-et": (WikiET, "{}.json", [test_wiki_et.ADA, test_wiki_et.LONDON], True),
     "wiki80": (Wiki80, "wiki80_{}.txt", test_wiki80.TRAIN, True),
+    "fewrel-80way": (
+        FewRel80Way,
+        "{}.json",
+        [test_fewrel_80way.ROW, test_fewrel_80way.BORN],
+        False,
+    ),
     "tacred": (Tacred, "{}.json", [test_tacred.ROW, test_tacred.NONE], False),
 }
 """Class, names of the files, records, and whether they are JSON Lines."""
@@ -97,6 +104,7 @@ def test_a_label_that_train_does_not_have(
     layout: Any, write: Write, tmp_path: Path, split: Split
 ) -> None:
     kind, names, rows, in_lines = layout
-    wrong = {"relation": "alien"} if "relation" in rows[0] else {"labels": ["alien"]}
+    key = next(key for key in ("relation", "label", "labels") if key in rows[0])
+    wrong = {key: ["alien"] if key == "labels" else "alien"}
     write(names.format(split), text([*rows, {**rows[0], **wrong}], in_lines))
     assert "'alien' is none of those in train (" in error(kind, tmp_path, split)

@@ -15,6 +15,6 @@ class NWayKShotAccuracy(faces.Stratified):
     metric = metrics.Accuracy
     column = "settings"
 
-    def metrics(self, settings: Sequence[str]) -> Sequence[metrics.Metric]:
+    def measures(self, settings: Sequence[str]) -> Sequence[metrics.Metric]:
         """Returns one accuracy for each setting that occurs."""
         return [strata.Within(setting, self.metric()) for setting in sorted(set(settings))]
