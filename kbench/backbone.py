@@ -30,6 +30,10 @@ class Backbone(ABC):
     def digest(self) -> str:
         """SHA-256 of weights, configuration and tokenizer: the backbone by content."""
 
+    def config(self) -> Mapping[str, Any] | None:
+        """Returns its ``config.json`` where that is at hand, fetching nothing; else None."""
+        return None
+
     @abstractmethod
     def load(self) -> Encoder:
         """Loads a fresh copy in eval mode on the CPU, in float32.

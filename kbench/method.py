@@ -64,7 +64,7 @@ class Plug(nn.Module):
         """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
 
-    def choose(self, value: float) -> None:
+    def choose(self, value: Any) -> None:
         """Takes one of the values that :meth:`InjectionMethod.choices` offers.
 
         It is no part of the plug's state: a general plug knows no task, and the value is chosen
@@ -193,10 +193,18 @@ class InjectionMethod(ABC):
         """Returns the texts that an entity brings into the input, if :attr:`text` says it does."""
         return ()
 
-    def choices(self) -> Sequence[float]:
+    def corpus_readings(self) -> float | None:
+        """Returns how often an epoch of the general setting reads a sentence of the corpus.
+
+        Only for the estimate of what a grid costs. As it stands None: it cannot be said.
+        """
+        return None
+
+    def choices(self) -> Sequence[Any]:
         """Returns values of which a general plug takes the best on the task's dev split.
 
-        The first is taken where nothing is chosen (fine-tuning). As it stands there are none.
+        Numbers, or words. The first is taken where nothing is chosen (fine-tuning). As it stands
+        there are none.
         """
         return ()
 

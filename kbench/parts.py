@@ -63,13 +63,13 @@ def find_knowledge(name: str) -> Bundle:
     raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")
 
 
-def find_backbone(name: str) -> Backbone:
+def find_backbone(name: str, download: bool = True) -> Backbone:
     """Returns a backbone by registered name, local folder or hub id."""
     if name in registry.names(Kind.BACKBONES):
         return cast("type[Backbone]", registry.get(Kind.BACKBONES, name))()
     from kbench.backbones.huggingface import HuggingFaceBackbone
 
-    return HuggingFaceBackbone(name)
+    return HuggingFaceBackbone(name, download)
 
 
 def normalised(spec: RunSpec) -> RunSpec:
@@ -91,9 +91,15 @@ def normalised(spec: RunSpec) -> RunSpec:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one run; each is made when first asked for."""
+    """The parts of one run; each is made when first asked for.
+
+    Attributes:
+        spec: the run.
+        download: whether a backbone that is not on disk may be downloaded.
+    """
 
     spec: RunSpec
+    download: bool = True
 
     @cached_property
     def task(self) -> Task:
@@ -103,7 +109,7 @@ class Parts:
     @cached_property
     def backbone(self) -> Backbone:
         """The backbone."""
-        return find_backbone(self.spec.backbone)
+        return find_backbone(self.spec.backbone, self.download)
 
     @cached_property
     def tuning(self) -> Tuning:

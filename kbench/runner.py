@@ -32,13 +32,14 @@ from kbench.result import (
     Score,
     Status,
 )
+from kbench.sources import is_hub
 from kbench.spec import Grid, RunSpec, Setting
 from kbench.stages import Evaluation, Stages
 from kbench.store import Artifacts, Results, address
 from kbench.strata import measured
 from kbench.task import ProbeTask
 
-__all__ = ["Cell", "Events", "Place", "plan", "resolve", "run"]
+__all__ = ["Cell", "Events", "Place", "plan", "resolve", "run", "sharing"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Cell:
         plug: address of its plug, or None.
         start: address of the general plug that its plug may start from, or None.
         problem: why its parts cannot even be addressed, or None.
+        impossible: why it will be skipped, as far as that is seen from its parts; else empty.
+        missing: what has to be fetched or put right before it can run; only in offline plans.
     """
 
     spec: RunSpec
@@ -84,6 +87,8 @@ class Cell:
     plug: str | None = None
     start: str | None = None
     problem: KbenchError | None = None
+    impossible: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -104,14 +109,19 @@ class Events:
     finished: Callable[[Cell, Result], None] | None = None
 
 
-def resolve(grid: Grid) -> list[RunSpec]:
-    """Resolves names, globs and ``all``, and drops cells that are the same run.
+def resolve(*grids: Grid) -> list[RunSpec]:
+    """Resolves names, globs and ``all`` of grids, and drops cells that are the same run.
 
     Where no tuning is asked for, every task has its own.
 
     Raises:
         UsageError: a name is unknown; the nearest are given.
     """
+    # Options are nested dicts and cannot be keys; the JSON text of a spec stands for it.
+    return list({spec.model_dump_json(): spec for grid in grids for spec in _cells(grid)}.values())
+
+
+def _cells(grid: Grid) -> Iterator[RunSpec]:
     chosen = grid.model_copy(
         update={
             "method": tuple(registry.expand(Kind.METHODS, ",".join(grid.method))),
@@ -122,46 +132,93 @@ def resolve(grid: Grid) -> list[RunSpec]:
     for kind, parts in grid.options.items():
         for name in parts:
             registry.find(kinds[kind], name)
-    cells: list[RunSpec] = []
     for task in registry.expand(Kind.TASKS, ",".join(grid.task)):
         asked = "tuning" in grid.model_fields_set
         tuning = chosen.tuning if asked else (default_tuning(task),)
-        cells += chosen.model_copy(update={"task": (task,), "tuning": tuning}).cells()
-    # Options are nested dicts and cannot be keys; the JSON text of a spec stands for it.
-    unique = {spec.model_dump_json(): spec for spec in map(normalised, cells)}
-    return list(unique.values())
+        own = chosen.model_copy(update={"task": (task,), "tuning": tuning})
+        yield from map(normalised, own.cells())
 
 
-def plan(specs: Sequence[RunSpec], place: Place) -> list[Cell]:
+def plan(
+    specs: Sequence[RunSpec],
+    place: Place,
+    *,
+    offline: bool = False,
+    shared: dict[str, Parts] | None = None,
+) -> list[Cell]:
     """Addresses every run and looks what is stored.
+
+    Args:
+        specs: the runs.
+        place: where results are.
+        offline: whether to take what is not on disk as missing, instead of fetching it or
+            refusing the plan.
+        shared: filled with the parts read; see :func:`sharing`.
 
     Raises:
         UsageError: a spec cannot be understood (an unknown option or name).
     """
     results = Results(place.out)
-    shared: dict[str, Parts] = {}
-    cells = []
-    for spec in specs:
-        parts = _sharing(spec, shared)
-        try:
-            key = result_id(parts)
-            found, start = addresses(parts), general_plug(parts)
-        except UsageError:
-            raise
-        except KbenchError as error:
-            # Without addresses there is still a place to say why: the spec's own digest.
-            key = address("unaddressed", spec.model_dump(mode="json"))
-            cells.append(Cell(spec, key, results.load(key), problem=error))
-            continue
-        stored = results.load(key)
-        model = found["model"] if parts.tuning_recipe else None
-        cells.append(Cell(spec, key, stored, model, found["plug"], start))
-    return cells
+    shared = {} if shared is None else shared
+    return [_planned(sharing(spec, shared, not offline), results, offline) for spec in specs]
 
 
-def _sharing(spec: RunSpec, shared: dict[str, Parts]) -> Parts:
+def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
+    spec, problem = parts.spec, None
+    missing = _missing(parts) if offline else ()
+    try:
+        if not missing:
+            key, found, start = result_id(parts), addresses(parts), general_plug(parts)
+            return Cell(
+                spec,
+                key,
+                results.load(key),
+                found["model"] if parts.tuning_recipe else None,
+                found["plug"],
+                start,
+                impossible=_impossible(parts),
+            )
+    except UsageError:
+        raise
+    except KbenchError as error:
+        problem = error
+    # Without addresses there is still a place to say why: the spec's own digest.
+    key = address("unaddressed", spec.model_dump(mode="json"))
+    impossible = str(problem) if isinstance(problem, Unsupported) else _impossible(parts)
+    return Cell(
+        spec, key, results.load(key), problem=problem, impossible=impossible, missing=missing
+    )
+
+
+def _missing(parts: Parts) -> tuple[str, ...]:
+    """What of data, backbone and knowledge base is not on disk, or cannot be read.
+
+    Raises:
+        UsageError: an option or the name of a part is wrong; that no download would mend.
+    """
+    # The options of all parts, which fetch nothing.
+    task, _, _ = parts.task, parts.tuning_recipe, parts.tuning_options
+    if parts.spec.knowledge is not None and not _impossible(parts):
+        parts.plug_recipe(parts.spec.setting)
+    if is_hub(task.data):
+        found = [f"data {task.data} is on the hub; it is read when a run needs it"]
+    else:
+        found = _problems(lambda: task.digest)
+    found += _problems(lambda: parts.backbone.digest)
+    return tuple(found + _problems(lambda: parts.base_knowledge))
+
+
+def _problems(read: Callable[[], object]) -> list[str]:
+    try:
+        read()
+    except KbenchError as error:
+        return [str(error)]
+    return []
+
+
+def sharing(spec: RunSpec, shared: dict[str, Parts], download: bool = True) -> Parts:
     """Makes parts that reuse the task, backbone and knowledge base already read."""
-    parts = Parts(spec)
+    parts = Parts(spec, download)
     task = repr((spec.task, spec.data, spec.options.get("task")))
     for name, key in (
         ("task", task),
@@ -170,7 +227,8 @@ def _sharing(spec: RunSpec, shared: dict[str, Parts]) -> Parts:
     ):
         other = shared.setdefault(f"{name} {key}", parts)
         if other is not parts:
-            parts.__dict__[name] = getattr(other, name)
+            with suppress(KbenchError):  # what cannot be read is told where it is needed
+                parts.__dict__[name] = getattr(other, name)
     return parts
 
 
@@ -256,8 +314,9 @@ class Worker:
         try:
             if cell.problem is not None:
                 raise cell.problem
-            parts = _sharing(cell.spec, self._shared)
-            _supported(parts)
+            parts = sharing(cell.spec, self._shared)
+            if reason := _impossible(parts):
+                raise Unsupported(reason)
             evaluation = self._stages.evaluate(parts)
             result, predictions = _result(cell, parts, evaluation)
         except Unsupported as reason:
@@ -293,7 +352,7 @@ class Worker:
                 "device": str(self._stages.device),
                 "threads": torch.get_num_threads(),
             },
-            digests=_digests(_sharing(cell.spec, self._shared)) if known else {},
+            digests=_digests(sharing(cell.spec, self._shared)) if known else {},
             addresses={"model": cell.model, "plug": cell.plug},
             command=cell.spec.command(),
             started=started.isoformat(timespec="seconds"),
@@ -301,22 +360,25 @@ class Worker:
         )
 
 
-def _supported(parts: Parts) -> None:
+def _impossible(parts: Parts) -> str:
     method, spec = parts.method, parts.spec
     if method.settings and spec.setting not in method.settings:
         known = ", ".join(sorted(method.settings))
-        raise Unsupported(f"{spec.method} has no {spec.setting} setting (it has {known})")
+        return f"{spec.method} has no {spec.setting} setting (it has {known})"
+    try:
+        task = parts.task
+    except KbenchError:
+        return ""  # told where the task is read
     trains, general = parts.tuning_recipe is not None, spec.setting == Setting.GENERAL
-    if isinstance(parts.task, ProbeTask) and (trains or not general):
+    if isinstance(task, ProbeTask) and (trains or not general):
         wants = f"tuning {spec.tuning}" if trains else f"the {spec.setting} setting"
-        raise Unsupported(
+        return (
             f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
-            f"have tuning {parts.task.tuning} and the general setting"
+            f"have tuning {task.tuning} and the general setting"
         )
     if parts.plug_is_fixed and not trains:
-        raise Unsupported(
-            f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
-        )
+        return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
+    return ""
 
 
 def _ended(cell: Cell, status: Status, reason: str) -> Result:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -15,7 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kbench.errors import UsageError, nearest
 from kbench.files import read_yaml
 
-__all__ = ["Control", "Grid", "RunSpec", "Setting", "read_grid", "set_option"]
+__all__ = [
+    "Control",
+    "Grid",
+    "RunSpec",
+    "Setting",
+    "make_grid",
+    "make_grids",
+    "read_grid",
+    "set_option",
+]
 
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -186,6 +197,80 @@ class Grid(BaseModel):
 
 
 _LISTS = ("task", "method", "backbone", "tuning", "setting", "knowledge", "control", "seed")
+_PARTS = "grids"
+
+
+def make_grids(
+    values: Mapping[str, Any],
+    origin: str,
+    given: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+) -> list[Grid]:
+    """Checks a grid file, and puts what the command line says over it.
+
+    A file is one grid, or several under ``grids``: each of these says in what it differs, and
+    what stands beside the list holds for all of them (options are joined key by key). What is
+    ``given`` replaces what the file says for all, but of a choice that a grid makes for itself
+    only that part is taken which is given: ``--task wiki80`` runs the part of a recipe that is
+    about Wiki80, with the options it has for Wiki80. A grid of which nothing is left is dropped.
+
+    Args:
+        values: of the file.
+        origin: its name.
+        given: values of the command line.
+        settings: its ``--set`` options, laid over each grid's.
+
+    Raises:
+        UsageError: a key is unknown, a value not allowed, or nothing is left; one line.
+    """
+    given = given or {}
+    common = {key: value for key, value in values.items() if key != _PARTS}
+    parts = values.get(_PARTS, [{}])
+    if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
+        raise UsageError(f"{origin}: {_PARTS} is {parts!r}; expected a list of mappings")
+    found = []
+    for number, part in enumerate(parts):
+        name = f"{origin}: {_PARTS}.{number}" if _PARTS in values else origin
+        merged = {**common, **part, **given}
+        for key in part.keys() & given.keys() & {*_LISTS}:
+            merged[key] = _narrowed(_listed(part[key]), _listed(given[key]))
+        merged["options"] = _joined(common.get("options"), part.get("options"), name)
+        for text in settings:
+            set_option(merged["options"], text)
+        if all(merged[key] for key in part.keys() & given.keys() & {*_LISTS}):
+            found.append(make_grid(merged, name))
+    if not found:
+        asked = ", ".join(f"--{key} {value}" for key, value in given.items() if key in _LISTS)
+        raise UsageError(f"{origin}: none of its grids has anything of {asked}")
+    return found
+
+
+def _narrowed(own: list[Any], given: list[Any]) -> list[Any]:
+    """Returns the choices of ``own`` that are given; either may hold globs, or be ``all``."""
+
+    def matches(name: Any, globs: list[Any]) -> bool:
+        return any(glob == "all" or fnmatchcase(str(name), str(glob)) for glob in globs)
+
+    kept = [name for name in own if matches(name, given)]
+    return kept + [name for name in given if name not in kept and matches(name, own)]
+
+
+def _joined(common: Any, own: Any, origin: str) -> dict[str, Any]:
+    """Returns options of a file with those of one of its grids over them."""
+    for options in (common, own):
+        if options is not None and not isinstance(options, dict):
+            raise UsageError(f"{origin}: options: expected a mapping (got {options!r})")
+    joined = deepcopy(common or {})
+    _put(joined, own or {})
+    return joined
+
+
+def _put(place: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(place.get(key), dict):
+            _put(place[key], value)
+        else:
+            place[key] = deepcopy(value)
 
 
 def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
@@ -194,6 +279,11 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
     Raises:
         UsageError: a key is unknown or a value not allowed; one line.
     """
+    for name in ("task", "method"):
+        if values.get(name) is None:
+            raise UsageError(
+                f"{origin}: --{name} is missing; try `--{name} all`, or `kbench ls {name}s`"
+            )
     for key in values:
         if key not in Grid.model_fields:
             raise UsageError(f"{origin}: unknown key {key!r}{nearest(key, Grid.model_fields)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -25,6 +25,7 @@ __all__ = [
     "ProbeTask",
     "QuestionTask",
     "RelationTask",
+    "Size",
     "Task",
     "TaskCard",
     "TypingTask",
@@ -41,6 +42,22 @@ class Family(StrEnum):
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large a split is as published, for plans made before the data are there.
+
+    Attributes:
+        examples: those that are read, with the task's default options.
+        tokens: of a text, on average, in wordpieces of bert-base-uncased, markers and specials
+            included; None where it is not known.
+        texts: that are read for an example, on average: pairs, where it is compared.
+    """
+
+    examples: int
+    tokens: float | None = None
+    texts: float = 1
+
+
+@dataclass(frozen=True)
 class TaskCard:
     """What a reader must know of a data set.
 
@@ -51,6 +68,7 @@ class TaskCard:
         citation: paper that introduced it.
         source: where it comes from.
         obtain: how to get it and what ``--data`` must point to; empty for embedded tasks.
+        sizes: of its splits as published, where that is known.
     """
 
     title: str
@@ -59,6 +77,7 @@ class TaskCard:
     citation: str
     source: str
     obtain: str = ""
+    sizes: Mapping[Split, Size] = field(default_factory=dict)
 
 
 class Task(ABC):

@@ -21,10 +21,12 @@ class Tuning(ABC):
     Attributes:
         revision: changes whenever the same inputs would give other weights; in every address.
         defaults: options beside those of the recipe.
+        light: whether the backbone's weight matrices stay frozen, which saves a third of the work.
     """
 
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
+    light: ClassVar[bool] = False
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:
         """Returns what the options are for a family where the user says nothing.

@@ -41,6 +41,10 @@ class CorpusTrained(InjectionMethod):
             return self.tasks.get(task or "", self.families[family])
         return self.fixed if setting == Setting.FINE_TUNING else self.general
 
+    def corpus_readings(self) -> float | None:
+        """Each sentence is one instance."""
+        return 1
+
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
         wanted = self.options["start"] == "general"
         return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0

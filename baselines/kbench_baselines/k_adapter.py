@@ -272,6 +272,10 @@ class KAdapter(InjectionMethod):
         """The factual adapter's of the release; for ``M`` kbench's own, as none is published."""
         return _MAP if setting == Setting.TASK_SPECIFIC else _PUBLISHED
 
+    def corpus_readings(self) -> float | None:
+        """A sentence that spells out one fact is one instance."""
+        return 1
+
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
         return True
 

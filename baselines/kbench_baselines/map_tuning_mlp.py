@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.knowledge import KnowledgeBase
-from kbench.method import MethodCard, Plug
+from kbench.method import MethodCard
 from kbench.model import Encoder
 from kbench_baselines.map_tuning import EntityMap, MappedSlots
 
@@ -60,5 +60,5 @@ class MlpMapTuning(MappedSlots):
     )
     revision = "1"
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def untrained_map(self, encoder: Encoder, knowledge: KnowledgeBase) -> EntityMap:
         return BentMap(knowledge, encoder.slot_width)

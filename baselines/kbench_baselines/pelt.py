@@ -186,6 +186,10 @@ class Pelt(Untrained):
         super().__init__(options)
         self._found: tuple[str, Occurrences] | None = None
 
+    def corpus_readings(self) -> float | None:
+        """Cannot be said: each entity's occurrences are read, up to so many."""
+        return None
+
     def choices(self) -> Sequence[float]:
         return _SCALES if self.options["scale"] is None else (float(self.options["scale"]),)
 

@@ -17,6 +17,9 @@ class Untrained(InjectionMethod):
 
     settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
 
+    def corpus_readings(self) -> float | None:
+        return 0
+
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         """Returns a recipe that is never read: nothing trains."""
         return _NEVER_READ

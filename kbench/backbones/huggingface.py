@@ -12,7 +12,7 @@ from kbench.errors import KbenchError, UsageError
 from kbench.files import canonical_digest, file_digest, read_json
 from kbench.model import Encoder
 
-__all__ = ["HuggingFaceBackbone", "load_folder"]
+__all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
 
 _READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
 
@@ -22,10 +22,15 @@ class HuggingFaceBackbone(Backbone):
     """A local folder, or a hub id with an optional revision (``name@revision``).
 
     Only safetensors are read and no code of the repository is run.
+
+    Args:
+        name: folder or hub id.
+        download: whether what is not on disk may be downloaded.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, download: bool = True) -> None:
         self.name = name
+        self._download = download
 
     @cached_property
     def folder(self) -> Path:
@@ -38,9 +43,16 @@ class HuggingFaceBackbone(Backbone):
         repository, _, revision = self.name.partition("@")
         try:
             return Path(
-                snapshot_download(repository, revision=revision or None, allow_patterns=[*_READ])
+                snapshot_download(
+                    repository,
+                    revision=revision or None,
+                    allow_patterns=[*_READ],
+                    local_files_only=not self._download,
+                )
             )
         except Exception as cause:  # the hub client raises many kinds, network errors among them
+            if not self._download:
+                raise UsageError(f"backbone {self.name} is not downloaded yet") from None
             reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
             raise UsageError(
                 f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
@@ -52,8 +64,28 @@ class HuggingFaceBackbone(Backbone):
     def digest(self) -> str:
         return folder_digest(self.folder)
 
+    def config(self) -> dict[str, Any] | None:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        local = Path(self.name).expanduser()
+        if local.is_dir():
+            return read_config(local)
+        repository, _, revision = self.name.partition("@")
+        try:
+            found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        except HFValidationError:
+            return None
+        return read_config(Path(found).parent) if isinstance(found, str) else None
+
     def load(self) -> Encoder:
         return load_folder(self.folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the configuration of a model in a folder."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    return config
 
 
 def folder_digest(folder: Path) -> str:
@@ -91,7 +123,7 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = read_json(folder / "config.json")
+            config = read_config(folder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             base, found = transformers.AutoModel.from_pretrained(folder, **options)
             pooler = getattr(base, "pooler", None) is not None and not any(

@@ -17,10 +17,13 @@ from rich.text import Text
 from kbench import runner
 from kbench.cli.render import print_table
 from kbench.cli.run import plan_line
+from kbench.estimate import Estimate, Machine, Stage
+from kbench.parts import Parts
 from kbench.result import Result, Status
 from kbench.spec import Grid
 from kbench.store import Artifacts, Results
 from kbench.tables import rows
+from kbench.workload import works
 
 __all__ = ["Mode", "dry_run", "run"]
 
@@ -37,14 +40,25 @@ class Mode:
     as_json: bool = False
 
 
-def dry_run(grid: Grid, out: Path, device: str, as_json: bool) -> int:
-    """Prints the plan: every run, how it stands, and what has to be trained for it."""
-    place = runner.Place.default(out, device)
-    cells = runner.plan(runner.resolve(grid), place)
+def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int:
+    """Prints the plan: every run, how it stands, what has to be made for it, and what that costs.
+
+    Nothing is downloaded, and data that are not there yet are no error.
+    """
+    place = runner.Place.default(out)
+    shared: dict[str, Parts] = {}
+    cells = runner.plan(runner.resolve(*grids), place, offline=True, shared=shared)
+    made = works(
+        cells,
+        lambda cell: runner.sharing(cell.spec, shared, download=False),
+        Artifacts(place.artifacts),
+    )
+    estimate = Estimate.of(made, Machine(peak))
     if as_json:
         for cell in cells:
             value = {"id": cell.id, "plan": plan_line(cell), "spec": cell.spec.model_dump()}
             print(json.dumps(value, default=str))
+        print(json.dumps({"estimate": estimate.as_json()}))
         return 0
     table = Table(box=None, header_style="bold")
     for name in ("plan", "run", "result"):
@@ -53,27 +67,33 @@ def dry_run(grid: Grid, out: Path, device: str, as_json: bool) -> int:
         table.add_row(plan_line(cell), Text(cell.spec.title), cell.id[:12])
     console = Console()
     console.print(table)
-    console.print(_work(cells, Artifacts(place.artifacts)))
+    models = sum(work.stage == Stage.TUNING for work in made)
+    plugs = sum(work.stage in (Stage.GENERAL, Stage.TASK) for work in made)
+    missing = dict.fromkeys(what for cell in cells for what in cell.missing)
+    lines = [_work(cells, models, plugs), *(f"not there yet: {what}" for what in missing)]
+    for line in (*lines, *estimate.lines()):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _work(cells: Sequence[runner.Cell], artifacts: Artifacts) -> str:
-    todo = [cell for cell in cells if not cell.done]
-    models = {cell.model for cell in todo if cell.model and ("model", cell.model) not in artifacts}
-    plugs = {cell.plug for cell in todo if cell.plug and ("plug", cell.plug) not in artifacts}
+def _work(cells: Sequence[runner.Cell], models: int, plugs: int) -> str:
+    done = sum(cell.done for cell in cells)
     return (
-        f"{len(cells)} runs: {len(cells) - len(todo)} stored, {len(todo)} to run; "
-        f"to train: {len(models)} downstream models, {len(plugs)} plugs"
+        f"{len(cells)} runs: {done} stored, {len(cells) - done} to run; "
+        f"to train: {models} downstream models, {plugs} plugs"
     )
 
 
-def run(grid: Grid, out: Path, mode: Mode) -> int:
-    """Runs a grid and prints its table; returns the exit status."""
+def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
+    """Runs grids and prints their table; returns the exit status."""
     place = runner.Place.default(out, mode.device)
-    cells = runner.plan(runner.resolve(grid), place)
+    cells = runner.plan(runner.resolve(*grids), place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done]
-    messages.print(f"{_work(cells, Artifacts(place.artifacts))}; seeds {_seeds(cells)}")
+    stored = Artifacts(place.artifacts)
+    models = {cell.model for cell in todo if cell.model and ("model", cell.model) not in stored}
+    plugs = {cell.plug for cell in todo if cell.plug and ("plug", cell.plug) not in stored}
+    messages.print(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
     started = time.perf_counter()
     with _shown(messages, len(todo)) as events:
         results = runner.run(cells, place, jobs=mode.jobs, fail_fast=mode.fail_fast, events=events)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
-from kbench.errors import UsageError
-from kbench.spec import Control, Setting, make_grid, read_grid, set_option
+from kbench.spec import Control, Setting, make_grids, read_grid
 
 if TYPE_CHECKING:
     from kbench.runner import Cell
@@ -44,20 +43,29 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--dry-run", is_flag=True, help="Print the plan: what is stored, what will run.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of GPU hours.")
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    default=19.5,
+    show_default=True,
+    help="With --dry-run: peak of the GPU in TFLOP/s; the default is an A100 in float32.",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON Lines.")
 def run(grid: Path | None, **options: Any) -> int:
     """Run every method on every task; what is stored already is not run again.
 
-    GRID is a YAML file with the same keys as the options; options override it. Without GRID,
-    --task and --method, the embedded demo runs.
+    GRID is a YAML file with the same keys as the options, or with several grids; options override
+    it, and narrow what one of several grids chooses for itself. Without GRID, --task and
+    --method, the embedded demo runs.
     """
     from kbench.cli import execute
 
-    chosen = _grid(grid, options)
+    chosen = _grids(grid, options)
     if options["dry_run"]:
-        return execute.dry_run(chosen, options["out"], options["device"], options["as_json"])
+        peak = 1e12 * options["tflops"]
+        return execute.dry_run(chosen, options["out"], peak, options["as_json"])
     return execute.run(
         chosen,
         options["out"],
@@ -70,28 +78,23 @@ def run(grid: Path | None, **options: Any) -> int:
     )
 
 
-def _grid(path: Path | None, options: dict[str, Any]) -> Grid:
+def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
     given = {name: options[name] for name in (*_AXES, *_SINGLE) if options[name] is not None}
     for name, kind in (("setting", Setting), ("control", Control)):
         if given.get(name) == "all":
             given[name] = ",".join(kind)
     demo = path is None and "task" not in given and "method" not in given
     values: dict[str, Any] = read_grid(path) if path else read_grid(_DEMO) if demo else {}
-    values |= given
-    for name in ("task", "method"):
-        if name not in values:
-            raise UsageError(f"--{name} is missing; try `--{name} all`, or `kbench ls {name}s`")
-    overrides = dict(values.get("options") or {})
-    for text in options["settings"]:
-        set_option(overrides, text)
-    values["options"] = overrides
-    return make_grid(values, str(path) if path else "the options")
+    origin = str(path) if path else "the options"
+    return make_grids(values, origin, given, options["settings"])
 
 
 def plan_line(cell: Cell) -> str:
     """Returns how a planned cell stands, in a word or two."""
     if cell.done:
         return "stored"
-    if cell.problem is not None:
+    if cell.missing:
+        return "not yet"
+    if cell.problem is not None or cell.impossible:
         return "cannot run"
     return "run again" if cell.stored else "run"

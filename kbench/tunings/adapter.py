@@ -37,6 +37,7 @@ class AdapterTuning(Tuning):
     """
 
     revision = "1"
+    light = True
     defaults: ClassVar[Mapping[str, Any]] = {"rank": 32}
 
     def recipe(self, family: Family, task: str) -> Recipe:

@@ -30,6 +30,7 @@ class BitFitTuning(Tuning):
     """
 
     revision = "1"
+    light = True
 
     def recipe(self, family: Family, task: str) -> Recipe:
         return published(family, task)

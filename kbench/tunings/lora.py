@@ -42,6 +42,7 @@ class LoRATuning(Tuning):
     """
 
     revision = "1"
+    light = True
     defaults: ClassVar[Mapping[str, Any]] = {"rank": 4, "alpha": 1, "feed_forward": True}
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:

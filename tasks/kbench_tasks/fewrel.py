@@ -14,7 +14,7 @@ from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric
 from kbench.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.strata import Within
-from kbench.task import RelationTask, TaskCard
+from kbench.task import RelationTask, Size, TaskCard
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ FORMS: Mapping[str, tuple[int, int]] = {
 }
 """The four settings: ways (N) and shots (K)."""
 _TRAINED = "5w1s"
+_TRAINING = {
+    # Episodes of 25 queries, each paired with five supports of 33 tokens as long as itself.
+    Split.TRAIN: Size(75_000, 69, texts=5),
+    Split.DEV: Size(2_500, 69, texts=5),
+}
+# 200 5-way and 100 10-way episodes: 5,000 queries in each setting, 5, 25, 10 and 50 pairs each.
+_TESTED = 20_000
+_PAIRS = 22.5
 _HELD_OUT = 10
 """Relations kept apart where one file must serve two splits: as many as 10-way episodes need."""
 
@@ -67,6 +75,7 @@ class FewRel(RelationTask):
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json and "
         "val_wiki.json",
+        sizes={**_TRAINING, Split.TEST: Size(_TESTED, 69, texts=_PAIRS)},
     )
     metrics: tuple[Metric, ...] = tuple(Within(form, Accuracy()) for form in FORMS)
     max_length = 512
@@ -217,6 +226,7 @@ class FewRelPubMed(FewRel):
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json, "
         "val_wiki.json and val_pubmed.json",
+        sizes={**_TRAINING, Split.TEST: Size(_TESTED, texts=_PAIRS)},
     )
 
     @cached_property

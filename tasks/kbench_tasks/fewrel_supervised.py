@@ -19,7 +19,7 @@ from kbench.sources import (
     read_groups,
     take_turns,
 )
-from kbench.task import RelationTask, TaskCard
+from kbench.task import RelationTask, Size, TaskCard
 from kbench_tasks.tokenized import Marked, deal, mark, split_seed
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
@@ -59,6 +59,11 @@ class FewRelSupervised(RelationTask):
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with val_wiki.json "
         "(or another of its files by the option file)",
+        sizes={
+            Split.TRAIN: Size(7840, 35),
+            Split.DEV: Size(1120, 35),
+            Split.TEST: Size(2240, 35),
+        },
     )
     max_length = 128
     defaults: ClassVar[Mapping[str, float | int | str]] = {"file": "val_wiki.json", "split_seed": 0}

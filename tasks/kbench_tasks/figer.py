@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from kbench.data import Split
 from kbench.errors import UsageError, nearest
 from kbench.metrics import LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
-from kbench.task import TaskCard
+from kbench.task import Size, TaskCard
 from kbench_tasks.typing_records import ErnieTyping
 
 __all__ = ["Figer"]
@@ -43,6 +44,7 @@ class Figer(ErnieTyping):
         source="https://github.com/thunlp/ERNIE (Wikidata links by TAGME)",
         obtain="the FIGER folder of the ERNIE release (https://github.com/thunlp/ERNIE) with "
         "train.json, dev.json and test.json",
+        sizes={Split.TRAIN: Size(2_000_000), Split.DEV: Size(10_000), Split.TEST: Size(563)},
     )
     name = "figer"
     max_length = 256

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kbench.task import TaskCard
+from kbench.data import Split
+from kbench.task import Size, TaskCard
 from kbench_tasks.typing_records import ErnieTyping
 
 __all__ = ["OpenEntity"]
@@ -25,5 +26,6 @@ class OpenEntity(ErnieTyping):
         source="https://github.com/thunlp/ERNIE (nine coarse types; Wikidata links by TAGME)",
         obtain="the OpenEntity folder of the ERNIE release (https://github.com/thunlp/ERNIE) "
         "with train.json, dev.json and test.json",
+        sizes=dict.fromkeys(Split, Size(1998, 37)),
     )
     name = "open-entity"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from kbench.backbone import Backbone
-from kbench.backbones.huggingface import folder_digest, load_folder
+from kbench.backbones.huggingface import folder_digest, load_folder, read_config
 from kbench.model import Encoder
 
 __all__ = ["KbenchTiny"]
@@ -104,6 +104,9 @@ class KbenchTiny(Backbone):
     @cached_property
     def digest(self) -> str:
         return folder_digest(_FOLDER)
+
+    def config(self) -> Mapping[str, Any]:
+        return read_config(_FOLDER)
 
     def load(self) -> Encoder:
         return load_folder(_FOLDER, segments=1)  # its training text had no second one

@@ -1,0 +1,248 @@
+"""From a plan to the work it takes, for an estimate made before anything is run.
+
+Counts what is at hand: examples and their words, sentences of a corpus. Of data that are not
+there yet the task's card says how large they are as published. Whatever is stored, or shared
+between runs, is counted once or not at all, as it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kbench.data import Example, Role, Split
+from kbench.errors import KbenchError
+from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
+from kbench.files import canonical_digest
+from kbench.parts import Parts
+from kbench.preparation import limited
+from kbench.sources import is_hub
+from kbench.spec import Setting
+from kbench.task import Family
+from kbench.training import Recipe
+
+if TYPE_CHECKING:
+    from kbench.runner import Cell
+    from kbench.store import Artifacts
+
+__all__ = ["works"]
+
+_PIECES = 1.2
+"""Wordpieces (bert-base-uncased) a word: 1.14 in OpenEntity, 1.17 in FewRel."""
+_SPECIALS = 2
+_MARKERS = 2
+"""Tokens around a marked mention."""
+_SENTENCE = 35
+"""Tokens of a sentence of Wikipedia with its slots, of those of at most 64 (32 without)."""
+_SAMPLED = 2000
+
+
+class _Unknown(Exception):
+    """Something that the estimate needs is not known; says what."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one pass over a split reads: examples, texts of each, tokens of a text (means)."""
+
+    examples: int
+    texts: float
+    tokens: float
+
+    @property
+    def total(self) -> float:
+        return self.examples * self.texts * self.tokens
+
+
+def works(
+    cells: Sequence[Cell], parts_of: Callable[[Cell], Parts], stored: Artifacts
+) -> list[Work]:
+    """Returns all that has to be made for the runs of a plan that are not stored.
+
+    Args:
+        cells: the plan.
+        parts_of: gives the parts of a cell.
+        stored: models and plugs that are there already.
+    """
+    made: dict[Any, Work] = {}
+    for cell in cells:
+        if not cell.done and not cell.impossible:
+            for key, make in _Cell(cell, parts_of(cell)).needed(stored):
+                if key not in made:
+                    made[key] = make()
+    return list(made.values())
+
+
+class _Cell:
+    """One run, and what it needs."""
+
+    def __init__(self, cell: Cell, parts: Parts) -> None:
+        self._cell, self._parts, self._spec = cell, parts, parts.spec
+
+    def needed(self, stored: Artifacts) -> Iterator[tuple[Any, Callable[[], Work]]]:
+        """Yields what is not stored by its address, or by its names where it has none."""
+        cell, setting = self._cell, self._spec.setting
+        name: Any
+        if not _has(stored, "model", cell.model):
+            yield cell.model or ("model", self._model_name()), self._tuning
+        if self._spec.knowledge is not None:
+            if setting == Setting.TASK_SPECIFIC:
+                if self._starts_general() and not _has(stored, "plug", cell.start):
+                    name = cell.start or ("plug", self._plug_name(Setting.GENERAL))
+                    yield name, lambda: self._general(Setting.GENERAL)
+                if not _has(stored, "plug", cell.plug):
+                    name = cell.plug or ("plug", self._plug_name(setting), self._model_name())
+                    yield name, self._task_specific
+            elif not _has(stored, "plug", cell.plug):
+                name = cell.plug or ("plug", self._plug_name(setting))
+                yield name, lambda: self._general(setting)
+        yield ("result", cell.id), self._evaluation
+
+    def _starts_general(self) -> bool:
+        method = self._parts.method
+        return Setting.GENERAL in method.settings and method.options.get("start") != "scratch"
+
+    def _model_name(self) -> str:
+        spec, parts = self._spec, self._parts
+        named: list[Any] = [spec.task, spec.data, spec.options.get("task"), spec.limit]
+        named += [spec.backbone]
+        named += [spec.tuning, parts.tuning_options, parts.tuning_recipe.as_dict(), spec.seed]
+        if parts.spec.knowledge is not None and spec.setting == Setting.FINE_TUNING:
+            named += [self._plug_name(Setting.FINE_TUNING), spec.linker]
+        return canonical_digest(named)
+
+    def _plug_name(self, setting: Setting) -> str:
+        spec, parts = self._spec, self._parts
+        named: list[Any] = [spec.method, parts.method.options, str(setting), spec.backbone]
+        named.append(spec.knowledge)
+        named += [str(spec.control), spec.seed, parts.plug_recipe(setting).as_dict()]
+        return canonical_digest(named)
+
+    # -- what each costs ---------------------------------------------------------------------------
+
+    def _tuning(self) -> Work:
+        parts = self._parts
+        kind = Pass.THROUGH if parts.tuning.light else Pass.TRAIN
+        injected = self._spec.knowledge is not None and self._spec.setting == Setting.FINE_TUNING
+        return _work(Stage.TUNING, lambda: self._on_task(parts.tuning_recipe, kind, injected))
+
+    def _task_specific(self) -> Work:
+        recipe = self._parts.plug_recipe(Setting.TASK_SPECIFIC)
+        return _work(Stage.TASK, lambda: self._on_task(recipe, Pass.THROUGH, injected=True))
+
+    def _evaluation(self) -> Work:
+        injected = self._spec.knowledge is not None
+
+        def count() -> float:
+            passes = [(Pass.FORWARD, self._read(Split.TEST, injected).total)]
+            tried = len(self._parts.method.choices())
+            if injected and tried and self._spec.setting == Setting.GENERAL:
+                passes.append((Pass.FORWARD, tried * self._read(Split.DEV, injected).total))
+            return flops(self._shape().parameters, *passes)
+
+        return _work(Stage.EVALUATION, count)
+
+    def _on_task(self, recipe: Recipe, kind: Pass, injected: bool) -> float:
+        passes = [(kind, recipe.epochs * self._read(Split.TRAIN, injected).total)]
+        if recipe.select:
+            passes.append((Pass.FORWARD, recipe.epochs * self._read(Split.DEV, injected).total))
+        return flops(self._shape().parameters, *passes)
+
+    def _general(self, setting: Setting) -> Work:
+        """A general plug reads the corpus of a knowledge base, where its method trains on one."""
+        method, spec = self._parts.method, self._spec
+        read = method.corpus_readings()
+        if read == 0:
+            return Work(Stage.GENERAL, 0.0)
+        if read is None:
+            what = f"what a general plug of {spec.method} reads"
+            return Work(Stage.GENERAL, None, unknown=what)
+        epochs = self._parts.plug_recipe(setting).epochs
+        try:
+            shape = self._shape()
+        except _Unknown as unknown:
+            return Work(Stage.GENERAL, None, unknown=str(unknown))
+        try:
+            knowledge = self._parts.base_knowledge
+            sentences = knowledge.sentences if knowledge is not None else ()
+        except KbenchError:
+            rate = flops(shape.parameters, (Pass.THROUGH, read * epochs * _SENTENCE))
+            what = f"the corpus of knowledge base {spec.knowledge}, for general plugs"
+            return Work(Stage.GENERAL, None, rate, what)
+        texts = [sentence.text for sentence in sentences[: min(_SAMPLED, len(sentences))]]
+        tokens = _mean([_tokens(text, 0) for text in texts]) * len(sentences)
+        return Work(Stage.GENERAL, flops(shape.parameters, (Pass.THROUGH, read * epochs * tokens)))
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    def _shape(self) -> Shape:
+        backbone = self._parts.backbone
+        shape = shape_of(self._spec.backbone, backbone.config())
+        if shape is None:
+            raise _Unknown(f"the size of backbone {self._spec.backbone}")
+        return shape
+
+    def _read(self, split: Split, injected: bool) -> _Reading:
+        reading = self._at_hand(split) or self._published(split)
+        method = self._parts.method
+        if injected and method.text:
+            # How long the texts are is not known before they are linked: at most what has room.
+            room = max(reading.tokens, float(method.options["room"]))
+            reading = replace(reading, tokens=room)
+        return reading
+
+    def _at_hand(self, split: Split) -> _Reading | None:
+        task = self._parts.task
+        if is_hub(task.data):
+            return None
+        try:
+            examples = limited(task.examples(split), self._spec.limit)
+        except KbenchError:
+            return None
+        if task.family == Family.QUESTION:
+            # Answered at one [MASK]: a label of several words is never one token.
+            examples = [e for e in examples if any(len(a.split()) == 1 for a in e.label)]
+        read = [_read(example) for example in examples[:: max(1, len(examples) // _SAMPLED)]]
+        texts = [tokens for one in read for tokens in one]
+        return _Reading(len(examples), len(texts) / max(1, len(read)), _mean(texts))
+
+    def _published(self, split: Split) -> _Reading:
+        size = self._parts.task.card.sizes.get(split)
+        if size is None:
+            raise _Unknown(f"how many {split} examples {self._spec.task} has: put its data there")
+        if size.tokens is None:
+            raise _Unknown(f"how long the {split} texts of {self._spec.task} are")
+        limit = self._spec.limit
+        return _Reading(min(size.examples, limit or size.examples), size.texts, size.tokens)
+
+
+def _has(stored: Artifacts, kind: str, key: str | None) -> bool:
+    return key is not None and (kind, key) in stored
+
+
+def _work(stage: Stage, count: Callable[[], float]) -> Work:
+    try:
+        return Work(stage, count())
+    except _Unknown as unknown:
+        return Work(stage, None, unknown=str(unknown))
+
+
+def _read(example: Example) -> list[float]:
+    """Tokens of what is read for an example: its text, or a pair with each of its supports."""
+    own = _tokens(example.text, _marked(example))
+    supports = [support for one in example.candidates for support in one.support]
+    pairs = [own + _tokens(other.text, _marked(other)) - 1 for other in supports]
+    return pairs or [own]
+
+
+def _marked(example: Example) -> int:
+    return sum(mention.role != Role.CONTEXT for mention in example.mentions)
+
+
+def _tokens(text: str, marked: int) -> float:
+    return _SPECIALS + _MARKERS * marked + _PIECES * len(text.split())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
