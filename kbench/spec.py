@@ -279,14 +279,14 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
     Raises:
         UsageError: a key is unknown or a value not allowed; one line.
     """
+    for key in values:
+        if key not in Grid.model_fields:
+            raise UsageError(f"{origin}: unknown key {key!r}{nearest(key, Grid.model_fields)}")
     for name in ("task", "method"):
         if values.get(name) is None:
             raise UsageError(
                 f"{origin}: --{name} is missing; try `--{name} all`, or `kbench ls {name}s`"
             )
-    for key in values:
-        if key not in Grid.model_fields:
-            raise UsageError(f"{origin}: unknown key {key!r}{nearest(key, Grid.model_fields)}")
     listed = {
         key: _listed(value) if key in _LISTS else value
         for key, value in values.items()

@@ -93,8 +93,8 @@ def plan_line(cell: Cell) -> str:
     """Returns how a planned cell stands, in a word or two."""
     if cell.done:
         return "stored"
-    if cell.missing:
-        return "not yet"
     if cell.problem is not None or cell.impossible:
         return "cannot run"
+    if cell.missing:
+        return "not yet"
     return "run again" if cell.stored else "run"

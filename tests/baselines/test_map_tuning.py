@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from kbench import runner
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import collate
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, UsageError
 from kbench.freezing import frozen
 from kbench.knowledge import Entity, Sentence
 from kbench.linking import link
+from kbench.method import Fit
 from kbench.model import Encoder
+from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
+from kbench.training import Recipe
 from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference
+from tests.grid.toygrid import OPTIONS, grid, run
 
 SLOT = "{slot} / {mention}"
 
@@ -188,3 +195,111 @@ def test_gradients_reach_the_map_and_nothing_else(encoder: Encoder, tmp_path: Pa
         mention_loss(encoder, data.batch(np.arange(3))).backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.parameters())
         assert all(p.grad is None for p in encoder.parameters())
+
+
+# -- the best of several general maps --------------------------------------------------------------
+
+
+CHOOSE = {"dropout": [0.0, 0.3], "epoch": [1, 3]}
+
+
+def _general(encoder: Encoder, bundle: Bundle, options: dict[str, object]) -> tuple[Any, Any]:
+    method = MapTuning(options)
+    torch.manual_seed(5)
+    plug = method.build(encoder, bundle)
+    recipe = Recipe(1e-2, 4, 3, optimizer="adam", decay="constant", dropout=0.3)
+    fit = Fit(
+        setting=Setting.GENERAL,
+        encoder=encoder,
+        model=None,
+        knowledge=bundle,
+        examples=None,
+        validate=None,
+        recipe=recipe,
+        options=method.options,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    with frozen(encoder):
+        history = method.fit(plug, fit)
+    return plug.eval(), history
+
+
+def test_each_map_offered_is_the_one_of_its_rate_and_epoch(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    plug, history = _general(encoder, bundle, {"choose": CHOOSE})
+    assert MapTuning({"choose": CHOOSE}).choices() == [
+        f"dropout {rate}, epoch {epoch}" for rate in ("0", "0.3") for epoch in (1, 3)
+    ]
+    rows = torch.arange(7)
+    # The recipe's rate and last epoch, trained by itself.
+    alone, one = _general(encoder, bundle, {})
+    plug.choose("dropout 0.3, epoch 3")
+    torch.testing.assert_close(plug.slot_vectors(rows), alone.slot_vectors(rows))
+    assert history.losses[3:] == one.losses
+    assert (history.steps, len(history.losses)) == (2 * one.steps, 6)
+    found = []
+    for name in MapTuning({"choose": CHOOSE}).choices():
+        plug.choose(name)
+        found.append(plug.slot_vectors(rows))
+    for at, first in enumerate(found):
+        assert all(not torch.equal(first, other) for other in found[at + 1 :])
+    # Only the one map counts as trained, and all come back from the store.
+    assert sum(p.numel() for p in plug.parameters() if p.requires_grad) == 7 * encoder.slot_width
+    again = MapTuning({"choose": CHOOSE}).build(encoder, bundle)
+    again.load_state_dict(plug.state_dict())
+    again.choose("dropout 0.3, epoch 1")
+    torch.testing.assert_close(again.slot_vectors(rows), found[2])
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        3,
+        {},
+        {"dropout": [0.1]},
+        {"dropout": [], "epoch": [1]},
+        {"dropout": [1.0], "epoch": [1]},
+        {"dropout": [0.1], "epoch": [0]},
+        {"dropout": 0.1, "epoch": [1]},
+        {"dropout": [0.1], "epoch": [1], "rate": [1]},
+    ],
+)
+def test_another_form_of_choice_is_refused(choose: object) -> None:
+    with pytest.raises(UsageError, match=r"^choose is .*expected \{dropout"):
+        MapTuning({"choose": choose})
+
+
+def test_an_epoch_that_is_never_reached_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    with pytest.raises(UsageError, match="choose names epoch 4, but the recipe has 3"):
+        _general(encoder, bundle, {"choose": {"dropout": [0.1], "epoch": [4]}})
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_task_takes_the_map_that_is_best_on_its_dev(toy_folder: Path, tmp_path: Path) -> None:
+    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    options = deepcopy(OPTIONS)
+    # A last epoch, and one at which the map has hardly moved.
+    options["method"]["map-tuning"] |= {
+        "start": "general",
+        "choose": {"dropout": [0.0], "epoch": [1, 2]},
+    }
+    chosen = grid(
+        toy_folder,
+        task="toy-qa",
+        method="map-tuning",
+        setting="general,task-specific",
+        control="none",
+        options=options,
+    )
+    general, specific = run(chosen, place)
+    assert [general.status, specific.status] == ["ok", "ok"], general.reason + specific.reason
+    choice = general.training["choice"]
+    assert choice["values"] == ["dropout 0, epoch 1", "dropout 0, epoch 2"]
+    best = choice["dev"].index(max(choice["dev"]))
+    assert choice["chosen"] == choice["values"][best]
+    assert specific.counts["starts_tried"] == 2
+    assert specific.counts["start_taken"] == best + 1

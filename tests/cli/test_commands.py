@@ -126,8 +126,34 @@ def test_a_dry_run_plans_and_leaves_nothing(
 ) -> None:
     status, out, _ = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out"), "--dry-run"))
     assert status == 0
-    assert "2 runs: 0 stored, 2 to run" in out
+    assert "2 runs: 0 stored, 2 to run; to train: 1 downstream models, 1 plugs" in out
+    assert "GPU hours on one GPU" in out
+    assert "19.5 TFLOP/s (--tflops), 40 % of it used" in out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_needs_neither_data_nor_backbone_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["run", "--task", "wiki80", "--data", "nowhere", "--backbone", "bert-base-uncased"]
+    asked += ["--method", "none,map-tuning,ra", "--setting", "task-specific", "--dry-run"]
+    asked += ["--knowledge", "kb"]
+    status, out, _ = _call(capsys, *asked, "--tflops", "100", "--json")
+    *cells, last = map(json.loads, out.splitlines())
+    assert status == 0
+    plans = [(cell["spec"]["method"], cell["plan"]) for cell in cells]
+    assert plans[:2] == [("none", "not yet"), ("map-tuning", "not yet")]
+    assert plans[-1] == ("ra", "cannot run")
+    assert last["estimate"]["assumed"]["flops_per_second"] == 100e12
+    status, out, _ = _call(capsys, *asked)
+    for said in ("nowhere: does not exist", "bert-base-uncased is not downloaded yet", "'kb'"):
+        assert f"not there yet: {said}" in out or said in out
+    assert "estimate: at least" in out
+    status, _, err = _call(capsys, *asked, "--set", "tuning.full.epoch=1")
+    assert (status, "did you mean epochs" in err) == (2, True)
+    status, _, err = _call(capsys, *asked, "--set", "method.map-tuning.task-specific.epoch=1")
+    assert (status, "did you mean epochs" in err) == (2, True)
 
 
 @pytest.mark.usefixtures("toy_tasks")
@@ -241,7 +267,7 @@ def test_methods_are_listed_with_year_settings_and_needs(
     status, out, _ = _call(capsys, "ls", "methods", "--json")
     found = {value["name"]: value for value in map(json.loads, out.splitlines())}
     assert found["map-tuning"]["settings"] == ["general", "task-specific", "fine-tuning"]
-    assert found["map-tuning"]["defaults"] == {"start": "general", "max_length": 64}
+    assert found["map-tuning"]["defaults"] == {"start": "general", "max_length": 64, "choose": None}
     assert found["none"]["settings"] == []
 
 

@@ -15,7 +15,16 @@ from kbench import runner
 from kbench.cli import execute
 from kbench.cli.run import run
 from kbench.errors import DataError, KbenchError, UsageError
-from kbench.spec import Control, Grid, RunSpec, Setting, make_grid, read_grid, set_option
+from kbench.spec import (
+    Control,
+    Grid,
+    RunSpec,
+    Setting,
+    make_grid,
+    make_grids,
+    read_grid,
+    set_option,
+)
 
 LEAST = {"task": "a", "method": "b"}
 
@@ -109,6 +118,96 @@ def test_a_grid_file_gives_a_grid(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("task: [a, b]\nmethod: m\nseed: 3\nsetting: general\ncontrol: none\n")
     assert [cell.task for cell in make_grid(read_grid(path), "here").cells()] == ["a", "b"]
+
+
+# -- several grids in a file ----------------------------------------------------------------------
+
+
+SEVERAL: dict[str, Any] = {
+    "backbone": "b",
+    "seed": [0, 1],
+    "method": "m",
+    "control": "none",
+    "setting": "general",
+    "options": {"method": {"m": {"x": 1, "y": 1}}},
+    "grids": [
+        {"task": ["one", "two"], "tuning": ["full", "lora"]},
+        {"task": "two", "method": "n", "seed": 2, "options": {"method": {"m": {"y": 2}, "n": {}}}},
+    ],
+}
+
+
+def test_each_grid_says_in_what_it_differs() -> None:
+    first, second = make_grids(SEVERAL, "file")
+    assert (first.task, first.tuning, first.method) == (("one", "two"), ("full", "lora"), ("m",))
+    assert (second.task, second.tuning, second.method) == (("two",), ("full",), ("n",))
+    assert (first.backbone, second.backbone) == (("b",), ("b",))
+    assert (first.seed, second.seed) == ((0, 1), (2,))
+    assert first.options == {"method": {"m": {"x": 1, "y": 1}}}
+    assert second.options == {"method": {"m": {"x": 1, "y": 2}, "n": {}}}
+
+
+def test_a_choice_given_replaces_that_of_the_file_and_narrows_that_of_a_grid() -> None:
+    given = {"task": "two", "backbone": "other", "limit": 3, "tuning": "l*,bitfit"}
+    first, second = make_grids(SEVERAL, "file", given)
+    assert (first.task, first.tuning) == (("two",), ("lora",))
+    assert (second.task, second.tuning) == (("two",), ("l*", "bitfit"))
+    assert {first.backbone, second.backbone} == {("other",)}
+    assert {first.limit, second.limit} == {3}
+    # The common seeds are replaced, the second grid's own are narrowed to nothing: it is left out.
+    (only,) = make_grids(SEVERAL, "file", {"seed": "0,5"})
+    assert only.seed == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "kept"),
+    [
+        (["a", "b"], "b,c", ("b",)),
+        (["a", "b"], "all", ("a", "b")),
+        ("all", "b,a", ("b", "a")),
+        (["a*", "b"], "ab,c", ("ab",)),
+    ],
+)
+def test_globs_narrow_and_are_narrowed(own: Any, given: str, kept: tuple[str, ...]) -> None:
+    (grid,) = make_grids({"method": "m", "grids": [{"task": own}]}, "file", {"task": given})
+    assert grid.task == kept
+
+
+def test_settings_are_laid_over_every_grid() -> None:
+    grids = make_grids(SEVERAL, "file", {}, ["method.m.y=7"])
+    assert [grid.options["method"]["m"] for grid in grids] == [{"x": 1, "y": 7}] * 2
+    assert SEVERAL["options"] == {"method": {"m": {"x": 1, "y": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"grids": []}, "file: grids is .*expected a list of mappings"),
+        ({"grids": {"task": "a"}}, "file: grids is .*expected a list of mappings"),
+        ({"grids": ["a"]}, "file: grids is .*expected a list of mappings"),
+        ({"grids": [{"tasks": "a"}]}, "file: grids.0: unknown key 'tasks'; did you mean task"),
+        ({"grids": [{"task": "a", "grids": []}]}, "file: grids.0: unknown key 'grids'"),
+        ({"grids": [{"task": "a"}, {}]}, "file: grids.1: --task is missing"),
+        ({"grids": [{"task": "a", "options": 3}]}, "file: grids.0: options: .*got 3"),
+    ],
+)
+def test_a_wrong_list_of_grids_is_a_usage_error_of_one_line(
+    change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{said}") as caught:
+        make_grids({"method": "m", **change}, "file")
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_left_of_a_file_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="file: none of its grids has anything of --task three"):
+        make_grids(SEVERAL, "file", {"task": "three"})
+
+
+def test_runs_of_two_grids_that_are_the_same_are_one(toy_tasks: None) -> None:
+    same = {"task": "toy-qa", "method": "none"}
+    grids = make_grids({"grids": [same, {**same, "control": "zero"}]}, "file")
+    assert len(runner.resolve(*grids)) == 1
 
 
 # -- --set -----------------------------------------------------------------------------------------

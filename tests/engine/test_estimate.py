@@ -1,0 +1,211 @@
+"""Estimates against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kbench import runner
+from kbench.data import Split
+from kbench.estimate import SHAPES, Estimate, Machine, Pass, Shape, Stage, Work, flops, shape_of
+from kbench.parts import Parts
+from kbench.spec import make_grid
+from kbench.store import Artifacts
+from kbench.workload import works
+from tests.grid.toygrid import grid, run
+
+
+def test_the_layers_of_known_backbones_have_their_parameters() -> None:
+    # bert-base has 109,482,240: 23,837,184 in embeddings, 590,592 in the pooler.
+    assert SHAPES["bert-base-uncased"].parameters == 109_482_240 - 23_837_184 - 590_592
+    # bert-large has 335,141,888: 31,782,912 in embeddings, 1,049,600 in the pooler.
+    assert SHAPES["roberta-large"].parameters == 335_141_888 - 31_782_912 - 1_049_600
+    assert Shape(1, 2, 3).parameters == 4 * (4 + 2) + (6 + 3) + (6 + 2) + 8
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "shape"),
+    [
+        ("bert-base-uncased", None, SHAPES["bert-base-uncased"]),
+        ("google-bert/bert-base-uncased@86b5e09", None, SHAPES["bert-base-uncased"]),
+        ("somewhere/else", None, None),
+        (
+            "bert-base-uncased",
+            {"num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16},
+            Shape(2, 8, 16),
+        ),
+        ("distil", {"n_layers": 2, "dim": 8, "hidden_dim": 16}, Shape(2, 8, 16)),
+        ("odd", {"num_hidden_layers": 2, "hidden_size": "8"}, None),
+    ],
+)
+def test_a_shape_is_read_from_the_configuration_or_known_by_name(
+    name: str, config: dict[str, object] | None, shape: Shape | None
+) -> None:
+    assert shape_of(name, config) == shape
+
+
+def test_training_costs_two_or_three_times_what_reading_does() -> None:
+    assert flops(100, (Pass.FORWARD, 7)) == 1400
+    assert flops(100, (Pass.THROUGH, 7)) == 2800
+    assert flops(100, (Pass.TRAIN, 7), (Pass.FORWARD, 3)) == 4200 + 600
+
+
+def test_the_sum_says_what_is_not_in_it() -> None:
+    machine = Machine(peak=1e12, used=0.5)
+    hour = 0.5e12 * 3600
+    found = Estimate.of(
+        [
+            Work(Stage.TUNING, 2 * hour),
+            Work(Stage.TUNING, hour / 2),
+            Work(Stage.EVALUATION, None, unknown="how many"),
+            Work(Stage.EVALUATION, None, unknown="how many"),
+            Work(Stage.GENERAL, None, rate=3 * hour / 1e6, unknown="the corpus"),
+        ],
+        machine,
+    )
+    assert found.total == pytest.approx(2.5)
+    assert found.counts == {"downstream models": 2, "evaluations": 2, "general plugs": 1}
+    assert found.unknown == {"how many": 2, "the corpus": 1}
+    assert found.hours_per_million == pytest.approx(3)
+    value = found.as_json()
+    assert (value["gpu_hours"], value["complete"]) == (pytest.approx(2.5), False)
+    assert value["assumed"]["flops_per_second"] == 1e12
+    text = "\n".join(found.lines())
+    for said in ("at least 2.5 GPU hours", "how many (2)", "adds 3 GPU hours", "1 TFLOP/s", "50 %"):
+        assert said in text
+    whole = Estimate.of([Work(Stage.TUNING, 20 * hour)], machine)
+    assert whole.as_json()["complete"] is True
+    assert whole.lines()[0] == "estimate: 20 GPU hours on one GPU"
+
+
+def test_the_arithmetic_needs_no_torch() -> None:
+    code = "import sys, kbench.estimate; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
+# -- what a plan takes -----------------------------------------------------------------------------
+
+
+def _works(chosen: dict[str, object], place: runner.Place) -> list[Work]:
+    shared: dict[str, Parts] = {}
+    specs = runner.resolve(make_grid(chosen, "here"))
+    cells = runner.plan(specs, place, offline=True, shared=shared)
+
+    def parts_of(cell: runner.Cell) -> Parts:
+        return runner.sharing(cell.spec, shared, download=False)
+
+    return works(cells, parts_of, Artifacts(place.artifacts))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> runner.Place:
+    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+
+
+ABSENT = {"data": "nowhere", "backbone": "bert-base-uncased", "knowledge": "no-such"}
+BERT = 85_054_464
+
+
+def test_work_on_data_that_are_not_there_is_that_of_the_published_sizes(
+    place: runner.Place,
+) -> None:
+    chosen = {**ABSENT, "task": "wiki80", "method": "none,map-tuning", "control": "none,shuffled"}
+    made = _works({**chosen, "setting": "task-specific"}, place)
+    train, dev, test = 45_360 * 35, 5_040 * 35, 5_600 * 35
+    (tuned,) = (w.flops for w in made if w.stage == Stage.TUNING)
+    assert tuned == pytest.approx(15 * BERT * (6 * train + 2 * dev))
+    fitted = [w.flops for w in made if w.stage == Stage.TASK]
+    assert fitted == [pytest.approx(30 * BERT * (4 * train + 2 * dev))] * 2
+    tested = [w.flops for w in made if w.stage == Stage.EVALUATION]
+    assert tested == [pytest.approx(2 * BERT * test)] * 3
+    # What a task-specific map starts from: three instances a sentence, five epochs.
+    general = [w for w in made if w.stage == Stage.GENERAL]
+    assert [(w.flops, w.rate) for w in general] == [
+        (None, pytest.approx(4 * BERT * 3 * 5 * 35))
+    ] * 2
+
+
+def test_light_tunings_save_the_gradients_of_the_weights(place: runner.Place) -> None:
+    chosen = {**ABSENT, "task": "tacred", "method": "none", "tuning": "full,lora,bitfit,adapter"}
+    made = _works({**chosen, "options": _same_recipe()}, place)
+    train, dev = 68_124 * 49, 22_631 * 49
+    found = [w.flops for w in made if w.stage == Stage.TUNING]
+    light = pytest.approx(BERT * (4 * train + 2 * dev))
+    assert found == [pytest.approx(BERT * (6 * train + 2 * dev)), light, light, light]
+
+
+def _same_recipe() -> dict[str, object]:
+    return {"tuning": {name: {"epochs": 1} for name in ("full", "lora", "bitfit", "adapter")}}
+
+
+def test_a_limit_and_the_values_tried_on_dev_are_counted(place: runner.Place) -> None:
+    choose = {"dropout": [0.1, 0.2], "epoch": [1, 2, 3]}
+    options = {"method": {"map-tuning": {"choose": choose}}, "tuning": {"full": {"epochs": 1}}}
+    chosen = {**ABSENT, "task": "fewrel", "method": "map-tuning", "options": options}
+    made = _works({**chosen, "setting": "general", "control": "none", "limit": 10}, place)
+    found = {str(w.stage): w for w in made}
+    assert found["evaluations"].flops == pytest.approx(2 * BERT * 10 * 69 * (22.5 + 6 * 5))
+    assert found["downstream models"].flops == pytest.approx((6 + 2) * BERT * 10 * 69 * 5)
+    # Two dropout rates double the corpus.
+    assert found["general plugs"].rate == pytest.approx(4 * BERT * 2 * 3 * 5 * 35)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": "wiki-et"}, "how many train examples wiki-et has"),
+        ({"task": "figer"}, "how long the train texts of figer are"),
+        ({"task": "wiki80", "backbone": "some/model"}, "the size of backbone some/model"),
+    ],
+)
+def test_what_is_not_known_is_named(change: dict[str, str], said: str, place: runner.Place) -> None:
+    made = _works({**ABSENT, "method": "none", **change}, place)
+    assert any(said in work.unknown for work in made)
+    assert all(work.flops is None for work in made)
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_work_on_data_at_hand_is_counted_and_shared_and_what_is_stored_is_not(
+    toy_folder: Path, place: runner.Place
+) -> None:
+    chosen = grid(toy_folder, setting="general,task-specific")
+    values = json.loads(chosen.model_dump_json())
+    made = _works(values, place)
+    stages = [str(work.stage) for work in made]
+    # One model; general plugs are those that the task-specific ones start from, but for `scratch`.
+    assert {stage: stages.count(stage) for stage in stages} == {
+        "downstream models": 1,
+        "evaluations": 5,
+        "general plugs": 2,
+        "task-specific plugs": 2,
+    }
+    task = Parts(runner.resolve(chosen)[0]).task
+    words = [len(example.text.split()) for example in task.examples(Split.TEST)]
+    tokens = sum(2 + 4 + 1.2 * count for count in words)
+    config = json.loads((toy_folder / "bert" / "config.json").read_text())
+    shape = shape_of("toy", config)
+    assert shape is not None
+    plain = next(w.flops for w in made if w.stage == Stage.EVALUATION)
+    assert plain == pytest.approx(2 * shape.parameters * tokens)
+    run(grid(toy_folder), place)  # task-specific alone
+    left = [str(work.stage) for work in _works(values, place)]
+    assert sorted(left) == ["evaluations"] * 2 + ["general plugs"] * 2
+
+
+def test_a_setting_that_a_method_has_not_is_no_work(place: runner.Place) -> None:
+    made = _works({**ABSENT, "task": "wiki80", "method": "ra", "setting": "task-specific"}, place)
+    assert made == []
+
+
+def test_texts_take_all_the_room_they_may(place: runner.Place) -> None:
+    chosen = {**ABSENT, "task": "wiki80", "method": "ra", "setting": "general", "control": "none"}
+    made = _works({**chosen, "options": {"method": {"ra": {"room": 200}}}}, place)
+    (tested,) = (work for work in made if work.stage == Stage.EVALUATION)
+    assert tested.flops == pytest.approx(2 * BERT * 5_600 * 200)
+    (plug,) = (work for work in made if work.stage == Stage.GENERAL)
+    assert plug.flops == 0
