@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kbench.data import Example, Role, Split
@@ -84,15 +85,18 @@ class _Cell:
         """Yields what is not stored by its address, or by its names where it has none."""
         cell, setting = self._cell, self._spec.setting
         name: Any
-        if not _has(stored, "model", cell.model):
-            yield cell.model or ("model", self._model_name()), self._tuning
+        recipe = self._parts.tuning_recipe
+        if recipe is not None and not _has(stored, "model", cell.model):
+            name = cell.model or ("model", self._model_name(recipe))
+            yield name, partial(self._tuning, recipe)
         if self._spec.knowledge is not None:
             if setting == Setting.TASK_SPECIFIC:
                 if self._starts_general() and not _has(stored, "plug", cell.start):
                     name = cell.start or ("plug", self._plug_name(Setting.GENERAL))
                     yield name, lambda: self._general(Setting.GENERAL)
                 if not _has(stored, "plug", cell.plug):
-                    name = cell.plug or ("plug", self._plug_name(setting), self._model_name())
+                    model = self._model_name(recipe)
+                    name = cell.plug or ("plug", self._plug_name(setting), model)
                     yield name, self._task_specific
             elif not _has(stored, "plug", cell.plug):
                 name = cell.plug or ("plug", self._plug_name(setting))
@@ -103,11 +107,11 @@ class _Cell:
         method = self._parts.method
         return Setting.GENERAL in method.settings and method.options.get("start") != "scratch"
 
-    def _model_name(self) -> str:
+    def _model_name(self, recipe: Recipe | None) -> str:
         spec, parts = self._spec, self._parts
         named: list[Any] = [spec.task, spec.data, spec.options.get("task"), spec.limit]
         named += [spec.backbone]
-        named += [spec.tuning, parts.tuning_options, parts.tuning_recipe.as_dict(), spec.seed]
+        named += [spec.tuning, parts.tuning_options, recipe and recipe.as_dict(), spec.seed]
         if parts.spec.knowledge is not None and spec.setting == Setting.FINE_TUNING:
             named += [self._plug_name(Setting.FINE_TUNING), spec.linker]
         return canonical_digest(named)
@@ -121,11 +125,11 @@ class _Cell:
 
     # -- what each costs ---------------------------------------------------------------------------
 
-    def _tuning(self) -> Work:
+    def _tuning(self, recipe: Recipe) -> Work:
         parts = self._parts
         kind = Pass.THROUGH if parts.tuning.light else Pass.TRAIN
         injected = self._spec.knowledge is not None and self._spec.setting == Setting.FINE_TUNING
-        return _work(Stage.TUNING, lambda: self._on_task(parts.tuning_recipe, kind, injected))
+        return _work(Stage.TUNING, lambda: self._on_task(recipe, kind, injected))
 
     def _task_specific(self) -> Work:
         recipe = self._parts.plug_recipe(Setting.TASK_SPECIFIC)
