@@ -173,7 +173,7 @@ class Parts:
     @property
     def plug_is_fixed(self) -> bool:
         """Whether the model is tuned with the plug in place."""
-        return self.knowledge is not None and self.spec.setting == Setting.FINE_TUNING
+        return self.spec.knowledge is not None and self.spec.setting == Setting.FINE_TUNING
 
     def plug_recipe(self, setting: Setting) -> Recipe:
         """Published settings, then the backbone's, then the user's.
