@@ -1,24 +1,45 @@
-"""Intervals and paired differences by resampling examples.
+"""Intervals, paired differences and their tests, by resampling examples.
 
 A bootstrap replicate draws examples with replacement, which is to weight their statistics by
 multinomial counts; so all replicates of any metric are one matrix product and one call of the
-metric's function of sums.
+metric's function of sums. A permutation swaps the two runs on some examples, which is to add or
+subtract half the difference of their statistics: the same two steps. All pairs over as many
+examples share the draws, so what a pair gets does not depend on the company it is in.
+
+Where there are several seeds, seeds and examples are drawn together. Of ``S`` seeds ``S - 1`` are
+drawn, since drawing all would make the variance too small by ``(S - 1) / S`` (McCarthy and
+Snowden, 1985: The Bootstrap and Finite Population Sampling).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kbench.metrics import Array, Metric
 
-__all__ = ["Interval", "difference", "interval"]
+__all__ = [
+    "Contrast",
+    "Interval",
+    "Pair",
+    "contrasts",
+    "difference",
+    "differences",
+    "holm",
+    "interval",
+]
 
 RESAMPLES = 2000
+DRAWS = 10_000
+"""Resamples and permutations of a comparison."""
 _CHUNK = 1 << 22
-"""Counts held at a time, to bound memory."""
+"""Numbers held at a time, to bound memory."""
+_EQUAL = 1e-12
+"""A permuted difference that is smaller by rounding alone is no smaller."""
+_LEVEL, _POWER = 0.05, 0.8
 
 
 @dataclass(frozen=True)
@@ -31,52 +52,248 @@ class Interval:
     n: int
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two runs over the same examples in the same order.
+
+    Attributes:
+        metric: gives the score of sums.
+        ours: statistics, ``[examples, k]``, or of several seeds ``[seeds, examples, k]``.
+        theirs: those of the other run, of the same seeds.
+    """
+
+    metric: Metric
+    ours: Array
+    theirs: Array
+
+    def __post_init__(self) -> None:
+        if self.ours.shape != self.theirs.shape:
+            raise ValueError(f"not paired: {self.ours.shape} against {self.theirs.shape}")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What can be said of a paired difference.
+
+    Attributes:
+        difference: ``score(ours) - score(theirs)``, the mean over seeds, with its interval.
+        by_seed: the difference for each seed.
+        p: how likely a difference as large is if the two runs were exchangeable on each example,
+            both sides counted. Of several seeds it is about these seeds.
+        test: ``McNemar's exact test`` or ``permutation test``.
+        detectable: the smallest true difference that a test set as this shows with 80% power
+            at the 5% level; None where the runs do not differ on any example.
+    """
+
+    difference: Interval
+    by_seed: tuple[float, ...]
+    p: float
+    test: str
+    detectable: float | None
+
+
 def interval(metric: Metric, statistics: Array, seed: int = 0) -> Interval:
-    """Returns a score with its interval.
+    """Returns a score, the mean over seeds, with its interval.
 
     Args:
         metric: gives the score of sums.
-        statistics: ``[examples, k]``.
+        statistics: ``[examples, k]``, or of several seeds ``[seeds, examples, k]``.
         seed: of the resampling.
     """
-    value = float(metric.value(statistics.sum(axis=0)))
-    if not len(statistics):
-        return Interval(value, value, value, 0)
-    replicates = metric.value(_resampled(statistics, seed))
-    low, high = np.quantile(replicates, [0.025, 0.975])
-    return Interval(value, float(low), float(high), len(statistics))
+    table = _seeded(statistics)
+    value = float(metric.value(table.sum(axis=1)).mean())
+    (scores,) = _replicates([(metric, table)], RESAMPLES, seed)
+    return _percentiles(value, _over_seeds(scores, seed), table.shape[1])
 
 
 def difference(metric: Metric, ours: Array, theirs: Array, seed: int = 0) -> Interval:
-    """Returns ``score(ours) - score(theirs)``, paired: both are resampled by the same draws.
+    """Returns ``score(ours) - score(theirs)``, paired; see :class:`Pair` for the shapes."""
+    return differences([Pair(metric, ours, theirs)], seed=seed)[0]
 
-    Args:
-        metric: gives the score of sums.
-        ours: ``[examples, k]``.
-        theirs: the same examples in the same order.
-        seed: of the resampling.
+
+def differences(
+    pairs: Sequence[Pair], resamples: int | None = None, seed: int = 0
+) -> list[Interval]:
+    """Returns the paired difference of each: both runs are resampled by the same draws."""
+    drawn = _resampled(pairs, resamples or RESAMPLES, seed)
+    return [
+        _percentiles(float(_by_seed(pair).mean()), values, pair.ours.shape[-2])
+        for pair, values in zip(pairs, drawn, strict=True)
+    ]
+
+
+def contrasts(pairs: Sequence[Pair], resamples: int = DRAWS, seed: int = 0) -> list[Contrast]:
+    """Compares the runs of each pair: difference, interval, p-value and what could be shown.
+
+    Runs of one seed that are right or wrong on each example are compared by McNemar's exact test,
+    the limit of the permutation test; all others by that test with ``resamples`` permutations.
     """
-    if ours.shape != theirs.shape:
-        raise ValueError(f"not paired: {ours.shape} against {theirs.shape}")
-    width = ours.shape[1]
-    value = float(metric.value(ours.sum(axis=0)) - metric.value(theirs.sum(axis=0)))
-    if not len(ours):
+    drawn = _resampled(pairs, resamples, seed)
+    exact = [_hits(pair) for pair in pairs]
+    permuted = iter(_permuted([p for p, e in zip(pairs, exact, strict=True) if not e], resamples))
+    found = []
+    for pair, sharp, values in zip(pairs, exact, drawn, strict=True):
+        each = _by_seed(pair)
+        found.append(
+            Contrast(
+                _percentiles(float(each.mean()), values, pair.ours.shape[-2]),
+                tuple(each.tolist()),
+                _mcnemar(pair) if sharp else next(permuted),
+                "McNemar's exact test" if sharp else "permutation test",
+                _detectable(values),
+            )
+        )
+    return found
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Returns p-values of a family, corrected for their number (Holm, 1979)."""
+    given = np.asarray(values, dtype=np.float64)
+    order = np.argsort(given, kind="stable")
+    raised = given[order] * np.arange(len(given), 0, -1)
+    found = np.empty_like(given)
+    found[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return [float(value) for value in found]
+
+
+def _seeded(statistics: Array) -> Array:
+    """``[examples, k]`` or ``[seeds, examples, k]`` -> the latter."""
+    return statistics[None] if statistics.ndim == 2 else statistics
+
+
+def _by_seed(pair: Pair) -> Array:
+    """The difference for each seed. ``[seeds]``."""
+    ours, theirs = (_seeded(table).sum(axis=1) for table in (pair.ours, pair.theirs))
+    return np.subtract(pair.metric.value(ours), pair.metric.value(theirs))
+
+
+def _percentiles(value: float, replicates: Array, n: int) -> Interval:
+    if not n:
         return Interval(value, value, value, 0)
-    sums = _resampled(np.concatenate([ours, theirs], axis=1), seed)
-    replicates = metric.value(sums[:, :width]) - metric.value(sums[:, width:])
     low, high = np.quantile(replicates, [0.025, 0.975])
-    return Interval(value, float(low), float(high), len(ours))
+    return Interval(value, float(low), float(high), n)
 
 
-def _resampled(statistics: Array, seed: int) -> Array:
-    """Returns the sums of statistics of each replicate. ``[resamples, k]``."""
+def _detectable(replicates: Array) -> float | None:
+    """The normal approximation: (z of the level + z of the power) standard errors."""
+    normal = NormalDist()
+    factor = normal.inv_cdf(1 - _LEVEL / 2) + normal.inv_cdf(_POWER)
+    error = float(np.std(replicates))
+    return factor * error if error > _EQUAL else None
+
+
+def _over_seeds(scores: Array, seed: int) -> Array:
+    """Draws seeds too. ``[resamples, seeds] -> [resamples]``."""
+    resamples, seeds = scores.shape
+    if seeds == 1:
+        return scores[:, 0]
+    rng = np.random.default_rng([seed, seeds])
+    drawn = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=resamples)
+    return (scores * drawn).sum(axis=1) / (seeds - 1)
+
+
+def _resampled(pairs: Sequence[Pair], resamples: int, seed: int) -> list[Array]:
+    """Returns the difference of each pair in every resample. ``[resamples]`` each."""
+    tables = {id(t): (p.metric, _seeded(t)) for p in pairs for t in (p.ours, p.theirs)}
+    scores: dict[int, Array] = {}
+    for size in {table.shape[1] for _, table in tables.values()}:
+        # A table that many pairs share, such as the yardstick's, is scored once.
+        same = {key: value for key, value in tables.items() if value[1].shape[1] == size}
+        scores |= zip(same, _replicates([*same.values()], resamples, seed), strict=True)
+    return [_over_seeds(scores[id(p.ours)] - scores[id(p.theirs)], seed) for p in pairs]
+
+
+def _replicates(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:
+    """Returns the scores of tables ``[seeds, n, k]`` in every resample of the n examples.
+
+    Returns:
+        ``[resamples, seeds]`` for each table.
+    """
+    found = [np.zeros((resamples, len(table))) for _, table in tables]
+    n = tables[0][1].shape[1]
+    columns = np.concatenate([_columns(table) for _, table in tables], axis=1)
+    for rows, counts in _counts(n, columns.shape[1], resamples, seed):
+        start, sums = 0, counts @ columns
+        for (metric, table), scores in zip(tables, found, strict=True):
+            seeds, _, k = table.shape
+            part = sums[:, start : start + seeds * k].reshape(-1, seeds, k)
+            scores[rows] = metric.value(part)
+            start += seeds * k
+    return found
+
+
+def _columns(table: Array) -> Array:
+    """``[seeds, n, k] -> [n, seeds * k]``."""
+    seeds, n, k = table.shape
+    return table.transpose(1, 0, 2).reshape(n, seeds * k)
+
+
+def _chunks(n: int, width: int, resamples: int) -> Iterator[slice]:
+    rows = max(1, _CHUNK // max(n, width, 1))
+    return (slice(at, min(at + rows, resamples)) for at in range(0, resamples, rows))
+
+
+def _counts(n: int, width: int, resamples: int, seed: int) -> Iterator[tuple[slice, Array]]:
+    """Yields how often each resample has drawn each example. ``[rows, n]``."""
+    if not n:
+        return
     rng = np.random.default_rng(seed)
-    n = len(statistics)
-    rows = max(1, _CHUNK // n)
-    sums: list[NDArray[np.float64]] = []
-    for start in range(0, RESAMPLES, rows):
-        drawn = rng.integers(0, n, size=(min(rows, RESAMPLES - start), n))
-        drawn += np.arange(len(drawn))[:, None] * n
-        counts = np.bincount(drawn.ravel(), minlength=len(drawn) * n).reshape(len(drawn), n)
-        sums.append(counts @ statistics)
-    return np.concatenate(sums)
+    for rows in _chunks(n, width, resamples):
+        many = rows.stop - rows.start
+        drawn = rng.integers(0, n, size=(many, n))
+        drawn += np.arange(many)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=many * n)
+        yield rows, counts.reshape(many, n).astype(np.float64)
+
+
+def _hits(pair: Pair) -> bool:
+    """Whether each example is right or wrong, in one seed: the statistics of an accuracy."""
+    tables = [_seeded(table) for table in (pair.ours, pair.theirs)]
+    return all(
+        len(table) == 1
+        and table.shape[2] == 2
+        and bool(np.isin(table[..., 0], (0, 1)).all() and (table[..., 1] == 1).all())
+        for table in tables
+    )
+
+
+def _mcnemar(pair: Pair) -> float:
+    """The two-sided exact test of McNemar (1947): is either run right more often alone?"""
+    from scipy.stats import binomtest
+
+    change = _seeded(pair.ours - pair.theirs)[0, :, 0]
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def _permuted(pairs: Sequence[Pair], resamples: int, seed: int = 0) -> list[float]:
+    """Returns the p-value of each pair when the runs are swapped on every example by a coin."""
+    as_large = np.ones(len(pairs))  # what was observed is one of the permutations
+    for size in {pair.ours.shape[-2] for pair in pairs}:
+        numbers = [at for at, pair in enumerate(pairs) if pair.ours.shape[-2] == size]
+        as_large[numbers] += _as_large([pairs[at] for at in numbers], resamples, seed)
+    return [float(value) for value in as_large / (resamples + 1)]
+
+
+def _as_large(pairs: Sequence[Pair], resamples: int, seed: int) -> Array:
+    """Counts the permutations with a difference as large as the observed one. ``[pairs]``.
+
+    A swapped example takes half the difference from one run and gives it to the other, twice: so
+    the sums of both are their mean, plus and minus a signed sum of half differences.
+    """
+    halves = [_seeded(pair.ours - pair.theirs) / 2 for pair in pairs]
+    means = [_seeded(pair.ours + pair.theirs).sum(axis=1) / 2 for pair in pairs]
+    bounds = [abs(_by_seed(pair).mean()) - _EQUAL for pair in pairs]
+    columns = np.concatenate([_columns(half) for half in halves], axis=1)
+    found = np.zeros(len(pairs))
+    rng = np.random.default_rng(seed)
+    n, width = columns.shape
+    for rows in _chunks(n, width, resamples):
+        coins = rng.random((rows.stop - rows.start, n), dtype=np.float32) < 0.5
+        start, sums = 0, np.where(coins, 1.0, -1.0) @ columns
+        for at, (pair, mean) in enumerate(zip(pairs, means, strict=True)):
+            moved = sums[:, start : start + mean.size].reshape(-1, *mean.shape)
+            each = pair.metric.value(mean + moved) - pair.metric.value(mean - moved)
+            found[at] += (abs(each.mean(axis=1)) >= bounds[at]).sum()
+            start += mean.size
+    return found
