@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 
@@ -158,13 +159,13 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def _seeded(statistics: Array) -> Array:
     """``[examples, k]`` or ``[seeds, examples, k]`` -> the latter."""
-    return statistics[None] if statistics.ndim == 2 else statistics
+    return statistics.reshape(-1, *statistics.shape[-2:])
 
 
 def _by_seed(pair: Pair) -> Array:
     """The difference for each seed. ``[seeds]``."""
     ours, theirs = (_seeded(table).sum(axis=1) for table in (pair.ours, pair.theirs))
-    return np.subtract(pair.metric.value(ours), pair.metric.value(theirs))
+    return pair.metric.value(ours) - pair.metric.value(theirs)
 
 
 def _percentiles(value: float, replicates: Array, n: int) -> Interval:
@@ -189,7 +190,7 @@ def _over_seeds(scores: Array, seed: int) -> Array:
         return scores[:, 0]
     rng = np.random.default_rng([seed, seeds])
     drawn = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=resamples)
-    return (scores * drawn).sum(axis=1) / (seeds - 1)
+    return cast("Array", (scores * drawn).sum(axis=1) / (seeds - 1))
 
 
 def _resampled(pairs: Sequence[Pair], resamples: int, seed: int) -> list[Array]:

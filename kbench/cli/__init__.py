@@ -19,6 +19,7 @@ __all__ = ["main"]
 _VERBS = {
     "run": "Run a grid of tasks, methods and controls; without arguments, the demo.",
     "table": "Show stored results as a table.",
+    "compare": "Compare stored runs, paired by example: difference, interval, p-value.",
     "ls": "List the installed tasks, methods, backbones, tunings or knowledge bases.",
     "show": "Show the card of a part, and examples of a task.",
     "knowledge": "Import, train and inspect knowledge bases.",

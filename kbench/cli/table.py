@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,23 +12,12 @@ from kbench.cli import options as shared
 from kbench.errors import UsageError, nearest
 from kbench.result import Result
 
-if TYPE_CHECKING:
-    from kbench.published import Figure
-    from kbench.spec import RunSpec
-
 __all__ = ["table"]
 
 _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control")
 
 
-def _options(command: click.Command) -> click.Command:
-    for name in reversed(_FILTERS):
-        option = click.Option([f"--{name}"], help=f"Only this {name}: a comma list of globs.")
-        command.params.insert(0, option)
-    return command
-
-
-@_options
+@shared.filters(_FILTERS)
 @click.command("table")
 @shared.out
 @click.option("--metric", help="Another metric than the main one, such as macro_f1.")
@@ -49,13 +36,13 @@ def table(
     from kbench.store import Results
     from kbench.tables import rows
 
-    if not out.is_dir():
-        raise UsageError(f"no folder {out}; run `kbench run` first, or give --out")
-    store = Results(out)
+    store = Results(shared.opened(out))
     # Yardsticks and controls are needed even where they are not to be shown.
     found = _measured(list(store), metric) if metric else list(store)
-    shown = [row for row in rows(found, store) if _chosen(row.first.spec, filters)]
-    figures = beside(shown, lambda figure: _chosen(figure, filters, FILTERS)) if published else []
+    shown = [row for row in rows(found, store) if shared.chosen(row.first.spec, filters, _FILTERS)]
+    figures = (
+        beside(shown, lambda figure: shared.chosen(figure, filters, FILTERS)) if published else []
+    )
     if as_json:
         for value in (*(row.as_json() for row in shown), *(f.as_json() for f in figures)):
             print(json.dumps(value, ensure_ascii=False))
@@ -71,17 +58,3 @@ def _measured(results: Sequence[Result], metric: str) -> list[Result]:
     if metric not in known:
         raise UsageError(f"no stored result has a metric {metric!r}{nearest(metric, known)}")
     return [r.model_copy(update={"main_metric": metric}) for r in results if metric in r.metrics]
-
-
-def _chosen(
-    thing: RunSpec | Figure, filters: Mapping[str, str | None], names: Iterable[str] = _FILTERS
-) -> bool:
-    return all(
-        _matches(getattr(thing, name) or "", wanted.split(","))
-        for name in names
-        if (wanted := filters[name])
-    )
-
-
-def _matches(value: str, globs: Iterable[str]) -> bool:
-    return any(fnmatchcase(value, glob.strip()) for glob in globs)

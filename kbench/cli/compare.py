@@ -1,0 +1,209 @@
+"""`kbench compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kbench.cli import options as shared
+from kbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from kbench.comparison import Comparison
+    from kbench.result import Result
+    from kbench.selection import Group
+
+__all__ = ["compare"]
+
+_FILTERS = ("task", "backbone", "tuning", "setting", "knowledge")
+_OWN = ("none", "control=shuffled")
+"""What every run with knowledge has to be read against."""
+_SURE = 0.05
+_LEGEND = (
+    "In per cent, first minus second, paired by example and seed. Brackets: 95% bootstrap interval "
+    "over test examples, and over seeds where there are several. p: McNemar's exact test (*), else "
+    "a permutation test of these seeds. Holm: p corrected for the comparisons of the family; bold "
+    "below 0.05. Shows from: the smallest true difference that these test examples show with 80% "
+    "power."
+)
+
+
+@shared.filters(_FILTERS)
+@click.command("compare")
+@click.argument("runs", nargs=-1, metavar="[A] [B]")
+@click.option("--all", "every", is_flag=True, help="A is every run with the true knowledge.")
+@click.option("--metric", help="Another metric than the main one, such as macro_f1.")
+@click.option(
+    "--family",
+    default="all",
+    show_default=True,
+    help="What Holm's correction is over: all comparisons shown, or those that share a field, "
+    "such as task.",
+)
+@click.option("--force", is_flag=True, help="Compare what is not comparable, with a warning.")
+@shared.out
+@click.option("--json", "as_json", is_flag=True, help="Print comparisons as JSON Lines.")
+def compare(
+    runs: tuple[str, ...],
+    every: bool,
+    metric: str | None,
+    family: str,
+    force: bool,
+    out: Path,
+    as_json: bool,
+    **filters: str | None,
+) -> None:
+    """Compare run A with run B, paired by test example and seed.
+
+    A and B are each a method, terms such as map-tuning,setting=general,control=shuffled, or the
+    beginning of a result's id. What B does not name is as in A, so `kbench compare map-tuning
+    none` compares on every task, backbone and tuning. The control is the true knowledge unless
+    named. Without B a run is compared with its own `none` and its own shuffled control.
+    """
+    from kbench.comparison import compare as compared
+    from kbench.selection import FIELDS
+    from kbench.store import Results
+
+    if family not in ("all", *FIELDS):
+        raise UsageError(f"--family {family!r}: expected all or one of {', '.join(FIELDS)}")
+    store = Results(shared.opened(out))
+    results = list(store)
+    pairs = [
+        (one, two)
+        for one, two in _pairs(results, runs, every)
+        if shared.chosen(one[0].spec, filters, _FILTERS)
+    ]
+    if not pairs:
+        raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
+    found = compared(
+        pairs, store, metric=metric, family=None if family == "all" else family, force=force
+    )
+    if as_json:
+        for value in found:
+            print(json.dumps(value.as_json(), ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    _print(found, Console())
+
+
+def _pairs(
+    results: Sequence[Result], runs: tuple[str, ...], every: bool
+) -> list[tuple[Group, Group]]:
+    from kbench.selection import Selection, grouped, partners
+
+    if len(runs) > 2 - every or not (runs or every):
+        raise UsageError(
+            f"given {len(runs)} runs{' and --all' if every else ''}; expected A, A B, --all or "
+            "--all B, such as `kbench compare map-tuning none`"
+        )
+    first = Selection("all") if every else Selection.parse(runs[0], results)
+    given = runs[0 if every else 1 :]
+    ours = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
+    if not ours:
+        raise UsageError(f"no stored result that ended well is {first.text!r}")
+    yardsticks = [Selection.parse(text, results) for text in given] or [
+        Selection(text, dict([text.split("=")] if "=" in text else [("method", text)]))
+        for text in _OWN
+    ]
+    found = [pair for theirs in yardsticks for pair in partners(ours, theirs, results)]
+    if not found:
+        against = " or ".join(repr(theirs.text) for theirs in yardsticks)
+        raise UsageError(
+            f"no result {against} belongs to one of {first.text!r}: what B does not name has to "
+            "be as in A, and only runs that ended well count"
+        )
+    return found
+
+
+def _print(found: Sequence[Comparison], console: Console) -> None:
+    from itertools import groupby
+
+    from rich.text import Text
+
+    for heading, several in groupby(sorted(found, key=_order), key=_heading):
+        table = _table(heading)
+        for comparison in several:
+            table.add_row(*_cells(comparison))
+        console.print(table)
+        console.print()
+    warnings = {w: None for comparison in found for w in comparison.warnings}
+    for warning in warnings:
+        those = sum(warning in comparison.warnings for comparison in found)
+        console.print(Text(f"warning: {warning} ({those} of {len(found)})", style="red"))
+    console.print(_LEGEND, style="dim")
+
+
+def _table(heading: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        title=Text(heading, style="bold cyan"),
+        title_justify="left",
+    )
+    table.add_column("runs", overflow="fold")
+    for name in ("score", "difference", "p", "Holm", "shows\nfrom"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _heading(comparison: Comparison) -> str:
+    spec = comparison.ours[0].spec
+    words = [spec.task, spec.backbone, spec.tuning, comparison.metric.name]
+    n = comparison.contrast.difference.n
+    seeds = len(comparison.ours)
+    return "  ·  ".join([*words, f"{n:,} examples", *([f"{seeds} seeds"] if seeds > 1 else [])])
+
+
+def _order(comparison: Comparison) -> tuple[str, ...]:
+    one, two = comparison.ours[0].spec, comparison.theirs[0].spec
+    return _heading(comparison), one.method, one.setting, two.method, two.setting, two.control
+
+
+def _cells(comparison: Comparison) -> list[str | Text]:
+    from rich.text import Text
+
+    from kbench.selection import title
+
+    contrast, change = comparison.contrast, comparison.contrast.difference
+    sides = (comparison.ours, comparison.theirs)
+    one, two = (title(side[0].spec) for side in sides)
+    runs = Text(f"{one}\n− {two}")
+    if len(contrast.by_seed) > 1:
+        each = "  ".join(
+            f"{result.spec.seed}: {100 * value:+.1f}"
+            for result, value in zip(comparison.ours, contrast.by_seed, strict=True)
+        )
+        runs.append(f"\nby seed {each}", style="dim")
+    if any(warning.startswith("not comparable") for warning in comparison.warnings):
+        runs.append("\nnot comparable", style="red")
+    style = "bold" if comparison.adjusted < _SURE else ""
+    star = "*" if contrast.test.startswith("McNemar") else ""
+    shows = "" if contrast.detectable is None else f"{100 * contrast.detectable:.1f}"
+    return [
+        runs,
+        "\n".join(f"{100 * score:.1f}" for score in comparison.scores),
+        Text(
+            f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]",
+            style=style,
+        ),
+        f"{_p(contrast.p)}{star}",
+        Text(_p(comparison.adjusted), style=style),
+        shows,
+    ]
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

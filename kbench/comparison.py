@@ -1,0 +1,272 @@
+"""Two runs compared, paired by example and seed: what differs, how surely, and may it be said.
+
+Runs on other data, limits, metric definitions or test examples are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from kbench import registry
+from kbench.catalogue import Kind
+from kbench.errors import KbenchError, UsageError, nearest
+from kbench.metrics import Array, Metric
+from kbench.result import Predictions, Result
+from kbench.selection import Group, title
+from kbench.statistics import Contrast, Pair, contrasts, holm
+from kbench.store import Results
+from kbench.strata import measured
+from kbench.task import Task
+
+__all__ = ["Comparison", "Tables", "compare", "differing", "metric_of"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run against another.
+
+    Attributes:
+        ours: the run, a result a seed.
+        theirs: the other, of the same seeds.
+        metric: what is compared.
+        scores: mean of each over the seeds, on the examples that both have.
+        contrast: the difference.
+        adjusted: its p-value after Holm's correction over the family.
+        family: the value of the field that families go by; empty for one family.
+        warnings: why this should not be read as a comparison, and what was left out.
+    """
+
+    ours: Group
+    theirs: Group
+    metric: Metric
+    scores: tuple[float, float]
+    contrast: Contrast
+    adjusted: float
+    family: str
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the comparison as a JSON value."""
+        contrast = self.contrast
+        return {
+            "task": self.ours[0].spec.task,
+            "ours": _named(self.ours, self.scores[0]),
+            "theirs": _named(self.theirs, self.scores[1]),
+            "metric": self.metric.name,
+            "variant": self.metric.variant,
+            "difference": vars(contrast.difference),
+            "by_seed": dict(
+                zip((str(r.spec.seed) for r in self.ours), contrast.by_seed, strict=True)
+            ),
+            "test": contrast.test,
+            "p": contrast.p,
+            "p_holm": self.adjusted,
+            "family": self.family,
+            "detectable": contrast.detectable,
+            "warnings": list(self.warnings),
+        }
+
+
+def _named(group: Group, score: float) -> dict[str, Any]:
+    about = group[0].spec.model_dump(mode="json", exclude={"seed", "task"})
+    return {**about, "ids": [result.id for result in group], "score": score}
+
+
+def compare(
+    pairs: Sequence[tuple[Group, Group]],
+    store: Results,
+    *,
+    metric: str | None = None,
+    family: str | None = None,
+    force: bool = False,
+) -> list[Comparison]:
+    """Compares the runs of each pair.
+
+    Args:
+        pairs: runs that belong beside each other.
+        store: gives the predictions.
+        metric: name of another metric than the main one of ours.
+        family: field of a run whose values part the families of Holm's correction; None for one.
+        force: compare what cannot be compared, and say so in ``warnings``.
+
+    Raises:
+        UsageError: two runs cannot be compared; says which field differs.
+    """
+    tables = Tables(store)
+    found = [_aligned(one, two, tables, metric, force) for one, two in pairs]
+    told = contrasts([pair for *_, pair in found])
+    names = [str(getattr(one[0].spec, family)) if family else "" for one, *_ in found]
+    adjusted = _corrected([contrast.p for contrast in told], names)
+    return [
+        Comparison(one, two, pair.metric, _scores(pair), contrast, p, name, warnings)
+        for (one, two, warnings, pair), contrast, p, name in zip(
+            found, told, adjusted, names, strict=True
+        )
+    ]
+
+
+def _corrected(values: Sequence[float], families: Sequence[str]) -> list[float]:
+    found = [1.0] * len(values)
+    for family in {*families}:
+        at = [number for number, name in enumerate(families) if name == family]
+        for number, value in zip(at, holm([values[number] for number in at]), strict=True):
+            found[number] = value
+    return found
+
+
+def _scores(pair: Pair) -> tuple[float, float]:
+    ours, theirs = (
+        float(np.mean(pair.metric.value(table.sum(axis=1)))) for table in (pair.ours, pair.theirs)
+    )
+    return ours, theirs
+
+
+def _aligned(
+    one: Group, two: Group, tables: Tables, metric: str | None, force: bool
+) -> tuple[Group, Group, tuple[str, ...], Pair]:
+    """Returns what two runs share: their seeds and examples, and what does not match."""
+    ours, theirs, left_out = _same_seeds(one, two)
+    name = metric or ours[0].main_metric or ""
+    if name not in ours[0].metrics:
+        hint = nearest(name, ours[0].metrics)
+        raise UsageError(f"{ours[0].spec.title} has no metric {name!r}{hint}")
+    problems = list(differing(ours[0], theirs[0], name))
+    if not problems:
+        problems += tables.unlike(ours + theirs)
+    pair_of = f"{title(one[0].spec)} and {title(two[0].spec)} on {one[0].spec.task}"
+    if problems and not force:
+        raise UsageError(
+            f"{pair_of} cannot be compared: {'; '.join(problems)} (--force compares them all "
+            "the same and says so in the output)"
+        )
+    measure = metric_of(ours[0], name)
+    ids = tables.shared(ours + theirs)
+    if not ids:
+        raise UsageError(f"{pair_of} have no test example in common")
+    left, right = (tables.of(side, measure, ids) for side in (ours, theirs))
+    if left.shape != right.shape:  # what is counted hangs on the labels
+        raise UsageError(f"{pair_of} cannot be compared by {measure.variant}: other gold labels")
+    pair = Pair(measure, left, right)
+    return ours, theirs, (*(f"not comparable: {text}" for text in problems), *left_out), pair
+
+
+def _same_seeds(one: Group, two: Group) -> tuple[Group, Group, list[str]]:
+    theirs = {result.spec.seed: result for result in two}
+    shared = [result for result in one if result.spec.seed in theirs]
+    if shared:
+        both = {result.spec.seed for result in shared}
+        lone = sorted({r.spec.seed for r in (*one, *two)} - both)
+        note = [f"left out: seed {', '.join(map(str, lone))} of one of them"] if lone else []
+        return tuple(shared), tuple(theirs[result.spec.seed] for result in shared), note
+    if len(one) == len(two) == 1:
+        return one, two, [f"of two seeds: {one[0].spec.seed} against {two[0].spec.seed}"]
+    raise UsageError(
+        f"{title(one[0].spec)} and {title(two[0].spec)} on {one[0].spec.task} share no seed: "
+        f"{[r.spec.seed for r in one]} against {[r.spec.seed for r in two]}"
+    )
+
+
+def differing(ours: Result, theirs: Result, metric: str) -> Iterator[str]:
+    """Yields what forbids to compare two results by a metric: the field, and both values."""
+    digests = [(r.provenance.digests.get("data") if r.provenance else None) for r in (ours, theirs)]
+    if digests[0] != digests[1] or digests[0] is None:
+        one, two = (digest[:12] if digest else "unknown" for digest in digests)
+        yield f"data digest {one} against {two}"
+    if ours.spec.limit != theirs.spec.limit:
+        yield f"limit {ours.spec.limit} against {theirs.spec.limit}"
+    variants = [r.metrics[metric].variant if metric in r.metrics else None for r in (ours, theirs)]
+    if variants[0] != variants[1] or variants[0] is None:
+        yield f"metric {variants[0]} against {variants[1]}"
+
+
+def metric_of(result: Result, name: str) -> Metric:
+    """Returns a metric of a result, as its task defines it.
+
+    Raises:
+        KeyError: the result has no such metric.
+        UsageError: its task has none of that definition any more.
+        PluginError: the task does not load.
+    """
+    variant = result.metrics[name].variant
+    task = cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
+    for metric in (*task.metrics, *_optional(task, result)):
+        if (metric.name, metric.variant) == (name, variant):
+            return metric
+    raise UsageError(f"task {result.spec.task} has no metric {variant} any more")
+
+
+def _optional(task: type[Task], result: Result) -> Iterable[Metric]:
+    """The metrics that a task has with the options of a run; data are not read for it."""
+    options = result.spec.options.get("task", {}).get(result.spec.task, {})
+    try:
+        return task(result.spec.data, options).metrics
+    except KbenchError:  # a task that is made of its data, which are elsewhere
+        return ()
+
+
+class Tables:
+    """Predictions and statistics of results, read once.
+
+    Args:
+        store: where they lie.
+    """
+
+    def __init__(self, store: Results) -> None:
+        self._store = store
+        self._read: dict[str, Predictions] = {}
+        self._made: dict[tuple[Any, ...], Array] = {}
+
+    def predictions(self, result: Result) -> Predictions:
+        """Returns the predictions of a result.
+
+        Raises:
+            DataError: they are damaged.
+            UsageError: there are none.
+        """
+        if result.id not in self._read:
+            found = self._store.predictions(result)
+            if found is None:
+                raise UsageError(f"{result.spec.title} has no predictions")
+            self._read[result.id] = found
+        return self._read[result.id]
+
+    def unlike(self, results: Sequence[Result]) -> list[str]:
+        """Returns whether results are over other test examples, or other gold labels of them."""
+        first, *rest = (self.predictions(result) for result in results)
+        for other in rest:
+            if first.ids != other.ids:
+                both = len({*first.ids} & {*other.ids})
+                return [f"test examples {len(first.ids)} against {len(other.ids)}, {both} shared"]
+            if first.labels != other.labels or first.strata != other.strata:
+                return ["gold labels of the same examples"]
+        return []
+
+    def shared(self, results: Sequence[Result]) -> tuple[str, ...]:
+        """Returns the ids of the examples that all have, in the order of the first."""
+        first, *rest = (self.predictions(result).ids for result in results)
+        if all(ids == first for ids in rest):
+            return tuple(first)
+        common = {*first}.intersection(*rest)
+        return tuple(id for id in first if id in common)
+
+    def of(self, group: Group, metric: Metric, ids: tuple[str, ...]) -> Array:
+        """Returns the statistics of a run on some examples. ``[seeds, counted, k]``."""
+        key = (tuple(result.id for result in group), metric.variant, metric.name, ids)
+        if key not in self._made:
+            self._made[key] = np.stack([self._one(result, metric, ids) for result in group])
+        return self._made[key]
+
+    def _one(self, result: Result, metric: Metric, ids: tuple[str, ...]) -> Array:
+        found = self.predictions(result)
+        place = {id: at for at, id in enumerate(found.ids)}
+        at = [place[id] for id in ids]
+        return measured(
+            metric,
+            [found.labels[n] for n in at],
+            [found.predictions[n] for n in at],
+            [found.strata[n] for n in at],
+        )

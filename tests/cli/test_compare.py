@@ -1,0 +1,122 @@
+"""`kbench compare` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kbench.cli import main
+from tests.stored import predictions, store
+
+pytestmark = pytest.mark.usefixtures("toy_tasks")
+
+GOLD = ["red", "green", "blue", "white"] * 25
+
+
+def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(["compare", *arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, out, err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    for task in ("toy-relations", "toy-qa"):
+        for seed in (0, 1):
+            guesses = {
+                ("map-tuning", "none"): ["red"] * 60 + GOLD[60:],
+                ("map-tuning", "shuffled"): ["red"] * 70 + GOLD[70:],
+                ("none", "none"): ["red"] * (80 + seed) + GOLD[80 + seed :],
+            }
+            for (method, control), guess in guesses.items():
+                store(
+                    tmp_path,
+                    predictions(GOLD, guess),
+                    task=task,
+                    method=method,
+                    control=control,
+                    seed=seed,
+                )
+    return str(tmp_path)
+
+
+def test_a_run_is_compared_with_its_yardsticks(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = _call(capsys, "map-tuning", "--out", folder, "--json")
+    assert (status, err) == (0, "")
+    found = [json.loads(line) for line in out.splitlines()]
+    against = [(v["task"], v["theirs"]["method"], v["theirs"]["control"]) for v in found]
+    assert sorted(against) == [
+        (task, *other)
+        for task in ("toy-qa", "toy-relations")
+        for other in (("map-tuning", "shuffled"), ("none", "none"))
+    ]
+    gap = next(v for v in found if v["theirs"]["method"] == "none")
+    assert gap["difference"]["value"] == pytest.approx((0.15 + 0.15) / 2)
+    assert gap["by_seed"] == {"0": pytest.approx(0.15), "1": pytest.approx(0.15)}
+    assert gap["p_holm"] >= gap["p"]
+    _, everything, _ = _call(capsys, "--all", "--out", folder, "--json")
+    assert everything == out
+    _, chosen, _ = _call(capsys, "--all", "none", "--task", "*-qa", "--out", folder, "--json")
+    assert [json.loads(line)["task"] for line in chosen.splitlines()] == ["toy-qa"]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_figures_fit_the_terminal(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    status, out, _ = _call(capsys, "map-tuning,seed=0", "none", "--out", folder)
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= width
+    assert "toy-qa  ·  bert  ·  full  ·  accuracy  ·  100 examples" in out
+    for word in ("map-tuning general kb", "− none", "55.0", "40.0", "+15.0", "<0.001*", "Holm"):
+        assert word in out
+    _, out, _ = _call(capsys, "map-tuning", "none", "--out", folder)
+    assert "2 seeds" in out
+    assert "by seed 0: +15.0  1: +15.0" in out
+
+
+def test_what_is_not_comparable_is_refused_or_marked(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guess = predictions(GOLD, ["red"] * 100)
+    store(Path(folder), guess, method="pelt", digest="other")
+    ask = ("map-tuning,task=toy-relations,seed=0", "pelt", "--out", folder)
+    status, out, err = _call(capsys, *ask)
+    assert (status, out) == (2, "")
+    assert "data digest d1 against other" in err
+    assert err.count("\n") == 1
+    status, out, err = _call(capsys, *ask, "--force")
+    assert (status, err) == (0, "")
+    assert "warning: not comparable: data digest d1 against other (1 of 1)" in out
+    _, out, _ = _call(capsys, *ask, "--force", "--json")
+    assert json.loads(out)["warnings"] == ["not comparable: data digest d1 against other"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "given 0 runs"),
+        (("map-tuning", "none", "pelt"), "given 3 runs"),
+        (("--all", "none", "none"), "given 2 runs and --all"),
+        (("map-tunning", "none"), "did you mean map-tuning?"),
+        (("map-tuning", "none", "--task", "x"), "no comparison is left"),
+        (("none", "control=shuffled"), "no result 'control=shuffled' belongs to one of 'none'"),
+        (("map-tuning", "none", "--family", "colour"), "--family 'colour'"),
+        (("map-tuning", "none", "--metric", "f7"), "has no metric 'f7'"),
+    ],
+)
+def test_a_usage_error_is_one_line(
+    folder: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    status, out, err = _call(capsys, *arguments, "--out", folder)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
