@@ -13,6 +13,7 @@ import numpy as np
 
 from kbench import registry
 from kbench.catalogue import Kind
+from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
 from kbench.result import Predictions, Result
@@ -22,7 +23,7 @@ from kbench.store import Results
 from kbench.strata import measured
 from kbench.task import Task
 
-__all__ = ["Comparison", "Tables", "compare", "differing", "metric_of"]
+__all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]
 
 
 @dataclass(frozen=True)
@@ -183,20 +184,33 @@ def differing(ours: Result, theirs: Result, metric: str) -> Iterator[str]:
         yield f"metric {variants[0]} against {variants[1]}"
 
 
-def metric_of(result: Result, name: str) -> Metric:
-    """Returns a metric of a result, as its task defines it.
+def metrics_of(result: Result) -> list[Metric]:
+    """Returns the metrics of a result that its task still defines as it did then.
 
     Raises:
-        KeyError: the result has no such metric.
-        UsageError: its task has none of that definition any more.
-        PluginError: the task does not load.
+        UsageError: the task is not installed.
+        PluginError: it does not load.
     """
-    variant = result.metrics[name].variant
     task = cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
-    for metric in (*task.metrics, *_optional(task, result)):
-        if (metric.name, metric.variant) == (name, variant):
+    had = {(name, score.variant) for name, score in result.metrics.items()}
+    found = {(m.name, m.variant): m for m in task.metrics}
+    if had - found.keys():
+        found |= {(m.name, m.variant): m for m in _optional(task, result)}
+    return [metric for key, metric in found.items() if key in had]
+
+
+def metric_of(result: Result, name: str) -> Metric:
+    """Returns a metric of a result; see :func:`metrics_of` for what else it raises.
+
+    Raises:
+        UsageError: the task has none of that name and definition any more.
+    """
+    for metric in metrics_of(result):
+        if metric.name == name:
             return metric
-    raise UsageError(f"task {result.spec.task} has no metric {variant} any more")
+    score = result.metrics.get(name)
+    what = score.variant if score else name
+    raise UsageError(f"task {result.spec.task} has no metric {what} (any more)")
 
 
 def _optional(task: type[Task], result: Result) -> Iterable[Metric]:
@@ -206,6 +220,13 @@ def _optional(task: type[Task], result: Result) -> Iterable[Metric]:
         return task(result.spec.data, options).metrics
     except KbenchError:  # a task that is made of its data, which are elsewhere
         return ()
+
+
+def is_right(label: Label, prediction: Label) -> bool:
+    """Whether a prediction is the label, or the whole set of labels."""
+    if isinstance(label, str) or isinstance(prediction, str):
+        return label == prediction
+    return {*label} == {*prediction}
 
 
 class Tables:

@@ -7,6 +7,7 @@ from typing import cast
 from kbench import registry
 from kbench.buckets import estimate
 from kbench.catalogue import Kind
+from kbench.comparison import metrics_of
 from kbench.result import Predictions, Result, Score
 from kbench.strata import measured
 from kbench.task import Task
@@ -29,12 +30,10 @@ def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:
     Raises:
         UsageError: the task is not installed.
     """
-    had = {(name, score.variant) for name, score in result.metrics.items()}
     return {
         metric.name: estimate(
             metric,
             measured(metric, predictions.labels, predictions.predictions, predictions.strata),
         )
-        for metric in task_of(result).metrics
-        if (metric.name, metric.variant) in had
+        for metric in metrics_of(result)
     }

@@ -146,28 +146,43 @@ def partners(
     one, that is what is meant, whatever they differ in. Nothing is set beside itself, and no two
     runs are set beside each other twice.
     """
-    ours = list(ours)
+    ours, free = list(ours), theirs.fixed
     others = grouped(result for result in results if result in theirs)
+    known: dict[tuple[str, ...], list[Group]] = {}
+    for two in others:
+        for informed in {False, two[0].spec.knowledge is not None}:
+            known.setdefault(_shared(two[0].spec, free, informed), []).append(two)
     found: dict[frozenset[str], tuple[Group, Group]] = {}
     for one in ours:
-        for two in others:
-            if one[0].id != two[0].id and _agree(
-                one[0].spec, two[0].spec, theirs.fixed, bool(theirs.id)
-            ):
+        near = others if theirs.id else _near(one[0].spec, known, free)
+        for two in near:
+            if one[0].id != two[0].id and (theirs.id or _same_parts(one[0].spec, two[0].spec)):
                 found.setdefault(frozenset({one[0].id, two[0].id}), (one, two))
     if not found and len(ours) == len(others) == 1 and ours != others:
         return [(ours[0], others[0])]
     return list(found.values())
 
 
-def _agree(one: RunSpec, two: RunSpec, free: frozenset[str], whole: bool) -> bool:
-    """Whether two runs are the same in all that is not free."""
-    if whole:
-        return True
-    uninformed = one.knowledge is None or two.knowledge is None
-    skipped = {*free, *(_OF_KNOWLEDGE if uninformed else ())}
-    if any(getattr(one, f) != getattr(two, f) for f in FIELDS if f not in skipped):
-        return False
+def _near(
+    spec: RunSpec, known: Mapping[tuple[str, ...], list[Group]], free: frozenset[str]
+) -> list[Group]:
+    """Returns the runs that are as this one in the fields that count between the two."""
+    loose = known.get(_shared(spec, free, False), [])
+    if spec.knowledge is None:
+        return loose
+    uninformed = [group for group in loose if group[0].spec.knowledge is None]
+    return uninformed + known.get(_shared(spec, free, True), [])
+
+
+def _shared(spec: RunSpec, free: frozenset[str], informed: bool) -> tuple[str, ...]:
+    """What two runs have to share, with knowledge both or one of them without."""
+    left_out = {*free, *(() if informed else _OF_KNOWLEDGE)}
+    fields = [str(getattr(spec, name)) for name in FIELDS if name not in left_out]
+    return (str(informed), *fields)
+
+
+def _same_parts(one: RunSpec, two: RunSpec) -> bool:
+    """Whether parts of the same name have the same options."""
     return all(
         one.options.get(kind) == two.options.get(kind)
         for kind in ("task", "tuning", "method")

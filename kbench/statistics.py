@@ -31,6 +31,7 @@ __all__ = [
     "differences",
     "holm",
     "interval",
+    "intervals",
 ]
 
 RESAMPLES = 2000
@@ -71,6 +72,12 @@ class Pair:
         if self.ours.shape != self.theirs.shape:
             raise ValueError(f"not paired: {self.ours.shape} against {self.theirs.shape}")
 
+    @property
+    def by_seed(self) -> Array:
+        """``score(ours) - score(theirs)`` for each seed. ``[seeds]``."""
+        ours, theirs = (_seeded(table).sum(axis=1) for table in (self.ours, self.theirs))
+        return self.metric.value(ours) - self.metric.value(theirs)
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -101,10 +108,21 @@ def interval(metric: Metric, statistics: Array, seed: int = 0) -> Interval:
         statistics: ``[examples, k]``, or of several seeds ``[seeds, examples, k]``.
         seed: of the resampling.
     """
-    table = _seeded(statistics)
-    value = float(metric.value(table.sum(axis=1)).mean())
-    (scores,) = _replicates([(metric, table)], RESAMPLES, seed)
-    return _percentiles(value, _over_seeds(scores, seed), table.shape[1])
+    return intervals([(metric, statistics)], seed=seed)[0]
+
+
+def intervals(
+    scored: Sequence[tuple[Metric, Array]], resamples: int | None = None, seed: int = 0
+) -> list[Interval]:
+    """Returns the score of each with its interval; see :func:`interval` for the shapes."""
+    tables = [(metric, _seeded(statistics)) for metric, statistics in scored]
+    found = []
+    for (metric, table), scores in zip(
+        tables, _scores(tables, resamples or RESAMPLES, seed), strict=True
+    ):
+        value = float(metric.value(table.sum(axis=1)).mean())
+        found.append(_percentiles(value, _over_seeds(scores, seed), table.shape[1]))
+    return found
 
 
 def difference(metric: Metric, ours: Array, theirs: Array, seed: int = 0) -> Interval:
@@ -118,7 +136,7 @@ def differences(
     """Returns the paired difference of each: both runs are resampled by the same draws."""
     drawn = _resampled(pairs, resamples or RESAMPLES, seed)
     return [
-        _percentiles(float(_by_seed(pair).mean()), values, pair.ours.shape[-2])
+        _percentiles(float(pair.by_seed.mean()), values, pair.ours.shape[-2])
         for pair, values in zip(pairs, drawn, strict=True)
     ]
 
@@ -134,7 +152,7 @@ def contrasts(pairs: Sequence[Pair], resamples: int = DRAWS, seed: int = 0) -> l
     permuted = iter(_permuted([p for p, e in zip(pairs, exact, strict=True) if not e], resamples))
     found = []
     for pair, sharp, values in zip(pairs, exact, drawn, strict=True):
-        each = _by_seed(pair)
+        each = pair.by_seed
         found.append(
             Contrast(
                 _percentiles(float(each.mean()), values, pair.ours.shape[-2]),
@@ -159,13 +177,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def _seeded(statistics: Array) -> Array:
     """``[examples, k]`` or ``[seeds, examples, k]`` -> the latter."""
-    return statistics.reshape(-1, *statistics.shape[-2:])
-
-
-def _by_seed(pair: Pair) -> Array:
-    """The difference for each seed. ``[seeds]``."""
-    ours, theirs = (_seeded(table).sum(axis=1) for table in (pair.ours, pair.theirs))
-    return pair.metric.value(ours) - pair.metric.value(theirs)
+    return statistics if statistics.ndim == 3 else statistics[np.newaxis]
 
 
 def _percentiles(value: float, replicates: Array, n: int) -> Interval:
@@ -195,21 +207,24 @@ def _over_seeds(scores: Array, seed: int) -> Array:
 
 def _resampled(pairs: Sequence[Pair], resamples: int, seed: int) -> list[Array]:
     """Returns the difference of each pair in every resample. ``[resamples]`` each."""
+    # A table that many pairs share, such as the yardstick's, is scored once.
     tables = {id(t): (p.metric, _seeded(t)) for p in pairs for t in (p.ours, p.theirs)}
-    scores: dict[int, Array] = {}
-    for size in {table.shape[1] for _, table in tables.values()}:
-        # A table that many pairs share, such as the yardstick's, is scored once.
-        same = {key: value for key, value in tables.items() if value[1].shape[1] == size}
-        scores |= zip(same, _replicates([*same.values()], resamples, seed), strict=True)
+    scores = dict(zip(tables, _scores([*tables.values()], resamples, seed), strict=True))
     return [_over_seeds(scores[id(p.ours)] - scores[id(p.theirs)], seed) for p in pairs]
 
 
-def _replicates(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:
-    """Returns the scores of tables ``[seeds, n, k]`` in every resample of the n examples.
+def _scores(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:
+    """Returns the scores of tables ``[seeds, n, k]`` in every resample. ``[resamples, seeds]``."""
+    found: dict[int, Array] = {}
+    for size in {table.shape[1] for _, table in tables}:
+        at = [number for number, (_, table) in enumerate(tables) if table.shape[1] == size]
+        same = _replicates([tables[number] for number in at], resamples, seed)
+        found |= zip(at, same, strict=True)
+    return [found[number] for number in range(len(tables))]
 
-    Returns:
-        ``[resamples, seeds]`` for each table.
-    """
+
+def _replicates(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:
+    """Returns the same for tables over as many examples."""
     found = [np.zeros((resamples, len(table))) for _, table in tables]
     n = tables[0][1].shape[1]
     columns = np.concatenate([_columns(table) for _, table in tables], axis=1)
@@ -284,7 +299,7 @@ def _as_large(pairs: Sequence[Pair], resamples: int, seed: int) -> Array:
     """
     halves = [_seeded(pair.ours - pair.theirs) / 2 for pair in pairs]
     means = [_seeded(pair.ours + pair.theirs).sum(axis=1) / 2 for pair in pairs]
-    bounds = [abs(_by_seed(pair).mean()) - _EQUAL for pair in pairs]
+    bounds = [abs(pair.by_seed.mean()) - _EQUAL for pair in pairs]
     columns = np.concatenate([_columns(half) for half in halves], axis=1)
     found = np.zeros(len(pairs))
     rng = np.random.default_rng(seed)

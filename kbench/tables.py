@@ -1,32 +1,31 @@
 """Results as rows of a table: scores, and what they are to be read against.
 
-A row is a run, or the same run over several seeds. ``delta`` is against the downstream model
-without knowledge, ``gain`` (the knowledge gain) against the same method with the ``shuffled``
-knowledge; both are paired by example.
+A row is a run over its seeds. ``delta`` is against the downstream model without knowledge,
+``gain`` (the knowledge gain) against the same method with the ``shuffled`` knowledge; both are
+paired by example and seed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from kbench import registry
-from kbench.catalogue import Kind
+from kbench.comparison import Tables, differing, is_right, metric_of
 from kbench.errors import KbenchError
-from kbench.result import Predictions, Result, Status
+from kbench.files import canonical_digest
+from kbench.metrics import Array, Metric
+from kbench.result import Result, Status
+from kbench.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
-from kbench.statistics import Interval, difference
+from kbench.statistics import RESAMPLES, Interval, Pair, contrasts, differences, holm, intervals
 from kbench.store import Results
-from kbench.strata import measured
 
-if TYPE_CHECKING:
-    from kbench.metrics import Metric
-    from kbench.task import Task
+__all__ = ["Estimate", "Locality", "Row", "leaders", "rows"]
 
-__all__ = ["Estimate", "Row", "rows"]
+_SURE = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Estimate:
 
     Attributes:
         value: of the run, or the mean over seeds.
-        low: lower end of the 95% bootstrap interval over examples; None for several seeds.
+        low: lower end of the 95% bootstrap interval, over examples, and over seeds where there
+            are several; None where predictions are not there to be drawn from.
         high: its upper end.
         deviation: standard deviation over seeds; None for one.
     """
@@ -47,13 +47,38 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: a run over its seeds. ``results`` are in the order of the seeds."""
+class Locality:
+    """What became of the examples that knowledge should not touch.
 
-    results: tuple[Result, ...]
+    Attributes:
+        value: share that became wrong, of those without a linked entity that the model without
+            knowledge has right.
+        n: how many those are, over all seeds.
+    """
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a run over its seeds.
+
+    Attributes:
+        results: in the order of the seeds.
+        score: of the main metric.
+        delta: difference to the model without knowledge.
+        gain: the knowledge gain.
+        locality: None without a yardstick, or where no example counts.
+        seconds_without: per example, of evaluating the model without knowledge.
+    """
+
+    results: Group
     score: Estimate | None
     delta: Estimate | None
     gain: Estimate | None
+    locality: Locality | None = None
+    seconds_without: float | None = None
 
     @property
     def first(self) -> Result:
@@ -64,6 +89,18 @@ class Row:
     def seeds(self) -> list[int]:
         """The seeds, ascending."""
         return [result.spec.seed for result in self.results]
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """The cost, a mean over the seeds."""
+        shared = [name for name in self.first.cost if all(name in r.cost for r in self.results)]
+        return {name: mean(r.cost[name] for r in self.results) for name in shared}
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the test examples that got knowledge, a mean over the seeds."""
+        shares = [r.coverage.examples for r in self.results if r.coverage]
+        return mean(shares) if shares else None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the row as a JSON value."""
@@ -77,12 +114,13 @@ class Row:
             "metric": self.first.main_metric,
             "ids": [result.id for result in self.results],
         }
-        for name in ("score", "delta", "gain"):
-            estimate = getattr(self, name)
-            value[name] = None if estimate is None else vars(estimate)
+        for name in ("score", "delta", "gain", "locality"):
+            found = getattr(self, name)
+            value[name] = None if found is None else vars(found)
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
-        value["cost"] = self.first.cost
+        value["cost"] = self.cost
+        value["evaluate_seconds_per_example_without"] = self.seconds_without
         return value
 
 
@@ -93,116 +131,205 @@ def rows(found: Sequence[Result], store: Results) -> list[Row]:
         found: what to show; yardsticks and controls are taken from it too.
         store: gives the predictions.
     """
-    compare = _Comparisons(found, store)
+    good = grouped(found)
+    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), found)
+    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), found)
+    made = {}
+    for _, several in groupby(sorted(good, key=_test_set), key=_test_set):
+        # Predictions are kept in memory for one test set at a time.
+        for row in _rows([*several], none, shuffled, Tables(store)):
+            made[row.first.id] = row
+    for group in _ended(found):
+        made[group[0].id] = Row(group, None, None, None)
+    return [made[result.id] for result in found if result.id in made]
+
+
+def _own(groups: Iterable[Group], theirs: Selection, found: Iterable[Result]) -> dict[str, Group]:
+    """Returns what belongs beside each run, by the id of its first result."""
+    informed = [group for group in groups if group[0].spec.knowledge is not None]
+    own: dict[str, Group] = {}
+    for one, two in partners(informed, theirs, found):
+        if not any(differing(one[0], two[0], one[0].main_metric or "")):
+            own.setdefault(one[0].id, two)
+    return own
+
+
+def _test_set(group: Group) -> str:
+    made = group[0].provenance
+    return f"{group[0].spec.task} {made.digests.get('data') if made else ''}"
+
+
+def _ended(found: Iterable[Result]) -> Iterator[Group]:
+    """Yields the runs that did not end well; those that ended differently share no row."""
     groups: dict[str, list[Result]] = {}
     for result in found:
-        # Runs that ended differently cannot share a row.
-        key = _key(result, leave=("seed",)) + result.status + result.reason
-        groups.setdefault(key, []).append(result)
-    return [_row(sorted(group, key=lambda r: r.spec.seed), compare) for group in groups.values()]
+        if result.status != Status.OK:
+            spec = result.spec.model_dump(mode="json", exclude={"seed"})
+            key = canonical_digest([spec, result.status, result.reason])
+            groups.setdefault(key, []).append(result)
+    for group in groups.values():
+        yield tuple(sorted(group, key=lambda result: result.spec.seed))
 
 
-def _row(group: list[Result], compare: _Comparisons) -> Row:
-    scores = [
-        Interval(score.value, score.low, score.high, score.n)
-        for result in group
-        if (score := result.score)
-    ]
-    return Row(
-        tuple(group),
-        _estimate(scores, len(group)),
-        _estimate([d for r in group if (d := compare.with_none(r))], len(group)),
-        _estimate([g for r in group if (g := compare.with_shuffled(r))], len(group)),
-    )
-
-
-def _estimate(intervals: list[Interval], wanted: int) -> Estimate | None:
-    """Summarises seeds; nothing if one of them lacks the figure, lest a bad run be dropped."""
-    if not intervals or len(intervals) < wanted:
-        return None
-    if len(intervals) == 1:
-        return Estimate(intervals[0].value, intervals[0].low, intervals[0].high)
-    values = [interval.value for interval in intervals]
-    return Estimate(mean(values), deviation=stdev(values))
-
-
-class _Comparisons:
-    """Finds what a result is compared with, and the paired differences."""
-
-    def __init__(self, found: Iterable[Result], store: Results) -> None:
-        self._store = store
-        self._read: dict[str, Predictions | None] = {}
-        good = [result for result in found if result.status == Status.OK]
-        self._yardsticks = {
-            _yardstick_key(result): result for result in good if result.spec.knowledge is None
-        }
-        self._shuffled = {
-            _key(result, leave=("control",)): result
-            for result in good
-            if result.spec.control == Control.SHUFFLED
-        }
-
-    def with_none(self, result: Result) -> Interval | None:
-        """Difference to the model without knowledge."""
-        if result.spec.knowledge is None:
-            return None
-        return self._difference(result, self._yardsticks.get(_yardstick_key(result)))
-
-    def with_shuffled(self, result: Result) -> Interval | None:
-        """The knowledge gain; only the true knowledge base has one."""
-        if result.spec.knowledge is None or result.spec.control != Control.NONE:
-            return None
-        return self._difference(result, self._shuffled.get(_key(result, leave=("control",))))
-
-    def _difference(self, ours: Result, theirs: Result | None) -> Interval | None:
-        if theirs is None or ours.status != Status.OK or not comparable(ours, theirs):
-            return None
-        one, two = self._predictions(ours), self._predictions(theirs)
-        metric = _metric(ours)
-        if one is None or two is None or metric is None or one.ids != two.ids:
-            return None
-        return difference(
-            metric,
-            measured(metric, one.labels, one.predictions, one.strata),
-            measured(metric, two.labels, two.predictions, two.strata),
+def _rows(
+    groups: Sequence[Group], none: dict[str, Group], shuffled: dict[str, Group], tables: Tables
+) -> list[Row]:
+    """Builds the rows of one test set; all their resamples share their draws."""
+    book = _Book(tables)
+    waiting = []
+    for group in groups:
+        key, base = group[0].id, _of_seeds(none.get(group[0].id), group)
+        broken = group[0].spec.control != Control.NONE
+        swapped = None if broken else _of_seeds(shuffled.get(key), group)
+        score, delta = book.score(group), book.difference(group, base)
+        waiting.append((group, base, score, delta, book.difference(group, swapped)))
+    book.work()
+    return [
+        Row(
+            group,
+            score(),
+            delta(),
+            gain(),
+            _locality(group, base, tables) if base else None,
+            _seconds(base) if base else None,
         )
-
-    def _predictions(self, result: Result) -> Predictions | None:
-        if result.id not in self._read:
-            try:
-                self._read[result.id] = self._store.predictions(result)
-            except KbenchError:
-                self._read[result.id] = None
-        return self._read[result.id]
+        for group, base, score, delta, gain in waiting
+    ]
 
 
-def comparable(one: Result, two: Result) -> bool:
-    """Whether two results are of the same test data and metric, to the letter."""
-    if one.provenance is None or two.provenance is None or not one.score or not two.score:
-        return False
-    return (
-        one.provenance.digests.get("data") == two.provenance.digests.get("data")
-        and one.spec.limit == two.spec.limit
-        and one.score.variant == two.score.variant
-    )
+def _of_seeds(other: Group | None, group: Group) -> Group | None:
+    """Returns the results of the same seeds; None if one is missing, lest a bad run be dropped."""
+    by_seed = {result.spec.seed: result for result in other or ()}
+    if any(result.spec.seed not in by_seed for result in group):
+        return None
+    return tuple(by_seed[result.spec.seed] for result in group)
 
 
-def _metric(result: Result) -> Metric | None:
+class _Book:
+    """Collects what is to be resampled, so that it is done at once.
+
+    Args:
+        tables: gives the statistics.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._scores: list[tuple[Metric, Array]] = []
+        self._pairs: list[Pair] = []
+        self._found: tuple[list[Interval], list[Interval]] = ([], [])
+
+    def work(self) -> None:
+        """Resamples all that was asked for."""
+        self._found = intervals(self._scores), differences(self._pairs)
+
+    def score(self, group: Group) -> Callable[[], Estimate | None]:
+        """Asks for the score of a run; of one seed it is stored."""
+        scores = [result.score for result in group]
+        values = [score.value for score in scores if score]
+        if not values or len(values) < len(group):
+            return lambda: None
+        if len(group) == 1 and scores[0]:
+            stored = Estimate(values[0], scores[0].low, scores[0].high)
+            return lambda: stored
+        asked = self._statistics(group, group)
+        if asked is None:
+            return lambda: Estimate(mean(values), deviation=stdev(values))
+        number = len(self._scores)
+        self._scores.append(asked[:2])
+        return lambda: _estimate(self._found[0][number], values)
+
+    def difference(self, group: Group, other: Group | None) -> Callable[[], Estimate | None]:
+        """Asks for the paired difference of two runs."""
+        asked = self._statistics(group, other) if other else None
+        if asked is None:
+            return lambda: None
+        number, pair = len(self._pairs), Pair(*asked)
+        self._pairs.append(pair)
+        return lambda: _estimate(self._found[1][number], pair.by_seed.tolist())
+
+    def _statistics(self, group: Group, other: Group) -> tuple[Metric, Array, Array] | None:
+        return _paired(group, other, self._tables)
+
+
+def _paired(one: Group, two: Group, tables: Tables) -> tuple[Metric, Array, Array] | None:
+    """Returns the metric and statistics of two runs; None if they are not over the same examples.
+
+    A result whose predictions are lost or whose task is not installed is shown all the same.
+    """
     try:
-        task = cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
+        if tables.unlike(one + two):
+            return None
+        metric = metric_of(one[0], one[0].main_metric or "")
+        ids = tables.shared(one)
+        return metric, tables.of(one, metric, ids), tables.of(two, metric, ids)
     except KbenchError:
         return None
-    return next((m for m in task.metrics if m.name == result.main_metric), None)
 
 
-def _key(result: Result, leave: tuple[str, ...]) -> str:
-    return json.dumps(result.spec.model_dump(mode="json", exclude=set(leave)), sort_keys=True)
+def _estimate(found: Interval, by_seed: Sequence[float]) -> Estimate:
+    deviation = stdev(by_seed) if len(by_seed) > 1 else None
+    return Estimate(found.value, found.low, found.high, deviation)
 
 
-def _yardstick_key(result: Result) -> str:
-    spec = result.spec
-    shared = spec.model_dump(
-        mode="json", include={"task", "backbone", "tuning", "seed", "limit", "data", "dtype"}
-    )
-    options = {kind: spec.options.get(kind) for kind in ("task", "tuning")}
-    return json.dumps([shared, options], sort_keys=True)
+def _locality(group: Group, base: Group, tables: Tables) -> Locality | None:
+    counted = broken = 0
+    try:
+        if tables.unlike(group + base):
+            return None
+        ours, theirs = ([tables.predictions(r) for r in side] for side in (group, base))
+    except KbenchError:
+        return None
+    for one, two in zip(ours, theirs, strict=True):
+        for at, label in enumerate(one.labels):
+            if not one.linked[at] and is_right(label, two.predictions[at]):
+                counted += 1
+                broken += not is_right(label, one.predictions[at])
+    return Locality(broken / counted, counted) if counted else None
+
+
+def _seconds(base: Group) -> float | None:
+    name = "evaluate_seconds_per_example"
+    known = [result.cost[name] for result in base if name in result.cost]
+    return mean(known) if known else None
+
+
+def leaders(found: Sequence[Row], store: Results) -> frozenset[str]:
+    """Returns the ids of the rows with the best score of their table, or statistically tied.
+
+    A row is tied where a paired test of it against the best, with Holm's correction over the
+    table, has p >= 0.05. Broken knowledge takes no part.
+
+    Returns:
+        the id of the first result of each.
+    """
+    best: set[str] = set()
+    runs = [r for r in found if r.score and r.first.spec.control == Control.NONE]
+    for _, several in groupby(sorted(runs, key=_table_of), key=_table_of):
+        best |= _best(sorted(several, key=_score, reverse=True), Tables(store))
+    return frozenset(best)
+
+
+def _table_of(row: Row) -> str:
+    spec = row.first.spec
+    words = (spec.backbone, spec.tuning, str(spec.limit), row.first.main_metric or "")
+    return " ".join((_test_set(row.results), *words))
+
+
+def _score(row: Row) -> float:
+    return row.score.value if row.score else 0.0
+
+
+def _best(ranked: Sequence[Row], tables: Tables) -> set[str]:
+    first, *rest = ranked
+    level = [row for row in rest if _score(row) == _score(first)]
+    rest = rest[len(level) :]
+    pairs, rivals = [], []
+    for row in rest:
+        base = _of_seeds(row.results, first.results)
+        asked = _paired(first.results, base, tables) if base else None
+        if asked:
+            rivals.append(row)
+            pairs.append(Pair(*asked))
+    adjusted = holm([contrast.p for contrast in contrasts(pairs, RESAMPLES)])
+    tied = [row for row, p in zip(rivals, adjusted, strict=True) if p >= _SURE]
+    return {row.first.id for row in (first, *level, *tied)}

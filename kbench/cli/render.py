@@ -17,9 +17,9 @@ from kbench.tables import Estimate, Row
 __all__ = ["print_table"]
 
 _LEGEND = (
-    "In per cent. Brackets: 95% bootstrap interval over test examples; ±: standard deviation over "
-    "seeds. Δ none: against the same frozen model without knowledge. Knowledge gain: against the "
-    "same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
+    "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
+    "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
+    "the same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
     "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
 )
 _NAME = 10
@@ -148,8 +148,6 @@ def _estimate(estimate: Estimate | None, sign: str) -> str:
     if estimate is None:
         return ""
     value = f"{100 * estimate.value:{sign}.1f}"
-    if estimate.deviation is not None:
-        return f"{value} ± {100 * estimate.deviation:.1f}"
     if estimate.low is None or estimate.high is None:
-        return value
+        return value if estimate.deviation is None else f"{value} ± {100 * estimate.deviation:.1f}"
     return f"{value} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
