@@ -212,7 +212,29 @@ def _parsed(module: str) -> ast.Module | None:
 
 @cache
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return ast.parse(_outline(text))
+    except SyntaxError:  # laid out in some other way: all of it, then
+        return ast.parse(text)
+
+
+def _outline(text: str) -> str:
+    """Returns a module's imports and classes without their methods, a fraction of the whole.
+
+    A listing asks for docstrings and class attributes alone, and parsing is most of its time.
+    """
+    kept: list[str] = []
+    outer = inner = False
+    for line in text.splitlines():
+        if line[:1].strip() and line[0] not in "#)]}":
+            outer = line.startswith(("class ", "from ", "import "))
+            inner = outer
+        elif line.startswith("    ") and line[4:5].strip() and line[4] not in "#)]}":
+            inner = not line.startswith(("    def ", "    async def ", "    @"))
+        if outer and inner:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _source(module: str) -> Path | None:
