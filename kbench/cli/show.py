@@ -97,19 +97,28 @@ def _marked(example: Example) -> Text:
     for mention in sorted(example.mentions, key=lambda m: (m.start, -m.end)):
         if mention.start < position:
             continue  # nested in the one just shown
-        text.append(example.text[position : mention.start], style="default")
+        _append(text, example, position, mention.start)
         text.append(f"[{example.text[mention.start : mention.end]}]", style="bold default")
         text.append(f"({mention.role}: {mention.entity or 'not linked'})", style="cyan")
         position = mention.end
-    text.append(example.text[position:], style="default")
-    if example.blank is not None:
-        text.append("  [MASK]", style="bold magenta")
+    _append(text, example, position, len(example.text))
     label = example.label if isinstance(example.label, str) else ", ".join(example.label)
     text.append(f"\n  = {label}", style="green")
     if example.candidates:
         offered = ", ".join(f"{c.label} ({len(c.support)})" for c in example.candidates)
         text.append(f"\n  among {offered}", style="dim")
     return text
+
+
+def _append(text: Text, example: Example, start: int, end: int) -> None:
+    """Adds the text between mentions, with ``[MASK]`` where the answer belongs."""
+    blank = example.blank
+    if blank is None or not start <= blank <= end:
+        text.append(example.text[start:end], style="default")
+        return
+    text.append(example.text[start:blank], style="default")
+    text.append("[MASK]", style="bold magenta")
+    text.append(example.text[blank:end], style="default")
 
 
 def _show_knowledge(bundle: Bundle, count: int, console: Console) -> None:

@@ -8,7 +8,7 @@ from kbench.data import Example, Mention, Role, Split
 from kbench.metrics import Accuracy, MacroF1
 from kbench.records import Record
 from kbench.sources import find_file, find_folder, is_hub, read_records, stream_hub_records
-from kbench.task import RelationTask, TaskCard
+from kbench.task import RelationTask, Size, TaskCard
 
 __all__ = ["FewRel80Way"]
 
@@ -39,6 +39,7 @@ class FewRel80Way(RelationTask):
         source="https://github.com/thunlp/ERNIE",
         obtain="the fewrel folder of the ERNIE release (https://github.com/thunlp/ERNIE) with "
         "train.json, dev.json and test.json",
+        sizes={Split.TRAIN: Size(8_000), Split.DEV: Size(16_000), Split.TEST: Size(16_000)},
     )
     metrics = (MacroF1(), Accuracy())
     max_length = 256

@@ -17,6 +17,8 @@ from rich.console import Console
 from kbench import published, runner
 from kbench.cli import main
 from kbench.cli.render import print_table
+from kbench.cli.show import _marked
+from kbench.data import Example, Mention, Role
 from kbench.store import Results
 from kbench.tables import rows
 from tests.grid.toygrid import OPTIONS, grid, run
@@ -343,3 +345,20 @@ def _seconds(command: list[str]) -> float:
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end", "blank", "shown"),
+    [
+        ("Ada was born in  .", 0, 3, 16, "[Ada](target: Q1) was born in [MASK] ."),
+        (" is where Ada was born .", 10, 13, 0, "[MASK] is where [Ada](target: Q1) was born ."),
+        ("Where is Ada? ", 9, 12, 14, "Where is [Ada](target: Q1)? [MASK]"),
+        ("Where is Ada?", 9, 12, None, "Where is [Ada](target: Q1)?"),
+    ],
+)
+def test_the_mask_is_shown_in_its_place(
+    text: str, start: int, end: int, blank: int | None, shown: str
+) -> None:
+    mention = Mention(start, end, "Q1", Role.TARGET)
+    lines = _marked(Example("a", text, (mention,), "x", blank)).plain.splitlines()
+    assert lines == ["a", f"  {shown}", "  = x"]
