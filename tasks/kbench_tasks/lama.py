@@ -14,7 +14,7 @@ from kbench.errors import DataError, KbenchError, UsageError, nearest
 from kbench.files import canonical_digest
 from kbench.metrics import Accuracy, Metric
 from kbench.records import Record
-from kbench.sources import find_folder, read_records, read_text, stream_records, take_turns
+from kbench.sources import find_folder, is_hub, read_records, read_text, stream_records, take_turns
 from kbench.strata import LamaPrecision
 from kbench.task import ProbeTask, TaskCard
 
@@ -163,6 +163,10 @@ class Lama(ProbeTask):
 
     @cached_property
     def _folder(self) -> Path:
+        if not self.data or is_hub(self.data):
+            raise UsageError(
+                f"LAMA needs --data DIR, a folder in its own layout: {self.card.obtain}"
+            )
         return find_folder(self.data, self.card, "lama")
 
     @cached_property

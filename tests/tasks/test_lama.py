@@ -177,6 +177,12 @@ def test_a_folder_instead_of_a_file(folder: str, name: str) -> None:
     assert_one_line(Lama(folder), f"{path.name}: is a folder")
 
 
+@pytest.mark.parametrize("data", [None, "hf:facebook/lama"])
+def test_it_is_read_from_a_folder_alone(data: str | None) -> None:
+    with pytest.raises(UsageError, match="LAMA needs --data DIR, a folder in its own layout"):
+        Lama(data).examples(Split.TEST)
+
+
 def test_a_vocabulary_that_is_not_there(folder: str) -> None:
     assert_one_line(Lama(folder, {"vocabulary": "mine.txt"}), "mine.txt: does not exist")
 
