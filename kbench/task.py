@@ -56,6 +56,10 @@ class Size:
     tokens: float | None = None
     texts: float = 1
 
+    def __str__(self) -> str:
+        texts = f"{self.texts:g} texts of " if self.texts != 1 else ""
+        return f"{self.examples:,}" + (f" of {texts}{self.tokens:g} tokens" if self.tokens else "")
+
 
 @dataclass(frozen=True)
 class TaskCard:

@@ -112,7 +112,7 @@ class _Cell:
         named: list[Any] = [spec.task, spec.data, spec.options.get("task"), spec.limit]
         named += [spec.backbone]
         named += [spec.tuning, parts.tuning_options, recipe and recipe.as_dict(), spec.seed]
-        if parts.spec.knowledge is not None and spec.setting == Setting.FINE_TUNING:
+        if parts.plug_is_fixed:
             named += [self._plug_name(Setting.FINE_TUNING), spec.linker]
         return canonical_digest(named)
 
@@ -128,7 +128,7 @@ class _Cell:
     def _tuning(self, recipe: Recipe) -> Work:
         parts = self._parts
         kind = Pass.THROUGH if parts.tuning.light else Pass.TRAIN
-        injected = self._spec.knowledge is not None and self._spec.setting == Setting.FINE_TUNING
+        injected = parts.plug_is_fixed
         return _work(Stage.TUNING, lambda: self._on_task(recipe, kind, injected))
 
     def _task_specific(self) -> Work:

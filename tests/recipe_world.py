@@ -20,7 +20,7 @@ _SPLITS = ("train", "dev", "test")
 
 
 def write_data(folder: Path) -> None:
-    """Writes FewRel, Wiki80, Wiki-ET, EntityQuestions, OpenEntity, FIGER and TACRED."""
+    """Writes FewRel (both), Wiki80, Wiki-ET, EntityQuestions, OpenEntity, FIGER and TACRED."""
     for name, prefix in (("train_wiki", "Q"), ("val_wiki", "Q"), ("val_pubmed", "C")):
         relations = {f"{name}/P{n}": _few_rel(n, prefix) for n in range(len(_WORDS))}
         _write(folder / "fewrel" / f"{name}.json", relations)
@@ -33,6 +33,8 @@ def write_data(folder: Path) -> None:
         _lines(folder / "wikiet" / f"{split}.json", [_typed(n, False) for n in range(12)])
         for task in ("openentity", "figer"):
             _write(folder / task / f"{split}.json", [_typed(n, True) for n in range(12)])
+        sentences = [_few_rel_80(n) for n in range(12)]
+        _write(folder / "fewrel80way" / f"{split}.json", sentences)
         _write(folder / "tacred" / f"{split}.json", [_tacred(split, n) for n in range(12)])
         questions = [
             {"question": f"Which country is {city} located in?", "answers": [land.title()]}
@@ -105,6 +107,14 @@ def _typed(number: int, links: bool) -> dict[str, Any]:
     if links:
         return {**row, "ents": [[f"Q{entity}", 5, 5 + len(name), 0.9]]}
     return {**row, "id": str(entity)}
+
+
+def _few_rel_80(number: int) -> dict[str, Any]:
+    head, tail = _pair(number)
+    text = f"{NAMES[head]} near {NAMES[tail]}"
+    start = len(NAMES[head]) + len(" near ")
+    ents = [[f"Q{head}", 0, len(NAMES[head]), 1.0], [f"Q{tail}", start, len(text), 1.0]]
+    return {"text": text, "label": f"P{number % 2}", "ents": ents}
 
 
 def _tacred(split: str, number: int) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _words(value: Any) -> str:
 
 def _show_task(entry: Entry, data: str | None, split: Split, count: int, console: Console) -> None:
     task = registry.load(entry)(data)
-    _show_card(task.card, console)
+    _show_card(vars(task.card), console)
     metrics = ", ".join(metric.variant for metric in task.metrics)
     about = {
         "family": str(task.family),

@@ -62,8 +62,8 @@ subject = Loaded
 def card(loaded: Loaded) -> Verdict:
     """The card is complete, and the task says what it measures."""
     given = asdict(loaded.kind.card)
-    may = {"obtain", "sizes"}
-    missing = [name for name, value in given.items() if not value and name not in may]
+    optional = ("obtain", "sizes")
+    missing = [name for name, value in given.items() if not value and name not in optional]
     missing += [] if summary(loaded.entry) else ["the first line of the docstring"]
     missing += [] if loaded.kind.metrics else ["metrics"]
     missing += [] if loaded.kind.linking in LINKERS else ["a linker that there is"]

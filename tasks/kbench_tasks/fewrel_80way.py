@@ -39,7 +39,12 @@ class FewRel80Way(RelationTask):
         source="https://github.com/thunlp/ERNIE",
         obtain="the fewrel folder of the ERNIE release (https://github.com/thunlp/ERNIE) with "
         "train.json, dev.json and test.json",
-        sizes={Split.TRAIN: Size(8_000), Split.DEV: Size(16_000), Split.TEST: Size(16_000)},
+        # Sentences of FewRel, and as long.
+        sizes={
+            Split.TRAIN: Size(8_000, 35),
+            Split.DEV: Size(16_000, 35),
+            Split.TEST: Size(16_000, 35),
+        },
     )
     metrics = (MacroF1(), Accuracy())
     max_length = 256
