@@ -29,6 +29,7 @@ def write_data(folder: Path) -> None:
         _lines(folder / "wiki80" / f"wiki80_{part}.txt", rows)
     ids = [f"Q{number}\t{number}" for number in range(len(NAMES))]
     _write(folder / "wikiet" / "entity2id.txt", "\n".join([str(len(NAMES)), *ids]) + "\n")
+    _write_lama(folder / "lama")
     for split in _SPLITS:
         _lines(folder / "wikiet" / f"{split}.json", [_typed(n, False) for n in range(12)])
         for task in ("openentity", "figer"):
@@ -41,6 +42,24 @@ def write_data(folder: Path) -> None:
             for city, land in zip(CITIES, LANDS, strict=True)
         ]
         _write(folder / "entityquestions" / split / f"P17.{split}.json", questions)
+
+
+def _write_lama(folder: Path) -> None:
+    relation = {"relation": "P17", "template": "[X] is located in [Y] ."}
+    _lines(folder / "relations.jsonl", [relation])
+    facts = [
+        {
+            "uuid": str(number),
+            "obj_uri": f"Q{number + len(CITIES)}",
+            "obj_label": land,
+            "sub_uri": f"Q{number}",
+            "sub_label": city,
+            "predicate_id": "P17",
+            "evidences": [],
+        }
+        for number, (city, land) in enumerate(zip(CITIES, LANDS, strict=True))
+    ]
+    _lines(folder / "TREx" / "P17.jsonl", facts)
 
 
 def write_knowledge(folder: Path) -> None:

@@ -31,6 +31,7 @@ QUICK = [
         for setting in Setting
     ),
     "method.k-adapter.min_examples=1",
+    "task.lama.dev_share=0.5",  # of six subjects a tenth is none
     *(
         f"task.{task}.{option}=1"
         for task in ("fewrel", "fewrel-pubmed")
@@ -90,7 +91,7 @@ def test_a_recipe_can_be_planned_before_anything_is_there(
     assert {cell["plan"] for cell in cells} == {"not yet"}
     assert {cell["spec"]["seed"] for cell in cells} == {0, 1, 2}
     estimate = last["estimate"]
-    assert estimate["gpu_hours"] > 1
+    assert estimate["gpu_hours"] > 1 or recipe.stem == "lama"  # where nothing is trained
     assert estimate["stages"]["evaluations"]["count"] == len(cells)
     assert asked == []
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
@@ -99,8 +100,9 @@ def test_a_recipe_can_be_planned_before_anything_is_there(
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_says_what_to_read_it_beside(recipe: Path) -> None:
     head = recipe.read_text().split("\nbackbone:")[0]
-    (named, *_) = re.findall(r"kbench_leaderboard/published/([\w-]+\.json)", head)
-    assert (_published() / named).is_file()
+    named = re.findall(r"kbench_leaderboard/published/([\w-]+\.json)", head)
+    assert named or "Read beside: nothing" in head
+    assert all((_published() / name).is_file() for name in named)
     for part in ("Data", "Knowledge", "Read beside"):
         assert f"# {part}" in head
 
