@@ -55,11 +55,15 @@ class Score(_Model):
 
 
 class Coverage(_Model):
-    """Share of test examples and of their mentions that got knowledge, and how they were linked."""
+    """Share of test examples and of their mentions that got knowledge, and how they were linked.
+
+    ``threshold`` is the confidence that links of the data must have; None where they have none.
+    """
 
     examples: float = Field(ge=0, le=1)
     mentions: float = Field(ge=0, le=1)
     linker: str
+    threshold: float | None = None
     ambiguous: int = 0
     unlinked: Literal["skip"] = "skip"
 

@@ -413,6 +413,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             examples=links.examples,
             mentions=links.mentions,
             linker=links.linker,
+            threshold=task.link_threshold,
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))

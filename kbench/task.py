@@ -164,6 +164,12 @@ class Task(ABC):
         }
 
     @property
+    def link_threshold(self) -> float | None:
+        """The confidence below which links of the data are dropped: an option of that name."""
+        given = self.options.get("link_threshold")
+        return None if given is None else float(given)
+
+    @property
     def main_metric(self) -> Metric:
         """The metric that selects on dev and ranks on test."""
         return self.metrics[0]

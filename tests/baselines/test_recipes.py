@@ -71,6 +71,10 @@ def test_a_recipe_runs_whole_without_a_failure(recipe: Path, world: Path, tmp_pa
     # The knowledge base is met everywhere, or the plugs would be attached to nothing.
     assert all(r.coverage and r.coverage.examples > 0 for r in with_knowledge)
     assert {result.spec.method for result in results} > {"none"}
+    for result in with_knowledge:
+        confident = result.spec.task in ("open-entity", "figer")
+        assert result.coverage
+        assert result.coverage.threshold == (0.3 if confident else None)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

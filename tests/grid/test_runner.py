@@ -296,6 +296,7 @@ def test_a_result_says_all_that_is_needed_to_read_and_repeat_it(
         "examples": 1.0,
         "mentions": 0.5,
         "linker": "gold",
+        "threshold": None,
         "ambiguous": 0,
         "unlinked": "skip",
     }
