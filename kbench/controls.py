@@ -45,7 +45,8 @@ class Shuffled(_Control):
         return Shuffled(self.base.over(rows, vectors), self._seed)
 
     @cached_property
-    def _other(self) -> Rows:
+    def other(self) -> Rows:
+        """The entity whose knowledge each answers with. ``[entities]``."""
         rng = np.random.default_rng(self._seed)
         other = np.empty(len(self.base), dtype=np.int64)
         for group in _alike(self.base):
@@ -54,17 +55,17 @@ class Shuffled(_Control):
         return other
 
     def vectors(self, rows: Rows) -> Vectors:
-        return self.base.vectors(self._other[rows])
+        return self.base.vectors(self.other[rows])
 
     def entity(self, row: int) -> Entity:
-        own, other = self.base.entity(row), self.base.entity(int(self._other[row]))
+        own, other = self.base.entity(row), self.base.entity(int(self.other[row]))
         return Entity(own.id, own.label, own.aliases, other.types, other.description)
 
     @cached_property
     def triples(self) -> NDArray[np.int32]:
         # Entity e answers with the facts of other(e): a fact of r moves to the e with other(e) = r.
         broken = np.array(self.base.triples)
-        broken[:, 0] = np.argsort(self._other)[broken[:, 0]]
+        broken[:, 0] = np.argsort(self.other)[broken[:, 0]]
         return broken
 
     @cached_property

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 from kbench import registry
 from kbench.backbone import Backbone
-from kbench.bundle import Bundle
+from kbench.bases import find_knowledge, under
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
-from kbench.errors import PluginError, UsageError, nearest
-from kbench.knowledge import KnowledgeBase, KnowledgeSource
+from kbench.errors import PluginError, UsageError
+from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod
 from kbench.spec import Control, RunSpec, Setting
 from kbench.task import Task
@@ -24,7 +22,6 @@ __all__ = [
     "Parts",
     "default_tuning",
     "find_backbone",
-    "find_knowledge",
     "find_task",
     "normalised",
 ]
@@ -45,22 +42,6 @@ def default_tuning(name: str) -> str:
         return cast("type[Task]", registry.get(Kind.TASKS, name)).tuning
     except PluginError:  # told by its runs, which fail
         return Task.tuning
-
-
-def find_knowledge(name: str) -> Bundle:
-    """Returns a knowledge base by registered name or by folder.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if name in registry.names(Kind.KNOWLEDGE):
-        source = cast("type[KnowledgeSource]", registry.get(Kind.KNOWLEDGE, name))
-        return Bundle(source().folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return Bundle(folder)
-    hint = nearest(name, registry.names(Kind.KNOWLEDGE))
-    raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")
 
 
 def find_backbone(name: str, download: bool = True) -> Backbone:
@@ -136,13 +117,7 @@ class Parts:
     def knowledge(self) -> KnowledgeBase | None:
         """The knowledge base seen through the control."""
         base = self.base_knowledge
-        if base is None or self.spec.control == Control.NONE:
-            return base
-        if self.spec.control == Control.SHUFFLED:
-            return Shuffled(base, self.spec.seed)
-        if self.spec.control == Control.RANDOM:
-            return Random(base, self.spec.seed)
-        return Zero(base)
+        return None if base is None else under(base, self.spec.control, self.spec.seed)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ _VERBS = {
     "run": "Run a grid of tasks, methods and controls; without arguments, the demo.",
     "table": "Show stored results as a table.",
     "compare": "Compare stored runs, paired by example: difference, interval, p-value.",
+    "diff": "Show the examples that two runs predict otherwise, and the knowledge behind them.",
     "ls": "List the installed tasks, methods, backbones, tunings or knowledge bases.",
     "show": "Show the card of a part, and examples of a task.",
     "knowledge": "Import, train and inspect knowledge bases.",

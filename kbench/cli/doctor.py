@@ -78,7 +78,7 @@ def _parts(kind: Kind) -> str:
 
 
 def _knowledge() -> str:
-    from kbench.parts import find_knowledge
+    from kbench.bases import find_knowledge
 
     found = []
     for name in registry.names(Kind.KNOWLEDGE):

@@ -251,7 +251,7 @@ def _open(name: str) -> Bundle:
 
     if name not in registry.names("knowledge") and Path(name).is_dir():
         return Bundle(name)  # without what `parts` imports
-    from kbench.parts import find_knowledge
+    from kbench.bases import find_knowledge
 
     return find_knowledge(name)
 

@@ -19,7 +19,7 @@ from kbench.errors import UsageError, nearest
 if TYPE_CHECKING:
     from kbench.bundle import Bundle
 
-__all__ = ["show"]
+__all__ = ["marked", "show"]
 
 
 @click.command("show")
@@ -46,7 +46,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
         if kind == Kind.TASKS:
             _show_task(entry, data, Split(split), examples, console)
         elif kind == Kind.KNOWLEDGE:
-            from kbench.parts import find_knowledge
+            from kbench.bases import find_knowledge
 
             _show_knowledge(find_knowledge(name), examples, console)
         else:
@@ -87,11 +87,11 @@ def _show_task(entry: Entry, data: str | None, split: Split, count: int, console
     found = task.examples(split)
     console.print(f"\n{len(found)} examples in {split}; the first {min(count, len(found))}:")
     for example in found[:count]:
-        console.print(_marked(example))
+        console.print(_labelled(example))
 
 
-def _marked(example: Example) -> Text:
-    """The text with each mention in brackets, its role and entity behind it."""
+def marked(example: Example) -> Text:
+    """Returns the text with each mention in brackets, its role and entity behind it."""
     text = Text(f"{example.id}\n  ", style="dim")
     position = 0
     for mention in sorted(example.mentions, key=lambda m: (m.start, -m.end)):
@@ -102,6 +102,11 @@ def _marked(example: Example) -> Text:
         text.append(f"({mention.role}: {mention.entity or 'not linked'})", style="cyan")
         position = mention.end
     _append(text, example, position, len(example.text))
+    return text
+
+
+def _labelled(example: Example) -> Text:
+    text = marked(example)
     label = example.label if isinstance(example.label, str) else ", ".join(example.label)
     text.append(f"\n  = {label}", style="green")
     if example.candidates:

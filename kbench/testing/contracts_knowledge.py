@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from kbench import registry
+from kbench.bases import find_knowledge
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind, summary
 from kbench.controls import Random, Shuffled, Zero
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.parts import find_knowledge
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 
 __all__ = ["CONTRACTS", "subject"]

@@ -1,0 +1,264 @@
+"""What two runs predict otherwise: example by example, with the knowledge that was brought in.
+
+Texts come from the task and knowledge from the bundle, where they are what the runs had: their
+digests are compared. Where they are not there, predictions are shown alone. Free of torch, as far
+as the task is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import numpy as np
+
+from kbench import registry
+from kbench.aliases import aliases_of
+from kbench.bases import find_knowledge, under
+from kbench.buckets import Popularity
+from kbench.bundle import Bundle
+from kbench.catalogue import Kind
+from kbench.comparison import is_right
+from kbench.controls import Shuffled
+from kbench.data import Example, Label, Split
+from kbench.errors import KbenchError, UsageError
+from kbench.linking import link
+from kbench.neighbours import nearest_rows
+from kbench.result import Predictions, Result
+from kbench.task import Task
+
+__all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
+
+BUCKETS = ("known", "unknown", "head", "torso", "tail")
+"""By what an example can be chosen: its entity is known or not, and how popular it is."""
+
+
+class Change(StrEnum):
+    """What became of an example; right means the label, or the whole set of labels."""
+
+    GAINED = "gained"
+    LOST = "lost"
+    WRONG = "both wrong"
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What a run had to say of a mention.
+
+    Attributes:
+        mention: its text.
+        entity: id of its entity.
+        label: its label.
+        instead: name of the entity whose knowledge was brought in its stead (``shuffled``).
+        types: as brought in, like all that follows.
+        description: or the facts as text.
+        vector: whether there was one.
+        neighbours: names of the nearest entities, with their cosines.
+    """
+
+    mention: str
+    entity: str
+    label: str
+    instead: str | None
+    types: tuple[str, ...]
+    description: str
+    vector: bool
+    neighbours: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An example that two runs do not both have right.
+
+    Attributes:
+        id: of the example.
+        change: what became of it.
+        gold: its label.
+        ours: what the one run predicts.
+        theirs: what the other does.
+        probabilities: that ours and theirs give their predictions.
+        linked: whether knowledge was brought in, by either run.
+        degree: in how many facts its entity is; -1 for none.
+        example: its text and mentions; None where the data are not there.
+    """
+
+    id: str
+    change: Change
+    gold: Label
+    ours: Label
+    theirs: Label
+    probabilities: tuple[float, float]
+    linked: bool
+    degree: int
+    example: Example | None = field(default=None, repr=False)
+
+    def within(self, bucket: str, popularity: Popularity | None) -> bool:
+        """Whether it is of a bucket.
+
+        Raises:
+            UsageError: the bucket is one of popularity, and that of entities is not known.
+        """
+        if bucket in ("known", "unknown"):
+            return (self.degree >= 0) == (bucket == "known")
+        if popularity is None:
+            raise UsageError(f"bucket {bucket} needs the knowledge base, which is not there")
+        return self.degree >= 0 and popularity.name(self.degree) == bucket
+
+    def about(self, glob: str) -> bool:
+        """Whether its gold label or either prediction fits a glob."""
+        labels = (self.gold, self.ours, self.theirs)
+        names = {name for each in labels for name in ([each] if isinstance(each, str) else each)}
+        return any(fnmatchcase(name, glob) for name in names)
+
+    def as_json(self, knowledge: Mapping[str, Sequence[Injected]]) -> dict[str, Any]:
+        """Returns the example as a JSON value, with what each side brought in."""
+        value: dict[str, Any] = {
+            "id": self.id,
+            "change": str(self.change),
+            "gold": self.gold,
+            "ours": {"prediction": self.ours, "score": self.probabilities[0]},
+            "theirs": {"prediction": self.theirs, "score": self.probabilities[1]},
+            "linked": self.linked,
+            "degree": self.degree,
+            "text": None,
+            "mentions": [],
+            "knowledge": {side: [asdict(i) for i in found] for side, found in knowledge.items()},
+        }
+        if self.example is not None:
+            value["text"] = self.example.text
+            value["mentions"] = [asdict(mention) for mention in self.example.mentions]
+        return value
+
+
+def changes(ours: Predictions, theirs: Predictions) -> list[Changed]:
+    """Returns the examples that not both have right, in the order of the data.
+
+    Args:
+        ours: of the one run.
+        theirs: of the other, over the same examples.
+    """
+    found = []
+    for at, gold in enumerate(ours.labels):
+        right = [is_right(gold, side.predictions[at]) for side in (ours, theirs)]
+        if all(right):
+            continue
+        change = Change.GAINED if right[0] else Change.LOST if right[1] else Change.WRONG
+        found.append(
+            Changed(
+                ours.ids[at],
+                change,
+                gold,
+                ours.predictions[at],
+                theirs.predictions[at],
+                (ours.scores[at], theirs.scores[at]),
+                ours.linked[at] or theirs.linked[at],
+                max(ours.degrees[at], theirs.degrees[at]),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The test examples of a result by id, or why they are not shown."""
+
+    examples: Mapping[str, Example]
+    problem: str = ""
+
+    @classmethod
+    def of(cls, result: Result, data: str | None = None) -> Texts:
+        """Reads the data of a result.
+
+        Args:
+            result: says which, and where they were.
+            data: where they are now, if elsewhere.
+        """
+        options = result.spec.options.get("task", {}).get(result.spec.task, {})
+        try:
+            kind = cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
+            task = kind(data or result.spec.data, options)
+            digest = task.digest
+        except KbenchError as error:
+            return cls({}, f"texts are not shown: {error}")
+        if result.provenance is None or digest != result.provenance.digests.get("data"):
+            return cls({}, "texts are not shown: the data are not those that the result is of")
+        return cls({example.id: example for example in task.examples(Split.TEST)})
+
+
+def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str]:
+    """Returns the knowledge base of a result, or why it is not shown.
+
+    Args:
+        result: says which, and where it was.
+        bundle: where it is now, if elsewhere.
+    """
+    if result.spec.knowledge is None:
+        return None, ""
+    try:
+        base = find_knowledge(bundle or result.spec.knowledge)
+    except KbenchError as error:
+        return None, f"knowledge is not shown: {error}"
+    if result.provenance is None or base.digest != result.provenance.digests.get("knowledge"):
+        return None, f"knowledge is not shown: {base.folder} is not what the result was made with"
+    return base, ""
+
+
+def injected(
+    result: Result, base: Bundle, examples: Sequence[Example], neighbours: int = 3
+) -> list[list[Injected]]:
+    """Returns what a run had to say of the mentions of each example, seen through its control.
+
+    What a method reads of it (vectors, texts, facts) is its own; methods that make vectors of
+    their own, such as ``pelt``, break those under a control, perhaps by another shuffle.
+
+    Args:
+        result: the run.
+        base: its true knowledge base.
+        examples: as the task gives them.
+        neighbours: how many of the nearest entities are named.
+    """
+    linker = result.coverage.linker if result.coverage else result.spec.linker or "gold"
+    if linker == "alias":
+        examples, _ = aliases_of(base).linked(examples, base)
+    rows = link(examples, base, linker, lambda found: found >= 0).rows
+    seen = under(base, result.spec.control, result.spec.seed)
+    entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
+    sources = seen.other[entities] if isinstance(seen, Shuffled) else entities
+    vectors = base.has_vector(sources)
+    near: dict[int, tuple[tuple[str, float], ...]] = {}
+    if neighbours and vectors.any():
+        asked = entities[vectors]
+        found, cosines = nearest_rows(base, seen.vectors(asked), neighbours, sources[vectors])
+        for row, each, values in zip(asked.tolist(), found.tolist(), cosines, strict=True):
+            near[row] = tuple(
+                (_name(base, other), round(float(value), 4))
+                for other, value in zip(each, values, strict=True)
+                if other >= 0
+            )
+    source = dict(zip(entities.tolist(), sources.tolist(), strict=True))
+    return [
+        [
+            Injected(
+                example.text[mention.start : mention.end],
+                seen.entity(row).id,
+                seen.entity(row).label,
+                _name(base, source[row]) if source[row] != row else None,
+                seen.entity(row).types,
+                seen.describe(row),
+                bool(base.has_vector(np.array([source[row]]))[0]),
+                near.get(row, ()),
+            )
+            for mention, row in zip(example.mentions, several, strict=True)
+            if row >= 0
+        ]
+        for example, several in zip(examples, rows, strict=True)
+    ]
+
+
+def _name(base: Bundle, row: int) -> str:
+    """The label of an entity, or its id where it has none."""
+    entity = base.entity(row)
+    return entity.label or entity.id

@@ -1,0 +1,222 @@
+"""`kbench diff`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kbench.cli import options as shared
+from kbench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from kbench.changes import Changed, Injected
+    from kbench.data import Label
+    from kbench.result import Predictions, Result
+    from kbench.store import Results
+
+__all__ = ["diff"]
+
+_BUCKETS = ("known", "unknown", "head", "torso", "tail")
+_SHOWN = {"gained": "gained", "lost": "lost", "wrong": "both wrong"}
+_LONG = 200
+"""Characters of a description that are shown."""
+
+
+@click.command("diff")
+@click.argument("a")
+@click.argument("b", default="none")
+@click.option("--task", help="The task, where results are of several.")
+@click.option("--show", "wanted", default="gained,lost,wrong", show_default=True)
+@click.option("--bucket", type=click.Choice(_BUCKETS), help="Only examples of such entities.")
+@click.option("--label", help="Only examples with this label, gold or predicted: a glob.")
+@click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("--neighbours", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("--data", help="Where the task's data are, if not where they were.")
+@click.option("--bundle", help="Where the knowledge base is, if not where it was.")
+@shared.out
+@click.option("--json", "as_json", is_flag=True, help="Print all such examples as JSON Lines.")
+def diff(
+    a: str,
+    b: str,
+    task: str | None,
+    wanted: str,
+    bucket: str | None,
+    label: str | None,
+    count: int,
+    neighbours: int,
+    data: str | None,
+    bundle: str | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Show what run A gained and lost against run B, and what both have wrong.
+
+    A and B are selections as of `kbench compare`, each of one run; of several seeds the first is
+    taken unless named (seed=1). Without B it is the same model without knowledge. Each example
+    comes with its text, and the knowledge that each run had of its mentions: with
+    control=shuffled that is another entity's.
+    """
+    from dataclasses import replace
+
+    from kbench.buckets import Popularity
+    from kbench.changes import Texts, changes, injected, known
+    from kbench.store import Results
+
+    groups = [_change(name) for name in wanted.split(",")]
+    store = Results(shared.opened(out))
+    ours, theirs, predictions = _sides(store, (a, b), task)
+    texts = Texts.of(ours, data)
+    bases = {side: known(result, bundle) for side, result in (("ours", ours), ("theirs", theirs))}
+    problems = dict.fromkeys([texts.problem, *(problem for _, problem in bases.values())])
+    for problem in filter(None, problems):
+        click.echo(f"warning: {' '.join(problem.split())}", err=True)
+    base = next((base for base, _ in bases.values() if base is not None), None)
+    popularity = Popularity.of(base) if base is not None and bucket in _BUCKETS[2:] else None
+    found = [
+        replace(each, example=texts.examples.get(each.id))
+        for each in changes(*predictions)
+        if each.change in groups
+        and (bucket is None or each.within(bucket, popularity))
+        and (label is None or each.about(label))
+    ]
+    chosen = found if as_json else _first(found, count)
+    told = [each.example for each in chosen if each.example is not None]
+    brought: dict[str, dict[str, list[Injected]]] = {}
+    for side, result in (("ours", ours), ("theirs", theirs)):
+        base = bases[side][0]
+        if base is not None:
+            lists = injected(result, base, told, neighbours)
+            brought[side] = {e.id: items for e, items in zip(told, lists, strict=True)}
+    if as_json:
+        for each in chosen:
+            sides = {side: items.get(each.id, []) for side, items in brought.items()}
+            print(json.dumps(each.as_json(sides), ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    _print(found, chosen, (ours, theirs), brought, Console())
+
+
+def _change(name: str) -> str:
+    if name.strip() not in _SHOWN:
+        raise UsageError(f"--show {name!r}{nearest(name, _SHOWN)}")
+    return _SHOWN[name.strip()]
+
+
+def _sides(
+    store: Results, texts: tuple[str, str], task: str | None
+) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
+    """Finds the two results, and checks that they are over the same examples."""
+    from kbench.comparison import Tables, differing
+    from kbench.selection import Selection, grouped, partners, title
+
+    results = list(store)
+    first, second = (Selection.parse(text, results) for text in texts)
+    of_task = (r for r in results if r in first and task in (None, r.spec.task))
+    pairs = partners(grouped(of_task), second, results)
+    if len(pairs) != 1:
+        those = "; ".join(
+            f"{one[0].spec.task} {one[0].spec.tuning} {title(one[0].spec)} against "
+            f"{title(two[0].spec)}"
+            for one, two in pairs[:3]
+        )
+        raise UsageError(
+            f"{texts[0]!r} against {texts[1]!r} are {len(pairs)} pairs of runs; expected one"
+            + (f": {those}{', …' if len(pairs) > 3 else ''}; name more of it" if pairs else "")
+        )
+    ours, theirs = _of_a_seed(*pairs[0])
+    tables = Tables(store)
+    problems = [*differing(ours, theirs, ours.main_metric or "")] or tables.unlike([ours, theirs])
+    if problems:
+        raise UsageError(f"the two runs cannot be compared: {'; '.join(problems)}")
+    return ours, theirs, (tables.predictions(ours), tables.predictions(theirs))
+
+
+def _of_a_seed(one: Sequence[Result], two: Sequence[Result]) -> tuple[Result, Result]:
+    theirs = {result.spec.seed: result for result in two}
+    shared_seed = next((r for r in one if r.spec.seed in theirs), None)
+    return (shared_seed, theirs[shared_seed.spec.seed]) if shared_seed else (one[0], two[0])
+
+
+def _first(found: Sequence[Changed], count: int) -> list[Changed]:
+    """The first of each kind of change."""
+    return [each for name in _SHOWN.values() for each in _only(found, name)[:count]]
+
+
+def _only(found: Sequence[Changed], change: str) -> list[Changed]:
+    return [each for each in found if each.change == change]
+
+
+def _print(
+    found: Sequence[Changed],
+    chosen: Sequence[Changed],
+    sides: tuple[Result, Result],
+    brought: Mapping[str, Mapping[str, Sequence[Injected]]],
+    console: Console,
+) -> None:
+    from rich.text import Text
+
+    from kbench.selection import title
+
+    spec = sides[0].spec
+    names = [title(side.spec) for side in sides]
+    place = "  ·  ".join([spec.task, spec.backbone, spec.tuning, f"seed {spec.seed}"])
+    console.print(Text(f"{place}\nA {names[0]}\nB {names[1]}", style="bold cyan"))
+    totals = [f"{len(_only(found, name))} {name}" for name in _SHOWN.values()]
+    console.print(Text(", ".join(totals)))
+    for name in _SHOWN.values():
+        several = _only(chosen, name)
+        if several:
+            heading = f"{name}: {len(several)} of {len(_only(found, name))}"
+            console.print(Text(f"\n{heading}", style="bold"))
+        for each in several:
+            console.print(_example(each))
+            for side, letter in (("ours", "A"), ("theirs", "B")):
+                items = brought.get(side, {}).get(each.id, ())
+                for item in {item.entity: item for item in items}.values():
+                    console.print(_knowledge(item, letter))
+            if any(brought.values()) and not each.linked:
+                console.print(Text("  nothing of it reached the model", style="dim"))
+
+
+def _example(each: Changed) -> Text:
+    from rich.text import Text
+
+    from kbench.cli.show import marked
+
+    text = marked(each.example) if each.example is not None else Text(each.id, style="dim")
+    text.append(f"\n  = {_spelled(each.gold)}", style="green")
+    guesses = zip("AB", (each.ours, each.theirs), each.probabilities, strict=True)
+    for letter, guess, score in guesses:
+        text.append(f"\n  {letter} ", style="cyan")
+        text.append(f"{_spelled(guess)} ({score:.2f})", style="bold default")
+    return text
+
+
+def _knowledge(item: Injected, letter: str) -> Text:
+    from rich.text import Text
+
+    text = Text(f"  {letter} knows [{item.mention}] ", style="cyan")
+    text.append(f"{item.entity} {item.label}", style="default")
+    if item.instead is not None:
+        text.append(f" — with the knowledge of {item.instead}", style="red")
+    if item.types:
+        text.append(f"  {', '.join(item.types)}", style="green")
+    if item.description:
+        long = len(item.description) > _LONG
+        text.append(f"  {item.description[:_LONG]}{'…' if long else ''}", style="default")
+    near = ", ".join(f"{label} {cosine:.2f}" for label, cosine in item.neighbours)
+    near = near if item.vector else "no vector"
+    text.append(f"  near: {near}" if item.vector and near else f"  {near}", style="dim")
+    return text
+
+
+def _spelled(label: Label) -> str:
+    return label if isinstance(label, str) else ", ".join(label) or "(nothing)"
