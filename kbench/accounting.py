@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from kbench.bundle import Bundle
+from kbench.knowledge import KnowledgeBase
 from kbench.method import Plug
 
-__all__ = ["cost", "counted", "summary"]
+__all__ = ["cost", "counted", "knowledge_cost", "summary"]
 
 
 def cost(
@@ -47,6 +49,14 @@ def cost(
     if device.type == "cuda":
         spent["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(device))
     return spent
+
+
+def knowledge_cost(knowledge: KnowledgeBase | None) -> dict[str, float]:
+    """Returns the size of the knowledge base of a run, if it has one in a folder."""
+    if not isinstance(knowledge, Bundle):
+        return {}
+    files = (knowledge.folder / name for name in knowledge.card["files"])
+    return {"knowledge_bytes": float(sum(path.stat().st_size for path in files))}
 
 
 def counted(fitted: dict[str, Any] | None) -> dict[str, int]:

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 from kbench import registry
-from kbench.buckets import estimate
+from kbench.buckets import Popularity, by_entity, estimate
 from kbench.catalogue import Kind
 from kbench.comparison import metrics_of
 from kbench.result import Predictions, Result, Score
 from kbench.strata import measured
 from kbench.task import Task
 
-__all__ = ["rescored", "task_of"]
+__all__ = ["Again", "again", "rescored", "task_of"]
+
+_EXACT = 1e-9
+_DRAWN = 0.01
+"""Ends of a bootstrap interval may differ by so much where another NumPy draws otherwise."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """A stored score and the same made again.
+
+    Attributes:
+        name: of the metric, or of the bucket: ``micro_f1``, ``coverage known``.
+        stored: what the result says.
+        made: what its predictions give; None if the task has no such metric any more, or no
+            example is in the bucket.
+    """
+
+    name: str
+    stored: Score
+    made: Score | None
+
+    @property
+    def differs(self) -> str:
+        """What differs, with both values; empty if nothing does."""
+        if self.made is None:
+            return f"{self.stored.variant} cannot be made again"
+        for name, bound in (("n", 0), ("value", _EXACT), ("low", _DRAWN), ("high", _DRAWN)):
+            one, two = getattr(self.stored, name), getattr(self.made, name)
+            if abs(one - two) > bound:
+                return f"{name} is stored as {one:.6g}, the predictions give {two:.6g}"
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns both as a JSON value."""
+        made = self.made and self.made.model_dump()
+        stored = self.stored.model_dump()
+        return {"name": self.name, "stored": stored, "made": made, "differs": self.differs}
 
 
 def task_of(result: Result) -> type[Task]:
@@ -37,3 +75,19 @@ def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:
         )
         for metric in metrics_of(result)
     }
+
+
+def again(result: Result, predictions: Predictions) -> list[Again]:
+    """Returns every stored score beside the same made again: all metrics, and by coverage.
+
+    Scores by popularity are left out: where head and tail begin is for the knowledge base to say.
+
+    Raises:
+        UsageError: the task is not installed.
+    """
+    made = rescored(result, predictions)
+    found = [Again(name, score, made.get(name)) for name, score in result.metrics.items()]
+    main = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
+    parts = by_entity(main, predictions, Popularity(1, 1))["coverage"] if main else {}
+    stored = result.buckets.get("coverage", {})
+    return found + [Again(f"coverage {n}", score, parts.get(n)) for n, score in stored.items()]

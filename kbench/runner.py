@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from kbench import __version__, provenance, registry
+from kbench.accounting import knowledge_cost
 from kbench.addresses import ENGINE_REVISION, addresses, general_plug, result_id
 from kbench.buckets import Popularity, by_entity, degrees, estimate
 from kbench.catalogue import Kind
@@ -427,7 +428,7 @@ def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         coverage=coverage,
         buckets=parted,
         counts={**evaluation.counts, **leaks},
-        cost=evaluation.cost,
+        cost={**evaluation.cost, **knowledge_cost(known)},
         training=evaluation.training,
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
         predictions="predictions.parquet",

@@ -21,6 +21,7 @@ _VERBS = {
     "table": "Show stored results as a table.",
     "compare": "Compare stored runs, paired by example: difference, interval, p-value.",
     "diff": "Show the examples that two runs predict otherwise, and the knowledge behind them.",
+    "score": "Make all metrics again from the stored predictions; say which value differs.",
     "ls": "List the installed tasks, methods, backbones, tunings or knowledge bases.",
     "show": "Show the card of a part, and examples of a task.",
     "knowledge": "Import, train and inspect knowledge bases.",

@@ -3,151 +3,169 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.cells import Cells, blank, cells, legend, tables_of
 from kbench.result import Status
-from kbench.spec import Control, Setting
-from kbench.tables import Estimate, Row
+from kbench.spec import Control
+from kbench.tables import Row
 
 __all__ = ["print_table"]
 
-_LEGEND = (
-    "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
-    "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
-    "the same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
-    "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
-)
 _NAME = 10
 """Columns that a method's name has at least."""
-_RIGHT = frozenset({"score", "Δ none", "knowledge gain", "covered", "trained", "seconds"})
+_LEFT = frozenset({"method", "setting", "knowledge", "setting knowledge", "interval"})
+_ALWAYS = (
+    "method",
+    "setting",
+    "knowledge",
+    "score",
+    "Δ none",
+    "knowledge gain",
+    "covered",
+    "trained",
+    "seconds",
+)
+_IF_ROOM = ("interval", "broken", "ms (without)", "memory", "knowledge size")
+"""Shown in this order of preference where the terminal is wide enough."""
+_BAR = 20
+"""Signs of an interval bar."""
 
-Cells = dict[str, str]
 
-
-def print_table(found: Sequence[Row], console: Console) -> None:
+def print_table(
+    found: Sequence[Row],
+    console: Console,
+    best: frozenset[str] = frozenset(),
+    columns: Sequence[str] | None = None,
+) -> None:
     """Prints a table for each task, backbone, tuning and limit, all with the same columns.
 
-    Where the terminal is narrow, cells that belong together are stacked.
+    Where the terminal is narrow, cells that belong together are stacked; where it is wide, there
+    are more of them, and bars of the intervals.
+
+    Args:
+        found: the rows.
+        console: where to.
+        best: ids of the rows that are set in bold, as of :func:`kbench.tables.leaders`.
+        columns: headings to show instead of those that fit.
     """
     if not found:
         console.print("no results")
         return
-    ordered = sorted(found, key=_order)
-    cells = {id(row): _cells(row) for row in ordered}
-    names = list(cells[id(ordered[0])])
-    if _total(list(cells.values()), names) > console.width:
-        cells = {key: _stacked(value) for key, value in cells.items()}
-        names = list(cells[id(ordered[0])])
-    widths = _widths(list(cells.values()), names)
+    tables = tables_of(found)
+    bars = {id(row): bar for _, rows in tables for row, bar in zip(rows, _bars(rows), strict=True)}
+    everything = {id(row): {**cells(row), "interval": bars[id(row)]} for row in found}
+    names = list(columns) if columns else _fitting([*everything.values()], console.width)
+    shown = {key: {name: value[name] for name in names} for key, value in everything.items()}
+    if not columns and _total(list(shown.values())) > console.width:
+        shown = {key: _stacked(value) for key, value in shown.items()}
+        wider = {key: {**value, "interval": bars[key]} for key, value in shown.items()}
+        shown = wider if _total(list(wider.values())) <= console.width else shown
+    widths = _widths(list(shown.values()))
     # A long name gives way before a figure does.
-    over = max(0, sum(widths.values()) + len(names) - console.width)
+    over = max(0, sum(widths.values()) + len(widths) - console.width)
     widths["method"] = max(_NAME, widths["method"] - over)
-    for heading, rows in groupby(ordered, key=_heading):
-        title = Text(heading, style="bold cyan")
-        table = Table(
-            box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
-        )
-        for name in names:
-            table.add_column(
-                name,
-                justify=_side(name),
-                width=widths[name],
-                no_wrap=name != "method",
-                overflow="fold",
-            )
+    for heading, rows in tables:
+        table = _table(heading, widths)
         for row in rows:
             style = "dim" if row.first.spec.control != Control.NONE else ""
-            table.add_row(*(Text(cell, style=style) for cell in cells[id(row)].values()))
+            values = shown[id(row)]
+            table.add_row(
+                *(
+                    Text(cell, style="bold" if name == "score" and row.first.id in best else style)
+                    for name, cell in values.items()
+                )
+            )
         console.print(table)
         console.print()
-    for row in ordered:
-        if row.first.reason:
-            style = "red" if row.first.status == Status.FAILED else "dim"
-            problem = f"{row.first.status}: {row.first.spec.title}: {row.first.reason}"
-            console.print(Text(problem, style=style))
-    console.print(_LEGEND, style="dim")
+    for _, rows in tables:
+        for row in rows:
+            if row.first.reason:
+                style = "red" if row.first.status == Status.FAILED else "dim"
+                problem = f"{row.first.status}: {row.first.spec.title}: {row.first.reason}"
+                console.print(Text(problem, style=style))
+    bold = " Bold: the best, and what a paired test does not tell from it." if best else ""
+    console.print(legend(names) + bold, style="dim")
+
+
+def _fitting(everything: Sequence[Cells], width: int) -> list[str]:
+    """The headings for which there is room."""
+    names = list(_ALWAYS)
+    empty = blank(everything)
+    for name in _IF_ROOM:
+        wider = [*names, name]
+        if name not in empty and _total([{n: c[n] for n in wider} for c in everything]) <= width:
+            names = wider
+    return names
+
+
+def _bars(rows: Sequence[Row]) -> list[str]:
+    """The intervals of a table's scores, drawn to one scale."""
+    ends = [(s.low, s.value, s.high) for row in rows if (s := row.score)]
+    known = [(low, value, high) for low, value, high in ends if low is not None is not high]
+    if not known:
+        return [""] * len(rows)
+    least, most = min(low for low, *_ in known), max(high for *_, high in known)
+    step = (most - least) / (_BAR - 1) or 1.0
+    bars = []
+    for row in rows:
+        score = row.score
+        if score is None or score.low is None or score.high is None:
+            bars.append("")
+            continue
+        low, value, high = (
+            round((end - least) / step) for end in (score.low, score.value, score.high)
+        )
+        signs = [" "] * low + ["─"] * (high - low + 1)
+        signs[low], signs[high], signs[value] = "├", "┤", "●"
+        bars.append("".join(signs))
+    return bars
+
+
+def _table(heading: str, widths: dict[str, int]) -> Table:
+    title = Text(heading, style="bold cyan")
+    table = Table(
+        box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
+    )
+    for name, width in widths.items():
+        table.add_column(
+            name, justify=_side(name), width=width, no_wrap=name != "method", overflow="fold"
+        )
+    return table
 
 
 def _side(name: str) -> Literal["left", "right"]:
-    return "right" if name.replace("\n", " ") in _RIGHT else "left"
+    return "left" if name.replace("\n", " ") in _LEFT else "right"
 
 
-def _order(row: Row) -> tuple[str, bool, str, int, str, int]:
-    spec = row.first.spec
-    setting, control = list(Setting).index(spec.setting), list(Control).index(spec.control)
-    known = spec.knowledge or ""
-    return _heading(row), bool(known), spec.method, setting, known, control
-
-
-def _heading(row: Row) -> str:
-    spec = row.first.spec
-    words = [spec.task, spec.backbone, spec.tuning]
-    words += [row.first.main_metric] if row.first.main_metric else []
-    words += [f"--limit {spec.limit}: not comparable"] if spec.limit else []
-    return "  ·  ".join(words)
-
-
-def _cells(row: Row) -> Cells:
-    result = row.first
-    spec, cost = result.spec, result.cost
-    informed = spec.knowledge is not None
-    control = "" if spec.control == Control.NONE else f"{spec.control} "
-    trained = informed and row.score is not None
-    seconds = cost.get("train_seconds", 0) + cost.get("start_seconds", 0)
-    return {
-        "method": spec.method,
-        "setting": str(spec.setting) if informed else "",
-        "knowledge": f"{control}{_short(spec.knowledge)}" if spec.knowledge else "",
-        "score": _estimate(row.score, sign="") if row.score else str(result.status),
-        "Δ none": _estimate(row.delta, sign="+"),
-        "knowledge gain": _estimate(row.gain, sign="+"),
-        "covered": f"{100 * result.coverage.examples:.0f}%" if result.coverage else "",
-        "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
-        "seconds": f"{seconds:.0f} s" if trained else "",
-    }
-
-
-def _stacked(cells: Cells) -> Cells:
+def _stacked(values: Cells) -> Cells:
     """The same in fewer, taller columns."""
-    covered = f"{cells['covered']} covered" if cells["covered"] else ""
+    covered = f"{values['covered']} covered" if values["covered"] else ""
     figures = {
-        name: cells[name].replace(" [", "\n[").replace(", ", ",")
+        name: values[name].replace(" [", "\n[").replace(", ", ",")
         for name in ("score", "Δ none", "knowledge gain")
     }
     return {
-        "method": f"{cells['method']}\n{covered}".rstrip(),
-        "setting\nknowledge": f"{cells['setting']}\n{cells['knowledge']}".strip(),
+        "method": f"{values['method']}\n{covered}".rstrip(),
+        "setting\nknowledge": f"{values['setting']}\n{values['knowledge']}".strip(),
         **{name.replace("knowledge gain", "knowledge\ngain"): v for name, v in figures.items()},
-        "trained": f"{cells['trained']}\n{cells['seconds']}".strip(),
+        "trained": f"{values['trained']}\n{values['seconds']}".strip(),
     }
 
 
-def _widths(cells: list[Cells], names: list[str]) -> dict[str, int]:
+def _widths(several: list[Cells]) -> dict[str, int]:
     return {
         name: max(
-            len(part) for row in cells for part in (*row[name].split("\n"), *name.split("\n"))
+            len(part) for row in several for part in (*row[name].split("\n"), *name.split("\n"))
         )
-        for name in names
+        for name in several[0]
     }
 
 
-def _total(cells: list[Cells], names: list[str]) -> int:
-    return sum(_widths(cells, names).values()) + len(names)
-
-
-def _short(knowledge: str) -> str:
-    return knowledge.rstrip("/").rsplit("/", maxsplit=1)[-1]
-
-
-def _estimate(estimate: Estimate | None, sign: str) -> str:
-    if estimate is None:
-        return ""
-    value = f"{100 * estimate.value:{sign}.1f}"
-    if estimate.low is None or estimate.high is None:
-        return value if estimate.deviation is None else f"{value} ± {100 * estimate.deviation:.1f}"
-    return f"{value} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+def _total(several: list[Cells]) -> int:
+    widths = _widths(several)
+    return sum(widths.values()) + len(widths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +13,14 @@ from kbench.cli import options as shared
 from kbench.errors import UsageError, nearest
 from kbench.result import Result
 
+if TYPE_CHECKING:
+    from kbench.published import Figure
+    from kbench.tables import Row
+
 __all__ = ["table"]
 
 _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control")
+_FORMATS = ("rich", "markdown", "latex", "csv", "json")
 
 
 @shared.filters(_FILTERS)
@@ -24,18 +30,38 @@ _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "con
 @click.option(
     "--published", is_flag=True, help="Beside them, what papers publish; for the eye, not ranked."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    default="rich",
+    show_default=True,
+    help="In the terminal, or as text for elsewhere.",
+)
+@click.option("--columns", help="Only these figures, such as score,gain,locality,latency.")
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON Lines.")
 def table(
-    out: Path, metric: str | None, published: bool, as_json: bool, **filters: str | None
+    out: Path,
+    metric: str | None,
+    published: bool,
+    form: str,
+    columns: str | None,
+    as_json: bool,
+    **filters: str | None,
 ) -> None:
-    """Show stored results: score, difference to no knowledge, knowledge gain, cost."""
-    from rich.console import Console
+    """Show stored results: score, difference to no knowledge, knowledge gain, cost.
 
-    from kbench.cli.published import FILTERS, beside, print_published
-    from kbench.cli.render import print_table
+    In bold is the best score of each table, and what a paired test does not tell from it.
+    """
+    from kbench.cli.cells import headings
+    from kbench.cli.published import FILTERS, beside
     from kbench.store import Results
-    from kbench.tables import rows
+    from kbench.tables import leaders, rows
 
+    form = "json" if as_json else form
+    if published and form not in ("rich", "json"):
+        raise UsageError(f"--published is shown by --format rich and json, not {form}")
+    names = headings(columns)
     store = Results(shared.opened(out))
     # Yardsticks and controls are needed even where they are not to be shown.
     found = _measured(list(store), metric) if metric else list(store)
@@ -43,12 +69,38 @@ def table(
     figures = (
         beside(shown, lambda figure: shared.chosen(figure, filters, FILTERS)) if published else []
     )
-    if as_json:
-        for value in (*(row.as_json() for row in shown), *(f.as_json() for f in figures)):
-            print(json.dumps(value, ensure_ascii=False))
-        return
-    print_table(shown, Console())
-    if published:
+    best = leaders(shown, store)
+    if form == "json":
+        for row in shown:
+            print(json.dumps({**row.as_json(), "best": row.first.id in best}, ensure_ascii=False))
+        for figure in figures:
+            print(json.dumps(figure.as_json(), ensure_ascii=False))
+    elif form == "rich":
+        _print(shown, best, names, figures if published else None)
+    else:
+        from kbench.cli.formats import as_csv, as_latex, as_markdown
+
+        made = {
+            "markdown": lambda: as_markdown(shown, best, names),
+            "latex": lambda: as_latex(shown, best, names),
+            "csv": lambda: as_csv(shown, best).rstrip("\n"),
+        }
+        print(made[form]())
+
+
+def _print(
+    shown: Sequence[Row],
+    best: frozenset[str],
+    names: Sequence[str] | None,
+    figures: Sequence[Figure] | None,
+) -> None:
+    from rich.console import Console
+
+    from kbench.cli.published import print_published
+    from kbench.cli.render import print_table
+
+    print_table(shown, Console(), best, names)
+    if figures is not None:
         print_published(figures, shown, Console())
 
 

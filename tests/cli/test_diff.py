@@ -178,7 +178,9 @@ def test_a_usage_error_is_one_line(
     assert said in err
 
 
-@pytest.mark.parametrize("verb", [("diff", "map-tuning"), ("compare", "--all"), ("table",)])
+@pytest.mark.parametrize(
+    "verb", [("diff", "map-tuning"), ("compare", "--all"), ("table",), ("score",)]
+)
 def test_results_are_read_without_torch(tmp_path: Path, verb: tuple[str, ...]) -> None:
     gold, ids = ["a", "b", "c"], ["x", "y", "z"]
     for method in ("none", "map-tuning"):

@@ -1,0 +1,143 @@
+"""Rows as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from kbench.cli.cells import blank, cells, legend, tables_of
+from kbench.tables import Row
+
+__all__ = ["as_csv", "as_latex", "as_markdown"]
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "Δ": r"$\Delta$",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|&])")
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+_LEFT = ("method", "setting", "knowledge")
+_FIGURES = ("value", "low", "high", "deviation")
+_COSTS = (
+    "trainable_parameters",
+    "train_seconds",
+    "start_seconds",
+    "evaluate_seconds_per_example",
+    "peak_memory_bytes",
+    "peak_device_memory_bytes",
+    "knowledge_bytes",
+)
+
+
+def as_markdown(
+    found: Sequence[Row], best: Collection[str], columns: Sequence[str] | None = None
+) -> str:
+    """Returns a table for each task, backbone, tuning and limit; the best and what ties in bold."""
+    names, lines = _grid(found, columns)
+    sides = ["---" if name in _LEFT else "---:" for name in names]
+    parts = []
+    for heading, rows in tables_of(found):
+        parts += [f"### {_plain(heading)}", "", _piped(map(_plain, names)), f"|{'|'.join(sides)}|"]
+        for row in rows:
+            values = {name: _plain(cell) for name, cell in lines[id(row)].items()}
+            if row.first.id in best and "score" in values:
+                values["score"] = _bold(values["score"], "**{}**")
+            parts.append(_piped(values.values()))
+        parts.append("")
+    return "\n".join([*parts, legend(names)])
+
+
+def as_latex(
+    found: Sequence[Row], best: Collection[str], columns: Sequence[str] | None = None
+) -> str:
+    """Returns a booktabs tabular for each task, backbone, tuning and limit; likewise in bold."""
+    names, lines = _grid(found, columns)
+    sides = "".join("l" if name in _LEFT else "r" for name in names)
+    parts = [r"% needs \usepackage{booktabs}", f"% {legend(names)}"]
+    for heading, rows in tables_of(found):
+        parts += [f"% {' '.join(heading.split())}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
+        parts += [_latex_row(map(_escaped, names)), r"\midrule"]
+        for row in rows:
+            values = {name: _escaped(cell) for name, cell in lines[id(row)].items()}
+            if row.first.id in best and "score" in values:
+                values["score"] = _bold(values["score"], r"\textbf{{{}}}")
+            parts.append(_latex_row(values.values()))
+        parts += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(parts)
+
+
+def as_csv(found: Sequence[Row], best: Collection[str]) -> str:
+    """Returns all figures, a line a row: fractions and SI units, empty where there is none."""
+    lines = [_flat(row, row.first.id in best) for row in found]
+    if not lines:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, lines[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _flat(row: Row, best: bool) -> dict[str, Any]:
+    value = row.as_json()
+    names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
+    flat = {name: value[name] for name in (*names, "status", "reason", "metric")}
+    flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
+    for name in ("score", "delta", "gain"):
+        for figure in _FIGURES:
+            key = name if figure == "value" else f"{name}_{figure}"
+            flat[key] = value[name][figure] if value[name] else None
+    flat |= {"locality": None, "locality_n": None, "coverage": row.coverage}
+    if row.locality:
+        flat |= {"locality": row.locality.value, "locality_n": row.locality.n}
+    for name in _COSTS:
+        flat[name] = row.cost.get(name)
+    flat["evaluate_seconds_per_example_without"] = row.seconds_without
+    return flat
+
+
+def _grid(
+    found: Sequence[Row], columns: Sequence[str] | None
+) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """Returns the headings, and the cells of each row: those asked for, or all with anything."""
+    lines = {id(row): cells(row) for row in found}
+    empty = blank([*lines.values()])
+    known = next(iter(lines.values()), {})
+    names = list(columns) if columns else [name for name in known if name not in empty]
+    return names, {key: {name: line[name] for name in names} for key, line in lines.items()}
+
+
+def _bold(text: str, form: str) -> str:
+    """Sets the score in bold, not its interval."""
+    value, sign, rest = text.partition(" ")
+    return form.format(value) + sign + rest
+
+
+def _piped(values: Iterable[str]) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _latex_row(values: Iterable[str]) -> str:
+    return f"{' & '.join(values)} \\\\"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    """Text that LaTeX shows as it is, with the minus of figures."""
+    shown = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return _MINUS.sub("$-$", shown)

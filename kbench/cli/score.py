@@ -1,0 +1,76 @@
+"""`kbench score`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbench.cli import options as shared
+
+if TYPE_CHECKING:
+    from kbench.rescoring import Again
+    from kbench.result import Result
+    from kbench.store import Results
+
+__all__ = ["score"]
+
+_FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control")
+
+
+@shared.filters(_FILTERS)
+@click.command("score")
+@click.argument("runs", required=False, metavar="[RUNS]")
+@shared.out
+@click.option("--json", "as_json", is_flag=True, help="Print every score as JSON Lines.")
+def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> int:
+    """Make all metrics again from stored predictions, without data, model or knowledge.
+
+    RUNS is a selection as of `kbench compare`, with any control unless one is named. Says which
+    stored value differs; exit status 1 if any does.
+    """
+    from kbench.result import Status
+    from kbench.selection import Selection
+    from kbench.store import Results
+
+    store = Results(shared.opened(out))
+    results = [result for result in store if result.status == Status.OK]
+    if runs:
+        chosen = Selection.parse(runs, results)
+        chosen = Selection(chosen.text, {"control": "*", **chosen.named}, chosen.id)
+        results = [result for result in results if result in chosen]
+    results = [r for r in results if shared.chosen(r.spec, filters, _FILTERS)]
+    scores = wrong = 0
+    for result in results:
+        found, problem = _again(store, result)
+        scores += len(found)
+        problems = [f"{each.name}: {each.differs}" for each in found if each.differs]
+        problems += [problem] if problem else []
+        wrong += len(problems)
+        if as_json:
+            value: dict[str, Any] = {"id": result.id, "spec": result.spec.model_dump(mode="json")}
+            value |= {"scores": [each.as_json() for each in found], "problem": problem}
+            print(json.dumps(value, ensure_ascii=False))
+            continue
+        for text in problems:
+            click.echo(f"{result.id[:12]} {result.spec.title}: {text}")
+    if not as_json:
+        verdict = f"{wrong} differ or cannot be made again" if wrong else "all as stored"
+        click.echo(f"{len(results)} results, {scores} scores: {verdict}")
+    return int(wrong > 0)
+
+
+def _again(store: Results, result: Result) -> tuple[list[Again], str]:
+    """The scores of a result, and why there are none if so."""
+    from kbench.errors import KbenchError
+    from kbench.rescoring import again
+
+    try:
+        predictions = store.predictions(result)
+        if predictions is None:
+            return [], "has no predictions"
+        return again(result, predictions), ""
+    except KbenchError as error:
+        return [], str(error)
