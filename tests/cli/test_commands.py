@@ -17,7 +17,7 @@ from rich.console import Console
 from kbench import published, runner
 from kbench.cli import main
 from kbench.cli.render import print_table
-from kbench.cli.show import _marked
+from kbench.cli.show import marked
 from kbench.data import Example, Mention, Role
 from kbench.store import Results
 from kbench.tables import rows
@@ -360,5 +360,5 @@ def test_the_mask_is_shown_in_its_place(
     text: str, start: int, end: int, blank: int | None, shown: str
 ) -> None:
     mention = Mention(start, end, "Q1", Role.TARGET)
-    lines = _marked(Example("a", text, (mention,), "x", blank)).plain.splitlines()
+    lines = marked(Example("a", text, (mention,), "x", blank)).plain.splitlines()
     assert lines == ["a", f"  {shown}", "  = x"]
