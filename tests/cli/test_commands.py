@@ -361,4 +361,4 @@ def test_the_mask_is_shown_in_its_place(
 ) -> None:
     mention = Mention(start, end, "Q1", Role.TARGET)
     lines = marked(Example("a", text, (mention,), "x", blank)).plain.splitlines()
-    assert lines == ["a", f"  {shown}", "  = x"]
+    assert lines == ["a", f"  {shown}"]
