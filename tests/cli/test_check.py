@@ -7,18 +7,14 @@ import json
 import pytest
 
 from kbench.catalogue import Kind
-from kbench.cli import main
 from kbench.testing import registered
+from tests.calling import call
 
 PARTS = "tests.engine.broken_parts"
 
 
 def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(["check", *arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out, err
+    return call(capsys, "check", *arguments)
 
 
 def test_a_part_that_keeps_its_contracts_has_a_line_each_and_status_zero(

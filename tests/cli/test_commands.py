@@ -15,21 +15,13 @@ import pytest
 from rich.console import Console
 
 from kbench import published, runner
-from kbench.cli import main
 from kbench.cli.render import print_table
 from kbench.cli.show import marked
 from kbench.data import Example, Mention, Role
 from kbench.store import Results
 from kbench.tables import rows
+from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run
-
-
-def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out, err
 
 
 def _toy(folder: Path, *more: str) -> list[str]:
@@ -46,12 +38,12 @@ def test_a_run_prints_its_table_then_answers_from_the_store(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = _toy(toy_folder, "--out", str(tmp_path / "out"))
-    status, out, err = _call(capsys, *arguments)
+    status, out, err = call(capsys, *arguments)
     assert status == 0
     assert "to train: 1 downstream models, 1 plugs" in err
     assert "toy-relations" in out
     assert "288" in out  # the map's 8 * 32 + 32 parameters
-    status, again, err = _call(capsys, *arguments)
+    status, again, err = call(capsys, *arguments)
     assert status == 0
     assert "2 stored, 0 to run" in err
     assert again == out
@@ -65,11 +57,11 @@ def test_the_table_of_another_metric(
     results = run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
     strict = next(r for r in results if r.spec.task == "toy-typing").metrics["strict"]
     table = ["table", "--out", str(place.out), "--metric"]
-    status, out, _ = _call(capsys, *table, "strict", "--json")
+    status, out, _ = call(capsys, *table, "strict", "--json")
     (row,) = map(json.loads, out.splitlines())
     assert (status, row["metric"], row["task"]) == (0, "strict", "toy-typing")
     assert row["score"]["value"] == strict.value
-    status, _, err = _call(capsys, *table, "strikt")
+    status, _, err = call(capsys, *table, "strikt")
     assert status == 2
     assert "no stored result has a metric 'strikt'" in err
     assert "strict" in err
@@ -92,8 +84,8 @@ def test_published_figures_stand_beside_ours_and_are_not_compared(
     run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
 
     table = ["table", "--out", str(place.out)]
-    _, without, _ = _call(capsys, *table)
-    status, out, _ = _call(capsys, *table, "--published")
+    _, without, _ = call(capsys, *table)
+    status, out, _ = call(capsys, *table, "--published")
     assert status == 0
     assert out.startswith(without)  # our rows are what they were
     beside = out.removeprefix(without)
@@ -102,11 +94,11 @@ def test_published_figures_stand_beside_ours_and_are_not_compared(
     assert "another metric: micro-by-another-rule, ours is loose-micro-f1" in beside
     assert "[b]luke" in beside  # a name is text, not markup
     assert "45.6" not in out
-    _, out, _ = _call(capsys, *table, "--published", "--method", "none,ernie", "--json")
+    _, out, _ = call(capsys, *table, "--published", "--method", "none,ernie", "--json")
     marked = [value for line in out.splitlines() if (value := json.loads(line)).get("published")]
     assert [(value["method"], value["value"]) for value in marked] == [("ernie", 0.123)]
     assert marked[0]["source"]["citation"] == "P19-1139"
-    _, out, _ = _call(capsys, *table, "--published", "--task", "toy-relations")
+    _, out, _ = call(capsys, *table, "--published", "--task", "toy-relations")
     assert "nothing is known" in out
 
 
@@ -114,11 +106,11 @@ def test_published_figures_stand_beside_ours_and_are_not_compared(
 def test_json_goes_to_stdout_and_everything_else_to_stderr(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, _ = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "o"), "--json"))
+    status, out, _ = call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "o"), "--json"))
     results = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     assert [result["spec"]["method"] for result in results] == ["none", "map-tuning"]
-    status, out, _ = _call(capsys, "table", "--out", str(tmp_path / "o"), "--json")
+    status, out, _ = call(capsys, "table", "--out", str(tmp_path / "o"), "--json")
     assert [json.loads(line)["method"] for line in out.splitlines()].count("none") == 1
 
 
@@ -126,7 +118,7 @@ def test_json_goes_to_stdout_and_everything_else_to_stderr(
 def test_a_dry_run_plans_and_leaves_nothing(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, _ = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out"), "--dry-run"))
+    status, out, _ = call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out"), "--dry-run"))
     assert status == 0
     assert "2 runs: 0 stored, 2 to run; to train: 1 downstream models, 1 plugs" in out
     assert "GPU hours on one GPU" in out
@@ -141,20 +133,20 @@ def test_a_dry_run_needs_neither_data_nor_backbone_and_says_so(
     asked = ["run", "--task", "wiki80", "--data", "nowhere", "--backbone", "bert-base-uncased"]
     asked += ["--method", "none,map-tuning,ra", "--setting", "task-specific", "--dry-run"]
     asked += ["--knowledge", "kb"]
-    status, out, _ = _call(capsys, *asked, "--tflops", "100", "--json")
+    status, out, _ = call(capsys, *asked, "--tflops", "100", "--json")
     *cells, last = map(json.loads, out.splitlines())
     assert status == 0
     plans = [(cell["spec"]["method"], cell["plan"]) for cell in cells]
     assert plans[:2] == [("none", "not yet"), ("map-tuning", "not yet")]
     assert plans[-1] == ("ra", "cannot run")
     assert last["estimate"]["assumed"]["flops_per_second"] == 100e12
-    status, out, _ = _call(capsys, *asked)
+    status, out, _ = call(capsys, *asked)
     for said in ("nowhere: does not exist", "bert-base-uncased is not downloaded yet", "'kb'"):
         assert f"not there yet: {said}" in out or said in out
     assert "estimate: at least" in out
-    status, _, err = _call(capsys, *asked, "--set", "tuning.full.epoch=1")
+    status, _, err = call(capsys, *asked, "--set", "tuning.full.epoch=1")
     assert (status, "did you mean epochs" in err) == (2, True)
-    status, _, err = _call(capsys, *asked, "--set", "method.map-tuning.task-specific.epoch=1")
+    status, _, err = call(capsys, *asked, "--set", "method.map-tuning.task-specific.epoch=1")
     assert (status, "did you mean epochs" in err) == (2, True)
 
 
@@ -171,7 +163,7 @@ def test_a_failed_run_gives_exit_status_one_and_its_reason(
         raise RuntimeError("no luck")
 
     monkeypatch.setattr(MapTuning, "fit", fit)
-    status, out, err = _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out")))
+    status, out, err = call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out")))
     assert status == 1
     assert "FAILED" in err
     assert "no luck" in err
@@ -214,7 +206,7 @@ def test_a_usage_error_is_one_line_with_status_two(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    status, out, err = _call(capsys, *arguments)
+    status, out, err = call(capsys, *arguments)
     assert status == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -228,13 +220,13 @@ def test_an_option_can_come_from_the_environment(
     monkeypatch.setenv("KBENCH_RUN_SEED", "7")
     monkeypatch.setenv("KBENCH_RUN_TASK", "atlas-qa")
     out = str(tmp_path / "out")
-    status, out, _ = _call(capsys, "run", "--method", "none", "--dry-run", "--out", out)
+    status, out, _ = call(capsys, "run", "--method", "none", "--dry-run", "--out", out)
     assert status == 0
     assert "seed 7" in out
 
 
 def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    status, out, _ = _call(capsys, "run", "--dry-run", "--out", str(tmp_path / "out"))
+    status, out, _ = call(capsys, "run", "--dry-run", "--out", str(tmp_path / "out"))
     assert status == 0
     # Three models; two general plugs for all tasks, two task-specific ones for each.
     assert "15 runs: 0 stored, 15 to run; to train: 3 downstream models, 8 plugs" in out
@@ -242,7 +234,7 @@ def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 @pytest.mark.parametrize("name", ["atlas-qa", "atlas", "map-tuning", "kbench-tiny", "full"])
 def test_every_kind_of_part_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _call(capsys, "show", name, "-n", "1")
+    status, out, _ = call(capsys, "show", name, "-n", "1")
     assert status == 0
     assert name in out
 
@@ -251,7 +243,7 @@ def test_every_kind_of_part_can_be_shown(name: str, capsys: pytest.CaptureFixtur
 def test_examples_of_each_split_can_be_shown(
     split: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, err = _call(capsys, "show", "atlas-qa", "-n", "1", "--split", split)
+    status, out, err = call(capsys, "show", "atlas-qa", "-n", "1", "--split", split)
     assert (status, err) == (0, "")
     assert f"qa-{split}-0" in out
 
@@ -260,13 +252,13 @@ def test_methods_are_listed_with_year_settings_and_needs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    status, out, _ = _call(capsys, "ls", "methods")
+    status, out, _ = call(capsys, "ls", "methods")
     assert status == 0
     assert out.split("\n")[0].split() == ["name", "year", "settings", "needs", "from"]
     line = next(line for line in out.splitlines() if line.startswith("map-tuning "))
     for word in ("2023", "general, task-specific, fine-tuning", "entity vectors"):
         assert word in line
-    status, out, _ = _call(capsys, "ls", "methods", "--json")
+    status, out, _ = call(capsys, "ls", "methods", "--json")
     found = {value["name"]: value for value in map(json.loads, out.splitlines())}
     assert found["map-tuning"]["settings"] == ["general", "task-specific", "fine-tuning"]
     assert found["map-tuning"]["defaults"] == {"start": "general", "max_length": 64, "choose": None}
@@ -274,20 +266,20 @@ def test_methods_are_listed_with_year_settings_and_needs(
 
 
 def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _call(capsys, "show", "map-tuning")
+    status, out, _ = call(capsys, "show", "map-tuning")
     assert status == 0
     assert "settings  general, task-specific, fine-tuning" in out
     assert "defaults  start general, max_length 64" in out
 
 
 def test_the_schema_is_that_of_results(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _call(capsys, "schema")
+    status, out, _ = call(capsys, "schema")
     assert status == 0
     assert {"schema", "id", "status", "spec", "metrics"} <= set(json.loads(out)["properties"])
 
 
 def test_the_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _call(capsys, "doctor")
+    status, out, _ = call(capsys, "doctor")
     assert status == 0, out
     assert "no problems" in out
 
@@ -298,19 +290,19 @@ def test_the_cache_is_listed_verified_and_pruned(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out")))
-    status, out, _ = _call(capsys, "cache", "ls")
+    call(capsys, *_toy(toy_folder, "--out", str(tmp_path / "out")))
+    status, out, _ = call(capsys, "cache", "ls")
     assert status == 0
     assert "toy-relations" in out
-    assert _call(capsys, "cache", "verify")[:2] == (0, "2 good, 0 damaged\n")
+    assert call(capsys, "cache", "verify")[:2] == (0, "2 good, 0 damaged\n")
     weights = next((tmp_path / "cache" / "artifacts" / "plug").glob("*/weights.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
-    status, out, err = _call(capsys, "cache", "verify")
+    status, out, err = call(capsys, "cache", "verify")
     assert status == 1
     assert "checksum" in err
-    status, out, _ = _call(capsys, "cache", "prune")
+    status, out, _ = call(capsys, "cache", "prune")
     assert "removed plug" in out
-    assert _call(capsys, "cache", "verify")[:2] == (0, "1 good, 0 damaged\n")
+    assert call(capsys, "cache", "verify")[:2] == (0, "1 good, 0 damaged\n")
 
 
 @pytest.mark.usefixtures("toy_tasks")

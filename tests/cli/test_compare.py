@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kbench.cli import main
+from tests.calling import call
 from tests.stored import predictions, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -16,11 +16,7 @@ GOLD = ["red", "green", "blue", "white"] * 25
 
 
 def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(["compare", *arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out, err
+    return call(capsys, "compare", *arguments)
 
 
 @pytest.fixture

@@ -12,20 +12,12 @@ from typing import Any
 import pytest
 
 from kbench.bundle import Bundle
-from kbench.cli import main
 from kbench.data import Split
 from kbench.testing.toys import ToyRelations
+from tests.calling import call
 from tests.stored import predictions, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
-
-
-def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main([*arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out, err
 
 
 @dataclass
@@ -75,7 +67,7 @@ def _save(folder: Path, found: Any, method: str, control: str, about: dict[str, 
 def test_what_was_gained_and_lost_comes_with_text_and_knowledge(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, err = _call(capsys, "diff", "map-tuning", "--out", world.out)
+    status, out, err = call(capsys, "diff", "map-tuning", "--out", world.out)
     assert (status, err) == (0, "")
     assert "2 gained, 1 lost, 1 both wrong" in out
     assert "A map-tuning general kb" in out
@@ -85,7 +77,7 @@ def test_what_was_gained_and_lost_comes_with_text_and_knowledge(
     assert "near: " in out
     assert "A red" in out or f"A {world.gold[0]}" in out
     assert "nothing of it reached the model" in out  # the second example
-    _, out, _ = _call(capsys, "diff", "map-tuning", "none", "--out", world.out, "--json")
+    _, out, _ = call(capsys, "diff", "map-tuning", "none", "--out", world.out, "--json")
     found = {value["id"]: value for value in map(json.loads, out.splitlines())}
     assert {key: value["change"] for key, value in found.items()} == {
         world.ids[0]: "gained",
@@ -106,13 +98,13 @@ def test_a_shuffled_run_shows_whose_knowledge_it_had(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask = ("diff", "map-tuning", "control=shuffled", "--out", world.out)
-    _, out, _ = _call(capsys, *ask, "--json")
+    _, out, _ = call(capsys, *ask, "--json")
     for value in map(json.loads, out.splitlines()):
         for ours, theirs in zip(*value["knowledge"].values(), strict=True):
             assert ours["label"] == theirs["label"]
             assert ours["instead"] is None
             assert theirs["instead"] not in (None, ours["label"])
-    _, out, _ = _call(capsys, *ask)
+    _, out, _ = call(capsys, *ask)
     assert "with the knowledge of" in out
 
 
@@ -129,7 +121,7 @@ def test_a_shuffled_run_shows_whose_knowledge_it_had(
 def test_examples_can_be_chosen(
     world: World, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], kept: list[int]
 ) -> None:
-    _, out, _ = _call(capsys, "diff", "map-tuning", "--out", world.out, "--json", *options)
+    _, out, _ = call(capsys, "diff", "map-tuning", "--out", world.out, "--json", *options)
     assert [json.loads(line)["id"] for line in out.splitlines()] == [world.ids[n] for n in kept]
 
 
@@ -139,7 +131,7 @@ def test_popularity_is_that_of_the_knowledge_base(
     counts = []
     for bucket in ("head", "torso", "tail"):
         ask = ("diff", "map-tuning", "--out", world.out, "--json", "--bucket", bucket)
-        counts.append(len(_call(capsys, *ask)[1].splitlines()))
+        counts.append(len(call(capsys, *ask)[1].splitlines()))
     assert sum(counts) == 2
 
 
@@ -150,13 +142,13 @@ def test_without_data_or_knowledge_predictions_are_shown_alone(
         value = json.loads(path.read_text(encoding="utf-8"))
         value["provenance"]["digests"] = {"data": "other", "knowledge": "other"}
         path.write_text(json.dumps(value), encoding="utf-8")
-    status, out, err = _call(capsys, "diff", "map-tuning", "--out", world.out)
+    status, out, err = call(capsys, "diff", "map-tuning", "--out", world.out)
     assert status == 0
     assert "warning: texts are not shown" in err
     assert "warning: knowledge is not shown" in err
     assert world.ids[0] in out
     assert "knows" not in out
-    status, _, err = _call(capsys, "diff", "map-tuning", "--out", world.out, "--bucket", "head")
+    status, _, err = call(capsys, "diff", "map-tuning", "--out", world.out, "--bucket", "head")
     assert status == 2
     assert "bucket head needs the knowledge base" in err
 
@@ -172,7 +164,7 @@ def test_without_data_or_knowledge_predictions_are_shown_alone(
 def test_a_usage_error_is_one_line(
     world: World, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    status, out, err = _call(capsys, "diff", *arguments, "--out", world.out)
+    status, out, err = call(capsys, "diff", *arguments, "--out", world.out)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert said in err

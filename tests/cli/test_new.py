@@ -10,15 +10,11 @@ import pytest
 
 from kbench import catalogue
 from kbench.catalogue import Entry, Kind, declared, settings
-from kbench.cli import main
+from tests.calling import call
 
 
 def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(["new", *arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out, err
+    return call(capsys, "new", *arguments)
 
 
 def test_a_distribution_is_written_and_the_next_commands_are_told(

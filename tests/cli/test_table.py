@@ -10,21 +10,13 @@ import pytest
 
 from kbench.accounting import knowledge_cost
 from kbench.bundle import Bundle
-from kbench.cli import main
 from kbench.controls import Zero
+from tests.calling import call
 from tests.stored import predictions, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 GOLD = ["red", "green", "blue", "white"] * 25
-
-
-def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main([*arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out, err
 
 
 def right(*wrong: int) -> list[str]:
@@ -56,7 +48,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def test_markdown(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _call(capsys, "table", "--out", folder, "--format", "markdown")
+    status, out, _ = call(capsys, "table", "--out", folder, "--format", "markdown")
     assert status == 0
     lines = out.splitlines()
     assert lines[0] == "### toy-relations  ·  bert  ·  full  ·  accuracy".replace("  ", " ")
@@ -76,7 +68,7 @@ def test_markdown(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_latex(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     ask = ("table", "--out", folder, "--format", "latex", "--columns", "score,delta,locality")
-    status, out, _ = _call(capsys, *ask)
+    status, out, _ = call(capsys, *ask)
     assert status == 0
     body = [line for line in out.splitlines() if not line.startswith("%")]
     assert body[:4] == [
@@ -92,9 +84,9 @@ def test_latex(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_csv_and_json_have_all_figures(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = _call(capsys, "table", "--out", folder, "--format", "csv")
+    _, out, _ = call(capsys, "table", "--out", folder, "--format", "csv")
     lines = list(csv.DictReader(out.splitlines()))
-    _, out, _ = _call(capsys, "table", "--out", folder, "--json")
+    _, out, _ = call(capsys, "table", "--out", folder, "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert len(lines) == len(rows) == 4
     for line, row in zip(lines, rows, strict=True):
@@ -110,9 +102,9 @@ def test_csv_and_json_have_all_figures(folder: str, capsys: pytest.CaptureFixtur
 def test_the_signs_of_a_format_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "a|b<i>\n%_& \\x{}"
     store(tmp_path, predictions(GOLD, right()), method=name)
-    _, out, _ = _call(capsys, "table", "--out", str(tmp_path), "--format", "markdown")
+    _, out, _ = call(capsys, "table", "--out", str(tmp_path), "--format", "markdown")
     assert r"| a\|b\<i\> %\_\& \\x{} |" in out
-    _, out, _ = _call(capsys, "table", "--out", str(tmp_path), "--format", "latex")
+    _, out, _ = call(capsys, "table", "--out", str(tmp_path), "--format", "latex")
     assert r"a\textbar{}b\textless{}i\textgreater{} \%\_\& \textbackslash{}x\{\} &" in out
 
 
@@ -127,18 +119,18 @@ def test_the_signs_of_a_format_are_text(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_usage_error_is_one_line(
     folder: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    status, out, err = _call(capsys, "table", "--out", folder, *arguments)
+    status, out, err = call(capsys, "table", "--out", folder, *arguments)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert said in err
 
 
 def test_scores_made_again_are_as_stored(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = _call(capsys, "score", "--out", folder)
+    status, out, err = call(capsys, "score", "--out", folder)
     assert (status, out, err) == (0, "4 results, 4 scores: all as stored\n", "")
-    _, out, _ = _call(capsys, "score", "map-tuning", "--out", folder)
+    _, out, _ = call(capsys, "score", "map-tuning", "--out", folder)
     assert out.startswith("2 results, 2 scores")
-    _, out, _ = _call(capsys, "score", "--control", "shuffled", "--out", folder, "--json")
+    _, out, _ = call(capsys, "score", "--control", "shuffled", "--out", folder, "--json")
     (value,) = map(json.loads, out.splitlines())
     assert value["scores"][0]["made"]["value"] == 0.7
     assert value["problem"] == ""
@@ -179,7 +171,7 @@ def test_what_differs_is_said_and_gives_status_one(
                 part = part[name]
             part |= change
             path.write_text(json.dumps(value), encoding="utf-8")
-    status, out, _ = _call(capsys, "score", "--out", folder)
+    status, out, _ = call(capsys, "score", "--out", folder)
     assert status == 1
     assert said in out
     assert "1 differ or cannot be made again" in out
@@ -189,7 +181,7 @@ def test_an_edited_prediction_is_found(folder: str, capsys: pytest.CaptureFixtur
     one, two = sorted(Path(folder).glob("*/predictions.parquet"))[:2]
     one.write_bytes(two.read_bytes())
     two.write_bytes(b"PAR1")
-    status, out, _ = _call(capsys, "score", "--out", folder, "--json")
+    status, out, _ = call(capsys, "score", "--out", folder, "--json")
     values = [json.loads(line) for line in out.splitlines()]
     assert status == 1
     assert sum(bool(value["problem"]) for value in values) == 1
