@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from kbench import registry
 from kbench.aliases import aliases_of
 from kbench.bases import find_knowledge, under
 from kbench.buckets import Popularity
 from kbench.bundle import Bundle
-from kbench.catalogue import Kind
 from kbench.comparison import is_right
 from kbench.controls import Shuffled
 from kbench.data import Example, Label, Split
@@ -28,7 +26,7 @@ from kbench.errors import KbenchError, UsageError
 from kbench.linking import link
 from kbench.neighbours import nearest_rows
 from kbench.result import Predictions, Result
-from kbench.task import Task
+from kbench.task import task_of
 
 __all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
 
@@ -176,10 +174,8 @@ class Texts:
             result: says which, and where they were.
             data: where they are now, if elsewhere.
         """
-        options = result.spec.options.get("task", {}).get(result.spec.task, {})
         try:
-            kind = cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
-            task = kind(data or result.spec.data, options)
+            task = task_of(result.spec, data)
             digest = task.digest
         except KbenchError as error:
             return cls({}, f"texts are not shown: {error}")

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
@@ -21,7 +19,7 @@ from kbench.selection import Group, title
 from kbench.statistics import Contrast, Pair, contrasts, holm
 from kbench.store import Results
 from kbench.strata import measured
-from kbench.task import Task
+from kbench.task import task_kind, task_of
 
 __all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]
 
@@ -191,11 +189,11 @@ def metrics_of(result: Result) -> list[Metric]:
         UsageError: the task is not installed.
         PluginError: it does not load.
     """
-    task = cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
+    task = task_kind(result.spec.task)
     had = {(name, score.variant) for name, score in result.metrics.items()}
     found = {(m.name, m.variant): m for m in task.metrics}
     if had - found.keys():
-        found |= {(m.name, m.variant): m for m in _optional(task, result)}
+        found |= {(m.name, m.variant): m for m in _optional(result)}
     return [metric for key, metric in found.items() if key in had]
 
 
@@ -213,11 +211,10 @@ def metric_of(result: Result, name: str) -> Metric:
     raise UsageError(f"task {result.spec.task} has no metric {what} (any more)")
 
 
-def _optional(task: type[Task], result: Result) -> Iterable[Metric]:
+def _optional(result: Result) -> Iterable[Metric]:
     """The metrics that a task has with the options of a run; data are not read for it."""
-    options = result.spec.options.get("task", {}).get(result.spec.task, {})
     try:
-        return task(result.spec.data, options).metrics
+        return task_of(result.spec).metrics
     except KbenchError:  # a task that is made of its data, which are elsewhere
         return ()
 

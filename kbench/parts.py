@@ -10,11 +10,11 @@ from kbench import registry
 from kbench.backbone import Backbone
 from kbench.bases import find_knowledge, under
 from kbench.catalogue import Kind
-from kbench.errors import PluginError, UsageError
+from kbench.errors import PluginError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod
 from kbench.spec import Control, RunSpec, Setting
-from kbench.task import Task
+from kbench.task import Task, task_kind
 from kbench.training import Recipe, check_options
 from kbench.tuning import Tuning
 
@@ -31,7 +31,7 @@ _RECIPE = frozenset(Recipe.__dataclass_fields__)
 
 def find_task(name: str, data: str | None, options: dict[str, Any] | None = None) -> Task:
     """Returns a task by name, with its data location and checked options."""
-    kind = cast("type[Task]", registry.get(Kind.TASKS, name))
+    kind = task_kind(name)
     check_options(options or {}, kind.defaults, f"task {name}")
     return kind(data, options)
 
@@ -39,7 +39,7 @@ def find_task(name: str, data: str | None, options: dict[str, Any] | None = None
 def default_tuning(name: str) -> str:
     """Returns the tuning that a task is run with where none is asked for."""
     try:
-        return cast("type[Task]", registry.get(Kind.TASKS, name)).tuning
+        return task_kind(name).tuning
     except PluginError:  # told by its runs, which fail
         return Task.tuning
 
@@ -85,7 +85,7 @@ class Parts:
     @cached_property
     def task(self) -> Task:
         """The task with its options."""
-        return find_task(self.spec.task, self.spec.data, self._options("task", self.spec.task))
+        return find_task(self.spec.task, self.spec.data, self.spec.options_of("task"))
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -101,7 +101,7 @@ class Parts:
     def method(self) -> InjectionMethod:
         """The method with its options; those of a setting's recipe lie under its name."""
         kind = cast("type[InjectionMethod]", registry.get(Kind.METHODS, self.spec.method))
-        options = self._options("method", self.spec.method)
+        options = self.spec.options_of("method")
         settings = {str(setting) for setting in Setting}
         check_options(options, {*kind.defaults, *settings}, f"method {self.spec.method}")
         for setting in settings & options.keys():
@@ -122,7 +122,7 @@ class Parts:
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
         """The tuning's options without those of its recipe."""
-        options = self._options("tuning", self.spec.tuning)
+        options = self.spec.options_of("tuning")
         known = {*self.tuning.defaults, *(_RECIPE if self._published else ())}
         check_options(options, known, f"tuning {self.spec.tuning}")
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
@@ -133,7 +133,7 @@ class Parts:
         """Published settings, then the backbone's, then the user's; None if nothing trains."""
         return self._published and self._published.updated(
             self.backbone.recipes.get(self.spec.tuning, {}),
-            self._options("tuning", self.spec.tuning),
+            self.spec.options_of("tuning"),
         )
 
     @cached_property
@@ -159,11 +159,5 @@ class Parts:
         family, name = (self.task.family, self.spec.task) if of_task else (None, None)
         return self.method.recipe(setting, family, name).updated(
             self.backbone.recipes.get(f"{self.spec.method} {setting}", {}),
-            self._options("method", self.spec.method).get(str(setting), {}),
+            self.spec.options_of("method").get(str(setting), {}),
         )
-
-    def _options(self, kind: str, name: str) -> dict[str, Any]:
-        options = self.spec.options.get(kind, {}).get(name, {})
-        if not isinstance(options, dict):
-            raise UsageError(f"options.{kind}.{name} is {options!r}; expected a mapping")
-        return options

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from kbench import registry
 from kbench.buckets import Popularity, by_entity, estimate
-from kbench.catalogue import Kind
 from kbench.comparison import metrics_of
 from kbench.result import Predictions, Result, Score
 from kbench.strata import measured
-from kbench.task import Task
 
-__all__ = ["Again", "again", "rescored", "task_of"]
+__all__ = ["Again", "again", "rescored"]
 
 _EXACT = 1e-9
 _DRAWN = 0.01
@@ -36,30 +33,29 @@ class Again:
     made: Score | None
 
     @property
+    def moved(self) -> str:
+        """The first figure that the predictions do not give; empty if they give all, or none."""
+        if self.made is not None:
+            for name, bound in (("n", 0), ("value", _EXACT), ("low", _DRAWN), ("high", _DRAWN)):
+                if abs(getattr(self.stored, name) - getattr(self.made, name)) > bound:
+                    return name
+        return ""
+
+    @property
     def differs(self) -> str:
         """What differs, with both values; empty if nothing does."""
         if self.made is None:
             return f"{self.stored.variant} cannot be made again"
-        for name, bound in (("n", 0), ("value", _EXACT), ("low", _DRAWN), ("high", _DRAWN)):
-            one, two = getattr(self.stored, name), getattr(self.made, name)
-            if abs(one - two) > bound:
-                return f"{name} is stored as {one:.6g}, the predictions give {two:.6g}"
-        return ""
+        if not (name := self.moved):
+            return ""
+        one, two = getattr(self.stored, name), getattr(self.made, name)
+        return f"{name} is stored as {one:.6g}, the predictions give {two:.6g}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns both as a JSON value."""
         made = self.made and self.made.model_dump()
         stored = self.stored.model_dump()
         return {"name": self.name, "stored": stored, "made": made, "differs": self.differs}
-
-
-def task_of(result: Result) -> type[Task]:
-    """Returns the task of a result.
-
-    Raises:
-        UsageError: no installed distribution offers it.
-    """
-    return cast("type[Task]", registry.get(Kind.TASKS, result.spec.task))
 
 
 def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:

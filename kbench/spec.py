@@ -85,6 +85,18 @@ class RunSpec(BaseModel):
             parts += [] if self.control == Control.NONE else [f"control={self.control}"]
         return f"{' / '.join(parts)} / seed {self.seed}"
 
+    def options_of(self, kind: OptionKind) -> dict[str, Any]:
+        """Returns what is set of the run's task, tuning or method.
+
+        Raises:
+            UsageError: it is no mapping.
+        """
+        name = getattr(self, kind)
+        options = self.options.get(kind, {}).get(name, {})
+        if not isinstance(options, dict):
+            raise UsageError(f"options.{kind}.{name} is {options!r}; expected a mapping")
+        return options
+
     def command(self) -> str:
         """Returns the command that repeats this run alone."""
         import shlex

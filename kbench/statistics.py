@@ -23,6 +23,7 @@ import numpy as np
 from kbench.metrics import Array, Metric
 
 __all__ = [
+    "LEVEL",
     "Contrast",
     "Interval",
     "Pair",
@@ -41,7 +42,9 @@ _CHUNK = 1 << 22
 """Numbers held at a time, to bound memory."""
 _EQUAL = 1e-12
 """A permuted difference that is smaller by rounding alone is no smaller."""
-_LEVEL, _POWER = 0.05, 0.8
+LEVEL = 0.05
+"""Below it a p-value is called significant."""
+_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def _percentiles(value: float, replicates: Array, n: int) -> Interval:
 def _detectable(replicates: Array) -> float | None:
     """The normal approximation: (z of the level + z of the power) standard errors."""
     normal = NormalDist()
-    factor = normal.inv_cdf(1 - _LEVEL / 2) + normal.inv_cdf(_POWER)
+    factor = normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(_POWER)
     error = float(np.std(replicates))
     return factor * error if error > _EQUAL else None
 

@@ -20,12 +20,19 @@ from kbench.metrics import Array, Metric
 from kbench.result import Result, Status
 from kbench.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
-from kbench.statistics import RESAMPLES, Interval, Pair, contrasts, differences, holm, intervals
+from kbench.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    Pair,
+    contrasts,
+    differences,
+    holm,
+    intervals,
+)
 from kbench.store import Results
 
 __all__ = ["Estimate", "Locality", "Row", "leaders", "rows"]
-
-_SURE = 0.05
 
 
 @dataclass(frozen=True)
@@ -331,5 +338,5 @@ def _best(ranked: Sequence[Row], tables: Tables) -> set[str]:
             rivals.append(row)
             pairs.append(Pair(*asked))
     adjusted = holm([contrast.p for contrast in contrasts(pairs, RESAMPLES)])
-    tied = [row for row, p in zip(rivals, adjusted, strict=True) if p >= _SURE]
+    tied = [row for row, p in zip(rivals, adjusted, strict=True) if p >= LEVEL]
     return {row.first.id for row in (first, *level, *tied)}

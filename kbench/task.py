@@ -6,19 +6,23 @@ Free of torch until a head is asked for.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
+from kbench import registry
+from kbench.catalogue import Kind
 from kbench.data import Example, Role, Split, digest_examples
 from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 
 if TYPE_CHECKING:
     from kbench.heads import Head
+    from kbench.spec import RunSpec
 
 __all__ = [
     "Family",
@@ -30,6 +34,8 @@ __all__ = [
     "TaskCard",
     "TypingTask",
     "subject_of",
+    "task_kind",
+    "task_of",
 ]
 
 
@@ -102,6 +108,7 @@ class Task(ABC):
         tuning: that it is run with where none is asked for.
         defaults: the options and their default values.
         counts: what loading kept and dropped, by name; filled by :meth:`load`.
+        link_threshold: the confidence that links of the data must have; None if they have none.
     """
 
     card: ClassVar[TaskCard]
@@ -112,6 +119,7 @@ class Task(ABC):
     linking: ClassVar[str] = "gold"
     tuning: ClassVar[str] = "full"
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
+    link_threshold: float | None = None
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
@@ -163,11 +171,25 @@ class Task(ABC):
             "max_length": self.max_length,
         }
 
-    @property
-    def link_threshold(self) -> float | None:
-        """The confidence below which links of the data are dropped: an option of that name."""
-        given = self.options.get("link_threshold")
-        return None if given is None else float(given)
+    def number(self, option: str, fits: Callable[[float], bool], range_: str) -> float:
+        """Returns an option that is a number.
+
+        Args:
+            option: its name.
+            fits: whether a number is allowed.
+            range_: which are, for the error: ``from 0 to 1``.
+
+        Raises:
+            UsageError: it is none, or not allowed.
+        """
+        given = self.options[option]
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan  # which fits nothing
+        if not fits(value):
+            raise UsageError(f"{option} is {given!r}: expected a number {range_}")
+        return value
 
     @property
     def main_metric(self) -> Metric:
@@ -264,7 +286,9 @@ class ProbeTask(QuestionTask):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        self._dev_share = _share(self.options["dev_share"])
+        self._dev_share = self.number(
+            "dev_share", lambda share: 0 <= share < 1, "from 0 to below 1"
+        )
 
     @abstractmethod
     def questions(self) -> Sequence[Example]:
@@ -299,17 +323,31 @@ class ProbeTask(QuestionTask):
         return Split.DEV if number < self._dev_share * 2**64 else Split.TEST
 
 
+def task_kind(name: str) -> type[Task]:
+    """Returns the class of a task by its name.
+
+    Raises:
+        UsageError: no installed distribution offers it.
+        PluginError: it does not load.
+    """
+    return cast("type[Task]", registry.get(Kind.TASKS, name))
+
+
+def task_of(spec: RunSpec, data: str | None = None) -> Task:
+    """Returns the task of a run that was made, with its options.
+
+    Args:
+        spec: the run.
+        data: where its data are now, if elsewhere.
+
+    Raises:
+        UsageError: it is not installed, or refuses the options.
+        PluginError: it does not load.
+    """
+    return task_kind(spec.task)(data or spec.data, spec.options_of("task"))
+
+
 def subject_of(example: Example) -> str:
     """Returns whom a question is about: the entity of its first mention, else its text."""
     mention = example.mentions[0]
     return mention.entity or example.text[mention.start : mention.end]
-
-
-def _share(given: float | int | str) -> float:
-    try:
-        value = float(given)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise UsageError(f"dev_share is {given!r}: expected a number from 0 to below 1")
-    return value

@@ -26,7 +26,6 @@ __all__ = ["compare"]
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge")
 _OWN = ("none", "control=shuffled")
 """What every run with knowledge has to be read against."""
-_SURE = 0.05
 _LEGEND = (
     "In per cent, first minus second, paired by example and seed. Brackets: 95% bootstrap interval "
     "over test examples, and over seeds where there are several. p: McNemar's exact test (*), else "
@@ -143,16 +142,9 @@ def _print(found: Sequence[Comparison], console: Console) -> None:
 
 
 def _table(heading: str) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+    from kbench.cli.render import titled
 
-    table = Table(
-        box=None,
-        header_style="bold",
-        padding=(0, 1, 0, 0),
-        title=Text(heading, style="bold cyan"),
-        title_justify="left",
-    )
+    table = titled(heading)
     table.add_column("runs", overflow="fold")
     for name in ("score", "difference", "p", "Holm", "shows\nfrom"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -176,6 +168,7 @@ def _cells(comparison: Comparison) -> list[str | Text]:
     from rich.text import Text
 
     from kbench.selection import title
+    from kbench.statistics import LEVEL
 
     contrast, change = comparison.contrast, comparison.contrast.difference
     sides = (comparison.ours, comparison.theirs)
@@ -189,7 +182,7 @@ def _cells(comparison: Comparison) -> list[str | Text]:
         runs.append(f"\nby seed {each}", style="dim")
     if any(warning.startswith("not comparable") for warning in comparison.warnings):
         runs.append("\nnot comparable", style="red")
-    style = "bold" if comparison.adjusted < _SURE else ""
+    style = "bold" if comparison.adjusted < LEVEL else ""
     star = "*" if contrast.test.startswith("McNemar") else ""
     shows = "" if contrast.detectable is None else f"{100 * contrast.detectable:.1f}"
     return [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kbench.changes import BUCKETS
 from kbench.cli import options as shared
 from kbench.errors import UsageError, nearest
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["diff"]
 
-_BUCKETS = ("known", "unknown", "head", "torso", "tail")
 _SHOWN = {"gained": "gained", "lost": "lost", "wrong": "both wrong"}
 _LONG = 200
 """Characters of a description that are shown."""
@@ -34,7 +34,7 @@ _LONG = 200
 @click.argument("b", default="none")
 @click.option("--task", help="The task, where results are of several.")
 @click.option("--show", "wanted", default="gained,lost,wrong", show_default=True)
-@click.option("--bucket", type=click.Choice(_BUCKETS), help="Only examples of such entities.")
+@click.option("--bucket", type=click.Choice(BUCKETS), help="Only examples of such entities.")
 @click.option("--label", help="Only examples with this label, gold or predicted: a glob.")
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--neighbours", type=click.IntRange(min=0), default=3, show_default=True)
@@ -78,7 +78,7 @@ def diff(
     for problem in filter(None, problems):
         click.echo(f"warning: {' '.join(problem.split())}", err=True)
     base = next((base for base, _ in bases.values() if base is not None), None)
-    popularity = Popularity.of(base) if base is not None and bucket in _BUCKETS[2:] else None
+    popularity = Popularity.of(base) if base is not None and bucket in BUCKETS[2:] else None
     found = [
         replace(each, example=texts.examples.get(each.id))
         for each in changes(*predictions)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.render import titled
 from kbench.published import Figure, figures
 from kbench.tables import Row
 
@@ -38,10 +38,7 @@ def print_published(found: Sequence[Figure], shown: Sequence[Row], console: Cons
         console.print("published: nothing is known of these tasks and metrics", style="dim")
         return
     for task, group in groupby(found, key=lambda figure: figure.task):
-        title = Text(f"{task}  ·  published", style="bold cyan")
-        table = Table(
-            box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
-        )
+        table = titled(f"{task}  ·  published")
         for name in ("method", "setting", "model", "published", "source"):
             table.add_column(name, justify="right" if name == "published" else "left")
         for figure in group:

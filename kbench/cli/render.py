@@ -14,7 +14,7 @@ from kbench.result import Status
 from kbench.spec import Control
 from kbench.tables import Row
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "titled"]
 
 _NAME = 10
 """Columns that a method's name has at least."""
@@ -126,11 +126,19 @@ def _bars(rows: Sequence[Row]) -> list[str]:
     return bars
 
 
-def _table(heading: str, widths: dict[str, int]) -> Table:
-    title = Text(heading, style="bold cyan")
-    table = Table(
-        box=None, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left"
+def titled(heading: str) -> Table:
+    """Returns an empty table as all are that show results."""
+    return Table(
+        box=None,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        title=Text(heading, style="bold cyan"),
+        title_justify="left",
     )
+
+
+def _table(heading: str, widths: dict[str, int]) -> Table:
+    table = titled(heading)
     for name, width in widths.items():
         table.add_column(
             name, justify=_side(name), width=width, no_wrap=name != "method", overflow="fold"

@@ -26,14 +26,14 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
     Schema, addresses, digests and completeness are checked and every metric is made again from
     the predictions. Exit status 1 if anything is wrong.
     """
-    from kbench_leaderboard.submission import opened, read
+    from kbench_leaderboard.submission import opened, places, read
     from kbench_leaderboard.verify import verify as check
 
     wrong = 0
     for path in files:
         with opened(path) as folder:
-            entries = read(folder)
-            problems = check(entries)
+            count = len(places(folder))
+            problems = check(read(folder))
         wrong += bool(problems)
         if as_json:
             for problem in problems:
@@ -42,10 +42,8 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
         for problem in problems:
             where = f"{path}/{problem.where}" if problem.where else str(path)
             click.echo(f"{where}: {problem.text}")
-        good = len(entries) - len({problem.where for problem in problems if problem.where})
-        click.echo(
-            f"{path}: {'rejected' if problems else 'good'}, {good} of {len(entries)} results"
-        )
+        good = count - len({problem.where for problem in problems if problem.where})
+        click.echo(f"{path}: {'rejected' if problems else 'good'}, {good} of {count} results")
     return int(wrong > 0)
 
 

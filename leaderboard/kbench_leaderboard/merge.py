@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,14 +35,15 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     Raises:
         DataError: a source cannot be read, in whole or in part; nothing is written then.
     """
-    for source in sources:
-        with opened(source) as folder:
-            bad = [entry for entry in read(folder) if entry.result is None]
-        if bad:
-            raise DataError(source, f"{bad[0].where} {bad[0].problem}", LAYOUT)
     done, store = Merged(), Results(target)
-    for source in sources:
-        with opened(source) as folder:
+    with ExitStack() as stack:
+        folders = [stack.enter_context(opened(source)) for source in sources]
+        for source, folder in zip(sources, folders, strict=True):
+            for entry in read(folder):
+                if entry.result is None:
+                    raise DataError(source, f"{entry.where} {entry.problem}", LAYOUT)
+        # Read again, not kept: the predictions of all may outgrow memory.
+        for folder in folders:
             for entry in read(folder):
                 _put(entry, store, done)
     return done

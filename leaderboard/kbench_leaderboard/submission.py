@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from kbench.errors import DataError
 from kbench.result import Predictions, Result, read_predictions, read_result
 
-__all__ = ["LAYOUT", "Entry", "opened", "read"]
+__all__ = ["LAYOUT", "Entry", "opened", "places", "read"]
 
 LAYOUT = "a folder that `kbench run --out` wrote, one result's folder in it, or a .zip of either"
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -66,12 +66,17 @@ def opened(path: Path) -> Iterator[Path]:
         raise DataError(path, "is no submission", LAYOUT)
 
 
-def read(folder: Path) -> list[Entry]:
-    """Reads every result in a folder, or the one that the folder is; in the order of the ids."""
+def places(folder: Path) -> list[Path]:
+    """Returns the folder of every result in a folder, or the one that it is, by id."""
     if (folder / _RESULT).is_file():
-        return [_entry(folder)]
+        return [folder]
     found = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return [_entry(path) for path in sorted(found) if path.is_symlink() or path.is_dir()]
+    return [path for path in sorted(found) if path.is_symlink() or path.is_dir()]
+
+
+def read(folder: Path) -> Iterator[Entry]:
+    """Reads the results of a folder one after the other: all predictions may outgrow memory."""
+    return map(_entry, places(folder))
 
 
 def _entry(folder: Path) -> Entry:

@@ -19,17 +19,17 @@ from kbench import registry
 from kbench.catalogue import Kind, constant
 from kbench.errors import KbenchError
 from kbench.files import canonical_digest, file_digest
-from kbench.rescoring import rescored, task_of
+from kbench.rescoring import Again, rescored
 from kbench.result import Predictions, Result, Status
 from kbench.spec import Control
 from kbench.store import result_address
+from kbench.task import task_kind
 from kbench_leaderboard.submission import Entry
 
 __all__ = ["Problem", "verify"]
 
 _EXACT = 1e-9
-_DRAWN = 0.01
-"""Ends of a bootstrap interval may differ by so much where another NumPy draws otherwise."""
+"""A share that differs by rounding alone is the same."""
 _OWN = "custom"
 _MARKUP = re.compile(r"<\s*[A-Za-z/!?]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|javascript:", re.IGNORECASE)
 
@@ -44,12 +44,14 @@ class Problem:
 
 def verify(entries: Iterable[Entry]) -> list[Problem]:
     """Returns everything that is wrong with a submission; of an empty one, that it is empty."""
-    entries = list(entries)
-    if not entries:
+    found: list[Problem] = []
+    results: list[Result] = []
+    for entry in entries:
+        found += [Problem(entry.where, text) for text in _of_one(entry)]
+        results += [entry.result] if entry.result is not None else []
+    if not (found or results):
         return [Problem("", "holds no result")]
-    found = [Problem(entry.where, text) for entry in entries for text in _of_one(entry)]
-    read = [entry for entry in entries if entry.result is not None]
-    return found + list(_left_out(read))
+    return found + list(_left_out(results))
 
 
 def _of_one(entry: Entry) -> Iterator[str]:
@@ -126,23 +128,23 @@ def _predictions(entry: Entry, result: Result, predictions: Predictions) -> Iter
 
 
 def _metrics(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
-    again = rescored(result, predictions)
-    for metric in task_of(result).metrics:
+    for metric in task_kind(result.spec.task).metrics:
         if metric.name not in result.metrics and result.spec.task != _OWN:
             yield f"metric {metric.name} is missing"
+    made = rescored(result, predictions)
     for name, stated in result.metrics.items():
-        score = again.get(name)
-        if score is None:
+        score = Again(name, stated, made.get(name))
+        if score.made is None:
             yield f"metric {name} ({stated.variant}) is none of task {result.spec.task}"
-        elif abs(score.value - stated.value) > _EXACT or score.n != stated.n:
+        elif score.moved in ("n", "value"):
             yield (
                 f"metric {name} is stated as {stated.value:.6f} of {stated.n}, "
-                f"its predictions give {score.value:.6f} of {score.n}"
+                f"its predictions give {score.made.value:.6f} of {score.made.n}"
             )
-        elif max(abs(score.low - stated.low), abs(score.high - stated.high)) > _DRAWN:
+        elif score.moved:
             yield (
                 f"the interval of {name} is stated as [{stated.low:.4f}, {stated.high:.4f}], "
-                f"its predictions give [{score.low:.4f}, {score.high:.4f}]"
+                f"its predictions give [{score.made.low:.4f}, {score.made.high:.4f}]"
             )
 
 
@@ -153,7 +155,7 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
     if spec.task == _OWN:
         yield "is of a data set of one's own, which nobody else can check"
         return
-    task = task_of(result)
+    task = task_kind(spec.task)
     method = constant(registry.find(Kind.METHODS, spec.method), "revision")
     if not isinstance(method, str):
         yield f"method {spec.method} does not say its revision in its source"
@@ -176,9 +178,8 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         )
 
 
-def _left_out(entries: list[Entry]) -> Iterator[Problem]:
+def _left_out(results: list[Result]) -> Iterator[Problem]:
     """Names yardsticks, controls and seeds that belong to a result and are not there."""
-    results = [entry.result for entry in entries if entry.result is not None]
     there = {_cell(r) for r in results}
     seeds: dict[str, set[int]] = defaultdict(set)
     for result in results:

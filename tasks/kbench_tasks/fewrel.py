@@ -124,13 +124,7 @@ class FewRel(RelationTask):
     @property
     def _none_of_the_above(self) -> int:
         """Queries of an episode that are of none of its relations."""
-        given = self.options["none_rate"]
-        try:
-            rate = float(given)
-        except ValueError:
-            rate = -1.0
-        if not 0 <= rate < 100:
-            raise UsageError(f"none_rate is {given!r}: expected a number from 0 on, such as 0.5")
+        rate = self.number("none_rate", lambda rate: 0 <= rate < 100, "from 0 on, such as 0.5")
         return int(rate * self._whole("queries", 1))
 
     def _whole(self, option: str, least: int) -> int:

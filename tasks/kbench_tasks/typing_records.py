@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from kbench.data import Example, Mention, Role, Split
-from kbench.errors import UsageError
 from kbench.records import Record, Shape
 from kbench.sources import find_file, find_folder, is_hub, stream_hub_records, stream_records
 from kbench.task import TypingTask
@@ -102,13 +101,14 @@ class ErnieTyping(TypingRecords):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        self._threshold = _threshold(self.options["link_threshold"])
+        least = self.number("link_threshold", lambda least: 0 <= least <= 1, "from 0 to 1")
+        self.link_threshold: float = least
 
     def mentions(
         self, record: Record, target: Mention, counts: Counter[str]
     ) -> tuple[Mention, ...]:
         """Gives the target the surest link that names it; the rest are context."""
-        links = [link for link in _links(record) if (link.score or 0.0) >= self._threshold]
+        links = [link for link in _links(record) if (link.score or 0.0) >= self.link_threshold]
         counts["links_kept"] += len(links)
         counts["links_below_threshold"] += len(record["ents"]) - len(links)
         own = [link for link in links if _names(link, target, record["sent"])]
@@ -127,16 +127,6 @@ def _label(record: Record, known: Sequence[str] | None) -> tuple[str, ...]:
         for label in labels:
             record.known("label", label, known)
     return tuple(sorted(map(sys.intern, labels)))
-
-
-def _threshold(given: float | int | str) -> float:
-    try:
-        value = float(given)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"link_threshold is {given!r}: expected a number from 0 to 1")
-    return value
 
 
 def _links(record: Record) -> list[Mention]:
