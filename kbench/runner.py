@@ -341,7 +341,7 @@ class Worker:
 
     def _provenance(self, cell: Cell, started: datetime, clock: float) -> Provenance:
         entry = registry.find(Kind.METHODS, cell.spec.method)
-        known = cell.problem is None
+        parts = sharing(cell.spec, self._shared) if cell.problem is None else None
         return Provenance(
             kbench=__version__,
             revision=ENGINE_REVISION,
@@ -353,8 +353,9 @@ class Worker:
                 "device": str(self._stages.device),
                 "threads": torch.get_num_threads(),
             },
-            digests=_digests(sharing(cell.spec, self._shared)) if known else {},
-            addresses={"model": cell.model, "plug": cell.plug},
+            digests=_digests(parts) if parts else {},
+            # Those that the id is made of: a model that nobody trains has one too.
+            addresses=addresses(parts) if parts else {"model": None, "plug": None},
             command=cell.spec.command(),
             started=started.isoformat(timespec="seconds"),
             seconds=time.perf_counter() - clock,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -65,6 +66,7 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
+@cache  # what is installed is looked through once
 def _offered() -> dict[str, EntryPoint]:
     """The verbs of distributions, by name; none takes the place of one of kbench's own."""
     found = sorted(entry_points(group="kbench.verbs"), key=lambda point: point.name)

@@ -161,12 +161,12 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         yield f"method {spec.method} does not say its revision in its source"
         return
     linker = result.coverage.linker if result.coverage else spec.linker or task.linking
-    variants = [metric.variant for metric in task.metrics]
     right = result_address(
         spec,
         engine=made.revision,
         task=(made.digests.get("data"), task.card.revision),
-        metrics=variants,
+        # The result's own: a task may have others by its options, and its data, which are not here.
+        metrics=[score.variant for score in result.metrics.values()],
         method=method,
         linker=linker,
         made={name: made.addresses.get(name) for name in ("model", "plug")},

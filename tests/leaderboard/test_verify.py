@@ -23,8 +23,10 @@ from kbench_leaderboard import submission
 from kbench_leaderboard.merge import merge
 from kbench_leaderboard.submission import opened, read
 from kbench_leaderboard.verify import verify
+from tests.calling import call
 from tests.conftest import registered_toys
 from tests.grid.toygrid import grid, run
+from tests.recipe_world import write_data
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 Json = dict[str, Any]
@@ -84,6 +86,18 @@ def test_what_kbench_run_wrote_is_good(out: Path, capsys: pytest.CaptureFixture[
         main(["leaderboard", "verify", str(out)])
     assert left.value.code == 0
     assert "good, 12 of 12 results" in capsys.readouterr().out
+
+
+def test_metrics_that_a_task_has_by_its_data_are_good_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path / "data")
+    arguments = ["--task", "lama", "--method", "none", "--data", str(tmp_path / "data")]
+    arguments += ["--set", "task.lama.dev_share=0.5", "--device", "cpu"]
+    status, *_ = call(capsys, "run", *arguments, "--out", str(tmp_path / "out"))
+    (result,) = Results(tmp_path / "out")
+    assert (status, result.metrics["p1"].variant) == (0, "lama-p1:objects")
+    assert problems(tmp_path / "out") == []
 
 
 def test_an_archive_of_it_is_good_too(out: Path, tmp_path: Path) -> None:
