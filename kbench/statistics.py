@@ -33,6 +33,7 @@ __all__ = [
     "holm",
     "interval",
     "intervals",
+    "replicates",
 ]
 
 RESAMPLES = 2000
@@ -118,14 +119,26 @@ def intervals(
     scored: Sequence[tuple[Metric, Array]], resamples: int | None = None, seed: int = 0
 ) -> list[Interval]:
     """Returns the score of each with its interval; see :func:`interval` for the shapes."""
-    tables = [(metric, _seeded(statistics)) for metric, statistics in scored]
     found = []
-    for (metric, table), scores in zip(
-        tables, _scores(tables, resamples or RESAMPLES, seed), strict=True
-    ):
+    for (metric, given), drawn in zip(scored, replicates(scored, resamples, seed), strict=True):
+        table = _seeded(given)
         value = float(metric.value(table.sum(axis=1)).mean())
-        found.append(_percentiles(value, _over_seeds(scores, seed), table.shape[1]))
+        found.append(_percentiles(value, drawn, table.shape[1]))
     return found
+
+
+def replicates(
+    scored: Sequence[tuple[Metric, Array]], resamples: int | None = None, seed: int = 0
+) -> list[Array]:
+    """Returns the score of each, the mean over seeds, in every resample. ``[resamples]`` each.
+
+    All that are over as many examples share the draws of them, and all of as many seeds those of
+    seeds: so the difference of two is a replicate of their paired difference. See
+    :func:`interval` for the shapes.
+    """
+    tables = [(metric, _seeded(statistics)) for metric, statistics in scored]
+    drawn = _scores(tables, resamples or RESAMPLES, seed)
+    return [_over_seeds(scores, seed) for scores in drawn]
 
 
 def difference(metric: Metric, ours: Array, theirs: Array, seed: int = 0) -> Interval:
@@ -211,9 +224,9 @@ def _over_seeds(scores: Array, seed: int) -> Array:
 def _resampled(pairs: Sequence[Pair], resamples: int, seed: int) -> list[Array]:
     """Returns the difference of each pair in every resample. ``[resamples]`` each."""
     # A table that many pairs share, such as the yardstick's, is scored once.
-    tables = {id(t): (p.metric, _seeded(t)) for p in pairs for t in (p.ours, p.theirs)}
-    scores = dict(zip(tables, _scores([*tables.values()], resamples, seed), strict=True))
-    return [_over_seeds(scores[id(p.ours)] - scores[id(p.theirs)], seed) for p in pairs]
+    tables = {id(t): (p.metric, t) for p in pairs for t in (p.ours, p.theirs)}
+    drawn = dict(zip(tables, replicates([*tables.values()], resamples, seed), strict=True))
+    return [drawn[id(p.ours)] - drawn[id(p.theirs)] for p in pairs]
 
 
 def _scores(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:

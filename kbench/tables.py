@@ -78,6 +78,8 @@ class Row:
         gain: the knowledge gain.
         locality: None without a yardstick, or where no example counts.
         seconds_without: per example, of evaluating the model without knowledge.
+        none: what ``delta`` is against, of the same seeds; None if one is not there.
+        shuffled: what ``gain`` is against, likewise.
     """
 
     results: Group
@@ -86,6 +88,8 @@ class Row:
     gain: Estimate | None
     locality: Locality | None = None
     seconds_without: float | None = None
+    none: Group | None = None
+    shuffled: Group | None = None
 
     @property
     def first(self) -> Result:
@@ -102,6 +106,14 @@ class Row:
         """The cost, a mean over the seeds."""
         shared = [name for name in self.first.cost if all(name in r.cost for r in self.results)]
         return {name: mean(r.cost[name] for r in self.results) for name in shared}
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Training time of the plug, with that of the general plug it started from."""
+        cost = self.cost
+        if "train_seconds" not in cost:
+            return None
+        return cost["train_seconds"] + cost.get("start_seconds", 0.0)
 
     @property
     def coverage(self) -> float | None:
@@ -189,7 +201,7 @@ def _rows(
         broken = group[0].spec.control != Control.NONE
         swapped = None if broken else _of_seeds(shuffled.get(key), group)
         score, delta = book.score(group), book.difference(group, base)
-        waiting.append((group, base, score, delta, book.difference(group, swapped)))
+        waiting.append((group, base, swapped, score, delta, book.difference(group, swapped)))
     book.work()
     return [
         Row(
@@ -199,8 +211,10 @@ def _rows(
             gain(),
             _locality(group, base, tables) if base else None,
             _seconds(base) if base else None,
+            base,
+            swapped,
         )
-        for group, base, score, delta, gain in waiting
+        for group, base, swapped, score, delta, gain in waiting
     ]
 
 

@@ -94,7 +94,6 @@ def cells(row: Row) -> Cells:
     informed = spec.knowledge is not None
     control = "" if spec.control == Control.NONE else f"{spec.control} "
     trained = informed and row.score is not None
-    seconds = cost.get("train_seconds", 0) + cost.get("start_seconds", 0)
     memory = cost.get("peak_device_memory_bytes", cost.get("peak_memory_bytes"))
     return {
         "method": spec.method,
@@ -105,7 +104,7 @@ def cells(row: Row) -> Cells:
         "knowledge gain": _estimate(row.gain, sign="+"),
         "covered": "" if row.coverage is None else f"{100 * row.coverage:.0f}%",
         "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
-        "seconds": f"{seconds:.0f} s" if trained else "",
+        "seconds": f"{row.training_seconds or 0:.0f} s" if trained else "",
         "broken": _locality(row),
         "ms (without)": _latency(row),
         "memory": _bytes(memory),

@@ -14,7 +14,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group("leaderboard")
 def leaderboard() -> None:
-    """Verify and merge results, for a leaderboard that others can trust."""
+    """Verify, merge and show results, for a leaderboard that others can trust."""
 
 
 @leaderboard.command()
@@ -69,3 +69,40 @@ def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
             f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts"
         )
     return int(bool(done.conflicts))
+
+
+@leaderboard.command()
+@click.option(
+    "--results",
+    "sources",
+    multiple=True,
+    required=True,
+    type=_FILE,
+    metavar="DIR",
+    help="A folder of results or a .zip of one; may be given several times.",
+)
+@click.option("--out", required=True, type=_FILE, help="The folder of the site.")
+@click.option(
+    "--data", type=_FILE, help="Data sets, for the texts of examples; see `kbench run --data`."
+)
+@click.option(
+    "--knowledge",
+    "bundles",
+    multiple=True,
+    type=_FILE,
+    metavar="DIR",
+    help="A knowledge base, for what runs brought in; may be given several times.",
+)
+def build(
+    sources: tuple[Path, ...], out: Path, data: Path | None, bundles: tuple[Path, ...]
+) -> None:
+    """Write a site of results: a folder of pages that needs no server and no network."""
+    from kbench_leaderboard.site import build as make
+
+    made = make(sources, out, data, bundles)
+    for text in made.damaged:
+        click.echo(f"left out: {text}", err=True)
+    click.echo(
+        f"{out / 'index.html'}: {made.runs} runs, {made.failed} of them failed or skipped; left "
+        f"out {len(made.damaged)} damaged, {made.limited} with --limit, {made.twice} there twice"
+    )

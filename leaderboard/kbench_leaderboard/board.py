@@ -1,0 +1,254 @@
+"""Results as a board: groups of what can be compared, rows over their seeds, and ranks.
+
+A group is of one task, test data, backbone, tuning and metric, to the letter. Within it a rank is
+one more than the number of rows that are better beyond chance: the 95% interval of their paired
+bootstrap difference lies above 0. So rows that cannot be told apart share a number, and a row that
+ties with a better and a worse one, which do differ, stands between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kbench.comparison import Tables, is_right, metric_of
+from kbench.errors import KbenchError
+from kbench.files import canonical_digest
+from kbench.metrics import Array
+from kbench.result import Predictions, Result, Status
+from kbench.selection import Group as Runs
+from kbench.spec import Control
+from kbench.statistics import replicates
+from kbench.store import Results
+from kbench.tables import Row, rows
+from kbench.task import task_kind
+from kbench_leaderboard.submission import read
+
+__all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "family", "groups", "ranks"]
+
+_Key = tuple[str, str, str, str, str, str, str]
+
+OTHER = "other tasks"
+"""The family of tasks that are not installed where the site is built."""
+
+
+class Shelf(Results):
+    """Results out of several folders; predictions are read when asked for, and kept for a group."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        super().__init__(Path())
+        self._folders = folders
+        self._read: dict[str, Predictions | None] = {}
+
+    def predictions(self, result: Result) -> Predictions | None:
+        if result.id not in self._read:
+            (entry,) = read(self._folders[result.id])
+            self._read[result.id] = entry.predictions
+        return self._read[result.id]
+
+    def forget(self) -> None:
+        """Lets go of all predictions, for they are large."""
+        self._read.clear()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the board; a rank is None where there is nothing to rank, as of a control."""
+
+    row: Row
+    by_gain: int | None
+    by_score: int | None
+
+    @property
+    def first(self) -> Result:
+        """The result that stands for what all seeds share."""
+        return self.row.first
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it is an entry of its own: no control, and scored."""
+        return _is_entry(self.row)
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other lines of its group, for people."""
+        spec = self.first.spec
+        if spec.knowledge is None:
+            return spec.method
+        broken = [] if spec.control == Control.NONE else [f"{spec.control} knowledge"]
+        return ", ".join([spec.method, str(spec.setting), spec.knowledge, *broken])
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How many of the test examples the entries of a group have right, in their first seeds.
+
+    Attributes:
+        examples: all.
+        by_all: that every entry has right.
+        by_none: that no entry has right.
+    """
+
+    examples: int
+    by_all: int
+    by_none: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """What can be compared. ``lines`` are in the order of their ranks, by gain and then score."""
+
+    family: str
+    task: str
+    backbone: str
+    tuning: str
+    metric: str
+    variant: str
+    data: str
+    lines: tuple[Line, ...]
+    difficulty: Difficulty | None = None
+
+    @property
+    def title(self) -> str:
+        """A short name for people."""
+        return f"{self.task} / {self.backbone} / {self.tuning} / {self.metric}"
+
+    @property
+    def key(self) -> str:
+        """Tells it from all other groups; fit for a file name and an anchor."""
+        return "g" + canonical_digest([self.title, self.variant, self.data])[:12]
+
+    @property
+    def results(self) -> Iterator[Result]:
+        """Every result in it."""
+        return (result for line in self.lines for result in line.row.results)
+
+
+def groups(results: Iterable[Result], shelf: Shelf) -> Iterator[Group]:
+    """Yields the groups of results that ended well, by family, task, backbone and tuning.
+
+    Predictions of a group are on the shelf while it is being looked at, and no longer.
+    """
+    parts: dict[_Key, list[Result]] = {}
+    for result in results:
+        if result.status == Status.OK and result.score is not None:
+            parts.setdefault(_key(result), []).append(result)
+    for key in sorted(parts):
+        yield _group(key, sorted(parts[key], key=lambda result: result.id), shelf)
+        shelf.forget()
+
+
+def _key(result: Result) -> _Key:
+    spec, score, made = result.spec, result.score, result.provenance
+    assert score is not None
+    return (
+        family(result),
+        spec.task,
+        spec.backbone,
+        spec.tuning,
+        str(result.main_metric),
+        score.variant,
+        str(made.digests.get("data") if made else None),
+    )
+
+
+def family(result: Result) -> str:
+    """Returns the family of a result's task."""
+    try:
+        return str(task_kind(result.spec.task).family)
+    except KbenchError:
+        return OTHER
+
+
+def _group(key: _Key, found: list[Result], shelf: Shelf) -> Group:
+    made, tables = rows(found, shelf), Tables(shelf)
+    entries = [row for row in made if _is_entry(row)]
+    drawn = _drawn(
+        [runs for row in entries for runs in (row.results, row.shuffled) if runs], tables
+    )
+    scores = [drawn.get(_ids(row.results)) if _is_entry(row) else None for row in made]
+    gains = [
+        own - drawn[_ids(row.shuffled)]
+        if own is not None and row.gain and row.shuffled and _ids(row.shuffled) in drawn
+        else None
+        for row, own in zip(made, scores, strict=True)
+    ]
+    ranked = zip(made, ranks(gains), ranks(scores), strict=True)
+    lines = tuple(sorted((Line(*values) for values in ranked), key=_order))
+    return Group(*key, lines, _difficulty(entries, tables))
+
+
+def _is_entry(row: Row) -> bool:
+    return row.score is not None and row.first.spec.control == Control.NONE
+
+
+def _ids(runs: Runs) -> tuple[str, ...]:
+    return tuple(result.id for result in runs)
+
+
+def _order(line: Line) -> tuple[object, ...]:
+    last = 1_000_000_000
+    value = line.row.score.value if line.row.score else 0.0
+    return line.by_gain or last, line.by_score or last, -value, line.first.id
+
+
+def ranks(drawn: Sequence[Array | None]) -> list[int | None]:
+    """Returns the rank of each row from its bootstrap replicates, all of the same draws.
+
+    Args:
+        drawn: ``[resamples]`` each; None for a row that is not ranked.
+    """
+    there = [row for row in drawn if row is not None]
+    every = np.stack(there, axis=1) if there else np.zeros((1, 0))
+
+    def rank(own: Array) -> int:
+        lows = np.quantile(every - own[:, None], 0.025, axis=0)
+        return 1 + int((lows > 0).sum())
+
+    return [None if row is None else rank(row) for row in drawn]
+
+
+def _drawn(several: Sequence[Runs], tables: Tables) -> dict[tuple[str, ...], Array]:
+    """Returns bootstrap replicates of the score of runs by their ids.
+
+    Runs over other examples than most are left out: they are not paired with the others. Nothing
+    is there for a task that is not installed.
+    """
+    try:
+        alike = _alike(several, tables)
+        if not alike:
+            return {}
+        metric = metric_of(alike[0][0], alike[0][0].main_metric or "")
+        ids = tables.shared(alike[0])
+        drawn = replicates([(metric, tables.of(runs, metric, ids)) for runs in alike])
+    except KbenchError:
+        return {}
+    return {_ids(runs): values for runs, values in zip(alike, drawn, strict=True)}
+
+
+def _alike(several: Sequence[Runs], tables: Tables) -> list[Runs]:
+    """Returns the largest set of runs that are all over the same examples."""
+    sets: list[list[Runs]] = []
+    for runs in several:
+        own = next((each for each in sets if not tables.unlike(each[0] + runs)), None)
+        if own is None:
+            sets.append(own := [])
+        own.append(runs)
+    return max(sets, key=len, default=[])
+
+
+def _difficulty(entries: Sequence[Row], tables: Tables) -> Difficulty | None:
+    try:
+        told = [tables.predictions(row.first) for row in entries]
+        if not told or tables.unlike([row.first for row in entries]):
+            return None
+    except KbenchError:
+        return None
+    right = [
+        [is_right(gold, each.predictions[at]) for each in told]
+        for at, gold in enumerate(told[0].labels)
+    ]
+    return Difficulty(len(right), sum(map(all, right)), sum(not any(each) for each in right))

@@ -1,0 +1,104 @@
+"""The cost-against-score chart of a group, made at build time: an SVG that needs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+
+from kbench_leaderboard.board import Group, Line
+
+__all__ = ["Chart", "chart", "front"]
+
+_INK = "currentColor"
+"""Text and axes take the page's colour, so that one image serves dark and light."""
+_FRONT = "#c2410c"
+_NAMES = 180
+"""Room right of the axes, in pixels, for the name of the most expensive point."""
+_LONGEST = 40
+"""Characters of a name that are drawn; the text below the chart has it whole."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, the same in words, and what lies on its front."""
+
+    svg: str
+    text: str
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Returns which points (cost, score) no other is as good as at less cost, or better than."""
+    return [
+        not any(
+            (cost <= own_cost and score >= own) and (cost < own_cost or score > own)
+            for cost, score in points
+        )
+        for own_cost, own in points
+    ]
+
+
+def chart(group: Group) -> Chart | None:
+    """Draws a group; None if fewer than two of its rows have both a cost and a score."""
+    shown = [line for line in group.lines if line.ranked and _seconds(line) is not None]
+    if len(shown) < 2:
+        return None
+    points = [(_seconds(line) or 0.0, _percent(line)) for line in shown]
+    told = list(zip(points, front(points), map(_name, shown), strict=True))
+    values = [
+        {"seconds": cost, "score": score, "front": best, "name": name[:_LONGEST]}
+        for (cost, score), best, name in told
+    ]
+    best = sorted((cost, score, name) for (cost, score), on, name in told if on)
+    words = "; ".join(f"{name}: {score:.1f} at {cost:,.1f} s" for cost, score, name in best)
+    text = (
+        f"{group.title}: score against plug training time of {len(shown)} rows. "
+        f"On the Pareto front, from the cheapest: {words}."
+    )
+    return Chart(_drawn(values, group.metric), text)
+
+
+def _seconds(line: Line) -> float | None:
+    return line.row.training_seconds
+
+
+def _percent(line: Line) -> float:
+    assert line.row.score is not None
+    return 100 * line.row.score.value
+
+
+def _name(line: Line) -> str:
+    spec = line.first.spec
+    return spec.method if spec.knowledge is None else f"{spec.method} ({spec.setting})"
+
+
+def _drawn(values: list[dict[str, object]], metric: str) -> str:
+    import altair as alt
+
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        x=alt.X("seconds:Q", title="plug training, seconds").scale(type="symlog"),
+        y=alt.Y("score:Q", title=f"{metric}, %").scale(zero=False),
+    )
+    best = base.transform_filter("datum.front")
+    layers = (
+        base.mark_point(size=40, color=_INK, opacity=0.55),
+        best.mark_line(interpolate="step-after", color=_FRONT, strokeDash=[4, 3]),
+        best.mark_point(size=80, filled=True, color=_FRONT, opacity=1),
+        best.mark_text(align="left", dx=8, dy=-7, color=_INK, fontSize=12).encode(text="name:N"),
+    )
+    picture = alt.layer(*layers).properties(width=560, height=280, background="transparent")
+    picture = picture.properties(padding={"left": 5, "top": 5, "bottom": 5, "right": _NAMES})
+    picture = picture.configure(font="sans-serif").configure_view(stroke=None)
+    picture = picture.configure_axis(
+        labelColor=_INK,
+        titleColor=_INK,
+        tickColor=_INK,
+        domainColor=_INK,
+        gridColor=_INK,
+        gridOpacity=0.12,
+        labelFontSize=12,
+        titleFontSize=12,
+    )
+    text = StringIO()
+    picture.save(text, format="svg")
+    return text.getvalue()

@@ -1,0 +1,126 @@
+"""Every two rows of a group set against each other, and what they predict, for a page to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from kbench.comparison import Comparison, Tables, compare
+from kbench.data import Example, Label
+from kbench.errors import KbenchError
+from kbench.spec import Control
+from kbench_leaderboard.board import Group, Line, Shelf
+
+__all__ = ["Compared", "compared"]
+
+_EXAMPLES = 2000
+_TEXT = 600
+"""Examples and characters of each that a page holds, to bound its size."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparisons of a group.
+
+    Attributes:
+        found: of every two entries, and of each with its own controls; corrected together.
+        problem: why there is none, or empty.
+        data: names, comparisons and predictions as a JSON value.
+    """
+
+    found: Sequence[Comparison]
+    problem: str
+    data: Mapping[str, Any]
+
+
+def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Compared:
+    """Compares the rows of a group, while its predictions are on the shelf."""
+    pairs, problem, found = list(_pairs(group, Tables(shelf))), "", []
+    try:
+        found = compare([(one.row.results, two.row.results) for one, two in pairs], shelf)
+    except KbenchError as error:
+        problem = str(error)
+    if not pairs:
+        problem = "no two rows share their test examples and a seed"
+    data = {
+        "metric": group.metric,
+        "runs": [_run(line) for line in group.lines],
+        "pairs": [_told(each) for each in found],
+        **_predicted(group, shelf, examples),
+    }
+    return Compared(found, problem, data)
+
+
+def _pairs(group: Group, tables: Tables) -> Iterator[tuple[Line, Line]]:
+    entries = [line for line in group.lines if line.ranked]
+    controls = [line for line in group.lines if line.first.spec.control != Control.NONE]
+    own = [(one, two) for one in entries for two in controls if _apart(one) == _apart(two)]
+    for one, two in [*combinations(entries, 2), *own]:
+        if {*one.row.seeds} & {*two.row.seeds} and _alike(one, two, tables):
+            yield one, two
+
+
+def _apart(line: Line) -> dict[str, Any]:
+    return line.first.spec.model_dump(exclude={"seed", "control"})
+
+
+def _alike(one: Line, two: Line, tables: Tables) -> bool:
+    try:
+        return not tables.unlike(one.row.results + two.row.results)
+    except KbenchError:
+        return False
+
+
+def _run(line: Line) -> dict[str, Any]:
+    ids = {str(result.spec.seed): result.id for result in line.row.results}
+    return {"key": line.first.id, "name": line.name, "seeds": ids}
+
+
+def _told(each: Comparison) -> dict[str, Any]:
+    value = each.as_json()
+    kept = ("difference", "by_seed", "test", "p", "p_holm", "detectable", "warnings")
+    return {"a": each.ours[0].id, "b": each.theirs[0].id, **{key: value[key] for key in kept}}
+
+
+def _predicted(
+    group: Group, shelf: Shelf, examples: Mapping[str, Example]
+) -> dict[str, list[Any] | dict[str, Any] | int]:
+    """What each run predicts on the examples of the first: numbers into a list of labels."""
+    first = next((told for r in group.results if (told := shelf.predictions(r))), None)
+    if first is None:
+        return {"examples": [], "labels": [], "predictions": {}, "of": 0}
+    ids, labels = first.ids[:_EXAMPLES], dict[str, int]()
+
+    def code(label: Label) -> int:
+        return labels.setdefault(_name(label), len(labels))
+
+    shown = [
+        {"id": name, "gold": code(gold), **_text(examples.get(name))}
+        for name, gold in zip(ids, first.labels, strict=False)
+    ]
+    predictions = {}
+    for result in group.results:
+        told = shelf.predictions(result)
+        if told is not None and told.ids == first.ids and told.labels == first.labels:
+            predictions[result.id] = [code(label) for label in told.predictions[:_EXAMPLES]]
+    return {
+        "examples": shown,
+        "labels": list(labels),
+        "predictions": predictions,
+        "of": len(first.ids),
+    }
+
+
+def _name(label: Label) -> str:
+    return label if isinstance(label, str) else ", ".join(sorted(map(str, label)))
+
+
+def _text(example: Example | None) -> dict[str, Any]:
+    if example is None:
+        return {}
+    text = example.text
+    cut = text if len(text) <= _TEXT else text[:_TEXT] + "…"
+    spans = sorted({(m.start, m.end) for m in example.mentions if m.end <= _TEXT})
+    return {"text": cut, "spans": spans}

@@ -1,0 +1,155 @@
+"""All that the pages of a site show, before it is text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kbench.changes import Injected
+from kbench.comparison import is_right
+from kbench.data import Example, Label
+from kbench.published import Figure
+from kbench.result import Predictions, Result
+from kbench_leaderboard.board import Group, Line, family
+from kbench_leaderboard.charts import Chart
+from kbench_leaderboard.sources import Sources
+
+__all__ = ["Built", "Content", "Family", "Sample", "Shown", "samples"]
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prediction, as a run's page shows it.
+
+    Attributes:
+        id: of the example.
+        label: the gold one.
+        prediction: of the run.
+        right: whether they are the same.
+        score: the probability of the prediction.
+        linked: whether knowledge was brought in.
+        degree: facts of the entity; -1 if it is not known.
+        text: pieces, and whether each is a mention; empty where the data are not at hand.
+        knowledge: what was brought in, likewise.
+    """
+
+    id: str
+    label: str
+    prediction: str
+    right: bool
+    score: float
+    linked: bool
+    degree: int
+    text: list[tuple[str, bool]]
+    knowledge: list[Injected]
+
+
+def samples(result: Result, told: Predictions | None, sources: Sources) -> list[Sample]:
+    """Returns the first predictions of a run, with text and knowledge where they are at hand."""
+    if told is None:
+        return []
+    at_hand = sources.examples(result)
+    examples = [at_hand[name] for name in told.ids[:_SHOWN] if name in at_hand]
+    brought = dict(zip((e.id for e in examples), sources.knowledge(result, examples), strict=True))
+    return [
+        Sample(
+            str(name),
+            _text(told.labels[at]),
+            _text(told.predictions[at]),
+            is_right(told.labels[at], told.predictions[at]),
+            told.scores[at],
+            bool(told.linked[at]),
+            told.degrees[at],
+            _pieces(at_hand[name]) if name in at_hand else [],
+            brought.get(name, []),
+        )
+        for at, name in enumerate(told.ids[:_SHOWN])
+    ]
+
+
+def _pieces(example: Example) -> list[tuple[str, bool]]:
+    found, position = [], 0
+    for mention in sorted(example.mentions, key=lambda m: (m.start, -m.end)):
+        if mention.start >= position:  # not nested in the one before
+            found.append((example.text[position : mention.start], False))
+            found.append((example.text[mention.start : mention.end], True))
+            position = mention.end
+    return [*found, (example.text[position:], False)]
+
+
+def _text(label: Label) -> str:
+    return label if isinstance(label, str) else ", ".join(map(str, label))
+
+
+@dataclass
+class Built:
+    """What became of the results.
+
+    Attributes:
+        runs: that have a page.
+        failed: runs among them that failed or were skipped.
+        limited: left out, for they were run with ``--limit``.
+        twice: left out, for the same run is there already.
+        damaged: where and why a result could not be read.
+    """
+
+    runs: int = 0
+    failed: int = 0
+    limited: int = 0
+    twice: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A group with its chart, if it has one."""
+
+    group: Group
+    chart: Chart | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the pages show."""
+
+    built: Built
+    shown: list[Shown]
+    samples: dict[str, list[Sample]]
+    failed: list[Result]
+    published: list[Figure]
+
+    @property
+    def lines(self) -> Iterator[tuple[Group, Line]]:
+        """Every line with its group."""
+        return ((each.group, line) for each in self.shown for line in each.group.lines)
+
+    def families(self) -> Iterator[Family]:
+        """Yields the families that have a result, by name."""
+        found: dict[str, list[Shown]] = defaultdict(list)
+        failed: dict[str, list[Result]] = defaultdict(list)
+        for each in self.shown:
+            found[each.group.family].append(each)
+        for result in self.failed:
+            failed[family(result)].append(result)
+        for name in sorted({*found, *failed}):
+            tasks = {each.group.task for each in found[name]}
+            told = [figure for figure in self.published if figure.task in tasks]
+            yield Family(name, found[name], failed[name], told)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task family: its groups, the runs that have no score, and what is published."""
+
+    name: str
+    shown: list[Shown]
+    failed: list[Result]
+    published: list[Figure]
+
+    @property
+    def lines(self) -> list[tuple[Group, Line]]:
+        """Every line with its group."""
+        return [(each.group, line) for each in self.shown for line in each.group.lines]

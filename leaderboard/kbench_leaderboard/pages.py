@@ -1,0 +1,273 @@
+"""The pages as text, from templates that escape whatever they are given."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel
+
+from kbench.catalogue import Kind
+from kbench.errors import UsageError
+from kbench.published import Figure
+from kbench.result import Result
+from kbench.spec import RunSpec
+from kbench.tables import Estimate
+from kbench_leaderboard.board import Group, Line
+from kbench_leaderboard.cards import card, paper
+from kbench_leaderboard.compared import Compared
+from kbench_leaderboard.content import Content
+from kbench_leaderboard.names import slug
+from kbench_leaderboard.sources import PLACEHOLDER
+
+__all__ = ["Pages"]
+
+_HERE = Path(__file__).parent
+_EXPORT = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
+_MODELS = ("spec", "coverage", "frozen", "provenance")
+_PAIRS = 2000
+"""Comparisons that a page lists without a script; the chooser has all."""
+FILTERS = ("task", "backbone", "tuning", "setting", "knowledge", "control")
+
+
+class Pages:
+    """Writes the pages of a site into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._jinja = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._jinja.filters.update(
+            slug=slug,
+            percent=_percent,
+            signed=_signed,
+            number=_number,
+            share=_share,
+            paper=paper,
+            command=_command,
+        )
+        self._jinja.globals.update(chosen=_chosen, whisker=_whisker, ends=_ends)
+
+    def compare(self, group: Group, found: Compared) -> None:
+        """Writes the page that sets two rows of a group against each other."""
+        name = f"compare/{group.key}"
+        shown = found.found[:_PAIRS]
+        names = {line.first.id: line.name for line in group.lines}
+        self._page(f"{name}.html", group=group, compared=found, shown=shown, names=names)
+        data = json.dumps(found.data, separators=(",", ":"))  # ASCII alone
+        (self._folder / f"{name}.js").write_text(f"const DATA = {data};\n", encoding="ascii")
+
+    def write(self, content: Content) -> None:
+        """Writes every other page."""
+        self._static()
+        lines = list(content.lines)
+        scored = [line.first for _, line in lines]
+        self._page(
+            "index.html",
+            root="",
+            content=content,
+            families=list(content.families()),
+            filters={name: _values(scored, name) for name in FILTERS},
+        )
+        every = [*scored, *content.failed]
+        for name in _values(every, "method"):
+            self._method(name, content)
+        for name in _values(every, "task"):
+            self._task(name, content)
+        for group, line in lines:
+            for result in line.row.results:
+                self._run(result, content, group, line)
+        for result in content.failed:
+            self._run(result, content, None, None)
+
+    def _method(self, name: str, content: Content) -> None:
+        self._page(
+            f"methods/{slug(name)}.html",
+            name=name,
+            card=card(Kind.METHODS, name),
+            lines=[pair for pair in content.lines if pair[1].first.spec.method == name],
+            failed=[r for r in content.failed if r.spec.method == name],
+            published=_told(content.published, method=name),
+        )
+
+    def _task(self, name: str, content: Content) -> None:
+        found = [each for each in content.shown if each.group.task == name]
+        self._page(
+            f"tasks/{slug(name)}.html",
+            name=name,
+            card=card(Kind.TASKS, name),
+            shown=found,
+            counts=_counts(each.group for each in found),
+            failed=[r for r in content.failed if r.spec.task == name],
+            published=_told(content.published, task=name),
+        )
+
+    def _run(
+        self, result: Result, content: Content, group: Group | None, line: Line | None
+    ) -> None:
+        models: dict[str, Any] = {name: _plain(getattr(result, name)) for name in _MODELS}
+        self._page(
+            f"runs/{result.id}.html",
+            result=result,
+            group=group,
+            line=line,
+            samples=content.samples.get(result.id, []),
+            cost=[(name, _number(value)) for name, value in result.cost.items()],
+            training=list(_leaves(result.training)),
+            **models,
+        )
+
+    def _page(self, path: str, /, root: str = "../", **values: Any) -> None:
+        place = self._folder / path
+        place.parent.mkdir(exist_ok=True)
+        text = self._jinja.get_template(_template(path)).render(root=root, **values)
+        place.write_bytes(text.encode(errors="backslashreplace"))
+
+    def _static(self) -> None:
+        folder = self._folder / "static"
+        folder.mkdir()
+        for path in (_HERE / "static").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        (folder / "datatables.js").write_text(_datatables(), encoding="utf-8")
+
+
+def _template(path: str) -> str:
+    folder, slash, _ = path.partition("/")
+    return f"{folder.removesuffix('s')}.html" if slash else path
+
+
+def _datatables() -> str:
+    """DataTables as a plain script.
+
+    itables brings it as a module, which a page opened from a file may not load; so what the module
+    exports by default is made a global name, and all else stays inside a function. itables itself
+    is not imported, for it would bring pandas.
+    """
+    found = find_spec("itables")
+    assert found is not None
+    assert found.submodule_search_locations
+    path = Path(found.submodule_search_locations[0]) / "html" / "dt_bundle.js"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    match = _EXPORT.search(text)
+    names = dict(_renamed(match[1])) if match else {}
+    if match is None or "default" not in names:
+        raise UsageError(
+            f"{path} is not the bundle of DataTables that kbench knows; pip install the version "
+            "of itables in constraints.txt"
+        )
+    inner = text[: match.start()] + text[match.end() :]
+    return f"const DataTable = (() => {{\n{inner}\nreturn {names['default']};\n}})();\n"
+
+
+def _renamed(exports: str) -> Iterator[tuple[str, str]]:
+    for piece in exports.split(","):
+        inside, _, outside = piece.strip().partition(" as ")
+        yield outside or inside, inside
+
+
+def _values(results: Iterable[Result], name: str) -> list[str]:
+    return sorted({str(getattr(r.spec, name)) for r in results if getattr(r.spec, name)})
+
+
+def _told(figures: Iterable[Figure], **wanted: str) -> list[Figure]:
+    return [f for f in figures if all(getattr(f, key) == want for key, want in wanted.items())]
+
+
+def _counts(found: Iterable[Group]) -> list[tuple[Result, dict[str, int]]]:
+    """One result for each knowledge base of a task: its counts say what is where."""
+    first: dict[tuple[str, str], Result] = {}
+    for group in found:
+        for line in group.lines:
+            if line.ranked and line.first.coverage:
+                first.setdefault((group.data, str(line.first.spec.knowledge)), line.first)
+    return [
+        (r, {k: v for k, v in r.counts.items() if k.startswith("test_")}) for r in first.values()
+    ]
+
+
+def _plain(model: BaseModel | None) -> list[tuple[str, str]]:
+    return list(_leaves(model.model_dump(mode="json"))) if model else []
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every value in a JSON value with its place; lists as they are."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif value is not None:
+        yield path, str(value)
+
+
+def _chosen(line: Line) -> dict[str, str]:
+    """What the filters look at."""
+    spec = line.first.spec
+    return {name: str(getattr(spec, name) or "") for name in FILTERS}
+
+
+def _command(spec: RunSpec) -> str:
+    """The command that repeats a run, with a placeholder where its task needs data."""
+    needed = card(Kind.TASKS, spec.task).fields.get("obtain")
+    return spec.model_copy(update={"data": PLACEHOLDER if needed else None}).command()
+
+
+def _ends(group: Group) -> dict[str, tuple[float, float]]:
+    """The lowest and highest end of an interval, for the whiskers of a group to share a scale."""
+    found = {}
+    for name, kept in (("score", list[float]()), ("gain", [0.0])):
+        told = [getattr(line.row, name) for line in group.lines]
+        every = kept + [
+            end for e in told if e for end in (e.low, e.high, e.value) if end is not None
+        ]
+        found[name] = (min(every, default=0.0), max(every, default=0.0))
+    return found
+
+
+def _whisker(estimate: Estimate | None, ends: tuple[float, float], zero: bool) -> str:
+    """The places of an interval on its scale as style: per cent of the width."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    low, high = ends
+    width = (high - low) or 1.0
+    places = {"l": estimate.low, "h": estimate.high, "v": estimate.value}
+    if zero:
+        places["z"] = 0.0
+    return ";".join(f"--{key}:{100 * (at - low) / width:.1f}%" for key, at in places.items())
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _signed(estimate: Estimate | None) -> str:
+    """An estimate of a difference in percentage points."""
+    if estimate is None:
+        return ""
+    return f"{100 * estimate.value:+.1f}".replace("-", "−") + _spread(estimate, "+")
+
+
+def _share(estimate: Estimate) -> str:
+    """An estimate of a score in per cent."""
+    return f"{100 * estimate.value:.1f}" + _spread(estimate, "")
+
+
+def _spread(estimate: Estimate, sign: str) -> str:
+    if estimate.low is not None and estimate.high is not None:
+        ends = f" [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+        return ends.replace("-", "−")
+    return "" if estimate.deviation is None else f" ± {100 * estimate.deviation:.1f}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

@@ -1,0 +1,135 @@
+"""`kbench leaderboard build`: one folder of pages that need no server, no network and no script.
+
+Whatever stands in a result is a stranger's: every text is escaped by the templates, file names are
+made here, and of each result only its two files are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbench.errors import DataError, UsageError
+from kbench.files import atomic_folder, write_json
+from kbench.published import figures
+from kbench.result import Result, Status
+from kbench_leaderboard.board import Shelf, groups
+from kbench_leaderboard.charts import chart
+from kbench_leaderboard.compared import compared
+from kbench_leaderboard.content import Built, Content, Sample, Shown, samples
+from kbench_leaderboard.sources import Sources, without_paths
+from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read
+
+if TYPE_CHECKING:
+    from kbench_leaderboard.pages import Pages
+
+__all__ = ["build"]
+
+_MARK = "kbench-site.json"
+_NEEDS = ("jinja2", "itables", "altair", "vl_convert")
+
+
+def build(
+    folders: Sequence[Path], out: Path, data: Path | None = None, bundles: Sequence[Path] = ()
+) -> Built:
+    """Builds the site of all results in some folders.
+
+    Args:
+        folders: of results, or archives of one.
+        out: the folder of the site; one that was built before is replaced.
+        data: where texts of test examples are read from, as for ``kbench run --data``.
+        bundles: folders of knowledge bases, for what runs brought in.
+
+    Raises:
+        UsageError: a package is missing, or ``out`` holds something else than such a site.
+        DataError: a source is no folder of results, or a bundle is none.
+    """
+    _check_packages()
+    _check_target(out)
+    from kbench_leaderboard.pages import Pages
+
+    sources = Sources(data, bundles)
+    with ExitStack() as stack:
+        found = [stack.enter_context(opened(path)) for path in folders]
+        built, kept, shelf = _kept(_entries(found))
+        with atomic_folder(out) as scratch:
+            pages = Pages(scratch)
+            pages.write(_content(built, kept, shelf, sources, pages))
+            write_json(scratch / _MARK, {"format": 1, "runs": built.runs})
+    return built
+
+
+def _check_packages() -> None:
+    lacking = [name for name in _NEEDS if find_spec(name) is None]
+    if lacking:
+        raise UsageError(
+            f"a site needs {', '.join(lacking)}: pip install 'knowledge-bench[leaderboard]'"
+        )
+
+
+def _check_target(out: Path) -> None:
+    """Refuses to replace a folder that is not a site: somebody may have meant another one."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() and not (out / _MARK).is_file():
+        raise UsageError(f"{out} is there and is no site; give --out a new folder, or remove it")
+
+
+def _entries(folders: Iterable[Path]) -> Iterator[Entry]:
+    """Yields results without their predictions, which would not fit into memory together."""
+    for folder in folders:
+        found = places(folder)
+        if not found:
+            raise DataError(folder, "holds no result", LAYOUT)
+        for place in found:
+            for entry in read(place):
+                yield Entry(entry.where, place, entry.result, problem=entry.problem)
+
+
+def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], Shelf]:
+    built, kept, folders = Built(), dict[str, Result](), dict[str, Path]()
+    for entry in entries:
+        problem = entry.problem or _problem(entry)
+        if problem or entry.result is None:
+            built.damaged.append(f"{entry.where}: {problem}")
+        elif entry.result.spec.limit is not None:
+            built.limited += 1
+        elif entry.result.id in kept:
+            built.twice += 1
+        else:
+            kept[entry.result.id] = without_paths(entry.result)
+            folders[entry.result.id] = entry.folder
+    built.damaged.sort()
+    built.runs = len(kept)
+    return built, [*kept.values()], Shelf(folders)
+
+
+def _problem(entry: Entry) -> str:
+    result = entry.result
+    assert result is not None
+    if result.id != entry.folder.name:
+        return f"says it is {result.id}"
+    if result.status == Status.OK and result.score is None:
+        return "has no score of its main metric"
+    return ""
+
+
+def _content(
+    built: Built, kept: Sequence[Result], shelf: Shelf, sources: Sources, pages: Pages
+) -> Content:
+    """Looks at one group after the other; what two of its rows predict is written at once."""
+    shown: list[Shown] = []
+    told: dict[str, list[Sample]] = {}
+    for group in groups(kept, shelf):
+        shown.append(Shown(group, chart(group)))
+        first = group.lines[0].first
+        pages.compare(group, compared(group, shelf, sources.examples(first)))
+        for result in group.results:
+            told[result.id] = samples(result, shelf.predictions(result), sources)
+    failed = [result for result in kept if result.status != Status.OK]
+    built.failed = len(failed)
+    failed.sort(key=lambda result: (result.spec.title, result.id))
+    return Content(built, shown, told, failed, list(figures()))

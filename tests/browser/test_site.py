@@ -1,0 +1,222 @@
+"""The site as a reader has it: from a file, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.board_world import HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Visit
+
+PATHS = ("index.html", "methods/best.html", "tasks/toy-relations.html", "compare", "runs")
+
+
+def paths(folder: Path) -> list[str]:
+    """One page of each kind."""
+    some = [next(iter(sorted((folder / kind).glob("*.html")))) for kind in ("compare", "runs")]
+    return [*PATHS[:3], *(str(path.relative_to(folder)) for path in some)]
+
+
+def column(page: Page, number: int) -> list[str]:
+    cells = page.locator(f"table.board tbody tr > :nth-child({number})").all_inner_texts()
+    return [cell.split("\n")[0].strip() for cell in cells]
+
+
+METHOD, SCORE, BACKBONE = 4, 6, 11
+
+
+def test_every_kind_of_page_opens_without_a_word(desk: Visit, site_folder: Path) -> None:
+    for path in paths(site_folder):
+        page = desk.open(path)
+        assert page.locator("h1").count() == 1, path
+    assert len(desk.requests) > len(PATHS)
+
+
+def test_entries_are_shown_by_rank_and_a_hostile_name_is_text(desk: Visit) -> None:
+    page = desk.open()
+    assert column(page, METHOD)[:5] == ["best", "level", "low", shown(HOSTILE), "none"]
+    assert column(page, 1)[:5] == ["1", "2", "2", "4", "–"]
+    assert column(page, 2)[:5] == ["1", "1", "3", "4", "4"]
+    assert page.evaluate("document.images.length") == 0
+
+
+def shown(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_click_on_a_head_sorts_and_the_address_keeps_it(desk: Visit) -> None:
+    page = desk.open()
+    head = page.locator("table.board thead th").nth(SCORE - 1)
+    head.click()
+    rising = [float(text.split()[0]) for text in column(page, SCORE)]
+    assert rising == sorted(rising)
+    assert head.get_attribute("aria-sort") == "ascending"
+    head.click()
+    falling = [float(text.split()[0]) for text in column(page, SCORE)]
+    assert falling == rising[::-1]
+    assert falling != rising
+    again = desk.open(page.url.split("/")[-1])
+    again.reload()
+    assert [float(text.split()[0]) for text in column(again, SCORE)] == falling
+
+
+def test_filters_leave_the_yardstick_and_links_lead_back_to_them(desk: Visit) -> None:
+    page = desk.open()
+    page.select_option("select[name=backbone]", "roberta")
+    assert {*column(page, BACKBONE)} == {"roberta"}
+    page.select_option("select[name=control]", "shuffled")
+    assert sorted(column(page, METHOD)) == sorted(["best", "level", "low", shown(HOSTILE), "none"])
+    assert page.locator("#status").inner_text() == "5 rows are shown."
+    page.check("input[value=score]")
+    address = page.url
+    assert "backbone=roberta" in address
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.locator("select[name=control]").input_value() == "shuffled"
+    assert page.locator("input[value=score]").is_checked()
+    assert {*column(page, BACKBONE)} == {"roberta"}
+    page.click("button[type=reset]")
+    page.wait_for_function("document.querySelector('#status').textContent.startsWith('10 ')")
+    assert "roberta" not in page.url
+
+
+def test_ranking_by_score_puts_ties_beside_each_other(desk: Visit) -> None:
+    page = desk.open("index.html#rank=score&backbone=bert")
+    assert column(page, 2) == ["1", "1", "3", "4", "4"]
+
+
+def test_a_search_narrows_every_table(desk: Visit) -> None:
+    page = desk.open()
+    page.fill("input[name=q]", "level")
+    assert {*column(page, METHOD)} == {"level"}
+    assert "q=level" in page.url
+
+
+def test_a_hostile_address_does_nothing(desk: Visit) -> None:
+    page = desk.open("index.html#task=<script>alert(1)</script>&sort0=999-asc&rank=x&sort9=1-asc")
+    assert len(column(page, METHOD)) == 10
+
+
+def test_published_figures_are_apart_and_can_be_left_out(desk: Visit) -> None:
+    page = desk.open()
+    published = page.locator(".published")
+    assert "77.7" in published.inner_text()
+    assert "not measured by kbench" in published.inner_text()
+    page.select_option("select[name=figures]", "own")
+    assert not published.is_visible()
+    page.select_option("select[name=figures]", "published")
+    assert published.is_visible()
+    assert not page.locator("table.board").first.is_visible()
+
+
+def test_two_runs_are_set_against_each_other(desk: Visit, site_folder: Path) -> None:
+    page = desk.open()
+    page.locator("details.chart a").first.click()
+    page.wait_for_selector("#chosen dl")
+    options = page.locator("select[name=a] option").all_inner_texts()
+    best, none = (next(o for o in options if o.startswith(name)) for name in ("best", "none"))
+    page.select_option("select[name=a]", label=best)
+    page.select_option("select[name=b]", label=none)
+    told = page.locator("#chosen dl").inner_text()
+    assert "+4" in told  # some forty points
+    gained = page.locator("#chosen tbody tr").count()
+    assert gained > 60
+    row = page.locator("#chosen tbody tr").first.locator("td").all_inner_texts()
+    assert row[1] == row[2] != row[3]
+    address = page.url
+    page.select_option("select[name=change]", "lost")
+    assert "0 examples" in page.locator("#chosen").inner_text()
+    page.select_option("select[name=a]", label=none)
+    page.select_option("select[name=b]", label=best)
+    assert "−4" in page.locator("#chosen dl").inner_text()
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.locator("select[name=a] option:checked").inner_text() == best
+    assert page.locator("#chosen tbody tr").count() == gained
+
+
+def test_all_can_be_done_by_keyboard(desk: Visit) -> None:
+    page = desk.open()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.name || document.activeElement.tagName"))
+        if page.evaluate("document.activeElement.closest('thead th:nth-child(6)') !== null"):
+            page.keyboard.press("Enter")
+            break
+    assert {"rank", "task", "control", "q"} <= reached
+    rising = [float(text.split()[0]) for text in column(page, SCORE)]
+    assert rising == sorted(rising)
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) != "none"
+
+
+def test_nothing_is_wider_than_a_phone(phone: Visit, site_folder: Path) -> None:
+    for path in paths(site_folder):
+        page = phone.open(path)
+        wide, there = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide <= there, path
+    page = phone.open()
+    page.select_option("select[name=backbone]", "bert")
+    assert len(column(page, METHOD)) == 5
+
+
+def test_the_page_is_dark_for_whom_the_night_is(dark: Visit, desk: Visit) -> None:
+    brightness = []
+    for visit in (dark, desk):
+        page = visit.open()
+        for selector in ("body", "table.board tbody td"):
+            ink, paper = page.evaluate(
+                """selector => {
+                  const parts = (text) => text.match(/[\\d.]+/g).slice(0, 3);
+                  const sum = (text) => parts(text).reduce((a, b) => a + +b, 0);
+                  let place = document.querySelector(selector);
+                  const ink = sum(getComputedStyle(place).color);
+                  const clear = (e) => /, 0\\)$/.test(getComputedStyle(e).backgroundColor);
+                  while (clear(place)) place = place.parentElement;
+                  return [ink, sum(getComputedStyle(place).backgroundColor)];
+                }""",
+                selector,
+            )
+            brightness.append(ink - paper)
+    assert min(brightness[:2]) > 400  # light on dark
+    assert max(brightness[2:]) < -400
+
+
+def test_without_javascript_all_is_there_to_read(plain: Visit, site_folder: Path) -> None:
+    page = plain.open()
+    assert page.locator("table.board tbody tr").count() == 18
+    assert not page.locator("#filters").is_visible()
+    assert "Pareto front" in page.locator("figcaption").first.inner_text()
+    page = plain.open(paths(site_folder)[3])
+    assert page.locator("table tbody tr").count() == 14
+    assert not page.locator("#chooser").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["desk", "dark", "phone"])
+def test_axe_finds_nothing_serious(
+    scheme: str, request: pytest.FixtureRequest, site_folder: Path
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    visit: Visit = request.getfixturevalue(scheme)
+    for path in paths(site_folder):
+        page = visit.open(path)
+        # axe would fetch the style sheets by itself, which a page may not, and says so aloud.
+        found = Axe().run(page, options={"preload": False}).response["violations"]
+        serious = [
+            (path, each["id"], [node["html"][:200] for node in each["nodes"][:2]])
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert not serious

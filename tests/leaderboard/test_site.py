@@ -1,0 +1,413 @@
+"""The site that `kbench leaderboard build` writes: what is on it, and whom it trusts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbench.comparison import compare
+from kbench.result import Result, Status
+from kbench.selection import grouped
+from kbench.store import Results
+from kbench_leaderboard import pages, site
+from kbench_leaderboard.board import Group, Shelf, groups, ranks
+from kbench_leaderboard.cards import paper
+from kbench_leaderboard.charts import front
+from kbench_leaderboard.content import Built
+from kbench_leaderboard.names import slug
+from tests import stored
+from tests.board_world import GOLD, HOSTILE, guesses, skipped, write
+from tests.calling import call
+
+pytestmark = pytest.mark.usefixtures("toy_tasks")
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    tags: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, named))
+        self.ids |= {named["id"]} if "id" in named else set()
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def values(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.tags if name in attributes]
+
+
+def page(path: Path) -> Page:
+    found = Page()
+    found.feed(path.read_text(encoding="utf-8"))
+    return found
+
+
+def every(folder: Path) -> Iterator[tuple[Path, Page]]:
+    for path in sorted(folder.rglob("*.html")):
+        yield path, page(path)
+
+
+def built(folder: Path, out: Path, **more: object) -> Built:
+    return site.build([folder], out, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write(tmp_path / "results")
+    skipped(tmp_path / "results")
+    return tmp_path / "results"
+
+
+def board(folder: Path) -> list[Group]:
+    found = list(Results(folder))
+    return list(groups(found, Shelf({result.id: folder / result.id for result in found})))
+
+
+def test_rows_that_cannot_be_told_apart_share_a_rank(results: Path) -> None:
+    (group,) = board(results)
+    by_score = {line.first.spec.method: line.by_score for line in group.lines if line.ranked}
+    by_gain = {line.first.spec.method: line.by_gain for line in group.lines if line.ranked}
+    assert by_score == {"best": 1, "level": 1, "low": 3, "none": 4, HOSTILE: 4}
+    assert by_gain == {"best": 1, "level": 2, "low": 2, HOSTILE: 4, "none": None}
+    assert next(line.first.spec.method for line in group.lines) == "best"
+
+
+def test_controls_are_shown_and_not_ranked(results: Path) -> None:
+    (group,) = board(results)
+    controls = [line for line in group.lines if line.first.spec.control != "none"]
+    assert len(controls) == 4
+    assert all(line.by_gain is line.by_score is None for line in controls)
+
+
+def test_a_rank_needs_a_difference_beyond_chance() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.01, 2000)
+    # The second shares all its noise with the first, the third has its own.
+    told = [0.70 + noise, 0.69 + noise, 0.69 + rng.normal(0, 0.02, 2000), None]
+    assert ranks(told) == [1, 2, 1, None]
+
+
+def test_other_data_backbones_and_metrics_are_not_ranked_together(tmp_path: Path) -> None:
+    told = stored.predictions(GOLD, guesses(0.5, 0))
+    for changes in ({}, {"backbone": "other"}, {"digest": "d2"}, {"tuning": "lora"}):
+        stored.store(tmp_path, told, **changes)  # type: ignore[arg-type]
+    assert len(board(tmp_path)) == 4
+
+
+def test_whoever_lacks_examples_of_the_others_has_no_rank(tmp_path: Path) -> None:
+    write(tmp_path)
+    few = stored.predictions(GOLD[:100], guesses(0.9, 0)[:100])
+    odd = stored.store(tmp_path, few, method="zz", seed=0)
+    (group,) = board(tmp_path)
+    (line,) = [line for line in group.lines if line.first.id == odd.id]
+    assert line.by_score is None
+
+
+def test_the_site_holds_all_that_was_run(results: Path, tmp_path: Path) -> None:
+    made = built(results, tmp_path / "site")
+    assert (made.runs, made.failed, made.limited, made.twice, made.damaged) == (19, 1, 0, 0, [])
+    assert len(list((tmp_path / "site" / "runs").glob("*.html"))) == 19
+    front_page = page(tmp_path / "site" / "index.html")
+    assert "19 runs, 1 of them failed or skipped" in front_page.text
+    assert "kar cannot be run on it" in front_page.text
+
+
+def test_whatever_a_result_says_is_text(results: Path, tmp_path: Path) -> None:
+    _poison(results)
+    built(results, tmp_path / "site")
+    count = 0
+    for path, found in every(tmp_path / "site"):
+        scripts = [a for tag, a in found.tags if tag == "script"]
+        assert all(set(a) == {"src", "defer"} for a in scripts), path
+        # The one image that a stranger's text could make would have this source.
+        assert "x" not in found.values("src"), path
+        assert not [n for _, a in found.tags for n in a if n.startswith("on")], path
+        links = found.values("href")
+        assert not [link for link in links if urlsplit(link).scheme not in ("", "https", "data")]
+        count += found.text.count("<script>alert(1)</script>")
+    assert count > 50
+
+
+def _poison(folder: Path) -> None:
+    """Puts markup into every text of a result that its schema allows."""
+    for path in folder.glob("*/result.json"):
+        value = json.loads(path.read_text())
+        if value["status"] != Status.OK:
+            continue
+        value["counts"] = {f"test_{HOSTILE}": 1}
+        value["cost"] |= {HOSTILE: 1.0}
+        value["training"] = {HOSTILE: {HOSTILE: [HOSTILE]}}
+        value["spec"]["options"] = {HOSTILE: {HOSTILE: HOSTILE}}
+        value["spec"]["linker"] = HOSTILE
+        value["buckets"] = {HOSTILE: {HOSTILE: value["metrics"][value["main_metric"]]}}
+        for name in ("versions", "git", "plugin", "hardware", "addresses"):
+            value["provenance"][name] = {HOSTILE: HOSTILE}
+        value["provenance"] |= {"kbench": HOSTILE, "command": HOSTILE, "started": HOSTILE}
+        value["reason"] = HOSTILE
+        value["coverage"] = value["coverage"] and {**value["coverage"], "linker": HOSTILE}
+        path.write_text(json.dumps(value))
+
+
+def test_predictions_are_text_too(tmp_path: Path) -> None:
+    told = stored.predictions([HOSTILE] * 30, ["x"] * 30, ids=[f"{HOSTILE}{n}" for n in range(30)])
+    result = stored.store(tmp_path / "results", told)
+    stored.store(tmp_path / "results", told, method="none")
+    built(tmp_path / "results", tmp_path / "site")
+    found = page(tmp_path / "site" / "runs" / f"{result.id}.html")
+    assert found.text.count("<script>alert(1)</script>") == 40
+    (script,) = (tmp_path / "site" / "compare").glob("*.js")
+    data = json.loads(script.read_text("ascii").removeprefix("const DATA = ").rstrip(";\n"))
+    assert data["labels"][0] == HOSTILE
+
+
+def test_links_lead_to_pages_that_are_there_and_nothing_is_loaded_from_elsewhere(
+    results: Path, tmp_path: Path
+) -> None:
+    built(results, tmp_path / "site")
+    found = dict(every(tmp_path / "site"))
+    inside = 0
+    for path, each in found.items():
+        loaded = [a.get("src") or a["href"] for tag, a in each.tags if tag in ("script", "link")]
+        assert all(not urlsplit(at).netloc for at in loaded), path
+        for link in [*each.values("href"), *each.values("src")]:
+            parts = urlsplit(link)
+            if parts.scheme == "https":
+                assert paper(link.split("/abs/")[-1]) or "doi.org" in link or "aclanthology" in link
+            if parts.scheme:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.is_file(), (path, link)
+            if parts.fragment and "=" not in parts.fragment and target in found:
+                assert parts.fragment in found[target].ids, (path, link)
+            inside += 1
+    assert inside > 100
+
+
+def test_a_page_may_not_load_from_elsewhere_even_if_it_wanted(
+    results: Path, tmp_path: Path
+) -> None:
+    built(results, tmp_path / "site")
+    for path, each in every(tmp_path / "site"):
+        (policy,) = [a["content"] for _, a in each.tags if "http-equiv" in a]
+        assert policy.startswith("default-src 'none'; script-src 'self';"), path
+
+
+def test_runs_with_a_limit_damaged_ones_and_copies_are_left_out_and_counted(
+    results: Path, tmp_path: Path
+) -> None:
+    told = stored.predictions(GOLD, guesses(0.9, 0))
+    limited = stored.store(results, told, limit=240)
+    first = next(iter(Results(results)))
+    shutil.copytree(results / first.id, results / ("e" * 32))
+    (results / ("d" * 32)).mkdir()
+    (results / ("d" * 32) / "result.json").write_text("{")
+    made = site.build([results, results], tmp_path / "site")
+    assert (made.runs, made.limited, made.twice) == (19, 2, 19)
+    assert len(made.damaged) == 4
+    assert f"{'e' * 32}: says it is {first.id}" in made.damaged
+    assert limited.id not in (tmp_path / "site" / "index.html").read_text()
+    assert "4 that cannot be read" in page(tmp_path / "site" / "index.html").text
+
+
+def test_the_same_results_give_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        built(results, tmp_path / name)
+    one, two = (
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_comparisons_are_those_of_the_command(results: Path, tmp_path: Path) -> None:
+    built(results, tmp_path / "site")
+    (script,) = (tmp_path / "site" / "compare").glob("*.js")
+    data = json.loads(script.read_text("ascii").removeprefix("const DATA = ").rstrip(";\n"))
+    store = Results(results)
+    runs = {group[0].id: group for group in grouped(list(store))}
+    entries = [line.first.id for line in board(results)[0].lines if line.ranked]
+    assert len(data["pairs"]) == 10 + 4  # of five entries, and of four with their control
+    for pair in data["pairs"][:3]:
+        assert {pair["a"], pair["b"]} <= {*entries}
+        (told,) = compare([(runs[pair["a"]], runs[pair["b"]])], store)
+        assert pair["difference"] == vars(told.contrast.difference)
+        assert pair["p"] == told.contrast.p
+        assert pair["p_holm"] >= pair["p"]
+
+
+def test_the_page_of_two_lists_what_they_predict(results: Path, tmp_path: Path) -> None:
+    built(results, tmp_path / "site")
+    (script,) = (tmp_path / "site" / "compare").glob("*.js")
+    data = json.loads(script.read_text("ascii").removeprefix("const DATA = ").rstrip(";\n"))
+    store = Results(results)
+    for result in store:
+        told = store.predictions(result)
+        if told is not None:
+            codes = data["predictions"][result.id]
+            assert [data["labels"][code] for code in codes] == told.predictions
+    assert [data["labels"][each["gold"]] for each in data["examples"]] == GOLD
+
+
+def test_texts_and_knowledge_are_shown_where_they_are_given(
+    made: Path, toy_folder: Path, tmp_path: Path
+) -> None:
+    site.build([made], tmp_path / "bare")
+    site.build([made], tmp_path / "full", None, [toy_folder / "kb"])
+    broken = next(r for r in Results(made) if r.spec.control == "shuffled")
+    name = f"runs/{broken.id}.html"
+    bare, full = (page(tmp_path / which / name) for which in ("bare", "full"))
+    # The toy tasks bring their texts; the knowledge base lies in a folder that the result names,
+    # and that nobody but the builder of the site may name.
+    assert "mark" in {tag for tag, _ in bare.tags}
+    assert "with that of" not in bare.text
+    assert "with that of" in full.text
+
+
+def test_no_path_in_a_result_is_followed(tmp_path: Path) -> None:
+    told = stored.predictions(GOLD, guesses(0.5, 0))
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "card.json").write_text("{}")
+    stored.store(tmp_path / "results", told, data=str(trap), knowledge=str(trap))
+    for options in ({"task": {"toy-relations": {"file": "../trap"}}}, {}):
+        made = stored.store(
+            tmp_path / "results", told, method="zz", data=str(trap), options=options
+        )
+        path = tmp_path / "results" / made.id / "result.json"
+        path.write_text(path.read_text().replace('"toy-relations"', '"custom"'))
+    opened: list[str] = []
+    watching = True
+
+    def watch(event: str, given: tuple[object, ...]) -> None:
+        if watching and event == "open":
+            opened.append(str(given[0]))
+
+    sys.addaudithook(watch)  # for good: there is no way to take it back
+    built(tmp_path / "results", tmp_path / "site")
+    watching = False
+    assert any(path.endswith("result.json") for path in opened)
+    assert not [path for path in opened if path.startswith(str(trap))]
+
+
+def test_a_folder_that_is_no_site_is_not_replaced(results: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    with pytest.raises(site.UsageError, match="is no site"):
+        built(results, mine)
+    assert (mine / "thesis.tex").read_text() == "years of work"
+    built(results, tmp_path / "site")
+    built(results, tmp_path / "site")  # a site is
+
+
+def test_the_command_says_what_it_wrote(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "site")
+    status, told, _ = call(capsys, "leaderboard", "build", "--results", str(results), "--out", out)
+    assert status == 0
+    assert "index.html: 19 runs, 1 of them failed or skipped" in told
+    missing = str(tmp_path / "nothing")
+    status, _, told = call(capsys, "leaderboard", "build", "--results", missing, "--out", out)
+    assert status == 2
+    assert missing in told
+    assert "Traceback" not in told
+
+
+def test_a_missing_package_is_named(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "find_spec", lambda name: None if name == "itables" else name)
+    with pytest.raises(site.UsageError, match=r"needs itables: pip install .*\[leaderboard\]"):
+        built(results, tmp_path / "site")
+
+
+def test_another_bundle_of_datatables_is_refused(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_EXPORT", pages.re.compile("no such export"))
+    with pytest.raises(site.UsageError, match="constraints"):
+        built(results, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_site_is_built_without_torch(tmp_path: Path) -> None:
+    told = stored.predictions(["canada", "peru"] * 20, ["canada"] * 40)
+    for method in ("none", "map-tuning"):
+        stored.store(tmp_path / "results", told, task="atlas-qa", method=method, knowledge="atlas")
+    code = (
+        "import sys; from pathlib import Path; from kbench_leaderboard.site import build\n"
+        f"build([Path({str(tmp_path / 'results')!r})], Path({str(tmp_path / 'site')!r}))\n"
+        "print([n for n in ('torch', 'transformers', 'datasets', 'evaluate') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
+def test_the_front_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
+    found = front(points)
+    for (cost, score), on in zip(points, found, strict=True):
+        better = [(c, s) for c, s in points if c <= cost and s >= score and (c, s) != (cost, score)]
+        assert on == (not better)
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_file_names_are_ours(one: str, two: str) -> None:
+    name = slug(one)
+    assert name.isascii()
+    assert not {"/", "\\", ":", "%"} & {*name}
+    assert name.strip(".")
+    assert (slug(two) == name) == (one == two)
+
+
+def test_a_result_of_a_task_that_is_not_installed_is_shown(tmp_path: Path) -> None:
+    write(tmp_path / "results")
+    for path in (tmp_path / "results").glob("*/result.json"):
+        value = json.loads(path.read_text())
+        value["spec"]["task"] = "elsewhere"
+        path.write_text(json.dumps(value))
+    built(tmp_path / "results", tmp_path / "site")
+    found = page(tmp_path / "site" / "index.html")
+    assert "Other tasks" in found.text
+    assert "elsewhere" in found.text
+
+
+def test_an_empty_board_is_a_page(tmp_path: Path) -> None:
+    skipped(tmp_path / "results")
+    built(tmp_path / "results", tmp_path / "site")
+    assert "1 runs, 1 of them failed" in page(tmp_path / "site" / "index.html").text
+
+
+def test_the_command_of_a_run_needs_no_path_of_its_maker(tmp_path: Path) -> None:
+    told = stored.predictions(GOLD, guesses(0.5, 0))
+    made: Result = stored.store(tmp_path / "results", told, data="/home/somebody/secret")
+    built(tmp_path / "results", tmp_path / "site")
+    text = page(tmp_path / "site" / "runs" / f"{made.id}.html").text
+    assert "kbench run --task toy-relations" in text
+    assert "somebody" not in text
