@@ -22,7 +22,7 @@ from kbench.parts import Parts
 from kbench.result import Result, Status
 from kbench.spec import Grid
 from kbench.store import Artifacts, Results
-from kbench.tables import rows
+from kbench.tables import leaders, rows
 from kbench.workload import works
 
 __all__ = ["Mode", "dry_run", "run"]
@@ -102,7 +102,8 @@ def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
         for result in results:
             print(json.dumps(result.as_json(), ensure_ascii=False))
     else:
-        print_table(rows(results, store), Console())
+        shown = rows(results, store)
+        print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
     messages.print(f"{len(results)} results in {out} ({seconds:.1f} s)", highlight=False)
     return 1 if any(result.status == Status.FAILED for result in results) else 0

@@ -150,6 +150,12 @@ class Family:
     published: list[Figure]
 
     @property
+    def first_of_tasks(self) -> list[Shown]:
+        """The first group of every task: a page with the charts of all would be slow to open."""
+        first = {each.group.task: each for each in reversed(self.shown)}
+        return [each for each in self.shown if first[each.group.task] is each]
+
+    @property
     def lines(self) -> list[tuple[Group, Line]]:
         """Every line with its group."""
         return [(each.group, line) for each in self.shown for line in each.group.lines]

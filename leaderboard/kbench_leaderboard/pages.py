@@ -69,17 +69,9 @@ class Pages:
 
     def write(self, content: Content) -> None:
         """Writes every other page."""
-        self._static()
+        self.front(content)
         lines = list(content.lines)
-        scored = [line.first for _, line in lines]
-        self._page(
-            "index.html",
-            root="",
-            content=content,
-            families=list(content.families()),
-            filters={name: _values(scored, name) for name in FILTERS},
-        )
-        every = [*scored, *content.failed]
+        every = [*(line.first for _, line in lines), *content.failed]
         for name in _values(every, "method"):
             self._method(name, content)
         for name in _values(every, "task"):
@@ -89,6 +81,18 @@ class Pages:
                 self._run(result, content, group, line)
         for result in content.failed:
             self._run(result, content, None, None)
+
+    def front(self, content: Content) -> None:
+        """Writes the front page, and what all pages share."""
+        self._static()
+        scored = [line.first for _, line in content.lines]
+        self._page(
+            "index.html",
+            root="",
+            content=content,
+            families=list(content.families()),
+            filters={name: _values(scored, name) for name in FILTERS},
+        )
 
     def _method(self, name: str, content: Content) -> None:
         self._page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,17 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbench.bundle import Bundle
 from kbench.comparison import compare
+from kbench.data import Split
 from kbench.result import Result, Status
 from kbench.selection import grouped
 from kbench.store import Results
+from kbench.task import task_kind
 from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks
 from kbench_leaderboard.cards import paper
@@ -274,12 +279,22 @@ def test_the_page_of_two_lists_what_they_predict(results: Path, tmp_path: Path) 
 
 
 def test_texts_and_knowledge_are_shown_where_they_are_given(
-    made: Path, toy_folder: Path, tmp_path: Path
+    toy_folder: Path, tmp_path: Path
 ) -> None:
-    site.build([made], tmp_path / "bare")
-    site.build([made], tmp_path / "full", None, [toy_folder / "kb"])
-    broken = next(r for r in Results(made) if r.spec.control == "shuffled")
-    name = f"runs/{broken.id}.html"
+    task, kb = task_kind("toy-relations")(), str(toy_folder / "kb")
+    labels = [example.label for example in task.examples(Split.TEST)]
+    told = stored.predictions(labels, labels, ids=[e.id for e in task.examples(Split.TEST)])
+    digests = {"digest": task.digest, "knowledge": kb}
+    for control in ("none", "shuffled"):
+        made = stored.store(tmp_path / "results", told, control=control, **digests)
+        path = tmp_path / "results" / made.id / "result.json"
+        value = json.loads(path.read_text())
+        value["provenance"]["digests"]["knowledge"] = Bundle(toy_folder / "kb").digest
+        value["spec"]["knowledge"] = kb
+        path.write_text(json.dumps(value))
+    site.build([tmp_path / "results"], tmp_path / "bare")
+    site.build([tmp_path / "results"], tmp_path / "full", None, [toy_folder / "kb"])
+    name = f"runs/{made.id}.html"
     bare, full = (page(tmp_path / which / name) for which in ("bare", "full"))
     # The toy tasks bring their texts; the knowledge base lies in a folder that the result names,
     # and that nobody but the builder of the site may name.
@@ -411,3 +426,66 @@ def test_the_command_of_a_run_needs_no_path_of_its_maker(tmp_path: Path) -> None
     text = page(tmp_path / "site" / "runs" / f"{made.id}.html").text
     assert "kbench run --task toy-relations" in text
     assert "somebody" not in text
+
+
+WORKFLOW = Path(__file__).parents[2] / "leaderboard" / "github" / "leaderboard.yml"
+
+
+def _steps() -> dict[str, str]:
+    workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["verify"]["steps"]
+    return {step["name"]: step["run"] for step in steps if "run" in step}
+
+
+def _shell(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    names = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
+    environment = {**os.environ, **names, "GIT_COMMITTER_EMAIL": "a@b", "PATH": path, **more}
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_workflow_trusts_no_pull_request() -> None:
+    workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    assert {*workflow[True]} == {"pull_request", "push"}  # YAML 1.1 reads ``on`` as true
+    assert "permissions" not in workflow["jobs"]["verify"]
+    assert workflow["jobs"]["publish"]["if"] == "github.event_name == 'push'"
+    # What a stranger can name never becomes part of a command.
+    assert not [run for run in _steps().values() if "${{" in run]
+
+
+def test_the_commands_of_the_workflow_exist(tmp_path: Path) -> None:
+    told = stored.predictions(["canada"] * 20, ["canada"] * 20)
+    stored.store(tmp_path / "results", told, task="atlas-qa", method="none")
+    verify = _shell(_steps()["Verify every result"], tmp_path)
+    assert verify.returncode == 1  # made by hand, it states no weights
+    assert "rejected, 0 of 1 results" in verify.stdout
+    assert _shell(_steps()["Build the site"], tmp_path).returncode == 0
+    assert (tmp_path / "site" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ("mkdir -p results/b && echo 1 > results/b/result.json", True),
+        ("echo 2 > results/a/result.json", False),
+        ("git rm -q -r results/a", False),
+        ("git mv results/a results/b", False),
+        ("mkdir -p results/b .github && echo 1 > results/b/x && echo 1 > .github/x", False),
+    ],
+)
+def test_a_pull_request_may_only_add_results(change: str, good: bool, tmp_path: Path) -> None:
+    start = "git init -q . && mkdir -p results/a && echo 1 > results/a/result.json"
+    commit = "git add -A && git commit -q -m x"
+    assert _shell(f"{start} && {commit}", tmp_path).returncode == 0
+    base = _shell("git rev-parse HEAD", tmp_path).stdout.strip()
+    assert _shell(f"{change} && {commit}", tmp_path).returncode == 0
+    done = _shell(_steps()["A pull request only adds results"], tmp_path, BASE=base)
+    assert (done.returncode == 0) == good, done.stdout + done.stderr

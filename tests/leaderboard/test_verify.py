@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kbench import runner
 from kbench.cli import main
 from kbench.errors import DataError
 from kbench.files import file_digest
@@ -23,10 +24,23 @@ from kbench_leaderboard.merge import merge
 from kbench_leaderboard.submission import opened, read
 from kbench_leaderboard.verify import verify
 from tests.calling import call
+from tests.conftest import registered_toys
+from tests.grid.toygrid import grid, run
 from tests.recipe_world import write_data
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two seeds of none, map-tuning and its shuffled control on two tasks."""
+    folder = tmp_path_factory.mktemp("made")
+    place = runner.Place(folder / "out", folder / "artifacts", "cpu")
+    with registered_toys():
+        results = run(grid(toy_folder, task="toy-relations,toy-typing", seed="0,1"), place)
+    assert {result.status for result in results} == {Status.OK}
+    return place.out
 
 
 @pytest.fixture
