@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -235,18 +236,18 @@ def injected(
                 if other >= 0
             )
     source = dict(zip(entities.tolist(), sources.tolist(), strict=True))
+
+    @cache
+    def brought(row: int) -> tuple[Any, ...]:
+        entity, other = seen.entity(row), source[row]
+        instead = _name(base, other) if other != row else None
+        vector = bool(base.has_vector(np.array([other]))[0])
+        text = seen.describe(row)
+        return entity.id, entity.label, instead, entity.types, text, vector, near.get(row, ())
+
     return [
         [
-            Injected(
-                example.text[mention.start : mention.end],
-                seen.entity(row).id,
-                seen.entity(row).label,
-                _name(base, source[row]) if source[row] != row else None,
-                seen.entity(row).types,
-                seen.describe(row),
-                bool(base.has_vector(np.array([source[row]]))[0]),
-                near.get(row, ()),
-            )
+            Injected(example.text[mention.start : mention.end], *brought(row))
             for mention, row in zip(example.mentions, several, strict=True)
             if row >= 0
         ]
