@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbench.data import Example, Role
+from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
 from kbench.linking import Links
 from kbench.metrics import Array, Metric
@@ -100,5 +101,16 @@ def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[
 
 
 def estimate(metric: Metric, statistics: Array) -> Score:
-    """Returns the score of examples with its interval. ``[examples, k]``."""
-    return Score(**vars(interval(metric, statistics)), variant=metric.variant)
+    """Returns the score of examples with its interval. ``[examples, k]``.
+
+    Raises:
+        KbenchError: the metric gives no fraction.
+    """
+    found = vars(interval(metric, statistics))
+    for name in ("value", "low", "high"):
+        if not 0 <= found[name] <= 1:
+            raise KbenchError(
+                f"metric {metric.name} gives {found[name]} as its {name}; expected a fraction "
+                "from 0 to 1"
+            )
+    return Score(**found, variant=metric.variant)

@@ -14,6 +14,7 @@ __all__ = [
     "PluginError",
     "Unsupported",
     "UsageError",
+    "VersionError",
     "nearest",
 ]
 
@@ -60,6 +61,15 @@ class DataError(KbenchError):
         self.path = Path(path)
         self.problem = problem
         self.line = line
+        self._given = (path, problem, expected, line)
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[object, ...]]:
+        # An error is made again in another process from what it was made of, not from its text.
+        return type(self), self._given
+
+
+class VersionError(DataError):
+    """A file of another version of kbench, which this one cannot read and must not replace."""
 
 
 def _place(line: int | str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from kbench.errors import DataError
 
 __all__ = [
+    "abandoned",
     "atomic_folder",
     "cache_home",
     "canonical_digest",
@@ -29,6 +31,9 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 20
+_SCRATCH = re.compile(r"\.(?P<name>.+)\.(tmp|old)-[^.]+")
+_LONGEST = 100
+"""Bytes of a name that is still followed by an end of its own; file systems allow 255 in all."""
 
 
 def cache_home() -> Path:
@@ -133,11 +138,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes ``target`` if the block ends well, else vanishes.
 
-    An existing ``target`` is replaced. Writers of one target take turns by a lock beside it.
+    An existing ``target`` is replaced. Writers of one target take turns by a lock beside it; what
+    a killed one left is cleared away by the next.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.tmp-"))
+    name = _short(target.name)
+    with FileLock(target.parent / f".{name}.lock"):
+        _clear(target, name)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}.tmp-"))
         try:
             scratch.chmod(0o755)
             yield scratch
@@ -147,7 +155,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                         os.fsync(opened.fileno())
             if target.exists():
                 # A folder cannot be renamed over a full one: move the old one aside first.
-                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}.old-"))
+                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}.old-"))
                 os.replace(target, old / "folder")
                 try:
                     os.replace(scratch, target)
@@ -162,6 +170,39 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         _sync_folder(target.parent)
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """Yields the scratch folders in a folder whose writers are gone, each while it is locked.
+
+    Who writes holds a lock, and the system takes it from who dies: no clock is asked.
+    """
+    for path in sorted(folder.glob(".*")):
+        scratch = _SCRATCH.fullmatch(path.name)
+        if scratch and path.is_dir():
+            try:
+                with FileLock(folder / f".{scratch['name']}.lock", timeout=0):
+                    yield path
+            except Timeout:
+                continue
+
+
+def _clear(target: Path, name: str) -> None:
+    """Removes what a killed writer of a target left; called under its lock."""
+    for path in target.parent.glob(".*"):
+        scratch = _SCRATCH.fullmatch(path.name)
+        if scratch and scratch["name"] == name:
+            if (path / "folder").exists() and not target.exists():
+                os.replace(path / "folder", target)  # killed between taking away and putting back
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _short(name: str) -> str:
+    """Returns a name, or what stands for it where nothing more could be written behind it."""
+    content = os.fsencode(name)
+    if len(content) <= _LONGEST:
+        return name
+    return f"{name[:20]}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _sync_folder(folder: Path) -> None:

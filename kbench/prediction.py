@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from kbench.batching import collate, sorted_batches
 from kbench.data import Label
+from kbench.errors import KbenchError
 from kbench.heads import PairHead
 from kbench.inputs import Inputs
 from kbench.model import DownstreamModel
@@ -26,15 +28,27 @@ Predicted = tuple[list[Label], list[float]]
 def predict(
     model: DownstreamModel, inputs: Inputs | Pairs, device: torch.device, dtype: str = "float32"
 ) -> Predicted:
-    """Returns a prediction for each example and its probability, in the order of the inputs."""
+    """Returns a prediction for each example and its probability, in the order of the inputs.
+
+    Raises:
+        KbenchError: an output is not finite: the largest of such numbers is no prediction.
+    """
     narrow = _DTYPES.get(dtype)
     precision = torch.autocast(device.type, narrow) if narrow else nullcontext()
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
     with torch.inference_mode(), precision, model.encoder.held(rows):
         if isinstance(inputs, Pairs):
-            return _compared(model, inputs, device)
-        return _classified(model, inputs, device)
+            found = _compared(model, inputs, device)
+        else:
+            found = _classified(model, inputs, device)
+    bad = sum(not math.isfinite(score) for score in found[1])
+    if bad:
+        raise KbenchError(
+            f"the model's outputs are not finite on {bad} of {len(found[1])} examples"
+            + (f"; try --dtype float32 (given: {dtype})" if narrow else "")
+        )
+    return found
 
 
 def _classified(model: DownstreamModel, inputs: Inputs, device: torch.device) -> Predicted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,9 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kbench import __version__
 from kbench.data import Label
-from kbench.errors import DataError
-from kbench.files import read_json
+from kbench.errors import DataError, VersionError
+from kbench.json_text import read_json
 from kbench.spec import RunSpec
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
 class Status(StrEnum):
@@ -164,22 +167,44 @@ def read_result(path: Path) -> Result:
     """Reads a ``result.json``.
 
     Raises:
-        DataError: it is unreadable, of another schema, or not a result.
+        VersionError: another version of kbench wrote it, and this one does not understand it.
+        DataError: it is unreadable or not a result.
     """
-    try:
-        value = read_json(path)
-    except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", "a result") from None
-    except (ValueError, RecursionError) as cause:
-        raise DataError(path, f"is not JSON ({cause})", "a result") from None
-    if isinstance(value, dict) and value.get("schema") != SCHEMA:
-        raise DataError(path, f"has schema {value.get('schema')!r}", f"schema {SCHEMA}")
+    value = read_json(path, "a result")
+    if not isinstance(value, dict):
+        raise DataError(path, "is no JSON object", "a result of `kbench schema`")
+    schema, writer = value.get("schema"), _writer(value)
+    if type(schema) is int and schema != SCHEMA:
+        raise _of_another(path, writer, f"schema {schema}, not {SCHEMA}")
+    if schema != SCHEMA:
+        raise DataError(path, f"has schema {schema!r}", f"schema {SCHEMA}")
     try:
         return Result.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(path, f"{where}: {first['msg']}", "a result of `kbench schema`") from None
+        faults = error.errors(include_url=False)
+    where = ".".join(str(part) for part in faults[0]["loc"])
+    # What a later kbench adds must not be taken for damage, or this one would write over it.
+    if writer != __version__ or all(fault["type"] == "extra_forbidden" for fault in faults):
+        known = "a field unknown here" if faults[0]["type"] == "extra_forbidden" else "a value"
+        raise _of_another(path, writer, f"{known} at {where}")
+    raise DataError(path, f"{where}: {faults[0]['msg']}", "a result of `kbench schema`")
+
+
+def _writer(value: dict[str, Any]) -> str:
+    """The version that wrote a result, as it says; this one's if it does not."""
+    provenance = value.get("provenance")
+    stated = provenance.get("kbench") if isinstance(provenance, dict) else None
+    return stated if isinstance(stated, str) and _VERSION.fullmatch(stated) else __version__
+
+
+def _of_another(path: Path, writer: str, what: str) -> VersionError:
+    named = f"kbench {writer}" if writer != __version__ else f"another kbench {writer}"
+    return VersionError(
+        path,
+        f"was written by {named} and has {what}",
+        f"what kbench {__version__} writes: install the version that wrote it, or give another "
+        "--out; it is left as it is",
+    )
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

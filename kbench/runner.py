@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import os
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from multiprocessing import get_context
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
-from kbench import __version__, provenance, registry
-from kbench.accounting import knowledge_cost
-from kbench.addresses import ENGINE_REVISION, addresses, general_plug, result_id
-from kbench.buckets import Popularity, by_entity, degrees, estimate
+from kbench import registry
+from kbench.addresses import addresses, general_plug, result_id
 from kbench.catalogue import Kind
-from kbench.errors import KbenchError, Unsupported, UsageError
+from kbench.crew import Crew, Limits, Stopped, Tell
+from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.files import cache_home
-from kbench.leakage import leakage
+from kbench.outcome import Clock, blame, ended, origin, save, scored
 from kbench.parts import Parts, default_tuning, normalised
-from kbench.result import (
-    Coverage,
-    Frozen,
-    Predictions,
-    Provenance,
-    Result,
-    Score,
-    Status,
-)
+from kbench.result import Predictions, Provenance, Result, Status
 from kbench.sources import is_hub
 from kbench.spec import Grid, RunSpec, Setting
-from kbench.stages import Evaluation, Stages
-from kbench.store import Artifacts, Results, address
-from kbench.strata import measured
+from kbench.stages import Stages
+from kbench.store import Artifacts, Results, address, check_writable
 from kbench.task import ProbeTask
 
 __all__ = ["Cell", "Events", "Place", "plan", "resolve", "run", "sharing"]
@@ -170,15 +158,9 @@ def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
     try:
         if not missing:
             key, found, start = result_id(parts), addresses(parts), general_plug(parts)
-            return Cell(
-                spec,
-                key,
-                results.load(key),
-                found["model"] if parts.tuning_recipe else None,
-                found["plug"],
-                start,
-                impossible=_impossible(parts),
-            )
+            model = found["model"] if parts.tuning_recipe else None
+            cell = Cell(spec, key, None, model, found["plug"], start, None, _impossible(parts))
+            return _looked_up(cell, results)
     except UsageError:
         raise
     except KbenchError as error:
@@ -186,9 +168,16 @@ def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
     # Without addresses there is still a place to say why: the spec's own digest.
     key = address("unaddressed", spec.model_dump(mode="json"))
     impossible = str(problem) if isinstance(problem, Unsupported) else _impossible(parts)
-    return Cell(
-        spec, key, results.load(key), problem=problem, impossible=impossible, missing=missing
-    )
+    cell = Cell(spec, key, problem=problem, impossible=impossible, missing=missing)
+    return _looked_up(cell, results)
+
+
+def _looked_up(cell: Cell, results: Results) -> Cell:
+    """Puts in what is stored; what another version stored is a problem, and stays."""
+    try:
+        return replace(cell, stored=results.load(cell.id))
+    except VersionError as error:
+        return replace(cell, problem=error)
 
 
 def _missing(parts: Parts) -> tuple[str, ...]:
@@ -238,63 +227,94 @@ def run(
     place: Place,
     *,
     jobs: int = 1,
+    limits: Limits | None = None,
     fail_fast: bool = False,
     events: Events | None = None,
 ) -> list[Result]:
     """Runs the cells that have no good result yet; returns the results of all, in order.
 
     A run that fails becomes a result with status ``failed``, one that cannot be a result with
-    status ``skipped``; neither stops the grid unless ``fail_fast``.
+    status ``skipped``; neither stops the grid unless ``fail_fast``. With several ``jobs`` or with
+    ``limits``, runs are in processes of their own, and one that dies is a failed run.
+
+    Raises:
+        ArtifactError: there is something to run, and no place to write it.
     """
-    events = events or Events()
+    events, limits = events or Events(), limits or Limits()
     found = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
     todo = [cell for cell in cells if cell.id not in found]
-    work = _serial(todo, place, events) if jobs <= 1 else _parallel(todo, place, jobs)
-    for cell, result in work:
-        found[cell.id] = result
-        if events.finished:
-            events.finished(cell, result)
-        if fail_fast and result.status == Status.FAILED:
-            break
+    if todo:
+        _check_writable(todo, place)
+    apart = jobs > 1 or limits
+    work = _apart(todo, place, jobs, limits, events) if apart else _here(todo, place, events)
+    with closing(work):
+        for cell, result in work:
+            found[cell.id] = result
+            if events.finished:
+                events.finished(cell, result)
+            if fail_fast and result.status == Status.FAILED:
+                break
     return [found[cell.id] for cell in cells if cell.id in found]
 
 
-def _serial(cells: Sequence[Cell], place: Place, events: Events) -> Iterator[tuple[Cell, Result]]:
+def _check_writable(cells: Sequence[Cell], place: Place) -> None:
+    check_writable(place.out, Results.instead)
+    stored = Artifacts(place.artifacts)
+    needs = {("model", cell.model) for cell in cells if cell.model}
+    needs |= {("plug", key) for cell in cells for key in (cell.plug, cell.start) if key}
+    if any(need not in stored for need in needs):
+        check_writable(place.artifacts, Artifacts.instead)
+
+
+def _here(
+    cells: Sequence[Cell], place: Place, events: Events
+) -> Generator[tuple[Cell, Result], None, None]:
     worker = Worker(place, events)
     for cell in cells:
         yield cell, worker.run(cell)
 
 
-def _parallel(cells: Sequence[Cell], place: Place, jobs: int) -> Iterator[tuple[Cell, Result]]:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    shared = Place(place.out, place.artifacts, place.device, threads)
-    waiting, running, made = list(cells), dict[Future[Result], Cell](), set[str]()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell = _next(waiting, running.values(), made)
-                waiting.remove(cell)
-                running[pool.submit(_in_process, cell, shared)] = cell
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                cell = running.pop(future)
-                made |= cell.needs
-                yield cell, future.result()
+def _apart(
+    cells: Sequence[Cell], place: Place, jobs: int, limits: Limits, events: Events
+) -> Generator[tuple[Cell, Result], None, None]:
+    threads = place.threads if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+    waiting, made = list(cells), set[str]()
+
+    def take(running: Sequence[Cell]) -> Cell | None:
+        if not waiting:
+            return None
+        cell = _next(waiting, running, made)
+        waiting.remove(cell)
+        return cell
+
+    # Steps of several runs at once would make one bar jump to and fro.
+    tell = events.step if jobs == 1 else None
+    make = partial(_worker, replace(place, threads=threads))
+    crew: Crew[Cell, Result] = Crew(make, jobs, limits, tell)
+    with closing(crew.work(take)) as ends:
+        for cell, end in ends:
+            made |= cell.needs
+            yield cell, _stopped(cell, place, end) if isinstance(end, Stopped) else end
+
+
+def _worker(place: Place, tell: Tell) -> Callable[[Cell], Result]:
+    """What a process of its own does with a cell."""
+    return Worker(place, Events(step=tell)).run
+
+
+def _stopped(cell: Cell, place: Place, end: Stopped) -> Result:
+    """Stores the result of a run whose process came to no end of its own, or a better one."""
+    began = Clock(datetime.now(UTC) - timedelta(seconds=end.seconds), perf_counter() - end.seconds)
+    result = ended(cell.id, cell.spec, Status.FAILED, end.reason)
+    addresses = {"model": cell.model, "plug": cell.plug}
+    comes = origin(cell.spec, began, {"device": place.device}, {}, addresses)
+    return save(Results(place.out), result.model_copy(update={"provenance": comes}))
 
 
 def _next(waiting: Sequence[Cell], running: Iterable[Cell], made: Set[str]) -> Cell:
     """Chooses the first run that need not wait for what another is making; else the first."""
     making = {key for cell in running for key in cell.needs} - made
     return next((cell for cell in waiting if not cell.needs & making), waiting[0])
-
-
-_worker: Worker | None = None
-
-
-def _in_process(cell: Cell, place: Place) -> Result:
-    global _worker
-    if _worker is None or _worker.place != place:
-        _worker = Worker(place, Events())
-    return _worker.run(cell)
 
 
 class Worker:
@@ -310,56 +330,39 @@ class Worker:
 
     def run(self, cell: Cell) -> Result:
         """Runs a cell and stores its result, whatever happens but an interruption."""
-        started, clock = datetime.now(UTC), time.perf_counter()
+        clock = Clock()
         predictions: Predictions | None = None
         try:
+            # Another process on this store may have been faster.
+            if stored := self._results.good(cell.id):
+                return stored
             if cell.problem is not None:
                 raise cell.problem
             parts = sharing(cell.spec, self._shared)
             if reason := _impossible(parts):
                 raise Unsupported(reason)
-            evaluation = self._stages.evaluate(parts)
-            result, predictions = _result(cell, parts, evaluation)
+            result, predictions = scored(cell.id, parts, self._stages.evaluate(parts))
         except Unsupported as reason:
-            result = _ended(cell, Status.SKIPPED, str(reason))
-        except KbenchError as error:
-            result = _ended(cell, Status.FAILED, str(error))
-        except Exception as error:  # a plugin may fail in any way; the grid goes on
-            result = _ended(cell, Status.FAILED, _blame(error))
+            result = ended(cell.id, cell.spec, Status.SKIPPED, str(reason))
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way; the grid goes on
+            result = ended(cell.id, cell.spec, Status.FAILED, blame(error))
         if result.status != Status.OK:
             # A run that broke off may have left a model in memory in any state.
             self._stages.forget()
-        result = result.model_copy(update={"provenance": self._provenance(cell, started, clock)})
-        try:
-            result = self._results.save(result, predictions)
-        except Exception as error:  # a plugin's words that no file can hold, a full disk
-            problem = f"the result cannot be stored: {_blame(error)}"
-            result = _ended(cell, Status.FAILED, problem)
-            with suppress(Exception):
-                self._results.save(result)
-        return result
+        result = result.model_copy(update={"provenance": self._origin(cell, clock)})
+        return save(self._results, result, predictions)
 
-    def _provenance(self, cell: Cell, started: datetime, clock: float) -> Provenance:
-        entry = registry.find(Kind.METHODS, cell.spec.method)
+    def _origin(self, cell: Cell, clock: Clock) -> Provenance:
         parts = sharing(cell.spec, self._shared) if cell.problem is None else None
-        return Provenance(
-            kbench=__version__,
-            revision=ENGINE_REVISION,
-            versions=provenance.versions(),
-            git=provenance.git_state("kbench"),
-            plugin=provenance.plugin(entry.target, entry.distribution),
-            hardware={
-                **provenance.hardware(),
-                "device": str(self._stages.device),
-                "threads": torch.get_num_threads(),
-            },
-            digests=_digests(parts) if parts else {},
-            # Those that the id is made of: a model that nobody trains has one too.
-            addresses=addresses(parts) if parts else {"model": None, "plug": None},
-            command=cell.spec.command(),
-            started=started.isoformat(timespec="seconds"),
-            seconds=time.perf_counter() - clock,
-        )
+        made: dict[str, str | None] = {"model": None, "plug": None}
+        digests: dict[str, str | None] = {}
+        if parts:
+            with suppress(Exception):  # what cannot be read any more is no reason to say nothing
+                # The addresses that the id is made of: a model that nobody trains has one too.
+                made, digests = addresses(parts), _digests(parts)
+        device, threads = str(self._stages.device), int(torch.get_num_threads())
+        hardware: dict[str, str | int] = {"device": device, "threads": threads}
+        return origin(cell.spec, clock, hardware, digests, made)
 
 
 def _impossible(parts: Parts) -> str:
@@ -381,60 +384,6 @@ def _impossible(parts: Parts) -> str:
     if parts.plug_is_fixed and not trains:
         return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
     return ""
-
-
-def _ended(cell: Cell, status: Status, reason: str) -> Result:
-    return Result(id=cell.id, status=status, reason=reason, spec=cell.spec)
-
-
-def _blame(error: Exception) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
-
-
-def _result(cell: Cell, parts: Parts, evaluation: Evaluation) -> tuple[Result, Predictions]:
-    prepared, task = evaluation.prepared, parts.task
-    metrics = {}
-    for metric in task.metrics:
-        statistics = measured(metric, prepared.gold.labels, evaluation.predictions, prepared.strata)
-        metrics[metric.name] = estimate(metric, statistics)
-    links, known = prepared.links, parts.base_knowledge
-    predictions = Predictions(
-        ids=[example.id for example in prepared.examples],
-        labels=prepared.gold.labels,
-        predictions=evaluation.predictions,
-        scores=evaluation.scores,
-        linked=[max(rows, default=-1) >= 0 for rows in links.rows],
-        degrees=degrees(prepared.examples, links, known),
-        strata=prepared.strata,
-    )
-    coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
-    if known is not None:
-        coverage = Coverage(
-            examples=links.examples,
-            mentions=links.mentions,
-            linker=links.linker,
-            threshold=task.link_threshold,
-            ambiguous=links.ambiguous,
-        )
-        parted = by_entity(task.main_metric, predictions, Popularity.of(known))
-        leaks = leakage(prepared.examples, known)
-    result = Result(
-        id=cell.id,
-        status=Status.OK,
-        spec=cell.spec,
-        main_metric=task.main_metric.name,
-        metrics=metrics,
-        coverage=coverage,
-        buckets=parted,
-        counts={**evaluation.counts, **leaks},
-        cost={**evaluation.cost, **knowledge_cost(known)},
-        training=evaluation.training,
-        frozen=Frozen(before=evaluation.before, after=evaluation.after),
-        predictions="predictions.parquet",
-    )
-    return result, predictions
 
 
 def _digests(parts: Parts) -> dict[str, str | None]:

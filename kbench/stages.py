@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
 from kbench.data import Label, Split
-from kbench.errors import FrozenError, KbenchError, Unsupported
+from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
 from kbench.method import Fit, InjectionMethod, Plug
@@ -136,6 +138,7 @@ class Stages:
                 validate=lambda: self._validate(parts, model, plug is not None),
                 progress=self._steps(f"tune {parts.spec.task}"),
             )
+        _check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False).eval()
         return _made(model, recipe, history, trained)
@@ -183,7 +186,7 @@ class Stages:
                 about["start"] = start and {"address": start["address"], **summary(start)}
                 self.artifacts.save("plug", inputs, dict(plug.state_dict()), **about)
             else:
-                plug.load_state_dict(stored.tensors)
+                _refill(plug, stored.tensors, self.artifacts.path("plug", key), parts.spec.method)
                 about = stored.about
         return plug.eval(), {"address": key, **about}
 
@@ -221,11 +224,7 @@ class Stages:
             history = parts.method.fit(plug, fit)
         if digest(network) != before:
             raise FrozenError(f"{parts.spec.method} changed weights of the frozen model")
-        for name, value in plug.state_dict().items():
-            if not torch.isfinite(value).all():
-                raise KbenchError(
-                    f"{parts.spec.method}: parameter {name} of the plug is not finite"
-                )
+        _check_finite(plug, f"{parts.spec.method}: the plug", history)
         return {
             "recipe": recipe.as_dict(),
             "history": dataclasses.asdict(history),
@@ -338,6 +337,31 @@ def _made(
         "history": dataclasses.asdict(history),
         "trainable_parameters": trained,
     }
+
+
+def _check_finite(network: nn.Module, what: str, history: History) -> None:
+    """Refuses what nothing can be computed with before it is stored.
+
+    Raises:
+        KbenchError: a weight, a loss or a dev score is not finite.
+    """
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise KbenchError(f"{what} is not finite after training (parameter {name})")
+    for name in ("losses", "dev", "seconds"):
+        if not np.isfinite(getattr(history, name)).all():
+            raise KbenchError(f"{what} was trained with {name} that are not finite")
+
+
+def _refill(plug: Plug, tensors: dict[str, Tensor], path: Path, method: str) -> None:
+    try:
+        plug.load_state_dict(tensors)
+    except RuntimeError as cause:
+        reason = " ".join(str(cause).split())
+        raise ArtifactError(
+            f"the stored plug {path} does not fit method {method} ({reason}): if the method's code "
+            f"has changed, raise its `revision`; else remove that folder"
+        ) from None
 
 
 def _training(model: DownstreamModel) -> Any:

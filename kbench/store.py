@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import errno
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,24 +14,49 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from kbench.errors import ArtifactError, DataError
-from kbench.files import atomic_folder, canonical_digest, file_digest, read_json, write_json
-from kbench.result import Predictions, Result, read_predictions, read_result, write_predictions
+from kbench.errors import ArtifactError, DataError, VersionError
+from kbench.files import (
+    abandoned,
+    atomic_folder,
+    canonical_digest,
+    file_digest,
+    read_json,
+    write_json,
+)
+from kbench.result import (
+    Predictions,
+    Result,
+    Status,
+    read_predictions,
+    read_result,
+    write_predictions,
+)
 from kbench.spec import RunSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Artifact", "Artifacts", "DamageWarning", "Results", "address", "result_address"]
+__all__ = [
+    "Artifact",
+    "Artifacts",
+    "DamageWarning",
+    "Results",
+    "address",
+    "check_writable",
+    "result_address",
+]
 
 _WEIGHTS = "weights.safetensors"
 _ABOUT = "artifact.json"
 _RESULT = "result.json"
 _PREDICTIONS = "predictions.parquet"
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_PROBE = 1 << 16
+"""Bytes that are written to see whether a folder takes any."""
 
 
 class DamageWarning(UserWarning):
-    """A stored file was damaged; it is computed again."""
+    """A stored file is damaged and computed again, or cannot be read by this version."""
 
 
 def address(kind: str, inputs: Mapping[str, Any]) -> str:
@@ -87,8 +114,48 @@ def result_address(
     return address("result", inputs)
 
 
+def check_writable(folder: Path, instead: str) -> None:
+    """Writes something into a folder and takes it away again, before hours are spent for nothing.
+
+    Args:
+        folder: made if it is not there.
+        instead: what to do if it cannot be written, for the error.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    with _written(folder, instead):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
+            file.write(b"\0" * _PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _written(path: Path, instead: str) -> Iterator[None]:
+    """Says in one line that a path cannot be written, why, and what to do instead."""
+    try:
+        yield
+    except Exception as cause:
+        # pyarrow and safetensors wrap the system's error in errors and texts of their own.
+        if not isinstance(cause, OSError) and "os error" not in str(cause).lower():
+            raise
+        reason = getattr(cause, "strerror", None) or next(iter(str(cause).splitlines()), "")
+        raise ArtifactError(f"{path} cannot be written ({reason}); {instead}") from cause
+
+
+class _KeptError(Exception):
+    """A good result is stored already."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+
 class Artifacts:
     """Downstream models and plugs in a folder, by kind and address."""
+
+    instead = "free space there, or set KBENCH_CACHE to a folder that can be written"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,25 +169,44 @@ class Artifacts:
 
     @contextmanager
     def making(self, kind: str, key: str) -> Iterator[None]:
-        """Holds the lock under which one process makes an artifact and others wait for it."""
-        folder = self.folder / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{key}.making"):
+        """Holds the lock under which one process makes an artifact and others wait for it.
+
+        Of a store that cannot be written, what is there is read without a lock.
+
+        Raises:
+            ArtifactError: there is nothing, and nothing can be written.
+        """
+        lock = FileLock(self.folder / kind / f".{key}.making")
+        try:
+            with _written(self.folder, self.instead):
+                (self.folder / kind).mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+        except ArtifactError as error:
+            cause = error.__cause__
+            if getattr(cause, "errno", None) not in _READ_ONLY or (kind, key) not in self:
+                raise
+        try:
             yield
+        finally:
+            lock.release()
 
     def load(self, kind: str, key: str) -> Artifact | None:
         """Returns an artifact; None if there is none, or (with a warning) if it is damaged."""
         folder = self.path(kind, key)
         if not folder.is_dir():
             return None
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         try:
             about = self.check(folder)
+            try:
+                return Artifact(load_file(folder / _WEIGHTS), about)
+            except (OSError, SafetensorError) as cause:
+                raise ArtifactError(f"artifact {folder} is damaged ({cause})") from None
         except ArtifactError as error:
             warnings.warn(f"{error}; it is made again", DamageWarning, stacklevel=2)
             return None
-        from safetensors.torch import load_file
-
-        return Artifact(load_file(folder / _WEIGHTS), about)
 
     def check(self, folder: Path) -> dict[str, Any]:
         """Verifies an artifact's checksum and address.
@@ -143,11 +229,16 @@ class Artifacts:
     def save(
         self, kind: str, inputs: Mapping[str, Any], tensors: Mapping[str, Tensor], **about: Any
     ) -> None:
-        """Writes an artifact at the address of its inputs."""
+        """Writes an artifact at the address of its inputs.
+
+        Raises:
+            ArtifactError: it cannot be written; what was there is there still.
+        """
         from safetensors.torch import save_file
 
         key = address(kind, inputs)
-        with atomic_folder(self.path(kind, key)) as scratch:
+        path = self.path(kind, key)
+        with _written(path, self.instead), atomic_folder(path) as scratch:
             save_file({k: v.contiguous() for k, v in tensors.items()}, scratch / _WEIGHTS)
             content = {"kind": kind, "address": key, "inputs": dict(inputs)}
             content |= {"sha256": file_digest(scratch / _WEIGHTS), **about}
@@ -159,43 +250,98 @@ class Artifacts:
             if path.is_dir() and not path.name.startswith("."):
                 yield path
 
-    def leftovers(self, older_than: float) -> Iterator[Path]:
-        """Yields scratch folders that an interrupted process left more than so many seconds ago."""
-        for path in sorted(self.folder.glob("*/.*")):
-            scratch = ".tmp-" in path.name or ".old-" in path.name
-            if path.is_dir() and scratch and time.time() - path.stat().st_mtime > older_than:
-                yield path
+    def leftovers(self) -> Iterator[Path]:
+        """Yields scratch folders that a killed process left; nobody is writing there any more."""
+        for folder in sorted(self.folder.glob("*")):
+            yield from abandoned(folder)
 
 
 class Results:
     """Results in a folder, one subfolder each, by id."""
 
+    instead = "free space there, or give another --out"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def load(self, key: str) -> Result | None:
-        """Returns a result; None if there is none, or (with a warning) if it is damaged."""
-        path = self.folder / key / _RESULT
-        if not path.is_file():
-            return None
+        """Returns a result; None if there is none, or (with a warning) if it is damaged.
+
+        Raises:
+            VersionError: another version of kbench wrote it, and this one does not understand it.
+        """
         try:
-            result = read_result(path)
-            if result.id != key:
-                raise DataError(path, f"has the id {result.id}", f"the id {key}")
-            if result.predictions and not (self.folder / key / _PREDICTIONS).is_file():
-                raise DataError(path, "has lost its predictions", "predictions beside it")
+            result = self._read(key)
+            return result and self._whole(result)
+        except VersionError:
+            raise
         except DataError as error:
             warnings.warn(f"{error}; the run is repeated", DamageWarning, stacklevel=2)
             return None
+
+    def good(self, key: str) -> Result | None:
+        """Returns a result that ended well, if one is there now; says nothing of damage.
+
+        Raises:
+            VersionError: as :meth:`load`.
+        """
+        try:
+            result = self._read(key)
+            return self._whole(result) if result and result.status == Status.OK else None
+        except VersionError:
+            raise
+        except DataError:
+            return None
+
+    def _read(self, key: str) -> Result | None:
+        path = self.folder / key / _RESULT
+        if not path.is_file():
+            return None
+        result = read_result(path)
+        if result.id != key:
+            raise DataError(path, f"has the id {result.id}", f"the id {key}")
+        return result
+
+    def _whole(self, result: Result) -> Result:
+        """Returns a result whose predictions are there, and are those that it was stored with.
+
+        Raises:
+            DataError: they are not.
+        """
+        path = self.folder / result.id / _PREDICTIONS
+        if not result.predictions:
+            return result
+        if not path.is_file():
+            raise DataError(path.parent, "has lost its predictions", f"{_PREDICTIONS} in it")
+        stated = result.provenance and result.provenance.digests.get("predictions")
+        if stated and file_digest(path) != stated:
+            raise DataError(
+                path, "does not have the content its result states", f"SHA-256 {stated[:12]}…"
+            )
         return result
 
     def save(self, result: Result, predictions: Predictions | None = None) -> Result:
-        """Writes a result, replacing an earlier one of the same id; returns it as it is stored."""
-        with atomic_folder(self.folder / result.id) as scratch:
-            if predictions is not None:
-                write_predictions(scratch / _PREDICTIONS, predictions)
-                result = result.holding(file_digest(scratch / _PREDICTIONS))
-            write_json(scratch / _RESULT, result.as_json())
+        """Writes a result and returns what is stored: an earlier one of the id if it ended well.
+
+        Of several processes on one store two may do the same run, and one fail where the other
+        did not: what is good is never taken away again, not even for the blink of a rename.
+
+        Raises:
+            ArtifactError: it cannot be written; what was there is there still.
+            VersionError: what is there is another version's.
+        """
+        path = self.folder / result.id
+        try:
+            with _written(path, self.instead), atomic_folder(path) as scratch:
+                stored = self.good(result.id)
+                if stored is not None:
+                    raise _KeptError(stored)
+                if predictions is not None:
+                    write_predictions(scratch / _PREDICTIONS, predictions)
+                    result = result.holding(file_digest(scratch / _PREDICTIONS))
+                write_json(scratch / _RESULT, result.as_json())
+        except _KeptError as kept:
+            return kept.result
         return result
 
     def predictions(self, result: Result) -> Predictions | None:
@@ -204,7 +350,7 @@ class Results:
         Raises:
             DataError: they are missing or damaged.
         """
-        if not result.predictions:
+        if not self._whole(result).predictions:
             return None
         # The name in the file is a stranger's: only the one fixed name is ever opened.
         return read_predictions(self.folder / result.id / _PREDICTIONS)
@@ -213,6 +359,10 @@ class Results:
         for path in sorted(self.folder.glob(f"*/{_RESULT}")):
             if path.parent.name.startswith("."):
                 continue
-            result = self.load(path.parent.name)
+            try:
+                result = self._read(path.parent.name)
+            except DataError as error:
+                warnings.warn(f"left out: {error}", DamageWarning, stacklevel=2)
+                continue
             if result is not None:
                 yield result

@@ -40,7 +40,7 @@ class _Item:
 def _items() -> Iterator[_Item]:
     for folder in Artifacts(cache_home() / "artifacts").all():
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        days = (time.time() - folder.stat().st_mtime) / _DAY
+        days = max(0.0, time.time() - folder.stat().st_mtime) / _DAY  # clocks are set back, too
         try:
             about = read_json(folder / "artifact.json")
         except (OSError, ValueError):
@@ -108,7 +108,7 @@ def prune(days: float | None, everything: bool, dry_run: bool) -> None:
             click.echo(f"{'would remove' if dry_run else 'removed'} {item.title}")
             if not dry_run:
                 shutil.rmtree(item.folder)
-    for leftover in store.leftovers(older_than=3600):
+    for leftover in store.leftovers():
         click.echo(f"{'would remove' if dry_run else 'removed'} leftover {leftover.name}")
         if not dry_run:
             shutil.rmtree(leftover)

@@ -17,6 +17,7 @@ from rich.text import Text
 from kbench import runner
 from kbench.cli.render import print_table
 from kbench.cli.run import plan_line
+from kbench.crew import Limits
 from kbench.estimate import Estimate, Machine, Stage
 from kbench.parts import Parts
 from kbench.result import Result, Status
@@ -36,8 +37,16 @@ class Mode:
 
     device: str = "auto"
     jobs: int = 1
+    time_limit: float | None = None
+    memory_limit: float | None = None
     fail_fast: bool = False
     as_json: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """What one run may take."""
+        memory = None if self.memory_limit is None else int(self.memory_limit)
+        return Limits(self.time_limit, memory)
 
 
 def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int:
@@ -96,7 +105,14 @@ def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
     messages.print(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
     started = time.perf_counter()
     with _shown(messages, len(todo)) as events:
-        results = runner.run(cells, place, jobs=mode.jobs, fail_fast=mode.fail_fast, events=events)
+        results = runner.run(
+            cells,
+            place,
+            jobs=mode.jobs,
+            limits=mode.limits,
+            fail_fast=mode.fail_fast,
+            events=events,
+        )
     store = Results(out)
     if mode.as_json:
         for result in results:

@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import click
 
 from kbench.errors import UsageError
 
-__all__ = ["chosen", "filters", "opened", "out"]
+__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out"]
+
+
+if TYPE_CHECKING:
+    _Float: TypeAlias = click.ParamType[float]
+else:  # older versions of click have no such generic
+    _Float = click.ParamType
+
+
+class _Measure(_Float):
+    """A number above 0 with a unit."""
+
+    option: ClassVar[str]
+    units: ClassVar[Mapping[str, float]]
+    example: ClassVar[str]
+
+    def convert(self, value: object, param: object, ctx: object) -> float:
+        """Returns it in the unit whose factor is 1."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
+        factor = self.units.get(found[2].lower()) if found else None
+        if not found or factor is None or not (number := float(found[1]) * factor):
+            raise UsageError(f"{self.option} {value!r}: expected {self.example}")
+        return number
+
+
+class Duration(_Measure):
+    """Seconds, minutes, hours or days, in seconds."""
+
+    name = "DURATION"
+    option = "--time-limit"
+    units: ClassVar[Mapping[str, float]] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    example = "a duration above 0 such as 90s, 30m, 2h or 1d"
+
+
+class Size(_Measure):
+    """Bytes."""
+
+    name = "SIZE"
+    option = "--memory-limit"
+    units: ClassVar[Mapping[str, float]] = {
+        "mb": 1e6, "gb": 1e9, "tb": 1e12, "mib": 2**20, "gib": 2**30, "tib": 2**40
+    }  # fmt: skip
+    example = "a size above 0 such as 800MB, 8GB or 16GiB"
+
 
 out = click.option(
     "--out",

@@ -43,6 +43,16 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--time-limit",
+    type=shared.Duration(),
+    help="Stop a run after so long (90s, 30m, 2h); it counts as failed, the others go on.",
+)
+@click.option(
+    "--memory-limit",
+    type=shared.Size(),
+    help="Stop a run that takes more memory (800MB, 8GB); likewise.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of GPU hours.")
 @click.option(
     "--tflops",
@@ -72,6 +82,8 @@ def run(grid: Path | None, **options: Any) -> int:
         execute.Mode(
             device=options["device"],
             jobs=options["jobs"],
+            time_limit=options["time_limit"],
+            memory_limit=options["memory_limit"],
             fail_fast=options["fail_fast"],
             as_json=options["as_json"],
         ),

@@ -18,7 +18,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbench.errors import ArtifactError, DataError
+from kbench.errors import ArtifactError, DataError, VersionError
+from kbench.files import abandoned, atomic_folder
 from kbench.result import (
     Coverage,
     Predictions,
@@ -89,7 +90,7 @@ def test_what_was_never_saved_is_nothing_and_no_damage(artifacts: Artifacts) -> 
     assert artifacts.load("plug", "0" * 32) is None
     assert ("plug", "0" * 32) not in artifacts
     assert list(artifacts.all()) == []
-    assert list(artifacts.leftovers(0)) == []
+    assert list(artifacts.leftovers()) == []
 
 
 def _cut(path: Path) -> None:
@@ -158,7 +159,7 @@ def test_an_artifact_that_lies_at_anothers_address_is_refused(
         assert artifacts.load("plug", other.name) is None
 
 
-def test_scratch_folders_of_the_dead_are_leftovers_once_they_are_old(
+def test_scratch_folders_of_the_dead_are_leftovers_and_those_of_the_living_are_not(
     artifacts: Artifacts, stored: Path
 ) -> None:
     scratch = stored.parent / f".{stored.name}.tmp-abc"
@@ -166,10 +167,33 @@ def test_scratch_folders_of_the_dead_are_leftovers_once_they_are_old(
     (scratch / "weights.safetensors").write_text("half")
     aside = stored.parent / f".{stored.name}.old-abc"
     aside.mkdir()
-    os.utime(scratch, (0, 0))
-    assert list(artifacts.leftovers(3600)) == [scratch]
-    assert list(artifacts.leftovers(-1)) == [aside, scratch]
-    assert list(artifacts.all()) == [stored]
+    # Whatever the clock says: one writer is at work, and its folder looks ages old.
+    with atomic_folder(stored.parent / ("f" * 32)) as living:
+        os.utime(living, (0, 0))
+        assert list(artifacts.leftovers()) == [aside, scratch]
+        (living / "artifact.json").write_text("{}")
+    assert list(artifacts.all()) == [stored, stored.parent / ("f" * 32)]
+
+
+def test_the_next_writer_clears_away_what_a_killed_one_left(
+    artifacts: Artifacts, stored: Path
+) -> None:
+    (stored.parent / f".{stored.name}.tmp-abc").mkdir()
+    other = stored.parent / ".other.tmp-abc"
+    other.mkdir()
+    artifacts.save("plug", INPUTS, TENSORS)
+    assert list(artifacts.leftovers()) == [other]
+
+
+def test_what_was_taken_aside_by_a_killed_writer_is_put_back(tmp_path: Path) -> None:
+    target, aside = tmp_path / "kept", tmp_path / ".kept.old-abc"
+    aside.mkdir()
+    (aside / "folder").mkdir()
+    (aside / "folder" / "file").write_text("good")
+    with pytest.raises(ZeroDivisionError), atomic_folder(target):
+        raise ZeroDivisionError
+    assert (target / "file").read_text() == "good"
+    assert not aside.exists()
 
 
 WRITER = """
@@ -219,7 +243,7 @@ def test_two_processes_that_make_the_same_artifacts_make_each_once(artifacts: Ar
         outputs.append(int(out))
     assert sum(outputs) == 20
     assert len(list(artifacts.all())) == 20
-    assert list(artifacts.leftovers(-1)) == []
+    assert list(artifacts.leftovers()) == []
 
 
 # -- results ---------------------------------------------------------------------------------------
@@ -279,14 +303,54 @@ def test_a_result_with_any_text_in_it_comes_back_as_saved(results: Results) -> N
     assert outcome().score == outcome().metrics["accuracy"]
 
 
+FAILED = outcome(status=Status.FAILED, reason=HOSTILE, predictions=None, metrics={})
+
+
 def test_a_later_result_replaces_the_earlier_with_its_predictions(results: Results) -> None:
-    results.save(outcome(), PREDICTIONS)
-    failed = outcome(status=Status.FAILED, reason=HOSTILE, predictions=None, metrics={})
-    folder = results.folder / results.save(failed).id
-    assert results.load("0" * 32) == failed
-    assert results.predictions(failed) is None
-    assert failed.score is None
+    folder = results.folder / results.save(FAILED).id
+    assert results.load("0" * 32) == FAILED
+    assert results.predictions(FAILED) is None
+    assert FAILED.score is None
     assert [path.name for path in folder.iterdir()] == ["result.json"]
+    assert results.save(outcome(), PREDICTIONS) == outcome()
+    assert results.load("0" * 32) == outcome()
+    assert len([*folder.iterdir()]) == 2
+
+
+def test_a_failure_never_replaces_what_ended_well(results: Results) -> None:
+    results.save(outcome(), PREDICTIONS)
+    assert results.save(FAILED) == outcome()
+    assert results.load("0" * 32) == outcome()
+    assert results.predictions(outcome()) == PREDICTIONS
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_change(schema=2), "was written by another kbench 0.1.0 and has schema 2, not 1"),
+        (_change(surprise=1), "another kbench 0.1.0 and has a field unknown here at surprise"),
+        (
+            _change(provenance={"kbench": "9.8"}, surprise=1, status="paused"),
+            "was written by kbench 9.8 and has a value at status",
+        ),
+        (_change(coverage={"mean": 1}, provenance={"kbench": "9.8"}), "by kbench 9.8"),
+    ],
+)
+def test_a_result_of_another_version_is_never_repeated_nor_replaced(
+    results: Results, change: Callable[[Path], None], said: str
+) -> None:
+    path = results.folder / results.save(outcome(), PREDICTIONS).id / "result.json"
+    results.save(outcome("f" * 32), PREDICTIONS)
+    change(path)
+    theirs = path.read_bytes()
+    said = f"{path}: .*{said}.*install the version that wrote it, or give another --out"
+    for use in (results.load, results.good, lambda key: results.save(outcome(key))):
+        with pytest.raises(VersionError, match=said):
+            use("0" * 32)
+    with pytest.warns(DamageWarning, match=f"left out: {said}"):
+        assert [result.id for result in results] == ["f" * 32]
+    assert path.read_bytes() == theirs
+    assert list(abandoned(results.folder)) == []
 
 
 def test_a_result_that_is_not_there_is_nothing(results: Results) -> None:
@@ -298,16 +362,17 @@ def test_a_result_that_is_not_there_is_nothing(results: Results) -> None:
     ("change", "said"),
     [
         (_change(id="1" * 32), "has the id 1111.*expected the id 0000"),
-        (_change(schema=2), "has schema 2; expected schema 1"),
+        (_change(schema="2"), "has schema '2'; expected schema 1"),
         (_change(status="odd"), "status: Input should be"),
-        (_change(surprise=1), "surprise: Extra inputs"),
-        (_change(cost={"train_seconds": float("inf")}), "cost: .*train_seconds is inf"),
+        (_change(surprise=1, status="odd"), "status: Input should be"),
+        (_change(cost={"train_seconds": float("inf")}), "Infinity is no number"),
         (_change(metrics={"m": {"value": 1.5}}), "metrics.m.value"),
-        (_change(metrics={"m": {"value": float("nan")}}), "metrics.m.value"),
+        (_change(metrics={"m": {"value": float("nan")}}), "NaN is no number"),
         (_write("{"), "is not JSON"),
-        (_write("[]"), "valid dictionary"),
+        (_write('{"schema": 1, "schema": 1}'), "occurs twice"),
+        (_write("[]"), "is no JSON object"),
         (_write("[" * 100_000), "is not JSON"),
-        (_empty, "is not JSON"),
+        (_empty, "is empty"),
         (_cut, "is not JSON"),
     ],
 )
@@ -343,7 +408,7 @@ def test_a_result_that_names_another_file_opens_only_its_own(results: Results) -
 
 
 def test_a_missing_result_file_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot be read .No such file"):
+    with pytest.raises(DataError, match="does not exist"):
         read_result(tmp_path / "result.json")
 
 

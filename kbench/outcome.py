@@ -1,0 +1,156 @@
+"""What came of a run, as a result: scores, or why there are none; and where it comes from."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kbench import __version__, provenance, registry
+from kbench.accounting import knowledge_cost
+from kbench.addresses import ENGINE_REVISION
+from kbench.buckets import Popularity, by_entity, degrees, estimate
+from kbench.catalogue import Kind
+from kbench.errors import KbenchError
+from kbench.leakage import leakage
+from kbench.parts import Parts
+from kbench.result import Coverage, Frozen, Predictions, Provenance, Result, Score, Status
+from kbench.spec import RunSpec
+from kbench.stages import Evaluation
+from kbench.store import Results
+from kbench.strata import measured
+
+__all__ = ["Clock", "blame", "ended", "origin", "save", "scored"]
+
+_LONGEST = 2000
+"""Characters of a reason: a plugin may put a whole file into its error."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When something began; the seconds since are right even if the clock is set meanwhile."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ticks: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since then."""
+        return time.perf_counter() - self.ticks
+
+
+def ended(key: str, spec: RunSpec, status: Status, reason: str) -> Result:
+    """Returns the result of a run that gave no scores."""
+    text = " ".join(reason.split())
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}… ({len(text):,} characters)"
+    return Result(id=key, status=status, reason=text, spec=spec)
+
+
+def blame(error: BaseException) -> str:
+    """Returns what a part raised and where; errors of kbench speak for themselves."""
+    if isinstance(error, KbenchError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # what cannot even say what it is
+        text = "(without a text)"
+    return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
+
+
+def save(results: Results, result: Result, predictions: Predictions | None = None) -> Result:
+    """Stores a result and returns what is stored; a failed one where it cannot be."""
+    try:
+        return results.save(result, predictions)
+    except Exception as error:  # a plugin's words that no file can hold, a full disk
+        reason = f"the result cannot be stored: {blame(error)}"
+    failed = ended(result.id, result.spec, Status.FAILED, reason)
+    try:
+        return results.save(failed.model_copy(update={"provenance": result.provenance}))
+    except Exception:  # what cannot be written at all is told, if not stored
+        return failed
+
+
+def origin(
+    spec: RunSpec,
+    clock: Clock,
+    hardware: Mapping[str, str | int],
+    digests: dict[str, str | None],
+    addresses: dict[str, str | None],
+) -> Provenance:
+    """Returns where a result comes from.
+
+    Args:
+        spec: the run.
+        clock: when it began.
+        hardware: what is to be said beside the machine: device, threads.
+        digests: of data, backbone and knowledge.
+        addresses: of the downstream model and the plug.
+    """
+    entry = registry.find(Kind.METHODS, spec.method)
+    return Provenance(
+        kbench=__version__,
+        revision=ENGINE_REVISION,
+        versions=provenance.versions(),
+        git=provenance.git_state("kbench"),
+        plugin=provenance.plugin(entry.target, entry.distribution),
+        hardware={**provenance.hardware(), **hardware},
+        digests=digests,
+        addresses=addresses,
+        command=spec.command(),
+        started=clock.started.isoformat(timespec="seconds"),
+        seconds=clock.seconds,
+    )
+
+
+def scored(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, Predictions]:
+    """Returns the result of a run that came to its end, and its predictions.
+
+    Raises:
+        KbenchError: a metric gave no fraction.
+    """
+    prepared, task = evaluation.prepared, parts.task
+    metrics = {}
+    for metric in task.metrics:
+        statistics = measured(metric, prepared.gold.labels, evaluation.predictions, prepared.strata)
+        metrics[metric.name] = estimate(metric, statistics)
+    links, known = prepared.links, parts.base_knowledge
+    predictions = Predictions(
+        ids=[example.id for example in prepared.examples],
+        labels=prepared.gold.labels,
+        predictions=evaluation.predictions,
+        scores=evaluation.scores,
+        linked=[max(rows, default=-1) >= 0 for rows in links.rows],
+        degrees=degrees(prepared.examples, links, known),
+        strata=prepared.strata,
+    )
+    coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
+    if known is not None:
+        coverage = Coverage(
+            examples=links.examples,
+            mentions=links.mentions,
+            linker=links.linker,
+            threshold=task.link_threshold,
+            ambiguous=links.ambiguous,
+        )
+        parted = by_entity(task.main_metric, predictions, Popularity.of(known))
+        leaks = leakage(prepared.examples, known)
+    result = Result(
+        id=key,
+        status=Status.OK,
+        spec=parts.spec,
+        main_metric=task.main_metric.name,
+        metrics=metrics,
+        coverage=coverage,
+        buckets=parted,
+        counts={**evaluation.counts, **leaks},
+        cost={**evaluation.cost, **knowledge_cost(known)},
+        training=evaluation.training,
+        frozen=Frozen(before=evaluation.before, after=evaluation.after),
+        predictions="predictions.parquet",
+    )
+    return result, predictions

@@ -1,0 +1,153 @@
+"""A plugin that goes wrong fails its own run, with a clear reason, and no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbench import runner
+from kbench.crew import Limits
+from kbench.result import Result, Status
+from kbench.store import Results
+from tests.calling import call
+from tests.faults.conftest import Script
+from tests.grid.toygrid import OPTIONS, grid, run
+
+pytestmark = pytest.mark.usefixtures("faulty")
+
+_QUICK: dict[str, Any] = {
+    "tuning": {"full": {"epochs": 1}},
+    "method": {"map-tuning": {"start": "scratch", "task-specific": {"epochs": 1}}},
+}
+
+
+def _chosen(toy_folder: Path, methods: str) -> Any:
+    names = methods.split(",")
+    options = {**_QUICK, "method": dict.fromkeys(names, _QUICK["method"]["map-tuning"])}
+    del options["method"]["none"]
+    return grid(toy_folder, method=methods, control="none", options=options)
+
+
+def _by_method(results: list[Result]) -> dict[str, Result]:
+    return {result.spec.method: result for result in results}
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("raises", r"MuteError: \(without a text\) \(parts.py, line \d+\)"),
+        ("chatters", r"ValueError: .*İstanbul.*word.*… \([\d,]+ characters\)"),
+        ("exits", r"SystemExit: 3 \(parts.py"),
+        ("unset", r"the model's outputs are not finite on 96 of 96 examples"),
+        ("infinite", r"infinite: the plug is not finite after training \(parameter \S+\)"),
+        ("misreports", r"misreports: the plug was trained with losses that are not finite"),
+    ],
+)
+def test_what_a_plugin_does_in_this_process_is_a_failed_run(
+    method: str, reason: str, toy_folder: Path, place: runner.Place
+) -> None:
+    if method in ("unset", "infinite"):
+        chosen = grid(
+            toy_folder,
+            method=f"{method},none",
+            control="none",
+            options={**_QUICK, "method": {method: OPTIONS["method"]["map-tuning"]}},
+        )
+    else:
+        chosen = _chosen(toy_folder, f"{method},none")
+    bad, good = run(chosen, place)
+    assert good.status == Status.OK
+    assert bad.status == Status.FAILED
+    assert re.fullmatch(f"(?s)({reason}).*", bad.reason), bad.reason
+    assert bad.metrics == {}
+    assert bad.provenance is not None
+    stored = Results(place.out).load(bad.id)
+    assert stored is not None
+    assert stored.reason == bad.reason
+    assert len(stored.reason) < 2100
+
+
+def test_what_ends_its_process_ends_no_grid(
+    toy_folder: Path, place: runner.Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chosen = _chosen(toy_folder, "none,vanishes,crashes,chatters,map-tuning")
+    found = _by_method(run(chosen, place, jobs=2))
+    assert found["none"].status == found["map-tuning"].status == Status.OK
+    assert "exit status 7" in found["vanishes"].reason
+    assert "ended by SIGSEGV" in found["crashes"].reason
+    assert "nothing that belongs" not in capfd.readouterr().out
+    for name in ("vanishes", "crashes"):
+        stored = Results(place.out).load(found[name].id)
+        assert stored is not None
+        assert stored.status == Status.FAILED
+        assert stored.provenance is not None
+        assert f"--method {name}" in stored.provenance.command
+
+
+def test_what_hangs_or_takes_all_memory_is_stopped(toy_folder: Path, place: runner.Place) -> None:
+    run(_chosen(toy_folder, "none"), place)
+    began = time.monotonic()
+    limits = Limits(seconds=15, bytes=2_500_000_000)
+    chosen = _chosen(toy_folder, "hangs,leaks,map-tuning,none")
+    found = _by_method(run(chosen, place, jobs=2, limits=limits))
+    assert time.monotonic() - began < 90
+    assert found["hangs"].reason == "stopped after 15 s (--time-limit)"
+    assert re.search(r"stopped at 2\.[5-9]\d GB of memory.*--memory-limit", found["leaks"].reason)
+    assert found["map-tuning"].status == Status.OK
+    child = int(Path(os.environ["KBENCH_CACHE"], "child").read_text())
+    assert not _runs(child)
+    # The locks of the dead hold nobody up, and nothing of theirs is left behind.
+    assert _by_method(run(_chosen(toy_folder, "none,map-tuning"), place)).keys()
+    assert not [*place.artifacts.glob("*/.*.tmp-*")]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+
+
+_COMMAND = "from kbench.cli import main; main()"
+
+
+def test_the_command_says_what_was_stopped(
+    toy_folder: Path, tmp_path: Path, script: Script
+) -> None:
+    chosen = _chosen(toy_folder, "vanishes,none").model_dump(mode="json")
+    path = tmp_path / "grid.yaml"
+    path.write_text(json.dumps(chosen))
+    done = script(
+        _COMMAND,
+        *("run", path, "--out", tmp_path / "out", "--json", "--time-limit", "5m"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "FAILED" in done.stderr
+    assert "its process ended with exit status 7 before the run did" in done.stderr
+    ends = [json.loads(line)["status"] for line in done.stdout.splitlines()]
+    assert ends == ["failed", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--time-limit", "soon", "--time-limit 'soon': expected a duration above 0 such as 90s"),
+        ("--time-limit", "0", "--time-limit '0': expected"),
+        ("--time-limit", "-1h", "--time-limit '-1h': expected"),
+        ("--memory-limit", "8", "--memory-limit '8': expected a size above 0 such as 800MB"),
+        ("--memory-limit", "8GBs", "--memory-limit '8GBs': expected"),
+    ],
+)
+def test_a_limit_that_is_none(
+    option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "run", "--dry-run", option, value)
+    assert code == 2
+    assert err.startswith(f"error: {said}")
