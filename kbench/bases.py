@@ -10,6 +10,7 @@ from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
 from kbench.errors import UsageError, nearest
+from kbench.files import is_folder
 from kbench.knowledge import KnowledgeBase, KnowledgeSource
 from kbench.spec import Control
 
@@ -26,7 +27,7 @@ def find_knowledge(name: str) -> Bundle:
         source = cast("type[KnowledgeSource]", registry.get(Kind.KNOWLEDGE, name))
         return Bundle(source().folder())
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         return Bundle(folder)
     hint = nearest(name, registry.names(Kind.KNOWLEDGE))
     raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")

@@ -24,6 +24,8 @@ __all__ = [
     "cache_home",
     "canonical_digest",
     "file_digest",
+    "is_file",
+    "is_folder",
     "read_json",
     "read_yaml",
     "write_bytes",
@@ -82,6 +84,22 @@ def file_digest(path: Path) -> str:
     with suppress(OSError):  # a read-only cache only costs the time of hashing again
         write_json(memo, {"identity": identity, "sha256": value})
     return value
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; a name that no file system could have is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; likewise."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> Any:

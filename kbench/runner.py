@@ -106,8 +106,8 @@ def resolve(*grids: Grid) -> list[RunSpec]:
     Raises:
         UsageError: a name is unknown; the nearest are given.
     """
-    # Options are nested dicts and cannot be keys; the JSON text of a spec stands for it.
-    return list({spec.model_dump_json(): spec for grid in grids for spec in _cells(grid)}.values())
+    # Options are nested dicts and cannot be keys; what a spec looks like stands for it.
+    return list({repr(spec): spec for grid in grids for spec in _cells(grid)}.values())
 
 
 def _cells(grid: Grid) -> Iterator[RunSpec]:
@@ -261,7 +261,7 @@ def _check_writable(cells: Sequence[Cell], place: Place) -> None:
     check_writable(place.out, Results.instead)
     stored = Artifacts(place.artifacts)
     needs = {("model", cell.model) for cell in cells if cell.model}
-    needs |= {("plug", key) for cell in cells for key in (cell.plug, cell.start) if key}
+    needs |= {("plug", cell.plug) for cell in cells if cell.plug}
     if any(need not in stored for need in needs):
         check_writable(place.artifacts, Artifacts.instead)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from kbench.errors import DataError, UsageError
+from kbench.files import is_file, is_folder
 from kbench.json_text import read_json, read_text, stream_values
 from kbench.records import Record, Shape, check, describe
 
@@ -64,8 +65,8 @@ def find_folder(data: str | None, card: TaskCard, name: str) -> Path:
     if not data:
         raise UsageError(f"{card.title} needs --data DIR or --data hf:REPOSITORY: {card.obtain}")
     path = Path(data).expanduser()
-    if not path.is_dir():
-        problem = "is a file" if path.exists() else "does not exist"
+    if not is_folder(path):
+        problem = "is a file" if is_file(path) else "does not exist"
         raise DataError(path, problem, f"a folder: {card.obtain}")
     plain = str.maketrans("", "", "-_")
     try:

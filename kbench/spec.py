@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kbench.errors import UsageError, nearest
-from kbench.files import read_yaml
+from kbench.files import canonical_digest, read_yaml
 
 __all__ = [
     "Control",
@@ -311,6 +311,13 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
                     f"{origin}: {key}: {value!r} holds a comma, which separates names; "
                     "rename the folder, or link to it by a name without one"
                 )
+    try:
+        canonical_digest(listed.get("options", {}))
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise UsageError(
+            f"{origin}: options: {cause}; expected text, numbers, true, false, null, lists and "
+            "mappings of these"
+        ) from None
     try:
         return Grid.model_validate(listed)
     except ValidationError as error:

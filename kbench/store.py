@@ -295,7 +295,7 @@ class Results:
 
     def _read(self, key: str) -> Result | None:
         path = self.folder / key / _RESULT
-        if not path.is_file():
+        if not path.exists():
             return None
         result = read_result(path)
         if result.id != key:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from kbench.cli.render import print_table
+from kbench.cli.terminal import Console
 from kbench.store import Results
 from kbench.tables import leaders, rows
 

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from kbench.backbone import Backbone
 from kbench.errors import KbenchError, UsageError
-from kbench.files import canonical_digest, file_digest, read_json
+from kbench.files import canonical_digest, file_digest, is_folder, read_json
 from kbench.model import Encoder
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
@@ -36,7 +36,7 @@ class HuggingFaceBackbone(Backbone):
     def folder(self) -> Path:
         """The files on disk; downloads a hub id at its pinned revision if need be."""
         local = Path(self.name).expanduser()
-        if local.is_dir():
+        if is_folder(local):
             return local
         from huggingface_hub import snapshot_download
 
@@ -69,7 +69,7 @@ class HuggingFaceBackbone(Backbone):
         from huggingface_hub.errors import HFValidationError
 
         local = Path(self.name).expanduser()
-        if local.is_dir():
+        if is_folder(local):
             return read_config(local)
         repository, _, revision = self.name.partition("@")
         try:

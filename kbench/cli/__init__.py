@@ -8,11 +8,13 @@ import warnings
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from io import TextIOWrapper
 from typing import Any
 
 import click
 
 from kbench import __version__
+from kbench.cli.messages import say
 from kbench.errors import KbenchError, PluginError, UsageError, nearest
 
 __all__ = ["main"]
@@ -105,6 +107,9 @@ def _kbench() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and leaves with its exit status: 0 all ok, 1 a run failed, 2 usage."""
     warnings.showwarning = _warn
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # whatever the locale, what it lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:
         # Libraries warn their developers; what kbench itself has to say is shown always.
         warnings.simplefilter("ignore")
@@ -123,11 +128,15 @@ def main(arguments: list[str] | None = None) -> None:
         _leave(f"error: {_one_line(error.format_message())}", 2)
     except KbenchError as error:
         _leave(f"error: {_one_line(str(error))}", 2)
+    except OSError as error:
+        # A disk that is full, a folder that may not be read: no fault of the program.
+        where = f"{error.filename}: " if error.filename else ""
+        _leave(f"error: {_one_line(where + (error.strerror or str(error)))}", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _leave(message: str, status: int) -> None:
-    click.echo(message, err=True)
+    say(message, err=True)
     sys.exit(status)
 
 
@@ -136,4 +145,4 @@ def _one_line(text: str) -> str:
 
 
 def _warn(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-    click.echo(f"warning: {_one_line(str(message))}", err=True)
+    say(f"warning: {_one_line(str(message))}", err=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from kbench.cli.messages import say
 from kbench.errors import ArtifactError, UsageError
 from kbench.files import cache_home, read_json
 from kbench.store import Artifacts
@@ -52,8 +53,9 @@ def _items() -> Iterator[_Item]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(as_json: bool) -> None:
     """List what is stored: kind, address, size, age and what it belongs to."""
-    from rich.console import Console
     from rich.table import Table
+
+    from kbench.cli.terminal import Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("kind", "address", "MB", "days", "of"):
@@ -84,7 +86,7 @@ def verify() -> int:
             good += 1
         except ArtifactError as error:
             damaged += 1
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
     click.echo(f"{good} good, {damaged} damaged")
     if damaged:
         click.echo("damaged ones are made again when needed; `kbench cache prune` removes them")
@@ -105,11 +107,11 @@ def prune(days: float | None, everything: bool, dry_run: bool) -> None:
         old = days is not None and item.days > days
         if everything or old or _damaged(store, item.folder):
             removed += item.bytes
-            click.echo(f"{'would remove' if dry_run else 'removed'} {item.title}")
+            say(f"{'would remove' if dry_run else 'removed'} {item.title}")
             if not dry_run:
                 shutil.rmtree(item.folder)
     for leftover in store.leftovers():
-        click.echo(f"{'would remove' if dry_run else 'removed'} leftover {leftover.name}")
+        say(f"{'would remove' if dry_run else 'removed'} leftover {leftover.name}")
         if not dry_run:
             shutil.rmtree(leftover)
     click.echo(f"{removed / 1e6:.1f} MB")

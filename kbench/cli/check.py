@@ -10,10 +10,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from kbench.catalogue import Entry, Kind, entries
+from kbench.cli.terminal import Console
 from kbench.errors import UsageError, nearest
 
 if TYPE_CHECKING:

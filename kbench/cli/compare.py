@@ -13,10 +13,10 @@ from kbench.cli import options as shared
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from kbench.cli.terminal import Console
     from kbench.comparison import Comparison
     from kbench.result import Result
     from kbench.selection import Group
@@ -89,7 +89,7 @@ def compare(
         for value in found:
             print(json.dumps(value.as_json(), ensure_ascii=False))
         return
-    from rich.console import Console
+    from kbench.cli.terminal import Console
 
     _print(found, Console())
 

@@ -11,13 +11,14 @@ import click
 
 from kbench.changes import BUCKETS
 from kbench.cli import options as shared
+from kbench.cli.messages import say
 from kbench.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
     from kbench.changes import Changed, Injected
+    from kbench.cli.terminal import Console
     from kbench.data import Label
     from kbench.result import Predictions, Result
     from kbench.store import Results
@@ -76,7 +77,7 @@ def diff(
     bases = {side: known(result, bundle) for side, result in (("ours", ours), ("theirs", theirs))}
     problems = dict.fromkeys([texts.problem, *(problem for _, problem in bases.values())])
     for problem in filter(None, problems):
-        click.echo(f"warning: {' '.join(problem.split())}", err=True)
+        say(f"warning: {' '.join(problem.split())}", err=True)
     base = next((base for base, _ in bases.values() if base is not None), None)
     popularity = Popularity.of(base) if base is not None and bucket in BUCKETS[2:] else None
     found = [
@@ -99,7 +100,7 @@ def diff(
             sides = {side: items.get(each.id, []) for side, items in brought.items()}
             print(json.dumps(each.as_json(sides), ensure_ascii=False))
         return
-    from rich.console import Console
+    from kbench.cli.terminal import Console
 
     _print(found, chosen, (ours, theirs), brought, Console())
 

@@ -13,6 +13,7 @@ import click
 
 from kbench import __version__, provenance, registry
 from kbench.catalogue import Kind, entries
+from kbench.cli.messages import say
 from kbench.errors import KbenchError
 from kbench.files import cache_home
 
@@ -36,13 +37,13 @@ def doctor() -> int:
     ]
     for name, check in checks:
         try:
-            click.echo(f"ok       {name}: {check()}")
+            say(f"ok       {name}: {check()}")
         except Exception as error:  # whatever is wrong, the other checks still matter
             problems += 1
             text = (
                 str(error) if isinstance(error, KbenchError) else f"{type(error).__name__}: {error}"
             )
-            click.echo(f"PROBLEM  {name}: {' '.join(text.split())}")
+            say(f"PROBLEM  {name}: {' '.join(text.split())}")
     click.echo(f"{problems} problems" if problems else "no problems")
     return 1 if problems else 0
 

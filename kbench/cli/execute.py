@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from rich.text import Text
 from kbench import runner
 from kbench.cli.render import print_table
 from kbench.cli.run import plan_line
+from kbench.cli.terminal import Console
 from kbench.crew import Limits
 from kbench.estimate import Estimate, Machine, Stage
 from kbench.parts import Parts

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench import registry
+from kbench.cli.messages import say
 from kbench.errors import UsageError
+from kbench.files import is_folder
 from kbench.vector_settings import VectorSettings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from kbench.bundle import Bundle
+    from kbench.cli.terminal import Console
     from kbench.importing import Report
 
 __all__ = ["knowledge"]
@@ -42,7 +43,7 @@ def list_formats(as_json: bool) -> None:
             options = {key: vars(option) for key, option in importer.options.items()}
             click.echo(json.dumps({"name": name, **vars(importer.card), "options": options}))
             continue
-        click.echo(f"{name}: {importer.card.title} ({importer.card.source})")
+        say(f"{name}: {importer.card.title} ({importer.card.source})")
         click.echo(f"  SRC is {importer.card.layout}")
         for key, option in importer.options.items():
             click.echo(f"  -o {key}={_values(option)}  {option.help}{_default(option)}")
@@ -249,7 +250,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
 def _open(name: str) -> Bundle:
     from kbench.bundle import Bundle
 
-    if name not in registry.names("knowledge") and Path(name).is_dir():
+    if name not in registry.names("knowledge") and is_folder(Path(name)):
         return Bundle(name)  # without what `parts` imports
     from kbench.bases import find_knowledge
 
@@ -295,6 +296,6 @@ def _print_json(value: Mapping[str, Any]) -> None:
 
 
 def _console(stderr: bool = True) -> Console:
-    from rich.console import Console
+    from kbench.cli.terminal import Console
 
     return Console(stderr=stderr)

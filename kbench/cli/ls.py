@@ -28,9 +28,10 @@ def ls(kind: str | None, as_json: bool) -> None:
         for entry in found:
             print(json.dumps(_value(entry), ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from kbench.cli.terminal import Console
 
     columns = _OF_METHODS if kind == Kind.METHODS else _COLUMNS
     table = Table(box=None, header_style="bold", pad_edge=False)

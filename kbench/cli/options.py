@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 import click
 
 from kbench.errors import UsageError
+from kbench.files import is_folder
 
 __all__ = ["Duration", "Size", "chosen", "filters", "opened", "out"]
 
@@ -95,6 +96,6 @@ def opened(folder: Path) -> Path:
     Raises:
         UsageError: it is not there.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"no folder {folder}; run `kbench run` first, or give --out")
     return folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from rich.console import Console
 from rich.text import Text
 
 from kbench.cli.render import titled
+from kbench.cli.terminal import Console
 from kbench.published import Figure, figures
 from kbench.tables import Row
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kbench.cli.cells import Cells, blank, cells, legend, tables_of
+from kbench.cli.terminal import Console
 from kbench.result import Status
 from kbench.spec import Control
 from kbench.tables import Row

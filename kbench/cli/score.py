@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
+from kbench.cli.messages import say
 
 if TYPE_CHECKING:
     from kbench.rescoring import Again
@@ -55,7 +56,7 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
             print(json.dumps(value, ensure_ascii=False))
             continue
         for text in problems:
-            click.echo(f"{result.id[:12]} {result.spec.title}: {text}")
+            say(f"{result.id[:12]} {result.spec.title}: {text}")
     if not as_json:
         verdict = f"{wrong} differ or cannot be made again" if wrong else "all as stored"
         click.echo(f"{len(results)} results, {scores} scores: {verdict}")

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kbench import registry
 from kbench.catalogue import Entry, Kind, declared, defaults, entries, settings, summary
+from kbench.cli.terminal import Console
 from kbench.data import Example, Split
 from kbench.errors import UsageError, nearest
+from kbench.files import is_folder
 
 if TYPE_CHECKING:
     from kbench.bundle import Bundle
@@ -31,7 +32,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
     """Show what is known of a part called NAME, or of a knowledge base in a folder."""
     console = Console()
     kinds = [kind for kind in Kind if name in registry.names(kind)]
-    if not kinds and Path(name).is_dir():
+    if not kinds and is_folder(Path(name)):
         from kbench.bundle import Bundle
 
         _show_knowledge(Bundle(name), examples, console)

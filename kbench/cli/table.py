@@ -94,10 +94,9 @@ def _print(
     names: Sequence[str] | None,
     figures: Sequence[Figure] | None,
 ) -> None:
-    from rich.console import Console
-
     from kbench.cli.published import print_published
     from kbench.cli.render import print_table
+    from kbench.cli.terminal import Console
 
     print_table(shown, Console(), best, names)
     if figures is not None:

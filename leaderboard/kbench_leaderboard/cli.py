@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from kbench.cli.messages import say
+
 __all__ = ["leaderboard"]
 
 _FILE = click.Path(path_type=Path)
@@ -41,7 +43,7 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
             continue
         for problem in problems:
             where = f"{path}/{problem.where}" if problem.where else str(path)
-            click.echo(f"{where}: {problem.text}")
+            say(f"{where}: {problem.text}")
         good = count - len({problem.where for problem in problems if problem.where})
         click.echo(f"{path}: {'rejected' if problems else 'good'}, {good} of {count} results")
     return int(wrong > 0)
@@ -63,7 +65,7 @@ def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
         print(json.dumps(vars(done)))
     else:
         for key in done.conflicts:
-            click.echo(f"conflict: {key} is there with another outcome, which stays")
+            say(f"conflict: {key} is there with another outcome, which stays")
         click.echo(
             f"{out}: {len(done.added)} added, {len(done.replaced)} replaced that had not ended "
             f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts"
