@@ -11,18 +11,27 @@ Bundles are written by :mod:`kbench.writing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.columns import entity_of, open_columns, sentence_of
+from kbench.columns import (
+    entity_batch,
+    entity_of,
+    open_columns,
+    sentence_batch,
+    sentence_of,
+    word_batch,
+)
 from kbench.errors import DataError, Unsupported
-from kbench.files import canonical_digest, file_digest, read_json
+from kbench.files import canonical_digest, file_digest
+from kbench.json_text import read_json
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
+from kbench.records import check
 from kbench.views import OtherVectors
 
 if TYPE_CHECKING:
@@ -31,6 +40,14 @@ if TYPE_CHECKING:
 __all__ = ["FILES", "SCHEMA", "Bundle", "find_rows"]
 
 SCHEMA = 1
+_CARD = {
+    "schema": int,
+    "name": str,
+    "digest": str,
+    "files": dict,
+    "counts": {"entities": int},
+}
+_T = TypeVar("_T")
 FILES = (
     "entities.arrow",
     "ids.npy",
@@ -59,7 +76,7 @@ class Bundle(KnowledgeBase):
         self.card = _read_card(self.folder)
         self.name = str(self.card["name"])
         self.digest = str(self.card["digest"])
-        self.dimension = int((self.card.get("vectors") or {}).get("dimension", 0))
+        self.dimension: int = (self.card.get("vectors") or {}).get("dimension", 0)
 
     def verify(self) -> None:
         """Compares every file with the digest in the card.
@@ -83,7 +100,7 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def _ids(self) -> NDArray[np.bytes_]:
-        return cast("NDArray[np.bytes_]", self._map("ids.npy"))
+        return cast("NDArray[np.bytes_]", self._map("ids.npy", "S", len(self)))
 
     @cached_property
     def _vectors(self) -> Vectors:
@@ -92,23 +109,37 @@ class Bundle(KnowledgeBase):
                 f"knowledge base {self.name} has no vectors: run "
                 f"`kbench knowledge train {self.folder}` first"
             )
-        return cast("Vectors", self._map("vectors.npy"))
+        return cast("Vectors", self._map("vectors.npy", "f", len(self), self.dimension))
 
     @cached_property
     def _entities(self) -> pa.Table:
-        return open_columns(self.folder / "entities.arrow")
+        table = open_columns(self.folder / "entities.arrow", entity_batch)
+        if table.num_rows != len(self):
+            problem = f"has {table.num_rows} rows"
+            raise DataError(self.folder / "entities.arrow", problem, f"{len(self)}, as in the card")
+        return table
 
     @cached_property
     def triples(self) -> NDArray[np.int32]:
-        return cast("NDArray[np.int32]", self._map("triples.npy"))
+        found = cast("NDArray[np.int32]", self._map("triples.npy", "i", None, 3))
+        limits = np.array([len(self), len(self.relations), len(self)])
+        if len(found) and ((found.min(axis=0) < 0).any() or (found.max(axis=0) >= limits).any()):
+            problem = "names entities or relations that are not there"
+            raise DataError(self.folder / "triples.npy", problem, "rows of the bundle's own")
+        return found
 
     @cached_property
     def relations(self) -> Mapping[str, str]:
-        return cast("dict[str, str]", read_json(self.folder / "relations.json"))
+        path, expected = self.folder / "relations.json", "a JSON object {relation: text}"
+        found = read_json(path, expected)
+        if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+            raise DataError(path, "is none", expected)
+        return cast("dict[str, str]", found)
 
     @cached_property
     def sentences(self) -> Sequence[Sentence]:
-        return _Sentences(open_columns(self.folder / "sentences.arrow"))
+        path = self.folder / "sentences.arrow"
+        return _Sentences(open_columns(path, sentence_batch), path)
 
     @cached_property
     def labels(self) -> Sequence[str]:
@@ -122,8 +153,9 @@ class Bundle(KnowledgeBase):
     def words(self) -> Words | None:
         if "words.arrow" not in self.card["files"]:
             return None
-        spelled = open_columns(self.folder / "words.arrow").column("word").to_pylist()
-        return Words(spelled, cast("Vectors", self._map("word_vectors.npy")))
+        table = open_columns(self.folder / "words.arrow", word_batch)
+        vectors = self._map("word_vectors.npy", "f", table.num_rows, self.dimension)
+        return Words(table.column("word").to_pylist(), cast("Vectors", vectors))
 
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
         return OtherVectors(self, rows, vectors)
@@ -153,14 +185,23 @@ class Bundle(KnowledgeBase):
         return known
 
     def entity(self, row: int) -> Entity:
-        return entity_of(self._entities.slice(row, 1).to_pylist()[0])
+        value = self._entities.slice(row, 1).to_pylist()[0]
+        return _made(entity_of, value, self.folder / "entities.arrow")
 
-    def _map(self, name: str) -> NDArray[Any]:
+    def _map(self, name: str, kind: str, *shape: int | None) -> NDArray[Any]:
         path = self.folder / name
+        wanted = f"a .npy matrix of [{', '.join('any' if n is None else str(n) for n in shape)}]"
         try:
-            return cast("NDArray[Any]", np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as cause:
-            raise DataError(path, f"cannot be read ({cause})", "a .npy matrix") from cause
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as cause:  # its header is text that NumPy parses, and may be any
+            reason = next(iter(str(cause).splitlines()), "")
+            raise DataError(path, f"cannot be read ({reason})", wanted) from cause
+        fits = isinstance(found, np.ndarray) and found.ndim == len(shape)
+        fits = fits and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
+        if not fits or found.dtype.kind != kind or not found.dtype.isnative:
+            problem = f"has the type {getattr(found, 'dtype', '?')} and shape {np.shape(found)}"
+            raise DataError(path, problem, wanted)
+        return cast("NDArray[Any]", found)
 
 
 def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:
@@ -185,8 +226,9 @@ def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:
 class _Sentences(Sequence[Sentence]):
     """A memory-mapped table of sentences, read as asked for."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, path: Path) -> None:
         self._table = table
+        self._path = path
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -197,31 +239,42 @@ class _Sentences(Sequence[Sentence]):
             return [self[i] for i in range(start, stop, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return sentence_of(self._table.slice(index % len(self), 1).to_pylist()[0])
+        value = self._table.slice(index % len(self), 1).to_pylist()[0]
+        return _made(sentence_of, value, self._path)
 
     def __iter__(self) -> Iterator[Sentence]:
         for batch in self._table.to_batches(max_chunksize=4096):
             for value in batch.to_pylist():
-                yield sentence_of(value)
+                yield _made(sentence_of, value, self._path)
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
     path = folder / "card.json"
     expected = "a knowledge bundle (see `kbench knowledge import --help`)"
-    try:
-        card = read_json(path)
-    except OSError:
-        raise DataError(folder, "has no card.json", expected) from None
-    except ValueError as cause:
-        raise DataError(path, f"is not JSON ({cause})", expected) from None
-    try:
-        schema = card["schema"]
-        files = card["files"]
-        card["counts"]["entities"], card["name"], card["digest"]
-    except (KeyError, TypeError) as cause:
-        raise DataError(path, f"lacks {cause}", expected) from None
-    if schema != SCHEMA:
+    if not path.exists():
+        raise DataError(folder, "has no card.json", expected)
+    card = read_json(path, expected)
+    schema = card.get("schema") if isinstance(card, dict) else None
+    if type(schema) is int and schema != SCHEMA:
         raise DataError(path, f"has schema {schema}", f"schema {SCHEMA}; import it again")
+    check(card, _CARD, path, "its values")
+    for where, counts in (("counts", card["counts"]), ("vectors", card.get("vectors") or {})):
+        if not isinstance(counts, dict):
+            raise DataError(path, f"{where} is no object", expected)
+        for name, value in counts.items():
+            counted = where == "counts" or name == "dimension"
+            if counted and (type(value) is not int or not 0 <= value < 2**31):
+                raise DataError(path, f"{where}.{name} is {str(value)[:40]!r}", "a number of rows")
+    files = card["files"]
     if set(files) - set(FILES) or canonical_digest(files) != card["digest"]:
         raise DataError(path, "has a digest that is not that of its files", "an unedited card")
     return cast("dict[str, Any]", card)
+
+
+def _made(make: Callable[[dict[str, Any]], _T], value: dict[str, Any], path: Path) -> _T:
+    """Makes something of a row; what is null in it, or no span, is for the user to know."""
+    try:
+        return make(value)
+    except (TypeError, ValueError, KeyError) as cause:
+        problem = f"has a row that cannot be one ({cause})"
+        raise DataError(path, problem, "what an importer wrote") from None

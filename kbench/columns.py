@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kbench.data import Mention
 from kbench.errors import DataError
+from kbench.files import remembered
 from kbench.knowledge import Entity, Sentence
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "open_columns",
     "sentence_batch",
     "sentence_of",
+    "word_batch",
     "write_columns",
 ]
 
@@ -129,6 +131,13 @@ def sentence_batch(sentences: list[Sentence]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(values, schema=schema)
 
 
+def word_batch(words: list[str]) -> pa.RecordBatch:
+    """Returns words as a column."""
+    import pyarrow as pa
+
+    return pa.record_batch({"word": pa.array(words, pa.string())})
+
+
 def sentence_of(value: dict[str, Any]) -> Sentence:
     """Returns the sentence of a row of :func:`sentence_batch`."""
     mentions = (
@@ -160,8 +169,15 @@ def write_columns(
             writer.write_batch(batch(block))
 
 
-def open_columns(path: Path) -> pa.Table:
+def open_columns(path: Path, batch: Callable[[list[Any]], pa.RecordBatch]) -> pa.Table:
     """Maps what :func:`write_columns` wrote.
+
+    All of it is checked once: Arrow trusts its files, and offsets that a stranger wrote would
+    have it read memory that is not its own.
+
+    Args:
+        path: an Arrow file.
+        batch: makes such columns; of none it tells the schema.
 
     Raises:
         DataError: the file is not there or damaged.
@@ -169,6 +185,20 @@ def open_columns(path: Path) -> pa.Table:
     import pyarrow as pa
 
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowException) as cause:
-        raise DataError(path, f"cannot be read ({cause})", "an Arrow file of a bundle") from cause
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        wanted = batch([]).schema
+        if not table.schema.equals(wanted):
+            raise ValueError(f"has the columns {', '.join(table.schema.names)[:200]}")
+        remembered(path, "arrow", lambda _: _checked(table))
+    except (OSError, ValueError, pa.ArrowException) as cause:
+        reason = next(iter(str(cause).splitlines()), "")
+        raise DataError(path, f"cannot be read ({reason})", "an Arrow file of a bundle") from cause
+    return table
+
+
+def _checked(table: pa.Table) -> str:
+    table.validate(full=True)
+    for column in table.columns:
+        if column.null_count:
+            raise ValueError(f"{column.null_count} of {len(column)} rows are null")
+    return "sound"

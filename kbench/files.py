@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "is_folder",
     "read_json",
     "read_yaml",
+    "remembered",
     "write_bytes",
     "write_json",
 ]
@@ -61,14 +62,24 @@ def _sha256(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, remembered for large files while they stay untouched.
+    """SHA-256 of a file's content, remembered for large files while they stay untouched."""
+    return remembered(path, "sha256", _sha256)
+
+
+def remembered(path: Path, name: str, compute: Callable[[Path], str]) -> str:
+    """Returns what is computed of a file's content, from memory if it is large and untouched.
 
     A file is taken for untouched while its path, size, inode and times of modification and of
     change (which a user cannot set back) are the same.
+
+    Args:
+        path: the file.
+        name: of what is computed.
+        compute: does it.
     """
     stat = path.stat()
     if stat.st_size < 64 * _BLOCK:
-        return _sha256(path)
+        return compute(path)
     identity = [
         str(path.resolve()),
         stat.st_size,
@@ -76,13 +87,13 @@ def file_digest(path: Path) -> str:
         stat.st_ctime_ns,
         stat.st_ino,
     ]
-    memo = cache_home() / "digests" / f"{canonical_digest(identity)[:32]}.json"
+    memo = cache_home() / "digests" / f"{canonical_digest([name, *identity])[:32]}.json"
     try:
-        return str(read_json(memo)["sha256"])
+        return str(read_json(memo)[name])
     except (OSError, ValueError, KeyError, TypeError):
-        value = _sha256(path)
-    with suppress(OSError):  # a read-only cache only costs the time of hashing again
-        write_json(memo, {"identity": identity, "sha256": value})
+        value = compute(path)
+    with suppress(OSError):  # a read-only cache only costs the time of doing it again
+        write_json(memo, {"identity": identity, name: value})
     return value
 
 
@@ -119,6 +130,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         raise DataError(path, f"cannot be read ({cause.strerror})", expected) from None
     except UnicodeDecodeError:
         raise DataError(path, "is not UTF-8 text", expected) from None
+    except (ValueError, OverflowError, RecursionError) as cause:  # a date or number that is none
+        raise DataError(path, f"is not YAML ({cause})", expected) from None
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
         problem = getattr(cause, "problem", None) or "is not YAML"

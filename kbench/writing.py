@@ -23,13 +23,14 @@ from kbench.columns import (
     in_order,
     open_columns,
     sentence_batch,
+    word_batch,
     write_columns,
 )
 from kbench.files import atomic_folder, canonical_digest, file_digest, write_json
 from kbench.knowledge import Entity, Rows, Sentence, Vectors, Words
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 __all__ = ["distinct", "write_bundle", "write_vectors"]
 
@@ -82,7 +83,7 @@ def write_bundle(
             "entities": len(ids),
             "relations": len(names),
             "triples": len(matrix),
-            "sentences": open_columns(scratch / "sentences.arrow").num_rows,
+            "sentences": open_columns(scratch / "sentences.arrow", sentence_batch).num_rows,
             "types": len(types),
         }
         about = card() if callable(card) else card
@@ -124,7 +125,7 @@ def _write_ids(folder: Path) -> NDArray[np.bytes_]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ids = open_columns(folder / "entities.arrow").column("id")
+    ids = open_columns(folder / "entities.arrow", entity_batch).column("id")
     width = max(1, pc.max(pc.binary_length(ids)).as_py() or 0)
     chunks = (np.array(i.cast(pa.binary()).to_pylist(), f"S{width}") for i in ids.chunks)
     path = folder / "ids.npy"
@@ -263,11 +264,6 @@ def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def _write_words(folder: Path, words: Words) -> None:
-    import pyarrow as pa
-
-    def batch(spelled: list[str]) -> pa.RecordBatch:
-        return pa.record_batch({"word": pa.array(spelled, pa.string())})
-
-    write_columns(folder / "words.arrow", words.words, batch)
+    write_columns(folder / "words.arrow", words.words, word_batch)
     order = np.arange(len(words.words), dtype=np.int64)
     _write_rows(folder / "word_vectors.npy", words.vectors, order)
