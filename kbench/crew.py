@@ -7,7 +7,6 @@ stopped all the same. Nothing here knows what the items are.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Generic, TypeVar
 
 from kbench.errors import UsageError
@@ -198,7 +198,7 @@ class _Member(Generic[Item]):
     def look(self, limits: Limits, tell: Tell | None) -> _Done | Stopped | None:
         """Returns how the item ended, or None while it goes on."""
         alive = self._process.is_alive()  # asked first: what it sent before its end is read, too
-        with suppress(EOFError, OSError, pickle.UnpicklingError):
+        with suppress(EOFError, OSError, UnpicklingError):
             while self._pipe.poll():
                 word, *rest = self._pipe.recv()
                 if word == "begun":
