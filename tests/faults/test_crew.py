@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,38 +15,7 @@ import pytest
 from kbench.crew import Crew, Limits, Stopped, Tell
 from kbench.errors import DataError
 from tests.faults.conftest import ROOT
-
-_kept: list[bytearray] = []
-
-
-def _make(tell: Tell) -> Callable[[str], tuple[str, int]]:
-    def call(item: str) -> tuple[str, int]:
-        word, _, number = item.partition(" ")
-        if word == "die":
-            os.kill(os.getpid(), int(number))
-        if word == "exit":
-            os._exit(int(number))
-        if word == "sleep":
-            time.sleep(float(number))
-        if word == "keep":
-            _kept.append(bytearray(b"x") * (int(number) * 1_000_000))
-            time.sleep(0.5)  # long enough to be seen
-        tell(word, 1, 1)
-        return item, os.getpid()
-
-    return call
-
-
-def _broken(tell: Tell) -> Callable[[str], str]:
-    raise DataError("a path", "is missing", "something", line=3)
-
-
-def _taker(items: list[str], seen: list[int]) -> Callable[[Sequence[str]], str | None]:
-    def take(running: Sequence[str]) -> str | None:
-        seen.append(len(running))
-        return items.pop(0) if items else None
-
-    return take
+from tests.faults.labour import broken, make, taker
 
 
 @pytest.fixture
@@ -56,8 +24,8 @@ def ends() -> Callable[..., dict[str, object]]:
         items: list[str], size: int = 1, limits: Limits | None = None, tell: Tell | None = None
     ) -> dict[str, object]:
         seen: list[int] = []
-        crew: Crew[str, object] = Crew(_make, size, limits or Limits(), tell)
-        found = list(crew.work(_taker([*items], seen)))
+        crew: Crew[str, object] = Crew(make, size, limits or Limits(), tell)
+        found = list(crew.work(taker([*items], seen)))
         assert sorted(item for item, _ in found) == sorted(items)
         assert max(seen) < size
         assert not crew._busy
@@ -105,26 +73,26 @@ def test_the_time_of_an_item_counts_from_its_own_beginning(
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc of Linux")
 def test_an_item_answers_for_its_own_memory_alone(ends: Callable[..., dict[str, object]]) -> None:
-    found = ends(["keep 350", "keep 351", "keep 900"], limits=Limits(bytes=800_000_000))
+    found = ends(["keep 150", "keep 151", "keep 900"], limits=Limits(bytes=280_000_000))
     # The second was over the limit only because of the first, so it began anew.
-    one, two = found["keep 350"], found["keep 351"]
+    one, two = found["keep 150"], found["keep 151"]
     assert one[1] != two[1]  # type: ignore[index]
-    assert "with 0.80 GB allowed (--memory-limit)" in _reason(found["keep 900"])
+    assert "with 0.28 GB allowed (--memory-limit)" in _reason(found["keep 900"])
 
 
 def test_what_makes_no_worker_is_told_as_it_is() -> None:
-    crew: Crew[str, str] = Crew(_broken, 1, Limits())
+    crew: Crew[str, str] = Crew(broken, 1, Limits())
     with pytest.raises(DataError, match="a path, line 3: is missing; expected something") as caught:
-        list(crew.work(_taker(["a"], [])))
+        list(crew.work(taker(["a"], [])))
     assert caught.value.line == 3
 
 
 _OWNER = """
 import sys
-from tests.faults.test_crew import _make, _taker
+from tests.faults.labour import make, taker
 from kbench.crew import Crew, Limits
-crew = Crew(_make, 1, Limits())
-print([end for end in crew.work(_taker(["a", "sleep 60"], []))])
+crew = Crew(make, 1, Limits())
+print([end for end in crew.work(taker(["a", "sleep 60"], []))])
 """
 
 
@@ -159,7 +127,7 @@ def _alive(pid: int) -> bool:
 
 
 def _until(holds: Callable[[], int]) -> int:
-    for _ in range(200):
+    for _ in range(1200):
         if found := holds():
             return found
         time.sleep(0.1)

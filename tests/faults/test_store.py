@@ -99,6 +99,7 @@ print(json.dumps(tried()))
 """
 
 
+@pytest.mark.faults
 def test_a_file_that_may_not_grow_is_told_and_leaves_no_half(
     toy_folder: Path, tmp_path: Path, script: Script
 ) -> None:

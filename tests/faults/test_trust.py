@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ _NEVER = {
 _LOADERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile"}
 
 
-def _nodes() -> Iterator[tuple[Path, ast.AST]]:
-    for path in _SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield path.relative_to(ROOT), node
+@cache
+def _nodes() -> list[tuple[Path, ast.AST]]:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in _SOURCES}
+    return [(path.relative_to(ROOT), n) for path, tree in trees.items() for n in ast.walk(tree)]
 
 
 def _called(node: ast.Call) -> str:
@@ -163,9 +164,8 @@ def test_no_grid_reaches_an_option_of_the_loader(capsys: pytest.CaptureFixture[s
         with pytest.raises(UsageError, match=r"options\.backbone"):
             make_grids({"task": "a", "method": "b", "options": options}, "grid.yaml")
         for option in (f"method.map-tuning.{name}", f"tuning.full.{name}", f"task.atlas-qa.{name}"):
-            code, _, err = call(
-                capsys, "run", "--task", "atlas-qa", "--method", "map-tuning", "--set", f"{option}=true", "--dry-run",
-            )  # fmt: skip
+            words = ["--task", "atlas-qa", "--method", "map-tuning", "--set", f"{option}=true"]
+            code, _, err = call(capsys, "run", *words, "--dry-run")
             assert code == 2
             assert f"has no option '{name}'" in err, err
 
