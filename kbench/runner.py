@@ -334,7 +334,7 @@ class Worker:
         predictions: Predictions | None = None
         try:
             # Another process on this store may have been faster.
-            if stored := self._results.good(cell.id):
+            if stored := self._results.finished(cell.id):
                 return stored
             if cell.problem is not None:
                 raise cell.problem

@@ -271,7 +271,7 @@ class Results:
             VersionError: another version of kbench wrote it, and this one does not understand it.
         """
         try:
-            result = self._read(key)
+            result = self._opened(key)
             return result and self._whole(result)
         except VersionError:
             raise
@@ -279,21 +279,21 @@ class Results:
             warnings.warn(f"{error}; the run is repeated", DamageWarning, stacklevel=2)
             return None
 
-    def good(self, key: str) -> Result | None:
+    def finished(self, key: str) -> Result | None:
         """Returns a result that ended well, if one is there now; says nothing of damage.
 
         Raises:
             VersionError: as :meth:`load`.
         """
         try:
-            result = self._read(key)
+            result = self._opened(key)
             return self._whole(result) if result and result.status == Status.OK else None
         except VersionError:
             raise
         except DataError:
             return None
 
-    def _read(self, key: str) -> Result | None:
+    def _opened(self, key: str) -> Result | None:
         path = self.folder / key / _RESULT
         if not path.exists():
             return None
@@ -333,7 +333,7 @@ class Results:
         path = self.folder / result.id
         try:
             with _written(path, self.instead), atomic_folder(path) as scratch:
-                stored = self.good(result.id)
+                stored = self.finished(result.id)
                 if stored is not None:
                     raise _KeptError(stored)
                 if predictions is not None:
@@ -360,7 +360,7 @@ class Results:
             if path.parent.name.startswith("."):
                 continue
             try:
-                result = self._read(path.parent.name)
+                result = self._opened(path.parent.name)
             except DataError as error:
                 warnings.warn(f"left out: {error}", DamageWarning, stacklevel=2)
                 continue

@@ -344,7 +344,7 @@ def test_a_result_of_another_version_is_never_repeated_nor_replaced(
     change(path)
     theirs = path.read_bytes()
     said = f"{path}: .*{said}.*install the version that wrote it, or give another --out"
-    for use in (results.load, results.good, lambda key: results.save(outcome(key))):
+    for use in (results.load, results.finished, lambda key: results.save(outcome(key))):
         with pytest.raises(VersionError, match=said):
             use("0" * 32)
     with pytest.warns(DamageWarning, match=f"left out: {said}"):

@@ -87,7 +87,7 @@ def _stored(folder: Path, content: bytes) -> None:
     (folder / _KEY / "result.json").write_bytes(content)
     store = Results(folder)
     store.load(_KEY)
-    store.good(_KEY)
+    store.finished(_KEY)
 
 
 def _predictions(folder: Path, content: bytes) -> None:
