@@ -26,6 +26,7 @@ from kbench.data import Label, Split
 from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
+from kbench.graph import Stage
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
@@ -76,6 +77,18 @@ class Stages:
         self.device = device
         self._progress = progress
         self._memory: dict[Any, Any] = {}
+
+    def make(self, stage: Stage, parts: Parts) -> None:
+        """Makes what one stage before evaluation leaves in the store, if it is not there."""
+        setting = parts.spec.setting
+        if stage == Stage.TUNE:
+            self.tune(parts)
+        elif stage == Stage.FIT:
+            self.fit(parts, setting, self.tune(parts)[0] if _on_task(setting) else None)
+        elif stage == Stage.START:
+            assert parts.knowledge is not None
+            if parts.method.starts_general(self._pretrained(parts), parts.knowledge):
+                self.fit(parts, Setting.GENERAL, None)
 
     def tune(self, parts: Parts) -> tuple[DownstreamModel, dict[str, Any]]:
         """Returns the downstream model of a run, and what is recorded of its making."""
@@ -144,9 +157,15 @@ class Stages:
         return _made(model, recipe, history, trained)
 
     def fit(
-        self, parts: Parts, setting: Setting, model: DownstreamModel
+        self, parts: Parts, setting: Setting, model: DownstreamModel | None
     ) -> tuple[Plug, dict[str, Any]]:
-        """Returns the plug of a run for a setting, and what is recorded of its making."""
+        """Returns the plug of a run for a setting, and what is recorded of its making.
+
+        Args:
+            parts: of the run.
+            setting: of the plug.
+            model: the downstream model; only a task-specific plug sees it.
+        """
         inputs = plug_inputs(parts, setting)
         key = address("plug", inputs)
         return self._remember(
@@ -157,25 +176,18 @@ class Stages:
         self,
         parts: Parts,
         setting: Setting,
-        model: DownstreamModel,
+        model: DownstreamModel | None,
         inputs: dict[str, Any],
         key: str,
     ) -> tuple[Plug, dict[str, Any]]:
         assert parts.knowledge is not None
-        if setting == Setting.TASK_SPECIFIC:
-            encoder, downstream = model.encoder, model
-        else:
-            # A general plug belongs to the backbone as pre-trained, whatever was tuned since.
-            encoder = self._remember(
-                ("encoder", parts.backbone.digest), lambda: parts.backbone.load().to(self.device)
-            )
-            downstream = None
+        # A general plug belongs to the backbone as pre-trained, whatever was tuned since.
+        downstream = model if _on_task(setting) else None
+        encoder = downstream.encoder if downstream else self._pretrained(parts)
         torch.manual_seed(parts.spec.seed)
         plug = parts.method.build(encoder, parts.knowledge).to(self.device)
         start: dict[str, Any] | None = None
-        if setting == Setting.TASK_SPECIFIC and parts.method.starts_general(
-            encoder, parts.knowledge
-        ):
+        if downstream and parts.method.starts_general(encoder, parts.knowledge):
             general, start = self.fit(parts, Setting.GENERAL, model)
             plug.load_state_dict(general.state_dict())
         with self.artifacts.making("plug", key):
@@ -189,6 +201,12 @@ class Stages:
                 _refill(plug, stored.tensors, self.artifacts.path("plug", key), parts.spec.method)
                 about = stored.about
         return plug.eval(), {"address": key, **about}
+
+    def _pretrained(self, parts: Parts) -> Encoder:
+        """The backbone that nothing was tuned of."""
+        return self._remember(
+            ("encoder", parts.backbone.digest), lambda: parts.backbone.load().to(self.device)
+        )
 
     def _train_plug(
         self,
@@ -325,6 +343,10 @@ def _reading(parts: Parts) -> tuple[Any, ...]:
         (parts.spec.method, canonical_digest(method.options)) if own else None,
         seen.digest if method.text else None,
     )
+
+
+def _on_task(setting: Setting) -> bool:
+    return setting == Setting.TASK_SPECIFIC
 
 
 def _made(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,6 +19,7 @@ from kbench.cli.run import plan_line
 from kbench.cli.terminal import Console
 from kbench.crew import Limits
 from kbench.estimate import Estimate, Machine, Stage
+from kbench.executor import Executor, Setup, find_executor
 from kbench.parts import Parts
 from kbench.result import Result, Status
 from kbench.spec import Grid
@@ -37,16 +38,22 @@ class Mode:
 
     device: str = "auto"
     jobs: int = 1
+    executor: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict)
     time_limit: float | None = None
     memory_limit: float | None = None
     fail_fast: bool = False
     as_json: bool = False
 
-    @property
-    def limits(self) -> Limits:
-        """What one run may take."""
+    def worker(self) -> Executor:
+        """Makes the executor.
+
+        Raises:
+            UsageError: there is none of this name, or it cannot do what is asked for.
+        """
         memory = None if self.memory_limit is None else int(self.memory_limit)
-        return Limits(self.time_limit, memory)
+        limits = Limits(self.time_limit, memory)
+        return find_executor(self.executor)(Setup(self.jobs, limits, self.options))
 
 
 def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int:
@@ -95,23 +102,18 @@ def _work(cells: Sequence[runner.Cell], models: int, plugs: int) -> str:
 
 def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
     """Runs grids and prints their table; returns the exit status."""
-    place = runner.Place.default(out, mode.device)
+    place, executor = runner.Place.default(out, mode.device), mode.worker()
     cells = runner.plan(runner.resolve(*grids), place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done]
-    stored = Artifacts(place.artifacts)
+    stored = executor.stored(place)
     models = {cell.model for cell in todo if cell.model and ("model", cell.model) not in stored}
     plugs = {cell.plug for cell in todo if cell.plug and ("plug", cell.plug) not in stored}
     messages.print(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
     started = time.perf_counter()
     with _shown(messages, len(todo)) as events:
         results = runner.run(
-            cells,
-            place,
-            jobs=mode.jobs,
-            limits=mode.limits,
-            fail_fast=mode.fail_fast,
-            events=events,
+            cells, place, executor=executor, fail_fast=mode.fail_fast, events=events
         )
     store = Results(out)
     if mode.as_json:
@@ -150,7 +152,10 @@ def _shown(console: Console, total: int) -> Iterator[runner.Events]:
             bars.advance(grid)
             bars.console.print(_line(result), soft_wrap=True)
 
-        yield runner.Events(step, finished)
+        def said(line: str) -> None:
+            bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield runner.Events(step, finished, said)
 
 
 def _line(result: Result) -> Text:

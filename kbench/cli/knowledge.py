@@ -13,7 +13,7 @@ import click
 
 from kbench import registry
 from kbench.cli.messages import say
-from kbench.errors import UsageError
+from kbench.cli.options import pair
 from kbench.files import is_folder
 from kbench.vector_settings import VectorSettings
 
@@ -88,7 +88,7 @@ def import_bundle(
         bundle, report = importer.run(
             source,
             target,
-            [_pair(option) for option in options],
+            [pair(option) for option in options],
             replace=replace,
             watch=lambda kind, rows: status.update(f"{reading}: {rows:,} {kind}"),
         )
@@ -106,13 +106,6 @@ def import_bundle(
     else:
         console.print(_report_table(report))
         _hint(console, bundle)
-
-
-def _pair(option: str) -> tuple[str, str]:
-    key, sign, value = option.partition("=")
-    if not sign or not key:
-        raise UsageError(f"--option {option!r} is not KEY=VALUE, such as size=m")
-    return key.strip(), value
 
 
 def _report_table(report: Report) -> Any:

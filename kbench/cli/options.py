@@ -99,3 +99,15 @@ def opened(folder: Path) -> Path:
     if not is_folder(folder):
         raise UsageError(f"no folder {folder}; run `kbench run` first, or give --out")
     return folder
+
+
+def pair(option: str) -> tuple[str, str]:
+    """Splits a ``KEY=VALUE``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    key, sign, value = option.partition("=")
+    if not sign or not key:
+        raise UsageError(f"--option {option!r} is not KEY=VALUE, such as size=m")
+    return key.strip(), value

@@ -43,6 +43,15 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--executor", default="local", show_default=True, help="local or ray: who works.")
+@click.option(
+    "--option",
+    "-o",
+    "executor_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the executor (docs/cluster.md); repeatable.",
+)
 @click.option(
     "--time-limit",
     type=shared.Duration(),
@@ -82,6 +91,8 @@ def run(grid: Path | None, **options: Any) -> int:
         execute.Mode(
             device=options["device"],
             jobs=options["jobs"],
+            executor=options["executor"],
+            options=dict(map(shared.pair, options["executor_options"])),
             time_limit=options["time_limit"],
             memory_limit=options["memory_limit"],
             fail_fast=options["fail_fast"],

@@ -12,6 +12,8 @@ import pytest
 
 from kbench import runner
 from kbench.crew import Limits
+from kbench.executor import Setup
+from kbench.executors.local import Local
 from kbench.result import Result, Status
 from kbench.store import Results
 from tests.calling import call
@@ -76,7 +78,7 @@ def test_what_ends_its_process_ends_no_grid(
     toy_folder: Path, place: runner.Place, capfd: pytest.CaptureFixture[str]
 ) -> None:
     chosen = _chosen(toy_folder, "none,vanishes,crashes,chatters,map-tuning")
-    found = _by_method(run(chosen, place, jobs=2))
+    found = _by_method(run(chosen, place, executor=Local(Setup(2))))
     assert found["none"].status == found["map-tuning"].status == Status.OK
     assert "exit status 7" in found["vanishes"].reason
     assert "ended by SIGSEGV" in found["crashes"].reason
@@ -91,7 +93,9 @@ def test_what_ends_its_process_ends_no_grid(
 
 def test_what_takes_all_memory_is_stopped(toy_folder: Path, place: runner.Place) -> None:
     chosen = _chosen(toy_folder, "leaks,map-tuning,none")
-    found = _by_method(run(chosen, place, limits=Limits(bytes=2_500_000_000)))
+    found = _by_method(
+        run(chosen, place, executor=Local(Setup(limits=Limits(bytes=2_500_000_000))))
+    )
     assert re.search(r"stopped at 2\.[5-9]\d GB of memory.*--memory-limit", found["leaks"].reason)
     assert found["map-tuning"].status == found["none"].status == Status.OK
     # The locks of the dead hold nobody up, and nothing of theirs is left behind.
@@ -104,7 +108,7 @@ def test_what_hangs_in_c_is_stopped_with_what_it_started(
 ) -> None:
     run(_chosen(toy_folder, "none"), place)
     chosen = _chosen(toy_folder, "hangs,map-tuning,none")
-    found = _by_method(run(chosen, place, jobs=2, limits=Limits(seconds=60)))
+    found = _by_method(run(chosen, place, executor=Local(Setup(2, Limits(seconds=60)))))
     assert found["hangs"].reason == "stopped after 60 s (--time-limit)"
     assert found["map-tuning"].status == Status.OK
     assert not _runs(int(Path(os.environ["KBENCH_CACHE"], "child").read_text()))

@@ -12,6 +12,9 @@ import torch
 
 from kbench import runner, stages
 from kbench.errors import UsageError
+from kbench.executor import Setup
+from kbench.executors import local
+from kbench.executors.local import Local
 from kbench.method import Fit, Plug
 from kbench.result import Result, Status
 from kbench.spec import Control, Setting
@@ -148,7 +151,7 @@ def test_two_jobs_give_the_results_of_one(toy_folder: Path, tmp_path: Path) -> N
             limit=40,
             options={"tuning": {"full": {"epochs": 1}}},
         )
-        results = run(chosen, place, jobs=jobs)
+        results = run(chosen, place, executor=Local(Setup(jobs)))
         assert [result.status for result in results] == [Status.OK] * 2, results[0].reason
         scores.append([result.metrics for result in results])
     assert scores[0] == scores[1]
@@ -165,10 +168,10 @@ def test_a_job_takes_what_no_other_is_making(toy_folder: Path, place: runner.Pla
     assert mapped.needs == {none.model, mapped.plug, mapped.start}
     assert mapped.start not in (None, mapped.plug)
     waiting = [mapped, other]
-    assert runner._next(waiting, [none], set()) is other
-    assert runner._next(waiting, [none], {none.model}) is mapped
-    assert runner._next(waiting, [], set()) is mapped
-    assert runner._next([mapped], [none], set()) is mapped  # waiting beats idling
+    assert local._next(waiting, [none], set()) is other
+    assert local._next(waiting, [none], {none.model}) is mapped
+    assert local._next(waiting, [], set()) is mapped
+    assert local._next([mapped], [none], set()) is mapped  # waiting beats idling
 
 
 class Broken(MapTuning):  # type: ignore[misc]

@@ -1,0 +1,101 @@
+"""Executors: who works through a plan, here or on other machines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from kbench.crew import Limits
+from kbench.errors import PluginError, UsageError, nearest
+from kbench.store import Artifacts
+
+if TYPE_CHECKING:
+    from kbench.result import Result
+    from kbench.worker import Cell, Events, Place
+
+__all__ = ["Executor", "Setup", "find_executor"]
+
+_GROUP = "kbench.executors"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to work.
+
+    Attributes:
+        jobs: runs at once, where the executor does not know better.
+        limits: of one run.
+        options: the executor's own, as text.
+    """
+
+    jobs: int = 1
+    limits: Limits = field(default_factory=Limits)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Executor(ABC):
+    """Works through the cells of a plan. Registered under ``kbench.executors``.
+
+    Whatever the executor, the same plan gives the same results; it only decides where and when
+    they are made.
+
+    Attributes:
+        name: what the user types.
+        defaults: its options.
+
+    Args:
+        setup: how to work.
+
+    Raises:
+        UsageError: an option is unknown or wrong, or something is asked for that it cannot do.
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, setup: Setup | None = None) -> None:
+        self.setup = setup or Setup()
+        for key in self.setup.options:
+            if not self.defaults:
+                raise UsageError(f"executor {self.name} has no options (-o {key}=…)")
+            if key not in self.defaults:
+                raise UsageError(
+                    f"executor {self.name} has no option {key!r}{nearest(key, self.defaults)}"
+                )
+        self.options = {**self.defaults, **self.setup.options}
+
+    @abstractmethod
+    def work(
+        self, cells: Sequence[Cell], place: Place, events: Events
+    ) -> Generator[tuple[Cell, Result], None, None]:
+        """Yields every cell with its result, in any order, stored in ``place.out`` before.
+
+        A run that fails, or whose process or machine is lost for good, is a failed result, never
+        an exception. When the generator is closed, the work stops.
+        """
+
+    def stored(self, place: Place) -> Artifacts:
+        """Returns the store of downstream models and plugs that the work reads and fills."""
+        return Artifacts(place.artifacts)
+
+
+def find_executor(name: str) -> type[Executor]:
+    """Returns an executor by name.
+
+    Raises:
+        UsageError: there is none; the nearest names are given.
+        PluginError: it cannot be loaded.
+    """
+    points = {point.name: point for point in entry_points(group=_GROUP)}
+    if name not in points:
+        raise UsageError(f"no executor is called {name!r}{nearest(name, points)}")
+    try:
+        found = points[name].load()
+    except Exception as cause:  # a stranger's module may fail in any way
+        raise PluginError(
+            f"executor {name} ({points[name].value}) does not load: {cause}"
+        ) from cause
+    return cast("type[Executor]", found)

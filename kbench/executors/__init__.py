@@ -1,0 +1,1 @@
+"""The built-in executors: this machine, and a Ray cluster."""

@@ -1,0 +1,76 @@
+"""Runs on this machine: in this process, or in several that may die of what they run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence, Set
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+
+from kbench.crew import Crew, Stopped, Tell
+from kbench.executor import Executor
+from kbench.result import Result
+from kbench.store import Artifacts, check_writable
+from kbench.worker import Cell, Events, Place, Worker, stopped
+
+__all__ = ["Local"]
+
+
+class Local(Executor):
+    """Runs cell by cell on this machine.
+
+    With several ``jobs`` or with ``limits``, runs are in processes of their own, and one that
+    dies is a failed run.
+    """
+
+    name = "local"
+
+    def work(
+        self, cells: Sequence[Cell], place: Place, events: Events
+    ) -> Generator[tuple[Cell, Result], None, None]:
+        stored = self.stored(place)
+        needs = {("model", cell.model) for cell in cells if cell.model}
+        needs |= {("plug", cell.plug) for cell in cells if cell.plug}
+        if any(need not in stored for need in needs):
+            check_writable(place.artifacts, Artifacts.instead)
+        if self.setup.jobs > 1 or self.setup.limits:
+            yield from self._apart(cells, place, events)
+            return
+        worker = Worker(place, events)
+        for cell in cells:
+            yield cell, worker.run(cell)
+
+    def _apart(
+        self, cells: Sequence[Cell], place: Place, events: Events
+    ) -> Generator[tuple[Cell, Result], None, None]:
+        jobs = self.setup.jobs
+        threads = place.threads if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+        waiting, made = list(cells), set[str]()
+
+        def take(running: Sequence[Cell]) -> Cell | None:
+            if not waiting:
+                return None
+            cell = _next(waiting, running, made)
+            waiting.remove(cell)
+            return cell
+
+        # Steps of several runs at once would make one bar jump to and fro.
+        tell = events.step if jobs == 1 else None
+        make = partial(_worker, replace(place, threads=threads))
+        crew: Crew[Cell, Result] = Crew(make, jobs, self.setup.limits, tell)
+        with closing(crew.work(take)) as ends:
+            for cell, end in ends:
+                made |= cell.needs
+                yield cell, stopped(cell, place, end) if isinstance(end, Stopped) else end
+
+
+def _worker(place: Place, tell: Tell) -> Callable[[Cell], Result]:
+    """What a process of its own does with a cell."""
+    return Worker(place, Events(step=tell)).run
+
+
+def _next(waiting: Sequence[Cell], running: Iterable[Cell], made: Set[str]) -> Cell:
+    """Chooses the first run that need not wait for what another is making; else the first."""
+    making = {key for cell in running for key in cell.needs} - made
+    return next((cell for cell in waiting if not cell.needs & making), waiting[0])
