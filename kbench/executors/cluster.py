@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any, TextIO, cast
 
 from kbench.errors import UsageError
 
@@ -42,6 +44,7 @@ class Report:
 
     Attributes:
         node: id of its node.
+        worker: id of its process.
         host: name of its machine.
         what: in words.
         done: steps of training.
@@ -49,24 +52,46 @@ class Report:
     """
 
     node: str
+    worker: str
     host: str
     what: str
     done: int
     total: int
+
+    @property
+    def where(self) -> str:
+        """Its machine and node, for people."""
+        return f"{self.host} (node {self.node[:8]})"
+
+
+@dataclass
+class Reports:
+    """What the tasks have told.
+
+    Attributes:
+        last: the last report of each, by key of its step.
+        again: of each that was begun a second time, where it was and where it is now.
+    """
+
+    last: dict[str, Report] = field(default_factory=dict)
+    again: list[tuple[Report, Report]] = field(default_factory=list)
 
 
 class Board:
     """An actor on the driver's node that tasks report to."""
 
     def __init__(self) -> None:
-        self._reports: dict[str, Report] = {}
+        self._reports = Reports()
 
     def tell(self, key: str, report: Report) -> None:
         """Notes what the task of a key is doing now."""
-        self._reports[key] = report
+        before = self._reports.last.get(key)
+        if before is not None and before.worker != report.worker:
+            self._reports.again.append((before, report))
+        self._reports.last[key] = report
 
-    def read(self) -> Mapping[str, Report]:
-        """Returns the last report of each task."""
+    def read(self) -> Reports:
+        """Returns all that was told."""
         return self._reports
 
 
@@ -96,6 +121,7 @@ class Cluster:
         if ray.is_initialized():  # by whoever uses kbench as a library: theirs to end
             yield cls(ray, ray.get_runtime_context().gcs_address)
             return
+        silent = redirect_stdout(cast("TextIO", _Silent(sys.stdout)))
         try:
             ray.init(
                 address=address or None,
@@ -104,6 +130,11 @@ class Cluster:
                 logging_level="ERROR",
                 namespace="kbench",
             )
+        except ray.exceptions.AuthenticationError:
+            raise UsageError(
+                f"the Ray cluster {address} wants its token: set RAY_AUTH_MODE=token, and have the "
+                "cluster's token in ~/.ray/auth_token or where RAY_AUTH_TOKEN_PATH says"
+            ) from None
         except (ConnectionError, OSError, ValueError, RuntimeError) as cause:
             reason = " ".join(str(cause).split())
             raise UsageError(
@@ -111,10 +142,11 @@ class Cluster:
                 "expected -o address=HOST:PORT of a cluster that `ray start` has started, or "
                 "-o address=local for one of this machine alone"
             ) from None
-        try:
-            yield cls(ray, ray.get_runtime_context().gcs_address)
-        finally:
-            ray.shutdown()
+        with silent:
+            try:
+                yield cls(ray, ray.get_runtime_context().gcs_address)
+            finally:
+                ray.shutdown()
 
     def _hung(self) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -140,19 +172,37 @@ class Cluster:
         """Returns how much of a resource there is."""
         return float(sum(n["Resources"].get(resource, 0.0) for n in self._alive.values()))
 
-    def lost(self) -> dict[str, str]:
-        """Returns id and name of the nodes that were there when last asked and are no more."""
+    def lost(self) -> list[str]:
+        """Returns the names of the nodes that were there when last asked and are no more."""
         before, self._alive = self._alive, self._nodes()
-        return {
-            key: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {key[:8]})"
+        return [
+            f"{key[:8]} on {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             for key, node in before.items()
             if key not in self._alive
-        }
+        ]
 
-    def reports(self) -> Mapping[str, Report]:
-        """Returns what the tasks are doing; nothing if the board cannot be read just now."""
+    def reports(self) -> Reports | None:
+        """Returns what the tasks have told; None if the board cannot be read just now."""
         try:
-            found: Mapping[str, Report] = self._ray.get(self.board.read.remote(), timeout=5)
+            found: Reports = self._ray.get(self.board.read.remote(), timeout=5)
         except self._ray.exceptions.RayError:
-            return {}
+            return None
         return found
+
+
+class _Silent:
+    """The output without what Ray's threads print of nodes and tasks: the driver tells it better.
+
+    Ray prints it to the standard output, which belongs to the results.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if threading.current_thread().name.startswith("ray_"):
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

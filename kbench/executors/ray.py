@@ -179,10 +179,11 @@ class Ray(Executor):
 
 def _task(desk: Desk, step: Step, board: Any, *before: Done) -> Done:
     """What Ray calls on a node."""
-    node, host = ray_module().get_runtime_context().get_node_id(), socket.gethostname()
+    context, host = ray_module().get_runtime_context(), socket.gethostname()
+    node, worker = context.get_node_id(), context.get_worker_id()
 
     def tell(what: str, done: int, total: int) -> None:
-        board.tell.remote(step.key, Report(node, host, what, done, total))
+        board.tell.remote(step.key, Report(node, worker, host, what, done, total))
 
     return perform(desk, step, tell, before)
 
@@ -243,6 +244,7 @@ class _Tasks:
     def __init__(self, cluster: Cluster, waiting: dict[Any, Step]) -> None:
         self._cluster, self._waiting = cluster, waiting
         self._all, self._began, self._looked = len(waiting), time.monotonic(), 0.0
+        self._repeated = 0
 
     def ended(self, events: Events) -> Iterator[tuple[Step, Done | Stopped]]:
         """Yields each step with what came of it; cancels what is left when closed."""
@@ -253,25 +255,22 @@ class _Tasks:
                 for ref in ready:
                     yield self._waiting.pop(ref), self._got(ref)
                 self._look(events)
+            self._tell(events)
         finally:
             for ref in self._waiting:
                 with suppress(ray.exceptions.RayError):
                     ray.cancel(ref, force=True)
 
     def _got(self, ref: Any) -> Done | Stopped:
-        exceptions = ray_module().exceptions
+        ray = ray_module()
         try:
-            done: Done = ray_module().get(ref)
-        except exceptions.RayTaskError as error:
-            if isinstance(
-                error.cause, KbenchError
-            ):  # the machine is not set up: of no run's making
-                raise error.cause from None
-            return Stopped(f"the task broke off: {error.cause!r}", self._seconds)
-        except exceptions.RayError as error:
-            # Its process or node was lost more often than it is repeated.
-            line = next(iter(str(error).splitlines()), "")
-            return Stopped(f"the task was lost ({type(error).__name__}: {line})", self._seconds)
+            done: Done = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            # A task that waits for one that failed fails with it, and so tells its cause.
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            if isinstance(cause, KbenchError):  # of the machine, not of any run
+                raise cause from None
+            return Stopped(_reason(cause, ray.exceptions.RayError), self._seconds)
         return done
 
     @property
@@ -283,18 +282,29 @@ class _Tasks:
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
-        keys = {step.key for step in self._waiting.values()}
-        at_work = {k: r for k, r in self._cluster.reports().items() if k in keys}
-        for node, name in self._cluster.lost().items():
-            again = [report.what for report in at_work.values() if report.node == node]
-            if events.said:
-                events.said(f"node {name} is lost; {_again(again)}")
+        at_work = self._tell(events)
         if events.step:
-            events.step(*_summary([*at_work.values()], self._all - len(keys), self._all))
+            events.step(*_summary(at_work, self._all - len(self._waiting), self._all))
+
+    def _tell(self, events: Events) -> list[Report]:
+        """Says what was lost since it was last asked for; returns what is at work."""
+        say = events.said or (lambda _: None)
+        for name in self._cluster.lost():
+            say(f"lost: node {name}; what it was at is done again elsewhere")
+        reports = self._cluster.reports()
+        if reports is None:
+            return []
+        for before, now in reports.again[self._repeated :]:
+            say(f"again: {now.what} on {now.where}, after its process on {before.where} was lost")
+        self._repeated = len(reports.again)
+        return [reports.last[s.key] for s in self._waiting.values() if s.key in reports.last]
 
 
-def _again(again: Sequence[str]) -> str:
-    return f"again on another: {', '.join(again)}" if again else "no stage was running there"
+def _reason(cause: BaseException, lost: type[BaseException]) -> str:
+    text = f"{type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}"
+    if isinstance(cause, lost):
+        return f"its process or node was lost more often than it is repeated ({text})"
+    return f"its task broke off ({text})"
 
 
 def _summary(reports: Sequence[Report], done: int, total: int) -> tuple[str, int, int]:
