@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,12 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A task that is killed for its memory is not repeated for ever.
     "RAY_task_oom_retries": "3",
+    "RAY_BACKEND_LOG_LEVEL": "error",
 }
+
+
+_PATIENCE = 5.0
+"""Seconds for a cluster to answer."""
 
 
 def ray_module() -> Any:
@@ -121,6 +127,7 @@ class Cluster:
         if ray.is_initialized():  # by whoever uses kbench as a library: theirs to end
             yield cls(ray, ray.get_runtime_context().gcs_address)
             return
+        _reach(address)
         silent = redirect_stdout(cast("TextIO", _Silent(sys.stdout)))
         try:
             ray.init(
@@ -130,17 +137,12 @@ class Cluster:
                 logging_level="ERROR",
                 namespace="kbench",
             )
-        except ray.exceptions.AuthenticationError:
+        except (ConnectionError, OSError, ValueError, RuntimeError, ray.exceptions.RayError) as why:
             raise UsageError(
-                f"the Ray cluster {address} wants its token: set RAY_AUTH_MODE=token, and have the "
-                "cluster's token in ~/.ray/auth_token or where RAY_AUTH_TOKEN_PATH says"
-            ) from None
-        except (ConnectionError, OSError, ValueError, RuntimeError) as cause:
-            reason = " ".join(str(cause).split())
-            raise UsageError(
-                f"the Ray cluster {address or '(none given)'} cannot be joined ({reason}); "
-                "expected -o address=HOST:PORT of a cluster that `ray start` has started, or "
-                "-o address=local for one of this machine alone"
+                f"the Ray cluster {address or '(none given)'} cannot be joined "
+                f"({' '.join(str(why).split())}); if it has a token, set RAY_AUTH_MODE=token and "
+                "have the token in ~/.ray/auth_token or where RAY_AUTH_TOKEN_PATH says; else see "
+                "that it has the same version of Ray and of Python"
             ) from None
         with silent:
             try:
@@ -188,6 +190,25 @@ class Cluster:
         except self._ray.exceptions.RayError:
             return None
         return found
+
+
+def _reach(address: str) -> None:
+    """Refuses an address at which nothing listens: Ray itself tries for minutes.
+
+    Raises:
+        UsageError: nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # ``auto``, ``local`` or none: Ray's to find
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as cause:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({cause.strerror or cause}); expected "
+            "-o address=HOST:PORT of the node that `ray start --head` was called on, or "
+            "-o address=local for a cluster of this machine alone"
+        ) from None
 
 
 class _Silent:

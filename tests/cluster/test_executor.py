@@ -14,6 +14,7 @@ from kbench.crew import Limits
 from kbench.errors import KbenchError, UsageError
 from kbench.executor import Setup, find_executor
 from kbench.executors import task
+from kbench.executors.cluster import _reach
 from kbench.executors.local import Local
 from kbench.executors.ray import Ray
 from kbench.executors.task import Desk, Done, perform
@@ -146,6 +147,12 @@ def test_the_local_executor_has_no_options() -> None:
 def test_what_ray_cannot_do_is_refused(setup: Setup, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Ray(setup)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no.such.host.invalid:6379"])
+def test_an_address_where_nothing_listens_is_refused_at_once(address: str) -> None:
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at {address} .* expected -o add"):
+        _reach(address)
 
 
 @pytest.mark.usefixtures("ray")
