@@ -19,7 +19,6 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A task that is killed for its memory is not repeated for ever.
     "RAY_task_oom_retries": "3",
-    "RAY_BACKEND_LOG_LEVEL": "error",
 }
 
 
