@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any, TextIO, cast
 
 from kbench.errors import UsageError
@@ -147,7 +148,8 @@ class Cluster:
             try:
                 yield cls(ray, ray.get_runtime_context().gcs_address)
             finally:
-                ray.shutdown()
+                with redirect_stdout(StringIO()):  # what it kept back is printed by this thread
+                    ray.shutdown()
 
     def _hung(self) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

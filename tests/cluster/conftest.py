@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from kbench.catalogue import Kind
 from kbench.spec import Grid
+from kbench.testing import registered
 from tests.conftest import registered_toys
 from tests.grid.toygrid import grid
 
@@ -124,7 +126,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         # Ray reads this once, when it is first imported; Nodes does that.
         patch.setenv("RAY_AUTH_MODE", "disabled" if "ray" in sys.modules else "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
-        with registered_toys():
+        with registered_toys(), registered(Kind.METHODS, deadly="deadly:Deadly"):
             started = Nodes(folder)
             yield started
             started.end()
