@@ -26,6 +26,7 @@ __all__ = [
     "file_digest",
     "is_file",
     "is_folder",
+    "parse_yaml",
     "read_json",
     "read_yaml",
     "remembered",
@@ -118,6 +119,21 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def parse_yaml(text: str) -> Any:
+    """Parses YAML; nothing but plain values is made of it.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise
+    except Exception as cause:  # PyYAML fails in many ways at a date, number or truth that is none
+        reason = next(iter(str(cause).splitlines()), "")
+        raise yaml.YAMLError(f"{type(cause).__name__}: {reason[:200]}") from None
+
+
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """Reads a YAML mapping; nothing but plain values is made of it.
 
@@ -125,16 +141,14 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         DataError: it is missing, is no YAML, or is no mapping with names for keys.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as cause:
         raise DataError(path, f"cannot be read ({cause.strerror})", expected) from None
     except UnicodeDecodeError:
         raise DataError(path, "is not UTF-8 text", expected) from None
-    except (ValueError, OverflowError, RecursionError) as cause:  # a date or number that is none
-        raise DataError(path, f"is not YAML ({cause})", expected) from None
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
-        problem = getattr(cause, "problem", None) or "is not YAML"
+        problem = getattr(cause, "problem", None) or f"is not YAML ({' '.join(str(cause).split())})"
         raise DataError(path, problem, expected, mark.line + 1 if mark else None) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise DataError(path, f"holds {type(values).__name__}", expected)

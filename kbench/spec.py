@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kbench.errors import UsageError, nearest
-from kbench.files import canonical_digest, read_yaml
+from kbench.files import canonical_digest, parse_yaml, read_yaml
 
 __all__ = [
     "Control",
@@ -370,7 +370,7 @@ def set_option(options: dict[str, Any], text: str) -> None:
 
 
 def _parsed(text: str) -> Any:
-    value = yaml.safe_load(text)
+    value = parse_yaml(text)
     if isinstance(value, str) and value == text.strip() and any(map(str.isdigit, value)):
         # YAML 1.1 reads 1e-4 as text; nobody who types it without quotes means text.
         with suppress(ValueError):

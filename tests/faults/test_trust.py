@@ -149,6 +149,20 @@ def test_yaml_makes_nothing_but_values(text: str, tmp_path: Path, canary: Path) 
         set_option({}, f"method.none.x={given}")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "2001-13-45", "9" * 5000, "[" * 3000],
+)
+def test_yaml_that_its_parser_stumbles_over_is_refused_in_a_line(text: str, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(f"task: a\nmethod: b\nlimit: {text}\n")
+    with pytest.raises(DataError, match=r"is not YAML \(") as caught:
+        read_grid(grid)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="the value is not YAML"):
+        set_option({}, f"method.none.x={text}")
+
+
 def test_no_grid_reaches_an_option_of_the_loader(capsys: pytest.CaptureFixture[str]) -> None:
     names = (
         "trust_remote_code",
