@@ -16,6 +16,7 @@ import pytest
 from kbench import outcome, runner
 from kbench.errors import ArtifactError
 from kbench.result import Result, Status
+from kbench.stages import Stages
 from kbench.store import Artifacts, DamageWarning, Results
 from tests.calling import call
 from tests.faults.conftest import Script
@@ -323,14 +324,14 @@ def test_a_process_that_fails_takes_nothing_from_one_that_did_not(
     toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cell,) = runner.plan(runner.resolve(chosen(toy_folder, method="none")), place)
-    evaluate = runner.Stages.evaluate
+    evaluate = Stages.evaluate
 
     def slow(self: Any, parts: Any) -> Any:
-        monkeypatch.setattr(runner.Stages, "evaluate", evaluate)
+        monkeypatch.setattr(Stages, "evaluate", evaluate)
         runner.run([cell], place)  # another process is faster
         raise MemoryError
 
-    monkeypatch.setattr(runner.Stages, "evaluate", slow)
+    monkeypatch.setattr(Stages, "evaluate", slow)
     (result,) = runner.run([cell], place)
     assert result.status == Status.OK
     assert Results(place.out).load(cell.id) == result
