@@ -20,6 +20,7 @@ __all__ = [
     "Role",
     "Split",
     "digest_examples",
+    "outermost",
 ]
 
 NONE_OF_THE_ABOVE = "none of the above"
@@ -131,3 +132,12 @@ def digest_examples(examples: Iterable[Example]) -> str:
             known.update(e.id for e in candidate.support)
         digest.update("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def outermost(mentions: Iterable[Mention]) -> list[Mention]:
+    """Returns mentions in the order of the text, without those that overlap one before."""
+    found: list[Mention] = []
+    for mention in sorted(mentions, key=lambda m: (m.start, -m.end)):
+        if not found or mention.start >= found[-1].end:
+            found.append(mention)
+    return found

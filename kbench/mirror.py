@@ -22,15 +22,13 @@ from uuid import uuid4
 
 from kbench.errors import ArtifactError, UsageError
 from kbench.files import atomic_folder, read_json
-from kbench.store import Artifact, Artifacts, address
+from kbench.store import ABOUT, WEIGHTS, Artifact, Artifacts, address
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Mirror", "is_url", "open_url"]
 
-_WEIGHTS = "weights.safetensors"
-_ABOUT = "artifact.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WAITS = (1.0, 4.0)
 """Seconds before a further try, where the network fails."""
@@ -76,7 +74,7 @@ class Mirror(Artifacts):
         self._system, self._root = open_url(url)
 
     def __contains__(self, item: tuple[str, str]) -> bool:
-        return self._has(self._there(*item, _ABOUT))
+        return self._has(self._there(*item, ABOUT))
 
     def offer(self, wanted: Iterable[tuple[str, str]]) -> None:
         """Uploads what this machine has of the artifacts wanted and the store has not."""
@@ -94,7 +92,7 @@ class Mirror(Artifacts):
         """
         found = super().load(kind, key)
         if found is not None:
-            if not self._has(self._there(kind, key, _ABOUT)):
+            if not self._has(self._there(kind, key, ABOUT)):
                 self._push(kind, key)
             return found
         return super().load(kind, key) if self._pull(kind, key) else None
@@ -119,10 +117,10 @@ class Mirror(Artifacts):
 
     def _push(self, kind: str, key: str) -> None:
         folder = self.path(kind, key)
-        weights = self._there(kind, key, f"{read_json(folder / _ABOUT)['sha256']}.safetensors")
+        weights = self._there(kind, key, f"{read_json(folder / ABOUT)['sha256']}.safetensors")
         if not self._has(weights):
-            self._put(folder / _WEIGHTS, weights)
-        self._put(folder / _ABOUT, self._there(kind, key, _ABOUT))
+            self._put(folder / WEIGHTS, weights)
+        self._put(folder / ABOUT, self._there(kind, key, ABOUT))
 
     def _put(self, source: Path, target: str) -> None:
         parent, _, _ = target.rpartition("/")
@@ -143,7 +141,7 @@ class Mirror(Artifacts):
     def _pull(self, kind: str, key: str) -> bool:
         """Copies an artifact to this machine; False if the store has none that is whole."""
         try:
-            text = self._tried(lambda: self._system.cat_file(self._there(kind, key, _ABOUT)))
+            text = self._tried(lambda: self._system.cat_file(self._there(kind, key, ABOUT)))
             digest = str(json.loads(text)["sha256"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
@@ -152,8 +150,8 @@ class Mirror(Artifacts):
         weights = self._there(kind, key, f"{digest}.safetensors")
         try:
             with atomic_folder(self.path(kind, key)) as scratch:
-                self._tried(lambda: self._system.get_file(weights, str(scratch / _WEIGHTS)))
-                (scratch / _ABOUT).write_bytes(text)
+                self._tried(lambda: self._system.get_file(weights, str(scratch / WEIGHTS)))
+                (scratch / ABOUT).write_bytes(text)
         except FileNotFoundError:
             return False
         return True

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "ABOUT",
+    "WEIGHTS",
     "Artifact",
     "Artifacts",
     "DamageWarning",
@@ -46,8 +48,8 @@ __all__ = [
     "result_address",
 ]
 
-_WEIGHTS = "weights.safetensors"
-_ABOUT = "artifact.json"
+WEIGHTS = "weights.safetensors"
+ABOUT = "artifact.json"
 _RESULT = "result.json"
 _PREDICTIONS = "predictions.parquet"
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -165,7 +167,7 @@ class Artifacts:
         return self.folder / kind / key
 
     def __contains__(self, item: tuple[str, str]) -> bool:
-        return (self.path(*item) / _ABOUT).is_file()
+        return (self.path(*item) / ABOUT).is_file()
 
     @contextmanager
     def making(self, kind: str, key: str) -> Iterator[None]:
@@ -201,7 +203,7 @@ class Artifacts:
         try:
             about = self.check(folder)
             try:
-                return Artifact(load_file(folder / _WEIGHTS), about)
+                return Artifact(load_file(folder / WEIGHTS), about)
             except (OSError, SafetensorError) as cause:
                 raise ArtifactError(f"artifact {folder} is damaged ({cause})") from None
         except ArtifactError as error:
@@ -215,8 +217,8 @@ class Artifacts:
             ArtifactError: a file is missing or damaged, or lies at a wrong address.
         """
         try:
-            about: dict[str, Any] = read_json(folder / _ABOUT)
-            right = about["sha256"] == file_digest(folder / _WEIGHTS)
+            about: dict[str, Any] = read_json(folder / ABOUT)
+            right = about["sha256"] == file_digest(folder / WEIGHTS)
             named = address(about["kind"], about["inputs"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
             raise ArtifactError(f"artifact {folder} is damaged ({cause})") from None
@@ -239,10 +241,10 @@ class Artifacts:
         key = address(kind, inputs)
         path = self.path(kind, key)
         with _written(path, self.instead), atomic_folder(path) as scratch:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, scratch / _WEIGHTS)
+            save_file({k: v.contiguous() for k, v in tensors.items()}, scratch / WEIGHTS)
             content = {"kind": kind, "address": key, "inputs": dict(inputs)}
-            content |= {"sha256": file_digest(scratch / _WEIGHTS), **about}
-            write_json(scratch / _ABOUT, content)
+            content |= {"sha256": file_digest(scratch / WEIGHTS), **about}
+            write_json(scratch / ABOUT, content)
 
     def all(self) -> Iterator[Path]:
         """Yields the folder of every artifact."""

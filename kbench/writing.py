@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -28,9 +28,6 @@ from kbench.columns import (
 )
 from kbench.files import atomic_folder, canonical_digest, file_digest, write_json
 from kbench.knowledge import Entity, Rows, Sentence, Vectors, Words
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["distinct", "write_bundle", "write_vectors"]
 

@@ -13,7 +13,7 @@ import click
 from kbench.errors import UsageError
 from kbench.files import is_folder
 
-__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out"]
+__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out", "pair"]
 
 
 if TYPE_CHECKING:

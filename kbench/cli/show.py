@@ -13,7 +13,7 @@ from rich.text import Text
 from kbench import registry
 from kbench.catalogue import Entry, Kind, declared, defaults, entries, settings, summary
 from kbench.cli.terminal import Console
-from kbench.data import Example, Split
+from kbench.data import Example, Split, outermost
 from kbench.errors import UsageError, nearest
 from kbench.files import is_folder
 
@@ -95,9 +95,7 @@ def marked(example: Example) -> Text:
     """Returns the text with each mention in brackets, its role and entity behind it."""
     text = Text(f"{example.id}\n  ", style="dim")
     position = 0
-    for mention in sorted(example.mentions, key=lambda m: (m.start, -m.end)):
-        if mention.start < position:
-            continue  # nested in the one just shown
+    for mention in outermost(example.mentions):
         _append(text, example, position, mention.start)
         text.append(f"[{example.text[mention.start : mention.end]}]", style="bold default")
         text.append(f"({mention.role}: {mention.entity or 'not linked'})", style="cyan")

@@ -20,6 +20,7 @@ from kbench.files import canonical_digest
 from kbench.metrics import Array
 from kbench.result import Predictions, Result, Status
 from kbench.selection import Group as Runs
+from kbench.selection import title
 from kbench.spec import Control
 from kbench.statistics import replicates
 from kbench.store import Results
@@ -75,11 +76,7 @@ class Line:
     @property
     def name(self) -> str:
         """What tells it from the other lines of its group, for people."""
-        spec = self.first.spec
-        if spec.knowledge is None:
-            return spec.method
-        broken = [] if spec.control == Control.NONE else [f"{spec.control} knowledge"]
-        return ", ".join([spec.method, str(spec.setting), spec.knowledge, *broken])
+        return title(self.first.spec)
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def chart(group: Group) -> Chart | None:
     """Draws a group; None if fewer than two of its rows have both a cost and a score."""
-    shown = [line for line in group.lines if line.ranked and _seconds(line) is not None]
+    shown = [line for line in group.lines if line.ranked and line.row.training_seconds is not None]
     if len(shown) < 2:
         return None
-    points = [(_seconds(line) or 0.0, _percent(line)) for line in shown]
+    points = [(line.row.training_seconds or 0.0, _percent(line)) for line in shown]
     told = list(zip(points, front(points), map(_name, shown), strict=True))
     values = [
         {"seconds": cost, "score": score, "front": best, "name": name[:_LONGEST]}
@@ -56,10 +56,6 @@ def chart(group: Group) -> Chart | None:
         f"On the Pareto front, from the cheapest: {words}."
     )
     return Chart(_drawn(values, group.metric), text)
-
-
-def _seconds(line: Line) -> float | None:
-    return line.row.training_seconds
 
 
 def _percent(line: Line) -> float:

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from kbench.comparison import Comparison, Tables, compare
-from kbench.data import Example, Label
+from kbench.data import Example, Label, outermost
 from kbench.errors import KbenchError
 from kbench.spec import Control
 from kbench_leaderboard.board import Group, Line, Shelf
@@ -122,5 +122,6 @@ def _text(example: Example | None) -> dict[str, Any]:
         return {}
     text = example.text
     cut = text if len(text) <= _TEXT else text[:_TEXT] + "…"
-    spans = sorted({(m.start, m.end) for m in example.mentions if m.end <= _TEXT})
+    whole = outermost(mention for mention in example.mentions if mention.end <= _TEXT)
+    spans = [(mention.start, mention.end) for mention in whole]
     return {"text": cut, "spans": spans}

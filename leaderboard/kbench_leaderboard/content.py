@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kbench.changes import Injected
 from kbench.comparison import is_right
-from kbench.data import Example, Label
+from kbench.data import Example, Label, outermost
 from kbench.published import Figure
 from kbench.result import Predictions, Result
 from kbench_leaderboard.board import Group, Line, family
@@ -72,11 +72,10 @@ def samples(result: Result, told: Predictions | None, sources: Sources) -> list[
 
 def _pieces(example: Example) -> list[tuple[str, bool]]:
     found, position = [], 0
-    for mention in sorted(example.mentions, key=lambda m: (m.start, -m.end)):
-        if mention.start >= position:  # not nested in the one before
-            found.append((example.text[position : mention.start], False))
-            found.append((example.text[mention.start : mention.end], True))
-            position = mention.end
+    for mention in outermost(example.mentions):
+        found.append((example.text[position : mention.start], False))
+        found.append((example.text[mention.start : mention.end], True))
+        position = mention.end
     return [*found, (example.text[position:], False)]
 
 

@@ -32,7 +32,7 @@ _EXPORT = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
 _MODELS = ("spec", "coverage", "frozen", "provenance")
 _PAIRS = 2000
 """Comparisons that a page lists without a script; the chooser has all."""
-FILTERS = ("task", "backbone", "tuning", "setting", "knowledge", "control")
+_FILTERS = ("task", "backbone", "tuning", "setting", "knowledge", "control")
 
 
 class Pages:
@@ -91,7 +91,7 @@ class Pages:
             root="",
             content=content,
             families=list(content.families()),
-            filters={name: _values(scored, name) for name in FILTERS},
+            filters={name: _values(scored, name) for name in _FILTERS},
         )
 
     def _method(self, name: str, content: Content) -> None:
@@ -215,7 +215,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def _chosen(line: Line) -> dict[str, str]:
     """What the filters look at."""
     spec = line.first.spec
-    return {name: str(getattr(spec, name) or "") for name in FILTERS}
+    return {name: str(getattr(spec, name) or "") for name in _FILTERS}
 
 
 def _command(spec: RunSpec) -> str:

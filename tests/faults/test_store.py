@@ -202,6 +202,11 @@ def test_a_result_that_is_damaged_in_any_file_is_found_and_repeated(
         assert path.read_bytes() == good
 
 
+def _forget_results(place: runner.Place) -> None:
+    for path in place.out.glob("*/result.json"):
+        path.unlink()
+
+
 @pytest.mark.usefixtures("toy_tasks")
 def test_an_artifact_with_the_right_checksum_and_the_wrong_content_is_made_again(
     toy_folder: Path, place: runner.Place
@@ -215,8 +220,7 @@ def test_an_artifact_with_the_right_checksum_and_the_wrong_content_is_made_again
     about = json.loads((weights.parent / "artifact.json").read_text())
     about["sha256"] = file_digest(weights)
     (weights.parent / "artifact.json").write_text(json.dumps(about))
-    for path in place.out.glob("*/result.json"):
-        path.unlink()
+    _forget_results(place)
     with pytest.warns(DamageWarning, match="is damaged .*; it is made again"):
         results = run(chosen(toy_folder), place)
     assert [result.status for result in results] == [Status.OK] * 2
@@ -233,8 +237,7 @@ def test_a_plug_of_other_code_is_told_and_not_made_to_fit(
     (plug,) = place.artifacts.glob("plug/[0-9a-f]*")
     inputs = json.loads((plug / "artifact.json").read_text())["inputs"]
     Artifacts(place.artifacts).save("plug", inputs, {"other": torch.zeros(2)})
-    for path in place.out.glob("*/result.json"):
-        path.unlink()
+    _forget_results(place)
     none, mapped = run(chosen(toy_folder), place)
     assert none.status == Status.OK
     assert f"the stored plug {plug} does not fit method map-tuning" in mapped.reason
