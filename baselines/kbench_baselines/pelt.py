@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.batching import collate, sorted_batches
+from kbench.computing import autocast, sent
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
@@ -88,7 +89,7 @@ class EntityTable(Plug):
         if self._seen is None:
             self._seen = self.knowledge.over(self.rows.cpu().numpy(), self.vectors.cpu().numpy())
         vectors = torch.from_numpy(self._seen.vectors(rows.numpy()))
-        return self.scale * vectors.to(self.vectors.device, non_blocking=True)
+        return self.scale * sent(vectors, self.vectors.device)
 
 
 class _Sums:
@@ -114,7 +115,8 @@ class _Sums:
         """Adds the chosen ones of some inputs, whose entities are ``rows``."""
         encoder, places = self.fit.encoder, np.searchsorted(self._rows, rows)
         self.tokens += int(inputs.lengths[chosen].sum())
-        with dropout(encoder, None), torch.inference_mode():
+        precision = autocast(self.fit.device, self.fit.dtype)
+        with dropout(encoder, None), torch.inference_mode(), precision:
             for part in sorted_batches(inputs.lengths[chosen], _BATCH):
                 at = chosen[part]
                 batch = collate(inputs, at).to(self.fit.device)
