@@ -81,7 +81,7 @@ class _Outside:
         self._hooks: Any = module._forward_hooks
         self._before = dict(self._hooks)
         for key, hook in self._before.items():
-            self._hooks[key] = torch.compiler.disable(hook)
+            self._hooks[key] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
 
     def restore(self) -> None:
         """Puts those back that are still there."""

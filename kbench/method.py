@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch
-from kbench.errors import Unsupported
 from kbench.compiling import compiled
+from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder

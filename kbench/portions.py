@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def _part(batch: Batch, start: int, end: int) -> Batch:
 
     slots, mentions = here(batch.slot_index), here(batch.mentions[:, 0])
     blanks = here(batch.blank_index)
-    rows = {
+    rows: dict[str, Any] = {
         name: None if (value := getattr(batch, name)) is None else value[first:last]
         for name in ("ids", "mask", "examples", "segments", "positions", "visible")
     }

@@ -1,4 +1,4 @@
-"""What is said in a result of the last bits of its scores: what they hang on, and how far they move.
+"""What a result says of the last bits of its scores: what they hang on, and how far they move.
 
 Sums of floating-point numbers depend on their order. A kernel chooses the order by the shape of
 what it is given and by the threads it has, so other batches or threads give other last bits.

@@ -34,9 +34,9 @@ from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
 from kbench.prediction import BATCH, Predicted, predict
 from kbench.preparation import Prepared, prepare
+from kbench.rounding import evaluated
 from kbench.spec import Setting
 from kbench.store import Artifacts, address
-from kbench.rounding import evaluated
 from kbench.strata import scored
 from kbench.training import Examples, History, Progress, Recipe, train
 

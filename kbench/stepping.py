@@ -144,13 +144,16 @@ class Stepper:
         self._skipped += optimizer.found_inf
 
 
-def _optimizer(
-    parameters: list[nn.Parameter], recipe: Recipe, half: bool
-) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe, half: bool) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     # Only the fused form leaves a step out by itself; the others wait for the device to say so.
-    form = {"fused": True} if half else {"foreach": True}
-    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **form)
+    return kind(
+        parameters,
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        foreach=not half,
+        fused=half,
+    )
 
 
 def _shape(recipe: Recipe, steps: int) -> Callable[[int], float]:
