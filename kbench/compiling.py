@@ -1,7 +1,8 @@
 """`torch.compile` for the layers of a frozen network.
 
 Layer by layer: all layers are the same code, so it is compiled once, and what a plug hangs onto a
-layer stays outside. What it hangs *into* one runs as it is, between two compiled pieces.
+layer stays outside. A layer that it hangs something *into* runs as it is: compiled code is shared
+by layers and would not see it.
 """
 
 from __future__ import annotations
@@ -44,17 +45,16 @@ def can_compile(device: torch.device) -> bool:
 def compiled(encoder: Encoder, wanted: bool = True, backend: str = "inductor") -> Iterator[None]:
     """Runs the layers of a network as compiled code inside the block.
 
-    Enter it after a plug is attached: what is hung into the network later would not be seen.
+    Enter it after a plug is attached: what is hung into a layer later would not be seen.
 
     Args:
         encoder: the network.
         wanted: if False, nothing happens.
         backend: of ``torch.compile``.
     """
-    layers = _layers(encoder) if wanted else []
-    hooks = [_Outside(part) for layer in layers for part in layer.modules() if part is not layer]
+    layers = [layer for layer in _layers(encoder) if not _hung(layer)] if wanted else []
     if layers:
-        torch.compiler.reset()  # code that was compiled with other hooks in place is of no use
+        torch.compiler.reset()  # else old code of other models and modes would use up its room
     try:
         for layer in layers:
             layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
@@ -62,8 +62,6 @@ def compiled(encoder: Encoder, wanted: bool = True, backend: str = "inductor") -
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
-        for hook in hooks:
-            hook.restore()
 
 
 def _layers(encoder: Encoder) -> list[Any]:
@@ -74,16 +72,6 @@ def _layers(encoder: Encoder) -> list[Any]:
         return []
 
 
-class _Outside:
-    """The hooks of a module, kept out of compiled code until they are restored."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._hooks: Any = module._forward_hooks
-        self._before = dict(self._hooks)
-        for key, hook in self._before.items():
-            self._hooks[key] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
-
-    def restore(self) -> None:
-        """Puts those back that are still there."""
-        for key in self._hooks.keys() & self._before.keys():
-            self._hooks[key] = self._before[key]
+def _hung(layer: nn.Module) -> bool:
+    """Whether something is hung into a layer."""
+    return any(part._forward_hooks for part in layer.modules() if part is not layer)

@@ -270,7 +270,7 @@ class DownstreamModel(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Returns the task loss of a batch with targets, a scalar."""
         assert batch.targets is not None
-        return self.head.loss(self(batch), batch.targets)
+        return self.head.loss(self(batch).float(), batch.targets)  # logits may be narrow
 
 
 def _takes_masks(network: PreTrainedModel) -> bool:

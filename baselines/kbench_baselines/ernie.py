@@ -237,7 +237,8 @@ def denoising_loss(head: nn.Module, plug: ErniePlug, hidden: Tensor, batch: Batc
     known, labels = torch.unique(mentions.rows, return_inverse=True)
     keys = F.pad(plug.vectors(known), (0, 0, 0, 1))
     told = head(hidden.flatten(0, 1)[mentions.spans[:, 0]])
-    return F.cross_entropy(told @ keys.to(told.dtype).T, sent(labels, told.device))
+    logits = (told @ keys.to(told.dtype).T).float()
+    return F.cross_entropy(logits, sent(labels, told.device))
 
 
 @final
@@ -285,7 +286,7 @@ class Ernie(CorpusTrained):
             assert batch.targets is not None
             hidden = fit.encoder(batch)
             masked = fit.encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
-            words = F.cross_entropy(masked, batch.targets)
+            words = F.cross_entropy(masked.float(), batch.targets)
             return words + denoising_loss(head, plug, hidden, data.true(batch))
 
         # Entities are told among those of the whole batch: it cannot be computed in parts.
