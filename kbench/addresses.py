@@ -22,7 +22,7 @@ __all__ = [
     "result_id",
 ]
 
-ENGINE_REVISION = 3
+ENGINE_REVISION = 4
 """Changes whenever the engine would make other weights or predictions from the same inputs."""
 
 

@@ -183,11 +183,23 @@ def ragged(
     return bounds[chosen][owner] + within, owner
 
 
-def sorted_batches(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Yields indices by falling length, so that padding is least and memory peaks first."""
+def sorted_batches(
+    lengths: NDArray[np.int64], size: int, tokens: int | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """Yields indices by falling length, so that padding is least and memory peaks first.
+
+    Args:
+        lengths: tokens of each. ``[n]``.
+        size: of a batch at most.
+        tokens: of a batch at most, padding included, but for a single one that is longer.
+    """
     order = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    start = 0
+    while start < len(order):
+        room = size if tokens is None else tokens // max(1, int(lengths[order[start]]))
+        end = start + max(1, min(size, room))
+        yield order[start:end]
+        start = end
 
 
 def shuffled_batches(

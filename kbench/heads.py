@@ -68,6 +68,14 @@ class Head(nn.Module, ABC):
     def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns logits ``[batch, classes]`` for hidden states ``[batch, tokens, width]``."""
 
+    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+        """Returns the positions whose hidden states :meth:`forward` reads; None for all.
+
+        In the flattened ``[batch * tokens]``; the states elsewhere are then not computed to the
+        end. As it stands: all.
+        """
+        return None
+
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean training loss, a scalar."""
@@ -91,6 +99,9 @@ class _LinearHead(Head):
     def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
         return logits
+
+    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+        return encoder.pooled(batch)
 
 
 @final
@@ -201,6 +212,9 @@ class PairHead(Head):
         scores: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
         return scores if batch.choices is None else self.decide(scores, batch.choices)
 
+    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+        return encoder.pooled(batch)
+
     def decide(self, scores: Tensor, choices: Choices) -> Tensor:
         """Returns the logits of candidates, and of none if that is an answer.
 
@@ -265,6 +279,9 @@ class _AnsweringHead(Head):
 
     def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
         return encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
+
+    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+        return batch.blank_index
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kbench.computing import asynchronous, sent
 from kbench.errors import Unsupported
+from kbench.narrowing import narrowed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -128,11 +129,17 @@ class Encoder(nn.Module):
         if self._slots is None:
             raise RuntimeError("the inputs have entity slots, but no plug is attached")
         filled = self._slots(batch.slot_rows).to(vectors.dtype)
-        flat = vectors.flatten(0, 1).index_copy(0, batch.slot_index, filled)
-        return flat.view_as(vectors)
+        vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled)  # a view: no copy
+        return vectors
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns the last hidden states. ``[batch, tokens, width]``."""
+    def forward(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
+        """Returns the last hidden states. ``[batch, tokens, width]``.
+
+        Args:
+            batch: what to read.
+            wanted: the positions in the flattened ``[batch * tokens]`` that are read of them, the
+                others being anything; None for all. ``[n]``.
+        """
         given: dict[str, Tensor] = {
             "inputs_embeds": self.embed(batch),
             "attention_mask": self._mask(batch.mask),
@@ -144,8 +151,11 @@ class Encoder(nn.Module):
         if batch.visible is not None:
             given |= self._branching(batch, given["inputs_embeds"].dtype)
         self._batch = batch
+        # A hook on the encoder may look at every position.
+        wanted = None if self._forward_hooks else wanted
         try:
-            hidden: Tensor = self.base(**given).last_hidden_state
+            with narrowed([] if wanted is None else self._found_layers(), wanted):
+                hidden: Tensor = self.base(**given).last_hidden_state
         finally:
             self._batch = None
         return hidden
@@ -192,11 +202,17 @@ class Encoder(nn.Module):
         Raises:
             Unsupported: the network has none that kbench finds, or its layers share weights.
         """
+        found = self._found_layers()
+        if not found:
+            raise Unsupported(f"{type(self.base).__name__} has no list of layers that kbench knows")
+        return found
+
+    def _found_layers(self) -> list[nn.Module]:
         for path in _LAYERS:
             found = reduce(lambda part, name: getattr(part, name, None), path.split("."), self.base)
             if isinstance(found, nn.ModuleList):
                 return list(found)
-        raise Unsupported(f"{type(self.base).__name__} has no list of layers that kbench knows")
+        return []
 
     def feed_forward(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         """Returns a layer's feed-forward network: its first linear map, and map and activation.
@@ -224,6 +240,13 @@ class Encoder(nn.Module):
         if not isinstance(found, nn.Module):
             raise Unsupported(f"{type(self.base).__name__} has no embeddings module")
         return found
+
+    def pooled(self, batch: Batch) -> Tensor | None:
+        """Returns the positions that :meth:`pool` reads, flattened; None for all. ``[batch]``."""
+        if not self._pooler and self.tokenizer.cls_token_id is None:
+            return None
+        size, width = batch.ids.shape
+        return torch.arange(0, size * width, width, device=batch.ids.device)
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns one vector an example, ``[batch, width]``.
@@ -264,7 +287,8 @@ class DownstreamModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the head's logits. ``[batch, classes]``."""
-        logits: Tensor = self.head(self.encoder, self.encoder(batch), batch)
+        hidden = self.encoder(batch, self.head.reads(self.encoder, batch))
+        logits: Tensor = self.head(self.encoder, hidden, batch)
         return logits
 
     def loss(self, batch: Batch) -> Tensor:

@@ -23,11 +23,13 @@ from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, collate_pairs
 from kbench.portions import Portions
 
-__all__ = ["BATCH", "Predicted", "predict"]
+__all__ = ["Predicted", "predict"]
 
-BATCH = 128
-"""Examples predicted at once, where nothing else is asked for."""
+_BATCH = 128
+_TOKENS = 2048
+"""Of a batch, padding included: what of it a layer works on then stays in a CPU's cache."""
 _AHEAD = 4
+"""Batches that wait for a GPU at most."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class Predicted:
     Attributes:
         labels: one for each example.
         scores: the probability of each.
-        batch_size: examples, or pairs of texts, computed at once in the end.
+        batch_size: examples, or pairs of texts, computed at once at most, in the end.
+        batch_tokens: of those at most, padding included; None for any number.
     """
 
     labels: list[Label]
     scores: list[float]
     batch_size: int
+    batch_tokens: int | None
 
 
 def predict(
@@ -50,7 +54,7 @@ def predict(
     inputs: Inputs | Pairs,
     device: torch.device,
     dtype: str = "float32",
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> Predicted:
     """Predicts every example; where the memory is short, fewer at once.
 
@@ -59,14 +63,17 @@ def predict(
         inputs: encoded examples.
         device: where to compute.
         dtype: the precision of it.
-        batch_size: examples, or pairs of texts, at once.
+        batch_size: examples, or pairs of texts, at once; None for 128, on a CPU fewer where they
+            are long.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
     """
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
-    passes = _Pass(model, device, batch_size)
+    passes = _Pass(model, device, batch_size or _BATCH)
+    if batch_size is None and not asynchronous(device):
+        passes.tokens = _TOKENS
     with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
         if isinstance(inputs, Pairs):
             labels, scores = _compared(passes, inputs)
@@ -78,7 +85,7 @@ def predict(
             f"the model's outputs are not finite on {bad} of {len(scores)} examples"
             + (f"; try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
-    return Predicted(labels, scores, passes.size)
+    return Predicted(labels, scores, passes.size, passes.tokens)
 
 
 class _Pass:
@@ -87,11 +94,15 @@ class _Pass:
     Args:
         model: the model.
         device: where it is.
-        size: of a batch.
+        size: of a batch at most.
+
+    Attributes:
+        tokens: of a batch at most, padding included; None for any number.
     """
 
     def __init__(self, model: DownstreamModel, device: torch.device, size: int) -> None:
         self.model, self.device = model, device
+        self.tokens: int | None = None
         self._size = size
         self._portions = Portions(None, device)
 
@@ -109,10 +120,10 @@ class _Pass:
 
     def _batches(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         if isinstance(inputs, Pairs):
-            for chosen in sorted_batches(inputs.pair_lengths, self._size):
+            for chosen in sorted_batches(inputs.pair_lengths, self._size, self.tokens):
                 yield chosen, collate_pairs(inputs, chosen).ready(self.device)
         else:
-            for chosen in sorted_batches(inputs.lengths, self._size):
+            for chosen in sorted_batches(inputs.lengths, self._size, self.tokens):
                 yield chosen, collate(inputs, chosen).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:

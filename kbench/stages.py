@@ -32,7 +32,7 @@ from kbench.graph import Stage
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
-from kbench.prediction import BATCH, Predicted, predict
+from kbench.prediction import Predicted, predict
 from kbench.preparation import Prepared, prepare
 from kbench.rounding import evaluated
 from kbench.spec import Setting
@@ -68,7 +68,7 @@ class Stages:
         artifacts: where downstream models and plugs lie.
         device: where to compute.
         progress: told of what is being done: description, steps done, steps in all.
-        evaluation_batch: examples predicted at once, at most.
+        evaluation_batch: examples predicted at once; None for what suits the device.
         compiled: whether frozen networks run as compiled code.
     """
 
@@ -78,7 +78,7 @@ class Stages:
         device: torch.device,
         progress: Callable[[str, int, int], None] | None = None,
         *,
-        evaluation_batch: int = BATCH,
+        evaluation_batch: int | None = None,
         compiled: bool = False,
     ) -> None:
         self.artifacts = artifacts
@@ -295,7 +295,7 @@ class Stages:
         how = described(self.device, self.compiled)
         evaluation.training = {
             "tuning": summary(tuned),
-            "evaluation": evaluated(how, parts.spec.dtype, found.batch_size),
+            "evaluation": evaluated(how, parts.spec.dtype, found),
         }
         if fitted:
             evaluation.training["plug"] = {**summary(fitted), "start": fitted.get("start")}

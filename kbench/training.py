@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch, shuffled_batches
-from kbench.computing import asynchronous
+from kbench.computing import asynchronous, narrow
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.feeding import fed
 from kbench.inputs import Inputs
@@ -223,7 +223,7 @@ def train(
                 if progress:
                     progress(history.steps, steps)
         # Read once an epoch: reading a loss each step would wait for the device each step.
-        history.losses.append(_finite(float(total) / count, epoch, recipe))
+        history.losses.append(_finite(float(total) / count, epoch, recipe, dtype))
         history.tokens += int(data.lengths.sum())
         trained.eval()
         if validate and recipe.select:
@@ -250,10 +250,11 @@ def _batches(
         yield len(chosen), data.batch(chosen).ready(device)
 
 
-def _finite(loss: float, epoch: int, recipe: Recipe) -> float:
+def _finite(loss: float, epoch: int, recipe: Recipe, dtype: str) -> float:
     if not math.isfinite(loss):
         raise KbenchError(
             f"the training loss became {loss} in epoch {epoch + 1}; "
             f"lower the learning rate ({recipe.learning_rate})"
+            + (f" or try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
     return loss

@@ -19,7 +19,6 @@ from kbench.files import cache_home
 from kbench.graph import Stage
 from kbench.outcome import Clock, blame, ended, origin, save, scored
 from kbench.parts import Parts
-from kbench.prediction import BATCH
 from kbench.result import Predictions, Provenance, Result, Status
 from kbench.spec import RunSpec, Setting
 from kbench.stages import Stages
@@ -39,7 +38,7 @@ class Place:
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``; for several processes also
             ``cuda:0,cuda:2``.
         threads: CPU threads of each process; None leaves torch's choice.
-        evaluation_batch: examples predicted at once, at most.
+        evaluation_batch: examples predicted at once; None for what suits the device.
         deterministic: whether the same work gives the same bits on a GPU.
         compiled: whether frozen networks run as compiled code.
     """
@@ -48,7 +47,7 @@ class Place:
     artifacts: Path
     device: str = "auto"
     threads: int | None = None
-    evaluation_batch: int = BATCH
+    evaluation_batch: int | None = None
     deterministic: bool = True
     compiled: bool = False
 

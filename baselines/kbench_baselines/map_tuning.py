@@ -209,6 +209,7 @@ class MappedSlots(CorpusTrained):
             whole.seconds += history.seconds
             whole.tokens += history.tokens
             whole.losses += history.losses
+            whole.micro_batch, whole.skipped = history.micro_batch, whole.skipped + history.skipped
         plug.start_at(self.choices()[0])  # what fine-tuning takes
         return whole
 

@@ -127,7 +127,7 @@ class MaskedMentions:
 def mention_loss(encoder: Encoder, batch: Batch) -> Tensor:
     """Returns the mean cross-entropy of the frozen masked-LM head at masked positions, a scalar."""
     assert batch.targets is not None
-    hidden = encoder(batch).flatten(0, 1)[batch.blank_index]
+    hidden = encoder(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
     return F.cross_entropy(encoder.predict_tokens(hidden).float(), batch.targets)
 
 

@@ -120,7 +120,7 @@ class _Sums:
             for part in sorted_batches(inputs.lengths[chosen], _BATCH):
                 at = chosen[part]
                 batch = collate(inputs, at).to(self.fit.device)
-                hidden = encoder(batch).flatten(0, 1)[batch.blank_index]
+                hidden = encoder(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
                 result = before_output(encoder, hidden)
                 self.total.index_add_(0, torch.from_numpy(places[at]), result.float().cpu())
 

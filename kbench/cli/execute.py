@@ -38,7 +38,7 @@ class Mode:
 
     device: str = "auto"
     threads: int | None = None
-    evaluation_batch: int = 128
+    evaluation_batch: int | None = None
     deterministic: bool = True
     compiled: bool = False
     jobs: int = 1

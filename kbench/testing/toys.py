@@ -219,7 +219,13 @@ class ToyQuestions(_ToyTask, QuestionTask):
 
 
 def write_backbone(
-    folder: Path, *, lm_head: bool = True, layers: int = 2, width: int = 32, vocabulary: int = 0
+    folder: Path,
+    *,
+    lm_head: bool = True,
+    layers: int = 2,
+    width: int = 32,
+    vocabulary: int = 0,
+    positions: int = 64,
 ) -> Path:
     """Writes a random BERT with a wordpiece tokenizer that knows the toy world's words.
 
@@ -229,6 +235,7 @@ def write_backbone(
         layers: of the encoder.
         width: hidden size, divisible by 4.
         vocabulary: tokens at least; made up of unused ones.
+        positions: tokens of the longest input.
     """
     import torch
     import transformers
@@ -256,7 +263,7 @@ def write_backbone(
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=64,
+        model_max_length=positions,
     ).save_pretrained(folder)
     transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
@@ -266,7 +273,7 @@ def write_backbone(
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=2 * width,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         initializer_range=0.1,
     )
     kind = BertForMaskedLM if lm_head else BertModel

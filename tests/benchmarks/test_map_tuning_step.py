@@ -1,18 +1,21 @@
-"""One map-tuning step: ours against the plain form of the published equations, as a ratio.
+"""One map-tuning step: kbench's against the plain form of the published equations, as a ratio.
 
-Batch 64 through a 6-layer, hidden-384 BERT, sentences of about 25 words.
+Batch 64 through a 6-layer, hidden-384 BERT, sentences of about 25 words with two mentions.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
@@ -20,30 +23,34 @@ from kbench.data import Mention
 from kbench.freezing import frozen
 from kbench.knowledge import Entity, Sentence
 from kbench.model import Encoder
-from kbench.testing.toys import write_backbone
 from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.map_tuning import AffineMap
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference
 
-WIDTH, BATCH, DIMENSION = 64, 64, 128
+from .conftest import WIDTH, Demands
+from .world import CARD, DIMENSION, WORDS
+
+PADDED, BATCH = 64, 64
+"""The plain form's fixed length, and instances a step."""
 
 
-class World:
+class Step:
     """A batch in both forms."""
 
-    def __init__(self, folder: Path) -> None:
-        self.encoder: Encoder = load_folder(
-            write_backbone(folder / "bert", layers=6, width=384, vocabulary=8000)
-        )
+    def __init__(self, folder: Path, backbone: Path) -> None:
+        self.encoder: Encoder = load_folder(backbone)
         self.bundle = _bundle(folder / "kb")
         self.plug = AffineMap(self.bundle, self.encoder.slot_width)
+        self.optimizer = torch.optim.Adam(self.plug.parameters(), lr=0.0, foreach=True)
         self.data: MaskedMentions = masked_mentions(
-            self.encoder, self.bundle, "{slot} / {mention}", 62
+            self.encoder, self.bundle, "{slot} / {mention}", PADDED - 2
         )
         self.chosen = np.arange(BATCH)
-        self.plain = torch.nn.Linear(DIMENSION, 384)
+        self.batch = self.data.batch(self.chosen)
+        self.plain = torch.nn.Linear(DIMENSION, WIDTH)
         self.plain.load_state_dict(self.plug.linear.state_dict())
+        self.plain_optimizer = torch.optim.Adam(self.plain.parameters(), lr=0.0)
         self.instances = [
             instance
             for sentence in self.bundle.sentences
@@ -52,33 +59,46 @@ class World:
             )
         ][:BATCH]
 
-    def _mention(self, mention: Mention) -> tuple[int, int, torch.Tensor]:
+    def _mention(self, mention: Mention) -> reference.Mention:
         row = self.bundle.rows([mention.entity])
         return mention.start, mention.end, torch.from_numpy(self.bundle.vectors(row)[0])
+
+    # -- kbench ------------------------------------------------------------------------------------
 
     def ours(self) -> float:
         with frozen(self.encoder), self.plug.attach(self.encoder):
             loss = mention_loss(self.encoder, self.data.batch(self.chosen))
-            loss.backward()
-        self.plug.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
+
+    def assembled(self) -> Tensor:
+        with torch.no_grad(), self.plug.attach(self.encoder):
+            return self.encoder.embed(self.batch)
+
+    # -- the plain form ----------------------------------------------------------------------------
 
     def theirs(self) -> float:
         # As published: the "frozen" backbone still computes its weights' gradients.
         self.encoder.requires_grad_(True)
-        loss = reference.loss(self.encoder.network, self.plain, self.instances, WIDTH)
-        loss.backward()
+        loss = reference.loss(self.encoder.network, self.plain, self.instances, PADDED)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.plain_optimizer.step()
         self.plain.zero_grad()
         self.encoder.zero_grad()
         return loss.item()
 
+    def plainly_assembled(self) -> Tensor:
+        with torch.no_grad():
+            return reference.embed(self.encoder.network, self.plain, self.instances, PADDED)
+
 
 def _bundle(folder: Path) -> Bundle:
     rng = np.random.default_rng(0)
-    words = ["red", "green", "blue", "we", "saw", "today", "near", "it", "rained", "color", "of"]
     sentences = []
     for number in range(BATCH // 3 + 1):
-        filler = [str(word) for word in rng.choice(words, size=23)]
+        filler = [str(word) for word in rng.choice(WORDS, size=23)]
         filler[4], filler[15] = f"kevo{number}", f"balimo{number}"
         text = " ".join(filler)
         spans = reference.bounds(text, filler[4] + " ", filler[15] + " ")
@@ -87,41 +107,80 @@ def _bundle(folder: Path) -> Bundle:
             for (start, end), entity in zip(spans, (2 * number, 2 * number + 1), strict=True)
         )
         sentences.append(Sentence(text, mentions))
-    card = {"name": "bench", "version": "1", "licence": "none", "source": "test"}
-    write_bundle(folder, card, [Entity(f"Q{number}") for number in range(64)], sentences=sentences)
+    write_bundle(folder, CARD, [Entity(f"Q{number}") for number in range(64)], sentences=sentences)
     vectors = rng.standard_normal((64, DIMENSION)).astype(np.float32)
     return write_vectors(folder, vectors, {"model": "random"})
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("bench"))
+def step(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Step:
+    return Step(tmp_path_factory.mktemp("step"), backbone)
 
 
-def test_both_forms_have_the_same_loss(world: World) -> None:
-    assert world.ours() == pytest.approx(world.theirs(), abs=1e-5)
+def test_both_forms_have_the_same_loss_and_inputs(step: Step) -> None:
+    assert step.ours() == pytest.approx(step.theirs(), abs=1e-5)
+    assert torch.allclose(step.assembled()[0, :9], step.plainly_assembled()[0, :9], atol=1e-6)
 
 
-@pytest.mark.benchmark(group="map-tuning step")
-@pytest.mark.parametrize("form", ["ours", "theirs"])
-def test_step(benchmark: Callable[..., object], world: World, form: str) -> None:
-    benchmark.pedantic(getattr(world, form), rounds=7, warmup_rounds=1)  # type: ignore[attr-defined]
+def test_step(demands: Demands, step: Step) -> None:
+    demands.ratio("map-tuning step, batch 64", step.ours, step.theirs, least=6)
 
 
-@pytest.mark.benchmark(group="map-tuning step, ratio")
-def test_ratio(benchmark: Callable[..., object], world: World) -> None:
-    """Medians of alternating steps, so that a busy machine slows both."""
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(7):
-        for form, taken in seconds.items():
-            start = time.perf_counter()
-            getattr(world, form)()
-            taken.append(time.perf_counter() - start)
-    ours, theirs = (statistics.median(seconds[form]) for form in ("ours", "theirs"))
-    benchmark.extra_info["ratio"] = theirs / ours  # type: ignore[attr-defined]
-    benchmark.pedantic(world.ours, rounds=1)  # type: ignore[attr-defined]
-    print(
-        f"\nmap-tuning step: {1e3 * ours:.0f} ms, plain form {1e3 * theirs:.0f} ms, "
-        f"ratio {theirs / ours:.1f}"
+def test_assembly(demands: Demands, step: Step) -> None:
+    demands.ratio(
+        "its input vectors alone", step.assembled, step.plainly_assembled, least=25, rounds=15
     )
-    assert theirs / ours > 2
+
+
+def test_profile(demands: Demands, step: Step) -> None:
+    """Where the time of a step goes; the parts must add up to the step."""
+    shares: dict[str, list[float]] = {}
+
+    @contextmanager
+    def timed(what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        shares.setdefault(what, []).append(time.perf_counter() - start)
+
+    for _ in range(7):
+        _in_parts(step, timed)
+    medians = {what: statistics.median(seconds) for what, seconds in shares.items()}
+    whole = _median(step.ours)
+    total = sum(medians.values())
+    for what, seconds in medians.items():
+        share = f"{100 * seconds / total:.1f} %"
+        demands.note(f"of a step: {what}", share, "–", f"{1e3 * seconds:.3g} ms", True)
+    figure = total / whole
+    demands.note("sum of the parts", f"{figure:.2f}", "within 0.2 of 1", "", abs(figure - 1) < 0.2)
+    demands.once(step.ours)
+
+
+def _in_parts(step: Step, timed: Callable[[str], object]) -> None:
+    encoder = step.encoder
+    with frozen(encoder), step.plug.attach(encoder):
+        with timed("gathering the batch"):  # type: ignore[attr-defined]
+            batch = step.data.batch(step.chosen)
+        with timed("input vectors"):  # type: ignore[attr-defined]
+            vectors = encoder.embed(batch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoder, "embed", lambda _: vectors)
+            with timed("forward through the layers"):  # type: ignore[attr-defined]
+                hidden = encoder(batch, batch.blank_index)
+        with timed("masked-LM head and loss"):  # type: ignore[attr-defined]
+            states = hidden.flatten(0, 1)[batch.blank_index]
+            assert batch.targets is not None
+            loss = F.cross_entropy(encoder.predict_tokens(states), batch.targets)
+        with timed("backward"):  # type: ignore[attr-defined]
+            loss.backward()  # type: ignore[no-untyped-call]
+        with timed("Adam"):  # type: ignore[attr-defined]
+            step.optimizer.step()
+            step.optimizer.zero_grad(set_to_none=True)
+
+
+def _median(call: Callable[[], object], rounds: int = 7) -> float:
+    taken = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)

@@ -109,10 +109,20 @@ def test_an_epoch_yields_every_index_once_in_as_few_batches_as_can_be(
 
 
 @settings(deadline=None)
-@given(case=lengths_and_size)
-def test_evaluation_batches_fall_in_length(case: tuple[NDArray[np.int64], int]) -> None:
-    order = np.concatenate(list(sorted_batches(*case)))
-    assert (np.diff(case[0][order]) <= 0).all()
+@given(case=lengths_and_size, tokens=st.integers(1, 200))
+def test_evaluation_batches_fall_in_length_and_are_bounded(
+    case: tuple[NDArray[np.int64], int], tokens: int
+) -> None:
+    lengths, size = case
+    batches = list(sorted_batches(lengths, size, tokens))
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert (np.diff(lengths[order]) <= 0).all()
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        longest = int(lengths[batch[0]])
+        assert len(batch) == 1 or (len(batch) <= size and len(batch) * longest <= tokens)
+        if following is not None:  # it is full
+            assert len(batch) == size or (len(batch) + 1) * longest > tokens
 
 
 def padding(lengths: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:

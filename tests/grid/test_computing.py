@@ -39,15 +39,17 @@ def test_the_size_of_a_batch_moves_last_bits_of_scores_and_is_told(
 ) -> None:
     chosen = grid(toy_folder, task=task, control="none")
     first, known = _ok(run(chosen, place)), Results(place.out)
-    assert [r.training["evaluation"]["batch_size"] for r in first] == [128, 128]
+    told = [r.training["evaluation"] for r in first]
+    assert [(one["batch_size"], one["batch_tokens"]) for one in told] == [(128, 2048)] * 2
     for size in (1, 7, 400):
         other = replace(place, out=tmp_path / str(size), evaluation_batch=size)
         for before, after in zip(first, _ok(run(chosen, other)), strict=True):
             assert after.id == before.id
             assert after.metrics == before.metrics
-            told = after.training["evaluation"]
-            assert (told["batch_size"], told["threads"], told["device"]) == (size, 1, "cpu")
-            assert told["rounding"]["else_scores_move"] == MOVES["float32"]
+            own = after.training["evaluation"]
+            assert (own["batch_size"], own["batch_tokens"], own["threads"]) == (size, None, 1)
+            assert own["device"] == "cpu"
+            assert own["rounding"]["else_scores_move"] == MOVES["float32"]
             one, two = known.predictions(before), Results(other.out).predictions(after)
             assert one is not None
             assert two is not None
