@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kbench.batching import collate, sorted_batches
+from kbench.batching import TOKENS, collate, sorted_batches
 from kbench.data import Label
 from kbench.errors import KbenchError
 from kbench.heads import PairHead
@@ -21,8 +21,6 @@ __all__ = ["predict"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH = 128
-_TOKENS = 2048
-"""Of a batch, padding included: what of it a layer works on then stays in a CPU's cache."""
 
 Predicted = tuple[list[Label], list[float]]
 
@@ -56,7 +54,7 @@ def predict(
 def _classified(model: DownstreamModel, inputs: Inputs, device: torch.device) -> Predicted:
     predictions: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
-    for chosen in sorted_batches(inputs.lengths, _BATCH, _TOKENS):
+    for chosen in sorted_batches(inputs.lengths, _BATCH, TOKENS):
         logits: Tensor = model(collate(inputs, chosen).to(device))
         words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
         for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
@@ -68,7 +66,7 @@ def _compared(model: DownstreamModel, pairs: Pairs, device: torch.device) -> Pre
     """Scores all pairs of all examples in one order by length, then decides each example."""
     assert isinstance(model.head, PairHead)
     parts, order = [], []
-    for chosen in sorted_batches(pairs.pair_lengths, _BATCH, _TOKENS):
+    for chosen in sorted_batches(pairs.pair_lengths, _BATCH, TOKENS):
         parts.append(model(collate_pairs(pairs, chosen).to(device)).float())
         order.append(chosen)
     scored = torch.cat(parts)
