@@ -14,11 +14,22 @@ from torch import Tensor
 from kbench.computing import asynchronous, pinned, sent
 from kbench.inputs import Inputs
 
-__all__ = ["Batch", "Choices", "collate", "ragged", "shuffled_batches", "sorted_batches"]
+__all__ = [
+    "TOKENS",
+    "Batch",
+    "Choices",
+    "collate",
+    "picked",
+    "ragged",
+    "shuffled_batches",
+    "sorted_batches",
+]
 
 _HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
+TOKENS = 2048
+"""Of a batch, padding included: what of it a layer works on then stays in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,50 @@ def ragged(
     first = np.cumsum(counts) - counts
     within = np.arange(len(owner)) - first[owner]
     return bounds[chosen][owner] + within, owner
+
+
+def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
+    """Returns some inputs of a batch, cut to ``width`` tokens; without targets and choices.
+
+    Args:
+        batch: on the host.
+        rows: which, in this order. ``[n]``.
+        width: no less than the tokens of the longest of them.
+    """
+    size, before = batch.ids.shape
+    place = torch.full((size,), -1)
+    place[rows] = torch.arange(len(rows))
+
+    def moved(positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of some positions are kept, and where those are now."""
+        first = positions if positions.dim() == 1 else positions[:, 0]
+        owner = place[first // before]
+        kept = torch.nonzero(owner >= 0).flatten()
+        kept = kept[torch.argsort(owner[kept], stable=True)]
+        shift = owner[kept] * width - first[kept] // before * before
+        return kept, positions[kept] + (shift if positions.dim() == 1 else shift[:, None])
+
+    slots, slot_index = moved(batch.slot_index)
+    spans, mentions = moved(batch.mentions)
+    cut: dict[str, Any] = {
+        name: None if (value := getattr(batch, name)) is None else value[rows, :width]
+        for name in ("ids", "mask", "segments", "positions", "visible")
+    }
+    if batch.visible is not None:
+        cut["visible"] = batch.visible[rows, :width, :width]
+    return replace(
+        batch,
+        **cut,
+        slot_index=slot_index,
+        slot_rows=batch.slot_rows[slots],
+        mentions=mentions,
+        mention_rows=batch.mention_rows[spans],
+        mention_owners=place[batch.mention_owners[spans]],
+        blank_index=moved(batch.blank_index)[1],
+        examples=batch.examples[rows],
+        targets=None,
+        choices=None,
+    )
 
 
 def sorted_batches(

@@ -76,6 +76,14 @@ class Head(nn.Module, ABC):
         """
         return None
 
+    def decide(self, scores: Tensor, choices: Choices) -> Tensor:
+        """Returns logits of examples ``[examples, classes]``, where :meth:`forward` scores pairs.
+
+        Raises:
+            NotImplementedError: the head is not for pairs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not compare pairs of texts")
+
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean training loss, a scalar."""
@@ -208,9 +216,9 @@ class PairHead(Head):
         return Gold(np.arange(len(examples)), labels, np.array(targets, dtype=np.int64))
 
     def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
-        """Returns logits ``[examples, ways]``, or of pairs alone if the batch has no choices."""
+        """Returns the scores of pairs, ``[pairs, 1 or 2]``; :meth:`decide` makes logits of them."""
         scores: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
-        return scores if batch.choices is None else self.decide(scores, batch.choices)
+        return scores
 
     def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
         return encoder.pooled(batch)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from kbench.batching import Batch, Choices
+from kbench.batching import Batch, Choices, picked
 from kbench.computing import random_state, release, restore_random
 from kbench.errors import KbenchError
 
@@ -104,29 +104,10 @@ def split(batch: Batch, size: int) -> list[Batch]:
 def _part(batch: Batch, start: int, end: int) -> Batch:
     """Returns the examples from ``start`` to before ``end``."""
     choices, first, last = _rows(batch, start, end)
-    width = batch.ids.shape[1]
-
-    def here(places: Tensor) -> Tensor:
-        return (places >= first * width) & (places < last * width)
-
-    slots, mentions = here(batch.slot_index), here(batch.mentions[:, 0])
-    blanks = here(batch.blank_index)
-    rows: dict[str, Any] = {
-        name: None if (value := getattr(batch, name)) is None else value[first:last]
-        for name in ("ids", "mask", "examples", "segments", "positions", "visible")
-    }
-    return replace(
-        batch,
-        **rows,
-        slot_index=batch.slot_index[slots] - first * width,
-        slot_rows=batch.slot_rows[slots],
-        mentions=batch.mentions[mentions] - first * width,
-        mention_rows=batch.mention_rows[mentions],
-        mention_owners=batch.mention_owners[mentions] - first,
-        blank_index=batch.blank_index[blanks] - first * width,
-        targets=_targets(batch, blanks, slice(start, end)),
-        choices=choices,
-    )
+    part = picked(batch, torch.arange(first, last), batch.ids.shape[1])
+    owners = batch.blank_index // batch.ids.shape[1]
+    blanks = (owners >= first) & (owners < last)
+    return replace(part, targets=_targets(batch, blanks, slice(start, end)), choices=choices)
 
 
 def _rows(batch: Batch, start: int, end: int) -> tuple[Choices | None, int, int]:

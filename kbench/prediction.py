@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import Batch, collate, sorted_batches
+from kbench.batching import TOKENS, Batch, collate, sorted_batches
 from kbench.computing import asynchronous, autocast, narrow, sent
 from kbench.data import Label
 from kbench.errors import KbenchError
@@ -26,8 +26,6 @@ from kbench.portions import Portions
 __all__ = ["Predicted", "predict"]
 
 _BATCH = 128
-_TOKENS = 2048
-"""Of a batch, padding included: what of it a layer works on then stays in a CPU's cache."""
 _AHEAD = 4
 """Batches that wait for a GPU at most."""
 
@@ -71,9 +69,7 @@ def predict(
     """
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
-    passes = _Pass(model, device, batch_size or _BATCH)
-    if batch_size is None and not asynchronous(device):
-        passes.tokens = _TOKENS
+    passes = _Pass(model, device, batch_size)
     with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
         if isinstance(inputs, Pairs):
             labels, scores = _compared(passes, inputs)
@@ -94,16 +90,16 @@ class _Pass:
     Args:
         model: the model.
         device: where it is.
-        size: of a batch at most.
+        size: of a batch at most; None for what suits the device.
 
     Attributes:
         tokens: of a batch at most, padding included; None for any number.
     """
 
-    def __init__(self, model: DownstreamModel, device: torch.device, size: int) -> None:
+    def __init__(self, model: DownstreamModel, device: torch.device, size: int | None) -> None:
         self.model, self.device = model, device
-        self.tokens: int | None = None
-        self._size = size
+        self.tokens = TOKENS if size is None and not asynchronous(device) else None
+        self._size = size or _BATCH
         self._portions = Portions(None, device)
 
     @property

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kbench.batching import collate, ragged, shuffled_batches, sorted_batches
+from kbench.batching import collate, picked, ragged, shuffled_batches, sorted_batches
 from kbench.inputs import Inputs
 
 PAD = 99
@@ -85,6 +85,22 @@ def test_ragged_names_the_items_of_the_chosen_and_their_owners(
         (item, place) for place, i in enumerate(chosen) for item in range(bounds[i], bounds[i + 1])
     ]
     assert list(zip(items.tolist(), owners.tolist(), strict=True)) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(given_inputs=inputs(), data=st.data())
+def test_picked_inputs_are_those_collated_by_themselves(
+    given_inputs: Inputs, data: st.DataObject
+) -> None:
+    everyone = st.integers(0, len(given_inputs) - 1)
+    chosen = np.array(data.draw(st.lists(everyone, min_size=1, max_size=6, unique=True)))
+    rows = np.array(data.draw(st.permutations(range(len(chosen)))))
+    rows = rows[: data.draw(st.integers(1, len(rows)))]
+    alone = collate(given_inputs, chosen[rows])
+    found = picked(collate(given_inputs, chosen), torch.from_numpy(rows), alone.ids.shape[1])
+    for name, value in vars(alone).items():
+        other = getattr(found, name)
+        assert (value is None and other is None) or torch.equal(value, other), name
 
 
 lengths_and_size = st.tuples(
