@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from kbench import registry
-from kbench.batching import Batch
+from kbench.batching import Batch, Choices
 from kbench.catalogue import Kind
+from kbench.heads import PairHead
 from kbench.model import DownstreamModel
 from kbench.spec import Setting
 from kbench.stepping import Stepper
@@ -127,3 +129,18 @@ def test_the_way_of_a_gpu_gives_the_weights_of_the_cpu(
         made.append({**model.state_dict(), **plug.state_dict()})
     apart = max(float((made[0][name] - made[1][name]).abs().max()) for name in made[0])
     assert apart < 1e-4
+
+
+def test_a_head_that_compares_pairs_waits_for_nothing(device: Device) -> None:
+    head = PairHead(4, none=True)
+    there = torch.device("cpu")
+    with device, device.looked_at():
+        scores = head.linear(device.sent(torch.randn(5, 4), there))
+        cells = device.sent(torch.tensor([0, 0, 2, 3, 5]), there)
+        logits = head.decide(scores, Choices(cells, 2, 3))
+        head.loss(logits, device.sent(torch.tensor([0, 3]), there)).backward()
+    assert not device.waits
+    assert torch.isinf(logits.detach()).tolist() == [
+        [False, True, False, False],
+        [False, True, False, False],
+    ]
