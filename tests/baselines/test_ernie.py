@@ -345,8 +345,9 @@ def scores(
     "scores", [("toy-relations", "task-specific", "none,shuffled,random")], indirect=True
 )
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(scores: dict[str, float]) -> None:
-    assert scores["none"] > 0.8
-    assert max(scores["base"], scores["shuffled"], scores["random"]) < 0.45
+    # Over tuned models of twelve seeds it was 0.57 to 1.
+    assert scores["none"] > 0.55
+    assert max(scores["base"], scores["shuffled"], scores["random"]) < 0.4
 
 
 @pytest.mark.parametrize("scores", [("toy-relations", "fine-tuning", "none")], indirect=True)
