@@ -17,6 +17,20 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from kbench import computing
 from kbench.batching import Batch
 
+TRAINED = [
+    ("map-tuning", "general"),
+    ("map-tuning", "task-specific"),
+    ("map-tuning-mlp", "general"),
+    ("ernie", "general"),
+    ("ernie", "task-specific"),
+    ("kar", "general"),
+    ("kar", "task-specific"),
+    ("k-adapter", "general"),
+    ("k-adapter", "task-specific"),
+    ("adapter-no-knowledge", "task-specific"),
+]
+"""Methods that train, in the settings in which they do so differently."""
+
 _WAIT = frozenset(
     {
         "_local_scalar_dense",

@@ -23,21 +23,8 @@ from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.trial import new_stages
 from kbench_baselines.untrained import Untrained
-from tests.devices import Device
+from tests.devices import TRAINED, Device
 from tests.devices import device as device  # a fixture
-
-_TRAINED = [
-    ("map-tuning", "general"),
-    ("map-tuning", "task-specific"),
-    ("map-tuning-mlp", "general"),
-    ("ernie", "general"),
-    ("ernie", "task-specific"),
-    ("kar", "general"),
-    ("kar", "task-specific"),
-    ("k-adapter", "general"),
-    ("k-adapter", "task-specific"),
-    ("adapter-no-knowledge", "task-specific"),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +53,10 @@ def test_every_method_that_trains_is_looked_at() -> None:
         name: registry.get(Kind.METHODS, name) for name in registry.names(Kind.METHODS)
     }
     trains = {n for n, kind in known.items() if kind.settings and not issubclass(kind, Untrained)}
-    assert trains == {name for name, _ in _TRAINED}
+    assert trains == {name for name, _ in TRAINED}
 
 
-@pytest.mark.parametrize(("method", "setting"), _TRAINED)
+@pytest.mark.parametrize(("method", "setting"), TRAINED)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_step_of_a_plug_waits_for_nothing(
     method: str, setting: str, dtype: str, device: Device, steps: list[int]

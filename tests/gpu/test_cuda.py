@@ -29,6 +29,7 @@ from kbench.store import Artifacts, Results
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.toys import write_backbone
+from tests.devices import TRAINED
 from tests.grid.toygrid import OPTIONS, grid, run
 
 pytestmark = [
@@ -39,18 +40,6 @@ pytestmark = [
 ]
 
 CUDA = torch.device("cuda")
-_TRAINED = [
-    ("map-tuning", "general"),
-    ("map-tuning", "task-specific"),
-    ("map-tuning-mlp", "general"),
-    ("ernie", "general"),
-    ("ernie", "task-specific"),
-    ("kar", "general"),
-    ("kar", "task-specific"),
-    ("k-adapter", "general"),
-    ("k-adapter", "task-specific"),
-    ("adapter-no-knowledge", "task-specific"),
-]
 
 
 @pytest.fixture
@@ -139,7 +128,7 @@ def test_a_narrow_precision_trains_and_finds_what_is_planted(
     assert 0 <= history["skipped"] < history["steps"] / 4
 
 
-@pytest.mark.parametrize(("method", "setting"), _TRAINED)
+@pytest.mark.parametrize(("method", "setting"), TRAINED)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_no_step_waits_for_the_device(
     method: str, setting: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
