@@ -17,6 +17,7 @@ __all__ = [
     "TOKENS",
     "Batch",
     "Choices",
+    "Known",
     "collate",
     "picked",
     "ragged",
@@ -51,6 +52,26 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a frozen network says of a batch, where it was read before.
+
+    Attributes:
+        last: hidden states. ``[batch, tokens, width]``.
+        beside: whatever else was read of it. ``[batch, tokens, …]`` each.
+    """
+
+    last: Tensor
+    beside: tuple[Tensor, ...] = ()
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Known:
+        """Moves all of it."""
+        last, *beside = (
+            part.to(device, non_blocking=non_blocking) for part in (self.last, *self.beside)
+        )
+        return Known(last, tuple(beside))
+
+
+@dataclass(frozen=True)
 class Batch:
     """A padded batch.
 
@@ -74,6 +95,7 @@ class Batch:
         visible: which token (second) each token (first) may attend to, where that is not simply
             ``mask``; else None. ``[batch, tokens, tokens]``, bool.
         choices: what is decided between, where the batch is of pairs of texts; else None.
+        known: what the network says, where it need not be asked again; else None.
     """
 
     ids: Tensor
@@ -90,6 +112,7 @@ class Batch:
     positions: Tensor | None = None
     visible: Tensor | None = None
     choices: Choices | None = None
+    known: Known | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from kbench.batching import Batch
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
+from kbench.hidden import Fixed, Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder
 from kbench.spec import Setting
@@ -64,6 +66,15 @@ class Plug(nn.Module):
         """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
 
+    def reading(self, encoder: Encoder) -> Reading | None:
+        """Returns what this plug reads of a frozen encoder, where that is the same in every epoch.
+
+        For a plug that neither fills slots nor changes what goes on inside the encoder: what
+        comes before all that trains in it, and before what :meth:`choose` sets, is then read once
+        for each input. Its hooks must take such states from ``batch.known``. As it stands None.
+        """
+        return None
+
     def choose(self, value: Any) -> None:
         """Takes one of the values that :meth:`InjectionMethod.choices` offers.
 
@@ -110,6 +121,7 @@ class Fit:
         loss: Callable[[Batch], Tensor],
         data: Data,
         beside: nn.Module | None = None,
+        reading: Reading | None = None,
     ) -> History:
         """Trains a plug, attached to the encoder, by the one training loop.
 
@@ -120,10 +132,16 @@ class Fit:
             loss: of a batch, a scalar.
             data: what to train on.
             beside: what trains along and is thrown away, such as the head of a pre-training.
+            reading: what of the encoder the plug reads, if that is to be read once for each
+                input; the data are then :class:`~kbench.hidden.Fixed`. Dropout in the frozen
+                network makes each reading another, and this is ignored.
         """
         network = self.model or self.encoder
+        started, said = time.perf_counter(), ""
+        if reading is not None and self.recipe.dropout is None:
+            data, said = Frozen(self.encoder, self.device).recalled(cast("Fixed", data), reading)
         with plug.attach(self.encoder):
-            return train(
+            history = train(
                 nn.ModuleList([plug, beside]) if beside else plug,
                 loss,
                 data,
@@ -134,6 +152,8 @@ class Fit:
                 validate=self.validate,
                 progress=self.progress,
             )
+        history.seconds, history.states = time.perf_counter() - started, said
+        return history
 
 
 class InjectionMethod(ABC):

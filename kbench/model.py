@@ -137,6 +137,8 @@ class Encoder(nn.Module):
             wanted: the positions in the flattened ``[batch * tokens]`` that are read of them, the
                 others being anything; None for all. ``[n]``.
         """
+        if batch.known is not None:
+            return batch.known.last
         given: dict[str, Tensor] = {
             "inputs_embeds": self.embed(batch),
             "attention_mask": batch.mask,

@@ -13,9 +13,11 @@ from kbench.batching import TOKENS, collate, sorted_batches
 from kbench.data import Label
 from kbench.errors import KbenchError
 from kbench.heads import PairHead
+from kbench.hidden import recall
 from kbench.inputs import Inputs
 from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, collate_pairs
+from kbench.states import HiddenStates
 
 __all__ = ["predict"]
 
@@ -26,9 +28,20 @@ Predicted = tuple[list[Label], list[float]]
 
 
 def predict(
-    model: DownstreamModel, inputs: Inputs | Pairs, device: torch.device, dtype: str = "float32"
+    model: DownstreamModel,
+    inputs: Inputs | Pairs,
+    device: torch.device,
+    dtype: str = "float32",
+    states: HiddenStates | None = None,
 ) -> Predicted:
     """Returns a prediction for each example and its probability, in the order of the inputs.
+
+    Args:
+        model: with whatever is attached to it.
+        inputs: texts, or pairs of them.
+        device: where to compute.
+        dtype: in which precision.
+        states: what the encoder says of the inputs, where that is known.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
@@ -39,9 +52,9 @@ def predict(
     rows = torch.from_numpy(inputs.slot_rows)
     with torch.inference_mode(), precision, model.encoder.held(rows):
         if isinstance(inputs, Pairs):
-            found = _compared(model, inputs, device)
+            found = _compared(model, inputs, device, states)
         else:
-            found = _classified(model, inputs, device)
+            found = _classified(model, inputs, device, states)
     bad = sum(not math.isfinite(score) for score in found[1])
     if bad:
         raise KbenchError(
@@ -51,23 +64,28 @@ def predict(
     return found
 
 
-def _classified(model: DownstreamModel, inputs: Inputs, device: torch.device) -> Predicted:
+def _classified(
+    model: DownstreamModel, inputs: Inputs, device: torch.device, states: HiddenStates | None
+) -> Predicted:
     predictions: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
     for chosen in sorted_batches(inputs.lengths, _BATCH, TOKENS):
-        logits: Tensor = model(collate(inputs, chosen).to(device))
+        logits: Tensor = model(recall(collate(inputs, chosen), states).to(device))
         words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
         for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
             predictions[at], scores[at] = word, score
     return predictions, scores
 
 
-def _compared(model: DownstreamModel, pairs: Pairs, device: torch.device) -> Predicted:
+def _compared(
+    model: DownstreamModel, pairs: Pairs, device: torch.device, states: HiddenStates | None
+) -> Predicted:
     """Scores all pairs of all examples in one order by length, then decides each example."""
     assert isinstance(model.head, PairHead)
     parts, order = [], []
     for chosen in sorted_batches(pairs.pair_lengths, _BATCH, TOKENS):
-        parts.append(model(collate_pairs(pairs, chosen).to(device)).float())
+        batch = recall(collate_pairs(pairs, chosen), states)
+        parts.append(model(batch.to(device)).float())
         order.append(chosen)
     scored = torch.cat(parts)
     found = torch.empty_like(scored)

@@ -27,12 +27,14 @@ from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
 from kbench.graph import Stage
+from kbench.hidden import Frozen, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
 from kbench.prediction import predict
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Setting
+from kbench.states import HiddenStates
 from kbench.store import Artifacts, address
 from kbench.strata import scored
 from kbench.training import Examples, History, Progress, Recipe, train
@@ -134,27 +136,72 @@ class Stages:
             plug, _ = self.fit(parts, Setting.FINE_TUNING, model)
         train_split = self.prepare(parts, Split.TRAIN, model, injected=plug is not None)
         data = Examples(train_split.inputs, train_split.gold.targets)
+        once = parts.tuning.reads_once
+        started = time.perf_counter()
+        known = self._known(parts, model, data, plug) if once else None
+        # What is known was read with the plug in place.
+        fixed = None if known else plug
 
         # The plug is fixed: it gives slot vectors, and its own parameters stay out of `model`.
         with (
-            plug.attach(model.encoder) if plug else nullcontext(),
-            frozen(plug) if plug else nullcontext(),
+            fixed.attach(model.encoder) if fixed else nullcontext(),
+            frozen(fixed) if fixed else nullcontext(),
         ):
             history = train(
                 model,
                 model.loss,
-                data,
+                known[0] if known else data,
                 recipe,
                 seed=parts.spec.seed,
                 device=self.device,
-                mode=lambda: _training(model),
-                validate=lambda: self._validate(parts, model, plug is not None),
+                mode=lambda: _training(model.head if once else model, model),
+                validate=lambda: self._validate(parts, model, plug is not None, known and known[1]),
                 progress=self._steps(f"tune {parts.spec.task}"),
             )
+        if once:
+            history.seconds = time.perf_counter() - started
+            history.states = "kept" if known else "recomputed"
         _check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False).eval()
         return _made(model, recipe, history, trained)
+
+    def _known(
+        self, parts: Parts, model: DownstreamModel, data: Examples, plug: Plug | None
+    ) -> tuple[Recalled, HiddenStates] | None:
+        """Reads train and dev once, with the plug in place that is fixed while a head learns.
+
+        Returns:
+            None if there is no room for what the encoder says.
+
+        Raises:
+            KbenchError: something of the encoder would train.
+        """
+        trains = [name for name, p in model.encoder.named_parameters() if p.requires_grad]
+        if trains:
+            raise KbenchError(
+                f"tuning {parts.spec.tuning} says that nothing of the encoder trains "
+                f"(`reads_once`), and marks {trains[0]}"
+            )
+        fixed = plug and address("plug", plug_inputs(parts, Setting.FINE_TUNING))
+        reading = last_states(model.encoder, {"plug": fixed})
+        with plug.attach(model.encoder) if plug else nullcontext():
+            reader = Frozen(model.encoder, self.device)
+            train_states = reader.states(data.inputs, reading)
+            if train_states is None:
+                return None
+            dev = self.prepare(parts, Split.DEV, model, injected=plug is not None)
+            dev_states = reader.states(dev.inputs, reading)
+        return None if dev_states is None else (Recalled(data, train_states), dev_states)
+
+    def _dev_states(
+        self, parts: Parts, model: DownstreamModel, reading: Reading | None
+    ) -> HiddenStates | None:
+        """Reads dev once for a plug that says what of it stays the same."""
+        if reading is None:
+            return None
+        inputs = self.prepare(parts, Split.DEV, model, injected=True).inputs
+        return Frozen(model.encoder, self.device).states(inputs, reading)
 
     def fit(
         self, parts: Parts, setting: Setting, model: DownstreamModel | None
@@ -218,8 +265,10 @@ class Stages:
     ) -> dict[str, Any]:
         assert parts.knowledge is not None
         recipe = parts.plug_recipe(setting)
-        examples = None
+        examples = dev = None
         if model is not None:
+            reading = plug.reading(encoder) if recipe.select else None
+            dev = self._dev_states(parts, model, reading)
             prepared = self.prepare(parts, Split.TRAIN, model, injected=True)
             examples = Examples(prepared.inputs, prepared.gold.targets)
         label = parts.spec.method if model is None else f"{parts.spec.method} on {parts.spec.task}"
@@ -229,7 +278,7 @@ class Stages:
             model=model,
             knowledge=parts.knowledge,
             examples=examples,
-            validate=(lambda: self._validate(parts, model, True)) if model is not None else None,
+            validate=None if model is None else lambda: self._validate(parts, model, True, dev),
             recipe=recipe,
             options=parts.method.options,
             seed=parts.spec.seed,
@@ -285,11 +334,12 @@ class Stages:
                 f"{parts.spec.method} chooses between values on dev, and task {parts.spec.task} "
                 "has no dev example"
             )
+        states = self._dev_states(parts, model, plug.reading(model.encoder))
         scores = []
         for value in values:
             plug.choose(value)
             with plug.attach(model.encoder):
-                scores.append(self._validate(parts, model, True))
+                scores.append(self._validate(parts, model, True, states))
         best = values[scores.index(max(scores))]
         plug.choose(best)
         return {"values": values, "dev": scores, "chosen": best}
@@ -304,10 +354,16 @@ class Stages:
             (*key, *reading), lambda: prepare(parts, split, model, injected=injected)
         )
 
-    def _validate(self, parts: Parts, model: DownstreamModel, injected: bool) -> float:
+    def _validate(
+        self,
+        parts: Parts,
+        model: DownstreamModel,
+        injected: bool,
+        states: HiddenStates | None = None,
+    ) -> float:
         prepared = self.prepare(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: weights must not depend on how they are scored.
-        predictions, _ = predict(model, prepared.inputs, self.device)
+        predictions, _ = predict(model, prepared.inputs, self.device, states=states)
         return scored(parts.task.main_metric, prepared.gold.labels, predictions, prepared.strata)
 
     def _steps(self, what: str) -> Progress | None:
@@ -386,8 +442,10 @@ def _refill(plug: Plug, tensors: dict[str, Tensor], path: Path, method: str) -> 
         ) from None
 
 
-def _training(model: DownstreamModel) -> Any:
-    model.train()
+def _training(trained: nn.Module, model: DownstreamModel) -> Any:
+    """Puts what trains in train mode, and the rest of the model in eval mode."""
+    model.eval()
+    trained.train()
     return nullcontext()
 
 

@@ -104,6 +104,8 @@ class History:
         best: epoch whose weights were kept, from 0.
         tokens: read while training, padding excluded.
         counts: what of the training data was kept and dropped.
+        states: ``kept`` if the frozen model read each text once; ``recomputed`` if there was no
+            room for what it said, so that texts were read in each epoch, which rounds otherwise.
     """
 
     steps: int = 0
@@ -113,6 +115,7 @@ class History:
     best: int = -1
     tokens: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    states: str = ""
 
 
 class Data(Protocol):

@@ -54,7 +54,7 @@ CHECKED = {
         "ra-vm",
     },
     Kind.BACKBONES: {"kbench-tiny"},
-    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "lora"},
+    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "head", "lora"},
     Kind.KNOWLEDGE: {"atlas"},
     Kind.IMPORTERS: {
         "codex",
