@@ -185,11 +185,11 @@ class StateStore:
         with FileLock(self.folder / f".{wanted.key}.making"):
             found = self._load(folder, wanted)
             if found is None:
-                self._make_room(wanted.bytes, folder)
+                self._make_room(wanted.bytes)
                 with atomic_folder(folder) as scratch:
                     _write(scratch, wanted, blocks())
                     found = _mapped(scratch, wanted)  # stays open, wherever the files go
-                self._make_room(0, folder)  # others may have written meanwhile
+                self._shrink(self.most, spared=folder)  # others may have written meanwhile
         return found
 
     def _load(self, folder: Path, wanted: Wanted) -> HiddenStates | None:
@@ -250,25 +250,34 @@ class StateStore:
                 marker = folder / _ABOUT
                 yield (marker if marker.exists() else folder).stat().st_mtime, size, folder
 
-    def _make_room(self, needed: int, spared: Path) -> None:
+    def _make_room(self, needed: int) -> None:
         """Removes what was not used for longest until so many bytes more have room.
 
         Raises:
-            OSError: the disk has no room for them all the same.
+            OSError: the disk would have none without all the rest either.
         """
         for leftover in self.leftovers():
             shutil.rmtree(leftover, ignore_errors=True)
+        lacking = needed - (shutil.disk_usage(self.folder).free - _SPARE)
+        if lacking > sum(size for _, size, _ in self._sizes()):
+            raise OSError(f"no room for {needed} bytes")
+        self._shrink(self.most - needed, lacking)
+
+    def _shrink(self, most: int, lacking: int = 0, spared: Path | None = None) -> None:
+        """Removes what was not used for longest until the rest takes at most so many bytes.
+
+        Args:
+            most: bytes of the rest.
+            lacking: bytes that are removed in any case.
+            spared: what stays.
+        """
         known = sorted(self._sizes())
         used = sum(size for _, size, _ in known)
-        free = shutil.disk_usage(self.folder).free - _SPARE
-        others = [(size, folder) for _, size, folder in known if folder != spared]
-        if needed > free + sum(size for size, _ in others):
-            raise OSError(f"no room for {needed} bytes")
-        for size, folder in others:
-            if used + needed <= self.most and needed <= free:
-                break
-            self.remove(folder)
-            used, free = used - size, free + size
+        target = min(most, used - lacking)
+        for _, size, folder in known:
+            if used > target and folder != spared:
+                self.remove(folder)
+                used -= size
 
 
 def _mapped(folder: Path, wanted: Wanted) -> HiddenStates:

@@ -1,4 +1,4 @@
-"""The store of hidden states: whole or not there, found out where damaged, never beyond its bound."""
+"""The store of hidden states: whole or not there, never beyond its bound."""
 
 from __future__ import annotations
 
