@@ -207,7 +207,7 @@ def ragged(
 
 
 def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
-    """Returns some inputs of a batch, cut to ``width`` tokens; without targets and choices.
+    """Returns some inputs of a batch, cut to ``width`` tokens; without targets, choices, states.
 
     Args:
         batch: on the host.
@@ -247,6 +247,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         examples=batch.examples[rows],
         targets=None,
         choices=None,
+        known=None,
     )
 
 

@@ -10,7 +10,7 @@ rounding (in the order of 1e-6), since matrix products depend on a batch's compo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import Batch, Known, collate, sorted_batches
+from kbench.batching import TOKENS, Batch, Known, collate, sorted_batches
 from kbench.freezing import digest, dropout
 from kbench.inputs import Inputs
 from kbench.model import Encoder
@@ -28,7 +28,7 @@ from kbench.pairs import Pairs, collate_pairs
 from kbench.states import HiddenStates, StateStore, Wanted
 from kbench.training import Data
 
-__all__ = ["Fixed", "Frozen", "Reading", "Recalled", "last_states", "recall"]
+__all__ = ["Fixed", "Frozen", "Kept", "Reading", "Recalled", "last_states"]
 
 _REVISION = 1
 """Changes whenever other states would be kept under the same address."""
@@ -44,25 +44,61 @@ class Reading:
         of: what the states depend on beside the encoder and its inputs, as JSON values; under
             ``title`` what they are called in lists.
         widths: of the states, first that of the last hidden states.
-        read: gives them, ``[batch, tokens, width]`` each; without tokens, ``[batch, width]``, if
-            :attr:`single`.
-        single: whether an input has one row and not one a token.
+        read: gives them of a batch, at positions in the flattened ``[batch * tokens]``:
+            ``[positions, width]`` each.
+        where: the positions that are ever read of a batch, None for all; itself None for all
+            positions of all batches. What is nowhere read is not kept.
     """
 
     of: Mapping[str, Any]
     widths: tuple[int, ...]
-    read: Callable[[Batch], Sequence[Tensor]]
-    single: bool = False
+    read: Callable[[Batch, Tensor], Sequence[Tensor]]
+    where: Callable[[Batch], Tensor | None] | None = None
+
+    def positions(self, batch: Batch) -> Tensor:
+        """Returns the positions that are kept, rising. ``[positions]``."""
+        found = self.where(batch) if self.where else None
+        return torch.nonzero(batch.mask.flatten()).flatten() if found is None else found.sort()[0]
 
 
-def last_states(encoder: Encoder, of: Mapping[str, Any]) -> Reading:
+def last_states(
+    encoder: Encoder,
+    of: Mapping[str, Any],
+    where: Callable[[Batch], Tensor | None] | None = None,
+) -> Reading:
     """Reads the last hidden states.
 
     Args:
         encoder: with whatever is attached to it while it is read.
         of: what that is, for the address.
+        where: see :class:`Reading`.
     """
-    return Reading({"title": "last hidden states", **of}, (encoder.width,), lambda b: [encoder(b)])
+
+    def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
+        hidden: Tensor = encoder(batch, where(batch) if where else None)
+        return [hidden.flatten(0, 1)[positions]]
+
+    return Reading({"title": "last hidden states", **of}, (encoder.width,), read, where)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was read of some inputs."""
+
+    states: HiddenStates
+    reading: Reading
+
+    def into(self, batch: Batch) -> Batch:
+        """Gives a batch of these inputs, on the host, what is known of them; 0 elsewhere."""
+        positions = self.reading.positions(batch)
+        size, tokens = batch.ids.shape
+        last, *beside = (
+            torch.zeros(size * tokens, rows.shape[1])
+            .index_copy_(0, positions, torch.from_numpy(rows))
+            .view(size, tokens, -1)
+            for rows in self.states.of(batch.examples.numpy())
+        )
+        return replace(batch, known=Known(last, tuple(beside)))
 
 
 class Fixed(Protocol):
@@ -85,7 +121,7 @@ class Recalled:
     """The same data, whose batches bring what the frozen encoder says of them."""
 
     data: Fixed
-    states: HiddenStates
+    kept: Kept
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -94,15 +130,7 @@ class Recalled:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a batch that need not be read."""
-        return recall(self.data.batch(chosen), self.states)
-
-
-def recall(batch: Batch, states: HiddenStates | None) -> Batch:
-    """Gives a batch what is known of its inputs, if anything is."""
-    if states is None:
-        return batch
-    last, *beside = map(torch.from_numpy, states.padded(batch.examples.numpy()))
-    return replace(batch, known=Known(last, tuple(beside)))
+        return self.kept.into(self.data.batch(chosen))
 
 
 class Frozen:
@@ -132,17 +160,17 @@ class Frozen:
 
         Where there is no room for it, the data themselves and ``recomputed``.
         """
-        states = self.states(data.inputs, reading)
-        return (data, "recomputed") if states is None else (Recalled(data, states), "kept")
+        kept = self.kept(data.inputs, reading)
+        return (data, "recomputed") if kept is None else (Recalled(data, kept), "kept")
 
-    def states(
+    def kept(
         self,
         inputs: Inputs | Pairs,
         reading: Reading,
         chosen: NDArray[np.int64] | None = None,
         *,
         keep: bool = True,
-    ) -> HiddenStates | None:
+    ) -> Kept | None:
         """Returns what the encoder says of inputs, read once on this machine.
 
         Args:
@@ -156,34 +184,46 @@ class Frozen:
         """
         if chosen is None:
             chosen = np.arange(len(_lengths(inputs)))
-        lengths = _lengths(inputs)[chosen]
-        counts = np.ones_like(lengths) if reading.single else lengths
-        of = {**self._who, **reading.of, "states": [reading.single, *reading.widths]}
+        parts = list(sorted_batches(_lengths(inputs)[chosen], _BATCH, TOKENS))
+        counts, places = _counted(inputs, chosen, parts, reading)
+        of = {**self._who, **reading.of, "widths": list(reading.widths), "places": places}
         of["texts"] = _digest_of(inputs, chosen)
-        order = np.argsort(-lengths, kind="stable")
-        wanted = Wanted(of, counts, order, reading.widths)
-        return self._store.kept(
-            wanted, lambda: self._pass(inputs, chosen, lengths, reading), keep=keep
-        )
+        wanted = Wanted(of, counts, np.concatenate(parts), reading.widths)
+        batches = [chosen[part] for part in parts]
+        states = self._store.kept(wanted, lambda: self._pass(inputs, batches, reading), keep=keep)
+        return None if states is None else Kept(states, reading)
 
     def _pass(
-        self,
-        inputs: Inputs | Pairs,
-        chosen: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        reading: Reading,
+        self, inputs: Inputs | Pairs, batches: Iterable[NDArray[np.int64]], reading: Reading
     ) -> Iterator[list[NDArray[np.float32]]]:
-        """Reads the inputs by falling length; yields the rows of a batch at a time."""
+        """Reads the inputs; yields the rows of a batch at a time."""
         encoder = self._encoder
         rows = torch.from_numpy(inputs.slot_rows)
         with dropout(encoder, None), torch.inference_mode(), encoder.held(rows):
-            for part in sorted_batches(lengths, _BATCH):
-                batch = _collated(inputs, chosen[part]).to(self._device)
-                tokens = batch.mask.bool()
-                yield [
-                    (state if reading.single else state[tokens]).float().cpu().numpy()
-                    for state in reading.read(batch)
-                ]
+            for chosen in batches:
+                batch = _collated(inputs, chosen).to(self._device)
+                read = reading.read(batch, reading.positions(batch))
+                yield [state.float().cpu().numpy() for state in read]
+
+
+def _counted(
+    inputs: Inputs | Pairs,
+    chosen: NDArray[np.int64],
+    parts: Sequence[NDArray[np.int64]],
+    reading: Reading,
+) -> tuple[NDArray[np.int64], str]:
+    """Returns how many positions are kept of each of the chosen inputs, and a digest of which."""
+    if reading.where is None:
+        return _lengths(inputs)[chosen], "all"
+    counts = np.zeros(len(chosen), dtype=np.int64)
+    value = hashlib.sha256()
+    for part in parts:
+        batch = _collated(inputs, chosen[part])
+        positions = reading.positions(batch).numpy()
+        size, tokens = batch.ids.shape
+        counts[part] = np.bincount(positions // tokens, minlength=size)
+        value.update(np.ascontiguousarray(positions).data)
+    return counts, value.hexdigest()
 
 
 def _lengths(inputs: Inputs | Pairs) -> NDArray[np.int64]:

@@ -280,7 +280,8 @@ class DownstreamModel(nn.Module):
         if batch.choices is None:
             return self._read(batch)
         # Lengths are read on the host; a GPU would be waited for, and is no faster in pieces.
-        scores = self._in_pieces(batch) if batch.ids.device.type == "cpu" else self._read(batch)
+        in_pieces = batch.ids.device.type == "cpu" and batch.known is None
+        scores = self._in_pieces(batch) if in_pieces else self._read(batch)
         return self.head.decide(scores, batch.choices)
 
     def _in_pieces(self, batch: Batch) -> Tensor:

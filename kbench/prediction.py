@@ -13,11 +13,10 @@ from kbench.batching import TOKENS, collate, sorted_batches
 from kbench.data import Label
 from kbench.errors import KbenchError
 from kbench.heads import PairHead
-from kbench.hidden import recall
+from kbench.hidden import Kept
 from kbench.inputs import Inputs
 from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, collate_pairs
-from kbench.states import HiddenStates
 
 __all__ = ["predict"]
 
@@ -32,7 +31,7 @@ def predict(
     inputs: Inputs | Pairs,
     device: torch.device,
     dtype: str = "float32",
-    states: HiddenStates | None = None,
+    known: Kept | None = None,
 ) -> Predicted:
     """Returns a prediction for each example and its probability, in the order of the inputs.
 
@@ -41,7 +40,7 @@ def predict(
         inputs: texts, or pairs of them.
         device: where to compute.
         dtype: in which precision.
-        states: what the encoder says of the inputs, where that is known.
+        known: what the encoder says of the inputs, where it was read before.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
@@ -52,9 +51,9 @@ def predict(
     rows = torch.from_numpy(inputs.slot_rows)
     with torch.inference_mode(), precision, model.encoder.held(rows):
         if isinstance(inputs, Pairs):
-            found = _compared(model, inputs, device, states)
+            found = _compared(model, inputs, device, known)
         else:
-            found = _classified(model, inputs, device, states)
+            found = _classified(model, inputs, device, known)
     bad = sum(not math.isfinite(score) for score in found[1])
     if bad:
         raise KbenchError(
@@ -65,12 +64,13 @@ def predict(
 
 
 def _classified(
-    model: DownstreamModel, inputs: Inputs, device: torch.device, states: HiddenStates | None
+    model: DownstreamModel, inputs: Inputs, device: torch.device, known: Kept | None
 ) -> Predicted:
     predictions: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
     for chosen in sorted_batches(inputs.lengths, _BATCH, TOKENS):
-        logits: Tensor = model(recall(collate(inputs, chosen), states).to(device))
+        batch = collate(inputs, chosen)
+        logits: Tensor = model((known.into(batch) if known else batch).to(device))
         words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
         for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
             predictions[at], scores[at] = word, score
@@ -78,14 +78,14 @@ def _classified(
 
 
 def _compared(
-    model: DownstreamModel, pairs: Pairs, device: torch.device, states: HiddenStates | None
+    model: DownstreamModel, pairs: Pairs, device: torch.device, known: Kept | None
 ) -> Predicted:
     """Scores all pairs of all examples in one order by length, then decides each example."""
     assert isinstance(model.head, PairHead)
     parts, order = [], []
     for chosen in sorted_batches(pairs.pair_lengths, _BATCH, TOKENS):
-        batch = recall(collate_pairs(pairs, chosen), states)
-        parts.append(model(batch.to(device)).float())
+        batch = collate_pairs(pairs, chosen)
+        parts.append(model((known.into(batch) if known else batch).to(device)).float())
         order.append(chosen)
     scored = torch.cat(parts)
     found = torch.empty_like(scored)

@@ -27,14 +27,13 @@ from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
 from kbench.graph import Stage
-from kbench.hidden import Frozen, Reading, Recalled, last_states
+from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
 from kbench.prediction import predict
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Setting
-from kbench.states import HiddenStates
 from kbench.store import Artifacts, address
 from kbench.strata import scored
 from kbench.training import Examples, History, Progress, Recipe, train
@@ -168,7 +167,7 @@ class Stages:
 
     def _known(
         self, parts: Parts, model: DownstreamModel, data: Examples, plug: Plug | None
-    ) -> tuple[Recalled, HiddenStates] | None:
+    ) -> tuple[Recalled, Kept] | None:
         """Reads train and dev once, with the plug in place that is fixed while a head learns.
 
         Returns:
@@ -184,24 +183,23 @@ class Stages:
                 f"(`reads_once`), and marks {trains[0]}"
             )
         fixed = plug and address("plug", plug_inputs(parts, Setting.FINE_TUNING))
-        reading = last_states(model.encoder, {"plug": fixed})
-        with plug.attach(model.encoder) if plug else nullcontext():
-            reader = Frozen(model.encoder, self.device)
-            train_states = reader.states(data.inputs, reading)
-            if train_states is None:
+        encoder, head = model.encoder, model.head
+        reading = last_states(encoder, {"plug": fixed}, lambda batch: head.reads(encoder, batch))
+        with plug.attach(encoder) if plug else nullcontext():
+            reader = Frozen(encoder, self.device)
+            train_kept = reader.kept(data.inputs, reading)
+            if train_kept is None:
                 return None
             dev = self.prepare(parts, Split.DEV, model, injected=plug is not None)
-            dev_states = reader.states(dev.inputs, reading)
-        return None if dev_states is None else (Recalled(data, train_states), dev_states)
+            dev_kept = reader.kept(dev.inputs, reading)
+        return None if dev_kept is None else (Recalled(data, train_kept), dev_kept)
 
-    def _dev_states(
-        self, parts: Parts, model: DownstreamModel, reading: Reading | None
-    ) -> HiddenStates | None:
+    def _dev(self, parts: Parts, model: DownstreamModel, reading: Reading | None) -> Kept | None:
         """Reads dev once for a plug that says what of it stays the same."""
         if reading is None:
             return None
         inputs = self.prepare(parts, Split.DEV, model, injected=True).inputs
-        return Frozen(model.encoder, self.device).states(inputs, reading)
+        return Frozen(model.encoder, self.device).kept(inputs, reading)
 
     def fit(
         self, parts: Parts, setting: Setting, model: DownstreamModel | None
@@ -268,7 +266,7 @@ class Stages:
         examples = dev = None
         if model is not None:
             reading = plug.reading(encoder) if recipe.select else None
-            dev = self._dev_states(parts, model, reading)
+            dev = self._dev(parts, model, reading)
             prepared = self.prepare(parts, Split.TRAIN, model, injected=True)
             examples = Examples(prepared.inputs, prepared.gold.targets)
         label = parts.spec.method if model is None else f"{parts.spec.method} on {parts.spec.task}"
@@ -334,12 +332,12 @@ class Stages:
                 f"{parts.spec.method} chooses between values on dev, and task {parts.spec.task} "
                 "has no dev example"
             )
-        states = self._dev_states(parts, model, plug.reading(model.encoder))
+        known = self._dev(parts, model, plug.reading(model.encoder))
         scores = []
         for value in values:
             plug.choose(value)
             with plug.attach(model.encoder):
-                scores.append(self._validate(parts, model, True, states))
+                scores.append(self._validate(parts, model, True, known))
         best = values[scores.index(max(scores))]
         plug.choose(best)
         return {"values": values, "dev": scores, "chosen": best}
@@ -359,11 +357,11 @@ class Stages:
         parts: Parts,
         model: DownstreamModel,
         injected: bool,
-        states: HiddenStates | None = None,
+        known: Kept | None = None,
     ) -> float:
         prepared = self.prepare(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: weights must not depend on how they are scored.
-        predictions, _ = predict(model, prepared.inputs, self.device, states=states)
+        predictions, _ = predict(model, prepared.inputs, self.device, known=known)
         return scored(parts.task.main_metric, prepared.gold.labels, predictions, prepared.strata)
 
     def _steps(self, what: str) -> Progress | None:

@@ -123,17 +123,12 @@ class HiddenStates:
     places: NDArray[np.int64]
     arrays: tuple[NDArray[np.float32], ...]
 
-    def padded(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
-        """Returns the states of chosen items, padded to their longest by their last rows.
-
-        Args:
-            chosen: items with at least one row. ``[batch]``.
-
-        Returns:
-            ``[batch, rows, width]`` for each state.
-        """
+    def of(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+        """Returns the rows of chosen items, one item after the other. ``[rows, width]`` each."""
         start, end = self.places[chosen].T
-        at = np.minimum(start[:, None] + np.arange(int((end - start).max())), end[:, None] - 1)
+        counts = end - start
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        at = np.repeat(start, counts) + within
         return tuple(np.take(array, at, axis=0) for array in self.arrays)
 
 

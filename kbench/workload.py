@@ -155,11 +155,12 @@ class _Cell:
     def _once(self, recipe: Recipe, injected: bool) -> float:
         """What a frozen encoder says is kept, and read again only where there is no room for it."""
         splits = (Split.TRAIN, Split.DEV) if recipe.select else (Split.TRAIN,)
-        tokens = [self._read(split, injected).total for split in splits]
+        read = [self._read(split, injected) for split in splits]
         shape = self._shape()
-        fits = all(_FLOAT * shape.width * read <= bound() for read in tokens)
+        # A head reads one state of a text, the pooled one.
+        fits = all(_FLOAT * shape.width * one.examples * one.texts <= bound() for one in read)
         times = 1 if fits else recipe.epochs
-        return flops(shape.parameters, (Pass.FORWARD, times * sum(tokens)))
+        return flops(shape.parameters, (Pass.FORWARD, times * sum(one.total for one in read)))
 
     def _on_task(self, recipe: Recipe, kind: Pass, injected: bool) -> float:
         passes = [(kind, recipe.epochs * self._read(Split.TRAIN, injected).total)]

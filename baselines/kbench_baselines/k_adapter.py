@@ -89,7 +89,7 @@ def tapped(encoder: Encoder, before: Before, after: After) -> Iterator[None]:
 
         return keep
 
-    def end(_: nn.Module, given: tuple[Batch], last: Tensor) -> Tensor:
+    def end(_: nn.Module, given: tuple[Batch, ...], last: Tensor) -> Tensor:
         mask, known = given[0].mask, given[0].known
         wanted = known.beside if known else before([states[place] for place in places], mask)
         states.clear()
@@ -106,7 +106,7 @@ def tapped(encoder: Encoder, before: Before, after: After) -> Iterator[None]:
 def _read(encoder: Encoder, title: str, of: Any, before: Before, count: int) -> Reading:
     """Reads the last hidden states and ``count`` things of the same width from the taps."""
 
-    def read(batch: Batch) -> Sequence[Tensor]:
+    def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
         found: list[Tensor] = []
 
         def keep(last: Tensor, wanted: Sequence[Tensor], mask: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def _read(encoder: Encoder, title: str, of: Any, before: Before, count: int) -> 
 
         with tapped(encoder, before, keep):
             encoder(batch)
-        return found
+        return [state.flatten(0, 1)[positions] for state in found]
 
     known = {"title": title, "taps": list(taps(len(encoder.layers))), "adapter": of}
     return Reading(known, (encoder.width,) * (1 + count), read)

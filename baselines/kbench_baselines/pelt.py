@@ -118,7 +118,7 @@ class _Sums:
         self._frozen = Frozen(fit.encoder, fit.device)
         self._keep = self.total.element_size() * most * width <= bound()
         title = {"title": "occurrences of entities"}
-        self._reading = Reading(title, (width,), lambda batch: [self._read(batch)], single=True)
+        self._reading = Reading(title, (width,), self._read, lambda batch: batch.blank_index)
 
     def add(self, inputs: Inputs, chosen: NDArray[np.int64], rows: Rows) -> None:
         """Adds the chosen ones of some inputs, whose entities are ``rows``."""
@@ -126,15 +126,15 @@ class _Sums:
         self.tokens += int(inputs.lengths[chosen].sum())
         for start in range(0, len(chosen), _PIECE):
             piece = chosen[start : start + _PIECE]
-            states = self._frozen.states(inputs, self._reading, piece, keep=self._keep)
-            assert states is not None, "a piece fits into memory"
-            order = np.argsort(states.places[:, 0])  # added as they were read, so as they lie
-            result = torch.from_numpy(np.array(states.arrays[0]))
+            kept = self._frozen.kept(inputs, self._reading, piece, keep=self._keep)
+            assert kept is not None, "a piece fits into memory"
+            order = np.argsort(kept.states.places[:, 0])  # added as they were read, so as they lie
+            result = torch.from_numpy(np.array(kept.states.arrays[0]))
             self.total.index_add_(0, torch.from_numpy(places[piece[order]]), result)
 
-    def _read(self, batch: Batch) -> Tensor:
-        hidden = self.encoder(batch).flatten(0, 1)[batch.blank_index]
-        return before_output(self.encoder, hidden)
+    def _read(self, batch: Batch, positions: Tensor) -> list[Tensor]:
+        hidden = self.encoder(batch, positions).flatten(0, 1)[positions]
+        return [before_output(self.encoder, hidden)]
 
 
 def _encoded(
@@ -186,7 +186,7 @@ class Pelt(Untrained):
         citation="2022.acl-short.57",
         trains="0 (H numbers an entity in closed form)",
     )
-    revision = "1"
+    revision = "2"
     slot = "{mention} ( {slot} )"
     defaults: ClassVar[Mapping[str, Any]] = {
         "occurrences": 256,

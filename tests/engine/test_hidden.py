@@ -81,14 +81,14 @@ def inputs_of(encoder: Encoder, count: int = 40) -> Any:
 
 def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
     inputs = inputs_of(encoder)
-    kept = Frozen(encoder, CPU).states(inputs, last_states(encoder, {}))
+    kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
     assert kept is not None
     for number in range(len(inputs)):
-        start, end = kept.places[number]
+        start, end = kept.states.places[number]
         with torch.no_grad():
             alone = encoder(collate(inputs, np.array([number])))[0].numpy()
         assert end - start == inputs.lengths[number]
-        np.testing.assert_allclose(kept.arrays[0][start:end], alone, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(kept.states.arrays[0][start:end], alone, atol=1e-5, rtol=0)
 
 
 def test_a_batch_brings_them_and_the_network_is_not_asked(encoder: Encoder) -> None:
@@ -117,7 +117,7 @@ def test_the_address_knows_all_that_states_depend_on(toy_folder: Path, tmp_path:
 
     def key(encoder: Encoder, count: int = 40, chosen: Any = None, **of: Any) -> str:
         frozen = Frozen(encoder, CPU, Store(tmp_path, 0))
-        frozen.states(inputs_of(encoder, count), last_states(encoder, of), chosen)
+        frozen.kept(inputs_of(encoder, count), last_states(encoder, of), chosen)
         return str(asked[-1])
 
     encoder = load_folder(toy_folder / "bert")
@@ -298,10 +298,10 @@ def test_pairs_are_read_once_too(toy_folder: Path) -> None:
     pairs = Pairs.encoded(encoder.tokenizer, inputs, of)
     torch.manual_seed(0)
     model = DownstreamModel(encoder, PairHead(encoder.width)).eval().requires_grad_(False)
-    kept = Frozen(encoder, CPU).states(pairs, last_states(encoder, {}))
+    kept = Frozen(encoder, CPU).kept(pairs, last_states(encoder, {}))
     assert kept is not None
-    assert len(kept.places) == 64
-    assert predict(model, pairs, CPU, states=kept) == predict(model, pairs, CPU)
+    assert len(kept.states.places) == 64
+    assert predict(model, pairs, CPU, known=kept) == predict(model, pairs, CPU)
     data = Examples(pairs, np.arange(16) % 2)
     losses = []
     for known in (data, Recalled(data, kept)):
@@ -322,13 +322,16 @@ def test_predictions_from_kept_states_are_those_of_the_model(encoder: Encoder) -
 
     inputs = inputs_of(encoder, 150)
     model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y", "z"])).eval()
-    kept = Frozen(encoder, CPU).states(inputs, last_states(encoder, {}))
-    assert predict(model, inputs, CPU, states=kept) == predict(model, inputs, CPU)
+    kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    assert predict(model, inputs, CPU, known=kept) == predict(model, inputs, CPU)
 
 
 def test_a_text_of_one_token_has_states(encoder: Encoder) -> None:
     examples = [Example("a", "", (), ""), Example("b", "we saw it", (), "")]
     inputs = encode(encoder.tokenizer, examples, [(), ()], Layout({}))
-    kept = Frozen(encoder, CPU).states(inputs, last_states(encoder, {}))
+    kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
     assert kept is not None
-    assert kept.padded(np.array([0, 1]))[0].shape == (2, int(inputs.lengths.max()), encoder.width)
+    batch = kept.into(collate(inputs, np.array([0, 1])))
+    assert batch.known is not None
+    assert batch.known.last.shape == (*batch.ids.shape, encoder.width)
+    assert not batch.known.last[batch.mask == 0].any()

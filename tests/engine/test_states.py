@@ -60,10 +60,8 @@ def test_rows_lie_in_the_order_of_reading_and_are_found_by_item(store: StateStor
         assert found is not None
         assert found.places.tolist() == [[0, 3], [5, 6], [3, 5]]
         assert all(isinstance(array, np.memmap) for array in found.arrays)
-        first, second = found.padded(np.array([2, 0]))
-        assert (first.shape, second.shape) == ((2, 3, 4), (2, 3, 2))
-        assert np.array_equal(first[0], given.arrays[0][[3, 4, 4]])
-        assert np.array_equal(second[1], given.arrays[1][:3])
+        for rows, array in zip(found.of(np.array([2, 0])), given.arrays, strict=True):
+            assert np.array_equal(rows, array[[3, 4, 0, 1, 2]])
     assert given.times == 1
     assert store.kept(wanted("b"), given) is not None
     assert given.times == 2
