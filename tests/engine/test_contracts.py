@@ -111,6 +111,7 @@ BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
     (contracts_plugs.gradients, broken.Opens),
     (contracts_plugs.padding, broken.Averages),
     (contracts_plugs.bfloat16, broken.Widens),
+    (contracts_plugs.read_once, broken.Misreads),
 ]
 
 
