@@ -10,6 +10,7 @@ rounding (in the order of 1e-6), since matrix products depend on a batch's compo
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.batching import TOKENS, Batch, Known, collate, sorted_batches
+from kbench.files import canonical_digest
 from kbench.freezing import digest, dropout
 from kbench.inputs import Inputs
 from kbench.model import Encoder
@@ -34,6 +36,9 @@ _REVISION = 1
 """Changes whenever other states would be kept under the same address."""
 _BATCH = 128
 """As in evaluation: so what is read from kept states has the bits of what is read directly."""
+
+_NAMES = ("_name_or_path", "architectures", "transformers_version")
+"""What of a configuration says nothing of the network."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class Frozen:
         self._who = {
             "revision": [_REVISION, _BATCH],
             "encoder": digest(encoder),
-            "form": _form(encoder),
+            "form": _form(encoder.network),
             # Another library, or another kind of processor, rounds otherwise.
             "computed": [torch.__version__, transformers.__version__, device.type],
         }
@@ -188,6 +193,7 @@ class Frozen:
         counts, places = _counted(inputs, chosen, parts, reading)
         of = {**self._who, **reading.of, "widths": list(reading.widths), "places": places}
         of["texts"] = _digest_of(inputs, chosen)
+        of = json.loads(json.dumps(of))  # as it will be read: JSON has no tuples and no other keys
         wanted = Wanted(of, counts, np.concatenate(parts), reading.widths)
         batches = [chosen[part] for part in parts]
         states = self._store.kept(wanted, lambda: self._pass(inputs, batches, reading), keep=keep)
@@ -236,12 +242,12 @@ def _collated(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> Batch:
     return collate_pairs(inputs, chosen)
 
 
-def _form(encoder: Encoder) -> dict[str, Any]:
-    """What weights do not say: how many heads there are, which activation, and so on."""
-    config = encoder.config.to_diff_dict()
-    known = {k: v for k, v in config.items() if not k.startswith("_") and k != "architectures"}
-    known.pop("transformers_version", None)
-    return {"network": type(encoder.network).__name__, "config": known}
+def _form(network: transformers.PreTrainedModel) -> str:
+    """Digest of what weights do not say: how many heads there are, which activation, and so on."""
+    config = json.loads(network.config.to_json_string())
+    known = {name: value for name, value in config.items() if name not in _NAMES}
+    attention = str(getattr(network.config, "_attn_implementation", None))
+    return canonical_digest([type(network).__name__, attention, known])
 
 
 def _digest_of(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> str:

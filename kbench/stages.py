@@ -167,11 +167,11 @@ class Stages:
 
     def _known(
         self, parts: Parts, model: DownstreamModel, data: Examples, plug: Plug | None
-    ) -> tuple[Recalled, Kept] | None:
+    ) -> tuple[Recalled, Kept | None] | None:
         """Reads train and dev once, with the plug in place that is fixed while a head learns.
 
         Returns:
-            None if there is no room for what the encoder says.
+            None if there is no room for what the encoder says; without dev if nothing is selected.
 
         Raises:
             KbenchError: something of the encoder would train.
@@ -187,12 +187,15 @@ class Stages:
         reading = last_states(encoder, {"plug": fixed}, lambda batch: head.reads(encoder, batch))
         with plug.attach(encoder) if plug else nullcontext():
             reader = Frozen(encoder, self.device)
-            train_kept = reader.kept(data.inputs, reading)
-            if train_kept is None:
+            learnt = reader.kept(data.inputs, reading)
+            if learnt is None:
                 return None
+            recipe = parts.tuning_recipe
+            if recipe is None or not recipe.select:
+                return Recalled(data, learnt), None
             dev = self.prepare(parts, Split.DEV, model, injected=plug is not None)
-            dev_kept = reader.kept(dev.inputs, reading)
-        return None if dev_kept is None else (Recalled(data, train_kept), dev_kept)
+            scored_on = reader.kept(dev.inputs, reading)
+        return None if scored_on is None else (Recalled(data, learnt), scored_on)
 
     def _dev(self, parts: Parts, model: DownstreamModel, reading: Reading | None) -> Kept | None:
         """Reads dev once for a plug that says what of it stays the same."""

@@ -222,19 +222,14 @@ def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Pa
         seed=0,
         device=CPU,
     )
-    torch.testing.assert_close(
-        dict(head.head.named_parameters())["linear.weight"],
-        stages(tmp_path / "last")
-        .tune(
-            parts(
-                toy_folder,
-                options={**OPTIONS, "tuning": {"head": {**HEAD, "select": False}}},
-            )
-        )[0]
-        .head.linear.weight,
-        atol=1e-4,
-        rtol=0,
-    )
+    last = {**OPTIONS, "tuning": {"head": {**HEAD, "select": False}}}
+    before = len(list(StateStore().all()))
+    kept, about = stages(tmp_path / "last").tune(parts(toy_folder, options=last, limit=90))
+    assert about["history"]["dev"] == []
+    assert len(list(StateStore().all())) == before + 1, "dev is not read"
+    kept, about = stages(tmp_path / "whole").tune(parts(toy_folder, options=last))
+    ours, plain = (dict(m.named_parameters())["linear.weight"] for m in (kept.head, head.head))
+    torch.testing.assert_close(ours, plain, atol=1e-4, rtol=0)
 
 
 def test_what_is_answered_at_mask_has_no_head_to_train(toy_folder: Path) -> None:
@@ -324,6 +319,16 @@ def test_predictions_from_kept_states_are_those_of_the_model(encoder: Encoder) -
     model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y", "z"])).eval()
     kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
     assert predict(model, inputs, CPU, known=kept) == predict(model, inputs, CPU)
+
+
+def test_what_is_kept_is_sound_whatever_its_address_is_made_of(encoder: Encoder) -> None:
+    encoder.config.id2label = {number: f"label {number}" for number in range(12)}
+    reading = last_states(encoder, {"pairs": (1, 2), "numbers": {10: "a", 9: "b"}})
+    for _ in range(2):
+        kept = Frozen(encoder, CPU).kept(inputs_of(encoder), reading)
+        assert kept is not None
+    (folder,) = StateStore().all()
+    assert StateStore().check(folder)["of"] == "last hidden states"
 
 
 def test_a_text_of_one_token_has_states(encoder: Encoder) -> None:
