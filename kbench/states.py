@@ -162,8 +162,12 @@ class StateStore:
             None if neither disk nor memory has room for them; then nothing was computed.
         """
         if keep and wanted.bytes <= self.most:
-            with suppress(OSError):  # full, read-only, or no file system for locks
+            try:
                 return self._on_disk(wanted, blocks)
+            except OSError:  # full, or not to be written: what is there is read all the same
+                found = self._load(self.folder / wanted.key, wanted)
+            if found is not None:
+                return found
         if wanted.bytes > _MEMORY:
             return None
         arrays = tuple(np.empty((wanted.rows, width), _FLOAT) for width in wanted.widths)

@@ -217,6 +217,24 @@ def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -
     assert equal(StateStore(tmp_path / "file" / "hidden", 1 << 20).kept(wanted(), given), given)
 
 
+def test_a_store_that_cannot_be_written_is_read(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    given = Pass()
+    store.kept(wanted(), given)
+    monkeypatch.setattr(states, "FileLock", refuse)
+    monkeypatch.setattr(os, "utime", refuse)
+    found = store.kept(wanted(), given)
+    assert equal(found, given)
+    assert found is not None
+    assert isinstance(found.arrays[0], np.memmap)
+    assert equal(store.kept(wanted("other"), given), given)
+    assert given.times == 2
+
+
 def test_what_a_killed_process_left_is_nothing(store: StateStore) -> None:
     key = wanted().key
     half = store.folder / f".{key}.tmp-half"
