@@ -5,8 +5,6 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-import torch
-
 from kbench.bundle import Bundle
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Plug
@@ -20,7 +18,7 @@ def cost(
     plug: Plug | None,
     seconds: float,
     examples: int,
-    device: torch.device,
+    peak: int | None,
 ) -> dict[str, float]:
     """Returns what a run cost, units in the names.
 
@@ -30,7 +28,7 @@ def cost(
         plug: the plug.
         seconds: that evaluation took.
         examples: evaluated.
-        device: where.
+        peak: bytes held on the device while evaluating; None without one.
     """
     start = (fitted or {}).get("start")
     spent = {
@@ -46,8 +44,16 @@ def cost(
         "evaluate_seconds_per_example": seconds / max(1, examples),
         "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
-    if device.type == "cuda":
-        spent["peak_device_memory_bytes"] = float(torch.cuda.max_memory_allocated(device))
+    peaks = {
+        "tune": tuned.get("peak_device_memory_bytes"),
+        "train": (fitted or {}).get("peak_device_memory_bytes"),
+        "start": (start or {}).get("peak_device_memory_bytes"),
+        "evaluate": peak,
+    }
+    known = {stage: float(value) for stage, value in peaks.items() if value is not None}
+    spent |= {f"{stage}_peak_device_memory_bytes": value for stage, value in known.items()}
+    if known:
+        spent["peak_device_memory_bytes"] = max(known.values())
     return spent
 
 
@@ -69,4 +75,5 @@ def counted(fitted: dict[str, Any] | None) -> dict[str, int]:
 
 def summary(about: dict[str, Any]) -> dict[str, Any]:
     """Returns of the record of a training what goes into a result."""
-    return {key: about[key] for key in ("recipe", "history", "trainable_parameters")}
+    kept = ("recipe", "history", "trainable_parameters", "computed", "peak_device_memory_bytes")
+    return {key: about[key] for key in kept if key in about}

@@ -2,6 +2,7 @@
 
 Content only: digests of data, weights and knowledge, revisions of code, options and recipes.
 Batch size of evaluation, device and hardware are recorded in a result, not part of its address.
+The precision is part of it, and so is that of a training, unless it is float32.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "recipe": parts.tuning_recipe and parts.tuning_recipe.as_dict(),
         "seed": spec.seed,
     }
+    if parts.tuning_recipe is not None:
+        inputs |= _precision(spec.dtype)
     if parts.plug_is_fixed:
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
         inputs["linker"] = parts.linker
@@ -54,6 +57,7 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
         "knowledge": parts.knowledge.digest,
         "backbone": parts.backbone.digest,
         "seed": parts.spec.seed,
+        **_precision(parts.spec.dtype),
     }
     if setting == Setting.TASK_SPECIFIC:
         inputs["model"] = address("model", model_inputs(parts))
@@ -61,6 +65,11 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
         if Setting.GENERAL in parts.method.settings:
             inputs["general"] = address("plug", plug_inputs(parts, Setting.GENERAL))
     return inputs
+
+
+def _precision(dtype: str) -> dict[str, str]:
+    """What a narrow precision adds to the inputs of a training."""
+    return {} if dtype == "float32" else {"dtype": dtype}
 
 
 def addresses(parts: Parts) -> dict[str, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kbench.computing import asynchronous, pinned, sent
 from kbench.inputs import Inputs
 
 __all__ = [
@@ -46,9 +47,9 @@ class Choices:
     examples: int
     ways: int
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> Choices:
-        """Moves the cells."""
-        return replace(self, cells=self.cells.to(device, non_blocking=non_blocking))
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Choices:
+        """Returns them with the cells changed."""
+        return replace(self, cells=change(self.cells))
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,9 @@ class Known:
     last: Tensor
     beside: tuple[Tensor, ...] = ()
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> Known:
-        """Moves all of it."""
-        last, *beside = (
-            part.to(device, non_blocking=non_blocking) for part in (self.last, *self.beside)
-        )
-        return Known(last, tuple(beside))
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Known:
+        """Returns it with all tensors changed."""
+        return Known(change(self.last), tuple(map(change, self.beside)))
 
 
 @dataclass(frozen=True)
@@ -116,14 +114,24 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
-        if device.type == "cpu":
+        return self if device.type == "cpu" else self._changed(lambda value: sent(value, device))
+
+    def ready(self, device: torch.device) -> Batch:
+        """Puts what will be moved into memory that a GPU copies from by itself."""
+        if not asynchronous(device):
             return self
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            host = value is None or field.name in _HOST
-            moved[field.name] = value if host else value.to(device, non_blocking=True)
-        return Batch(**moved)
+        return self._changed(lambda value: pinned(value, device))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Changes all tensors but those of the host."""
+        changed: dict[str, Any] = {}
+        for name in (field.name for field in fields(self) if field.name not in _HOST):
+            value = getattr(self, name)
+            if isinstance(value, Choices | Known):
+                changed[name] = value.changed(change)
+            elif value is not None:
+                changed[name] = change(value)
+        return replace(self, **changed)
 
 
 def collate(
@@ -247,7 +255,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         examples=batch.examples[rows],
         targets=None,
         choices=None,
-        known=None,
+        known=batch.known and batch.known.changed(lambda states: states[rows, :width]),
     )
 
 

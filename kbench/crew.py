@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from pickle import UnpicklingError
@@ -76,8 +78,10 @@ class Crew(Generic[Item, Outcome]):
     """Some processes, started when there is work and again when one has died.
 
     Args:
-        make: called in each process, with a function to tell of steps, for the function that is
-            then called with every item. What both take and return must be picklable.
+        make: called in each process, with its seat and a function to tell of steps, for the
+            function that is then called with every item. What both take and return must be
+            picklable. Seats are numbered from 0 to below ``size``; no two processes that live at
+            the same time have the same.
         size: how many processes there are at once.
         limits: of each item.
         tell: is told of the steps.
@@ -85,7 +89,7 @@ class Crew(Generic[Item, Outcome]):
 
     def __init__(
         self,
-        make: Callable[[Tell], Callable[[Item], Outcome]],
+        make: Callable[[int, Tell], Callable[[Item], Outcome]],
         size: int,
         limits: Limits,
         tell: Tell | None = None,
@@ -126,7 +130,9 @@ class Crew(Generic[Item, Outcome]):
                 self._busy.append(member)
                 return
             member.kill()
-        member = _Member(self._make)
+        taken = {member.seat for member in (*self._idle, *self._busy)}
+        seat = next(seat for seat in count() if seat not in taken)
+        member = _Member(partial(self._make, seat), seat)
         member.give(item)
         self._busy.append(member)
 
@@ -169,7 +175,8 @@ class _Member(Generic[Item]):
 
     item: Item
 
-    def __init__(self, make: Callable[[Tell], Callable[[Any], Any]]) -> None:
+    def __init__(self, make: Callable[[Tell], Callable[[Any], Any]], seat: int) -> None:
+        self.seat = seat
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_live, args=(theirs, make))

@@ -235,7 +235,9 @@ class PairHead(Head):
         """
         size = choices.examples * choices.ways
         total = scores.new_zeros(size, scores.shape[1]).index_add(0, choices.cells, scores)
-        count = torch.bincount(choices.cells, minlength=size)[:, None]
+        # Not `bincount`, which waits for the device to know how long its answer is.
+        ones = torch.ones_like(choices.cells)
+        count = ones.new_zeros(size).index_add(0, choices.cells, ones)[:, None]
         mean = (total / count.clamp(min=1)).view(choices.examples, choices.ways, -1)
         absent = (count == 0).view(choices.examples, choices.ways)
         alike = mean[..., -1].masked_fill(absent, -torch.inf)
@@ -329,6 +331,7 @@ class VocabularyHead(_AnsweringHead):
         super().__init__()
         self.vocabulary = tuple(vocabulary)
         self._allowed: tuple[object, list[int]] | None = None
+        self._columns: Tensor | None = None
 
     def tokens(
         self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
@@ -344,9 +347,17 @@ class VocabularyHead(_AnsweringHead):
     def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns logits ``[batch, tokens]``, minus infinity outside the vocabulary."""
         logits = super().forward(encoder, hidden, batch)
-        kept = torch.tensor(self.allowed(encoder.tokenizer), device=logits.device)
+        kept = self._kept(encoder.tokenizer, logits.device)
         nothing = torch.full_like(logits, -torch.inf)
         return nothing.index_copy(1, kept, logits.index_select(1, kept))
+
+    def _kept(self, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> Tensor:
+        """The tokens of the vocabulary, copied to a device once."""
+        allowed = self.allowed(tokenizer)
+        if self._columns is None or self._columns.device != device:
+            with torch.inference_mode(False):  # gradients may go through it later
+                self._columns = torch.tensor(allowed, device=device)
+        return self._columns
 
     def allowed(self, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Returns the tokens of the vocabulary, ascending.
@@ -362,6 +373,7 @@ class VocabularyHead(_AnsweringHead):
                     "the backbone"
                 )
             self._allowed = (tokenizer, sorted(token for token in found if token is not None))
+            self._columns = None
         return self._allowed[1]
 
 

@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch
+from kbench.compiling import compiled
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.hidden import Fixed, Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder
+from kbench.portions import targets_in
 from kbench.spec import Setting
+from kbench.stepping import Weigh
 from kbench.task import Family
 from kbench.training import Data, History, Progress, Recipe, train
 
@@ -101,6 +104,8 @@ class Fit:
         seed: of everything random.
         device: where to train.
         progress: told of each step.
+        dtype: the precision to compute in; weights are float32 in any case.
+        compiled: whether the frozen network runs as compiled code.
     """
 
     setting: Setting
@@ -114,6 +119,8 @@ class Fit:
     seed: int
     device: torch.device
     progress: Progress | None = None
+    dtype: str = "float32"
+    compiled: bool = False
 
     def train(
         self,
@@ -122,6 +129,7 @@ class Fit:
         data: Data,
         beside: nn.Module | None = None,
         reading: Reading | None = None,
+        weigh: Weigh | None = targets_in,
     ) -> History:
         """Trains a plug, attached to the encoder, by the one training loop.
 
@@ -129,18 +137,21 @@ class Fit:
 
         Args:
             plug: what is kept.
-            loss: of a batch, a scalar.
+            loss: of a batch, a scalar; or its terms, which are added up.
             data: what to train on.
             beside: what trains along and is thrown away, such as the head of a pre-training.
             reading: what of the encoder the plug reads, if that is to be read once for each
                 input; the data are then :class:`~kbench.hidden.Fixed`. Dropout in the frozen
                 network makes each reading another, and this is ignored.
+            weigh: how many things of a batch each term is the mean over, as it stands its
+                targets, so that a batch too large for the memory can be computed in parts;
+                None for a loss that compares the examples of a batch with each other.
         """
         network = self.model or self.encoder
         started, said = time.perf_counter(), ""
         if reading is not None and self.recipe.dropout is None:
             data, said = Frozen(self.encoder, self.device).recalled(cast("Fixed", data), reading)
-        with plug.attach(self.encoder):
+        with plug.attach(self.encoder), compiled(self.encoder, self.compiled):
             history = train(
                 nn.ModuleList([plug, beside]) if beside else plug,
                 loss,
@@ -148,6 +159,8 @@ class Fit:
                 self.recipe,
                 seed=self.seed,
                 device=self.device,
+                dtype=self.dtype,
+                weigh=weigh,
                 mode=lambda: dropout(network, self.recipe.dropout),
                 validate=self.validate,
                 progress=self.progress,

@@ -9,6 +9,7 @@ as any token (map-tuning, section 3).
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kbench.batching import TOKENS, Batch, picked, sorted_batches
+from kbench.computing import asynchronous, sent
 from kbench.errors import Unsupported
 from kbench.narrowing import narrowed
 
@@ -67,6 +69,7 @@ class Encoder(nn.Module):
         self.max_length = _max_length(network, tokenizer)
         self._pooler = pooler
         self._lm = _masked_lm_head(network)
+        self._takes_masks = _takes_masks(network)
         known = int(getattr(self.config, "type_vocab_size", 0) or 0)
         self._segments = known if segments is None else min(known, segments)
         self._slots: SlotSource | None = None
@@ -112,7 +115,7 @@ class Encoder(nn.Module):
             return
         known = torch.unique(rows)
         table = torch.cat([source(part) for part in known.split(_HELD)])
-        self._slots = lambda asked: table[torch.searchsorted(known, asked).to(table.device)]
+        self._slots = lambda asked: table[sent(torch.searchsorted(known, asked), table.device)]
         try:
             yield
         finally:
@@ -141,7 +144,7 @@ class Encoder(nn.Module):
             return batch.known.last
         given: dict[str, Tensor] = {
             "inputs_embeds": self.embed(batch),
-            "attention_mask": batch.mask,
+            "attention_mask": self._mask(batch.mask),
         }
         if self._segments:
             given["token_type_ids"] = torch.zeros_like(batch.ids)
@@ -158,6 +161,15 @@ class Encoder(nn.Module):
         finally:
             self._batch = None
         return hidden
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        """The mask as it is; on a GPU ready for attention, where the network takes it so.
+
+        Else the network looks whether it masks anything, for which the host waits each time.
+        """
+        if self._takes_masks and asynchronous(mask.device):
+            return mask[:, None, None, :].bool()
+        return mask
 
     def _branching(self, batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
         """Positions and the attention mask of a batch whose passages hang at mentions."""
@@ -299,7 +311,16 @@ class DownstreamModel(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Returns the task loss of a batch with targets, a scalar."""
         assert batch.targets is not None
-        return self.head.loss(self(batch), batch.targets)
+        return self.head.loss(self(batch).float(), batch.targets)  # logits may be narrow
+
+
+def _takes_masks(network: PreTrainedModel) -> bool:
+    """Whether a network takes a mask ``[batch, 1, 1, tokens]`` of what may be attended to."""
+    if getattr(network.config, "_attn_implementation", None) != "sdpa":
+        return False
+    code = vars(sys.modules[type(network.base_model).__module__])
+    # One mask for all layers: with sliding windows there are two.
+    return "create_bidirectional_mask" in code and "sliding_window" not in " ".join(code)
 
 
 def _max_length(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:

@@ -54,11 +54,14 @@ def narrowed(layers: list[nn.Module], wanted: Tensor | None) -> Iterator[None]:
         nothing = closed.new_zeros(hidden.shape).flatten(0, 1)
         return nothing.index_copy(0, wanted, closed).view_as(hidden)
 
+    compiled = vars(last).get("forward")
     last.forward = forward
     try:
         yield
     finally:
         del last.forward
+        if compiled is not None:
+            last.forward = compiled
 
 
 def _can(layer: Any) -> bool:

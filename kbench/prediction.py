@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import TOKENS, collate, sorted_batches
+from kbench.batching import TOKENS, Batch, collate, sorted_batches
+from kbench.computing import asynchronous, autocast, narrow, sent
 from kbench.data import Label
 from kbench.errors import KbenchError
+from kbench.feeding import fed
 from kbench.heads import PairHead
 from kbench.hidden import Kept
 from kbench.inputs import Inputs
 from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, collate_pairs
+from kbench.portions import Portions
 
-__all__ = ["predict"]
+__all__ = ["Predicted", "predict"]
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH = 128
+_AHEAD = 4
+"""Batches that wait for a GPU at most."""
 
-Predicted = tuple[list[Label], list[float]]
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions in the order of the inputs.
+
+    Attributes:
+        labels: one for each example.
+        scores: the probability of each.
+        batch_size: examples, or pairs of texts, computed at once at most, in the end.
+        batch_tokens: of those at most, padding included; None for any number.
+    """
+
+    labels: list[Label]
+    scores: list[float]
+    batch_size: int
+    batch_tokens: int | None
 
 
 def predict(
@@ -31,67 +53,113 @@ def predict(
     inputs: Inputs | Pairs,
     device: torch.device,
     dtype: str = "float32",
+    batch_size: int | None = None,
     known: Kept | None = None,
 ) -> Predicted:
-    """Returns a prediction for each example and its probability, in the order of the inputs.
+    """Predicts every example; where the memory is short, fewer at once.
 
     Args:
-        model: with whatever is attached to it.
-        inputs: texts, or pairs of them.
+        model: frozen, a plug attached or none.
+        inputs: encoded examples.
         device: where to compute.
-        dtype: in which precision.
+        dtype: the precision of it.
+        batch_size: examples, or pairs of texts, at once; None for 128, on a CPU fewer where they
+            are long.
         known: what the encoder says of the inputs, where it was read before.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
     """
-    narrow = _DTYPES.get(dtype)
-    precision = torch.autocast(device.type, narrow) if narrow else nullcontext()
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
-    with torch.inference_mode(), precision, model.encoder.held(rows):
+    passes = _Pass(model, device, batch_size or _BATCH, known)
+    if batch_size is None and not asynchronous(device):
+        passes.tokens = TOKENS
+    with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
         if isinstance(inputs, Pairs):
-            found = _compared(model, inputs, device, known)
+            labels, scores = _compared(passes, inputs)
         else:
-            found = _classified(model, inputs, device, known)
-    bad = sum(not math.isfinite(score) for score in found[1])
+            labels, scores = _classified(passes, inputs)
+    bad = sum(not math.isfinite(score) for score in scores)
     if bad:
         raise KbenchError(
-            f"the model's outputs are not finite on {bad} of {len(found[1])} examples"
-            + (f"; try --dtype float32 (given: {dtype})" if narrow else "")
+            f"the model's outputs are not finite on {bad} of {len(scores)} examples"
+            + (f"; try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
-    return found
+    return Predicted(labels, scores, passes.size, passes.tokens)
 
 
-def _classified(
-    model: DownstreamModel, inputs: Inputs, device: torch.device, known: Kept | None
-) -> Predicted:
+class _Pass:
+    """One pass of a model over inputs.
+
+    Args:
+        model: the model.
+        device: where it is.
+        size: of a batch at most.
+        known: what the encoder says of the inputs, where it was read before.
+
+    Attributes:
+        tokens: of a batch at most, padding included; None for any number.
+    """
+
+    def __init__(
+        self, model: DownstreamModel, device: torch.device, size: int, known: Kept | None
+    ) -> None:
+        self.model, self.device = model, device
+        self._known = known
+        self.tokens: int | None = None
+        self._size = size
+        self._portions = Portions(None, device)
+
+    @property
+    def size(self) -> int:
+        """Of what is computed at once."""
+        return min(self._size, self._portions.size or self._size)
+
+    def over(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yields numbers of examples or pairs, and their logits in float32, longest first."""
+        ahead = _AHEAD if asynchronous(self.device) else 0
+        with closing(fed(self._batches(inputs), ahead)) as ready:
+            for chosen, batch in ready:
+                yield chosen, self._portions.compute(batch, self._logits)
+
+    def _batches(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        if isinstance(inputs, Pairs):
+            for chosen in sorted_batches(inputs.pair_lengths, self._size, self.tokens):
+                yield chosen, self._ready(collate_pairs(inputs, chosen))
+        else:
+            for chosen in sorted_batches(inputs.lengths, self._size, self.tokens):
+                yield chosen, self._ready(collate(inputs, chosen))
+
+    def _ready(self, batch: Batch) -> Batch:
+        return (self._known.into(batch) if self._known else batch).ready(self.device)
+
+    def _logits(self, parts: Sequence[Batch]) -> Tensor:
+        found = [self.model(part.to(self.device)).float() for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _classified(passes: _Pass, inputs: Inputs) -> tuple[list[Label], list[float]]:
+    model = passes.model
     predictions: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
-    for chosen in sorted_batches(inputs.lengths, _BATCH, TOKENS):
-        batch = collate(inputs, chosen)
-        logits: Tensor = model((known.into(batch) if known else batch).to(device))
-        words, sure = model.head.predict(logits.float(), model.encoder.tokenizer)
+    for chosen, logits in passes.over(inputs):
+        words, sure = model.head.predict(logits, model.encoder.tokenizer)
         for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
             predictions[at], scores[at] = word, score
     return predictions, scores
 
 
-def _compared(
-    model: DownstreamModel, pairs: Pairs, device: torch.device, known: Kept | None
-) -> Predicted:
+def _compared(passes: _Pass, pairs: Pairs) -> tuple[list[Label], list[float]]:
     """Scores all pairs of all examples in one order by length, then decides each example."""
+    model, device = passes.model, passes.device
     assert isinstance(model.head, PairHead)
-    parts, order = [], []
-    for chosen in sorted_batches(pairs.pair_lengths, _BATCH, TOKENS):
-        batch = collate_pairs(pairs, chosen)
-        parts.append(model((known.into(batch) if known else batch).to(device)).float())
-        order.append(chosen)
+    order, parts = zip(*passes.over(pairs), strict=True)
     scored = torch.cat(parts)
     found = torch.empty_like(scored)
-    found[torch.from_numpy(np.concatenate(order)).to(device)] = scored
+    found[sent(torch.from_numpy(np.concatenate(order)), device)] = scored
     _, choices = pairs.choices(np.arange(len(pairs)))
-    logits = model.head.decide(found, choices.to(device))
+    logits = model.head.decide(found, choices.changed(lambda cells: sent(cells, device)))
     numbers, sure = model.head.predict(logits, model.encoder.tokenizer)
     names = [
         model.head.name(own, int(str(number)))

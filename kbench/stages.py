@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
+from kbench.compiling import compiled
+from kbench.computing import described, peak_bytes, reset_peak
 from kbench.data import Label, Split
 from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
@@ -31,8 +33,9 @@ from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
-from kbench.prediction import predict
+from kbench.prediction import Predicted, predict
 from kbench.preparation import Prepared, prepare
+from kbench.rounding import evaluated
 from kbench.spec import Setting
 from kbench.store import Artifacts, address
 from kbench.strata import scored
@@ -66,6 +69,8 @@ class Stages:
         artifacts: where downstream models and plugs lie.
         device: where to compute.
         progress: told of what is being done: description, steps done, steps in all.
+        evaluation_batch: examples predicted at once; None for what suits the device.
+        compiled: whether frozen networks run as compiled code.
     """
 
     def __init__(
@@ -73,9 +78,14 @@ class Stages:
         artifacts: Artifacts,
         device: torch.device,
         progress: Callable[[str, int, int], None] | None = None,
+        *,
+        evaluation_batch: int | None = None,
+        compiled: bool = False,
     ) -> None:
         self.artifacts = artifacts
         self.device = device
+        self.compiled = compiled
+        self._evaluation_batch = evaluation_batch
         self._progress = progress
         self._memory: dict[Any, Any] = {}
 
@@ -141,6 +151,7 @@ class Stages:
         # What is known was read with the plug in place.
         fixed = None if known else plug
 
+        reset_peak(self.device)
         # The plug is fixed: it gives slot vectors, and its own parameters stay out of `model`.
         with (
             fixed.attach(model.encoder) if fixed else nullcontext(),
@@ -153,6 +164,7 @@ class Stages:
                 recipe,
                 seed=parts.spec.seed,
                 device=self.device,
+                dtype=parts.spec.dtype,
                 mode=lambda: _training(model.head if once else model, model),
                 validate=lambda: self._validate(parts, model, plug is not None, known and known[1]),
                 progress=self._steps(f"tune {parts.spec.task}"),
@@ -163,7 +175,7 @@ class Stages:
         _check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False).eval()
-        return _made(model, recipe, history, trained)
+        return {**_made(model, recipe, history, trained), **self._computed(parts, False)}
 
     def _known(
         self, parts: Parts, model: DownstreamModel, data: Examples, plug: Plug | None
@@ -285,9 +297,12 @@ class Stages:
             seed=parts.spec.seed,
             device=self.device,
             progress=self._steps(f"fit {label} ({parts.spec.control})"),
+            dtype=parts.spec.dtype,
+            compiled=self.compiled,
         )
         network = model if model is not None else encoder
         before = digest(network)
+        reset_peak(self.device)
         with frozen(network):
             history = parts.method.fit(plug, fit)
         if digest(network) != before:
@@ -297,7 +312,14 @@ class Stages:
             "recipe": recipe.as_dict(),
             "history": dataclasses.asdict(history),
             "trainable_parameters": sum(p.numel() for p in plug.parameters() if p.requires_grad),
+            **self._computed(parts, self.compiled),
         }
+
+    def _computed(self, parts: Parts, compiled: bool) -> dict[str, Any]:
+        """What is recorded of how something was trained."""
+        how = {**described(self.device, compiled), "dtype": parts.spec.dtype}
+        peak = peak_bytes(self.device)
+        return {"computed": how, **({} if peak is None else {"peak_device_memory_bytes": peak})}
 
     def evaluate(self, parts: Parts) -> Evaluation:
         """Runs all stages of a run and predicts its test split, once."""
@@ -309,21 +331,36 @@ class Stages:
         chosen = self._choose(parts, model, plug) if plug else None
         prepared = self.prepare(parts, Split.TEST, model, injected=plug is not None)
         started = time.perf_counter()
-        with plug.attach(model.encoder) if plug else nullcontext():
-            predictions, scores = predict(model, prepared.inputs, self.device, parts.spec.dtype)
-        seconds = time.perf_counter() - started
+        reset_peak(self.device)
+        found = self._predicted(model, plug, prepared, parts.spec.dtype)
+        seconds, peak = time.perf_counter() - started, peak_bytes(self.device)
         after = digest(model)
         if after != tuned["digest"]:
             raise FrozenError("the downstream model's weights changed after tuning")
-        evaluation = Evaluation(prepared, predictions, scores, before=tuned["digest"], after=after)
-        evaluation.cost = cost(tuned, fitted, plug, seconds, len(predictions), self.device)
+        evaluation = Evaluation(
+            prepared, found.labels, found.scores, before=tuned["digest"], after=after
+        )
+        evaluation.cost = cost(tuned, fitted, plug, seconds, len(found.labels), peak)
         evaluation.counts = {**parts.task.counts, **prepared.counts, **counted(fitted)}
-        evaluation.training = {"tuning": summary(tuned)}
+        how = described(self.device, self.compiled)
+        evaluation.training = {
+            "tuning": summary(tuned),
+            "evaluation": evaluated(how, parts.spec.dtype, found),
+        }
         if fitted:
             evaluation.training["plug"] = {**summary(fitted), "start": fitted.get("start")}
         if chosen:
             evaluation.training["choice"] = chosen
         return evaluation
+
+    def _predicted(
+        self, model: DownstreamModel, plug: Plug | None, prepared: Prepared, dtype: str
+    ) -> Predicted:
+        with (
+            plug.attach(model.encoder) if plug else nullcontext(),
+            compiled(model.encoder, self.compiled),
+        ):
+            return predict(model, prepared.inputs, self.device, dtype, self._evaluation_batch)
 
     def _choose(self, parts: Parts, model: DownstreamModel, plug: Plug) -> dict[str, Any] | None:
         """Lets a general plug take the value that is best on dev; the first of equals."""
@@ -363,9 +400,11 @@ class Stages:
         known: Kept | None = None,
     ) -> float:
         prepared = self.prepare(parts, Split.DEV, model, injected=injected)
-        # In float32 whatever the dtype of the run: weights must not depend on how they are scored.
-        predictions, _ = predict(model, prepared.inputs, self.device, known=known)
-        return scored(parts.task.main_metric, prepared.gold.labels, predictions, prepared.strata)
+        # In float32 whatever the dtype of the run: a choice must not hang on what is rounded off.
+        found = predict(
+            model, prepared.inputs, self.device, batch_size=self._evaluation_batch, known=known
+        )
+        return scored(parts.task.main_metric, prepared.gold.labels, found.labels, prepared.strata)
 
     def _steps(self, what: str) -> Progress | None:
         report = self._progress

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol, Self
 
@@ -15,19 +15,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch, shuffled_batches
+from kbench.computing import asynchronous, narrow
 from kbench.errors import KbenchError, UsageError, nearest
+from kbench.feeding import fed
 from kbench.inputs import Inputs
 from kbench.pairs import Pairs, collate_examples
+from kbench.portions import targets_in
+from kbench.stepping import Objective, Stepper, Weigh
 
 __all__ = ["Data", "Examples", "History", "Progress", "Recipe", "check_options", "train"]
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps in all."""
+_AHEAD = 4
+"""Batches that wait for a GPU at most."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. Part of every address.
+    """How to train. Part of every address, but for ``micro_batch``.
 
     Attributes:
         learning_rate: the peak.
@@ -41,6 +47,9 @@ class Recipe:
         dropout: rate of all dropout of the frozen model while a plug is trained through it;
             None keeps the frozen model in eval mode. Tunings train with the model's own.
         select: keep the weights of the epoch that is best on dev, else of the last.
+        micro_batch: examples of a step that are computed at once, at most; None for as many as
+            the memory of the device holds. The same training in other parts, so no part of an
+            address; its last bits differ, and so does what dropout draws.
     """
 
     learning_rate: float
@@ -53,6 +62,7 @@ class Recipe:
     clip: float = 0.0
     dropout: float | None = None
     select: bool = True
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
@@ -63,6 +73,8 @@ class Recipe:
         _check("decay", self.decay, self.decay in ("linear", "constant"), "linear or constant")
         drop = self.dropout
         _check("dropout", drop, drop is None or 0 <= drop < 1, "in [0, 1) or null")
+        parts = self.micro_batch
+        _check("micro_batch", parts, parts is None or parts >= 1, "at least 1 or null")
 
     def updated(self, *changes: Mapping[str, Any]) -> Self:
         """Returns a copy with fields replaced; later mappings win; other keys are left alone."""
@@ -71,8 +83,10 @@ class Recipe:
         return replace(self, **merged)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return asdict(self)
+        """Returns what an address is made of, as JSON values."""
+        fields = asdict(self)
+        del fields["micro_batch"]
+        return fields
 
 
 def _check(name: str, value: Any, holds: bool, expected: str) -> None:
@@ -106,6 +120,9 @@ class History:
         counts: what of the training data was kept and dropped.
         states: ``kept`` if the frozen model read each text once; ``recomputed`` if there was no
             room for what it said, so that texts were read in each epoch, which rounds otherwise.
+        micro_batch: examples of a step that were computed at once, in the end; 0 if nothing was
+            trained in steps.
+        skipped: steps left out because a gradient was beyond float16.
     """
 
     steps: int = 0
@@ -116,6 +133,8 @@ class History:
     tokens: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     states: str = ""
+    micro_batch: int = 0
+    skipped: int = 0
 
 
 class Data(Protocol):
@@ -126,7 +145,10 @@ class Data(Protocol):
         """Tokens of each item. ``[items]``."""
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """Returns a batch with targets."""
+        """Returns a batch with targets, on the host.
+
+        On a GPU it is called in a thread of its own, ahead of the steps, in their order.
+        """
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,8 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    dtype: str = "float32",
+    weigh: Weigh | None = targets_in,
     mode: Callable[[], AbstractContextManager[None]] = nullcontext,
     validate: Callable[[], float] | None = None,
     progress: Progress | None = None,
@@ -163,17 +187,20 @@ def train(
     Args:
         trained: what moves, in train mode for the steps and in eval mode on dev; its weights are
             those selected when the call returns.
-        loss: of a batch, a scalar.
+        loss: of a batch, a scalar; or its terms, see :class:`~kbench.stepping.Objective`.
         data: training examples.
         recipe: how.
         seed: of the order of examples and of dropout.
         device: where batches go.
+        dtype: the precision of loss and gradients; weights are float32 in any case.
+        weigh: what the loss is the mean over, for batches that do not fit into memory at once;
+            None if it is no mean over parts of a batch.
         mode: context of each epoch's steps, such as the frozen model's dropout.
         validate: the main metric on dev; called after each epoch if the recipe selects.
         progress: told of each step.
 
     Raises:
-        KbenchError: nothing to train (on), or the loss is no longer finite.
+        KbenchError: nothing to train (on), the loss is no longer finite, or memory is short.
     """
     parameters = [p for p in trained.parameters() if p.requires_grad]
     count = len(data.lengths)
@@ -182,7 +209,7 @@ def train(
             f"nothing to train: {count} examples and {len(parameters)} trainable tensors"
         )
     steps = recipe.epochs * math.ceil(count / recipe.batch_size)
-    stepper = _Stepper(parameters, recipe, steps)
+    stepper = Stepper(parameters, recipe, steps, Objective(loss, weigh, device, dtype))
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     history = History()
@@ -191,15 +218,15 @@ def train(
     for epoch in range(recipe.epochs):
         total = torch.zeros((), device=device)
         trained.train()
-        with mode():
-            for chosen in shuffled_batches(data.lengths, recipe.batch_size, rng):
-                value = stepper.step(loss(data.batch(chosen).to(device)))
-                total += value * len(chosen)
+        batches = _batches(data, recipe, rng, device)
+        with mode(), closing(fed(batches, ahead=_AHEAD if asynchronous(device) else 0)) as ready:
+            for size, batch in ready:
+                total += stepper.step(batch) * size
                 history.steps += 1
                 if progress:
                     progress(history.steps, steps)
         # Read once an epoch: reading a loss each step would wait for the device each step.
-        history.losses.append(_finite(float(total) / count, epoch, recipe))
+        history.losses.append(_finite(float(total) / count, epoch, recipe, dtype))
         history.tokens += int(data.lengths.sum())
         trained.eval()
         if validate and recipe.select:
@@ -214,55 +241,23 @@ def train(
     else:
         history.best = recipe.epochs - 1
     history.seconds = time.perf_counter() - start
+    history.micro_batch, history.skipped = stepper.micro_batch, stepper.skipped
     return history
 
 
-def _finite(loss: float, epoch: int, recipe: Recipe) -> float:
+def _batches(
+    data: Data, recipe: Recipe, rng: np.random.Generator, device: torch.device
+) -> Iterator[tuple[int, Batch]]:
+    """Yields the batches of an epoch, ready to be copied, and how many examples each has."""
+    for chosen in shuffled_batches(data.lengths, recipe.batch_size, rng):
+        yield len(chosen), data.batch(chosen).ready(device)
+
+
+def _finite(loss: float, epoch: int, recipe: Recipe, dtype: str) -> float:
     if not math.isfinite(loss):
         raise KbenchError(
             f"the training loss became {loss} in epoch {epoch + 1}; "
             f"lower the learning rate ({recipe.learning_rate})"
+            + (f" or try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
     return loss
-
-
-class _Stepper:
-    """Optimizer, schedule and clipping as one."""
-
-    def __init__(self, parameters: list[nn.Parameter], recipe: Recipe, steps: int) -> None:
-        self._parameters = parameters
-        self._recipe = recipe
-        self._optimizer = _optimizer(parameters, recipe)
-        self._factor = _shape(recipe, steps)
-        self._done = 0
-
-    def step(self, loss: Tensor) -> Tensor:
-        """Takes one step and returns the loss, detached."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._recipe.learning_rate * self._factor(self._done)
-        self._done += 1
-        if loss.requires_grad:  # else nothing in the batch meets what trains: no linked mention
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self._recipe.clip:
-                torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True)
-
-
-def _shape(recipe: Recipe, steps: int) -> Callable[[int], float]:
-    warm = int(recipe.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        if recipe.decay == "constant":
-            return 1.0
-        return max(0.0, (steps - step) / max(1, steps - warm))
-
-    return factor

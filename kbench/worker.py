@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 
-import torch
-
 from kbench.addresses import addresses, result_id
+from kbench.compiling import can_compile
+from kbench.computing import described, set_up
 from kbench.crew import Stopped
-from kbench.errors import ArtifactError, KbenchError, Unsupported, UsageError
+from kbench.devices import find_device
+from kbench.errors import ArtifactError, KbenchError, Unsupported
 from kbench.files import cache_home
 from kbench.graph import Stage
 from kbench.outcome import Clock, blame, ended, origin, save, scored
@@ -34,14 +35,21 @@ class Place:
     Attributes:
         out: folder of results.
         artifacts: folder of downstream models and plugs.
-        device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``; for several processes also
+            ``cuda:0,cuda:2``.
         threads: CPU threads of each process; None leaves torch's choice.
+        evaluation_batch: examples predicted at once; None for what suits the device.
+        deterministic: whether the same work gives the same bits on a GPU.
+        compiled: whether frozen networks run as compiled code.
     """
 
     out: Path
     artifacts: Path
     device: str = "auto"
     threads: int | None = None
+    evaluation_batch: int | None = None
+    deterministic: bool = True
+    compiled: bool = False
 
     @classmethod
     def default(cls, out: Path, device: str = "auto") -> Place:
@@ -137,11 +145,17 @@ class Worker:
 
     def __init__(self, place: Place, events: Events, artifacts: Artifacts | None = None) -> None:
         self.place = place
-        if place.threads:
-            torch.set_num_threads(place.threads)
+        device = find_device(place.device)
+        set_up(device, place.threads, place.deterministic)
         store = artifacts or Artifacts(place.artifacts)
         self._results = Results(place.out)
-        self._stages = Stages(store, _device(place.device), events.step)
+        self._stages = Stages(
+            store,
+            device,
+            events.step,
+            evaluation_batch=place.evaluation_batch,
+            compiled=place.compiled and can_compile(device),
+        )
         self._shared: dict[str, Parts] = {}
 
     def run(self, cell: Cell) -> Result:
@@ -207,8 +221,7 @@ class Worker:
             with suppress(Exception):  # what cannot be read any more is no reason to say nothing
                 # The addresses that the id is made of: a model that nobody trains has one too.
                 made, digests = addresses(parts), _digests(parts)
-        device, threads = str(self._stages.device), int(torch.get_num_threads())
-        hardware: dict[str, str | int] = {"device": device, "threads": threads}
+        hardware = described(self._stages.device, self._stages.compiled)
         return origin(cell.spec, clock, hardware, digests, made)
 
 
@@ -240,16 +253,3 @@ def _digests(parts: Parts) -> dict[str, str | None]:
         "backbone": parts.backbone.digest,
         "knowledge": parts.base_knowledge.digest if parts.base_knowledge else None,
     }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as cause:
-        reason = str(cause).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used ({reason}); try --device auto") from None
-    return device

@@ -115,6 +115,7 @@ class _Cell:
         named: list[Any] = [spec.task, spec.data, spec.options.get("task"), spec.limit]
         named += [spec.backbone]
         named += [spec.tuning, parts.tuning_options, recipe and recipe.as_dict(), spec.seed]
+        named.append(spec.dtype)
         if parts.plug_is_fixed:
             named += [self._plug_name(Setting.FINE_TUNING), spec.linker]
         return canonical_digest(named)
@@ -123,7 +124,7 @@ class _Cell:
         spec, parts = self._spec, self._parts
         named: list[Any] = [spec.method, parts.method.options, str(setting), spec.backbone]
         named.append(spec.knowledge)
-        named += [str(spec.control), spec.seed, parts.plug_recipe(setting).as_dict()]
+        named += [str(spec.control), spec.seed, parts.plug_recipe(setting).as_dict(), spec.dtype]
         return canonical_digest(named)
 
     # -- what each costs ---------------------------------------------------------------------------

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kbench.computing import sent
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
@@ -67,7 +68,7 @@ class LinearMap(Plug):
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Maps the vectors of entities. ``[slots] -> [slots, H]``."""
         vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        return vectors.to(self.matrix.device, non_blocking=True) @ self.matrix
+        return sent(vectors, self.matrix.device) @ self.matrix
 
 
 def least_squares(x: Vectors, y: Tensor) -> Tensor:

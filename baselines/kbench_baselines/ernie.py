@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.batching import Batch, ragged
+from kbench.computing import sent
 from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
@@ -143,7 +144,7 @@ class ErniePlug(Plug):
     def vectors(self, rows: Tensor) -> Tensor:
         """Returns the vectors of entities. ``[mentions] -> [mentions, d]``."""
         found = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        return found.to(next(self.parameters()).device, non_blocking=True)
+        return sent(found, next(self.parameters()).device)
 
 
 class _Stream:
@@ -236,7 +237,8 @@ def denoising_loss(head: nn.Module, plug: ErniePlug, hidden: Tensor, batch: Batc
     known, labels = torch.unique(mentions.rows, return_inverse=True)
     keys = F.pad(plug.vectors(known), (0, 0, 0, 1))
     told = head(hidden.flatten(0, 1)[mentions.spans[:, 0]])
-    return F.cross_entropy(told @ keys.to(told.dtype).T, labels.to(told.device, non_blocking=True))
+    logits = (told @ keys.to(told.dtype).T).float()
+    return F.cross_entropy(logits, sent(labels, told.device))
 
 
 @final
@@ -284,9 +286,10 @@ class Ernie(CorpusTrained):
             assert batch.targets is not None
             hidden = fit.encoder(batch)
             masked = fit.encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
-            words = F.cross_entropy(masked, batch.targets)
+            words = F.cross_entropy(masked.float(), batch.targets)
             return words + denoising_loss(head, plug, hidden, data.true(batch))
 
-        history = fit.train(plug, loss, data, beside=head)
+        # Entities are told among those of the whole batch: it cannot be computed in parts.
+        history = fit.train(plug, loss, data, beside=head, weigh=None)
         history.counts = tokens.corpus.dropped
         return history

@@ -39,11 +39,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.batching import Batch
+from kbench.computing import sent
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
+from kbench.portions import targets_in
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Block
@@ -162,11 +164,11 @@ class KarPlug(Plug):
         # A missing candidate is never heard; any vector will do.
         filled = np.where(missing, rows[:, None], found)
         vectors = torch.from_numpy(self.knowledge.vectors(filled.ravel()))
-        entities = self.entity_norm(vectors.to(spans.device).view(*found.shape, -1))
+        entities = self.entity_norm(sent(vectors, spans.device).view(*found.shape, -1))
         likeness = (entities @ spans.to(entities.dtype)[:, :, None])[..., 0]
-        evidence = [torch.from_numpy(priors).to(spans.device), likeness.float() / self._scale]
+        evidence = [sent(torch.from_numpy(priors), spans.device), likeness.float() / self._scale]
         scores = self.judge(torch.stack(evidence, dim=-1))[..., 0]
-        absent = torch.from_numpy(missing).to(spans.device)
+        absent = sent(torch.from_numpy(missing), spans.device)
         scores = scores.masked_fill(absent, torch.finfo(scores.dtype).min)
         self.linking = self._linking(scores, missing) if self.training else None
         weights = scores.softmax(-1).to(entities.dtype)
@@ -181,7 +183,7 @@ class KarPlug(Plug):
         several = np.flatnonzero((~missing).sum(1) > 1)
         if not len(several):
             return None
-        chosen: Tensor = scores[torch.from_numpy(several).to(scores.device)].float()
+        chosen: Tensor = scores[sent(torch.from_numpy(several), scores.device)].float()
         # The linked entity is the first of its candidates.
         first = torch.zeros(len(several), dtype=torch.int64, device=chosen.device)
         loss: Tensor = F.cross_entropy(chosen, first)
@@ -256,8 +258,13 @@ class Kar(CorpusTrained):
 
         def loss(batch: Batch) -> Tensor:
             words = mention_loss(fit.encoder, batch)
-            return words if plug.linking is None else words + plug.linking
+            linking = plug.linking
+            return torch.stack([words, words.new_zeros(()) if linking is None else linking])
 
-        history = fit.train(plug, loss, data)
+        def weigh(batch: Batch) -> tuple[int, ...]:
+            rows = batch.mention_rows[batch.mention_rows >= 0].numpy()
+            return targets_in(batch), plug.namesakes.shared(rows)
+
+        history = fit.train(plug, loss, data, weigh=weigh)
         history.counts = data.corpus.dropped
         return history

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kbench.batching import Batch
+from kbench.computing import sent
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 
@@ -76,8 +77,8 @@ def linked(batch: Batch) -> Linked | None:
     device = batch.ids.device
     return Linked(
         rows=batch.mention_rows[which],
-        spans=batch.mentions[which.to(device, non_blocking=True)],
-        examples=examples.to(device, non_blocking=True),
-        seats=seats.to(device, non_blocking=True),
-        taken=(torch.arange(most) < counts[:, None]).to(device, non_blocking=True),
+        spans=batch.mentions[sent(which, device)],
+        examples=sent(examples, device),
+        seats=sent(seats, device),
+        taken=sent(torch.arange(most) < counts[:, None], device),
     )

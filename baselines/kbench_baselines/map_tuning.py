@@ -36,6 +36,7 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from kbench.batching import Batch
+from kbench.computing import sent
 from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
@@ -99,7 +100,7 @@ class EntityMap(Plug, ABC):
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Maps the vectors of entities, gathered in one go. ``[slots] -> [slots, H]``."""
         vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        there = vectors.to(next(self.parameters()).device, non_blocking=True)
+        there = sent(vectors, next(self.parameters()).device)
         chosen = self._chosen
         mapped: Tensor = self(there) if chosen is None else self._mapped(there, self.kept[chosen])
         return mapped
@@ -208,6 +209,7 @@ class MappedSlots(CorpusTrained):
             whole.seconds += history.seconds
             whole.tokens += history.tokens
             whole.losses += history.losses
+            whole.micro_batch, whole.skipped = history.micro_batch, whole.skipped + history.skipped
         plug.start_at(self.choices()[0])  # what fine-tuning takes
         return whole
 

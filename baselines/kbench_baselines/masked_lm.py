@@ -128,7 +128,7 @@ def mention_loss(encoder: Encoder, batch: Batch) -> Tensor:
     """Returns the mean cross-entropy of the frozen masked-LM head at masked positions, a scalar."""
     assert batch.targets is not None
     hidden = encoder(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
-    return F.cross_entropy(encoder.predict_tokens(hidden), batch.targets)
+    return F.cross_entropy(encoder.predict_tokens(hidden).float(), batch.targets)
 
 
 def masked_mentions(

@@ -47,6 +47,10 @@ class Namesakes:
         priors = np.where(self._table >= 0, weights[self._table], 0.0)
         self._priors = (priors / priors.sum(1, keepdims=True)).astype(np.float32)
 
+    def shared(self, rows: Rows) -> int:
+        """Returns how many of the linked entities share a name. ``[mentions]``."""
+        return int(np.isin(rows, self.rows).sum())
+
     def of(self, rows: Rows) -> tuple[Rows, Priors]:
         """Returns candidates of linked entities, each one's own first, and their priors.
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.batching import Batch
+from kbench.computing import sent
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
 from kbench.hidden import Frozen, Reading
@@ -90,7 +91,7 @@ class EntityTable(Plug):
         if self._seen is None:
             self._seen = self.knowledge.over(self.rows.cpu().numpy(), self.vectors.cpu().numpy())
         vectors = torch.from_numpy(self._seen.vectors(rows.numpy()))
-        return self.scale * vectors.to(self.vectors.device, non_blocking=True)
+        return self.scale * sent(vectors, self.vectors.device)
 
 
 class _Sums:

@@ -152,7 +152,7 @@ class FactHead(nn.Module):
         """
         assert batch.targets is not None
         logits = self.logits(features, batch)
-        return F.cross_entropy(logits, batch.targets)
+        return F.cross_entropy(logits.float(), batch.targets)
 
     def logits(self, features: Tensor, batch: Batch) -> Tensor:
         """Reads the token before each mention, its first marker. ``[batch, relations]``."""

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -37,6 +37,10 @@ class Mode:
     """How to run: see the options of `kbench run`."""
 
     device: str = "auto"
+    threads: int | None = None
+    evaluation_batch: int | None = None
+    deterministic: bool = True
+    compiled: bool = False
     jobs: int = 1
     executor: str = "local"
     options: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +48,16 @@ class Mode:
     memory_limit: float | None = None
     fail_fast: bool = False
     as_json: bool = False
+
+    def place(self, out: Path) -> runner.Place:
+        """Returns where and how to compute."""
+        return replace(
+            runner.Place.default(out, self.device),
+            threads=self.threads,
+            evaluation_batch=self.evaluation_batch,
+            deterministic=self.deterministic,
+            compiled=self.compiled,
+        )
 
     def worker(self) -> Executor:
         """Makes the executor.
@@ -102,7 +116,7 @@ def _work(cells: Sequence[runner.Cell], models: int, plugs: int) -> str:
 
 def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
     """Runs grids and prints their table; returns the exit status."""
-    place, executor = runner.Place.default(out, mode.device), mode.worker()
+    place, executor = mode.place(out), mode.worker()
     cells = runner.plan(runner.resolve(*grids), place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done]

@@ -42,7 +42,20 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each process.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--evaluation-batch",
+    type=click.IntRange(min=1),
+    help="Examples predicted at once. Default: 128, on a CPU fewer where they are long.",
+)
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=True,
+    show_default=True,
+    help="The same bits again on the same GPU.",
+)
+@click.option("--compile", is_flag=True, help="Run frozen networks as compiled code.")
 @click.option("--executor", default="local", show_default=True, help="local or ray: who works.")
 @click.option(
     "--option",
@@ -90,6 +103,10 @@ def run(grid: Path | None, **options: Any) -> int:
         options["out"],
         execute.Mode(
             device=options["device"],
+            threads=options["threads"],
+            evaluation_batch=options["evaluation_batch"],
+            deterministic=options["deterministic"],
+            compiled=options["compile"],
             jobs=options["jobs"],
             executor=options["executor"],
             options=dict(map(shared.pair, options["executor_options"])),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from kbench.crew import Crew, Stopped, Tell
+from kbench.devices import assigned
 from kbench.executor import Executor
 from kbench.result import Result
 from kbench.store import Artifacts, check_writable
@@ -21,7 +22,7 @@ class Local(Executor):
     """Runs cell by cell on this machine.
 
     With several ``jobs`` or with ``limits``, runs are in processes of their own, and one that
-    dies is a failed run.
+    dies is a failed run. GPUs are handed round among the processes.
     """
 
     name = "local"
@@ -45,7 +46,11 @@ class Local(Executor):
         self, cells: Sequence[Cell], place: Place, events: Events
     ) -> Generator[tuple[Cell, Result], None, None]:
         jobs = self.setup.jobs
-        threads = place.threads if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+        for seat in range(jobs):
+            assigned(place.device, seat, jobs)  # a device that is not there is told once, here
+        threads = place.threads
+        if threads is None and jobs > 1:
+            threads = max(1, (os.cpu_count() or 1) // jobs)
         waiting, made = list(cells), set[str]()
 
         def take(running: Sequence[Cell]) -> Cell | None:
@@ -57,7 +62,7 @@ class Local(Executor):
 
         # Steps of several runs at once would make one bar jump to and fro.
         tell = events.step if jobs == 1 else None
-        make = partial(_worker, replace(place, threads=threads))
+        make = partial(_worker, replace(place, threads=threads), jobs)
         crew: Crew[Cell, Result] = Crew(make, jobs, self.setup.limits, tell)
         with closing(crew.work(take)) as ends:
             for cell, end in ends:
@@ -65,9 +70,10 @@ class Local(Executor):
                 yield cell, stopped(cell, place, end) if isinstance(end, Stopped) else end
 
 
-def _worker(place: Place, tell: Tell) -> Callable[[Cell], Result]:
+def _worker(place: Place, jobs: int, seat: int, tell: Tell) -> Callable[[Cell], Result]:
     """What a process of its own does with a cell."""
-    return Worker(place, Events(step=tell)).run
+    device = assigned(place.device, seat, jobs)
+    return Worker(replace(place, device=device), Events(step=tell)).run
 
 
 def _next(waiting: Sequence[Cell], running: Iterable[Cell], made: Set[str]) -> Cell:

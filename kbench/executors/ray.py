@@ -49,8 +49,8 @@ class Ray(Executor):
         address: of the cluster, see :class:`Cluster`.
         store: path or URL of downstream models and plugs, the same for all nodes.
         cpus, gpus: that a stage asks for, with ``.tune``, ``.fit`` or ``.evaluate`` those of one
-            stage. It computes with as many threads as CPUs. If nothing is said of ``gpus``: one
-            if the cluster has any and the device is not the CPU.
+            stage. It computes with as many threads as CPUs, or as the place says. If nothing is
+            said of ``gpus``: one if the cluster has any and the device is not the CPU.
         retries: how often a task is repeated whose process or node is lost.
     """
 
@@ -118,7 +118,7 @@ class Ray(Executor):
             raise UsageError(
                 f"--device {place.device}: Ray chooses the card of a stage; give --device cuda"
             )
-        here = Worker(replace(place, device="cpu"), Events())
+        here = Worker(replace(place, device="cpu", compiled=False), Events())
         waiting = []
         for cell in cells:
             if cell.problem is not None or cell.impossible:
@@ -191,7 +191,7 @@ def _task(desk: Desk, step: Step, board: Any, *before: Done) -> Done:
 def _there(place: Place, need: _Need) -> Place:
     """The place of a task: its device by the cards it gets, its threads by the CPUs."""
     device = place.device if place.device == "mps" else "cuda" if need.gpus else "cpu"
-    return replace(place, device=device, threads=max(1, int(need.cpus)))
+    return replace(place, device=device, threads=place.threads or max(1, int(need.cpus)))
 
 
 def _kept(cell: Cell, place: Place, done: Done | Stopped) -> Result:

@@ -147,8 +147,8 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
     def made(name: str) -> tuple[str, dict[str, Any], list[float]]:
         own, chosen = stages(tmp_path / name), parts(toy_folder, task)
         model, about = own.tune(chosen)
-        scores = predict(model, own.prepare(chosen, Split.TEST, model, injected=False).inputs, CPU)
-        return digest(model), about["history"], scores[1]
+        inputs = own.prepare(chosen, Split.TEST, model, injected=False).inputs
+        return digest(model), about["history"], predict(model, inputs, CPU).scores
 
     cold, history, scores = made("cold")
     assert (history["states"], len(history["dev"])) == ("kept", EPOCHS)

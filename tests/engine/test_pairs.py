@@ -119,7 +119,8 @@ def test_all_pairs_at_once_give_the_logits_of_one_call_each(toy_folder: Path, no
     pairs = Pairs.encoded(encoder.tokenizer, encode(encoder.tokenizer, of.texts, rows, layout), of)
     table = torch.randn(4, encoder.slot_width)
     with encoder.slots(lambda asked: table[asked]), torch.inference_mode():
-        names, sure = predict(model, pairs, CPU)
+        found = predict(model, pairs, CPU)
+        names, sure = found.labels, found.scores
         for number, example in enumerate(given):
             logits, unlike = [], []
             for place in range(len(example.candidates)):

@@ -12,7 +12,7 @@ from kbench.inputs import Inputs
 from kbench.training import Recipe, train
 
 
-class _Four:
+class Four:
     """Four examples of one token each."""
 
     lengths = np.ones(4, dtype=np.int64)
@@ -52,7 +52,7 @@ def test_dropout_of_what_is_trained_is_off_when_it_is_scored() -> None:
     history = train(
         plug,
         loss,
-        _Four(),
+        Four(),
         Recipe(1e-3, 2, 3),
         seed=0,
         device=torch.device("cpu"),

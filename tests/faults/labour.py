@@ -12,7 +12,7 @@ from kbench.errors import DataError
 _kept: list[bytearray] = []
 
 
-def make(tell: Tell) -> Callable[[str], tuple[str, int]]:
+def make(seat: int, tell: Tell) -> Callable[[str], tuple[str, int]]:
     def call(item: str) -> tuple[str, int]:
         word, _, number = item.partition(" ")
         if word == "die":
@@ -30,7 +30,7 @@ def make(tell: Tell) -> Callable[[str], tuple[str, int]]:
     return call
 
 
-def broken(tell: Tell) -> Callable[[str], str]:
+def broken(seat: int, tell: Tell) -> Callable[[str], str]:
     raise DataError("a path", "is missing", "something", line=3)
 
 

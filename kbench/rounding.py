@@ -1,0 +1,42 @@
+"""What a result says of the last bits of its scores: what they hang on, and how far they move.
+
+Sums of floating-point numbers depend on their order. A kernel chooses the order by the shape of
+what it is given and by the threads it has, so other batches or threads give other last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kbench.prediction import Predicted
+
+__all__ = ["MOVES", "evaluated"]
+
+MOVES: Mapping[str, float] = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01}
+"""How far a probability moves on a CPU with another evaluation batch or number of threads, at most.
+
+Measured by ``scripts/measure_rounding.py``, rounded up; see docs/results.md.
+"""
+
+
+def evaluated(how: Mapping[str, str | int], dtype: str, found: Predicted) -> dict[str, Any]:
+    """Returns what is recorded of an evaluation.
+
+    Args:
+        how: the device and its settings, see :func:`kbench.computing.described`.
+        dtype: the precision.
+        found: the predictions.
+    """
+    device = str(how["device"]).partition(":")[0]
+    return {
+        "batch_size": found.batch_size,
+        "batch_tokens": found.batch_tokens,
+        "dtype": dtype,
+        **how,
+        "rounding": {
+            "same_bits": "same machine, versions, device, threads, dtype and batches",
+            # Of devices where nobody has measured it, nothing is promised.
+            "else_scores_move": MOVES[dtype] if device == "cpu" else None,
+        },
+    }

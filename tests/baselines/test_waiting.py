@@ -1,0 +1,129 @@
+"""A step of training never waits for the device: shown for every method that trains, on a stand-in.
+
+The real thing, with CUDA's own alarm, is in tests/gpu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from kbench import registry
+from kbench.batching import Batch
+from kbench.catalogue import Kind
+from kbench.model import DownstreamModel
+from kbench.spec import Setting
+from kbench.stepping import Stepper
+from kbench.testing.bench import Bench
+from kbench.testing.tiny import TASKS, offered
+from kbench.testing.trial import new_stages
+from kbench_baselines.untrained import Untrained
+from tests.devices import Device
+from tests.devices import device as device  # a fixture
+
+_TRAINED = [
+    ("map-tuning", "general"),
+    ("map-tuning", "task-specific"),
+    ("map-tuning-mlp", "general"),
+    ("ernie", "general"),
+    ("ernie", "task-specific"),
+    ("kar", "general"),
+    ("kar", "task-specific"),
+    ("k-adapter", "general"),
+    ("k-adapter", "task-specific"),
+    ("adapter-no-knowledge", "task-specific"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _tiny() -> Iterator[None]:
+    with offered():
+        yield
+
+
+@pytest.fixture
+def steps(device: Device, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Has every step looked at; counts them."""
+    step: Callable[[Stepper, Batch], Tensor] = Stepper.step
+    taken: list[int] = []
+
+    def looked_at(stepper: Stepper, batch: Batch) -> Tensor:
+        taken.append(len(batch.ids))
+        with device.looked_at():
+            return step(stepper, batch)
+
+    monkeypatch.setattr(Stepper, "step", looked_at)
+    return taken
+
+
+def test_every_method_that_trains_is_looked_at() -> None:
+    known: dict[str, Any] = {
+        name: registry.get(Kind.METHODS, name) for name in registry.names(Kind.METHODS)
+    }
+    trains = {n for n, kind in known.items() if kind.settings and not issubclass(kind, Untrained)}
+    assert trains == {name for name, _ in _TRAINED}
+
+
+@pytest.mark.parametrize(("method", "setting"), _TRAINED)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_step_of_a_plug_waits_for_nothing(
+    method: str, setting: str, dtype: str, device: Device, steps: list[int]
+) -> None:
+    bench, stages = Bench(method), new_stages()
+    for task in TASKS if setting == "task-specific" else TASKS[:1]:
+        parts = bench.parts(Setting(setting), task=task, dtype=dtype)
+        model, _ = stages.tune(parts)
+        with device:
+            stages.fit(parts, Setting(setting), model)
+    assert len(steps) > 3
+    assert not device.waits
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "adapter", "bitfit"])
+def test_a_step_of_a_tuning_waits_for_nothing(
+    tuning: str, device: Device, steps: list[int]
+) -> None:
+    for task in TASKS:
+        parts = Bench("none").parts(Setting.GENERAL, task=task, tuning=tuning)
+        with device:
+            new_stages().tune(parts)
+    assert len(steps) > 3
+    assert not device.waits
+
+
+def test_what_waits_is_seen(
+    device: Device, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss: Callable[[DownstreamModel, Batch], Tensor] = DownstreamModel.loss
+
+    def curious(model: DownstreamModel, batch: Batch) -> Tensor:
+        value = loss(model, batch)
+        if value > 1e9 or batch.ids[batch.mask > 0].numel() == 0:
+            raise AssertionError("it was not to get this far")
+        return value
+
+    monkeypatch.setattr(DownstreamModel, "loss", curious)
+    with device:
+        new_stages().tune(Bench("none").parts(Setting.GENERAL))
+    assert {*device.waits} >= {"__bool__", "index"}
+    assert device.waits.count("__bool__") == len(steps)
+
+
+def test_the_way_of_a_gpu_gives_the_weights_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Batches made ahead by a thread, and masks that are ready, change no more than last bits."""
+    made = []
+    parts = Bench("kar").parts(Setting.GENERAL)
+    for way in ("cpu", "gpu"):
+        if way == "gpu":
+            request.getfixturevalue("device")
+        stages = new_stages()
+        model, _ = stages.tune(parts)
+        plug, _ = stages.fit(parts, Setting.GENERAL, model)
+        made.append({**model.state_dict(), **plug.state_dict()})
+    apart = max(float((made[0][name] - made[1][name]).abs().max()) for name in made[0])
+    assert apart < 1e-4
