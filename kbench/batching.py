@@ -18,6 +18,7 @@ __all__ = [
     "TOKENS",
     "Batch",
     "Choices",
+    "Known",
     "collate",
     "picked",
     "ragged",
@@ -52,6 +53,23 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a frozen network says of a batch, where it was read before.
+
+    Attributes:
+        last: hidden states. ``[batch, tokens, width]``.
+        beside: whatever else was read of it. ``[batch, tokens, …]`` each.
+    """
+
+    last: Tensor
+    beside: tuple[Tensor, ...] = ()
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Known:
+        """Returns it with all tensors changed."""
+        return Known(change(self.last), tuple(map(change, self.beside)))
+
+
+@dataclass(frozen=True)
 class Batch:
     """A padded batch.
 
@@ -75,6 +93,7 @@ class Batch:
         visible: which token (second) each token (first) may attend to, where that is not simply
             ``mask``; else None. ``[batch, tokens, tokens]``, bool.
         choices: what is decided between, where the batch is of pairs of texts; else None.
+        known: what the network says, where it need not be asked again; else None.
     """
 
     ids: Tensor
@@ -91,6 +110,7 @@ class Batch:
     positions: Tensor | None = None
     visible: Tensor | None = None
     choices: Choices | None = None
+    known: Known | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -107,7 +127,7 @@ class Batch:
         changed: dict[str, Any] = {}
         for name in (field.name for field in fields(self) if field.name not in _HOST):
             value = getattr(self, name)
-            if isinstance(value, Choices):
+            if isinstance(value, Choices | Known):
                 changed[name] = value.changed(change)
             elif value is not None:
                 changed[name] = change(value)
@@ -195,7 +215,7 @@ def ragged(
 
 
 def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
-    """Returns some inputs of a batch, cut to ``width`` tokens; without targets and choices.
+    """Returns some inputs of a batch, cut to ``width`` tokens; without targets, choices, states.
 
     Args:
         batch: on the host.
@@ -235,6 +255,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         examples=batch.examples[rows],
         targets=None,
         choices=None,
+        known=batch.known and batch.known.changed(lambda states: states[rows, :width]),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from kbench.batching import Batch
 from kbench.compiling import compiled
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
+from kbench.hidden import Fixed, Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder
 from kbench.portions import targets_in
@@ -66,6 +68,15 @@ class Plug(nn.Module):
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
+
+    def reading(self, encoder: Encoder) -> Reading | None:
+        """Returns what this plug reads of a frozen encoder, where that is the same in every epoch.
+
+        For a plug that neither fills slots nor changes what goes on inside the encoder: what
+        comes before all that trains in it, and before what :meth:`choose` sets, is then read once
+        for each input. Its hooks must take such states from ``batch.known``. As it stands None.
+        """
+        return None
 
     def choose(self, value: Any) -> None:
         """Takes one of the values that :meth:`InjectionMethod.choices` offers.
@@ -117,6 +128,7 @@ class Fit:
         loss: Callable[[Batch], Tensor],
         data: Data,
         beside: nn.Module | None = None,
+        reading: Reading | None = None,
         weigh: Weigh | None = targets_in,
     ) -> History:
         """Trains a plug, attached to the encoder, by the one training loop.
@@ -128,13 +140,19 @@ class Fit:
             loss: of a batch, a scalar; or its terms, which are added up.
             data: what to train on.
             beside: what trains along and is thrown away, such as the head of a pre-training.
+            reading: what of the encoder the plug reads, if that is to be read once for each
+                input; the data are then :class:`~kbench.hidden.Fixed`. Dropout in the frozen
+                network makes each reading another, and this is ignored.
             weigh: how many things of a batch each term is the mean over, as it stands its
                 targets, so that a batch too large for the memory can be computed in parts;
                 None for a loss that compares the examples of a batch with each other.
         """
         network = self.model or self.encoder
+        started, said = time.perf_counter(), ""
+        if reading is not None and self.recipe.dropout is None:
+            data, said = Frozen(self.encoder, self.device).recalled(cast("Fixed", data), reading)
         with plug.attach(self.encoder), compiled(self.encoder, self.compiled):
-            return train(
+            history = train(
                 nn.ModuleList([plug, beside]) if beside else plug,
                 loss,
                 data,
@@ -147,6 +165,8 @@ class Fit:
                 validate=self.validate,
                 progress=self.progress,
             )
+        history.seconds, history.states = time.perf_counter() - started, said
+        return history
 
 
 class InjectionMethod(ABC):

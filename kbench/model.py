@@ -140,6 +140,8 @@ class Encoder(nn.Module):
             wanted: the positions in the flattened ``[batch * tokens]`` that are read of them, the
                 others being anything; None for all. ``[n]``.
         """
+        if batch.known is not None:
+            return batch.known.last
         given: dict[str, Tensor] = {
             "inputs_embeds": self.embed(batch),
             "attention_mask": self._mask(batch.mask),
@@ -290,7 +292,7 @@ class DownstreamModel(nn.Module):
         if batch.choices is None:
             return self._read(batch)
         # Lengths are read on the host; a GPU would be waited for, and is no faster in pieces.
-        whole = asynchronous(batch.ids.device)
+        whole = asynchronous(batch.ids.device) or batch.known is not None
         scores = self._read(batch) if whole else self._in_pieces(batch)
         return self.head.decide(scores, batch.choices)
 

@@ -104,10 +104,13 @@ def split(batch: Batch, size: int) -> list[Batch]:
 def _part(batch: Batch, start: int, end: int) -> Batch:
     """Returns the examples from ``start`` to before ``end``."""
     choices, first, last = _rows(batch, start, end)
-    part = picked(batch, torch.arange(first, last), batch.ids.shape[1])
-    owners = batch.blank_index // batch.ids.shape[1]
-    blanks = (owners >= first) & (owners < last)
-    return replace(part, targets=_targets(batch, blanks, slice(start, end)), choices=choices)
+    width = batch.ids.shape[1]
+    blanks = (batch.blank_index >= first * width) & (batch.blank_index < last * width)
+    return replace(
+        picked(batch, torch.arange(first, last), width),
+        targets=_targets(batch, blanks, slice(start, end)),
+        choices=choices,
+    )
 
 
 def _rows(batch: Batch, start: int, end: int) -> tuple[Choices | None, int, int]:

@@ -18,6 +18,7 @@ from kbench.data import Label
 from kbench.errors import KbenchError
 from kbench.feeding import fed
 from kbench.heads import PairHead
+from kbench.hidden import Kept
 from kbench.inputs import Inputs
 from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, collate_pairs
@@ -53,6 +54,7 @@ def predict(
     device: torch.device,
     dtype: str = "float32",
     batch_size: int | None = None,
+    known: Kept | None = None,
 ) -> Predicted:
     """Predicts every example; where the memory is short, fewer at once.
 
@@ -63,13 +65,14 @@ def predict(
         dtype: the precision of it.
         batch_size: examples, or pairs of texts, at once; None for 128, on a CPU fewer where they
             are long.
+        known: what the encoder says of the inputs, where it was read before.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
     """
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
-    passes = _Pass(model, device, batch_size)
+    passes = _Pass(model, device, batch_size, known)
     with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
         if isinstance(inputs, Pairs):
             labels, scores = _compared(passes, inputs)
@@ -91,13 +94,17 @@ class _Pass:
         model: the model.
         device: where it is.
         size: of a batch at most; None for what suits the device.
+        known: what the encoder says of the inputs, where it was read before.
 
     Attributes:
         tokens: of a batch at most, padding included; None for any number.
     """
 
-    def __init__(self, model: DownstreamModel, device: torch.device, size: int | None) -> None:
+    def __init__(
+        self, model: DownstreamModel, device: torch.device, size: int | None, known: Kept | None
+    ) -> None:
         self.model, self.device = model, device
+        self._known = known
         self.tokens = TOKENS if size is None and not asynchronous(device) else None
         self._size = size or _BATCH
         self._portions = Portions(None, device)
@@ -117,10 +124,13 @@ class _Pass:
     def _batches(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         if isinstance(inputs, Pairs):
             for chosen in sorted_batches(inputs.pair_lengths, self._size, self.tokens):
-                yield chosen, collate_pairs(inputs, chosen).ready(self.device)
+                yield chosen, self._ready(collate_pairs(inputs, chosen))
         else:
             for chosen in sorted_batches(inputs.lengths, self._size, self.tokens):
-                yield chosen, collate(inputs, chosen).ready(self.device)
+                yield chosen, self._ready(collate(inputs, chosen))
+
+    def _ready(self, batch: Batch) -> Batch:
+        return (self._known.into(batch) if self._known else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
         found = [self.model(part.to(self.device)).float() for part in parts]

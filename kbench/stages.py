@@ -29,6 +29,7 @@ from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
 from kbench.graph import Stage
+from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
@@ -144,29 +145,76 @@ class Stages:
             plug, _ = self.fit(parts, Setting.FINE_TUNING, model)
         train_split = self.prepare(parts, Split.TRAIN, model, injected=plug is not None)
         data = Examples(train_split.inputs, train_split.gold.targets)
+        once = parts.tuning.reads_once
+        started = time.perf_counter()
+        known = self._known(parts, model, data, plug) if once else None
+        # What is known was read with the plug in place.
+        fixed = None if known else plug
 
         reset_peak(self.device)
         # The plug is fixed: it gives slot vectors, and its own parameters stay out of `model`.
         with (
-            plug.attach(model.encoder) if plug else nullcontext(),
-            frozen(plug) if plug else nullcontext(),
+            fixed.attach(model.encoder) if fixed else nullcontext(),
+            frozen(fixed) if fixed else nullcontext(),
         ):
             history = train(
                 model,
                 model.loss,
-                data,
+                known[0] if known else data,
                 recipe,
                 seed=parts.spec.seed,
                 device=self.device,
                 dtype=parts.spec.dtype,
-                mode=lambda: _training(model),
-                validate=lambda: self._validate(parts, model, plug is not None),
+                mode=lambda: _training(model.head if once else model, model),
+                validate=lambda: self._validate(parts, model, plug is not None, known and known[1]),
                 progress=self._steps(f"tune {parts.spec.task}"),
             )
+        if once:
+            history.seconds = time.perf_counter() - started
+            history.states = "kept" if known else "recomputed"
         _check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False).eval()
         return {**_made(model, recipe, history, trained), **self._computed(parts, False)}
+
+    def _known(
+        self, parts: Parts, model: DownstreamModel, data: Examples, plug: Plug | None
+    ) -> tuple[Recalled, Kept | None] | None:
+        """Reads train and dev once, with the plug in place that is fixed while a head learns.
+
+        Returns:
+            None if there is no room for what the encoder says; without dev if nothing is selected.
+
+        Raises:
+            KbenchError: something of the encoder would train.
+        """
+        trains = [name for name, p in model.encoder.named_parameters() if p.requires_grad]
+        if trains:
+            raise KbenchError(
+                f"tuning {parts.spec.tuning} says that nothing of the encoder trains "
+                f"(`reads_once`), and marks {trains[0]}"
+            )
+        fixed = plug and address("plug", plug_inputs(parts, Setting.FINE_TUNING))
+        encoder, head = model.encoder, model.head
+        reading = last_states(encoder, {"plug": fixed}, lambda batch: head.reads(encoder, batch))
+        with plug.attach(encoder) if plug else nullcontext():
+            reader = Frozen(encoder, self.device)
+            learnt = reader.kept(data.inputs, reading)
+            if learnt is None:
+                return None
+            recipe = parts.tuning_recipe
+            if recipe is None or not recipe.select:
+                return Recalled(data, learnt), None
+            dev = self.prepare(parts, Split.DEV, model, injected=plug is not None)
+            scored_on = reader.kept(dev.inputs, reading)
+        return None if scored_on is None else (Recalled(data, learnt), scored_on)
+
+    def _dev(self, parts: Parts, model: DownstreamModel, reading: Reading | None) -> Kept | None:
+        """Reads dev once for a plug that says what of it stays the same."""
+        if reading is None:
+            return None
+        inputs = self.prepare(parts, Split.DEV, model, injected=True).inputs
+        return Frozen(model.encoder, self.device).kept(inputs, reading)
 
     def fit(
         self, parts: Parts, setting: Setting, model: DownstreamModel | None
@@ -230,8 +278,10 @@ class Stages:
     ) -> dict[str, Any]:
         assert parts.knowledge is not None
         recipe = parts.plug_recipe(setting)
-        examples = None
+        examples = dev = None
         if model is not None:
+            reading = plug.reading(encoder) if recipe.select else None
+            dev = self._dev(parts, model, reading)
             prepared = self.prepare(parts, Split.TRAIN, model, injected=True)
             examples = Examples(prepared.inputs, prepared.gold.targets)
         label = parts.spec.method if model is None else f"{parts.spec.method} on {parts.spec.task}"
@@ -241,7 +291,7 @@ class Stages:
             model=model,
             knowledge=parts.knowledge,
             examples=examples,
-            validate=(lambda: self._validate(parts, model, True)) if model is not None else None,
+            validate=None if model is None else lambda: self._validate(parts, model, True, dev),
             recipe=recipe,
             options=parts.method.options,
             seed=parts.spec.seed,
@@ -322,11 +372,12 @@ class Stages:
                 f"{parts.spec.method} chooses between values on dev, and task {parts.spec.task} "
                 "has no dev example"
             )
+        known = self._dev(parts, model, plug.reading(model.encoder))
         scores = []
         for value in values:
             plug.choose(value)
             with plug.attach(model.encoder):
-                scores.append(self._validate(parts, model, True))
+                scores.append(self._validate(parts, model, True, known))
         best = values[scores.index(max(scores))]
         plug.choose(best)
         return {"values": values, "dev": scores, "chosen": best}
@@ -341,10 +392,18 @@ class Stages:
             (*key, *reading), lambda: prepare(parts, split, model, injected=injected)
         )
 
-    def _validate(self, parts: Parts, model: DownstreamModel, injected: bool) -> float:
+    def _validate(
+        self,
+        parts: Parts,
+        model: DownstreamModel,
+        injected: bool,
+        known: Kept | None = None,
+    ) -> float:
         prepared = self.prepare(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: a choice must not hang on what is rounded off.
-        found = predict(model, prepared.inputs, self.device, batch_size=self._evaluation_batch)
+        found = predict(
+            model, prepared.inputs, self.device, batch_size=self._evaluation_batch, known=known
+        )
         return scored(parts.task.main_metric, prepared.gold.labels, found.labels, prepared.strata)
 
     def _steps(self, what: str) -> Progress | None:
@@ -423,8 +482,10 @@ def _refill(plug: Plug, tensors: dict[str, Tensor], path: Path, method: str) -> 
         ) from None
 
 
-def _training(model: DownstreamModel) -> Any:
-    model.train()
+def _training(trained: nn.Module, model: DownstreamModel) -> Any:
+    """Puts what trains in train mode, and the rest of the model in eval mode."""
+    model.eval()
+    trained.train()
     return nullcontext()
 
 

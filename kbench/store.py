@@ -157,6 +157,7 @@ class _KeptError(Exception):
 class Artifacts:
     """Downstream models and plugs in a folder, by kind and address."""
 
+    about = ABOUT
     instead = "free space there, or set KBENCH_CACHE to a folder that can be written"
 
     def __init__(self, folder: Path) -> None:

@@ -118,6 +118,8 @@ class History:
         best: epoch whose weights were kept, from 0.
         tokens: read while training, padding excluded.
         counts: what of the training data was kept and dropped.
+        states: ``kept`` if the frozen model read each text once; ``recomputed`` if there was no
+            room for what it said, so that texts were read in each epoch, which rounds otherwise.
         micro_batch: examples of a step that were computed at once, in the end; 0 if nothing was
             trained in steps.
         skipped: steps left out because a gradient was beyond float16.
@@ -130,6 +132,7 @@ class History:
     best: int = -1
     tokens: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    states: str = ""
     micro_batch: int = 0
     skipped: int = 0
 

@@ -22,11 +22,14 @@ class Tuning(ABC):
         revision: changes whenever the same inputs would give other weights; in every address.
         defaults: options beside those of the recipe.
         light: whether the backbone's weight matrices stay frozen, which saves a third of the work.
+        reads_once: whether nothing of the encoder trains. It then stays in eval mode while the
+            head learns, and each text is read once, not once an epoch.
     """
 
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     light: ClassVar[bool] = False
+    reads_once: ClassVar[bool] = False
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:
         """Returns what the options are for a family where the user says nothing.

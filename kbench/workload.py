@@ -20,6 +20,7 @@ from kbench.parts import Parts
 from kbench.preparation import limited
 from kbench.sources import is_hub
 from kbench.spec import Setting
+from kbench.states import bound
 from kbench.task import Family
 from kbench.training import Recipe
 
@@ -37,6 +38,8 @@ _MARKERS = 2
 _SENTENCE = 35
 """Tokens of a sentence of Wikipedia with its slots, of those of at most 64 (32 without)."""
 _SAMPLED = 2000
+_FLOAT = 4
+"""Bytes of a number of a hidden state."""
 
 
 class _Unknown(Exception):
@@ -128,8 +131,10 @@ class _Cell:
 
     def _tuning(self, recipe: Recipe) -> Work:
         parts = self._parts
-        kind = Pass.THROUGH if parts.tuning.light else Pass.TRAIN
         injected = parts.plug_is_fixed
+        if parts.tuning.reads_once:
+            return _work(Stage.TUNING, lambda: self._once(recipe, injected))
+        kind = Pass.THROUGH if parts.tuning.light else Pass.TRAIN
         return _work(Stage.TUNING, lambda: self._on_task(recipe, kind, injected))
 
     def _task_specific(self) -> Work:
@@ -147,6 +152,16 @@ class _Cell:
             return flops(self._shape().parameters, *passes)
 
         return _work(Stage.EVALUATION, count)
+
+    def _once(self, recipe: Recipe, injected: bool) -> float:
+        """What a frozen encoder says is kept, and read again only where there is no room for it."""
+        splits = (Split.TRAIN, Split.DEV) if recipe.select else (Split.TRAIN,)
+        read = [self._read(split, injected) for split in splits]
+        shape = self._shape()
+        # A head reads one state of a text, the pooled one.
+        fits = all(_FLOAT * shape.width * one.examples * one.texts <= bound() for one in read)
+        times = 1 if fits else recipe.epochs
+        return flops(shape.parameters, (Pass.FORWARD, times * sum(one.total for one in read)))
 
     def _on_task(self, recipe: Recipe, kind: Pass, injected: bool) -> float:
         passes = [(kind, recipe.epochs * self._read(Split.TRAIN, injected).total)]

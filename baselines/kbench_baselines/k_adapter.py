@@ -38,7 +38,8 @@ from torch import Tensor, nn
 
 from kbench.batching import Batch
 from kbench.errors import Unsupported
-from kbench.freezing import rewritten
+from kbench.freezing import digest, rewritten
+from kbench.hidden import Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder
@@ -60,8 +61,10 @@ _PUBLISHED = Recipe(learning_rate=5e-5, batch_size=256, epochs=5, warmup=0.012, 
 # kbench's own, for M alone: the release fine-tunes all (OpenEntity's script at this rate).
 _MAP = Recipe(learning_rate=1e-4, batch_size=64, epochs=10, warmup=0.1)
 
-Reading = Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]
-"""Last hidden states, states at the taps (``[batch, tokens, H]``) and mask to new last states."""
+Before = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
+"""States at the taps (``[batch, tokens, H]``) and mask to what is wanted of them."""
+After = Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]
+"""Last hidden states, what was wanted of the taps, and mask to new last states."""
 
 
 def taps(layers: int) -> tuple[int, ...]:
@@ -70,12 +73,14 @@ def taps(layers: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def tapped(encoder: Encoder, reading: Reading) -> Iterator[None]:
-    """Replaces last hidden states by what is read from them and the taps inside the block."""
+def tapped(encoder: Encoder, before: Before, after: After) -> Iterator[None]:
+    """Replaces last hidden states by what is read from them and the taps inside the block.
+
+    What ``before`` wants of the taps may be known of a batch; then the encoder is not read.
+    """
     layers = encoder.layers
     places = taps(len(layers))
     states: dict[int, Tensor] = {}
-    masks: list[Tensor] = []
 
     def keeping(place: int) -> Callable[[Tensor], Tensor]:
         def keep(hidden: Tensor) -> Tensor:
@@ -84,21 +89,40 @@ def tapped(encoder: Encoder, reading: Reading) -> Iterator[None]:
 
         return keep
 
-    def begin(hidden: Tensor) -> Tensor:
-        masks[:] = [encoder.batch.mask]
-        return keeping(0)(hidden)
-
-    def end(hidden: Tensor) -> Tensor:
-        read = reading(hidden, [states[place] for place in places], masks.pop())
+    def end(_: nn.Module, given: tuple[Batch, ...], last: Tensor) -> Tensor:
+        mask, known = given[0].mask, given[0].known
+        wanted = known.beside if known else before([states[place] for place in places], mask)
         states.clear()
-        return read
+        return after(last, wanted, mask)
 
     with ExitStack() as stack:
-        stack.enter_context(rewritten(encoder.embeddings, begin))
+        stack.enter_context(rewritten(encoder.embeddings, keeping(0)))
         for place in sorted({*places} - {0}):
             stack.enter_context(rewritten(layers[place - 1], keeping(place)))
-        stack.enter_context(rewritten(encoder, end))
+        stack.callback(encoder.register_forward_hook(end).remove)
         yield
+
+
+def _read(encoder: Encoder, title: str, of: Any, before: Before, count: int) -> Reading:
+    """Reads the last hidden states and ``count`` things of the same width from the taps."""
+
+    def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
+        found: list[Tensor] = []
+
+        def keep(last: Tensor, wanted: Sequence[Tensor], mask: Tensor) -> Tensor:
+            found.extend((last, *wanted))
+            return last
+
+        with tapped(encoder, before, keep):
+            encoder(batch)
+        return [state.flatten(0, 1)[positions] for state in found]
+
+    known = {"title": title, "taps": list(taps(len(encoder.layers))), "adapter": of}
+    return Reading(known, (encoder.width,) * (1 + count), read)
+
+
+def _raw(states: Sequence[Tensor], mask: Tensor) -> Sequence[Tensor]:
+    return states
 
 
 @final
@@ -186,7 +210,14 @@ class KnowledgeAdapter(Plug):
 
     def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
         # Asked once a block: the answer lies on the device.
-        return tapped(encoder, self._mapped if bool(self.mapped) else self._scaled)
+        after = self._mapped if bool(self.mapped) else self._scaled
+        return tapped(encoder, self._increments, after)
+
+    def reading(self, encoder: Encoder) -> Reading:
+        """Reads ``h^(L)`` and ``sum U_i``: neither ``M`` nor ``s`` comes before them."""
+        self.adapter.eval()
+        title = "last hidden states and increments of an adapter"
+        return _read(encoder, title, digest(self.adapter), self._increments, 1)
 
     def choose(self, value: float) -> None:
         self.scale = value
@@ -197,14 +228,14 @@ class KnowledgeAdapter(Plug):
         self.adapter.eval()
         return self
 
-    def _scaled(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
-        total, _ = self.adapter(states, mask)
-        scaled: Tensor = last + self.scale * total
-        return scaled
+    def _increments(self, states: Sequence[Tensor], mask: Tensor) -> Sequence[Tensor]:
+        return self.adapter(states, mask)[:1]  # type: ignore[no-any-return]
 
-    def _mapped(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
-        total, _ = self.adapter(states, mask)
-        moved: Tensor = last + self.map(torch.cat([last, total], dim=-1))
+    def _scaled(self, last: Tensor, total: Sequence[Tensor], mask: Tensor) -> Tensor:
+        return last + self.scale * total[0]
+
+    def _mapped(self, last: Tensor, total: Sequence[Tensor], mask: Tensor) -> Tensor:
+        moved: Tensor = last + self.map(torch.cat([last, total[0]], dim=-1))
         return moved
 
 
@@ -225,7 +256,11 @@ class FactualPretraining(Plug):
         self.head = FactHead(hidden, relations, _DROPOUT)
 
     def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
-        return tapped(encoder, self._read)
+        return tapped(encoder, _raw, self._read)
+
+    def reading(self, encoder: Encoder) -> Reading:
+        """Reads ``h^(L)`` and the taps."""
+        return _read(encoder, "last hidden states and taps", None, _raw, _MODULES)
 
     def _read(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         _, output = self.adapter(states, mask)
@@ -259,7 +294,7 @@ class KAdapter(InjectionMethod):
         trains="adapter: 3 (2 H w + w + H) + 6 (12 w^2 + 13 w), w = min(768, H); task-specific: "
         "2 H^2 + H",
     )
-    revision = "1"
+    revision = "2"
     settings = frozenset(Setting)
     switched = False
     defaults: ClassVar[Mapping[str, Any]] = {
@@ -301,7 +336,10 @@ class KAdapter(InjectionMethod):
         if fit.setting == Setting.TASK_SPECIFIC:
             plug.adapter.requires_grad_(False)
             plug.mapped.fill_(True)
-            return super().fit(plug, fit)
+            assert fit.model is not None
+            assert fit.examples is not None
+            reading = plug.reading(fit.encoder)
+            return fit.train(plug, fit.model.loss, fit.examples, reading=reading)
         plug.map.requires_grad_(False)
         facts = spelled_facts(
             fit.encoder,
@@ -313,6 +351,9 @@ class KAdapter(InjectionMethod):
         torch.manual_seed(fit.seed)
         teacher = FactualPretraining(plug.adapter, fit.encoder.width, facts.relations)
         teacher = teacher.to(fit.device)
-        history = fit.train(teacher, lambda batch: teacher.loss(fit.encoder, batch), facts)
+        reading = teacher.reading(fit.encoder)
+        history = fit.train(
+            teacher, lambda batch: teacher.loss(fit.encoder, batch), facts, reading=reading
+        )
         history.counts = facts.counts
         return history

@@ -31,16 +31,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import collate, sorted_batches
-from kbench.computing import autocast, sent
+from kbench.batching import Batch
+from kbench.computing import sent
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
-from kbench.freezing import dropout
+from kbench.hidden import Frozen, Reading
 from kbench.inputs import Inputs
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
 from kbench.specials import affixes
+from kbench.states import bound
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
 from kbench_baselines.untrained import Untrained
@@ -50,7 +51,8 @@ __all__ = ["EntityTable", "Pelt", "before_output"]
 _SCALES = (7.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0)
 """Values of ``C``; the first is the one published for RoBERTa."""
 _BLOCK = 1 << 13
-_BATCH = 128
+_PIECE = 4 * _BLOCK
+"""Occurrences that are read together at most; of few entities has a block more than its size."""
 
 
 @final
@@ -95,34 +97,45 @@ class EntityTable(Plug):
 class _Sums:
     """Sums of ``r`` by entity, in host memory: there they do not change with the threads' order.
 
+    What the encoder says of a sentence depends neither on the control nor on the seed, so that
+    it is read once for all plugs that draw the same occurrences.
+
     Args:
         fit: gives the frozen encoder and the device.
         rows: the entities, rising. ``[n]``.
         width: of ``r``.
+        most: occurrences that will be read in all, at most.
 
     Attributes:
         total: ``[n, H]``.
         tokens: read so far.
     """
 
-    def __init__(self, fit: Fit, rows: Rows, width: int) -> None:
-        self.fit = fit
+    def __init__(self, fit: Fit, rows: Rows, width: int, most: int) -> None:
+        self.encoder = fit.encoder
         self.total = torch.zeros(len(rows), width)
         self.tokens = 0
         self._rows = rows
+        self._frozen = Frozen(fit.encoder, fit.device)
+        self._keep = self.total.element_size() * most * width <= bound()
+        title = {"title": "occurrences of entities"}
+        self._reading = Reading(title, (width,), self._read, lambda batch: batch.blank_index)
 
     def add(self, inputs: Inputs, chosen: NDArray[np.int64], rows: Rows) -> None:
         """Adds the chosen ones of some inputs, whose entities are ``rows``."""
-        encoder, places = self.fit.encoder, np.searchsorted(self._rows, rows)
+        places = np.searchsorted(self._rows, rows)
         self.tokens += int(inputs.lengths[chosen].sum())
-        precision = autocast(self.fit.device, self.fit.dtype)
-        with dropout(encoder, None), torch.inference_mode(), precision:
-            for part in sorted_batches(inputs.lengths[chosen], _BATCH):
-                at = chosen[part]
-                batch = collate(inputs, at).to(self.fit.device)
-                hidden = encoder(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
-                result = before_output(encoder, hidden)
-                self.total.index_add_(0, torch.from_numpy(places[at]), result.float().cpu())
+        for start in range(0, len(chosen), _PIECE):
+            piece = chosen[start : start + _PIECE]
+            kept = self._frozen.kept(inputs, self._reading, piece, keep=self._keep)
+            assert kept is not None, "a piece fits into memory"
+            order = np.argsort(kept.states.places[:, 0])  # added as they were read, so as they lie
+            result = torch.from_numpy(np.array(kept.states.arrays[0]))
+            self.total.index_add_(0, torch.from_numpy(places[piece[order]]), result)
+
+    def _read(self, batch: Batch, positions: Tensor) -> list[Tensor]:
+        hidden = self.encoder(batch, positions).flatten(0, 1)[positions]
+        return [before_output(self.encoder, hidden)]
 
 
 def _encoded(
@@ -174,7 +187,7 @@ class Pelt(Untrained):
         citation="2022.acl-short.57",
         trains="0 (H numbers an entity in closed form)",
     )
-    revision = "1"
+    revision = "2"
     slot = "{mention} ( {slot} )"
     defaults: ClassVar[Mapping[str, Any]] = {
         "occurrences": 256,
@@ -224,7 +237,9 @@ class Pelt(Untrained):
         started = time.perf_counter()
         found = self._occurrences(fit.knowledge)
         priority = np.random.default_rng(fit.seed).permutation(len(found.rows))
-        sums = _Sums(fit, plug.rows.cpu().numpy(), plug.vectors.shape[1])
+        _, often = np.unique(found.rows, return_counts=True)
+        most = int(np.minimum(often, int(self.options["occurrences"])).sum())
+        sums = _Sums(fit, plug.rows.cpu().numpy(), plug.vectors.shape[1], most)
         counts = Counter(
             corpus_occurrences=len(found.rows), corpus_occurrences_repeated=found.repeated
         )
@@ -245,7 +260,7 @@ class Pelt(Untrained):
         priority: NDArray[np.int64],
     ) -> dict[str, int]:
         """Reads what is drawn of a block of occurrences; returns what was not."""
-        encoder = sums.fit.encoder
+        encoder = sums.encoder
         special = affixes(encoder.tokenizer)
         around = len(special.before) + len(special.after)
         longest = min(int(self.options["max_length"]), encoder.max_length - around)

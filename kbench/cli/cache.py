@@ -1,4 +1,4 @@
-"""`kbench cache`: the stored downstream models and plugs."""
+"""`kbench cache`: the stored downstream models, plugs and hidden states."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from kbench.cli.messages import say
 from kbench.errors import ArtifactError, UsageError
 from kbench.files import cache_home, read_json
+from kbench.states import StateStore
 from kbench.store import Artifacts
 
 __all__ = ["cache"]
@@ -23,11 +24,15 @@ _DAY = 86400
 
 @click.group("cache")
 def cache() -> None:
-    """List, verify and prune stored models and plugs (in KBENCH_CACHE or ~/.cache/kbench)."""
+    """List, verify and prune stored models, plugs and hidden states.
+
+    They lie in KBENCH_CACHE or ~/.cache/kbench.
+    """
 
 
 @dataclass(frozen=True)
 class _Item:
+    store: Artifacts | StateStore
     folder: Path
     about: dict[str, object]
     bytes: int
@@ -38,15 +43,23 @@ class _Item:
         return f"{self.folder.parent.name} {self.folder.name}"
 
 
+def _stores() -> tuple[Artifacts, StateStore]:
+    return Artifacts(cache_home() / "artifacts"), StateStore()
+
+
 def _items() -> Iterator[_Item]:
-    for folder in Artifacts(cache_home() / "artifacts").all():
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        days = max(0.0, time.time() - folder.stat().st_mtime) / _DAY  # clocks are set back, too
-        try:
-            about = read_json(folder / "artifact.json")
-        except (OSError, ValueError):
-            about = {}
-        yield _Item(folder, about if isinstance(about, dict) else {}, size, days)
+    for store in _stores():
+        for folder in store.all():
+            files = [file.stat() for file in folder.iterdir() if file.is_file()]
+            # States are touched when they are used; clocks are set back, too.
+            used = max(stat.st_mtime for stat in (folder.stat(), *files))
+            days = max(0.0, time.time() - used) / _DAY
+            try:
+                about = read_json(folder / store.about)
+            except (OSError, ValueError):
+                about = {}
+            size = sum(stat.st_size for stat in files)
+            yield _Item(store, folder, about if isinstance(about, dict) else {}, size, days)
 
 
 @cache.command("ls")
@@ -78,11 +91,10 @@ def ls(as_json: bool) -> None:
 @cache.command("verify")
 def verify() -> int:
     """Compare every stored file with its checksum; exit status 1 if one is damaged."""
-    store = Artifacts(cache_home() / "artifacts")
     good = damaged = 0
     for item in _items():
         try:
-            store.check(item.folder)
+            item.store.check(item.folder)
             good += 1
         except ArtifactError as error:
             damaged += 1
@@ -98,28 +110,27 @@ def verify() -> int:
 @click.option("--all", "everything", is_flag=True, help="Remove everything.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def prune(days: float | None, everything: bool, dry_run: bool) -> None:
-    """Remove damaged artifacts and leftovers of interrupted runs; results are never touched."""
+    """Remove what is damaged and leftovers of interrupted runs; results are never touched."""
     if everything and days is not None:
         raise UsageError("--all and --days exclude each other; give one")
-    store = Artifacts(cache_home() / "artifacts")
     removed = 0
     for item in _items():
         old = days is not None and item.days > days
-        if everything or old or _damaged(store, item.folder):
+        if everything or old or _damaged(item):
             removed += item.bytes
             say(f"{'would remove' if dry_run else 'removed'} {item.title}")
             if not dry_run:
                 shutil.rmtree(item.folder)
-    for leftover in store.leftovers():
+    for leftover in (path for store in _stores() for path in store.leftovers()):
         say(f"{'would remove' if dry_run else 'removed'} leftover {leftover.name}")
         if not dry_run:
             shutil.rmtree(leftover)
     click.echo(f"{removed / 1e6:.1f} MB")
 
 
-def _damaged(store: Artifacts, folder: Path) -> bool:
+def _damaged(item: _Item) -> bool:
     try:
-        store.check(folder)
+        item.store.check(item.folder)
     except ArtifactError:
         return True
     return False

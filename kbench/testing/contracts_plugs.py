@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from kbench.freezing import digest, frozen
+from kbench.hidden import Frozen
 from kbench.method import NoPlug
 from kbench.spec import Control, Setting
+from kbench.states import StateStore
 from kbench.testing.bench import Bench
 from kbench.testing.contracts import TOLERANCE, Finding, Unchecked, Verdict, contract
 from kbench.testing.trial import Outputs, Trial, disturb
@@ -210,6 +212,23 @@ def bfloat16(bench: Bench) -> Verdict:
     return True, _settings(bench, f"max |Δ| to float32 {max(apart):.1e}")
 
 
+@contract
+def read_once(bench: Bench) -> Verdict:
+    """What it says of a frozen model may be read beforehand, and gives the same outputs."""
+    apart = []
+    for tried in bench.fitted:
+        encoder = tried.model.encoder
+        reading = tried.plug.reading(encoder)
+        if reading is not None:
+            reader = Frozen(encoder, torch.device("cpu"), StateStore(most=0))
+            known = reader.kept(tried.injected.inputs, reading)
+            with tried.chosen():
+                apart.append(tried.plugged().apart(tried.plugged(known=known)))
+    if not apart:
+        raise Unchecked("it says of nothing that it is the same in every epoch")
+    return _within(bench, apart, "read beforehand and at once")
+
+
 def _within(bench: Bench, apart: list[float], what: str) -> Verdict:
     worst = max(apart)
     figure = f"max |Δ| {worst:.1e} (at most {TOLERANCE:.0e}), {what}"
@@ -237,4 +256,5 @@ CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
     gradients,
     padding,
     bfloat16,
+    read_once,
 )

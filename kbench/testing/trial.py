@@ -18,6 +18,7 @@ from torch import Tensor
 from kbench.batching import Batch
 from kbench.data import Split
 from kbench.freezing import digest
+from kbench.hidden import Kept
 from kbench.method import Plug
 from kbench.model import DownstreamModel
 from kbench.pairs import collate_examples
@@ -106,7 +107,12 @@ class Trial:
         return self._outputs(self.plain, None, False)
 
     def plugged(
-        self, plug: Plug | None = None, *, alone: bool = False, narrow: bool = False
+        self,
+        plug: Plug | None = None,
+        *,
+        alone: bool = False,
+        narrow: bool = False,
+        known: Kept | None = None,
     ) -> Outputs:
         """Returns what the model gives with the plug.
 
@@ -114,11 +120,14 @@ class Trial:
             plug: another than that of the trial.
             alone: each example in a batch of its own, so without padding.
             narrow: under bfloat16 autocast.
+            known: what was read of the model beforehand.
         """
         with torch.autocast("cpu", torch.bfloat16) if narrow else nullcontext():
-            return self._outputs(self.injected, plug or self.plug, alone)
+            return self._outputs(self.injected, plug or self.plug, alone, known)
 
-    def _outputs(self, prepared: Prepared, plug: Plug | None, alone: bool) -> Outputs:
+    def _outputs(
+        self, prepared: Prepared, plug: Plug | None, alone: bool, known: Kept | None = None
+    ) -> Outputs:
         everyone = np.arange(len(prepared.inputs))
         logits, states = [], []
         self.model.eval()
@@ -126,6 +135,7 @@ class Trial:
         with attached, torch.inference_mode():
             for chosen in np.split(everyone, len(everyone)) if alone else [everyone]:
                 batch = collate_examples(prepared.inputs, chosen)
+                batch = known.into(batch) if known else batch
                 hidden = self.model.encoder(batch)
                 logits.append(self.model.head(self.model.encoder, hidden, batch).float())
                 pairs = zip(hidden.float(), batch.mask.bool(), strict=True)

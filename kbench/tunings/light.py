@@ -11,7 +11,7 @@ from kbench.task import Family
 from kbench.training import Recipe
 from kbench.tunings.full import FullTuning
 
-__all__ = ["positive", "published"]
+__all__ = ["FEW_SHOT", "positive", "published"]
 
 _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
     # Wiki-ET, Wiki80 and EntityQuestions of the map-tuning release: the same for all three.
@@ -20,7 +20,8 @@ _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
     Family.QUESTION: {"learning_rate": 5e-4},
 }
 
-_FEW_SHOT = ("fewrel", "fewrel-pubmed")
+FEW_SHOT = ("fewrel", "fewrel-pubmed")
+"""Tasks whose examples are episodes."""
 
 
 def published(family: Family, task: str, few_shot: float = 8e-4) -> Recipe:
@@ -34,7 +35,7 @@ def published(family: Family, task: str, few_shot: float = 8e-4) -> Recipe:
         task: its name.
         few_shot: the rate on FewRel's episodes, where the three differ: 8e-4, adapters 5e-4.
     """
-    own = {"learning_rate": few_shot} if task in _FEW_SHOT else _FAMILIES[family]
+    own = {"learning_rate": few_shot} if task in FEW_SHOT else _FAMILIES[family]
     return FullTuning().recipe(family, task).updated(own, {"warmup": 0.1})
 
 

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
-from kbench import runner
+from kbench import runner, states
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
 from kbench.controls import Shuffled, Zero
-from kbench.data import Example, Mention
+from kbench.data import Example, Mention, Split
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
-from kbench.freezing import frozen
+from kbench.freezing import digest, frozen
 from kbench.knowledge import Entity, KnowledgeBase, Sentence
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.result import Result, Status
 from kbench.spec import Setting
 from kbench.store import Artifacts
-from kbench.testing.toys import write_backbone
-from kbench.training import Recipe, train
+from kbench.testing.toys import ToyRelations, write_backbone
+from kbench.training import History, Recipe, train
 from kbench.writing import write_bundle
 from kbench_baselines.k_adapter import (
     Adapter,
@@ -537,3 +542,96 @@ def test_a_model_tuned_with_the_plug_in_place_learns_through_it(encoder: Encoder
         found.append(table.grad.clone())
     encoder.zero_grad(set_to_none=True)
     assert (found[0] - found[1]).abs().max() > 1e-2 * found[0].abs().max()
+
+
+@contextmanager
+def _counted() -> Iterator[list[int]]:
+    """Counts the texts that any BERT reads inside the block."""
+    texts: list[int] = []
+
+    forward = BertEmbeddings.forward
+
+    def counting(self: Any, *args: Any, **given: Any) -> Any:
+        texts.append(len(given["inputs_embeds"]))
+        return forward(self, *args, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BertEmbeddings, "forward", counting)
+        yield texts
+
+
+def _pretrained(encoder: Encoder, knowledge: KnowledgeBase, **recipe: Any) -> tuple[Any, History]:
+    torch.manual_seed(0)
+    plug = KAdapter().build(encoder, knowledge)
+    fit = _fit(Setting.GENERAL, encoder, knowledge)
+    fit = replace(fit, recipe=_FAST.updated(recipe), options={**fit.options, "min_examples": 2})
+    with frozen(encoder):
+        return plug, KAdapter().fit(plug, fit)
+
+
+def test_facts_are_read_once_and_the_plug_is_the_same_bit_for_bit(
+    small: Encoder, facts: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _counted() as texts:
+        cold, history = _pretrained(small, facts)
+        assert sum(texts) == 320
+        warm, again = _pretrained(small, facts)
+        assert sum(texts) == 320
+        monkeypatch.setenv(states.BYTES, "0")
+        off, without = _pretrained(small, facts)
+        assert sum(texts) == 640
+        monkeypatch.setattr(states, "_MEMORY", 0)
+        direct, each = _pretrained(small, facts)
+        assert sum(texts) == 640 + 4 * 320
+    assert digest(cold) == digest(warm) == digest(off)
+    assert history.losses == again.losses == without.losses
+    assert [h.states for h in (history, again, without, each)] == [*["kept"] * 3, "recomputed"]
+    np.testing.assert_allclose(each.losses, history.losses, atol=1e-4)
+    assert digest(direct.map) == digest(cold.map)
+
+
+def test_a_frozen_model_with_dropout_is_read_in_each_epoch(small: Encoder, facts: Bundle) -> None:
+    with _counted() as texts:
+        _, history = _pretrained(small, facts, dropout=0.1, epochs=2)
+    assert sum(texts) == 2 * 320
+    assert history.states == ""
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_the_map_and_the_choice_read_train_and_dev_once(
+    toy_folder: Path, facts_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 32}
+    options = {
+        "tuning": {"full": {**fast, "epochs": 1}},
+        "method": {"k-adapter": {"general": fast, "task-specific": fast}},
+    }
+    chosen = grid(
+        toy_folder,
+        method="k-adapter",
+        knowledge=str(facts_folder),
+        setting="general,task-specific",
+        control="none",
+        options=options,
+    )
+    train_split, dev, test = (len(ToyRelations().load(split)) for split in Split)
+    told = []
+    for name, memory in (("kept", 1 << 30), ("direct", 0)):
+        monkeypatch.setenv(states.BYTES, "0")
+        monkeypatch.setattr(states, "_MEMORY", memory)
+        place = runner.Place(tmp_path / name, tmp_path / f"{name}-artifacts", "cpu")
+        with _counted() as texts:
+            results = run(chosen, place)
+        assert [r.status for r in results] == [Status.OK] * 2, results[0].reason
+        told.append((results, sum(texts)))
+    (kept, few), (direct, many) = told
+    tuning = train_split + dev  # one epoch, in both
+    assert few == tuning + 320 + (dev + test) + (train_split + dev + test)
+    assert many == tuning + 3 * 320 + (6 * dev + test) + (3 * (train_split + dev) + test)
+    for ours, theirs in zip(kept, direct, strict=True):
+        np.testing.assert_allclose(
+            ours.training["plug"]["history"]["losses"],
+            theirs.training["plug"]["history"]["losses"],
+            atol=1e-3,
+        )
+    assert kept[0].training["choice"]["dev"] == direct[0].training["choice"]["dev"]

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench import runner
+from kbench import hidden, runner, states
 from kbench.backbones.huggingface import load_folder
 from kbench.batching import collate
 from kbench.bundle import Bundle
@@ -185,12 +185,48 @@ def test_neither_padding_nor_blocks_change_a_vector(
     encoder: Encoder, small: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, counted = _fitted(encoder, small)
-    monkeypatch.setattr(pelt, "_BATCH", 1)
+    monkeypatch.setattr(hidden, "_BATCH", 1)
     monkeypatch.setattr(pelt, "_BLOCK", 2)
     alone, same = _fitted(encoder, small)
     torch.testing.assert_close(together.vectors, alone.vectors, atol=1e-5, rtol=0)
     assert counted.counts == same.counts
     assert counted.tokens == same.tokens
+
+
+def test_another_control_or_seed_reads_nothing_anew(encoder: Encoder, small: Bundle) -> None:
+    read = []
+    handle = encoder.base.register_forward_pre_hook(lambda *_: read.append(1))
+    try:
+        true, first = _fitted(encoder, small)
+        times = len(read)
+        assert times > 0
+        for again, knowledge, seed in ((1, small, 0), (2, Shuffled(small, 0), 0), (3, small, 7)):
+            plug, history = _fitted(encoder, knowledge, seed=seed)
+            assert torch.equal(plug.vectors, true.vectors), again
+            assert history.counts == first.counts
+        assert len(read) == times
+        # One occurrence of each: another set of texts, which is read.
+        _fitted(encoder, small, occurrences=1)
+        assert len(read) > times
+    finally:
+        handle.remove()
+
+
+def test_what_does_not_fit_is_read_for_every_plug_and_gives_the_same_bits(
+    encoder: Encoder, small: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, _ = _fitted(encoder, small)
+    # All occurrences together must fit, though each block would.
+    monkeypatch.setattr(pelt, "_BLOCK", 2)
+    monkeypatch.setenv(states.BYTES, str(4 * 9 * encoder.width - 1))
+    before = {folder.name for folder in states.StateStore().all()}
+    alone, _ = _fitted(encoder, small)
+    assert {folder.name for folder in states.StateStore().all()} == before
+    torch.testing.assert_close(alone.vectors, kept.vectors, atol=1e-5, rtol=0)
+    monkeypatch.setattr(pelt, "_BLOCK", 1 << 13)
+    monkeypatch.setenv(states.BYTES, "0")
+    off, _ = _fitted(encoder, small)
+    assert torch.equal(off.vectors, kept.vectors)
 
 
 def test_occurrences_are_drawn_by_the_seed(encoder: Encoder, small: Bundle) -> None:

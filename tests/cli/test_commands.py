@@ -306,6 +306,31 @@ def test_the_cache_is_listed_verified_and_pruned(
 
 
 @pytest.mark.usefixtures("toy_tasks")
+def test_hidden_states_are_listed_verified_and_pruned_too(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(
+        capsys,
+        *("run", "--task", "toy-relations", "--method", "none", "--tuning", "head"),
+        *("--backbone", str(toy_folder / "bert"), "--out", str(tmp_path / "out")),
+        *("--set", "tuning.head.epochs=1"),
+    )
+    _, out, _ = call(capsys, "cache", "ls", "--json")
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert [item["kind"] for item in listed] == ["model", "hidden", "hidden"]
+    assert listed[1]["of"] == "last hidden states"
+    assert listed[1]["bytes"] > 32 * 4 * 96
+    assert call(capsys, "cache", "verify")[:2] == (0, "3 good, 0 damaged\n")
+    states = tmp_path / "cache" / "hidden" / listed[1]["address"] / "state-0.npy"
+    states.write_bytes(states.read_bytes()[:-1])
+    status, _, err = call(capsys, "cache", "verify")
+    assert (status, "hidden states" in err, "checksum" in err) == (1, True, True)
+    _, out, _ = call(capsys, "cache", "prune")
+    assert f"removed hidden {listed[1]['address']}" in out
+    assert call(capsys, "cache", "verify")[:2] == (0, "2 good, 0 damaged\n")
+
+
+@pytest.mark.usefixtures("toy_tasks")
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_table_fits_the_terminal(width: int, toy_folder: Path, tmp_path: Path) -> None:
     place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")

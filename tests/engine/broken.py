@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kbench.batching import Batch
 from kbench.errors import Unsupported
 from kbench.freezing import rewritten
+from kbench.hidden import Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder
@@ -393,3 +395,19 @@ class Widens(Sound):
     """Breaks bfloat16: types that do not go together under autocast."""
 
     plug = _WideMap
+
+
+class _MisreadMap(Map):
+    def reading(self, encoder: Encoder) -> Reading:
+        # The plug fills slots, so that what is read without it is another.
+        def read(batch: Batch, positions: Tensor) -> list[Tensor]:
+            with encoder.slots(lambda rows: torch.zeros(len(rows), encoder.slot_width)):
+                return [encoder(batch).flatten(0, 1)[positions]]
+
+        return Reading({"title": "wrong"}, (encoder.width,), read)
+
+
+class Misreads(Sound):
+    """Breaks read once: it says that the model is read alike with its slots empty."""
+
+    plug = _MisreadMap

@@ -88,7 +88,7 @@ def test_ragged_names_the_items_of_the_chosen_and_their_owners(
 
 
 @settings(deadline=None, max_examples=60)
-@given(given_inputs=inputs(), data=st.data())
+@given(given_inputs=inputs(blanks=True), data=st.data())
 def test_picked_inputs_are_those_collated_by_themselves(
     given_inputs: Inputs, data: st.DataObject
 ) -> None:

@@ -54,7 +54,7 @@ CHECKED = {
         "ra-vm",
     },
     Kind.BACKBONES: {"kbench-tiny"},
-    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "lora"},
+    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "head", "lora"},
     Kind.KNOWLEDGE: {"atlas"},
     Kind.IMPORTERS: {
         "codex",
@@ -111,6 +111,7 @@ BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
     (contracts_plugs.gradients, broken.Opens),
     (contracts_plugs.padding, broken.Averages),
     (contracts_plugs.bfloat16, broken.Widens),
+    (contracts_plugs.read_once, broken.Misreads),
 ]
 
 

@@ -139,6 +139,18 @@ def test_light_tunings_save_the_gradients_of_the_weights(place: runner.Place) ->
     assert found == [pytest.approx(BERT * (6 * train + 2 * dev)), light, light, light]
 
 
+def test_a_head_alone_reads_everything_once(
+    place: runner.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {**ABSENT, "task": "tacred", "method": "none", "tuning": "head"}
+    tokens = (68_124 + 22_631) * 49
+    for bytes_allowed, times in ((str(68_124 * 768 * 4), 1), ("0", 7)):
+        monkeypatch.setenv("KBENCH_HIDDEN_BYTES", bytes_allowed)
+        made = _works({**chosen, "options": {"tuning": {"head": {"epochs": 7}}}}, place)
+        found = [w.flops for w in made if w.stage == Stage.TUNING]
+        assert found == [pytest.approx(2 * times * BERT * tokens)]
+
+
 def _same_recipe() -> dict[str, object]:
     return {"tuning": {name: {"epochs": 1} for name in ("full", "lora", "bitfit", "adapter")}}
 

@@ -27,6 +27,7 @@ class KbenchTiny(Backbone):
         "lora": {"learning_rate": 1e-2, "epochs": 6, "batch_size": 32},
         "adapter": {"learning_rate": 5e-3, "epochs": 6, "batch_size": 32},
         "bitfit": {"learning_rate": 2e-2, "epochs": 6, "batch_size": 32},
+        "head": {"learning_rate": 2e-2, "epochs": 20, "batch_size": 32},
         "map-tuning general": {"learning_rate": 1e-2, "epochs": 1, "dropout": 0.1},
         "map-tuning task-specific": {
             "learning_rate": 2e-2,
