@@ -71,11 +71,12 @@ def test_a_step_of_a_plug_waits_for_nothing(
     assert not device.waits
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora", "adapter", "bitfit"])
+@pytest.mark.parametrize("tuning", ["full", "lora", "adapter", "bitfit", "head"])
 def test_a_step_of_a_tuning_waits_for_nothing(
     tuning: str, device: Device, steps: list[int]
 ) -> None:
-    for task in TASKS:
+    # A task that is answered at [MASK] has no head to train alone.
+    for task in TASKS[:2] if tuning == "head" else TASKS:
         parts = Bench("none").parts(Setting.GENERAL, task=task, tuning=tuning)
         with device:
             new_stages().tune(parts)
