@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _DEMO = Path(__file__).with_name("demo.yaml")
+_DEMO_JOBS = 4
 _AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
 _SINGLE = ("limit", "data", "linker", "dtype")
 
@@ -43,7 +45,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each process.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at once, in processes of their own. Default: 1; for the demo as many as the CPU "
+    f"has cores, at most {_DEMO_JOBS}, of one thread each.",
+)
 @click.option(
     "--evaluation-batch",
     type=click.IntRange(min=1),
@@ -95,6 +102,10 @@ def run(grid: Path | None, **options: Any) -> int:
     from kbench.cli import execute
 
     chosen = _grids(grid, options)
+    if _is_demo(grid, options) and options["executor"] == "local":
+        # A thread each: the same bits on every machine of a kind, and no faster with more.
+        options["jobs"] = options["jobs"] or min(_DEMO_JOBS, os.cpu_count() or 1)
+        options["threads"] = options["threads"] or 1
     if options["dry_run"]:
         peak = 1e12 * options["tflops"]
         return execute.dry_run(chosen, options["out"], peak, options["as_json"])
@@ -107,7 +118,7 @@ def run(grid: Path | None, **options: Any) -> int:
             evaluation_batch=options["evaluation_batch"],
             deterministic=options["deterministic"],
             compiled=options["compile"],
-            jobs=options["jobs"],
+            jobs=options["jobs"] or 1,
             executor=options["executor"],
             options=dict(map(shared.pair, options["executor_options"])),
             time_limit=options["time_limit"],
@@ -118,12 +129,16 @@ def run(grid: Path | None, **options: Any) -> int:
     )
 
 
+def _is_demo(path: Path | None, options: dict[str, Any]) -> bool:
+    return path is None and options["task"] is None and options["method"] is None
+
+
 def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
     given = {name: options[name] for name in (*_AXES, *_SINGLE) if options[name] is not None}
     for name, kind in (("setting", Setting), ("control", Control)):
         if given.get(name) == "all":
             given[name] = ",".join(kind)
-    demo = path is None and "task" not in given and "method" not in given
+    demo = _is_demo(path, options)
     values: dict[str, Any] = read_grid(path) if path else read_grid(_DEMO) if demo else {}
     origin = str(path) if path else "the options"
     return make_grids(values, origin, given, options["settings"])

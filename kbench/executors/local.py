@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence, Set
 from contextlib import closing
 from dataclasses import replace
@@ -77,6 +78,12 @@ def _worker(place: Place, jobs: int, seat: int, tell: Tell) -> Callable[[Cell], 
 
 
 def _next(waiting: Sequence[Cell], running: Iterable[Cell], made: Set[str]) -> Cell:
-    """Chooses the first run that need not wait for what another is making; else the first."""
+    """Chooses a run that need not wait for what another is making; else the first.
+
+    Of those the one that makes what most others wait for, so that little is left to wait for in
+    the end; the first of equals.
+    """
     making = {key for cell in running for key in cell.needs} - made
-    return next((cell for cell in waiting if not cell.needs & making), waiting[0])
+    wanted = Counter(key for cell in waiting for key in cell.needs - made)
+    free = [cell for cell in waiting if not cell.needs & making]
+    return max(free, key=lambda cell: sum(wanted[key] for key in cell.needs), default=waiting[0])

@@ -174,6 +174,21 @@ def test_a_job_takes_what_no_other_is_making(toy_folder: Path, place: runner.Pla
     assert local._next([mapped], [none], set()) is mapped  # waiting beats idling
 
 
+def test_a_job_takes_first_what_most_others_wait_for(toy_folder: Path, place: runner.Place) -> None:
+    cells = runner.plan(
+        runner.resolve(grid(toy_folder, setting="task-specific", seed="0,1")), place
+    )
+    first = [cell for cell in cells if cell.spec.seed == 0]
+    others = [cell for cell in cells if cell.spec.seed == 1]
+    waiting = [*others[:1], *first]
+    assert len(others[:1]) < len(first)
+    # The model of seed 0 serves more of what waits than that of seed 1, which comes first.
+    assert local._next(waiting, [], set()).spec.seed == 0
+    models = {cell.model for cell in first if cell.model}
+    assert local._next(waiting, [first[0]], set()) is others[0]
+    assert local._next([others[0], first[0]], [], models) is others[0]
+
+
 class Broken(MapTuning):  # type: ignore[misc]
     """Fails while it trains."""
 
