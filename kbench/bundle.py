@@ -5,32 +5,38 @@ and ``ids.npy`` (both in the order of the ids, so that an id is found by bisecti
 map), ``relations.json``, ``triples.npy`` (``[triples, 3]``: head row, relation, tail row),
 ``vectors.npy`` (``[entities, dimension]``, a row of NaN where an entity has none),
 ``sentences.arrow``, and where words share the space of the vectors ``words.arrow`` and
-``word_vectors.npy``. Every large file is memory-mapped; opening a bundle reads its card alone.
+``word_vectors.npy``. Opening a bundle reads its card alone. Large files are memory-mapped, or (the
+vectors) read by the row: memory grows with the rows that are asked for, not with the bundle.
 Bundles are written by :mod:`kbench.writing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbench.columns import (
+    Column,
+    Sentences,
     entity_batch,
     entity_of,
+    made,
     open_columns,
     sentence_batch,
-    sentence_of,
     word_batch,
 )
 from kbench.errors import DataError, Unsupported
-from kbench.files import canonical_digest, file_digest
+from kbench.files import canonical_digest, file_digest, remembered
 from kbench.json_text import read_json
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
+from kbench.matrices import Matrix
 from kbench.records import check
 from kbench.views import OtherVectors
 
@@ -47,7 +53,8 @@ _CARD = {
     "files": dict,
     "counts": {"entities": int},
 }
-_T = TypeVar("_T")
+_FEW = 1 << 16
+"""Rows that are looked up one by one; for more than these all are looked through, once."""
 FILES = (
     "entities.arrow",
     "ids.npy",
@@ -103,13 +110,13 @@ class Bundle(KnowledgeBase):
         return cast("NDArray[np.bytes_]", self._map("ids.npy", "S", len(self)))
 
     @cached_property
-    def _vectors(self) -> Vectors:
+    def _vectors(self) -> Matrix:
         if not self.dimension:
             raise Unsupported(
                 f"knowledge base {self.name} has no vectors: run "
                 f"`kbench knowledge train {self.folder}` first"
             )
-        return cast("Vectors", self._map("vectors.npy", "f", len(self), self.dimension))
+        return Matrix(self._map("vectors.npy", "f", len(self), self.dimension))
 
     @cached_property
     def _entities(self) -> pa.Table:
@@ -122,10 +129,16 @@ class Bundle(KnowledgeBase):
     @cached_property
     def triples(self) -> NDArray[np.int32]:
         found = cast("NDArray[np.int32]", self._map("triples.npy", "i", None, 3))
-        limits = np.array([len(self), len(self.relations), len(self)])
-        if len(found) and ((found.min(axis=0) < 0).any() or (found.max(axis=0) >= limits).any()):
-            problem = "names entities or relations that are not there"
-            raise DataError(self.folder / "triples.npy", problem, "rows of the bundle's own")
+        limits = [len(self), len(self.relations), len(self)]
+
+        def within(path: Path) -> str:
+            given = np.load(path, mmap_mode="r", allow_pickle=False)  # a map of its own, let go
+            if len(given) and ((given.min(0) < 0).any() or (given.max(0) >= limits).any()):
+                problem = "names entities or relations that are not there"
+                raise DataError(path, problem, "rows of the bundle's own")
+            return "sound"
+
+        remembered(self.folder / "triples.npy", f"triples within {limits}", within)
         return found
 
     @cached_property
@@ -139,15 +152,15 @@ class Bundle(KnowledgeBase):
     @cached_property
     def sentences(self) -> Sequence[Sentence]:
         path = self.folder / "sentences.arrow"
-        return _Sentences(open_columns(path, sentence_batch), path)
+        return Sentences(open_columns(path, sentence_batch), path)
 
-    @cached_property
+    @property
     def labels(self) -> Sequence[str]:
-        return cast("list[str]", self._entities.column("label").to_pylist())
+        return Column[str](self._entities.column("label"))
 
     @property
     def aliases(self) -> Sequence[Sequence[str]]:
-        return cast("list[list[str]]", self._entities.column("aliases").to_pylist())
+        return Column[list[str]](self._entities.column("aliases"))
 
     @cached_property
     def words(self) -> Words | None:
@@ -166,18 +179,35 @@ class Bundle(KnowledgeBase):
     def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
         if not self.dimension:
             return np.zeros(len(rows), dtype=bool)
-        first = self._vectors[np.maximum(rows, 0), 0]
-        return cast("NDArray[np.bool_]", (rows >= 0) & ~np.isnan(first))
+        some = np.maximum(rows, 0)
+        if len(rows) > _FEW:
+            return (rows >= 0) & self._with_vector[some]
+        return cast("NDArray[np.bool_]", (rows >= 0) & ~np.isnan(self._vectors.column(some, 0)))
+
+    @cached_property
+    def _with_vector(self) -> NDArray[np.bool_]:
+        """Whether each entity has a vector: a bit each in the machine's cache. ``[entities]``."""
+
+        def look(_: Path) -> str:
+            first = self._vectors.column(np.arange(len(self), dtype=np.int64), 0)
+            return base64.b85encode(zlib.compress(np.packbits(~np.isnan(first)).tobytes())).decode()
+
+        bits = zlib.decompress(
+            base64.b85decode(remembered(self.folder / "vectors.npy", "present", look))
+        )
+        found = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(self))
+        return found.astype(bool)
 
     def vectors(self, rows: Rows) -> Vectors:
-        return self._vectors[rows]
+        return self._vectors.take(rows)
 
     @cached_property
     def _with_description(self) -> NDArray[np.bool_]:
         import pyarrow.compute as pc
 
-        lengths = pc.binary_length(self._entities.column("description"))
-        return cast("NDArray[np.bool_]", lengths.to_numpy() > 0)
+        chunks = self._entities.column("description").chunks
+        lengths = (pc.binary_length(chunk).to_numpy() for chunk in chunks)
+        return np.concatenate([np.zeros(0, dtype=bool), *(length > 0 for length in lengths)])
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         known = np.zeros(len(rows), dtype=bool)
@@ -186,7 +216,7 @@ class Bundle(KnowledgeBase):
 
     def entity(self, row: int) -> Entity:
         value = self._entities.slice(row, 1).to_pylist()[0]
-        return _made(entity_of, value, self.folder / "entities.arrow")
+        return made(entity_of, value, self.folder / "entities.arrow")
 
     def _map(self, name: str, kind: str, *shape: int | None) -> NDArray[Any]:
         path = self.folder / name
@@ -222,32 +252,6 @@ def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:
     return np.where(fits & (known[found] == queries), found, -1).astype(np.int64)
 
 
-@final
-class _Sentences(Sequence[Sentence]):
-    """A memory-mapped table of sentences, read as asked for."""
-
-    def __init__(self, table: pa.Table, path: Path) -> None:
-        self._table = table
-        self._path = path
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            return [self[i] for i in range(start, stop, step)]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        value = self._table.slice(index % len(self), 1).to_pylist()[0]
-        return _made(sentence_of, value, self._path)
-
-    def __iter__(self) -> Iterator[Sentence]:
-        for batch in self._table.to_batches(max_chunksize=4096):
-            for value in batch.to_pylist():
-                yield _made(sentence_of, value, self._path)
-
-
 def _read_card(folder: Path) -> dict[str, Any]:
     path = folder / "card.json"
     expected = "a knowledge bundle (see `kbench knowledge import --help`)"
@@ -269,12 +273,3 @@ def _read_card(folder: Path) -> dict[str, Any]:
     if set(files) - set(FILES) or canonical_digest(files) != card["digest"]:
         raise DataError(path, "has a digest that is not that of its files", "an unedited card")
     return cast("dict[str, Any]", card)
-
-
-def _made(make: Callable[[dict[str, Any]], _T], value: dict[str, Any], path: Path) -> _T:
-    """Makes something of a row; what is null in it, or no span, is for the user to know."""
-    try:
-        return make(value)
-    except (TypeError, ValueError, KeyError) as cause:
-        problem = f"has a row that cannot be one ({cause})"
-        raise DataError(path, problem, "what an importer wrote") from None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from kbench.data import Mention
 from kbench.errors import DataError
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "Column",
+    "Sentences",
     "blocks",
     "entity_batch",
     "entity_of",
     "in_order",
+    "made",
     "open_columns",
     "sentence_batch",
     "sentence_of",
@@ -172,8 +175,8 @@ def write_columns(
 def open_columns(path: Path, batch: Callable[[list[Any]], pa.RecordBatch]) -> pa.Table:
     """Maps what :func:`write_columns` wrote.
 
-    All of it is checked once: Arrow trusts its files, and offsets that a stranger wrote would
-    have it read memory that is not its own.
+    All of it is checked once, through a map that is then let go: Arrow trusts its files, and
+    offsets that a stranger wrote would have it read memory that is not its own.
 
     Args:
         path: an Arrow file.
@@ -185,20 +188,94 @@ def open_columns(path: Path, batch: Callable[[list[Any]], pa.RecordBatch]) -> pa
     import pyarrow as pa
 
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table = _mapped(path)
         wanted = batch([]).schema
         if not table.schema.equals(wanted):
             raise ValueError(f"has the columns {', '.join(table.schema.names)[:200]}")
-        remembered(path, "arrow", lambda _: _checked(table))
+        remembered(path, "arrow", _checked)
     except (OSError, ValueError, pa.ArrowException) as cause:
         reason = next(iter(str(cause).splitlines()), "")
         raise DataError(path, f"cannot be read ({reason})", "an Arrow file of a bundle") from cause
     return table
 
 
-def _checked(table: pa.Table) -> str:
+def _mapped(path: Path) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _checked(path: Path) -> str:
+    table = _mapped(path)
     table.validate(full=True)
     for column in table.columns:
         if column.null_count:
             raise ValueError(f"{column.null_count} of {len(column)} rows are null")
     return "sound"
+
+
+@final
+class Column(Sequence[_T]):
+    """A memory-mapped column, its values read as asked for.
+
+    Args:
+        values: of :func:`open_columns`.
+    """
+
+    def __init__(self, values: pa.ChunkedArray) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._values[index]
+        return found.to_pylist() if isinstance(index, slice) else found.as_py()
+
+    def __iter__(self) -> Iterator[_T]:
+        for chunk in self._values.iterchunks():
+            yield from chunk.to_pylist()
+
+
+@final
+class Sentences(Sequence[Sentence]):
+    """A memory-mapped table of sentences, read as asked for.
+
+    Args:
+        table: of :func:`open_columns`.
+        path: its file.
+    """
+
+    def __init__(self, table: pa.Table, path: Path) -> None:
+        self._table = table
+        self._path = path
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return [self[i] for i in range(start, stop, step)]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        value = self._table.slice(index % len(self), 1).to_pylist()[0]
+        return made(sentence_of, value, self._path)
+
+    def __iter__(self) -> Iterator[Sentence]:
+        for batch in self._table.to_batches(max_chunksize=4096):
+            for value in batch.to_pylist():
+                yield made(sentence_of, value, self._path)
+
+
+def made(make: Callable[[dict[str, Any]], _T], value: dict[str, Any], path: Path) -> _T:
+    """Makes something of a row; what is null in it, or no span, is for the user to know.
+
+    Raises:
+        DataError: it cannot be made of it.
+    """
+    try:
+        return make(value)
+    except (TypeError, ValueError, KeyError) as cause:
+        problem = f"has a row that cannot be one ({cause})"
+        raise DataError(path, problem, "what an importer wrote") from None

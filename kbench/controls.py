@@ -65,7 +65,9 @@ class Shuffled(_Control):
     def triples(self) -> NDArray[np.int32]:
         # Entity e answers with the facts of other(e): a fact of r moves to the e with other(e) = r.
         broken = np.array(self.base.triples)
-        broken[:, 0] = np.argsort(self.other)[broken[:, 0]]
+        back = np.empty(len(self.base), dtype=np.int32)
+        back[self.other] = np.arange(len(back), dtype=np.int32)
+        broken[:, 0] = back[broken[:, 0]]
         return broken
 
     @cached_property

@@ -192,9 +192,10 @@ class KnowledgeBase(ABC):
 
     def facts(self, row: int) -> list[tuple[str, str]]:
         """Returns what the triples say of an entity as head: labels of relations and tails."""
-        names = list(self.relations.values())
-        start, end = self._owned[row : row + 2]
-        own = self.triples[self._by_head[start:end]]
+        names, heads = list(self.relations.values()), self._by_head[:, 0]
+        # Numbers of another width would have NumPy make a copy of all heads.
+        start, end = np.searchsorted(heads, np.array([row, row + 1], dtype=heads.dtype))
+        own = self._by_head[start:end]
         return [(names[relation], self.labels[tail]) for _, relation, tail in own.tolist()]
 
     def describe(self, row: int) -> str:
@@ -228,14 +229,12 @@ class KnowledgeBase(ABC):
             start += len(several)
 
     @cached_property
-    def _by_head(self) -> Rows:
-        """Numbers of the triples in the order of their heads."""
-        return np.argsort(self.triples[:, 0], kind="stable")
-
-    @cached_property
-    def _owned(self) -> Rows:
-        """``[entities + 1]``, bounds of each head in ``_by_head``."""
-        return np.searchsorted(self.triples[self._by_head, 0], np.arange(len(self) + 1))
+    def _by_head(self) -> NDArray[np.int32]:
+        """The triples in the order of their heads; those of a bundle are so on disk."""
+        heads = self.triples[:, 0]
+        if (heads[1:] >= heads[:-1]).all():
+            return self.triples
+        return self.triples[np.argsort(heads, kind="stable")]
 
 
 class KnowledgeSource(ABC):

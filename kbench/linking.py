@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -72,12 +72,16 @@ def link(
         ids = [mention.entity for _, mention in mentions]
         rows = knowledge.rows(ids)
         if linker == "title":
-            titles = _Titles(knowledge.labels)
-            for at, (example, mention) in enumerate(mentions):
-                if mention.entity is None:
-                    found = titles.find(example.text[mention.start : mention.end])
-                    ambiguous += len(found) > 1
-                    rows[at] = found[0] if len(found) == 1 else -1
+            asked = {
+                at: example.text[mention.start : mention.end]
+                for at, (example, mention) in enumerate(mentions)
+                if mention.entity is None
+            }
+            titles = _Titles(knowledge.labels, asked.values())
+            for at, title in asked.items():
+                found = titles.find(title)
+                ambiguous += len(found) > 1
+                rows[at] = found[0] if len(found) == 1 else -1
         rows = np.where((covers or knowledge.has_vector)(rows), rows, -1)
     return _links(examples, rows.tolist(), linker, ambiguous)
 
@@ -114,15 +118,16 @@ def _links(examples: Sequence[Example], rows: list[int], linker: str, ambiguous:
 
 
 class _Titles:
-    """Rows by exact label, and failing that by label without regard to case."""
+    """Rows of some titles by exact label, and failing that by label without regard to case."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._exact: dict[str, list[int]] = {}
-        self._folded: dict[str, list[int]] = {}
-        for row, label in enumerate(labels):
-            if label:
-                self._exact.setdefault(label, []).append(row)
-                self._folded.setdefault(label.casefold(), []).append(row)
+    def __init__(self, labels: Sequence[str], titles: Iterable[str]) -> None:
+        self._exact: dict[str, list[int]] = {title: [] for title in titles}
+        self._folded: dict[str, list[int]] = {title.casefold(): [] for title in self._exact}
+        for row, label in enumerate(labels if self._exact else ()):
+            if label in self._exact:
+                self._exact[label].append(row)
+            if (folded := label.casefold()) in self._folded:
+                self._folded[folded].append(row)
 
     def find(self, title: str) -> list[int]:
-        return self._exact.get(title) or self._folded.get(title.casefold(), [])
+        return self._exact[title] or self._folded[title.casefold()]

@@ -197,6 +197,8 @@ class EBert(Untrained):
             known = np.isfinite(vectors).all(1)
             return "words", vectors[known], tokens[known]
         covered = _covered(knowledge)
-        labels = knowledge.labels
-        tokens = whole_wordpieces(encoder.tokenizer, [labels[row] for row in covered.tolist()])
+        tokens, labels = np.full(len(covered), -1, dtype=np.int64), knowledge.labels
+        for at in range(0, len(covered), _BLOCK):
+            names = [labels[row] for row in covered[at : at + _BLOCK].tolist()]
+            tokens[at : at + _BLOCK] = whole_wordpieces(encoder.tokenizer, names)
         return "names", knowledge.vectors(covered[tokens >= 0]), tokens[tokens >= 0]

@@ -8,7 +8,7 @@ are what mentions are made of, so controls leave them; facts come through the co
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import chain
+from collections.abc import Iterator
 from typing import TypeAlias, final
 
 import numpy as np
@@ -90,17 +90,25 @@ def _others(
 
 
 def _groups(knowledge: KnowledgeBase) -> list[set[int]]:
-    """Returns the entities with a vector by name, for the names that several have."""
-    known = knowledge.has_vector(np.arange(len(knowledge))).tolist()
-    first: dict[str, int] = {}
-    several: dict[str, set[int]] = {}
+    """Returns the entities with a vector by name, for the names that several have.
+
+    All names are read twice: the first time only hashes are kept, eight bytes a name.
+    """
+    hashes = np.sort(np.fromiter((hash(name) for name, _ in _names(knowledge)), dtype=np.int64))
+    several = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    groups: dict[str, set[int]] = defaultdict(set)
+    for name, row in _names(knowledge):
+        if hash(name) in several:
+            groups[name].add(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _names(knowledge: KnowledgeBase) -> Iterator[tuple[str, int]]:
+    """Yields each name of each entity with a vector, once, whatever its case."""
+    known = knowledge.has_vector(np.arange(len(knowledge)))
     for row, (label, aliases) in enumerate(zip(knowledge.labels, knowledge.aliases, strict=True)):
-        for name in {name.casefold() for name in chain([label], aliases) if name and known[row]}:
-            if name not in first:
-                first[name] = row
-            else:
-                several.setdefault(name, {first[name]}).add(row)
-    return list(several.values())
+        if known[row]:
+            yield from ((n, row) for n in {name.casefold() for name in (label, *aliases) if name})
 
 
 def _likeliest(rows: set[int], weights: NDArray[np.int64], most: int) -> list[int]:

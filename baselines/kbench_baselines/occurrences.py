@@ -64,7 +64,8 @@ def occurrences(knowledge: KnowledgeBase, *, descriptions: bool) -> Occurrences:
         places += [(number, mention.start, mention.end) for mention in sentence.mentions]
         ids += [mention.entity for mention in sentence.mentions]
     rows = true.rows(ids).tolist()
-    for row in range(len(true)) if descriptions else ():
+    everyone = np.arange(len(true) if descriptions else 0, dtype=np.int64)
+    for row in everyone[true.has_description(everyone)].tolist():
         entity = true.entity(row)
         start = _first(entity.label, entity.description)
         if start >= 0:
