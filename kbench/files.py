@@ -24,6 +24,7 @@ __all__ = [
     "cache_home",
     "canonical_digest",
     "file_digest",
+    "identity",
     "is_file",
     "is_folder",
     "parse_yaml",
@@ -70,32 +71,38 @@ def file_digest(path: Path) -> str:
 def remembered(path: Path, name: str, compute: Callable[[Path], str]) -> str:
     """Returns what is computed of a file's content, from memory if it is large and untouched.
 
-    A file is taken for untouched while its path, size, inode and times of modification and of
-    change (which a user cannot set back) are the same.
+    A file is taken for untouched while its :func:`identity` is the same.
 
     Args:
         path: the file.
         name: of what is computed.
         compute: does it.
     """
-    stat = path.stat()
-    if stat.st_size < 64 * _BLOCK:
+    if path.stat().st_size < 64 * _BLOCK:
         return compute(path)
-    identity = [
-        str(path.resolve()),
-        stat.st_size,
-        stat.st_mtime_ns,
-        stat.st_ctime_ns,
-        stat.st_ino,
-    ]
-    memo = cache_home() / "digests" / f"{canonical_digest([name, *identity])[:32]}.json"
+    own = identity(path)
+    memo = cache_home() / "digests" / f"{canonical_digest([name, *own])[:32]}.json"
     try:
         return str(read_json(memo)[name])
     except (OSError, ValueError, KeyError, TypeError):
         value = compute(path)
     with suppress(OSError):  # a read-only cache only costs the time of doing it again
-        write_json(memo, {"identity": identity, name: value})
+        write_json(memo, {"identity": own, name: value})
     return value
+
+
+def identity(path: Path) -> list[str | int]:
+    """Returns what of a file changes with its content, without reading it.
+
+    Its path, size, inode and times of modification and of change, which a user cannot set back;
+    of a file that is not there the path alone.
+    """
+    own = str(path.absolute())
+    try:
+        stat = path.stat()
+    except OSError:
+        return [own]
+    return [own, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def is_folder(path: Path) -> bool:

@@ -5,9 +5,12 @@ The latter are found by looking at what it does.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from kbench.errors import KbenchError
 
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["Affixes", "PairAffixes", "affixes", "bare_tokens", "pair_affixes"]
 
 _PROBES = ("a", "0", ".", "的")
+_HELD = 1 << 19
+"""Texts remembered at most, of all tokenizers: some 100 MB."""
+_PIECES: dict[str, dict[str, array[int]]] = {}
+"""Token ids of texts, by the name of the tokenizer."""
+_NAMES: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+"""How many tokens a tokenizer knew, and its name."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,33 @@ class PairAffixes:
 
 
 def bare_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    """Returns the token ids of texts as they stand, in one call: no specials around, none inside.
+    """Returns the token ids of texts as they stand: no specials around, none inside.
 
-    A text that spells out ``[MASK]`` is text.
+    A text that spells out ``[MASK]`` is text. New texts are tokenized in one call, and remembered:
+    methods, settings and controls of a grid read the same pieces.
     """
-    if not texts:
-        return []
+    known = _PIECES.setdefault(_named(tokenizer), {})
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    found = dict(zip(new, _tokenized(tokenizer, new), strict=True)) if new else {}
+    ids = [found[text] if text in found else known[text].tolist() for text in texts]
+    if sum(map(len, _PIECES.values())) + len(new) > _HELD:
+        for pieces in _PIECES.values():
+            pieces.clear()
+    if len(new) <= _HELD:
+        known.update((text, array("i", tokens)) for text, tokens in found.items())
+    return ids
+
+
+def _named(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A digest of all that a tokenizer does: a backbone is loaded anew for each model."""
+    own = _NAMES.get(tokenizer)
+    if own is None or own[0] != len(tokenizer):
+        value = f"{type(tokenizer).__name__} {tokenizer.backend_tokenizer.to_str()}"
+        own = _NAMES[tokenizer] = (len(tokenizer), hashlib.sha256(value.encode()).hexdigest())
+    return own[1]
+
+
+def _tokenized(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
     encoded: Any = tokenizer(
         list(texts),
         add_special_tokens=False,

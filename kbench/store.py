@@ -347,6 +347,10 @@ class Results:
             return kept.result
         return result
 
+    def files(self, result: Result) -> tuple[Path, Path]:
+        """Returns where a result and its predictions lie."""
+        return self.folder / result.id / _RESULT, self.folder / result.id / _PREDICTIONS
+
     def predictions(self, result: Result) -> Predictions | None:
         """Returns the predictions of a result.
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeAlias
 
 from kbench.comparison import Tables, differing, is_right, metric_of
 from kbench.errors import KbenchError
+from kbench.figures import recalled
 from kbench.files import canonical_digest
 from kbench.metrics import Array, Metric
 from kbench.result import Result, Status
@@ -156,7 +158,7 @@ def rows(found: Sequence[Result], store: Results) -> list[Row]:
     made = {}
     for _, several in groupby(sorted(good, key=_test_set), key=_test_set):
         # Predictions are kept in memory for one test set at a time.
-        for row in _rows([*several], none, shuffled, Tables(store)):
+        for row in _rows([*several], none, shuffled, store):
             made[row.first.id] = row
     for group in _ended(found):
         made[group[0].id] = Row(group, None, None, None)
@@ -191,31 +193,57 @@ def _ended(found: Iterable[Result]) -> Iterator[Group]:
 
 
 def _rows(
-    groups: Sequence[Group], none: dict[str, Group], shuffled: dict[str, Group], tables: Tables
+    groups: Sequence[Group], none: dict[str, Group], shuffled: dict[str, Group], store: Results
 ) -> list[Row]:
-    """Builds the rows of one test set; all their resamples share their draws."""
-    book = _Book(tables)
-    waiting = []
+    """Builds the rows of one test set."""
+    beside: list[_Beside] = []
     for group in groups:
-        key, base = group[0].id, _of_seeds(none.get(group[0].id), group)
         broken = group[0].spec.control != Control.NONE
-        swapped = None if broken else _of_seeds(shuffled.get(key), group)
-        score, delta = book.score(group), book.difference(group, base)
-        waiting.append((group, base, swapped, score, delta, book.difference(group, swapped)))
-    book.work()
+        swapped = None if broken else _of_seeds(shuffled.get(group[0].id), group)
+        beside.append((group, _of_seeds(none.get(group[0].id), group), swapped))
+    asked = [
+        [several[0][0].main_metric, *([result.id for result in own or ()] for own in several)]
+        for several in beside
+    ]
+    used = {result.id: result for several in beside for own in several for result in own or ()}
+    figures = recalled(
+        ["rows", asked], [*used.values()], store, lambda: _figures(beside, Tables(store))
+    )
     return [
         Row(
             group,
-            score(),
-            delta(),
-            gain(),
-            _locality(group, base, tables) if base else None,
+            score and Estimate(**score),
+            delta and Estimate(**delta),
+            gain and Estimate(**gain),
+            locality and Locality(**locality),
             _seconds(base) if base else None,
             base,
             swapped,
         )
-        for group, base, swapped, score, delta, gain in waiting
+        for (group, base, swapped), (score, delta, gain, locality) in zip(
+            beside, figures, strict=True
+        )
     ]
+
+
+_Beside: TypeAlias = tuple[Group, Group | None, Group | None]
+"""A run, and those without knowledge and with shuffled knowledge that belong beside it."""
+
+
+def _figures(beside: Sequence[_Beside], tables: Tables) -> list[list[dict[str, Any] | None]]:
+    """Computes score, delta, gain and locality of runs; all their resamples share their draws."""
+    book = _Book(tables)
+    waiting = [
+        (book.score(group), book.difference(group, base), book.difference(group, swapped))
+        for group, base, swapped in beside
+    ]
+    book.work()
+    found: list[list[dict[str, Any] | None]] = []
+    for (group, base, _), asked in zip(beside, waiting, strict=True):
+        values: list[Estimate | Locality | None] = [estimate() for estimate in asked]
+        values.append(_locality(group, base, tables) if base else None)
+        found.append([vars(value) if value else None for value in values])
+    return found
 
 
 def _of_seeds(other: Group | None, group: Group) -> Group | None:
@@ -324,9 +352,12 @@ def leaders(found: Sequence[Row], store: Results) -> frozenset[str]:
         the id of the first result of each.
     """
     best: set[str] = set()
-    runs = [r for r in found if r.score and r.first.spec.control == Control.NONE]
-    for _, several in groupby(sorted(runs, key=_table_of), key=_table_of):
-        best |= _best(sorted(several, key=_score, reverse=True), Tables(store))
+    able = [r for r in found if r.score and r.first.spec.control == Control.NONE]
+    for _, several in groupby(sorted(able, key=_table_of), key=_table_of):
+        ranked = sorted(several, key=_score, reverse=True)
+        runs = [result for row in ranked for result in row.results]
+        asked = ["leaders", [[[r.id for r in row.results], _score(row)] for row in ranked]]
+        best |= {*recalled(asked, runs, store, partial(_best, ranked, Tables(store)))}
     return frozenset(best)
 
 
@@ -340,7 +371,7 @@ def _score(row: Row) -> float:
     return row.score.value if row.score else 0.0
 
 
-def _best(ranked: Sequence[Row], tables: Tables) -> set[str]:
+def _best(ranked: Sequence[Row], tables: Tables) -> list[str]:
     first, *rest = ranked
     level = [row for row in rest if _score(row) == _score(first)]
     rest = rest[len(level) :]
@@ -353,4 +384,4 @@ def _best(ranked: Sequence[Row], tables: Tables) -> set[str]:
             pairs.append(Pair(*asked))
     adjusted = holm([contrast.p for contrast in contrasts(pairs, RESAMPLES)])
     tied = [row for row, p in zip(rivals, adjusted, strict=True) if p >= LEVEL]
-    return {row.first.id for row in (first, *level, *tied)}
+    return [row.first.id for row in (first, *level, *tied)]

@@ -1,0 +1,91 @@
+"""Figures are remembered, and never for something else than what they were computed from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbench import figures, tables
+from kbench.files import cache_home
+from kbench.store import Results
+from tests.board_world import write
+
+TASK = "atlas-relations"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Results:
+    write(tmp_path / "results", task=TASK)
+    return Results(tmp_path / "results")
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was computed, in order."""
+    calls: list[str] = []
+    for name in ("_figures", "_best"):
+        original = getattr(tables, name)
+
+        def counted(*given: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(tables, name, counted)
+    return calls
+
+
+def shown(store: Results) -> list[Any]:
+    found = tables.rows(list(store), store)
+    best = tables.leaders(found, store)
+    return [[row.as_json(), row.first.id in best] for row in found]
+
+
+def test_the_second_table_computes_nothing_and_is_the_same(
+    store: Results, computed: list[str]
+) -> None:
+    first = shown(store)
+    assert computed == ["_figures", "_best"]
+    assert shown(store) == first
+    assert computed == ["_figures", "_best"]
+    assert any(row["delta"] for row, _ in first)
+    assert 0 < sum(best for _, best in first) < len(first)
+
+
+def test_other_files_of_the_same_name_are_computed_again(
+    store: Results, computed: list[str]
+) -> None:
+    before = shown(store)
+    for path in store.folder.glob("*/predictions.parquet"):
+        # The same bytes, and even the time set back: it is another file all the same.
+        old = path.stat()
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+        os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert shown(store) == before
+    assert computed == ["_figures", "_best"] * 2
+
+
+def test_a_lost_or_broken_memory_costs_only_time(store: Results, computed: list[str]) -> None:
+    before = shown(store)
+    for path in (cache_home() / "figures").glob("*.json"):
+        path.write_text("{")
+    assert shown(store) == before
+    assert computed == ["_figures", "_best"] * 2
+
+
+def test_another_metric_is_another_question(store: Results, computed: list[str]) -> None:
+    shown(store)
+    results = [result.model_copy(update={"main_metric": None}) for result in store]
+    tables.rows(results, store)
+    assert computed == ["_figures", "_best", "_figures"]
+
+
+def test_the_memory_is_bounded(store: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_MOST", 6)
+    for number in range(20):
+        assert figures.recalled(number, [], store, lambda number=number: number) == number
+        assert len(list((cache_home() / "figures").glob("*.json"))) <= 6
