@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,11 @@ from kbench.data import Example, Mention
 from kbench.encoding import Layout, encode
 from kbench.freezing import frozen
 from kbench.model import Encoder
-from kbench.testing.toys import write_backbone
 from kbench.training import Examples, Recipe, train
 from kbench_baselines.map_tuning import AffineMap
 from tests.scale_world import DIMENSION, Spent, lay, spent
+
+from .conftest import Demands
 
 ENTITIES, FEW, TOUCHED = 5_000_000, 1000, 10_000
 MATRIX_BYTES = ENTITIES * DIMENSION * 4
@@ -60,21 +61,32 @@ def _print(title: str, found: dict[str, Spent]) -> None:
         )
 
 
-@pytest.mark.benchmark(group="knowledge of 5 million entities")
-def test_opening_and_controls(benchmark: Callable[..., object], world: Path) -> None:
+def test_opening_and_controls(demands: Demands, world: Path) -> None:
     _read_through(Bundle(world / "many"))
     few, many, cache = world / "few", world / "many", world / "cache"
     _print("first opening", spent(few, many, TOUCHED, cache))
     found = spent(few, many, TOUCHED, cache)
     _print("later openings", found)
-    benchmark.pedantic(Bundle, (many,), rounds=7)  # type: ignore[attr-defined]
+    demands.once(lambda: Bundle(many))
     for name, step in found.items():
         assert step.seconds < 1 + (name == "shuffled"), name
         assert step.read < 3 * TOUCHED * DIMENSION * 4, name
         assert step.peak < MATRIX_BYTES / 10, name
     assert found["open"].resident < MIB
-    assert found["vectors"].resident < 4 * TOUCHED * DIMENSION * 4
-    assert found["shuffled"].resident < MATRIX_BYTES / 20
+    demands.below("opening 5,000,000 × 128 vectors", found["open"].seconds, 1.0)
+    for name, what, most in (
+        ("vectors", f"memory for {TOUCHED:,} of them", 4 * TOUCHED * DIMENSION * 4),
+        ("shuffled", f"and for {TOUCHED:,} shuffled ones", MATRIX_BYTES / 20),
+        ("random", f"and for {TOUCHED:,} random ones", 4 * TOUCHED * DIMENSION * 4),
+    ):
+        held, seconds = found[name].resident / MIB, 1e3 * found[name].seconds
+        demands.note(
+            what,
+            f"{held:.1f} MiB",
+            f"below {most / MIB:.0f} MiB",
+            f"{seconds:.0f} ms; the matrix has {MATRIX_BYTES / MIB:,.0f} MiB",
+            held * MIB < most,
+        )
 
 
 class _Epoch:
@@ -113,12 +125,11 @@ class _Epoch:
         return self.encoder(batch)[:, 0].square().mean()
 
 
-@pytest.mark.benchmark(group="an epoch over random entities, ratio")
 def test_an_epoch_takes_what_it_takes_with_a_small_table(
-    benchmark: Callable[..., object], world: Path
+    demands: Demands, world: Path, backbone: Path
 ) -> None:
     """Medians of alternating epochs, so that a busy machine slows both."""
-    encoder = load_folder(write_backbone(world / "bert", layers=6, width=384, vocabulary=8000))
+    encoder = load_folder(backbone)
     tables = {"many": Bundle(world / "many"), "few": Bundle(world / "few")}
     epochs = {name: _Epoch(encoder, base) for name, base in tables.items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in tables}
@@ -128,14 +139,15 @@ def test_an_epoch_takes_what_it_takes_with_a_small_table(
         for name, epoch in epochs.items():
             taken[name].append(epoch.seconds(seed))
     wall, own = (_ratio(taken, at) for at in (0, 1))
-    benchmark.extra_info["ratio"] = own  # type: ignore[attr-defined]
-    benchmark.pedantic(epochs["many"].seconds, (ROUNDS,), rounds=1)  # type: ignore[attr-defined]
-    print(
-        f"\nepoch of {STEPS} steps over {ENTITIES:,} entities against {FEW:,}: ratio "
-        f"{wall:.3f} of wall clock, {own:.3f} of processor time"
-    )
+    demands.once(lambda: epochs["many"].seconds(ROUNDS))
     # On a machine with other work the wall clock tells of that.
-    assert min(wall, own) < 1.05
+    demands.note(
+        f"an epoch over {ENTITIES:,} entities against {FEW:,}",
+        f"{wall:.3f} ×",
+        "at most 1.05 ×",
+        f"{own:.3f} × of processor time",
+        min(wall, own) < 1.05,
+    )
 
 
 def _ratio(taken: dict[str, list[tuple[float, float]]], at: int) -> float:
