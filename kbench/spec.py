@@ -122,8 +122,15 @@ def _spelled(value: Any) -> str:
         return value
     # Text that looks like a number or a word of YAML is put in quotes.
     style = '"' if isinstance(value, str) else None
+    text = _dumped(value, style, readable=True)
+    # A line end of Unicode in the text of a list would be folded into a blank.
+    return text if parse_yaml(text) == value else _dumped(value, style, readable=False)
+
+
+def _dumped(value: Any, style: str | None, *, readable: bool) -> str:
+    """Returns a value as YAML in one line, whatever is not ASCII as it is or escaped."""
     text = yaml.safe_dump(
-        value, default_flow_style=True, default_style=style, allow_unicode=True, width=2**31
+        value, default_flow_style=True, default_style=style, allow_unicode=readable, width=2**31
     )
     return str(text).removesuffix("\n").removesuffix("\n...")
 
