@@ -38,7 +38,7 @@ def test_evaluation(demands: Demands, world: World) -> None:
         return found
 
     def ours() -> list[str]:
-        return [str(label) for label in predict(world.model, world.inputs, CPU)[0]]
+        return [str(label) for label in predict(world.model, world.inputs, CPU).labels]
 
     order = np.argsort(-world.inputs.lengths, kind="stable")
     labels = [world.model.head.labels[number] for number in bare()]  # type: ignore[index,union-attr]

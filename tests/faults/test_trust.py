@@ -53,10 +53,10 @@ def test_no_source_calls_what_runs_or_unpacks_a_file() -> None:
         if isinstance(node, ast.Call):
             name = _called(node)
             last = name.rsplit(".", 1)[-1]
-            # `model.eval()`, `re.compile()` and `platform.system()` only share the name.
+            # `model.eval()`, `re.compile()` and the like only share the name.
             if (
                 last in _NEVER
-                and name not in ("re.compile", "platform.system")
+                and name not in ("re.compile", "torch.compile", "platform.system")
                 and not _is_mode(node, last)
             ):
                 found.append(f"{path}:{node.lineno} {name}")
