@@ -13,19 +13,17 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
 from kbench.compiling import compiled
 from kbench.computing import described, peak_bytes, reset_peak
 from kbench.data import Label, Split
-from kbench.errors import ArtifactError, FrozenError, KbenchError, Unsupported
+from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
 from kbench.freezing import digest, frozen
 from kbench.graph import Stage
@@ -40,6 +38,7 @@ from kbench.spec import Setting
 from kbench.store import Artifacts, address
 from kbench.strata import scored
 from kbench.training import Examples, History, Progress, Recipe, train
+from kbench.weights import check_finite, refill, restore, untied
 
 __all__ = ["Evaluation", "Stages"]
 
@@ -120,9 +119,9 @@ class Stages:
             stored = self.artifacts.load("model", key)
             if stored is None:
                 about = {"of": parts.spec.title, **self._train_model(parts, model, recipe)}
-                self.artifacts.save("model", inputs, _untied(model), **about)
+                self.artifacts.save("model", inputs, untied(model), **about)
             else:
-                _restore(model, stored.tensors)
+                restore(model, stored.tensors)
                 about = stored.about
         return model.eval(), about
 
@@ -172,7 +171,7 @@ class Stages:
         if once:
             history.seconds = time.perf_counter() - started
             history.states = "kept" if known else "recomputed"
-        _check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
+        check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False).eval()
         return {**_made(model, recipe, history, trained), **self._computed(parts, False)}
@@ -258,7 +257,7 @@ class Stages:
                 about["start"] = start and {"address": start["address"], **summary(start)}
                 self.artifacts.save("plug", inputs, dict(plug.state_dict()), **about)
             else:
-                _refill(plug, stored.tensors, self.artifacts.path("plug", key), parts.spec.method)
+                refill(plug, stored.tensors, self.artifacts.path("plug", key), parts.spec.method)
                 about = stored.about
         return plug.eval(), {"address": key, **about}
 
@@ -307,7 +306,7 @@ class Stages:
             history = parts.method.fit(plug, fit)
         if digest(network) != before:
             raise FrozenError(f"{parts.spec.method} changed weights of the frozen model")
-        _check_finite(plug, f"{parts.spec.method}: the plug", history)
+        check_finite(plug, f"{parts.spec.method}: the plug", history)
         return {
             "recipe": recipe.as_dict(),
             "history": dataclasses.asdict(history),
@@ -457,56 +456,8 @@ def _made(
     }
 
 
-def _check_finite(network: nn.Module, what: str, history: History) -> None:
-    """Refuses what nothing can be computed with before it is stored.
-
-    Raises:
-        KbenchError: a weight, a loss or a dev score is not finite.
-    """
-    for name, value in network.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise KbenchError(f"{what} is not finite after training (parameter {name})")
-    for name in ("losses", "dev", "seconds"):
-        if not np.isfinite(getattr(history, name)).all():
-            raise KbenchError(f"{what} was trained with {name} that are not finite")
-
-
-def _refill(plug: Plug, tensors: dict[str, Tensor], path: Path, method: str) -> None:
-    try:
-        plug.load_state_dict(tensors)
-    except RuntimeError as cause:
-        reason = " ".join(str(cause).split())
-        raise ArtifactError(
-            f"the stored plug {path} does not fit method {method} ({reason}): if the method's code "
-            f"has changed, raise its `revision`; else remove that folder"
-        ) from None
-
-
 def _training(trained: nn.Module, model: DownstreamModel) -> Any:
     """Puts what trains in train mode, and the rest of the model in eval mode."""
     model.eval()
     trained.train()
     return nullcontext()
-
-
-def _untied(model: DownstreamModel) -> dict[str, Tensor]:
-    """The state without the second name of tensors that share storage."""
-    seen: set[tuple[int, int]] = set()
-    kept = {}
-    for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.numel())
-        if place not in seen or not tensor.numel():
-            kept[name] = tensor
-        seen.add(place)
-    return kept
-
-
-def _restore(model: DownstreamModel, tensors: dict[str, Tensor]) -> None:
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    # What is missing must be the second name of a tensor that came under its first.
-    twins = set(missing) & set(_untied(model))
-    if twins or unexpected:
-        raise KbenchError(
-            f"stored weights do not fit the model: {sorted(twins | {*unexpected})[:3]}"
-        )
-    model.requires_grad_(False)

@@ -27,7 +27,7 @@ from kbench.model import DownstreamModel, Encoder
 from kbench.parts import Parts
 from kbench.result import Result, Status
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stages import Stages, _restore, _untied
+from kbench.stages import Stages
 from kbench.store import Artifacts
 from kbench.task import Family
 from kbench.testing import registered
@@ -37,6 +37,7 @@ from kbench.tunings.adapter import AdapterTuning
 from kbench.tunings.bitfit import BitFitTuning
 from kbench.tunings.full import FullTuning
 from kbench.tunings.lora import LoRATuning
+from kbench.weights import restore, untied
 from tests.engine.architectures import ARCHITECTURES, write
 from tests.engine.test_model import rates_in_use
 from tests.grid.toygrid import grid, run
@@ -293,7 +294,7 @@ def _gradients_reach_what_is_marked(model: DownstreamModel, batch: Batch) -> Non
 
 def _comes_back(model: DownstreamModel, folder: Path, name: str, scratch: Path) -> None:
     store = Artifacts(scratch)
-    store.save("model", {"x": 1}, _untied(model))
+    store.save("model", {"x": 1}, untied(model))
     (path,) = store.all()
     stored = store.load("model", path.name)
     assert stored is not None
@@ -301,7 +302,7 @@ def _comes_back(model: DownstreamModel, folder: Path, name: str, scratch: Path) 
     torch.manual_seed(99)
     TUNINGS[name]().prepare(again, TUNINGS[name].defaults)
     assert name == "bitfit" or digest(again) != digest(model)
-    _restore(again, stored.tensors)
+    restore(again, stored.tensors)
     assert digest(again) == digest(model)
     with torch.no_grad():
         batch = batch_of(model.encoder)
