@@ -57,7 +57,9 @@ class DataError(KbenchError):
         self, path: Path | str, problem: str, expected: str, line: int | str | None = None
     ) -> None:
         where = f"{path}" if line is None else f"{path}, {_place(line)}"
-        super().__init__(f"{where}: {problem}; expected {expected}")
+        message = f"{where}: {problem}; expected {expected}"
+        # Names in a stranger's file may hold any line end that Unicode knows.
+        super().__init__(" ".join(message.splitlines()))
         self.path = Path(path)
         self.problem = problem
         self.line = line

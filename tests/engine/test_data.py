@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from kbench.data import Example, Mention, Role, digest_examples
+from kbench.errors import DataError
 from tests.engine.hostile import examples
 
 BASE = Example("a", "we saw it", (Mention(7, 9, "e", Role.HEAD, 0.5),), "label", 3)
@@ -68,3 +70,10 @@ def test_any_text_has_a_digest_and_equal_examples_the_same(
 ) -> None:
     example, _ = case
     assert digest_examples([example]) == digest_examples(iter([replace(example)]))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x1c", "\x85", "\u2028"])
+def test_what_is_wrong_with_a_file_is_told_in_a_line(end: str) -> None:
+    error = DataError(f"a{end}b", f"has the field {end!s}x", "none", f"record {end}")
+    assert len(str(error).splitlines()) == 1
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
