@@ -118,7 +118,7 @@ def test_a_store_that_the_nodes_do_not_see_stops_the_grid(
     chosen = runner.resolve(toy_grid(toy_folder, method="none"))
     with pytest.raises(KbenchError, match="does not see the store memory://mine of the driver"):
         _far(chosen, place, nodes, "memory://mine")
-    with pytest.raises(KbenchError, match="the cluster has 2 nodes, which need one store"):
+    with pytest.raises(KbenchError, match=r"the cluster has \d nodes, which need one store"):
         _far(chosen, place, nodes, "")
 
 
