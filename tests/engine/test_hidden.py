@@ -153,9 +153,9 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
     cold, history, scores = made("cold")
     assert (history["states"], len(history["dev"])) == ("kept", EPOCHS)
     assert len(list(StateStore().all())) == 2, "train and dev"
-    before = [folder.stat().st_mtime_ns for folder in StateStore().all()]
+    before = {folder: folder.stat().st_mtime_ns for folder in StateStore().all()}
     warm, again, _ = made("warm")
-    assert [folder.stat().st_mtime_ns for folder in StateStore().all()] == before
+    assert {folder: folder.stat().st_mtime_ns for folder in StateStore().all()} == before
     assert warm == cold
     monkeypatch.setenv(BYTES, "0")
     off, without, _ = made("off")
