@@ -15,6 +15,7 @@ from kbench.computing import asynchronous, pinned, sent
 from kbench.inputs import Inputs
 
 __all__ = [
+    "BATCH",
     "TOKENS",
     "Batch",
     "Choices",
@@ -29,6 +30,8 @@ __all__ = [
 _HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
+BATCH = 128
+"""Examples, or pairs of texts, that a frozen model reads at once, at most."""
 TOKENS = 2048
 """Of a batch, padding included: what of it a layer works on then stays in a CPU's cache."""
 

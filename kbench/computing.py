@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "ahead",
     "asynchronous",
     "autocast",
     "described",
@@ -26,6 +27,7 @@ __all__ = [
     "set_up",
 ]
 
+_AHEAD = 4
 _NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,6 +46,11 @@ def autocast(device: torch.device, dtype: str) -> AbstractContextManager[None]:
 def asynchronous(device: torch.device) -> bool:
     """Whether a device works on while the host goes ahead, so that waiting for it costs time."""
     return device.type == "cuda"
+
+
+def ahead(device: torch.device) -> int:
+    """Returns how many batches may wait for a device; none for the CPU, which would make them."""
+    return _AHEAD if asynchronous(device) else 0
 
 
 def pinned(value: Tensor, device: torch.device) -> Tensor:

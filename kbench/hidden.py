@@ -21,12 +21,12 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import TOKENS, Batch, Known, collate, sorted_batches
+from kbench.batching import BATCH, TOKENS, Batch, Known, sorted_batches
 from kbench.files import canonical_digest
 from kbench.freezing import digest, dropout
 from kbench.inputs import Inputs
 from kbench.model import Encoder
-from kbench.pairs import Pairs, collate_pairs
+from kbench.pairs import Pairs, collate_read, read_lengths
 from kbench.states import HiddenStates, StateStore, Wanted
 from kbench.training import Data
 
@@ -34,9 +34,6 @@ __all__ = ["Fixed", "Frozen", "Kept", "Reading", "Recalled", "last_states"]
 
 _REVISION = 1
 """Changes whenever other states would be kept under the same address."""
-_BATCH = 128
-"""As in evaluation: so what is read from kept states has the bits of what is read directly."""
-
 _NAMES = ("_name_or_path", "architectures", "transformers_version")
 """What of a configuration says nothing of the network."""
 
@@ -153,7 +150,7 @@ class Frozen:
         self._encoder, self._device = encoder, device
         self._store = store or StateStore()
         self._who = {
-            "revision": [_REVISION, _BATCH],
+            "revision": [_REVISION, BATCH],
             "encoder": digest(encoder),
             "form": _form(encoder.network),
             # Another library, or another kind of processor, rounds otherwise.
@@ -188,8 +185,8 @@ class Frozen:
             None if there is no room for them.
         """
         if chosen is None:
-            chosen = np.arange(len(_lengths(inputs)))
-        parts = list(sorted_batches(_lengths(inputs)[chosen], _BATCH, TOKENS))
+            chosen = np.arange(len(read_lengths(inputs)))
+        parts = list(sorted_batches(read_lengths(inputs)[chosen], BATCH, TOKENS))
         counts, places = _counted(inputs, chosen, parts, reading)
         of = {**self._who, **reading.of, "widths": list(reading.widths), "places": places}
         of["texts"] = _digest_of(inputs, chosen)
@@ -207,7 +204,7 @@ class Frozen:
         rows = torch.from_numpy(inputs.slot_rows)
         with dropout(encoder, None), torch.inference_mode(), encoder.held(rows):
             for chosen in batches:
-                batch = _collated(inputs, chosen).to(self._device)
+                batch = collate_read(inputs, chosen).to(self._device)
                 read = reading.read(batch, reading.positions(batch))
                 yield [state.float().cpu().numpy() for state in read]
 
@@ -220,26 +217,16 @@ def _counted(
 ) -> tuple[NDArray[np.int64], str]:
     """Returns how many positions are kept of each of the chosen inputs, and a digest of which."""
     if reading.where is None:
-        return _lengths(inputs)[chosen], "all"
+        return read_lengths(inputs)[chosen], "all"
     counts = np.zeros(len(chosen), dtype=np.int64)
     value = hashlib.sha256()
     for part in parts:
-        batch = _collated(inputs, chosen[part])
+        batch = collate_read(inputs, chosen[part])
         positions = reading.positions(batch).numpy()
         size, tokens = batch.ids.shape
         counts[part] = np.bincount(positions // tokens, minlength=size)
         value.update(np.ascontiguousarray(positions).data)
     return counts, value.hexdigest()
-
-
-def _lengths(inputs: Inputs | Pairs) -> NDArray[np.int64]:
-    return inputs.lengths if isinstance(inputs, Inputs) else inputs.pair_lengths
-
-
-def _collated(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> Batch:
-    if isinstance(inputs, Inputs):
-        return collate(inputs, chosen)
-    return collate_pairs(inputs, chosen)
 
 
 def _form(network: transformers.PreTrainedModel) -> str:

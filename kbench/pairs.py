@@ -31,7 +31,9 @@ __all__ = [
     "Pairs",
     "collate_examples",
     "collate_pairs",
+    "collate_read",
     "compared",
+    "read_lengths",
     "room_of_text",
 ]
 
@@ -181,6 +183,16 @@ def collate_examples(
     pairs, choices = inputs.choices(chosen)
     wanted = None if targets is None else torch.from_numpy(targets[chosen])
     return replace(collate_pairs(inputs, pairs), choices=choices, targets=wanted)
+
+
+def read_lengths(inputs: Inputs | Pairs) -> NDArray[np.int64]:
+    """Tokens of each thing that is read: an example's text, or each of its pairs. ``[read]``."""
+    return inputs.lengths if isinstance(inputs, Inputs) else inputs.pair_lengths
+
+
+def collate_read(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> Batch:
+    """Gathers some of what is read into a batch, pairs without what they decide."""
+    return collate(inputs, chosen) if isinstance(inputs, Inputs) else collate_pairs(inputs, chosen)
 
 
 def _bare(inputs: Inputs, before: int, after: int, after_passages: int) -> Inputs:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import TOKENS, Batch, collate, sorted_batches
-from kbench.computing import asynchronous, autocast, narrow, sent
+from kbench.batching import BATCH, TOKENS, Batch, sorted_batches
+from kbench.computing import ahead, asynchronous, autocast, narrow, sent
 from kbench.data import Label
 from kbench.errors import KbenchError
 from kbench.feeding import fed
@@ -21,14 +21,10 @@ from kbench.heads import PairHead
 from kbench.hidden import Kept
 from kbench.inputs import Inputs
 from kbench.model import DownstreamModel
-from kbench.pairs import Pairs, collate_pairs
+from kbench.pairs import Pairs, collate_read, read_lengths
 from kbench.portions import Portions
 
 __all__ = ["Predicted", "predict"]
-
-_BATCH = 128
-_AHEAD = 4
-"""Batches that wait for a GPU at most."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ class _Pass:
         self.model, self.device = model, device
         self._known = known
         self.tokens = TOKENS if size is None and not asynchronous(device) else None
-        self._size = size or _BATCH
+        self._size = size or BATCH
         self._portions = Portions(None, device)
 
     @property
@@ -116,21 +112,14 @@ class _Pass:
 
     def over(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields numbers of examples or pairs, and their logits in float32, longest first."""
-        ahead = _AHEAD if asynchronous(self.device) else 0
-        with closing(fed(self._batches(inputs), ahead)) as ready:
+        with closing(fed(self._batches(inputs), ahead(self.device))) as ready:
             for chosen, batch in ready:
                 yield chosen, self._portions.compute(batch, self._logits)
 
     def _batches(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-        if isinstance(inputs, Pairs):
-            for chosen in sorted_batches(inputs.pair_lengths, self._size, self.tokens):
-                yield chosen, self._ready(collate_pairs(inputs, chosen))
-        else:
-            for chosen in sorted_batches(inputs.lengths, self._size, self.tokens):
-                yield chosen, self._ready(collate(inputs, chosen))
-
-    def _ready(self, batch: Batch) -> Batch:
-        return (self._known.into(batch) if self._known else batch).ready(self.device)
+        for chosen in sorted_batches(read_lengths(inputs), self._size, self.tokens):
+            batch = collate_read(inputs, chosen)
+            yield chosen, (self._known.into(batch) if self._known else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
         found = [self.model(part.to(self.device)).float() for part in parts]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch, shuffled_batches
-from kbench.computing import asynchronous, narrow
+from kbench.computing import ahead, narrow
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.feeding import fed
 from kbench.inputs import Inputs
@@ -27,8 +27,6 @@ __all__ = ["Data", "Examples", "History", "Progress", "Recipe", "check_options",
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps in all."""
-_AHEAD = 4
-"""Batches that wait for a GPU at most."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +217,7 @@ def train(
         total = torch.zeros((), device=device)
         trained.train()
         batches = _batches(data, recipe, rng, device)
-        with mode(), closing(fed(batches, ahead=_AHEAD if asynchronous(device) else 0)) as ready:
+        with mode(), closing(fed(batches, ahead(device))) as ready:
             for size, batch in ready:
                 total += stepper.step(batch) * size
                 history.steps += 1

@@ -185,7 +185,7 @@ def test_neither_padding_nor_blocks_change_a_vector(
     encoder: Encoder, small: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, counted = _fitted(encoder, small)
-    monkeypatch.setattr(hidden, "_BATCH", 1)
+    monkeypatch.setattr(hidden, "BATCH", 1)
     monkeypatch.setattr(pelt, "_BLOCK", 2)
     alone, same = _fitted(encoder, small)
     torch.testing.assert_close(together.vectors, alone.vectors, atol=1e-5, rtol=0)

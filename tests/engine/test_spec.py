@@ -330,11 +330,8 @@ def test_the_command_of_a_run_repeats_exactly_that_run(
     assert replayed(spec.command(), monkeypatch).cells() == [spec]
 
 
-@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\ufeff", "é\x85", "1e-4", "[", " "])
-def test_text_in_a_list_is_repeated_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, text: str, toy_tasks: None
-) -> None:
-    spec = RunSpec(
+def _without_knowledge(tuning: dict[str, Any]) -> RunSpec:
+    return RunSpec(
         task="toy-typing",
         backbone="somewhere else",
         tuning="full",
@@ -343,25 +340,22 @@ def test_text_in_a_list_is_repeated_as_it_is(
         knowledge=None,
         control=Control.NONE,
         seed=3,
-        options={"tuning": {"full": {"words": [text, {"inner": text}]}}},
+        options={"tuning": {"full": tuning}},
     )
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\ufeff", "é\x85", "1e-4", "[", " "])
+def test_text_in_a_list_is_repeated_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, text: str, toy_tasks: None
+) -> None:
+    spec = _without_knowledge({"words": [text, {"inner": text}]})
     assert runner.resolve(replayed(spec.command(), monkeypatch)) == [spec]
 
 
 def test_the_command_of_a_run_without_knowledge_resolves_to_that_run(
     monkeypatch: pytest.MonkeyPatch, toy_tasks: None
 ) -> None:
-    spec = RunSpec(
-        task="toy-typing",
-        backbone="somewhere else",
-        tuning="full",
-        method="none",
-        setting=Setting.GENERAL,
-        knowledge=None,
-        control=Control.NONE,
-        seed=3,
-        options={"tuning": {"full": {"epochs": 2}}},
-    )
+    spec = _without_knowledge({"epochs": 2})
     assert runner.resolve(replayed(spec.command(), monkeypatch)) == [spec]
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench import runner, training
+from kbench import computing, runner
 from kbench.batching import Batch
 from kbench.executor import Setup
 from kbench.executors.local import Local
@@ -171,7 +171,7 @@ def test_batches_are_made_ahead_in_pinned_memory_and_change_nothing(
     made = []
     for name, ahead in (("fed", 4), ("unfed", 0)):
         own = replace(place, out=tmp_path / name, artifacts=tmp_path / f"{name} made")
-        monkeypatch.setattr(training, "_AHEAD", ahead)
+        monkeypatch.setattr(computing, "_AHEAD", ahead)
         _ok(run(grid(toy_folder, control="none"), own))
         made.append(_made(own))
     assert made[0] == made[1]
