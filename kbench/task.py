@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kbench import registry
 from kbench.catalogue import Kind
@@ -105,6 +105,8 @@ class Task(ABC):
         markers: wordpieces set around a mention of each role, with and without knowledge.
         max_length: tokens of an input, specials included.
         linking: default linker: ``gold`` (ids of the data) or ``title`` (exact label).
+        head_name: of the head, in the address of every downstream model. A class that defines
+            :meth:`head` and gives no name has ``module:Class``, so that two heads never share one.
         tuning: that it is run with where none is asked for.
         defaults: the options and their default values.
         counts: what loading kept and dropped, by name; filled by :meth:`load`.
@@ -117,9 +119,15 @@ class Task(ABC):
     markers: ClassVar[Mapping[Role, str]]
     max_length: ClassVar[int] = 128
     linking: ClassVar[str] = "gold"
+    head_name: ClassVar[str]
     tuning: ClassVar[str] = "full"
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
     link_threshold: float | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "head" in vars(cls) and "head_name" not in vars(cls):
+            cls.head_name = f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
@@ -163,10 +171,9 @@ class Task(ABC):
 
         Tasks that share form, train and dev share their downstream models and plugs.
         """
-        maker = next(kind for kind in type(self).__mro__ if "head" in vars(kind))
         return {
             "family": str(self.family),
-            "head": f"{maker.__module__}:{maker.__qualname__}",
+            "head": self.head_name,
             "markers": {str(role): marker for role, marker in sorted(self.markers.items())},
             "max_length": self.max_length,
         }
@@ -217,6 +224,7 @@ class TypingTask(_LabelledTask):
     """
 
     family = Family.TYPING
+    head_name = "kbench.task:TypingTask"
     fallback: bool = False
     metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
@@ -236,6 +244,7 @@ class RelationTask(_LabelledTask):
     """Relation classification: which relation holds between head and tail? One label."""
 
     family = Family.RELATION
+    head_name = "kbench.task:RelationTask"
     metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.HEAD: "#", Role.TAIL: "$"}
 
@@ -255,6 +264,7 @@ class QuestionTask(Task):
     """
 
     family = Family.QUESTION
+    head_name = "kbench.task:QuestionTask"
     metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     max_length = 64

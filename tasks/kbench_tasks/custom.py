@@ -181,6 +181,7 @@ class Custom(Task):
 class _CustomTyping(Custom, TypingTask):
     """Entity typing by a card."""
 
+    head_name = "kbench_tasks.custom:_CustomTyping"
     family, metrics = Family.TYPING, TypingTask.metrics
     markers, head = TypingTask.markers, TypingTask.head
 
@@ -188,6 +189,7 @@ class _CustomTyping(Custom, TypingTask):
 class _CustomRelations(Custom, RelationTask):
     """Relation classification by a card."""
 
+    head_name = "kbench_tasks.custom:_CustomRelations"
     family, metrics = Family.RELATION, RelationTask.metrics
     markers, head = RelationTask.markers, RelationTask.head
 
@@ -195,6 +197,7 @@ class _CustomRelations(Custom, RelationTask):
 class _CustomQuestions(Custom, QuestionTask):
     """Questions by a card."""
 
+    head_name = "kbench_tasks.custom:_CustomQuestions"
     family, metrics = Family.QUESTION, QuestionTask.metrics
     markers, head = QuestionTask.markers, QuestionTask.head
 

@@ -78,6 +78,7 @@ class FewRel(RelationTask):
         sizes={**_TRAINING, Split.TEST: Size(_TESTED, 69, texts=_PAIRS)},
     )
     metrics: tuple[Metric, ...] = tuple(Within(form, Accuracy()) for form in FORMS)
+    head_name = "kbench_tasks.fewrel:FewRel"
     max_length = 512
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "episodes": 200,

@@ -101,6 +101,7 @@ class Lama(ProbeTask):
         "them (https://dl.fbaipublicfiles.com/LAMA/common_vocab_cased.txt)",
     )
     metrics: tuple[Metric, ...] = _metrics(of_objects=False)
+    head_name = "kbench_tasks.lama:Lama"
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "corpus": "trex",
         "vocabulary": _SHARED,

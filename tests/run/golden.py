@@ -1,0 +1,66 @@
+"""The addresses of many runs, written out: ``python -m tests.run.golden`` writes them anew.
+
+Whoever moves a module or renames a class changes none of them. Whoever changes what comes of the
+same inputs raises a revision and writes them anew in the same commit.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kbench import registry, runner
+from kbench.catalogue import Kind
+from kbench.spec import make_grids, read_grid
+
+PATH = Path(__file__).with_name("golden.json")
+_EVERY: tuple[dict[str, Any], ...] = (
+    {"method": "all", "setting": "general,task-specific,fine-tuning"},
+    {"method": "none,map-tuning", "tuning": "all"},
+    {"method": "ra", "setting": "general", "control": "shuffled,random,zero"},
+    {"method": "map-tuning", "dtype": "bfloat16", "limit": 50, "seed": 3},
+)
+
+
+def addresses(folder: Path) -> dict[str, Any]:
+    """Addresses of the runs of the demo, and of every method and tuning on every family.
+
+    Args:
+        folder: where nothing is stored.
+    """
+    place = runner.Place(folder / "out", folder / "artifacts", "cpu")
+    every = [{"task": "atlas-*", "control": "none", **values} for values in _EVERY]
+    demo = read_grid(Path(str(files("kbench.cli") / "demo.yaml")))
+    return {
+        "demo": _of(runner.plan(runner.resolve(*make_grids(demo, "demo")), place)),
+        "every": _of(
+            runner.plan(
+                runner.resolve(*(grid for values in every for grid in make_grids(values, "every"))),
+                place,
+            )
+        ),
+        "heads": {
+            name: registry.get(Kind.TASKS, name).head_name for name in registry.names(Kind.TASKS)
+        },
+    }
+
+
+def _of(cells: list[runner.Cell]) -> dict[str, dict[str, str | None]]:
+    return {
+        cell.spec.title: {
+            "model": cell.model,
+            "start": cell.start,
+            "plug": cell.plug,
+            "result": cell.id,
+        }
+        for cell in cells
+    }
+
+
+if __name__ == "__main__":
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        PATH.write_text(json.dumps(addresses(Path(folder)), indent=1) + "\n", encoding="utf-8")
