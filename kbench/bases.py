@@ -1,20 +1,32 @@
-"""Knowledge bases by name, as a run sees them. Free of torch."""
+"""Parts by the names that a user gives them. Free of torch until a part needs it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kbench import registry
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
-from kbench.errors import UsageError, nearest
+from kbench.errors import PluginError, UsageError, nearest
 from kbench.files import is_folder
-from kbench.knowledge import KnowledgeBase, KnowledgeSource
-from kbench.spec import Control
+from kbench.knowledge import KnowledgeSource
+from kbench.spec import Control, RunSpec, Setting, check_options
+from kbench.task import Task
 
-__all__ = ["find_knowledge", "under"]
+if TYPE_CHECKING:
+    from kbench.backbone import Backbone
+    from kbench.method import InjectionMethod
+
+__all__ = [
+    "default_tuning",
+    "find_backbone",
+    "find_knowledge",
+    "find_task",
+    "normalised",
+    "task_kind",
+    "task_of",
+]
 
 
 def find_knowledge(name: str) -> Bundle:
@@ -33,10 +45,66 @@ def find_knowledge(name: str) -> Bundle:
     raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")
 
 
-def under(base: KnowledgeBase, control: Control, seed: int) -> KnowledgeBase:
-    """Returns a knowledge base seen through a control."""
-    if control == Control.SHUFFLED:
-        return Shuffled(base, seed)
-    if control == Control.RANDOM:
-        return Random(base, seed)
-    return Zero(base) if control == Control.ZERO else base
+def task_kind(name: str) -> type[Task]:
+    """Returns the class of a task by its name.
+
+    Raises:
+        UsageError: no installed distribution offers it.
+        PluginError: it does not load.
+    """
+    return cast("type[Task]", registry.get(Kind.TASKS, name))
+
+
+def task_of(spec: RunSpec, data: str | None = None) -> Task:
+    """Returns the task of a run that was made, with its options.
+
+    Args:
+        spec: the run.
+        data: where its data are now, if elsewhere.
+
+    Raises:
+        UsageError: it is not installed, or refuses the options.
+        PluginError: it does not load.
+    """
+    return task_kind(spec.task)(data or spec.data, spec.options_of("task"))
+
+
+def find_task(name: str, data: str | None, options: dict[str, Any] | None = None) -> Task:
+    """Returns a task by name, with its data location and checked options."""
+    kind = task_kind(name)
+    check_options(options or {}, kind.defaults, f"task {name}")
+    return kind(data, options)
+
+
+def default_tuning(name: str) -> str:
+    """Returns the tuning that a task is run with where none is asked for."""
+    try:
+        return task_kind(name).tuning
+    except PluginError:  # told by its runs, which fail
+        return Task.tuning
+
+
+def find_backbone(name: str, download: bool = True) -> Backbone:
+    """Returns a backbone by registered name, local folder or hub id."""
+    if name in registry.names(Kind.BACKBONES):
+        return cast("type[Backbone]", registry.get(Kind.BACKBONES, name))()
+    from kbench.backbones.huggingface import HuggingFaceBackbone
+
+    return HuggingFaceBackbone(name, download)
+
+
+def normalised(spec: RunSpec) -> RunSpec:
+    """Returns the spec of what really differs: a method without knowledge has one cell, not six."""
+    method = cast("type[InjectionMethod]", registry.get(Kind.METHODS, spec.method))
+    if method.settings and method.reads_knowledge:
+        return spec
+    if method.settings:
+        return spec.model_copy(update={"control": Control.NONE})
+    return spec.model_copy(
+        update={
+            "setting": Setting.GENERAL,
+            "knowledge": None,
+            "control": Control.NONE,
+            "linker": None,
+        }
+    )

@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 
 from kbench.aliases import aliases_of
-from kbench.bases import find_knowledge, under
+from kbench.bases import find_knowledge, task_of
 from kbench.buckets import Popularity
 from kbench.bundle import Bundle
 from kbench.comparison import is_right
-from kbench.controls import Shuffled
+from kbench.controls import Shuffled, controlled
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
 from kbench.linking import link
 from kbench.neighbours import nearest_rows
 from kbench.result import Predictions, Result
-from kbench.task import task_of
 
 __all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
 
@@ -221,7 +220,7 @@ def injected(
     if linker == "alias":
         examples, _ = aliases_of(base).linked(examples, base)
     rows = link(examples, base, linker, lambda found: found >= 0).rows
-    seen = under(base, result.spec.control, result.spec.seed)
+    seen = controlled(base, result.spec.control, result.spec.seed)
     entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
     sources = seen.other[entities] if isinstance(seen, Shuffled) else entities
     vectors = base.has_vector(sources)

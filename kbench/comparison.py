@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from kbench.bases import task_kind, task_of
 from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
 from kbench.result import Predictions, Result
 from kbench.selection import Group, title
 from kbench.statistics import Contrast, Pair, contrasts, holm
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.strata import measured
-from kbench.task import task_kind, task_of
 
 __all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]
 

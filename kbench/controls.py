@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from kbench.files import canonical_digest
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Spelled, Vectors
+from kbench.spec import Control
 from kbench.views import View
 
-__all__ = ["Random", "Shuffled", "Zero"]
+__all__ = ["Random", "Shuffled", "Zero", "controlled"]
 
 
 class _Control(View):
@@ -177,3 +178,12 @@ class Zero(_Control):
 
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
         return Zero(self.base.over(rows, vectors))
+
+
+def controlled(base: KnowledgeBase, control: Control, seed: int) -> KnowledgeBase:
+    """Returns a knowledge base seen through a control."""
+    if control == Control.SHUFFLED:
+        return Shuffled(base, seed)
+    if control == Control.RANDOM:
+        return Random(base, seed)
+    return Zero(base) if control == Control.ZERO else base

@@ -13,8 +13,8 @@ from kbench.errors import PluginError, UsageError, nearest
 from kbench.store import Artifacts
 
 if TYPE_CHECKING:
+    from kbench.plan import Cell, Events, Place
     from kbench.result import Result
-    from kbench.worker import Cell, Events, Place
 
 __all__ = ["Executor", "Setup", "find_executor"]
 

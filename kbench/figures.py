@@ -18,7 +18,7 @@ from kbench.comparison import metric_of
 from kbench.errors import KbenchError
 from kbench.files import cache_home, canonical_digest, identity, read_json, write_json
 from kbench.result import Result
-from kbench.store import Results
+from kbench.stored_results import Results
 
 __all__ = ["recalled"]
 

@@ -8,30 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kbench.spec import Setting
+from kbench.stages import Stage
 
 if TYPE_CHECKING:
-    from kbench.worker import Cell
+    from kbench.plan import Cell
 
-__all__ = ["Stage", "Step", "steps"]
-
-
-class Stage(StrEnum):
-    """The stages of a run."""
-
-    TUNE = "tune"
-    START = "start"
-    """Fitting the general plug that a task-specific one may start from."""
-    FIT = "fit"
-    EVALUATE = "evaluate"
-
-    @property
-    def resource(self) -> str:
-        """The stage whose requests of CPUs and GPUs hold for this one."""
-        return "fit" if self == Stage.START else str(self)
+__all__ = ["Step", "steps"]
 
 
 @dataclass(frozen=True)

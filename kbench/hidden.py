@@ -13,11 +13,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Protocol
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,7 +28,10 @@ from kbench.inputs import Inputs
 from kbench.model import Encoder
 from kbench.pairs import Pairs, collate_read, read_lengths
 from kbench.states import HiddenStates, StateStore, Wanted
-from kbench.training import Data
+from kbench.training_data import Data
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Fixed", "Frozen", "Kept", "Reading", "Recalled", "last_states"]
 
@@ -154,7 +157,7 @@ class Frozen:
             "encoder": digest(encoder),
             "form": _form(encoder.network),
             # Another library, or another kind of processor, rounds otherwise.
-            "computed": [torch.__version__, transformers.__version__, device.type],
+            "computed": [torch.__version__, version("transformers"), device.type],
         }
 
     def recalled(self, data: Fixed, reading: Reading) -> tuple[Data, str]:
@@ -229,7 +232,7 @@ def _counted(
     return counts, value.hexdigest()
 
 
-def _form(network: transformers.PreTrainedModel) -> str:
+def _form(network: PreTrainedModel) -> str:
     """Digest of what weights do not say: how many heads there are, which activation, and so on."""
     config = json.loads(network.config.to_json_string())
     known = {name: value for name, value in config.items() if name not in _NAMES}

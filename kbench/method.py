@@ -16,16 +16,19 @@ from torch import Tensor, nn
 
 from kbench.batching import Batch
 from kbench.compiling import compiled
+from kbench.downstream import DownstreamModel
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.hidden import Fixed, Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.portions import targets_in
+from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.stepping import Weigh
 from kbench.task import Family
-from kbench.training import Data, History, Progress, Recipe, train
+from kbench.training import History, Progress, train
+from kbench.training_data import Data
 
 __all__ = ["Fit", "InjectionMethod", "MethodCard", "Plug"]
 

@@ -22,7 +22,8 @@ from uuid import uuid4
 
 from kbench.errors import ArtifactError, UsageError
 from kbench.files import atomic_folder, read_json
-from kbench.store import ABOUT, WEIGHTS, Artifact, Artifacts, address
+from kbench.folder import address
+from kbench.store import ABOUT, WEIGHTS, Artifact, Artifacts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import TOKENS, Batch, picked, sorted_batches
+from kbench.batching import Batch
 from kbench.computing import asynchronous, sent
 from kbench.errors import Unsupported
 from kbench.narrowing import narrowed
@@ -26,9 +26,8 @@ from kbench.narrowing import narrowed
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from kbench.heads import Head
 
-__all__ = ["DownstreamModel", "Encoder", "SlotSource"]
+__all__ = ["Encoder", "SlotSource"]
 
 _HELD = 65536
 _LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers")
@@ -277,41 +276,6 @@ class Encoder(nn.Module):
         if self._lm is None:
             raise Unsupported("the backbone has no masked-LM head")
         return self._lm(hidden)
-
-
-class DownstreamModel(nn.Module):
-    """An encoder and a head: what a tuning makes for a task, frozen afterwards."""
-
-    def __init__(self, encoder: Encoder, head: Head) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = head
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns the head's logits, ``[examples, classes]``."""
-        if batch.choices is None:
-            return self._read(batch)
-        # Lengths are read on the host; a GPU would be waited for, and is no faster in pieces.
-        whole = asynchronous(batch.ids.device) or batch.known is not None
-        scores = self._read(batch) if whole else self._in_pieces(batch)
-        return self.head.decide(scores, batch.choices)
-
-    def _in_pieces(self, batch: Batch) -> Tensor:
-        """What the head says of each input, those of like length read together. ``[batch, …]``."""
-        lengths = batch.mask.sum(1).numpy()
-        order = [torch.from_numpy(rows) for rows in sorted_batches(lengths, len(lengths), TOKENS)]
-        found = [self._read(picked(batch, rows, int(lengths[rows[0]]))) for rows in order]
-        return torch.cat(found)[torch.argsort(torch.cat(order))]
-
-    def _read(self, batch: Batch) -> Tensor:
-        hidden = self.encoder(batch, self.head.reads(self.encoder, batch))
-        logits: Tensor = self.head(self.encoder, hidden, batch)
-        return logits
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Returns the task loss of a batch with targets, a scalar."""
-        assert batch.targets is not None
-        return self.head.loss(self(batch).float(), batch.targets)  # logits may be narrow
 
 
 def _takes_masks(network: PreTrainedModel) -> bool:

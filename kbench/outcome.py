@@ -20,7 +20,7 @@ from kbench.parts import Parts
 from kbench.result import Coverage, Frozen, Predictions, Provenance, Result, Score, Status
 from kbench.spec import RunSpec
 from kbench.stages import Evaluation
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.strata import measured
 
 __all__ = ["Clock", "blame", "ended", "origin", "save", "scored"]

@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 from kbench import registry
 from kbench.backbone import Backbone
-from kbench.bases import find_knowledge, under
+from kbench.bases import find_backbone, find_knowledge, find_task
 from kbench.catalogue import Kind
-from kbench.errors import PluginError
+from kbench.controls import controlled
+from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod
-from kbench.spec import Control, RunSpec, Setting
-from kbench.task import Task, task_kind
-from kbench.training import Recipe, check_options
+from kbench.recipe import Recipe
+from kbench.spec import RunSpec, Setting, check_options
+from kbench.task import ProbeTask, Task
 from kbench.tuning import Tuning
 
-__all__ = [
-    "Parts",
-    "default_tuning",
-    "find_backbone",
-    "find_task",
-    "normalised",
-]
+__all__ = ["Parts", "impossible", "sharing"]
 
 _RECIPE = frozenset(Recipe.__dataclass_fields__)
-
-
-def find_task(name: str, data: str | None, options: dict[str, Any] | None = None) -> Task:
-    """Returns a task by name, with its data location and checked options."""
-    kind = task_kind(name)
-    check_options(options or {}, kind.defaults, f"task {name}")
-    return kind(data, options)
-
-
-def default_tuning(name: str) -> str:
-    """Returns the tuning that a task is run with where none is asked for."""
-    try:
-        return task_kind(name).tuning
-    except PluginError:  # told by its runs, which fail
-        return Task.tuning
-
-
-def find_backbone(name: str, download: bool = True) -> Backbone:
-    """Returns a backbone by registered name, local folder or hub id."""
-    if name in registry.names(Kind.BACKBONES):
-        return cast("type[Backbone]", registry.get(Kind.BACKBONES, name))()
-    from kbench.backbones.huggingface import HuggingFaceBackbone
-
-    return HuggingFaceBackbone(name, download)
-
-
-def normalised(spec: RunSpec) -> RunSpec:
-    """Returns the spec of what really differs: a method without knowledge has one cell, not six."""
-    method = cast("type[InjectionMethod]", registry.get(Kind.METHODS, spec.method))
-    if method.settings and method.reads_knowledge:
-        return spec
-    if method.settings:
-        return spec.model_copy(update={"control": Control.NONE})
-    return spec.model_copy(
-        update={
-            "setting": Setting.GENERAL,
-            "knowledge": None,
-            "control": Control.NONE,
-            "linker": None,
-        }
-    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +72,7 @@ class Parts:
     def knowledge(self) -> KnowledgeBase | None:
         """The knowledge base seen through the control."""
         base = self.base_knowledge
-        return None if base is None else under(base, self.spec.control, self.spec.seed)
+        return None if base is None else controlled(base, self.spec.control, self.spec.seed)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
@@ -161,3 +116,41 @@ class Parts:
             self.backbone.recipes.get(f"{self.spec.method} {setting}", {}),
             self.spec.options_of("method").get(str(setting), {}),
         )
+
+
+def sharing(spec: RunSpec, shared: dict[str, Parts], download: bool = True) -> Parts:
+    """Makes parts that reuse the task, backbone and knowledge base already read."""
+    parts = Parts(spec, download)
+    task = repr((spec.task, spec.data, spec.options.get("task")))
+    for name, key in (
+        ("task", task),
+        ("backbone", spec.backbone),
+        ("base_knowledge", str(spec.knowledge)),
+    ):
+        other = shared.setdefault(f"{name} {key}", parts)
+        if other is not parts:
+            with suppress(KbenchError):  # what cannot be read is told where it is needed
+                parts.__dict__[name] = getattr(other, name)
+    return parts
+
+
+def impossible(parts: Parts) -> str:
+    """Returns why a run cannot be by design, as far as that is seen from its parts; else empty."""
+    method, spec = parts.method, parts.spec
+    if method.settings and spec.setting not in method.settings:
+        known = ", ".join(sorted(method.settings))
+        return f"{spec.method} has no {spec.setting} setting (it has {known})"
+    try:
+        task = parts.task
+    except KbenchError:
+        return ""  # told where the task is read
+    trains, general = parts.tuning_recipe is not None, spec.setting == Setting.GENERAL
+    if isinstance(task, ProbeTask) and (trains or not general):
+        wants = f"tuning {spec.tuning}" if trains else f"the {spec.setting} setting"
+        return (
+            f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
+            f"have tuning {task.tuning} and the general setting"
+        )
+    if parts.plug_is_fixed and not trains:
+        return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
+    return ""

@@ -15,12 +15,12 @@ from torch import Tensor
 from kbench.batching import BATCH, TOKENS, Batch, sorted_batches
 from kbench.computing import ahead, asynchronous, autocast, narrow, sent
 from kbench.data import Label
+from kbench.downstream import DownstreamModel
 from kbench.errors import KbenchError
 from kbench.feeding import fed
 from kbench.heads import PairHead
 from kbench.hidden import Kept
 from kbench.inputs import Inputs
-from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, collate_read, read_lengths
 from kbench.portions import Portions
 

@@ -8,16 +8,19 @@ from dataclasses import replace
 
 from kbench import registry
 from kbench.addresses import addresses, general_plug, result_id
+from kbench.bases import default_tuning, normalised
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.executor import Executor
 from kbench.executors.local import Local
-from kbench.parts import Parts, default_tuning, normalised
+from kbench.folder import address, check_writable
+from kbench.grids import Grid
+from kbench.parts import Parts, impossible, sharing
+from kbench.plan import Cell, Events, Place
 from kbench.result import Result, Status
 from kbench.sources import is_hub
-from kbench.spec import Grid, RunSpec
-from kbench.store import Results, address, check_writable
-from kbench.worker import Cell, Events, Place, impossible, sharing
+from kbench.spec import RunSpec
+from kbench.stored_results import Results
 
 __all__ = ["Cell", "Events", "Place", "plan", "resolve", "run", "sharing"]
 

@@ -21,7 +21,7 @@ from kbench.json_text import read_json, read_text, stream_values
 from kbench.records import Record, Shape, check, describe
 
 if TYPE_CHECKING:
-    from kbench.task import TaskCard
+    from kbench.card import TaskCard
 
 __all__ = [
     "find_file",

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -23,24 +24,30 @@ from kbench.addresses import model_inputs, plug_inputs
 from kbench.compiling import compiled
 from kbench.computing import described, peak_bytes, reset_peak
 from kbench.data import Label, Split
+from kbench.downstream import DownstreamModel
 from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.files import canonical_digest
+from kbench.folder import address
 from kbench.freezing import digest, frozen
-from kbench.graph import Stage
 from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.parts import Parts
 from kbench.prediction import Predicted, predict
 from kbench.preparation import Prepared, prepare
+from kbench.recipe import Recipe
 from kbench.rounding import evaluated
 from kbench.spec import Setting
-from kbench.store import Artifacts, address
+from kbench.store import Artifacts
 from kbench.strata import scored
-from kbench.training import Examples, History, Progress, Recipe, train
+from kbench.training import History, Progress, train
+from kbench.training_data import Examples
 from kbench.weights import check_finite, refill, restore, untied
 
-__all__ = ["Evaluation", "Stages"]
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Evaluation", "Stage", "Stages"]
 
 _CACHED = 12
 
@@ -461,3 +468,18 @@ def _training(trained: nn.Module, model: DownstreamModel) -> Any:
     model.eval()
     trained.train()
     return nullcontext()
+
+
+class Stage(StrEnum):
+    """The stages of a run."""
+
+    TUNE = "tune"
+    START = "start"
+    """Fitting the general plug that a task-specific one may start from."""
+    FIT = "fit"
+    EVALUATE = "evaluate"
+
+    @property
+    def resource(self) -> str:
+        """The stage whose requests of CPUs and GPUs hold for this one."""
+        return "fit" if self == Stage.START else str(self)

@@ -36,7 +36,7 @@ from kbench.files import (
     read_json,
     write_json,
 )
-from kbench.store import DamageWarning
+from kbench.folder import DamageWarning
 
 __all__ = ["BYTES", "HiddenStates", "StateStore", "Wanted", "bound"]
 

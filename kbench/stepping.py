@@ -15,7 +15,7 @@ from kbench.errors import KbenchError
 from kbench.portions import Portions
 
 if TYPE_CHECKING:
-    from kbench.training import Recipe
+    from kbench.recipe import Recipe
 
 __all__ = ["Objective", "Stepper", "Weigh"]
 

@@ -32,7 +32,7 @@ from kbench.statistics import (
     holm,
     intervals,
 )
-from kbench.store import Results
+from kbench.stored_results import Results
 
 __all__ = ["Estimate", "Locality", "Row", "leaders", "rows"]
 

@@ -9,20 +9,17 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kbench import registry
-from kbench.catalogue import Kind
+from kbench.card import Size, TaskCard
 from kbench.data import Example, Role, Split, digest_examples
 from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 
 if TYPE_CHECKING:
     from kbench.heads import Head
-    from kbench.spec import RunSpec
 
 __all__ = [
     "Family",
@@ -34,8 +31,6 @@ __all__ = [
     "TaskCard",
     "TypingTask",
     "subject_of",
-    "task_kind",
-    "task_of",
 ]
 
 
@@ -45,49 +40,6 @@ class Family(StrEnum):
     TYPING = "entity typing"
     RELATION = "relation classification"
     QUESTION = "question answering"
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a split is as published, for plans made before the data are there.
-
-    Attributes:
-        examples: those that are read, with the task's default options.
-        tokens: of a text, on average, in wordpieces of bert-base-uncased, markers and specials
-            included; None where it is not known.
-        texts: that are read for an example, on average: pairs, where it is compared.
-    """
-
-    examples: int
-    tokens: float | None = None
-    texts: float = 1
-
-    def __str__(self) -> str:
-        texts = f"{self.texts:g} texts of " if self.texts != 1 else ""
-        return f"{self.examples:,}" + (f" of {texts}{self.tokens:g} tokens" if self.tokens else "")
-
-
-@dataclass(frozen=True)
-class TaskCard:
-    """What a reader must know of a data set.
-
-    Attributes:
-        title: its name in print.
-        revision: of the data as loaded here; part of every address.
-        licence: of the data.
-        citation: paper that introduced it.
-        source: where it comes from.
-        obtain: how to get it and what ``--data`` must point to; empty for embedded tasks.
-        sizes: of its splits as published, where that is known.
-    """
-
-    title: str
-    revision: str
-    licence: str
-    citation: str
-    source: str
-    obtain: str = ""
-    sizes: Mapping[Split, Size] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -331,30 +283,6 @@ class ProbeTask(QuestionTask):
         content = subject_of(example).encode("utf-8", "surrogatepass")
         number = int.from_bytes(hashlib.sha256(content).digest()[:8])
         return Split.DEV if number < self._dev_share * 2**64 else Split.TEST
-
-
-def task_kind(name: str) -> type[Task]:
-    """Returns the class of a task by its name.
-
-    Raises:
-        UsageError: no installed distribution offers it.
-        PluginError: it does not load.
-    """
-    return cast("type[Task]", registry.get(Kind.TASKS, name))
-
-
-def task_of(spec: RunSpec, data: str | None = None) -> Task:
-    """Returns the task of a run that was made, with its options.
-
-    Args:
-        spec: the run.
-        data: where its data are now, if elsewhere.
-
-    Raises:
-        UsageError: it is not installed, or refuses the options.
-        PluginError: it does not load.
-    """
-    return task_kind(spec.task)(data or spec.data, spec.options_of("task"))
 
 
 def subject_of(example: Example) -> str:

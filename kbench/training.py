@@ -4,104 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.batching import Batch, shuffled_batches
 from kbench.computing import ahead, narrow
-from kbench.errors import KbenchError, UsageError, nearest
+from kbench.errors import KbenchError
 from kbench.feeding import fed
-from kbench.inputs import Inputs
-from kbench.pairs import Pairs, collate_examples
 from kbench.portions import targets_in
+from kbench.recipe import Recipe
 from kbench.stepping import Objective, Stepper, Weigh
+from kbench.training_data import Data
 
-__all__ = ["Data", "Examples", "History", "Progress", "Recipe", "check_options", "train"]
+__all__ = ["History", "Progress", "train"]
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps in all."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. Part of every address, but for ``micro_batch``.
-
-    Attributes:
-        learning_rate: the peak.
-        batch_size: examples a step.
-        epochs: passes over the training examples.
-        optimizer: ``adam`` or ``adamw``.
-        warmup: share of the steps over which the rate rises from 0.
-        decay: ``linear`` to 0 after the warm-up, or ``constant``.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient; 0 for none.
-        dropout: rate of all dropout of the frozen model while a plug is trained through it;
-            None keeps the frozen model in eval mode. Tunings train with the model's own.
-        select: keep the weights of the epoch that is best on dev, else of the last.
-        micro_batch: examples of a step that are computed at once, at most; None for as many as
-            the memory of the device holds. The same training in other parts, so no part of an
-            address; its last bits differ, and so does what dropout draws.
-    """
-
-    learning_rate: float
-    batch_size: int
-    epochs: int
-    optimizer: str = "adamw"
-    warmup: float = 0.0
-    decay: str = "linear"
-    weight_decay: float = 0.0
-    clip: float = 0.0
-    dropout: float | None = None
-    select: bool = True
-    micro_batch: int | None = None
-
-    def __post_init__(self) -> None:
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
-        _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        _check("optimizer", self.optimizer, self.optimizer in ("adam", "adamw"), "adam or adamw")
-        _check("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
-        _check("decay", self.decay, self.decay in ("linear", "constant"), "linear or constant")
-        drop = self.dropout
-        _check("dropout", drop, drop is None or 0 <= drop < 1, "in [0, 1) or null")
-        parts = self.micro_batch
-        _check("micro_batch", parts, parts is None or parts >= 1, "at least 1 or null")
-
-    def updated(self, *changes: Mapping[str, Any]) -> Self:
-        """Returns a copy with fields replaced; later mappings win; other keys are left alone."""
-        known = {f.name for f in fields(self)}
-        merged = {k: v for change in changes for k, v in change.items() if k in known}
-        return replace(self, **merged)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns what an address is made of, as JSON values."""
-        fields = asdict(self)
-        del fields["micro_batch"]
-        return fields
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} is {value!r}; expected {expected}")
-
-
-def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
-    """Refuses options that nobody reads.
-
-    Raises:
-        UsageError: an option is unknown; the nearest names are given.
-    """
-    names = sorted(known)
-    for name in given:
-        if name not in names:
-            raise UsageError(f"{what} has no option {name!r}{nearest(name, names)}")
 
 
 @dataclass
@@ -133,37 +56,6 @@ class History:
     states: str = ""
     micro_batch: int = 0
     skipped: int = 0
-
-
-class Data(Protocol):
-    """What can be trained on: batches of chosen items."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each item. ``[items]``."""
-
-    def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """Returns a batch with targets, on the host.
-
-        On a GPU it is called in a thread of its own, ahead of the steps, in their order.
-        """
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A task's examples: inputs and the head's targets."""
-
-    inputs: Inputs | Pairs
-    targets: NDArray[Any]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example. ``[examples]``."""
-        return self.inputs.lengths
-
-    def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """Returns a padded batch with targets."""
-        return collate_examples(self.inputs, chosen, self.targets)
 
 
 def train(

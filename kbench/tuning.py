@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kbench.task import Family
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel
-    from kbench.training import Recipe
+    from kbench.downstream import DownstreamModel
+    from kbench.recipe import Recipe
 
 __all__ = ["Tuning"]
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from time import perf_counter
 
 from kbench.addresses import addresses, result_id
@@ -15,114 +12,15 @@ from kbench.computing import described, set_up
 from kbench.crew import Stopped
 from kbench.devices import find_device
 from kbench.errors import ArtifactError, KbenchError, Unsupported
-from kbench.files import cache_home
-from kbench.graph import Stage
 from kbench.outcome import Clock, blame, ended, origin, save, scored
-from kbench.parts import Parts
+from kbench.parts import Parts, impossible, sharing
+from kbench.plan import Cell, Events, Place
 from kbench.result import Predictions, Provenance, Result, Status
-from kbench.spec import RunSpec, Setting
-from kbench.stages import Stages
-from kbench.store import Artifacts, Results
-from kbench.task import ProbeTask
+from kbench.stages import Stage, Stages
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 
-__all__ = ["Cell", "Events", "Place", "Worker", "impossible", "sharing", "stopped"]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a grid runs.
-
-    Attributes:
-        out: folder of results.
-        artifacts: folder of downstream models and plugs.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``; for several processes also
-            ``cuda:0,cuda:2``.
-        threads: CPU threads of each process; None leaves torch's choice.
-        evaluation_batch: examples predicted at once; None for what suits the device.
-        deterministic: whether the same work gives the same bits on a GPU.
-        compiled: whether frozen networks run as compiled code.
-    """
-
-    out: Path
-    artifacts: Path
-    device: str = "auto"
-    threads: int | None = None
-    evaluation_batch: int | None = None
-    deterministic: bool = True
-    compiled: bool = False
-
-    @classmethod
-    def default(cls, out: Path, device: str = "auto") -> Place:
-        """Artifacts go to the user's cache."""
-        return cls(out, cache_home() / "artifacts", device)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A planned run.
-
-    Attributes:
-        spec: the run.
-        id: address of its result.
-        stored: the result that is there already, of any status.
-        model: address of its downstream model; None if that is the backbone as it is.
-        plug: address of its plug, or None.
-        start: address of the general plug that its plug may start from, or None.
-        problem: why its parts cannot even be addressed, or None.
-        impossible: why it will be skipped, as far as that is seen from its parts; else empty.
-        missing: what has to be fetched or put right before it can run; only in offline plans.
-    """
-
-    spec: RunSpec
-    id: str
-    stored: Result | None = None
-    model: str | None = None
-    plug: str | None = None
-    start: str | None = None
-    problem: KbenchError | None = None
-    impossible: str = ""
-    missing: tuple[str, ...] = ()
-
-    @property
-    def done(self) -> bool:
-        """Whether a good result is stored; failed and skipped runs are tried again."""
-        return self.stored is not None and self.stored.status == Status.OK
-
-    @property
-    def artifacts(self) -> set[tuple[str, str]]:
-        """Kind and address of all that has to be there, or be made, for the run."""
-        kinds = {"model": [self.model], "plug": [self.plug, self.start]}
-        return {(kind, key) for kind, keys in kinds.items() for key in keys if key}
-
-    @property
-    def needs(self) -> set[str]:
-        """The addresses of these alone."""
-        return {key for _, key in self.artifacts}
-
-
-@dataclass(frozen=True)
-class Events:
-    """What a runner tells while it works; every hook may be left out."""
-
-    step: Callable[[str, int, int], None] | None = None
-    finished: Callable[[Cell, Result], None] | None = None
-    said: Callable[[str], None] | None = None
-
-
-def sharing(spec: RunSpec, shared: dict[str, Parts], download: bool = True) -> Parts:
-    """Makes parts that reuse the task, backbone and knowledge base already read."""
-    parts = Parts(spec, download)
-    task = repr((spec.task, spec.data, spec.options.get("task")))
-    for name, key in (
-        ("task", task),
-        ("backbone", spec.backbone),
-        ("base_knowledge", str(spec.knowledge)),
-    ):
-        other = shared.setdefault(f"{name} {key}", parts)
-        if other is not parts:
-            with suppress(KbenchError):  # what cannot be read is told where it is needed
-                parts.__dict__[name] = getattr(other, name)
-    return parts
+__all__ = ["Worker", "stopped"]
 
 
 def stopped(cell: Cell, place: Place, end: Stopped) -> Result:
@@ -223,28 +121,6 @@ class Worker:
                 made, digests = addresses(parts), _digests(parts)
         hardware = described(self._stages.device, self._stages.compiled)
         return origin(cell.spec, clock, hardware, digests, made)
-
-
-def impossible(parts: Parts) -> str:
-    """Returns why a run cannot be by design, as far as that is seen from its parts; else empty."""
-    method, spec = parts.method, parts.spec
-    if method.settings and spec.setting not in method.settings:
-        known = ", ".join(sorted(method.settings))
-        return f"{spec.method} has no {spec.setting} setting (it has {known})"
-    try:
-        task = parts.task
-    except KbenchError:
-        return ""  # told where the task is read
-    trains, general = parts.tuning_recipe is not None, spec.setting == Setting.GENERAL
-    if isinstance(task, ProbeTask) and (trains or not general):
-        wants = f"tuning {spec.tuning}" if trains else f"the {spec.setting} setting"
-        return (
-            f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
-            f"have tuning {task.tuning} and the general setting"
-        )
-    if parts.plug_is_fixed and not trains:
-        return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
-    return ""
 
 
 def _digests(parts: Parts) -> dict[str, str | None]:

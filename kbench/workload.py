@@ -18,11 +18,11 @@ from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
 from kbench.files import canonical_digest
 from kbench.parts import Parts
 from kbench.preparation import limited
+from kbench.recipe import Recipe
 from kbench.sources import is_hub
 from kbench.spec import Setting
 from kbench.states import bound
 from kbench.task import Family
-from kbench.training import Recipe
 
 if TYPE_CHECKING:
     from kbench.runner import Cell

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from kbench.data import Label, Split
+from kbench.grids import make_grid
 from kbench.parts import Parts
 from kbench.prediction import predict
 from kbench.runner import resolve
-from kbench.spec import make_grid
 from kbench.stages import Stages
 from kbench.store import Artifacts
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kbench.result import Result, Status
 from kbench.spec import Control
-from kbench.store import Results
+from kbench.stored_results import Results
 from tests.stored import predictions, spec, store
 
 __all__ = ["GOLD", "HOSTILE", "guesses", "skipped", "write"]

@@ -13,7 +13,7 @@ from kbench.data import Label
 from kbench.files import canonical_digest
 from kbench.result import Coverage, Predictions, Provenance, Result, Status
 from kbench.spec import RunSpec, Setting
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.strata import measured
 from kbench.task import Task
 

@@ -9,9 +9,10 @@ from typing import ClassVar
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.training import History
 
 __all__ = ["CorpusTrained"]
 

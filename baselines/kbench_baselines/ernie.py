@@ -42,8 +42,9 @@ from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.training import History
 from kbench_baselines.attention import DROPOUT, Attention
 from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width

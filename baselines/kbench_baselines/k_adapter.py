@@ -43,9 +43,10 @@ from kbench.hidden import Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.training import History
 from kbench_baselines.spelled_facts import FactHead, spelled_facts
 
 __all__ = ["Adapter", "FactualPretraining", "KAdapter", "KnowledgeAdapter", "tapped", "taps"]

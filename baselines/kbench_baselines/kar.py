@@ -46,8 +46,9 @@ from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
 from kbench.portions import targets_in
+from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import History, Recipe
+from kbench.training import History
 from kbench_baselines.attention import DROPOUT, Block
 from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width

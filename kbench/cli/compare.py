@@ -69,7 +69,7 @@ def compare(
     """
     from kbench.comparison import compare as compared
     from kbench.selection import FIELDS
-    from kbench.store import Results
+    from kbench.stored_results import Results
 
     if family not in ("all", *FIELDS):
         raise UsageError(f"--family {family!r}: expected all or one of {', '.join(FIELDS)}")

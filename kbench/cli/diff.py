@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kbench.cli.terminal import Console
     from kbench.data import Label
     from kbench.result import Predictions, Result
-    from kbench.store import Results
+    from kbench.stored_results import Results
 
 __all__ = ["diff"]
 
@@ -68,7 +68,7 @@ def diff(
 
     from kbench.buckets import Popularity
     from kbench.changes import Texts, changes, injected, known
-    from kbench.store import Results
+    from kbench.stored_results import Results
 
     groups = [_change(name) for name in wanted.split(",")]
     store = Results(shared.opened(out))

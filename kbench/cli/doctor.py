@@ -90,7 +90,7 @@ def _knowledge() -> str:
 
 
 def _backbone() -> str:
-    from kbench.parts import find_backbone
+    from kbench.bases import find_backbone
 
     found = []
     for name in registry.names(Kind.BACKBONES):

@@ -15,15 +15,15 @@ from rich.text import Text
 
 from kbench import runner
 from kbench.cli.render import print_table
-from kbench.cli.run import plan_line
 from kbench.cli.terminal import Console
 from kbench.crew import Limits
 from kbench.estimate import Estimate, Machine, Stage
 from kbench.executor import Executor, Setup, find_executor
+from kbench.grids import Grid
 from kbench.parts import Parts
 from kbench.result import Result, Status
-from kbench.spec import Grid
-from kbench.store import Artifacts, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from kbench.tables import leaders, rows
 from kbench.workload import works
 
@@ -86,7 +86,7 @@ def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int
     estimate = Estimate.of(made, Machine(peak))
     if as_json:
         for cell in cells:
-            value = {"id": cell.id, "plan": plan_line(cell), "spec": cell.spec.model_dump()}
+            value = {"id": cell.id, "plan": cell.standing, "spec": cell.spec.model_dump()}
             print(json.dumps(value, default=str))
         print(json.dumps({"estimate": estimate.as_json()}))
         return 0
@@ -94,7 +94,7 @@ def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int
     for name in ("plan", "run", "result"):
         table.add_column(name, overflow="fold")
     for cell in cells:
-        table.add_row(plan_line(cell), Text(cell.spec.title), cell.id[:12])
+        table.add_row(cell.standing, Text(cell.spec.title), cell.id[:12])
     console = Console()
     console.print(table)
     models = sum(work.stage == Stage.TUNING for work in made)

@@ -191,10 +191,10 @@ def holdout(
     Facts that join the head and tail of an example of test or dev are left out, and sentences
     with the words of one. So are the vectors, which were made of the facts: train them again.
     """
+    from kbench.bases import find_task
     from kbench.data import Split
     from kbench.holdout import hold_out
     from kbench.importing import check_target
-    from kbench.parts import find_task
 
     check_target(target, replace)
     names = registry.expand("tasks", task)

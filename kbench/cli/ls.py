@@ -6,8 +6,9 @@ import json
 
 import click
 
-from kbench.catalogue import Entry, Kind, declared, defaults, entries, settings, summary
+from kbench.catalogue import Entry, Kind, entries
 from kbench.errors import UsageError, nearest
+from kbench.source_text import declared, defaults, settings, summary
 
 __all__ = ["ls"]
 

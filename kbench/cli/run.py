@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
-from kbench.spec import Control, Setting, make_grids, read_grid
+from kbench.grids import make_grids, read_grid
+from kbench.spec import Control, Setting
 
 if TYPE_CHECKING:
-    from kbench.runner import Cell
-    from kbench.spec import Grid
+    from kbench.grids import Grid
 
 __all__ = ["run"]
 
@@ -142,14 +142,3 @@ def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
     values: dict[str, Any] = read_grid(path) if path else read_grid(_DEMO) if demo else {}
     origin = str(path) if path else "the options"
     return make_grids(values, origin, given, options["settings"])
-
-
-def plan_line(cell: Cell) -> str:
-    """Returns how a planned cell stands, in a word or two."""
-    if cell.done:
-        return "stored"
-    if cell.problem is not None or cell.impossible:
-        return "cannot run"
-    if cell.missing:
-        return "not yet"
-    return "run again" if cell.stored else "run"

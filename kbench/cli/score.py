@@ -14,7 +14,7 @@ from kbench.cli.messages import say
 if TYPE_CHECKING:
     from kbench.rescoring import Again
     from kbench.result import Result
-    from kbench.store import Results
+    from kbench.stored_results import Results
 
 __all__ = ["score"]
 
@@ -34,7 +34,7 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
     """
     from kbench.result import Status
     from kbench.selection import Selection
-    from kbench.store import Results
+    from kbench.stored_results import Results
 
     store = Results(shared.opened(out))
     results = [result for result in store if result.status == Status.OK]

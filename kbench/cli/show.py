@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from kbench import registry
-from kbench.catalogue import Entry, Kind, declared, defaults, entries, settings, summary
+from kbench.catalogue import Entry, Kind, entries
 from kbench.cli.terminal import Console
 from kbench.data import Example, Split, outermost
 from kbench.errors import UsageError, nearest
 from kbench.files import is_folder
+from kbench.source_text import declared, defaults, settings, summary
 
 if TYPE_CHECKING:
     from kbench.bundle import Bundle

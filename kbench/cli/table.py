@@ -55,7 +55,7 @@ def table(
     """
     from kbench.cli.cells import headings
     from kbench.cli.published import FILTERS, beside
-    from kbench.store import Results
+    from kbench.stored_results import Results
     from kbench.tables import leaders, rows
 
     form = "json" if as_json else form

@@ -21,12 +21,15 @@ from kbench.errors import KbenchError, UsageError
 from kbench.executor import Executor, Setup
 from kbench.executors.cluster import Cluster, Report, ray_module
 from kbench.executors.task import Desk, Done, opened, perform
-from kbench.graph import Stage, Step, steps
+from kbench.graph import Step, steps
 from kbench.mirror import Mirror, is_url, open_url
 from kbench.outcome import save
+from kbench.plan import Cell, Events, Place
 from kbench.result import Result
-from kbench.store import Artifacts, Results
-from kbench.worker import Cell, Events, Place, Worker, stopped
+from kbench.stages import Stage
+from kbench.store import Artifacts
+from kbench.stored_results import Results
+from kbench.worker import Worker, stopped
 
 __all__ = ["Ray"]
 

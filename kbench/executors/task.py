@@ -12,11 +12,13 @@ from typing import TypeAlias
 
 from kbench.errors import KbenchError
 from kbench.files import cache_home
-from kbench.graph import Stage, Step
+from kbench.graph import Step
 from kbench.mirror import Mirror, is_url, open_url
+from kbench.plan import Events, Place
 from kbench.result import Predictions, Result
+from kbench.stages import Stage
 from kbench.store import Artifacts
-from kbench.worker import Events, Place, Worker
+from kbench.worker import Worker
 
 __all__ = ["Desk", "Done", "Tell", "opened", "perform"]
 

@@ -14,13 +14,15 @@ from torch import Tensor
 from kbench import registry
 from kbench.backbone import Backbone
 from kbench.batching import Batch, collate
-from kbench.catalogue import Kind, summary
+from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Layout, encode
 from kbench.freezing import digest
 from kbench.model import Encoder
+from kbench.recipe import Recipe
+from kbench.source_text import summary
+from kbench.spec import check_options
 from kbench.testing.contracts import Finding, Verdict, contract
-from kbench.training import Recipe, check_options
 
 __all__ = ["CONTRACTS", "subject"]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from kbench import registry
-from kbench.catalogue import Kind, summary
+from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.importing import Importer
+from kbench.source_text import summary
 from kbench.testing.contracts import Finding, Verdict, contract
 
 __all__ = ["CONTRACTS", "subject"]

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from kbench.catalogue import declared, defaults, settings
 from kbench.errors import FrozenError
 from kbench.freezing import digest
+from kbench.source_text import declared, defaults, settings
 from kbench.spec import Setting
 from kbench.stages import Evaluation
 from kbench.testing import contracts_plugs

@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import cast
 
 from kbench import registry
-from kbench.catalogue import Kind, summary
+from kbench.catalogue import Kind
 from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
 from kbench.errors import KbenchError
 from kbench.heads import Head
 from kbench.linking import LINKERS
+from kbench.source_text import summary
 from kbench.task import ProbeTask, QuestionTask, Task, subject_of
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 

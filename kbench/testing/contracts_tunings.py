@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from kbench import registry
-from kbench.catalogue import Kind, summary
+from kbench.catalogue import Kind
 from kbench.data import Split
+from kbench.downstream import DownstreamModel
 from kbench.errors import Unsupported
 from kbench.freezing import digest
-from kbench.model import DownstreamModel
 from kbench.pairs import collate_examples
 from kbench.parts import Parts
+from kbench.recipe import Recipe
+from kbench.source_text import summary
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.task import Family
 from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract
 from kbench.testing.tiny import BACKBONE, NOTHING, TASKS
 from kbench.testing.trial import QUICK, disturb, new_stages
-from kbench.training import Recipe
 from kbench.tuning import Tuning
 
 __all__ = ["CONTRACTS", "subject"]

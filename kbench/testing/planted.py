@@ -31,7 +31,7 @@ def planted_scores(
         AssertionError: a run did not come to its end; the reason is given.
     """
     from kbench import runner
-    from kbench.spec import make_grid
+    from kbench.grids import make_grid
     from kbench.testing import registered
     from kbench.testing.toys import write_backbone, write_world
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from kbench.batching import Batch
 from kbench.data import Split
+from kbench.downstream import DownstreamModel
 from kbench.freezing import digest
 from kbench.hidden import Kept
 from kbench.method import Plug
-from kbench.model import DownstreamModel
 from kbench.pairs import collate_examples
 from kbench.parts import Parts
 from kbench.preparation import Prepared

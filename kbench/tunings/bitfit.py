@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, final
 from torch import nn
 
 from kbench.errors import Unsupported
+from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import Recipe
 from kbench.tuning import Tuning
 from kbench.tunings.light import published
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel
+    from kbench.downstream import DownstreamModel
 
 __all__ = ["BitFitTuning"]
 

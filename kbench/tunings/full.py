@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import Recipe
 from kbench.tuning import Tuning
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel
+    from kbench.downstream import DownstreamModel
 
 __all__ = ["FullTuning"]
 

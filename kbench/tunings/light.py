@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kbench.errors import UsageError
+from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import Recipe
 from kbench.tunings.full import FullTuning
 
 __all__ = ["FEW_SHOT", "positive", "published"]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from torch import nn
 
 from kbench.errors import Unsupported
+from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import Recipe
 from kbench.tuning import Tuning
 from kbench.tunings.light import positive, published
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel, Encoder
+    from kbench.downstream import DownstreamModel
+    from kbench.model import Encoder
 
 __all__ = ["LoRATuning"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kbench.bases import task_kind
 from kbench.comparison import Tables, is_right, metric_of
 from kbench.errors import KbenchError
 from kbench.files import canonical_digest
@@ -23,9 +24,8 @@ from kbench.selection import Group as Runs
 from kbench.selection import title
 from kbench.spec import Control
 from kbench.statistics import replicates
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.tables import Row, rows
-from kbench.task import task_kind
 from kbench_leaderboard.submission import read
 
 __all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "family", "groups", "ranks"]

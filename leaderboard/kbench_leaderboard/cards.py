@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 from kbench import registry
-from kbench.catalogue import Kind, declared, summary
+from kbench.catalogue import Kind
 from kbench.errors import KbenchError
+from kbench.source_text import declared, summary
 
 __all__ = ["Card", "card", "paper"]
 

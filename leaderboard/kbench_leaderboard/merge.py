@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kbench.errors import DataError
 from kbench.result import Result, Status
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench_leaderboard.submission import LAYOUT, Entry, opened, read
 
 __all__ = ["Merged", "merge"]

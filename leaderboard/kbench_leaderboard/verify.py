@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbench import registry
-from kbench.catalogue import Kind, constant
+from kbench.bases import task_kind
+from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.files import canonical_digest, file_digest
 from kbench.rescoring import Again, rescored
 from kbench.result import Predictions, Result, Status
+from kbench.source_text import constant
 from kbench.spec import Control
-from kbench.store import result_address
-from kbench.task import task_kind
+from kbench.stored_results import result_address
 from kbench_leaderboard.submission import Entry
 
 __all__ = ["Problem", "verify"]

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kbench.card import TaskCard
 from kbench.data import Example, Label, Mention, Role, Split
 from kbench.errors import DataError, UsageError, nearest
 from kbench.files import read_yaml
@@ -17,7 +18,7 @@ from kbench.linking import LINKERS
 from kbench.metrics import Metric
 from kbench.records import Record
 from kbench.sources import find_file, find_folder, is_hub, read_records
-from kbench.task import Family, QuestionTask, RelationTask, Task, TaskCard, TypingTask
+from kbench.task import Family, QuestionTask, RelationTask, Task, TypingTask
 
 __all__ = ["Custom", "CustomCard"]
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from kbench.card import Size, TaskCard
 from kbench.data import Example, Mention, Role, Split
 from kbench.errors import DataError, UsageError, nearest
 from kbench.records import Record
@@ -20,7 +21,7 @@ from kbench.sources import (
     read_records,
     take_turns,
 )
-from kbench.task import QuestionTask, Size, TaskCard
+from kbench.task import QuestionTask
 
 __all__ = ["EntityQuestions"]
 

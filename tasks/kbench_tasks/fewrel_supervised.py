@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kbench.card import Size, TaskCard
 from kbench.data import Example, Role, Split
 from kbench.errors import DataError
 from kbench.records import Record
@@ -19,7 +20,7 @@ from kbench.sources import (
     read_groups,
     take_turns,
 )
-from kbench.task import RelationTask, Size, TaskCard
+from kbench.task import RelationTask
 from kbench_tasks.tokenized import Marked, deal, mark, split_seed
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]

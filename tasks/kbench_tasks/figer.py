@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from kbench.card import Size, TaskCard
 from kbench.data import Split
 from kbench.errors import UsageError, nearest
 from kbench.metrics import LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
-from kbench.task import Size, TaskCard
 from kbench_tasks.typing_records import ErnieTyping
 
 __all__ = ["Figer"]

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from kbench.card import TaskCard
 from kbench.data import Example, Mention, Role
 from kbench.errors import DataError, KbenchError, UsageError, nearest
 from kbench.files import canonical_digest
@@ -16,7 +17,7 @@ from kbench.metrics import Accuracy, Metric
 from kbench.records import Record
 from kbench.sources import find_folder, is_hub, read_records, read_text, stream_records, take_turns
 from kbench.strata import LamaPrecision
-from kbench.task import ProbeTask, TaskCard
+from kbench.task import ProbeTask
 
 if TYPE_CHECKING:
     from kbench.heads import Head

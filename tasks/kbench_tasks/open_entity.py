@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kbench.card import Size, TaskCard
 from kbench.data import Split
-from kbench.task import Size, TaskCard
 from kbench_tasks.typing_records import ErnieTyping
 
 __all__ = ["OpenEntity"]

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 
+from kbench.card import TaskCard
 from kbench.data import Example, Mention, Role
 from kbench.metrics import Accuracy, Metric
 from kbench.records import Record
 from kbench.sources import find_folder, hub_records, is_hub, read_table
 from kbench.strata import Within
-from kbench.task import ProbeTask, TaskCard
+from kbench.task import ProbeTask
 
 __all__ = ["STRATA", "PopQA", "stratum"]
 

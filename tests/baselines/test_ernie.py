@@ -21,11 +21,12 @@ from kbench.freezing import digest, frozen
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, Plug
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.result import Status
 from kbench.spec import Setting
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import History, Recipe
+from kbench.training import History
 from kbench_baselines.ernie import Ernie, ErniePlug, Fusion, NoisyLinks, denoising_loss
 from kbench_baselines.masked_tokens import masked_tokens
 from tests import linked_world as world

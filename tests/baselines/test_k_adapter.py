@@ -27,11 +27,12 @@ from kbench.freezing import digest, frozen
 from kbench.knowledge import Entity, KnowledgeBase, Sentence
 from kbench.method import Fit
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.result import Result, Status
 from kbench.spec import Setting
 from kbench.store import Artifacts
 from kbench.testing.toys import ToyRelations, write_backbone
-from kbench.training import History, Recipe, train
+from kbench.training import History, train
 from kbench.writing import write_bundle
 from kbench_baselines.k_adapter import (
     Adapter,

@@ -22,11 +22,12 @@ from kbench.freezing import digest, frozen
 from kbench.knowledge import Entity, KnowledgeBase
 from kbench.method import Fit, Plug
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.result import Status
 from kbench.spec import Setting
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import History, Recipe
+from kbench.training import History
 from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.kar import Kar, KarPlug, right_inverse
 from kbench_baselines.namesakes import Namesakes

@@ -22,9 +22,9 @@ from kbench.knowledge import Entity, Sentence
 from kbench.linking import link
 from kbench.method import Fit
 from kbench.model import Encoder
+from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
-from kbench.training import Recipe
 from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss

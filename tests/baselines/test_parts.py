@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.batching import Batch
+from kbench.downstream import DownstreamModel
 from kbench.errors import KbenchError
 from kbench.freezing import digest
-from kbench.model import DownstreamModel
 from kbench.portions import split
 from kbench.prediction import predict
 from kbench.spec import Setting

@@ -27,7 +27,7 @@ from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.result import Result, Status
 from kbench.spec import Control, Setting
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History

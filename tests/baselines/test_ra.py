@@ -18,16 +18,17 @@ from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention, Split
+from kbench.downstream import DownstreamModel
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
 from kbench.knowledge import Entity
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.parts import Parts
 from kbench.passages import Passage
 from kbench.preparation import Prepared, prepare
 from kbench.result import Result, Status
 from kbench.spec import Control, Setting
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.testing import registered
 from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.retrieval import RetrievalAugmentation, VisibleMatrix

@@ -15,8 +15,8 @@ from torch import Tensor
 from kbench import registry
 from kbench.batching import Batch, Choices
 from kbench.catalogue import Kind
+from kbench.downstream import DownstreamModel
 from kbench.heads import PairHead
-from kbench.model import DownstreamModel
 from kbench.spec import Setting
 from kbench.stepping import Stepper
 from kbench.testing.bench import Bench

@@ -20,16 +20,18 @@ from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
 from kbench.controls import Shuffled
 from kbench.data import Mention
+from kbench.downstream import DownstreamModel
 from kbench.freezing import frozen
 from kbench.heads import RelationHead
 from kbench.knowledge import Entity, KnowledgeBase, Sentence
 from kbench.method import Fit
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.parts import Parts
+from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts
-from kbench.training import Examples, Recipe
+from kbench.training_data import Examples
 from kbench.writing import write_bundle
 from kbench_baselines.k_adapter import KAdapter, KnowledgeAdapter
 from kbench_baselines.pelt import Pelt

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from kbench.backbones.huggingface import load_folder
 from kbench.data import Candidate, Example
+from kbench.downstream import DownstreamModel
 from kbench.encoding import Layout, encode
 from kbench.freezing import frozen
 from kbench.heads import PairHead
 from kbench.linking import link
-from kbench.model import DownstreamModel
 from kbench.pairs import Pairs, compared
 from kbench.prediction import predict
-from kbench.training import Examples
+from kbench.training_data import Examples
 from kbench_baselines.map_tuning import AffineMap
 from tests import reference
 

@@ -23,7 +23,9 @@ from kbench.data import Example, Mention
 from kbench.encoding import Layout, encode
 from kbench.freezing import frozen
 from kbench.model import Encoder
-from kbench.training import Examples, Recipe, train
+from kbench.recipe import Recipe
+from kbench.training import train
+from kbench.training_data import Examples
 from kbench_baselines.map_tuning import AffineMap
 from tests.scale_world import DIMENSION, Spent, lay, spent
 

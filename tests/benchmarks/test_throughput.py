@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.batching import shuffled_batches
 from kbench.freezing import dropout
 from kbench.prediction import predict
-from kbench.training import Recipe, train
+from kbench.recipe import Recipe
+from kbench.training import train
 
 from .conftest import Demands
 from .world import World, texts

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kbench import catalogue
-from kbench.catalogue import Entry, Kind, declared, settings
+from kbench.catalogue import Entry, Kind
+from kbench.source_text import declared, settings
 from tests.calling import call
 
 

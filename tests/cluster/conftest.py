@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kbench.catalogue import Kind
-from kbench.spec import Grid
+from kbench.grids import Grid
 from kbench.testing import registered
 from tests.conftest import registered_toys
 from tests.grid.toygrid import grid

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kbench import runner
-from kbench.graph import Stage, Step, steps
+from kbench.graph import Step, steps
 from kbench.spec import Setting
+from kbench.stages import Stage
 from tests.cluster.conftest import toy_grid
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")

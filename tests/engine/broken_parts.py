@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from kbench.backbone import Backbone
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
+from kbench.card import TaskCard
 from kbench.data import Example, Role, Split
+from kbench.downstream import DownstreamModel
 from kbench.importing import Importer, ImporterCard, Option, Options, Report
 from kbench.knowledge import KnowledgeSource
-from kbench.model import DownstreamModel, Encoder
-from kbench.task import Family, ProbeTask, TaskCard, TypingTask
+from kbench.model import Encoder
+from kbench.recipe import Recipe
+from kbench.task import Family, ProbeTask, TypingTask
 from kbench.testing.tiny import TinyTyping, tiny
 from kbench.testing.toys import ToyQuestions, write_world
-from kbench.training import Recipe
 from kbench.tuning import Tuning
 
 

@@ -12,7 +12,7 @@ from kbench.comparison import Comparison, compare
 from kbench.errors import UsageError
 from kbench.result import Result
 from kbench.selection import Group, Selection, grouped, partners
-from kbench.store import Results
+from kbench.stored_results import Results
 from tests.stored import predictions, spec, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")

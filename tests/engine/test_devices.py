@@ -16,7 +16,7 @@ from kbench.errors import UsageError
 from kbench.executor import Setup
 from kbench.executors import local
 from kbench.executors.local import Local
-from kbench.worker import Events, Place
+from kbench.plan import Events, Place
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from kbench import runner
 from kbench.data import Split
 from kbench.estimate import SHAPES, Estimate, Machine, Pass, Shape, Stage, Work, flops, shape_of
+from kbench.grids import make_grid
 from kbench.parts import Parts
-from kbench.spec import make_grid
 from kbench.store import Artifacts
 from kbench.workload import works
 from tests.grid.toygrid import grid, run

@@ -16,22 +16,25 @@ from kbench.backbones.huggingface import load_folder
 from kbench.batching import collate
 from kbench.catalogue import Kind
 from kbench.data import Example, Split
+from kbench.downstream import DownstreamModel
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError, Unsupported
 from kbench.freezing import digest
 from kbench.heads import PairHead
 from kbench.hidden import Frozen, Recalled, last_states
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.pairs import Pairs, compared, room_of_text
 from kbench.parts import Parts
 from kbench.prediction import predict
+from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.states import BYTES, HiddenStates, StateStore
 from kbench.store import Artifacts
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import Examples, Recipe, train
+from kbench.training import train
+from kbench.training_data import Examples
 from kbench.tunings.head import HeadTuning
 from tests.engine.test_pairs import episode, sentence
 from tests.grid.toygrid import OPTIONS

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from kbench.batching import Batch, collate
 from kbench.data import Example, Mention, Role
+from kbench.downstream import DownstreamModel
 from kbench.encoding import Layout, encode
 from kbench.errors import FrozenError, Unsupported
 from kbench.freezing import digest, dropout, frozen
 from kbench.heads import BlankHead, RelationHead
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 
 EXAMPLES = [
     Example("a", "we saw it today", (Mention(7, 9, "e", Role.TARGET),), ("red",), blank=15),

@@ -14,10 +14,11 @@ from kbench.backbones.huggingface import load_folder
 from kbench.batching import Batch, collate
 from kbench.catalogue import Kind
 from kbench.data import Example
+from kbench.downstream import DownstreamModel
 from kbench.encoding import Layout, encode
 from kbench.freezing import rewritten
 from kbench.heads import RelationHead
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.narrowing import narrowed
 from tests.engine.architectures import ARCHITECTURES, write
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from kbench import catalogue, registry
-from kbench.catalogue import Kind, declared, defaults, entries, settings, summary
+from kbench.catalogue import Kind, entries
 from kbench.errors import PluginError, UsageError
 from kbench.registry import PluginWarning
+from kbench.source_text import declared, defaults, settings, summary
 
 Install = Callable[..., Path]
 

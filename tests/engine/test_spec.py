@@ -15,16 +15,8 @@ from kbench import runner
 from kbench.cli import execute
 from kbench.cli.run import run
 from kbench.errors import DataError, KbenchError, UsageError
-from kbench.spec import (
-    Control,
-    Grid,
-    RunSpec,
-    Setting,
-    make_grid,
-    make_grids,
-    read_grid,
-    set_option,
-)
+from kbench.grids import Grid, make_grid, make_grids, read_grid, set_option
+from kbench.spec import Control, RunSpec, Setting
 
 LEAST = {"task": "a", "method": "b"}
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from kbench import states
 from kbench.errors import UsageError
+from kbench.folder import DamageWarning
 from kbench.states import HiddenStates, StateStore, Wanted, bound
-from kbench.store import DamageWarning
 
 ITEMS = np.array([3, 1, 2], dtype=np.int64)
 ORDER = np.array([0, 2, 1], dtype=np.int64)

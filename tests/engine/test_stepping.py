@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from kbench.batching import Batch
 from kbench.errors import KbenchError, UsageError
 from kbench.portions import targets_in
+from kbench.recipe import Recipe
 from kbench.stepping import Objective, Stepper
-from kbench.training import History, Recipe, train
+from kbench.training import History, train
 from tests.engine.test_training import Four
 
 CPU = torch.device("cpu")

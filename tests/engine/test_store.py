@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from kbench.errors import ArtifactError, DataError, VersionError
 from kbench.files import abandoned, atomic_folder
+from kbench.folder import DamageWarning, address
 from kbench.result import (
     Coverage,
     Predictions,
@@ -31,7 +32,8 @@ from kbench.result import (
     write_predictions,
 )
 from kbench.spec import Control, RunSpec, Setting
-from kbench.store import Artifacts, DamageWarning, Results, address
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 
 INPUTS = {"engine": 1, "task": "t", "recipe": {"epochs": 3, "learning_rate": 1e-4}, "seed": 0}
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True]), "c": torch.zeros(0)}

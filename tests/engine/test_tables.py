@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kbench.result import Result, Status
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.tables import Estimate, Locality, Row, leaders, rows
 from tests.stored import predictions, spec, store
 

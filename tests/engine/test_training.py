@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kbench.batching import Batch, collate
 from kbench.inputs import Inputs
-from kbench.training import Recipe, train
+from kbench.recipe import Recipe
+from kbench.training import train
 
 
 class Four:

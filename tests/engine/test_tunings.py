@@ -19,19 +19,22 @@ from kbench.backbones.huggingface import load_folder
 from kbench.batching import Batch, collate
 from kbench.catalogue import Kind
 from kbench.data import Example
+from kbench.downstream import DownstreamModel
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import digest, dropout, frozen, rewritten
 from kbench.heads import BlankHead, Head, RelationHead, TypingHead
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import Encoder
 from kbench.parts import Parts
+from kbench.recipe import Recipe
 from kbench.result import Result, Status
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts
 from kbench.task import Family
 from kbench.testing import registered
-from kbench.training import Examples, Recipe, train
+from kbench.training import train
+from kbench.training_data import Examples
 from kbench.tuning import Tuning
 from kbench.tunings.adapter import AdapterTuning
 from kbench.tunings.bitfit import BitFitTuning

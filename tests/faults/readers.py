@@ -23,9 +23,11 @@ from kbench.bundle import Bundle
 from kbench.data import Split
 from kbench.errors import KbenchError
 from kbench.files import canonical_digest, file_digest
+from kbench.folder import DamageWarning, address
+from kbench.grids import make_grids, read_grid
 from kbench.result import read_predictions, read_result
-from kbench.spec import make_grids, read_grid
-from kbench.store import Artifacts, DamageWarning, Results, address
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from kbench.task import Task
 from kbench_leaderboard.submission import opened, read
 from kbench_leaderboard.verify import verify

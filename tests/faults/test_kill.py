@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from kbench.result import Status
-from kbench.store import Artifacts, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from tests.faults.conftest import ROOT
 
 _PROCESSES = 4

@@ -15,7 +15,7 @@ from kbench.crew import Limits
 from kbench.executor import Setup
 from kbench.executors.local import Local
 from kbench.result import Result, Status
-from kbench.store import Results
+from kbench.stored_results import Results
 from tests.calling import call
 from tests.faults.conftest import Script
 from tests.grid.toygrid import OPTIONS, grid, run

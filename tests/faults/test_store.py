@@ -15,9 +15,11 @@ import pytest
 
 from kbench import outcome, runner
 from kbench.errors import ArtifactError
+from kbench.folder import DamageWarning
 from kbench.result import Result, Status
 from kbench.stages import Stages
-from kbench.store import Artifacts, DamageWarning, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from tests.calling import call
 from tests.faults.conftest import Script
 from tests.grid.toygrid import grid, run

@@ -25,7 +25,8 @@ from kbench.result import Result, Status
 from kbench.spec import Setting
 from kbench.stages import Stages
 from kbench.stepping import Stepper
-from kbench.store import Artifacts, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.toys import write_backbone

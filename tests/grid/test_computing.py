@@ -16,7 +16,8 @@ from kbench.parts import Parts
 from kbench.result import Result, Status, read_result
 from kbench.rounding import MOVES
 from kbench.spec import Setting
-from kbench.store import Artifacts, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run
 

@@ -12,9 +12,9 @@ from torch import nn
 import kbench.specials
 from kbench import method, runner, stages
 from kbench.cli.execute import dry_run
+from kbench.grids import Grid
 from kbench.method import Plug
 from kbench.result import Status
-from kbench.spec import Grid
 from tests.grid.toygrid import grid, run
 
 ONCE = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 64}

@@ -15,11 +15,12 @@ from kbench.addresses import addresses
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
 from kbench.data import Split
+from kbench.downstream import DownstreamModel
 from kbench.freezing import digest
-from kbench.model import DownstreamModel
 from kbench.parts import Parts
 from kbench.result import Result, Status
-from kbench.store import Artifacts, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from kbench.testing.toys import write_world
 from kbench_tasks.lama import Lama
 from tests.grid.toygrid import OPTIONS, grid, run

@@ -15,10 +15,12 @@ from kbench.errors import UsageError
 from kbench.executor import Setup
 from kbench.executors import local
 from kbench.executors.local import Local
+from kbench.folder import DamageWarning
 from kbench.method import Fit, Plug
 from kbench.result import Result, Status
 from kbench.spec import Control, Setting
-from kbench.store import Artifacts, DamageWarning, Results
+from kbench.store import Artifacts
+from kbench.stored_results import Results
 from kbench.tables import rows
 from kbench_baselines.map_tuning import MapTuning
 from tests.grid.toygrid import OPTIONS, grid, run

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kbench import runner
+from kbench.grids import Grid, make_grid
 from kbench.result import Result
-from kbench.spec import Grid, make_grid
 
 OPTIONS: dict[str, Any] = {
     "tuning": {"full": {"learning_rate": 3e-3, "epochs": 12, "batch_size": 16}},

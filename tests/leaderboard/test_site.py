@@ -19,13 +19,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbench.bases import task_kind
 from kbench.bundle import Bundle
 from kbench.comparison import compare
 from kbench.data import Split
 from kbench.result import Result, Status
 from kbench.selection import grouped
-from kbench.store import Results
-from kbench.task import task_kind
+from kbench.stored_results import Results
 from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks
 from kbench_leaderboard.cards import paper

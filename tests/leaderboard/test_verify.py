@@ -18,7 +18,7 @@ from kbench.cli import main
 from kbench.errors import DataError
 from kbench.files import file_digest
 from kbench.result import Status, read_result
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench_leaderboard import submission
 from kbench_leaderboard.merge import merge
 from kbench_leaderboard.submission import opened, read

@@ -13,7 +13,7 @@ from typing import Any
 
 from kbench import registry, runner
 from kbench.catalogue import Kind
-from kbench.spec import make_grids, read_grid
+from kbench.grids import make_grids, read_grid
 
 PATH = Path(__file__).with_name("golden.json")
 _EVERY: tuple[dict[str, Any], ...] = (

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from kbench.addresses import model_inputs
+from kbench.bases import normalised
 from kbench.data import NONE_OF_THE_ABOVE, Example, Split
 from kbench.errors import DataError, UsageError
-from kbench.parts import Parts, normalised
+from kbench.parts import Parts
 from kbench.result import Status
 from kbench.runner import Place
 from kbench.spec import RunSpec, Setting
-from kbench.store import Results
+from kbench.stored_results import Results
 from kbench.strata import scored
 from kbench.tables import rows
 from kbench.testing.toys import CLASSES

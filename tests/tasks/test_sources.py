@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import pytest
 
+from kbench.card import TaskCard
 from kbench.errors import DataError, UsageError
 from kbench.sources import (
     find_file,
@@ -20,7 +21,6 @@ from kbench.sources import (
     read_records,
     take_turns,
 )
-from kbench.task import TaskCard
 
 Write = Callable[[str, Any], Path]
 

@@ -13,8 +13,9 @@ from json import loads
 from pathlib import Path
 from typing import Any, final
 
+from kbench.card import TaskCard
 from kbench.data import Example, Mention, Role, Split
-from kbench.task import QuestionTask, RelationTask, Task, TaskCard, TypingTask
+from kbench.task import QuestionTask, RelationTask, Task, TypingTask
 
 __all__ = ["AtlasQuestions", "AtlasRelations", "AtlasTyping"]
 

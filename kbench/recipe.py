@@ -1,0 +1,74 @@
+"""How to train, as data: part of every address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+from kbench.errors import UsageError
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Part of every address, but for ``micro_batch``.
+
+    Attributes:
+        learning_rate: the peak.
+        batch_size: examples a step.
+        epochs: passes over the training examples.
+        optimizer: ``adam`` or ``adamw``.
+        warmup: share of the steps over which the rate rises from 0.
+        decay: ``linear`` to 0 after the warm-up, or ``constant``.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient; 0 for none.
+        dropout: rate of all dropout of the frozen model while a plug is trained through it;
+            None keeps the frozen model in eval mode. Tunings train with the model's own.
+        select: keep the weights of the epoch that is best on dev, else of the last.
+        micro_batch: examples of a step that are computed at once, at most; None for as many as
+            the memory of the device holds. The same training in other parts, so no part of an
+            address; its last bits differ, and so does what dropout draws.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    optimizer: str = "adamw"
+    warmup: float = 0.0
+    decay: str = "linear"
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    dropout: float | None = None
+    select: bool = True
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _check("optimizer", self.optimizer, self.optimizer in ("adam", "adamw"), "adam or adamw")
+        _check("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
+        _check("decay", self.decay, self.decay in ("linear", "constant"), "linear or constant")
+        drop = self.dropout
+        _check("dropout", drop, drop is None or 0 <= drop < 1, "in [0, 1) or null")
+        parts = self.micro_batch
+        _check("micro_batch", parts, parts is None or parts >= 1, "at least 1 or null")
+
+    def updated(self, *changes: Mapping[str, Any]) -> Self:
+        """Returns a copy with fields replaced; later mappings win; other keys are left alone."""
+        known = {f.name for f in fields(self)}
+        merged = {k: v for change in changes for k, v in change.items() if k in known}
+        return replace(self, **merged)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what an address is made of, as JSON values."""
+        fields = asdict(self)
+        del fields["micro_batch"]
+        return fields
+
+
+def _check(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} is {value!r}; expected {expected}")

@@ -1,0 +1,173 @@
+"""What the text of a part's module says of it: read, never run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kbench.catalogue import Entry
+
+__all__ = ["constant", "declared", "defaults", "settings", "summary"]
+
+_SETTINGS = ("GENERAL", "TASK_SPECIFIC", "FINE_TUNING")
+
+
+def summary(entry: Entry) -> str:
+    """Returns the first line of the class's docstring, read from the source; empty if unknown."""
+    definition = next(_definitions(entry.target), None)
+    text = ast.get_docstring(definition) if definition else None
+    return text.splitlines()[0] if text else ""
+
+
+def declared(entry: Entry) -> dict[str, Any]:
+    """Returns the literal fields of the class's ``card``, read from the source.
+
+    A card built by a call with literal keywords is found, in a base class too; anything computed
+    is left out.
+    """
+    call = _assigned(entry, "card")
+    return dict(_literals(call)) if isinstance(call, ast.Call) else {}
+
+
+def settings(entry: Entry) -> tuple[str, ...]:
+    """Returns the settings a method declares, read from the source; empty if it has none.
+
+    ``frozenset(Setting)`` is all of them; else the members named in the assignment.
+    """
+    value = _assigned(entry, "settings")
+    return tuple(_members(value)) if value else ()
+
+
+def defaults(entry: Entry) -> dict[str, Any]:
+    """Returns the options of a part with their defaults, read from the source if literal there."""
+    value = _assigned(entry, "defaults")
+    try:
+        found = ast.literal_eval(value) if value else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def constant(entry: Entry, name: str) -> str | int | bool | None:
+    """Returns what the class gives to a name, read from the source; None if not a plain value."""
+    value = _assigned(entry, name)
+    found = value.value if isinstance(value, ast.Constant) else None
+    return found if isinstance(found, str | int | bool) else None
+
+
+def _members(value: ast.expr) -> list[str]:
+    """Names of ``Setting``: those spelled out in a value, or all where it is called upon whole."""
+    inside = list(ast.walk(value))
+    named = [n.attr for n in inside if isinstance(n, ast.Attribute) and _is_setting(n.value)]
+    whole = any(isinstance(n, ast.Call) and any(map(_is_setting, n.args)) for n in inside)
+    chosen = _SETTINGS if whole else [name for name in _SETTINGS if name in named]
+    return [name.lower().replace("_", "-") for name in chosen]
+
+
+def _is_setting(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "Setting"
+
+
+def _assigns(statement: ast.Assign | ast.AnnAssign, name: str) -> bool:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+def _literals(call: ast.Call) -> list[tuple[str, Any]]:
+    found = []
+    for keyword in call.keywords:
+        try:
+            found.append((keyword.arg or "", ast.literal_eval(keyword.value)))
+        except ValueError:
+            continue
+    return found
+
+
+def _assigned(entry: Entry, name: str) -> ast.expr | None:
+    """The value that a class, or the nearest base class that has one, gives to a name."""
+    for definition in _definitions(entry.target):
+        for statement in definition.body:
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, name):
+                value: ast.expr | None = statement.value
+                if value is not None:
+                    return value
+    return None
+
+
+def _definitions(target: str) -> Iterator[ast.ClassDef]:
+    """Yields a class and its base classes, nearest first, as far as sources show them."""
+    ahead: list[str] = [target]
+    seen: set[str] = set()
+    while ahead:
+        target = ahead.pop(0)
+        module, _, name = target.partition(":")
+        tree = _parsed(module)
+        if tree is None or target in seen:
+            continue
+        seen.add(target)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                yield node
+                own = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                ahead += [f"{module}:{base}" for base in own]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                ahead += [
+                    f"{node.module}:{n.name}" for n in node.names if (n.asname or n.name) == name
+                ]
+
+
+def _parsed(module: str) -> ast.Module | None:
+    source = _source(module)
+    try:
+        return _parse(source) if source else None
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    text = path.read_text(encoding="utf-8")
+    try:
+        return ast.parse(_outline(text))
+    except SyntaxError:  # laid out in some other way: all of it, then
+        return ast.parse(text)
+
+
+def _outline(text: str) -> str:
+    """Returns a module's imports and classes without their methods, a fraction of the whole.
+
+    A listing asks for docstrings and class attributes alone, and parsing is most of its time.
+    """
+    kept: list[str] = []
+    outer = inner = False
+    for line in text.splitlines():
+        if line[:1].strip() and line[0] not in "#)]}":
+            outer = line.startswith(("class ", "from ", "import "))
+            inner = outer
+        elif line.startswith("    ") and line[4:5].strip() and line[4] not in "#)]}":
+            inner = not line.startswith(("    def ", "    async def ", "    @"))
+        if outer and inner:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _source(module: str) -> Path | None:
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)  # finds a top-level module without running it
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest and spec.origin and not spec.submodule_search_locations:
+        return Path(spec.origin)
+    for location in spec.submodule_search_locations or ():
+        base = Path(location).joinpath(*rest)
+        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None

@@ -1,0 +1,188 @@
+"""Results on disk: a folder each, by id; what ended well is never taken away."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from kbench.errors import DataError, VersionError
+from kbench.files import (
+    atomic_folder,
+    file_digest,
+    write_json,
+)
+from kbench.folder import DamageWarning, address, written
+from kbench.result import (
+    Predictions,
+    Result,
+    Status,
+    read_predictions,
+    read_result,
+    write_predictions,
+)
+from kbench.spec import RunSpec
+
+__all__ = ["Results", "result_address"]
+
+_RESULT = "result.json"
+_PREDICTIONS = "predictions.parquet"
+
+
+def result_address(
+    spec: RunSpec,
+    *,
+    engine: int,
+    task: tuple[str | None, str],
+    metrics: Sequence[str],
+    method: str,
+    linker: str,
+    made: Mapping[str, str | None],
+) -> str:
+    """Returns the address of the result of a run.
+
+    Args:
+        spec: the run.
+        engine: revision of the engine that made it.
+        task: digest of the data and revision of the card.
+        metrics: variants, in the order of the task.
+        method: its revision.
+        linker: the one used.
+        made: addresses of the downstream model and the plug.
+    """
+    inputs = {
+        "engine": engine,
+        "task": [spec.task, *task],
+        "metrics": list(metrics),
+        "method": [spec.method, method],
+        "setting": str(spec.setting),
+        "control": str(spec.control),
+        "linker": linker,
+        "dtype": spec.dtype,
+        "limit": spec.limit,
+        **made,
+    }
+    return address("result", inputs)
+
+
+class _KeptError(Exception):
+    """A good result is stored already."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+
+class Results:
+    """Results in a folder, one subfolder each, by id."""
+
+    instead = "free space there, or give another --out"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def load(self, key: str) -> Result | None:
+        """Returns a result; None if there is none, or (with a warning) if it is damaged.
+
+        Raises:
+            VersionError: another version of kbench wrote it, and this one does not understand it.
+        """
+        try:
+            result = self._opened(key)
+            return result and self._whole(result)
+        except VersionError:
+            raise
+        except DataError as error:
+            warnings.warn(f"{error}; the run is repeated", DamageWarning, stacklevel=2)
+            return None
+
+    def finished(self, key: str) -> Result | None:
+        """Returns a result that ended well, if one is there now; says nothing of damage.
+
+        Raises:
+            VersionError: as :meth:`load`.
+        """
+        try:
+            result = self._opened(key)
+            return self._whole(result) if result and result.status == Status.OK else None
+        except VersionError:
+            raise
+        except DataError:
+            return None
+
+    def _opened(self, key: str) -> Result | None:
+        path = self.folder / key / _RESULT
+        if not path.exists():
+            return None
+        result = read_result(path)
+        if result.id != key:
+            raise DataError(path, f"has the id {result.id}", f"the id {key}")
+        return result
+
+    def _whole(self, result: Result) -> Result:
+        """Returns a result whose predictions are there, and are those that it was stored with.
+
+        Raises:
+            DataError: they are not.
+        """
+        path = self.folder / result.id / _PREDICTIONS
+        if not result.predictions:
+            return result
+        if not path.is_file():
+            raise DataError(path.parent, "has lost its predictions", f"{_PREDICTIONS} in it")
+        stated = result.provenance and result.provenance.digests.get("predictions")
+        if stated and file_digest(path) != stated:
+            raise DataError(
+                path, "does not have the content its result states", f"SHA-256 {stated[:12]}…"
+            )
+        return result
+
+    def save(self, result: Result, predictions: Predictions | None = None) -> Result:
+        """Writes a result and returns what is stored: an earlier one of the id if it ended well.
+
+        Of several processes on one store two may do the same run, and one fail where the other
+        did not: what is good is never taken away again, not even for the blink of a rename.
+
+        Raises:
+            ArtifactError: it cannot be written; what was there is there still.
+            VersionError: what is there is another version's.
+        """
+        path = self.folder / result.id
+        try:
+            with written(path, self.instead), atomic_folder(path) as scratch:
+                stored = self.finished(result.id)
+                if stored is not None:
+                    raise _KeptError(stored)
+                if predictions is not None:
+                    write_predictions(scratch / _PREDICTIONS, predictions)
+                    result = result.holding(file_digest(scratch / _PREDICTIONS))
+                write_json(scratch / _RESULT, result.as_json())
+        except _KeptError as kept:
+            return kept.result
+        return result
+
+    def files(self, result: Result) -> tuple[Path, Path]:
+        """Returns where a result and its predictions lie."""
+        return self.folder / result.id / _RESULT, self.folder / result.id / _PREDICTIONS
+
+    def predictions(self, result: Result) -> Predictions | None:
+        """Returns the predictions of a result.
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
+        if not self._whole(result).predictions:
+            return None
+        # The name in the file is a stranger's: only the one fixed name is ever opened.
+        return read_predictions(self.folder / result.id / _PREDICTIONS)
+
+    def __iter__(self) -> Iterator[Result]:
+        for path in sorted(self.folder.glob(f"*/{_RESULT}")):
+            if path.parent.name.startswith("."):
+                continue
+            try:
+                result = self._opened(path.parent.name)
+            except DataError as error:
+                warnings.warn(f"left out: {error}", DamageWarning, stacklevel=2)
+                continue
+            if result is not None:
+                yield result
