@@ -32,12 +32,12 @@ from kbench.columns import (
     sentence_batch,
     word_batch,
 )
+from kbench.data.files import canonical_digest, file_digest, remembered
+from kbench.data.json_text import read_json
+from kbench.data.records import check
 from kbench.errors import DataError, Unsupported
-from kbench.files import canonical_digest, file_digest, remembered
-from kbench.json_text import read_json
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
 from kbench.matrices import Matrix
-from kbench.records import check
 from kbench.views import OtherVectors
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from kbench.data import Mention
+from kbench.data.files import remembered
 from kbench.errors import DataError
-from kbench.files import remembered
 from kbench.knowledge import Entity, Sentence
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.files import canonical_digest
+from kbench.data.files import canonical_digest
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Spelled, Vectors
 from kbench.spec import Control
 from kbench.views import View

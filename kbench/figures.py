@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kbench.comparison import metric_of
+from kbench.data.files import cache_home, canonical_digest, identity, read_json, write_json
 from kbench.errors import KbenchError
-from kbench.files import cache_home, canonical_digest, identity, read_json, write_json
 from kbench.result import Result
 from kbench.stored_results import Results
 

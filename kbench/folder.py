@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kbench.data.files import canonical_digest
 from kbench.errors import ArtifactError
-from kbench.files import (
-    canonical_digest,
-)
 
 __all__ = ["READ_ONLY", "DamageWarning", "address", "check_writable", "written"]
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kbench.data.files import canonical_digest, read_yaml
 from kbench.errors import UsageError, nearest
-from kbench.files import canonical_digest, read_yaml
 from kbench.spec import Control, OptionKind, Precision, RunSpec, Seed, Setting, parse_value
 
 __all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.batching import BATCH, TOKENS, Batch, Known, sorted_batches
-from kbench.files import canonical_digest
+from kbench.data.files import canonical_digest
 from kbench.freezing import digest, dropout
 from kbench.inputs import Inputs
 from kbench.model import Encoder

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
 from kbench.bundle import Bundle
+from kbench.data.files import atomic_folder
 from kbench.errors import DataError, UsageError, nearest
-from kbench.files import atomic_folder
 
 __all__ = [
     "Importer",

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from kbench.data.files import atomic_folder, read_json
 from kbench.errors import ArtifactError, UsageError
-from kbench.files import atomic_folder, read_json
 from kbench.folder import address
 from kbench.store import ABOUT, WEIGHTS, Artifact, Artifacts
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbench.data.files import cache_home
 from kbench.errors import KbenchError
-from kbench.files import cache_home
 from kbench.result import Result, Status
 from kbench.spec import RunSpec
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kbench import __version__
 from kbench.data import Label
+from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError
-from kbench.json_text import read_json
 from kbench.spec import RunSpec
 
 __all__ = [

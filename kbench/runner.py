@@ -10,6 +10,7 @@ from kbench import registry
 from kbench.addresses import addresses, general_plug, result_id
 from kbench.bases import default_tuning, normalised
 from kbench.catalogue import Kind
+from kbench.data.sources import is_hub
 from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.executor import Executor
 from kbench.executors.local import Local
@@ -18,7 +19,6 @@ from kbench.grids import Grid
 from kbench.parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
 from kbench.result import Result, Status
-from kbench.sources import is_hub
 from kbench.spec import RunSpec
 from kbench.stored_results import Results
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from kbench.data.files import parse_yaml
 from kbench.errors import UsageError, nearest
-from kbench.files import parse_yaml
 
 __all__ = [
     "Control",

@@ -24,9 +24,9 @@ from kbench.addresses import model_inputs, plug_inputs
 from kbench.compiling import compiled
 from kbench.computing import described, peak_bytes, reset_peak
 from kbench.data import Label, Split
+from kbench.data.files import canonical_digest
 from kbench.downstream import DownstreamModel
 from kbench.errors import FrozenError, KbenchError, Unsupported
-from kbench.files import canonical_digest
 from kbench.folder import address
 from kbench.freezing import digest, frozen
 from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states

@@ -26,8 +26,7 @@ from filelock import FileLock
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from kbench.errors import ArtifactError, UsageError
-from kbench.files import (
+from kbench.data.files import (
     abandoned,
     atomic_folder,
     cache_home,
@@ -36,6 +35,7 @@ from kbench.files import (
     read_json,
     write_json,
 )
+from kbench.errors import ArtifactError, UsageError
 from kbench.folder import DamageWarning
 
 __all__ = ["BYTES", "HiddenStates", "StateStore", "Wanted", "bound"]

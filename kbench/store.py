@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from kbench.data.files import abandoned, atomic_folder, file_digest, read_json, write_json
 from kbench.errors import ArtifactError
-from kbench.files import (
-    abandoned,
-    atomic_folder,
-    file_digest,
-    read_json,
-    write_json,
-)
 from kbench.folder import READ_ONLY, DamageWarning, address, written
 
 if TYPE_CHECKING:

@@ -6,12 +6,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kbench.data.files import atomic_folder, file_digest, write_json
 from kbench.errors import DataError, VersionError
-from kbench.files import (
-    atomic_folder,
-    file_digest,
-    write_json,
-)
 from kbench.folder import DamageWarning, address, written
 from kbench.result import (
     Predictions,

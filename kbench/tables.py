@@ -15,9 +15,9 @@ from statistics import mean, stdev
 from typing import Any, TypeAlias
 
 from kbench.comparison import Tables, differing, is_right, metric_of
+from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.figures import recalled
-from kbench.files import canonical_digest
 from kbench.metrics import Array, Metric
 from kbench.result import Result, Status
 from kbench.selection import Group, Selection, grouped, partners

@@ -13,8 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kbench.card import Size, TaskCard
-from kbench.data import Example, Role, Split, digest_examples
+from kbench.data import Example, Role, Size, Split, TaskCard, digest_examples
 from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 

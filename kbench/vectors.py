@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from kbench.bundle import Bundle
+from kbench.data.files import cache_home
 from kbench.errors import KbenchError, UsageError, nearest
-from kbench.files import cache_home
 from kbench.knowledge import Vectors
 from kbench.vector_settings import VectorSettings
 from kbench.writing import write_vectors

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.files import canonical_digest
+from kbench.data.files import canonical_digest
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Spelled, Vectors, Words
 
 __all__ = ["OtherVectors", "View"]

@@ -13,13 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kbench.data import Example, Role, Split
+from kbench.data.files import canonical_digest
+from kbench.data.sources import is_hub
 from kbench.errors import KbenchError
 from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
-from kbench.files import canonical_digest
 from kbench.parts import Parts
 from kbench.preparation import limited
 from kbench.recipe import Recipe
-from kbench.sources import is_hub
 from kbench.spec import Setting
 from kbench.states import bound
 from kbench.task import Family

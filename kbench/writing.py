@@ -26,7 +26,7 @@ from kbench.columns import (
     word_batch,
     write_columns,
 )
-from kbench.files import atomic_folder, canonical_digest, file_digest, write_json
+from kbench.data.files import atomic_folder, canonical_digest, file_digest, write_json
 from kbench.knowledge import Entity, Rows, Sentence, Vectors, Words
 
 __all__ = ["distinct", "write_bundle", "write_vectors"]

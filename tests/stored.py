@@ -10,7 +10,7 @@ from kbench import registry
 from kbench.buckets import estimate
 from kbench.catalogue import Kind
 from kbench.data import Label
-from kbench.files import canonical_digest
+from kbench.data.files import canonical_digest
 from kbench.result import Coverage, Predictions, Provenance, Result, Status
 from kbench.spec import RunSpec, Setting
 from kbench.stored_results import Results

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, final
 
 from kbench.backbone import Backbone
+from kbench.data.files import canonical_digest, file_digest, is_folder, read_json
 from kbench.errors import KbenchError, UsageError
-from kbench.files import canonical_digest, file_digest, is_folder, read_json
 from kbench.model import Encoder
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from kbench.cli.messages import say
+from kbench.data.files import cache_home, read_json
 from kbench.errors import ArtifactError, UsageError
-from kbench.files import cache_home, read_json
 from kbench.states import StateStore
 from kbench.store import Artifacts
 

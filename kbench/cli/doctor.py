@@ -14,8 +14,8 @@ import click
 from kbench import __version__, provenance, registry
 from kbench.catalogue import Kind, entries
 from kbench.cli.messages import say
+from kbench.data.files import cache_home
 from kbench.errors import KbenchError
-from kbench.files import cache_home
 
 __all__ = ["doctor"]
 

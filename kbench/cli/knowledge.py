@@ -14,7 +14,7 @@ import click
 from kbench import registry
 from kbench.cli.messages import say
 from kbench.cli.options import pair
-from kbench.files import is_folder
+from kbench.data.files import is_folder
 from kbench.vector_settings import VectorSettings
 
 if TYPE_CHECKING:

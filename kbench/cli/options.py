@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import click
 
+from kbench.data.files import is_folder
 from kbench.errors import UsageError
-from kbench.files import is_folder
 
 __all__ = ["Duration", "Size", "chosen", "filters", "opened", "out", "pair"]
 

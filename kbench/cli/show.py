@@ -14,8 +14,8 @@ from kbench import registry
 from kbench.catalogue import Entry, Kind, entries
 from kbench.cli.terminal import Console
 from kbench.data import Example, Split, outermost
+from kbench.data.files import is_folder
 from kbench.errors import UsageError, nearest
-from kbench.files import is_folder
 from kbench.source_text import declared, defaults, settings, summary
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from kbench.data.files import cache_home
 from kbench.errors import KbenchError
-from kbench.files import cache_home
 from kbench.graph import Step
 from kbench.mirror import Mirror, is_url, open_url
 from kbench.plan import Events, Place

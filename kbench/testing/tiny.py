@@ -19,9 +19,8 @@ from typing import Any, ClassVar, final
 
 from kbench.backbone import Backbone
 from kbench.backbones.huggingface import folder_digest, load_folder
-from kbench.card import TaskCard
 from kbench.catalogue import Kind
-from kbench.data import Example, Mention, Role, Split
+from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.knowledge import Entity, KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
 from kbench.model import Encoder

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.bundle import Bundle
-from kbench.card import TaskCard
-from kbench.data import Example, Mention, Role, Split
+from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.knowledge import Entity, Sentence, Words
 from kbench.task import QuestionTask, RelationTask, TypingTask
 from kbench.writing import write_bundle, write_vectors

@@ -16,8 +16,8 @@ import numpy as np
 
 from kbench.bases import task_kind
 from kbench.comparison import Tables, is_right, metric_of
+from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
-from kbench.files import canonical_digest
 from kbench.metrics import Array
 from kbench.result import Predictions, Result, Status
 from kbench.selection import Group as Runs

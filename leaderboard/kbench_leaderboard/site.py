@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbench.data.files import atomic_folder, write_json
 from kbench.errors import DataError, UsageError
-from kbench.files import atomic_folder, write_json
 from kbench.published import figures
 from kbench.result import Result, Status
 from kbench_leaderboard.board import Shelf, groups

@@ -17,8 +17,8 @@ from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.changes import Injected, Texts, injected
 from kbench.data import Example
+from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
-from kbench.files import canonical_digest
 from kbench.result import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "without_paths"]

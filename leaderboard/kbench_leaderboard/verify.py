@@ -18,8 +18,8 @@ from typing import Any
 from kbench import registry
 from kbench.bases import task_kind
 from kbench.catalogue import Kind
+from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
-from kbench.files import canonical_digest, file_digest
 from kbench.rescoring import Again, rescored
 from kbench.result import Predictions, Result, Status
 from kbench.source_text import constant

@@ -9,15 +9,14 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kbench.card import TaskCard
-from kbench.data import Example, Label, Mention, Role, Split
+from kbench.data import Example, Label, Mention, Role, Split, TaskCard
+from kbench.data.files import read_yaml
+from kbench.data.records import Record
+from kbench.data.sources import find_file, find_folder, is_hub, read_records
 from kbench.errors import DataError, UsageError, nearest
-from kbench.files import read_yaml
 from kbench.heads import Head
 from kbench.linking import LINKERS
 from kbench.metrics import Metric
-from kbench.records import Record
-from kbench.sources import find_file, find_folder, is_hub, read_records
 from kbench.task import Family, QuestionTask, RelationTask, Task, TypingTask
 
 __all__ = ["Custom", "CustomCard"]

@@ -7,11 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from kbench.card import Size, TaskCard
-from kbench.data import Example, Mention, Role, Split
-from kbench.errors import DataError, UsageError, nearest
-from kbench.records import Record
-from kbench.sources import (
+from kbench.data import Example, Mention, Role, Size, Split, TaskCard
+from kbench.data.records import Record
+from kbench.data.sources import (
     find_file,
     find_folder,
     group,
@@ -21,6 +19,7 @@ from kbench.sources import (
     read_records,
     take_turns,
 )
+from kbench.errors import DataError, UsageError, nearest
 from kbench.task import QuestionTask
 
 __all__ = ["EntityQuestions"]

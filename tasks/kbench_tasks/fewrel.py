@@ -9,18 +9,17 @@ from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
-from kbench.card import Size, TaskCard
-from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Split
+from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Size, Split, TaskCard
+from kbench.data.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric
-from kbench.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.strata import Within
 from kbench.task import RelationTask
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
+    from kbench.data.records import Record
     from kbench.heads import Head
-    from kbench.records import Record
 
 __all__ = ["FORMS", "FewRel", "FewRelPubMed"]
 

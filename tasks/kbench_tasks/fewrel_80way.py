@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kbench.card import Size, TaskCard
-from kbench.data import Example, Mention, Role, Split
+from kbench.data import Example, Mention, Role, Size, Split, TaskCard
+from kbench.data.records import Record
+from kbench.data.sources import find_file, find_folder, is_hub, read_records, stream_hub_records
 from kbench.metrics import Accuracy, MacroF1
-from kbench.records import Record
-from kbench.sources import find_file, find_folder, is_hub, read_records, stream_hub_records
 from kbench.task import RelationTask
 
 __all__ = ["FewRel80Way"]

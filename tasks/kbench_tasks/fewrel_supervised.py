@@ -7,11 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.card import Size, TaskCard
-from kbench.data import Example, Role, Split
-from kbench.errors import DataError
-from kbench.records import Record
-from kbench.sources import (
+from kbench.data import Example, Role, Size, Split, TaskCard
+from kbench.data.records import Record
+from kbench.data.sources import (
     find_file,
     find_folder,
     group,
@@ -20,6 +18,7 @@ from kbench.sources import (
     read_groups,
     take_turns,
 )
+from kbench.errors import DataError
 from kbench.task import RelationTask
 from kbench_tasks.tokenized import Marked, deal, mark, split_seed
 

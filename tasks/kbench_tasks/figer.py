@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from kbench.card import Size, TaskCard
-from kbench.data import Split
+from kbench.data import Size, Split, TaskCard
 from kbench.errors import UsageError, nearest
 from kbench.metrics import LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 from kbench_tasks.typing_records import ErnieTyping

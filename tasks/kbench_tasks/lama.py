@@ -9,13 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kbench.card import TaskCard
-from kbench.data import Example, Mention, Role
+from kbench.data import Example, Mention, Role, TaskCard
+from kbench.data.files import canonical_digest
+from kbench.data.records import Record
+from kbench.data.sources import (
+    find_folder,
+    is_hub,
+    read_records,
+    read_text,
+    stream_records,
+    take_turns,
+)
 from kbench.errors import DataError, KbenchError, UsageError, nearest
-from kbench.files import canonical_digest
 from kbench.metrics import Accuracy, Metric
-from kbench.records import Record
-from kbench.sources import find_folder, is_hub, read_records, read_text, stream_records, take_turns
 from kbench.strata import LamaPrecision
 from kbench.task import ProbeTask
 

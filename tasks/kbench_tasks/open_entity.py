@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kbench.card import Size, TaskCard
-from kbench.data import Split
+from kbench.data import Size, Split, TaskCard
 from kbench_tasks.typing_records import ErnieTyping
 
 __all__ = ["OpenEntity"]

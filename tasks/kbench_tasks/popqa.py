@@ -6,11 +6,10 @@ import json
 import re
 from collections.abc import Sequence
 
-from kbench.card import TaskCard
-from kbench.data import Example, Mention, Role
+from kbench.data import Example, Mention, Role, TaskCard
+from kbench.data.records import Record
+from kbench.data.sources import find_folder, hub_records, is_hub, read_table
 from kbench.metrics import Accuracy, Metric
-from kbench.records import Record
-from kbench.sources import find_folder, hub_records, is_hub, read_table
 from kbench.strata import Within
 from kbench.task import ProbeTask
 

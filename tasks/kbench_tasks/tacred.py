@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kbench.card import Size, TaskCard
-from kbench.data import Example, Role, Split
+from kbench.data import Example, Role, Size, Split, TaskCard
+from kbench.data.records import Record
+from kbench.data.sources import find_file, find_folder, is_hub, read_records
 from kbench.errors import DataError, UsageError
 from kbench.metrics import MicroF1WithoutNull
-from kbench.records import Record
-from kbench.sources import find_file, find_folder, is_hub, read_records
 from kbench.task import RelationTask
 from kbench_tasks.tokenized import mark
 

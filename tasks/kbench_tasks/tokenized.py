@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from kbench.data import Example, Mention, Role
+from kbench.data.records import Record
 from kbench.errors import UsageError
-from kbench.records import Record
 
 __all__ = ["Marked", "deal", "mark", "split_seed"]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from kbench.data import Example, Mention, Role, Split
-from kbench.records import Record, Shape
-from kbench.sources import find_file, find_folder, is_hub, stream_hub_records, stream_records
+from kbench.data.records import Record, Shape
+from kbench.data.sources import find_file, find_folder, is_hub, stream_hub_records, stream_records
 from kbench.task import TypingTask
 
 __all__ = ["ErnieTyping", "TypingRecords"]

@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from kbench.card import Size, TaskCard
-from kbench.data import Example, Role, Split
+from kbench.data import Example, Role, Size, Split, TaskCard
+from kbench.data.records import Record
+from kbench.data.sources import find_folder, hub_records, hub_splits, is_hub, read_records
 from kbench.errors import DataError
 from kbench.metrics import Accuracy, MacroF1
-from kbench.records import Record
-from kbench.sources import find_folder, hub_records, hub_splits, is_hub, read_records
 from kbench.task import RelationTask
 from kbench_tasks.tokenized import deal, mark, split_seed
 

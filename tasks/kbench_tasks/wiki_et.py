@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from kbench.card import TaskCard
-from kbench.data import Example, Mention, Split
+from kbench.data import Example, Mention, Split, TaskCard
+from kbench.data.records import Record, Shape
+from kbench.data.sources import find_folder, is_hub
 from kbench.importing import Report
 from kbench.metrics import LooseMacroF1, LooseMicroF1, StrictAccuracy
-from kbench.records import Record, Shape
-from kbench.sources import find_folder, is_hub
 from kbench_tasks.knowledge.matrices import numbered_ids
 from kbench_tasks.typing_records import TypingRecords
 

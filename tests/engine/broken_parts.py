@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from kbench.backbone import Backbone
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
-from kbench.card import TaskCard
-from kbench.data import Example, Role, Split
+from kbench.data import Example, Role, Split, TaskCard
 from kbench.downstream import DownstreamModel
 from kbench.importing import Importer, ImporterCard, Option, Options, Report
 from kbench.knowledge import KnowledgeSource

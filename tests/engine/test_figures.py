@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kbench import figures, tables
-from kbench.files import cache_home
+from kbench.data.files import cache_home
 from kbench.stored_results import Results
 from tests.board_world import write
 

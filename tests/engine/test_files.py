@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbench import files
-from kbench.files import (
+from kbench.data import files
+from kbench.data.files import (
     atomic_folder,
     cache_home,
     canonical_digest,

@@ -18,8 +18,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbench.data.files import abandoned, atomic_folder
 from kbench.errors import ArtifactError, DataError, VersionError
-from kbench.files import abandoned, atomic_folder
 from kbench.folder import DamageWarning, address
 from kbench.result import (
     Coverage,

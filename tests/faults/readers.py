@@ -21,8 +21,8 @@ import numpy as np
 
 from kbench.bundle import Bundle
 from kbench.data import Split
+from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
-from kbench.files import canonical_digest, file_digest
 from kbench.folder import DamageWarning, address
 from kbench.grids import make_grids, read_grid
 from kbench.result import read_predictions, read_result

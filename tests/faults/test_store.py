@@ -214,7 +214,7 @@ def test_an_artifact_with_the_right_checksum_and_the_wrong_content_is_made_again
     toy_folder: Path, place: runner.Place
 ) -> None:
     run(chosen(toy_folder), place)
-    from kbench.files import file_digest
+    from kbench.data.files import file_digest
 
     weights = next(place.artifacts.glob("plug/*/weights.safetensors"))
     good = weights.read_bytes()
@@ -279,7 +279,7 @@ def test_a_clock_that_jumps_changes_nothing(
 def test_pruning_after_a_jump_takes_nothing_from_who_is_at_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from kbench.files import atomic_folder, cache_home
+    from kbench.data.files import atomic_folder, cache_home
 
     target = cache_home() / "artifacts" / "plug" / ("a" * 32)
     monkeypatch.setattr(time, "time", lambda: 1e10)

@@ -16,8 +16,8 @@ import pytest
 
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
+from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import DataError, KbenchError, UsageError
-from kbench.files import canonical_digest, file_digest
 from kbench.folder import DamageWarning, address
 from kbench.grids import make_grid, make_grids, read_grid, set_option
 from kbench.store import Artifacts
@@ -278,7 +278,7 @@ def test_a_card_names_no_file_but_those_of_a_bundle(name: str, tmp_path: Path) -
 
 
 def test_a_data_set_with_a_script_is_refused(tmp_path: Path, canary: Path) -> None:
-    from kbench.sources import hub_records
+    from kbench.data.sources import hub_records
 
     folder = tmp_path / "set"
     folder.mkdir()

@@ -15,8 +15,8 @@ import pytest
 
 from kbench import runner
 from kbench.cli import main
+from kbench.data.files import file_digest
 from kbench.errors import DataError
-from kbench.files import file_digest
 from kbench.result import Status, read_result
 from kbench.stored_results import Results
 from kbench_leaderboard import submission

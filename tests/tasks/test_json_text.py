@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbench import json_text
+from kbench.data import json_text
+from kbench.data.json_text import read_json, stream_values
 from kbench.errors import DataError
-from kbench.json_text import read_json, stream_values
 
 Write = Callable[[str, Any], Path]
 

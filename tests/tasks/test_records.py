@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from kbench.data.records import check, describe
 from kbench.errors import DataError
-from kbench.records import check, describe
 
 SHAPE = {"text": str, "size": int, "links": [(str, float)]}
 GOOD: dict[str, Any] = {"text": "é\U0001f600", "size": 3, "links": [["Q1", 0.5], ["Q2", 1]]}

@@ -10,9 +10,8 @@ from typing import Any
 import datasets
 import pytest
 
-from kbench.card import TaskCard
-from kbench.errors import DataError, UsageError
-from kbench.sources import (
+from kbench.data import TaskCard
+from kbench.data.sources import (
     find_file,
     find_folder,
     hub_records,
@@ -21,6 +20,7 @@ from kbench.sources import (
     read_records,
     take_turns,
 )
+from kbench.errors import DataError, UsageError
 
 Write = Callable[[str, Any], Path]
 

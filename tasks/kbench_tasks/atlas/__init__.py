@@ -13,8 +13,7 @@ from json import loads
 from pathlib import Path
 from typing import Any, final
 
-from kbench.card import TaskCard
-from kbench.data import Example, Mention, Role, Split
+from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.task import QuestionTask, RelationTask, Task, TypingTask
 
 __all__ = ["AtlasQuestions", "AtlasRelations", "AtlasTyping"]

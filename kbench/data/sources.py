@@ -15,13 +15,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
+from kbench.data.files import is_file, is_folder
+from kbench.data.json_text import read_json, read_text, stream_values
+from kbench.data.records import Record, Shape, check, describe
 from kbench.errors import DataError, UsageError
-from kbench.files import is_file, is_folder
-from kbench.json_text import read_json, read_text, stream_values
-from kbench.records import Record, Shape, check, describe
 
 if TYPE_CHECKING:
-    from kbench.card import TaskCard
+    from kbench.data.card import TaskCard
 
 __all__ = [
     "find_file",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kbench.data import Split
+from kbench.data.examples import Split
 
 if TYPE_CHECKING:
     pass

@@ -1,0 +1,28 @@
+"""What a task is made of; files from outside read strictly, our own written whole."""
+
+from kbench.data.card import Size, TaskCard
+from kbench.data.examples import (
+    NONE_OF_THE_ABOVE,
+    Candidate,
+    Example,
+    Label,
+    Mention,
+    Role,
+    Split,
+    digest_examples,
+    outermost,
+)
+
+__all__ = [
+    "NONE_OF_THE_ABOVE",
+    "Candidate",
+    "Example",
+    "Label",
+    "Mention",
+    "Role",
+    "Size",
+    "Split",
+    "TaskCard",
+    "digest_examples",
+    "outermost",
+]
