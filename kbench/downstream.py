@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import TOKENS, Batch, picked, sorted_batches
-from kbench.computing import asynchronous
+from kbench.encoding import Batch
+from kbench.encoding.batch import TOKENS, picked, sorted_batches
+from kbench.encoding.computing import asynchronous
 
 if TYPE_CHECKING:
     from kbench.heads import Head

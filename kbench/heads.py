@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label
+from kbench.encoding import bare_tokens
 from kbench.errors import KbenchError
-from kbench.specials import bare_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.batching import Batch, Choices
+    from kbench.encoding import Batch
+    from kbench.encoding.batch import Choices
     from kbench.model import Encoder
 
 __all__ = [

@@ -21,14 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import BATCH, TOKENS, Batch, Known, sorted_batches
 from kbench.data.files import canonical_digest
+from kbench.encoding import Batch, Data, Inputs
+from kbench.encoding.batch import BATCH, TOKENS, Known, sorted_batches
+from kbench.encoding.pairs import Pairs, collate_read, read_lengths
 from kbench.freezing import digest, dropout
-from kbench.inputs import Inputs
 from kbench.model import Encoder
-from kbench.pairs import Pairs, collate_read, read_lengths
 from kbench.states import HiddenStates, StateStore, Wanted
-from kbench.training_data import Data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,21 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.batching import Batch
 from kbench.compiling import compiled
 from kbench.downstream import DownstreamModel
+from kbench.encoding import Batch, Data, targets_in
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.hidden import Fixed, Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import Encoder
-from kbench.portions import targets_in
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.stepping import Weigh
 from kbench.task import Family
 from kbench.training import History, Progress, train
-from kbench.training_data import Data
 
 __all__ = ["Fit", "InjectionMethod", "MethodCard", "Plug"]
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import Batch
-from kbench.computing import asynchronous, sent
+from kbench.encoding import Batch, sent
+from kbench.encoding.computing import asynchronous
 from kbench.errors import Unsupported
 from kbench.narrowing import narrowed
 

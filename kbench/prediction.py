@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import BATCH, TOKENS, Batch, sorted_batches
-from kbench.computing import ahead, asynchronous, autocast, narrow, sent
 from kbench.data import Label
 from kbench.downstream import DownstreamModel
+from kbench.encoding import Batch, Inputs, sent
+from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
+from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
+from kbench.encoding.micro_batches import Portions
+from kbench.encoding.pairs import Pairs, collate_read, read_lengths
+from kbench.encoding.prefetch import fed
 from kbench.errors import KbenchError
-from kbench.feeding import fed
 from kbench.heads import PairHead
 from kbench.hidden import Kept
-from kbench.inputs import Inputs
-from kbench.pairs import Pairs, collate_read, read_lengths
-from kbench.portions import Portions
 
 __all__ = ["Predicted", "predict"]
 

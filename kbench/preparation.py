@@ -14,16 +14,14 @@ import numpy as np
 from kbench.aliases import aliases_of
 from kbench.data import Example, Split
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Inputs, Kind, Layout, bare_tokens, encode
+from kbench.encoding.pairs import Pairs, compared, room_of_text
+from kbench.encoding.passages import Passage
 from kbench.errors import KbenchError
 from kbench.heads import Gold
-from kbench.inputs import Inputs, Kind
 from kbench.knowledge import KnowledgeBase
 from kbench.linking import Links, joined, link
-from kbench.pairs import Pairs, compared, room_of_text
 from kbench.parts import Parts
-from kbench.passages import Passage
-from kbench.specials import bare_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -24,7 +24,7 @@ def evaluated(how: Mapping[str, str | int], dtype: str, found: Predicted) -> dic
     """Returns what is recorded of an evaluation.
 
     Args:
-        how: the device and its settings, see :func:`kbench.computing.described`.
+        how: the device and its settings, see :func:`kbench.encoding.computing.described`.
         dtype: the precision.
         found: the predictions.
     """

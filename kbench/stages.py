@@ -22,10 +22,11 @@ from torch import nn
 from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
 from kbench.compiling import compiled
-from kbench.computing import described, peak_bytes, reset_peak
 from kbench.data import Label, Split
 from kbench.data.files import canonical_digest
 from kbench.downstream import DownstreamModel
+from kbench.encoding import Examples
+from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.folder import address
 from kbench.freezing import digest, frozen
@@ -41,7 +42,6 @@ from kbench.spec import Setting
 from kbench.store import Artifacts
 from kbench.strata import scored
 from kbench.training import History, Progress, train
-from kbench.training_data import Examples
 from kbench.weights import check_finite, refill, restore, untied
 
 if TYPE_CHECKING:

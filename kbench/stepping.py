@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import Batch
-from kbench.computing import autocast
+from kbench.encoding import Batch
+from kbench.encoding.computing import autocast
+from kbench.encoding.micro_batches import Portions
 from kbench.errors import KbenchError
-from kbench.portions import Portions
 
 if TYPE_CHECKING:
     from kbench.recipe import Recipe

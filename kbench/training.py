@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import Batch, shuffled_batches
-from kbench.computing import ahead, narrow
+from kbench.encoding import Batch, Data, targets_in
+from kbench.encoding.batch import shuffled_batches
+from kbench.encoding.computing import ahead, narrow
+from kbench.encoding.prefetch import fed
 from kbench.errors import KbenchError
-from kbench.feeding import fed
-from kbench.portions import targets_in
 from kbench.recipe import Recipe
 from kbench.stepping import Objective, Stepper, Weigh
-from kbench.training_data import Data
 
 __all__ = ["History", "Progress", "train"]
 

@@ -8,9 +8,9 @@ from time import perf_counter
 
 from kbench.addresses import addresses, result_id
 from kbench.compiling import can_compile
-from kbench.computing import described, set_up
 from kbench.crew import Stopped
 from kbench.devices import find_device
+from kbench.encoding.computing import described, set_up
 from kbench.errors import ArtifactError, KbenchError, Unsupported
 from kbench.outcome import Clock, blame, ended, origin, save, scored
 from kbench.parts import Parts, impossible, sharing

@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from kbench import computing
-from kbench.batching import Batch
+from kbench.encoding import Batch, computing
 
 TRAINED = [
     ("map-tuning", "general"),
@@ -62,7 +61,7 @@ class Device(TorchDispatchMode):
         self.waits: list[str] = []
 
     def sent(self, value: Tensor, device: torch.device) -> Tensor:
-        """Stands for :func:`kbench.computing.sent`."""
+        """Stands for :func:`kbench.encoding.sent`."""
         copy = value.clone()
         self._there[copy] = True
         return copy

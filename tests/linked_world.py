@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention
-from kbench.encoding import Layout, encode
-from kbench.inputs import Inputs
+from kbench.encoding import Batch, Inputs, Layout, collate, encode
 from kbench.knowledge import Entity, Sentence
 from kbench.linking import link
 from kbench.model import Encoder

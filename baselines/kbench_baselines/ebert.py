@@ -29,12 +29,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.computing import sent
+from kbench.encoding import bare_tokens, sent
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.specials import bare_tokens
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
 

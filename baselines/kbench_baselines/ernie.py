@@ -36,8 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import Batch, ragged
-from kbench.computing import sent
+from kbench.encoding import Batch, ragged, sent
 from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug

@@ -38,14 +38,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import Batch
-from kbench.computing import sent
+from kbench.encoding import Batch, sent, targets_in
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.portions import targets_in
 from kbench.recipe import Recipe
 from kbench.task import Family
 from kbench.training import History

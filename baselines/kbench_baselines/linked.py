@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kbench.batching import Batch
-from kbench.computing import sent
+from kbench.encoding import Batch, sent
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 

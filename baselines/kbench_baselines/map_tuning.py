@@ -35,8 +35,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from kbench.batching import Batch
-from kbench.computing import sent
+from kbench.encoding import Batch, Data, sent
 from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
@@ -45,7 +44,6 @@ from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History
-from kbench.training_data import Data
 from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.masked_lm import masked_mentions, mention_loss
 

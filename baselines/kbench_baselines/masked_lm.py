@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import Batch, collate, ragged
 from kbench.data import Example
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Inputs, Kind, Layout, collate, encode, ragged
 from kbench.errors import Unsupported
-from kbench.inputs import Inputs, Kind
 from kbench.knowledge import KnowledgeBase
 from kbench.linking import link
 from kbench.model import Encoder

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kbench.batching import Batch, collate
-from kbench.inputs import Kind
+from kbench.encoding import Batch, Kind, collate
 from kbench.knowledge import KnowledgeBase
 from kbench.model import Encoder
 from kbench_baselines.masked_lm import Corpus, linked_corpus

@@ -31,16 +31,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import Batch
-from kbench.computing import sent
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Inputs, Layout, affixes, encode, sent
 from kbench.errors import Unsupported
 from kbench.hidden import Frozen, Reading
-from kbench.inputs import Inputs
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.specials import affixes
 from kbench.states import bound
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences

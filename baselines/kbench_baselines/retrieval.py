@@ -32,9 +32,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import Batch, collate
 from kbench.data import Example
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
 from kbench.freezing import dropout
 from kbench.knowledge import KnowledgeBase, Rows

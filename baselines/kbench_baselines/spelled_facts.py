@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import Batch, collate
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Inputs, Layout, collate, encode
 from kbench.errors import Unsupported
-from kbench.inputs import Inputs
 from kbench.knowledge import KnowledgeBase, Spelled
 from kbench.model import Encoder
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from kbench import registry
 from kbench.backbone import Backbone
-from kbench.batching import Batch, collate
 from kbench.catalogue import Kind
 from kbench.data import Example
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.freezing import digest
 from kbench.model import Encoder
 from kbench.recipe import Recipe

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.batching import Batch
 from kbench.data import Split
 from kbench.downstream import DownstreamModel
+from kbench.encoding import Batch
+from kbench.encoding.pairs import collate_examples
 from kbench.freezing import digest
 from kbench.hidden import Kept
 from kbench.method import Plug
-from kbench.pairs import collate_examples
 from kbench.parts import Parts
 from kbench.preparation import Prepared
 from kbench.stages import Stages

@@ -10,10 +10,9 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
 from kbench.data import Example
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
 from kbench.freezing import frozen
 from kbench.model import Encoder

@@ -12,12 +12,11 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, encode
+from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import Entity, KnowledgeBase, Words
 from kbench.method import Fit

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Shuffled
+from kbench.encoding import collate
 from kbench.errors import Unsupported
 from kbench.freezing import digest, frozen
 from kbench.knowledge import KnowledgeBase

@@ -17,11 +17,10 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from kbench import runner, states
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
 from kbench.controls import Shuffled, Zero
 from kbench.data import Example, Mention, Split
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
 from kbench.freezing import digest, frozen
 from kbench.knowledge import Entity, KnowledgeBase, Sentence

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
+from kbench.encoding import collate
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import digest, frozen
 from kbench.knowledge import Entity, KnowledgeBase

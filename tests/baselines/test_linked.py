@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
+from kbench.encoding import collate
 from kbench.errors import Unsupported
 from kbench_baselines.linked import linked, vector_width
 from tests import linked_world as world

@@ -12,10 +12,9 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, encode
+from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import frozen
 from kbench.knowledge import Entity, Sentence

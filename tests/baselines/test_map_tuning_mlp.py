@@ -11,10 +11,9 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.freezing import frozen
 from kbench.linking import link
 from kbench.model import Encoder

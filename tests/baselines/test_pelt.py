@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 
 from kbench import hidden, runner, states
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention
-from kbench.encoding import Layout, encode
+from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported
 from kbench.knowledge import Entity, KnowledgeBase, Sentence
 from kbench.method import Fit

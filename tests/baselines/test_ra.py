@@ -13,18 +13,17 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch, collate
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention, Split
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding.passages import Passage
 from kbench.errors import Unsupported
 from kbench.knowledge import Entity
 from kbench.model import Encoder
 from kbench.parts import Parts
-from kbench.passages import Passage
 from kbench.preparation import Prepared, prepare
 from kbench.result import Result, Status
 from kbench.spec import Control, Setting

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from kbench import registry
-from kbench.batching import Batch, Choices
 from kbench.catalogue import Kind
 from kbench.downstream import DownstreamModel
+from kbench.encoding import Batch
+from kbench.encoding.batch import Choices
 from kbench.heads import PairHead
 from kbench.spec import Setting
 from kbench.stepping import Stepper

@@ -21,6 +21,7 @@ from kbench.bundle import Bundle
 from kbench.controls import Shuffled
 from kbench.data import Mention
 from kbench.downstream import DownstreamModel
+from kbench.encoding import Examples
 from kbench.freezing import frozen
 from kbench.heads import RelationHead
 from kbench.knowledge import Entity, KnowledgeBase, Sentence
@@ -31,7 +32,6 @@ from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts
-from kbench.training_data import Examples
 from kbench.writing import write_bundle
 from kbench_baselines.k_adapter import KAdapter, KnowledgeAdapter
 from kbench_baselines.pelt import Pelt

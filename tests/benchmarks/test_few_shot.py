@@ -13,13 +13,12 @@ from torch import Tensor
 from kbench.backbones.huggingface import load_folder
 from kbench.data import Candidate, Example
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Examples, Layout, encode
+from kbench.encoding.pairs import Pairs, compared
 from kbench.freezing import frozen
 from kbench.heads import PairHead
 from kbench.linking import link
-from kbench.pairs import Pairs, compared
 from kbench.prediction import predict
-from kbench.training_data import Examples
 from kbench_baselines.map_tuning import AffineMap
 from tests import reference
 

@@ -17,15 +17,13 @@ import pytest
 import torch
 
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Examples, Layout, encode
 from kbench.freezing import frozen
 from kbench.model import Encoder
 from kbench.recipe import Recipe
 from kbench.training import train
-from kbench.training_data import Examples
 from kbench_baselines.map_tuning import AffineMap
 from tests.scale_world import DIMENSION, Spent, lay, spent
 

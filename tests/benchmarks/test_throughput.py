@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.batching import shuffled_batches
+from kbench.encoding.batch import shuffled_batches
 from kbench.freezing import dropout
 from kbench.prediction import predict
 from kbench.recipe import Recipe

@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import sorted_batches
 from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Examples, Inputs, Layout, encode
+from kbench.encoding.batch import sorted_batches
 from kbench.heads import RelationHead
-from kbench.inputs import Inputs
 from kbench.knowledge import Entity
 from kbench.model import Encoder
-from kbench.training_data import Examples
 from kbench.writing import write_bundle, write_vectors
 
 DIMENSION = 128

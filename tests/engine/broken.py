@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.batching import Batch
+from kbench.encoding import Batch
 from kbench.errors import Unsupported
 from kbench.freezing import rewritten
 from kbench.hidden import Reading

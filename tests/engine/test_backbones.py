@@ -13,9 +13,8 @@ import torch
 import transformers
 
 from kbench.backbones.huggingface import HuggingFaceBackbone, folder_digest, load_folder
-from kbench.batching import Batch, collate
 from kbench.data import Example
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import KbenchError, Unsupported
 from kbench.freezing import digest, dropout
 from kbench.model import Encoder

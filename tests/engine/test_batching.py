@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kbench.batching import collate, picked, ragged, shuffled_batches, sorted_batches
-from kbench.inputs import Inputs
+from kbench.encoding import Inputs, collate, ragged
+from kbench.encoding.batch import picked, shuffled_batches, sorted_batches
 
 PAD = 99
 

@@ -14,10 +14,8 @@ from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, encode
+from kbench.encoding import Inputs, Kind, Layout, affixes, encode
 from kbench.errors import KbenchError
-from kbench.inputs import Inputs, Kind
-from kbench.specials import affixes
 from tests.engine.hostile import MARKERS, TEMPLATES, byte_level, examples
 
 LONG = 100_000

@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from kbench.feeding import fed
+from kbench.encoding.prefetch import fed
 
 
 def _threads() -> list[str]:

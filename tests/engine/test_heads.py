@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kbench.batching import collate
 from kbench.data import Example, Label
-from kbench.encoding import Layout, encode
+from kbench.encoding import Layout, collate, encode
 from kbench.errors import KbenchError
 from kbench.heads import BlankHead, Head, RelationHead, TypingHead, VocabularyHead
 from kbench.model import Encoder

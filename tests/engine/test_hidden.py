@@ -13,17 +13,16 @@ import torch
 
 from kbench import states
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import collate
 from kbench.catalogue import Kind
 from kbench.data import Example, Split
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Examples, Layout, collate, encode
+from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.errors import KbenchError, Unsupported
 from kbench.freezing import digest
 from kbench.heads import PairHead
 from kbench.hidden import Frozen, Recalled, last_states
 from kbench.model import Encoder
-from kbench.pairs import Pairs, compared, room_of_text
 from kbench.parts import Parts
 from kbench.prediction import predict
 from kbench.recipe import Recipe
@@ -34,7 +33,6 @@ from kbench.store import Artifacts
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import train
-from kbench.training_data import Examples
 from kbench.tunings.head import HeadTuning
 from tests.engine.test_pairs import episode, sentence
 from tests.grid.toygrid import OPTIONS

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kbench.batching import Batch, collate
 from kbench.data import Example, Mention, Role
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import FrozenError, Unsupported
 from kbench.freezing import digest, dropout, frozen
 from kbench.heads import BlankHead, RelationHead

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from kbench import registry
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch, collate
 from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Layout, collate, encode
 from kbench.freezing import rewritten
 from kbench.heads import RelationHead
 from kbench.model import Encoder

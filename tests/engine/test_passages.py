@@ -11,12 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench.batching import collate
 from kbench.data import Example, Mention
-from kbench.encoding import Layout, encode
-from kbench.inputs import Inputs, Kind
+from kbench.encoding import Inputs, Kind, Layout, collate, encode
+from kbench.encoding.passages import Passage, shares
 from kbench.model import Encoder
-from kbench.passages import Passage, shares
 from tests.engine.hostile import MARKERS, examples
 
 TEXTS = (

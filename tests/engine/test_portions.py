@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench.batching import Batch, Choices
+from kbench.encoding import Batch, targets_in
+from kbench.encoding.batch import Choices
+from kbench.encoding.micro_batches import Portions, examples_in, split
 from kbench.errors import KbenchError
-from kbench.portions import Portions, examples_in, split, targets_in
 
 CPU = torch.device("cpu")
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ...")

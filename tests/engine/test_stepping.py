@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.batching import Batch
+from kbench.encoding import Batch, targets_in
 from kbench.errors import KbenchError, UsageError
-from kbench.portions import targets_in
 from kbench.recipe import Recipe
 from kbench.stepping import Objective, Stepper
 from kbench.training import History, train

@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.batching import Batch, collate
-from kbench.inputs import Inputs
+from kbench.encoding import Batch, Inputs, collate
 from kbench.recipe import Recipe
 from kbench.training import train
 

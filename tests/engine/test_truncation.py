@@ -10,10 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, encode
+from kbench.encoding import Inputs, Kind, Layout, encode
+from kbench.encoding.truncation import Tokens, truncate
 from kbench.errors import KbenchError
-from kbench.inputs import Inputs, Kind
-from kbench.truncation import Tokens, truncate
 from tests.engine.hostile import MARKERS, TEMPLATES, examples
 
 LONG = 100_000

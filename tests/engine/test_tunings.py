@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.batching import Batch, collate
 from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.downstream import DownstreamModel
-from kbench.encoding import Layout, encode
+from kbench.encoding import Batch, Examples, Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import digest, dropout, frozen, rewritten
 from kbench.heads import BlankHead, Head, RelationHead, TypingHead
@@ -34,7 +33,6 @@ from kbench.store import Artifacts
 from kbench.task import Family
 from kbench.testing import registered
 from kbench.training import train
-from kbench.training_data import Examples
 from kbench.tuning import Tuning
 from kbench.tunings.adapter import AdapterTuning
 from kbench.tunings.bitfit import BitFitTuning

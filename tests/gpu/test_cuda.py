@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench import computing, runner
-from kbench.batching import Batch
+from kbench import runner
+from kbench.encoding import Batch, computing
 from kbench.executor import Setup
 from kbench.executors.local import Local
 from kbench.result import Result, Status

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-import kbench.specials
+import kbench.encoding.tokens
 from kbench import method, runner, stages
 from kbench.cli.execute import dry_run
 from kbench.grids import Grid
@@ -90,16 +90,16 @@ def test_a_method_added_to_24_cells_retunes_nothing(
 def tokenized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Every text that a tokenizer is given, in order."""
     texts: list[str] = []
-    original = kbench.specials._tokenized
+    original = kbench.encoding.tokens._tokenized
 
     def counted(tokenizer: Any, given: Sequence[str]) -> list[list[int]]:
         texts.extend(given)
         return original(tokenizer, given)
 
-    monkeypatch.setattr(kbench.specials, "_tokenized", counted)
-    kbench.specials._PIECES.clear()
+    monkeypatch.setattr(kbench.encoding.tokens, "_tokenized", counted)
+    kbench.encoding.tokens._PIECES.clear()
     yield texts
-    kbench.specials._PIECES.clear()
+    kbench.encoding.tokens._PIECES.clear()
 
 
 def test_a_text_is_tokenized_once_for_all_methods_settings_and_seeds(
@@ -123,11 +123,11 @@ def test_the_memory_of_pieces_is_bounded_and_tells_tokenizers_apart(
     wordpiece = load_folder(toy_folder / "bert").tokenizer
     other = load_folder(toy_folder / "bert").tokenizer
     texts = [f"red {number}" for number in range(50)]
-    found = kbench.specials.bare_tokens(wordpiece, texts)
-    assert kbench.specials.bare_tokens(other, texts) == found
+    found = kbench.encoding.bare_tokens(wordpiece, texts)
+    assert kbench.encoding.bare_tokens(other, texts) == found
     assert len(tokenized) == 50  # the same tokenizer, loaded twice
-    assert kbench.specials.bare_tokens(byte_level(), texts) != found
+    assert kbench.encoding.bare_tokens(byte_level(), texts) != found
     assert len(tokenized) == 100
-    monkeypatch.setattr(kbench.specials, "_HELD", 60)
-    assert kbench.specials.bare_tokens(wordpiece, [*texts, *reversed(texts), "blue"])[:50] == found
-    assert sum(map(len, kbench.specials._PIECES.values())) <= 60
+    monkeypatch.setattr(kbench.encoding.tokens, "_HELD", 60)
+    assert kbench.encoding.bare_tokens(wordpiece, [*texts, *reversed(texts), "blue"])[:50] == found
+    assert sum(map(len, kbench.encoding.tokens._PIECES.values())) <= 60

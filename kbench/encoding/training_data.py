@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.batching import Batch
-from kbench.inputs import Inputs
-from kbench.pairs import Pairs, collate_examples
+from kbench.encoding.batch import Batch
+from kbench.encoding.inputs import Inputs
+from kbench.encoding.pairs import Pairs, collate_examples
 
 __all__ = ["Data", "Examples"]
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.computing import asynchronous, pinned, sent
-from kbench.inputs import Inputs
+from kbench.encoding.computing import asynchronous, pinned, sent
+from kbench.encoding.inputs import Inputs
 
 __all__ = [
     "BATCH",
@@ -88,7 +88,7 @@ class Batch:
             ``[mentions]``.
         blank_index: flattened position of each example's blank; empty if the task has none.
             ``[batch]``.
-        examples: index of each example in its :class:`~kbench.inputs.Inputs`. ``[batch]``.
+        examples: index of each example in its :class:`~kbench.encoding.Inputs`. ``[batch]``.
         targets: what the head's loss wants, or None.
         segments: 1 for tokens of passages; None without. ``[batch, tokens]``.
         positions: position ids counted from 0 where they are not those of the places; else None.

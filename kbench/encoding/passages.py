@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.inputs import Branches, Kind, Tokens
-from kbench.specials import affixes, bare_tokens, pair_affixes
+from kbench.encoding.inputs import Branches, Kind, Tokens
+from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Example, Role
+from kbench.encoding.inputs import Builder, Inputs, Kind, Tokens
+from kbench.encoding.passages import Passage, Passages
+from kbench.encoding.tokens import Affixes, affixes, bare_tokens
+from kbench.encoding.truncation import truncate
 from kbench.errors import KbenchError
-from kbench.inputs import Builder, Inputs, Kind, Tokens
-from kbench.passages import Passage, Passages
-from kbench.specials import Affixes, affixes, bare_tokens
-from kbench.truncation import truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kbench.batching import Batch, Choices, collate, ragged
 from kbench.data import Example
+from kbench.encoding.batch import Batch, Choices, collate, ragged
+from kbench.encoding.inputs import Inputs, Kind
+from kbench.encoding.tokens import affixes, pair_affixes
 from kbench.errors import Unsupported
-from kbench.inputs import Inputs, Kind
-from kbench.specials import affixes, pair_affixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

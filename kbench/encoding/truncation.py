@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.inputs import Tokens
+from kbench.encoding.inputs import Tokens
 
 __all__ = ["truncate"]
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kbench.batching import Batch, Choices, picked
-from kbench.computing import random_state, release, restore_random
+from kbench.encoding.batch import Batch, Choices, picked
+from kbench.encoding.computing import random_state, release, restore_random
 from kbench.errors import KbenchError
 
 __all__ = ["Portions", "examples_in", "split", "targets_in"]

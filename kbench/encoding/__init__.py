@@ -1,0 +1,25 @@
+"""From text to batches on a device."""
+
+from kbench.encoding.batch import Batch, collate, ragged
+from kbench.encoding.computing import sent
+from kbench.encoding.inputs import Inputs, Kind
+from kbench.encoding.layout import Layout, encode
+from kbench.encoding.micro_batches import targets_in
+from kbench.encoding.tokens import affixes, bare_tokens
+from kbench.encoding.training_data import Data, Examples
+
+__all__ = [
+    "Batch",
+    "Data",
+    "Examples",
+    "Inputs",
+    "Kind",
+    "Layout",
+    "affixes",
+    "bare_tokens",
+    "collate",
+    "encode",
+    "ragged",
+    "sent",
+    "targets_in",
+]
