@@ -18,9 +18,9 @@ from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
 from kbench.linking import Links
 from kbench.metrics import Array, Metric
+from kbench.metrics.statistics import interval
+from kbench.metrics.stratified import measured
 from kbench.result import Predictions, Score
-from kbench.statistics import interval
-from kbench.strata import measured
 
 __all__ = ["Popularity", "by_entity", "degrees", "estimate"]
 

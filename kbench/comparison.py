@@ -15,11 +15,11 @@ from kbench.bases import task_kind, task_of
 from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
+from kbench.metrics.statistics import Contrast, Pair, contrasts, holm
+from kbench.metrics.stratified import measured
 from kbench.result import Predictions, Result
 from kbench.selection import Group, title
-from kbench.statistics import Contrast, Pair, contrasts, holm
 from kbench.stored_results import Results
-from kbench.strata import measured
 
 __all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]
 

@@ -16,12 +16,12 @@ from kbench.buckets import Popularity, by_entity, degrees, estimate
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.leakage import leakage
+from kbench.metrics.stratified import measured
 from kbench.parts import Parts
 from kbench.result import Coverage, Frozen, Predictions, Provenance, Result, Score, Status
 from kbench.spec import RunSpec
 from kbench.stages import Evaluation
 from kbench.stored_results import Results
-from kbench.strata import measured
 
 __all__ = ["Clock", "blame", "ended", "origin", "save", "scored"]
 

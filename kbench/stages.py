@@ -32,6 +32,7 @@ from kbench.folder import address
 from kbench.freezing import digest, frozen
 from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
+from kbench.metrics.stratified import scored
 from kbench.model import Encoder
 from kbench.parts import Parts
 from kbench.prediction import Predicted, predict
@@ -40,7 +41,6 @@ from kbench.recipe import Recipe
 from kbench.rounding import evaluated
 from kbench.spec import Setting
 from kbench.store import Artifacts
-from kbench.strata import scored
 from kbench.training import History, Progress, train
 from kbench.weights import check_finite, refill, restore, untied
 

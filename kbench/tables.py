@@ -19,10 +19,7 @@ from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.figures import recalled
 from kbench.metrics import Array, Metric
-from kbench.result import Result, Status
-from kbench.selection import Group, Selection, grouped, partners
-from kbench.spec import Control
-from kbench.statistics import (
+from kbench.metrics.statistics import (
     LEVEL,
     RESAMPLES,
     Interval,
@@ -32,6 +29,9 @@ from kbench.statistics import (
     holm,
     intervals,
 )
+from kbench.result import Result, Status
+from kbench.selection import Group, Selection, grouped, partners
+from kbench.spec import Control
 from kbench.stored_results import Results
 
 __all__ = ["Estimate", "Locality", "Row", "leaders", "rows"]

@@ -11,10 +11,10 @@ from kbench.buckets import estimate
 from kbench.catalogue import Kind
 from kbench.data import Label
 from kbench.data.files import canonical_digest
+from kbench.metrics.stratified import measured
 from kbench.result import Coverage, Predictions, Provenance, Result, Status
 from kbench.spec import RunSpec, Setting
 from kbench.stored_results import Results
-from kbench.strata import measured
 from kbench.task import Task
 
 

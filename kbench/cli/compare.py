@@ -167,8 +167,8 @@ def _order(comparison: Comparison) -> tuple[str, ...]:
 def _cells(comparison: Comparison) -> list[str | Text]:
     from rich.text import Text
 
+    from kbench.metrics.statistics import LEVEL
     from kbench.selection import title
-    from kbench.statistics import LEVEL
 
     contrast, change = comparison.contrast, comparison.contrast.difference
     sides = (comparison.ours, comparison.theirs)

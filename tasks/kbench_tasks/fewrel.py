@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Size, Split, TaskCard
 from kbench.data.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.errors import DataError, UsageError
-from kbench.metrics import Accuracy, Metric
-from kbench.strata import Within
+from kbench.metrics import Accuracy, Metric, Within
 from kbench.task import RelationTask
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 

@@ -21,8 +21,7 @@ from kbench.data.sources import (
     take_turns,
 )
 from kbench.errors import DataError, KbenchError, UsageError, nearest
-from kbench.metrics import Accuracy, Metric
-from kbench.strata import LamaPrecision
+from kbench.metrics import Accuracy, LamaPrecision, Metric
 from kbench.task import ProbeTask
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from kbench.data import Example, Mention, Role, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import find_folder, hub_records, is_hub, read_table
-from kbench.metrics import Accuracy, Metric
-from kbench.strata import Within
+from kbench.metrics import Accuracy, Metric, Within
 from kbench.task import ProbeTask
 
 __all__ = ["STRATA", "PopQA", "stratum"]

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 
 from kbench.metrics import LooseMicroF1
-from kbench.statistics import DRAWS, Array, Pair, contrasts
+from kbench.metrics.statistics import DRAWS, Array, Pair, contrasts
 
 from .conftest import Demands
 

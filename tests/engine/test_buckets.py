@@ -12,9 +12,8 @@ from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.knowledge import Entity
 from kbench.linking import link
-from kbench.metrics import Accuracy
+from kbench.metrics import Accuracy, Within
 from kbench.result import Predictions
-from kbench.strata import Within
 from kbench.writing import write_bundle, write_vectors
 
 

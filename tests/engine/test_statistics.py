@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench import statistics
-from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, MicroF1WithoutNull
-from kbench.statistics import Pair, contrasts, difference, holm, interval, intervals
+from kbench.metrics import (
+    Accuracy,
+    LooseMacroF1,
+    LooseMicroF1,
+    Metric,
+    MicroF1WithoutNull,
+    statistics,
+)
+from kbench.metrics.statistics import Pair, contrasts, difference, holm, interval, intervals
 
 GOLD = [("a",), ("a", "b"), ("c",), ("b",), ("a", "c")]
 GUESS = [("a", "b"), ("a",), (), ("b",), ("b", "c")]

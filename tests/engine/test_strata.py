@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kbench.metrics import Accuracy
-from kbench.statistics import difference, interval
-from kbench.strata import LamaPrecision, Within, measured, scored
+from kbench.metrics import Accuracy, LamaPrecision, Within
+from kbench.metrics.statistics import difference, interval
+from kbench.metrics.stratified import measured, scored
 
 GOLD = ["red", "red", "red", "blue", "green", "white", "blue"]
 GUESS = ["red", "red", "red", "red", "red", "red", "red"]

@@ -1,7 +1,7 @@
 """Loose macro-F1 of label sets, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.evaluation import faces
+from kbench.metrics.evaluate import faces
 
 
 class LooseMacroF1(faces.MultiLabel):

@@ -1,7 +1,7 @@
 """Strict accuracy of label sets, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.evaluation import faces
+from kbench.metrics.evaluate import faces
 
 
 class StrictAccuracy(faces.MultiLabel):

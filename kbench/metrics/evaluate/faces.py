@@ -10,7 +10,7 @@ import datasets
 import evaluate
 
 from kbench.metrics import Metric
-from kbench.strata import scored
+from kbench.metrics.stratified import scored
 
 __all__ = ["MultiLabel", "SingleLabel", "Stratified"]
 

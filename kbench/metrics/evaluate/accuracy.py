@@ -1,7 +1,7 @@
 """Accuracy, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.evaluation import faces
+from kbench.metrics.evaluate import faces
 
 
 class Accuracy(faces.SingleLabel):

@@ -20,7 +20,7 @@ from typing import cast
 
 import numpy as np
 
-from kbench.metrics import Array, Metric
+from kbench.metrics.base import Array, Metric
 
 __all__ = [
     "LEVEL",

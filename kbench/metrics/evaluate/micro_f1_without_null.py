@@ -1,7 +1,7 @@
 """TACRED's micro-F1, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.evaluation import faces
+from kbench.metrics.evaluate import faces
 
 
 class MicroF1WithoutNull(faces.SingleLabel):

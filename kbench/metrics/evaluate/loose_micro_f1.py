@@ -1,7 +1,7 @@
 """Micro-F1 of label sets, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.evaluation import faces
+from kbench.metrics.evaluate import faces
 
 
 class LooseMicroF1(faces.MultiLabel):

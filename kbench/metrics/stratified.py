@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from kbench.data import Label
-from kbench.metrics import Accuracy, Array, Metric
+from kbench.metrics.base import Accuracy, Array, Metric
 
 __all__ = ["LamaPrecision", "Stratified", "Within", "measured", "scored"]
 

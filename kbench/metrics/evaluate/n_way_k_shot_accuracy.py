@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from kbench import metrics, strata
-from kbench.evaluation import faces
+from kbench import metrics
+from kbench.metrics import stratified
+from kbench.metrics.evaluate import faces
 
 
 class NWayKShotAccuracy(faces.Stratified):
@@ -17,4 +18,4 @@ class NWayKShotAccuracy(faces.Stratified):
 
     def measures(self, settings: Sequence[str]) -> Sequence[metrics.Metric]:
         """Returns one accuracy for each setting that occurs."""
-        return [strata.Within(setting, self.metric()) for setting in sorted(set(settings))]
+        return [stratified.Within(setting, self.metric()) for setting in sorted(set(settings))]

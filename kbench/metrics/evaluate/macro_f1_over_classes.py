@@ -1,7 +1,7 @@
 """The mean F1 of the classes, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.evaluation import faces
+from kbench.metrics.evaluate import faces
 
 
 class MacroF1(faces.SingleLabel):

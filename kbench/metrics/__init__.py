@@ -1,0 +1,27 @@
+"""Scores as sums of statistics of examples, their intervals and tests."""
+
+from kbench.metrics.base import (
+    Accuracy,
+    Array,
+    LooseMacroF1,
+    LooseMicroF1,
+    MacroF1,
+    Metric,
+    MicroF1WithoutNull,
+    StrictAccuracy,
+)
+from kbench.metrics.stratified import LamaPrecision, Stratified, Within
+
+__all__ = [
+    "Accuracy",
+    "Array",
+    "LamaPrecision",
+    "LooseMacroF1",
+    "LooseMicroF1",
+    "MacroF1",
+    "Metric",
+    "MicroF1WithoutNull",
+    "Stratified",
+    "StrictAccuracy",
+    "Within",
+]
