@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kbench.folder import address
 from kbench.parts import Parts
 from kbench.spec import Setting
-from kbench.stored_results import result_address
+from kbench.store.folder import address
+from kbench.store.results import result_address
 
 __all__ = [
     "ENGINE_REVISION",

@@ -20,7 +20,7 @@ from kbench.linking import Links
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import interval
 from kbench.metrics.stratified import measured
-from kbench.result import Predictions, Score
+from kbench.store import Predictions, Score
 
 __all__ = ["Popularity", "by_entity", "degrees", "estimate"]
 

@@ -26,7 +26,7 @@ from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
 from kbench.linking import link
 from kbench.neighbours import nearest_rows
-from kbench.result import Predictions, Result
+from kbench.store import Predictions, Result
 
 __all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
 

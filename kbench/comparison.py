@@ -17,9 +17,8 @@ from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import Contrast, Pair, contrasts, holm
 from kbench.metrics.stratified import measured
-from kbench.result import Predictions, Result
 from kbench.selection import Group, title
-from kbench.stored_results import Results
+from kbench.store import Predictions, Result, Results
 
 __all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]
 

@@ -14,7 +14,7 @@ from kbench.store import Artifacts
 
 if TYPE_CHECKING:
     from kbench.plan import Cell, Events, Place
-    from kbench.result import Result
+    from kbench.store import Result
 
 __all__ = ["Executor", "Setup", "find_executor"]
 

@@ -17,8 +17,7 @@ from typing import Any
 from kbench.comparison import metric_of
 from kbench.data.files import cache_home, canonical_digest, identity, read_json, write_json
 from kbench.errors import KbenchError
-from kbench.result import Result
-from kbench.stored_results import Results
+from kbench.store import Result, Results
 
 __all__ = ["recalled"]
 

@@ -27,7 +27,7 @@ from kbench.encoding.batch import BATCH, TOKENS, Known, sorted_batches
 from kbench.encoding.pairs import Pairs, collate_read, read_lengths
 from kbench.freezing import digest, dropout
 from kbench.model import Encoder
-from kbench.states import HiddenStates, StateStore, Wanted
+from kbench.store.hidden_states import HiddenStates, StateStore, Wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

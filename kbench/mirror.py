@@ -22,8 +22,9 @@ from uuid import uuid4
 
 from kbench.data.files import atomic_folder, read_json
 from kbench.errors import ArtifactError, UsageError
-from kbench.folder import address
-from kbench.store import ABOUT, WEIGHTS, Artifact, Artifacts
+from kbench.store import Artifacts
+from kbench.store.artifacts import ABOUT, WEIGHTS, Artifact
+from kbench.store.folder import address
 
 if TYPE_CHECKING:
     from torch import Tensor

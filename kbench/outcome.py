@@ -18,10 +18,10 @@ from kbench.errors import KbenchError
 from kbench.leakage import leakage
 from kbench.metrics.stratified import measured
 from kbench.parts import Parts
-from kbench.result import Coverage, Frozen, Predictions, Provenance, Result, Score, Status
 from kbench.spec import RunSpec
 from kbench.stages import Evaluation
-from kbench.stored_results import Results
+from kbench.store import Predictions, Result, Results, Score, Status
+from kbench.store.result import Coverage, Frozen, Provenance
 
 __all__ = ["Clock", "blame", "ended", "origin", "save", "scored"]
 

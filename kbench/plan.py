@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
-from kbench.result import Result, Status
 from kbench.spec import RunSpec
+from kbench.store import Result, Status
 
 __all__ = ["Cell", "Events", "Place"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from kbench.buckets import Popularity, by_entity, estimate
 from kbench.comparison import metrics_of
 from kbench.metrics.stratified import measured
-from kbench.result import Predictions, Result, Score
+from kbench.store import Predictions, Result, Score
 
 __all__ = ["Again", "again", "rescored"]
 

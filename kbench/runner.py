@@ -14,13 +14,12 @@ from kbench.data.sources import is_hub
 from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.executor import Executor
 from kbench.executors.local import Local
-from kbench.folder import address, check_writable
 from kbench.grids import Grid
 from kbench.parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
-from kbench.result import Result, Status
 from kbench.spec import RunSpec
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
+from kbench.store.folder import address, check_writable
 
 __all__ = ["Cell", "Events", "Place", "plan", "resolve", "run", "sharing"]
 

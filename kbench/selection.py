@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from kbench.errors import UsageError, nearest
-from kbench.result import Result, Status
 from kbench.spec import Control, RunSpec
+from kbench.store import Result, Status
 
 __all__ = ["FIELDS", "Group", "Selection", "grouped", "partners", "title"]
 

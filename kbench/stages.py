@@ -28,7 +28,6 @@ from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples
 from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.errors import FrozenError, KbenchError, Unsupported
-from kbench.folder import address
 from kbench.freezing import digest, frozen
 from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
@@ -41,6 +40,7 @@ from kbench.recipe import Recipe
 from kbench.rounding import evaluated
 from kbench.spec import Setting
 from kbench.store import Artifacts
+from kbench.store.folder import address
 from kbench.training import History, Progress, train
 from kbench.weights import check_finite, refill, restore, untied
 

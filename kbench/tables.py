@@ -29,10 +29,9 @@ from kbench.metrics.statistics import (
     holm,
     intervals,
 )
-from kbench.result import Result, Status
 from kbench.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 
 __all__ = ["Estimate", "Locality", "Row", "leaders", "rows"]
 

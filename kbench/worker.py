@@ -15,10 +15,9 @@ from kbench.errors import ArtifactError, KbenchError, Unsupported
 from kbench.outcome import Clock, blame, ended, origin, save, scored
 from kbench.parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
-from kbench.result import Predictions, Provenance, Result, Status
 from kbench.stages import Stage, Stages
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Predictions, Result, Results, Status
+from kbench.store.result import Provenance
 
 __all__ = ["Worker", "stopped"]
 

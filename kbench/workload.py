@@ -21,7 +21,7 @@ from kbench.parts import Parts
 from kbench.preparation import limited
 from kbench.recipe import Recipe
 from kbench.spec import Setting
-from kbench.states import bound
+from kbench.store.hidden_states import bound
 from kbench.task import Family
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
-from kbench.stored_results import Results
+from kbench.store import Results
 from kbench.tables import leaders, rows
 
 

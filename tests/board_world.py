@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from kbench.result import Result, Status
 from kbench.spec import Control
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 from tests.stored import predictions, spec, store
 
 __all__ = ["GOLD", "HOSTILE", "guesses", "skipped", "write"]

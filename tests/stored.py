@@ -12,9 +12,9 @@ from kbench.catalogue import Kind
 from kbench.data import Label
 from kbench.data.files import canonical_digest
 from kbench.metrics.stratified import measured
-from kbench.result import Coverage, Predictions, Provenance, Result, Status
 from kbench.spec import RunSpec, Setting
-from kbench.stored_results import Results
+from kbench.store import Predictions, Result, Results, Status
+from kbench.store.result import Coverage, Provenance
 from kbench.task import Task
 
 

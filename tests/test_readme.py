@@ -10,7 +10,7 @@ import pytest
 
 from kbench import runner
 from kbench.catalogue import Kind
-from kbench.result import Status
+from kbench.store import Status
 from kbench.testing import registered
 from tests.grid.toygrid import OPTIONS, grid, run
 

@@ -37,7 +37,7 @@ from kbench.hidden import Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.states import bound
+from kbench.store.hidden_states import bound
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
 from kbench_baselines.untrained import Untrained

@@ -14,8 +14,8 @@ import click
 from kbench.cli.messages import say
 from kbench.data.files import cache_home, read_json
 from kbench.errors import ArtifactError, UsageError
-from kbench.states import StateStore
 from kbench.store import Artifacts
+from kbench.store.hidden_states import StateStore
 
 __all__ = ["cache"]
 

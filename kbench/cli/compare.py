@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from kbench.cli.terminal import Console
     from kbench.comparison import Comparison
-    from kbench.result import Result
     from kbench.selection import Group
+    from kbench.store import Result
 
 __all__ = ["compare"]
 
@@ -69,7 +69,7 @@ def compare(
     """
     from kbench.comparison import compare as compared
     from kbench.selection import FIELDS
-    from kbench.stored_results import Results
+    from kbench.store import Results
 
     if family not in ("all", *FIELDS):
         raise UsageError(f"--family {family!r}: expected all or one of {', '.join(FIELDS)}")

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from kbench.changes import Changed, Injected
     from kbench.cli.terminal import Console
     from kbench.data import Label
-    from kbench.result import Predictions, Result
-    from kbench.stored_results import Results
+    from kbench.store import Predictions, Result, Results
 
 __all__ = ["diff"]
 
@@ -68,7 +67,7 @@ def diff(
 
     from kbench.buckets import Popularity
     from kbench.changes import Texts, changes, injected, known
-    from kbench.stored_results import Results
+    from kbench.store import Results
 
     groups = [_change(name) for name in wanted.split(",")]
     store = Results(shared.opened(out))

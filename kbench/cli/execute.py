@@ -21,9 +21,7 @@ from kbench.estimate import Estimate, Machine, Stage
 from kbench.executor import Executor, Setup, find_executor
 from kbench.grids import Grid
 from kbench.parts import Parts
-from kbench.result import Result, Status
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results, Status
 from kbench.tables import leaders, rows
 from kbench.workload import works
 

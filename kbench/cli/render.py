@@ -10,8 +10,8 @@ from rich.text import Text
 
 from kbench.cli.cells import Cells, blank, cells, legend, tables_of
 from kbench.cli.terminal import Console
-from kbench.result import Status
 from kbench.spec import Control
+from kbench.store import Status
 from kbench.tables import Row
 
 __all__ = ["print_table", "titled"]

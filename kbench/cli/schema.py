@@ -6,7 +6,7 @@ import json
 
 import click
 
-from kbench.result import Result
+from kbench.store import Result
 
 __all__ = ["schema"]
 

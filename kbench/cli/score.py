@@ -13,8 +13,7 @@ from kbench.cli.messages import say
 
 if TYPE_CHECKING:
     from kbench.rescoring import Again
-    from kbench.result import Result
-    from kbench.stored_results import Results
+    from kbench.store import Result, Results
 
 __all__ = ["score"]
 
@@ -32,9 +31,8 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
     RUNS is a selection as of `kbench compare`, with any control unless one is named. Says which
     stored value differs; exit status 1 if any does.
     """
-    from kbench.result import Status
     from kbench.selection import Selection
-    from kbench.stored_results import Results
+    from kbench.store import Results, Status
 
     store = Results(shared.opened(out))
     results = [result for result in store if result.status == Status.OK]

@@ -11,7 +11,7 @@ import click
 
 from kbench.cli import options as shared
 from kbench.errors import UsageError, nearest
-from kbench.result import Result
+from kbench.store import Result
 
 if TYPE_CHECKING:
     from kbench.published import Figure
@@ -55,7 +55,7 @@ def table(
     """
     from kbench.cli.cells import headings
     from kbench.cli.published import FILTERS, beside
-    from kbench.stored_results import Results
+    from kbench.store import Results
     from kbench.tables import leaders, rows
 
     form = "json" if as_json else form

@@ -12,10 +12,9 @@ from functools import partial
 from kbench.crew import Crew, Stopped, Tell
 from kbench.devices import assigned
 from kbench.executor import Executor
-from kbench.folder import check_writable
 from kbench.plan import Cell, Events, Place
-from kbench.result import Result
-from kbench.store import Artifacts
+from kbench.store import Artifacts, Result
+from kbench.store.folder import check_writable
 from kbench.worker import Worker, stopped
 
 __all__ = ["Local"]

@@ -25,10 +25,8 @@ from kbench.graph import Step, steps
 from kbench.mirror import Mirror, is_url, open_url
 from kbench.outcome import save
 from kbench.plan import Cell, Events, Place
-from kbench.result import Result
 from kbench.stages import Stage
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results
 from kbench.worker import Worker, stopped
 
 __all__ = ["Ray"]

@@ -15,9 +15,8 @@ from kbench.errors import KbenchError
 from kbench.graph import Step
 from kbench.mirror import Mirror, is_url, open_url
 from kbench.plan import Events, Place
-from kbench.result import Predictions, Result
 from kbench.stages import Stage
-from kbench.store import Artifacts
+from kbench.store import Artifacts, Predictions, Result
 from kbench.worker import Worker
 
 __all__ = ["Desk", "Done", "Tell", "opened", "perform"]

@@ -12,7 +12,7 @@ from kbench.freezing import digest, frozen
 from kbench.hidden import Frozen
 from kbench.method import NoPlug
 from kbench.spec import Control, Setting
-from kbench.states import StateStore
+from kbench.store.hidden_states import StateStore
 from kbench.testing.bench import Bench
 from kbench.testing.contracts import TOLERANCE, Finding, Unchecked, Verdict, contract
 from kbench.testing.trial import Outputs, Trial, disturb

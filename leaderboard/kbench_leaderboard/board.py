@@ -20,11 +20,10 @@ from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array
 from kbench.metrics.statistics import replicates
-from kbench.result import Predictions, Result, Status
 from kbench.selection import Group as Runs
 from kbench.selection import title
 from kbench.spec import Control
-from kbench.stored_results import Results
+from kbench.store import Predictions, Result, Results, Status
 from kbench.tables import Row, rows
 from kbench_leaderboard.submission import read
 

@@ -10,7 +10,7 @@ from kbench.changes import Injected
 from kbench.comparison import is_right
 from kbench.data import Example, Label, outermost
 from kbench.published import Figure
-from kbench.result import Predictions, Result
+from kbench.store import Predictions, Result
 from kbench_leaderboard.board import Group, Line, family
 from kbench_leaderboard.charts import Chart
 from kbench_leaderboard.sources import Sources

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbench.errors import DataError
-from kbench.result import Result, Status
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 from kbench_leaderboard.submission import LAYOUT, Entry, opened, read
 
 __all__ = ["Merged", "merge"]

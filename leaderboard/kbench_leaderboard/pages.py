@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from kbench.catalogue import Kind
 from kbench.errors import UsageError
 from kbench.published import Figure
-from kbench.result import Result
 from kbench.spec import RunSpec
+from kbench.store import Result
 from kbench.tables import Estimate
 from kbench_leaderboard.board import Group, Line
 from kbench_leaderboard.cards import card, paper

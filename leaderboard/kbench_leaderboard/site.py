@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kbench.data.files import atomic_folder, write_json
 from kbench.errors import DataError, UsageError
 from kbench.published import figures
-from kbench.result import Result, Status
+from kbench.store import Result, Status
 from kbench_leaderboard.board import Shelf, groups
 from kbench_leaderboard.charts import chart
 from kbench_leaderboard.compared import compared

@@ -19,7 +19,7 @@ from kbench.changes import Injected, Texts, injected
 from kbench.data import Example
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
-from kbench.result import Result
+from kbench.store import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "without_paths"]
 

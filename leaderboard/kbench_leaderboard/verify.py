@@ -21,10 +21,10 @@ from kbench.catalogue import Kind
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
 from kbench.rescoring import Again, rescored
-from kbench.result import Predictions, Result, Status
 from kbench.source_text import constant
 from kbench.spec import Control
-from kbench.stored_results import result_address
+from kbench.store import Predictions, Result, Status
+from kbench.store.results import result_address
 from kbench_leaderboard.submission import Entry
 
 __all__ = ["Problem", "verify"]

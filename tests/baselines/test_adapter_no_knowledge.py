@@ -16,7 +16,7 @@ from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
 from kbench.freezing import frozen
 from kbench.model import Encoder
-from kbench.result import Status
+from kbench.store import Status
 from kbench_baselines.adapter_no_knowledge import AdapterNoKnowledge, Adapters, ranks
 from tests.grid.toygrid import OPTIONS, grid, run
 

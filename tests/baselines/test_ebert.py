@@ -21,8 +21,8 @@ from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import Entity, KnowledgeBase, Words
 from kbench.method import Fit
 from kbench.model import Encoder
-from kbench.result import Result, Status
 from kbench.spec import Control, Setting
+from kbench.store import Result, Status
 from kbench.testing import registered
 from kbench.testing.toys import CLASSES
 from kbench.training import History

@@ -22,8 +22,8 @@ from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, Plug
 from kbench.model import Encoder
 from kbench.recipe import Recipe
-from kbench.result import Status
 from kbench.spec import Setting
+from kbench.store import Status
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History

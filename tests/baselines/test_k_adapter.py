@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
-from kbench import runner, states
+from kbench import runner
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
 from kbench.controls import Shuffled, Zero
@@ -27,9 +27,8 @@ from kbench.knowledge import Entity, KnowledgeBase, Sentence
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.recipe import Recipe
-from kbench.result import Result, Status
 from kbench.spec import Setting
-from kbench.store import Artifacts
+from kbench.store import Artifacts, Result, Status, hidden_states
 from kbench.testing.toys import ToyRelations, write_backbone
 from kbench.training import History, train
 from kbench.writing import write_bundle
@@ -225,7 +224,7 @@ def test_the_output_telescopes_into_the_raw_taps_and_the_increments(encoder: Enc
     states = [torch.randn(2, 5, encoder.width) for _ in range(3)]
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     total, output = adapter(states, mask)
-    torch.testing.assert_close(output, sum(states) + total, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output, sum(hidden_states) + total, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -577,10 +576,10 @@ def test_facts_are_read_once_and_the_plug_is_the_same_bit_for_bit(
         assert sum(texts) == 320
         warm, again = _pretrained(small, facts)
         assert sum(texts) == 320
-        monkeypatch.setenv(states.BYTES, "0")
+        monkeypatch.setenv(hidden_states.BYTES, "0")
         off, without = _pretrained(small, facts)
         assert sum(texts) == 640
-        monkeypatch.setattr(states, "_MEMORY", 0)
+        monkeypatch.setattr(hidden_states, "_MEMORY", 0)
         direct, each = _pretrained(small, facts)
         assert sum(texts) == 640 + 4 * 320
     assert digest(cold) == digest(warm) == digest(off)
@@ -617,8 +616,8 @@ def test_the_map_and_the_choice_read_train_and_dev_once(
     train_split, dev, test = (len(ToyRelations().load(split)) for split in Split)
     told = []
     for name, memory in (("kept", 1 << 30), ("direct", 0)):
-        monkeypatch.setenv(states.BYTES, "0")
-        monkeypatch.setattr(states, "_MEMORY", memory)
+        monkeypatch.setenv(hidden_states.BYTES, "0")
+        monkeypatch.setattr(hidden_states, "_MEMORY", memory)
         place = runner.Place(tmp_path / name, tmp_path / f"{name}-artifacts", "cpu")
         with _counted() as texts:
             results = run(chosen, place)

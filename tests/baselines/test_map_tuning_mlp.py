@@ -17,7 +17,7 @@ from kbench.encoding import Batch, Layout, collate, encode
 from kbench.freezing import frozen
 from kbench.linking import link
 from kbench.model import Encoder
-from kbench.result import Status
+from kbench.store import Status
 from kbench.task import Family
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.map_tuning_mlp import BentMap, MlpMapTuning

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench import hidden, runner, states
+from kbench import hidden, runner
 from kbench.backbones.huggingface import load_folder
 from kbench.bundle import Bundle
 from kbench.catalogue import Kind
@@ -24,9 +24,8 @@ from kbench.errors import Unsupported
 from kbench.knowledge import Entity, KnowledgeBase, Sentence
 from kbench.method import Fit
 from kbench.model import Encoder
-from kbench.result import Result, Status
 from kbench.spec import Control, Setting
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status, hidden_states
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History
@@ -217,13 +216,13 @@ def test_what_does_not_fit_is_read_for_every_plug_and_gives_the_same_bits(
     kept, _ = _fitted(encoder, small)
     # All occurrences together must fit, though each block would.
     monkeypatch.setattr(pelt, "_BLOCK", 2)
-    monkeypatch.setenv(states.BYTES, str(4 * 9 * encoder.width - 1))
-    before = {folder.name for folder in states.StateStore().all()}
+    monkeypatch.setenv(hidden_states.BYTES, str(4 * 9 * encoder.width - 1))
+    before = {folder.name for folder in hidden_states.StateStore().all()}
     alone, _ = _fitted(encoder, small)
-    assert {folder.name for folder in states.StateStore().all()} == before
+    assert {folder.name for folder in hidden_states.StateStore().all()} == before
     torch.testing.assert_close(alone.vectors, kept.vectors, atol=1e-5, rtol=0)
     monkeypatch.setattr(pelt, "_BLOCK", 1 << 13)
-    monkeypatch.setenv(states.BYTES, "0")
+    monkeypatch.setenv(hidden_states.BYTES, "0")
     off, _ = _fitted(encoder, small)
     assert torch.equal(off.vectors, kept.vectors)
 

@@ -25,9 +25,8 @@ from kbench.knowledge import Entity
 from kbench.model import Encoder
 from kbench.parts import Parts
 from kbench.preparation import Prepared, prepare
-from kbench.result import Result, Status
 from kbench.spec import Control, Setting
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 from kbench.testing import registered
 from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.retrieval import RetrievalAugmentation, VisibleMatrix

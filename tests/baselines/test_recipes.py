@@ -15,9 +15,8 @@ from kbench.cli.run import run
 from kbench.grids import make_grids, read_grid
 from kbench.parts import Parts
 from kbench.published import figures
-from kbench.result import Status
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stored_results import Results
+from kbench.store import Results, Status
 from tests.recipe_world import write_data, write_knowledge
 
 FOLDER = Path(__file__).resolve().parents[2] / "baselines" / "recipes"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from kbench.stored_results import Results
+from kbench.store import Results
 from kbench_leaderboard.board import Shelf, groups
 from kbench_leaderboard.charts import chart
 from kbench_leaderboard.content import Built, Content, Shown

@@ -18,7 +18,7 @@ from kbench import published, runner
 from kbench.cli.render import print_table
 from kbench.cli.show import marked
 from kbench.data import Example, Mention, Role
-from kbench.stored_results import Results
+from kbench.store import Results
 from kbench.tables import rows
 from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run

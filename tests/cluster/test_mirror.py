@@ -11,9 +11,9 @@ import torch
 
 from kbench import mirror
 from kbench.errors import ArtifactError, UsageError
-from kbench.folder import DamageWarning, address
 from kbench.mirror import Mirror, open_url
 from kbench.store import Artifacts
+from kbench.store.folder import DamageWarning, address
 
 INPUTS = {"engine": 1, "task": "t", "seed": 0}
 KEY = address("plug", INPUTS)

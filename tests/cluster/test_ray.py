@@ -15,8 +15,8 @@ from kbench.errors import KbenchError
 from kbench.executor import Setup
 from kbench.executors.local import Local
 from kbench.executors.ray import Ray
-from kbench.result import Result, Status
 from kbench.spec import RunSpec
+from kbench.store import Result, Status
 from tests.calling import call
 from tests.cluster.conftest import Nodes, outcome, toy_grid, weights
 

@@ -13,7 +13,7 @@ from kbench.data import Example, Mention, Role
 from kbench.knowledge import Entity
 from kbench.linking import link
 from kbench.metrics import Accuracy, Within
-from kbench.result import Predictions
+from kbench.store import Predictions
 from kbench.writing import write_bundle, write_vectors
 
 

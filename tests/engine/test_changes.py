@@ -16,7 +16,7 @@ from kbench.controls import Shuffled
 from kbench.data import Example, Mention, Split
 from kbench.knowledge import Entity
 from kbench.neighbours import nearest_rows
-from kbench.result import Result, Status
+from kbench.store import Result, Status
 from kbench.testing.toys import ToyRelations
 from kbench.writing import write_bundle, write_vectors
 from tests.stored import predictions, provenance, spec

@@ -10,9 +10,8 @@ import pytest
 
 from kbench.comparison import Comparison, compare
 from kbench.errors import UsageError
-from kbench.result import Result
 from kbench.selection import Group, Selection, grouped, partners
-from kbench.stored_results import Results
+from kbench.store import Result, Results
 from tests.stored import predictions, spec, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")

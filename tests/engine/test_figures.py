@@ -10,7 +10,7 @@ import pytest
 
 from kbench import figures, tables
 from kbench.data.files import cache_home
-from kbench.stored_results import Results
+from kbench.store import Results
 from tests.board_world import write
 
 TASK = "atlas-relations"

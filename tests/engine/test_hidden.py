@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import states
 from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.data import Example, Split
@@ -28,8 +27,8 @@ from kbench.prediction import predict
 from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
-from kbench.states import BYTES, HiddenStates, StateStore
-from kbench.store import Artifacts
+from kbench.store import Artifacts, hidden_states
+from kbench.store.hidden_states import BYTES, HiddenStates, StateStore
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import train
@@ -164,7 +163,7 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
     for other in (again, without):
         assert other["losses"] == history["losses"]
         assert other["dev"] == history["dev"]
-    monkeypatch.setattr(states, "_MEMORY", 0)
+    monkeypatch.setattr(hidden_states, "_MEMORY", 0)
     _, direct, near = made("direct")
     assert direct["states"] == "recomputed"
     np.testing.assert_allclose(direct["losses"], history["losses"], atol=1e-5)
@@ -270,11 +269,11 @@ def test_a_plug_that_is_fixed_is_read_through(
             "knowledge": str(toy_folder / "kb"),
             "control": control,
         }
-        monkeypatch.setattr(states, "_MEMORY", 1 << 30)
+        monkeypatch.setattr(hidden_states, "_MEMORY", 1 << 30)
         monkeypatch.delenv(BYTES, raising=False)
         _, about = stages(tmp_path / f"kept-{control}").tune(parts(toy_folder, **chosen))
         assert about["history"]["states"] == "kept"
-        monkeypatch.setattr(states, "_MEMORY", 0)
+        monkeypatch.setattr(hidden_states, "_MEMORY", 0)
         monkeypatch.setenv(BYTES, "0")
         _, direct = stages(tmp_path / f"direct-{control}").tune(parts(toy_folder, **chosen))
         assert direct["history"]["states"] == "recomputed"

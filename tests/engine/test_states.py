@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kbench import states
 from kbench.errors import UsageError
-from kbench.folder import DamageWarning
-from kbench.states import HiddenStates, StateStore, Wanted, bound
+from kbench.store import hidden_states
+from kbench.store.folder import DamageWarning
+from kbench.store.hidden_states import HiddenStates, StateStore, Wanted, bound
 
 ITEMS = np.array([3, 1, 2], dtype=np.int64)
 ORDER = np.array([0, 2, 1], dtype=np.int64)
@@ -75,7 +75,7 @@ def test_a_bound_of_nothing_and_what_is_too_large_are_held_in_memory(
     assert equal(StateStore(store.folder, wanted().bytes - 1).kept(wanted(), given), given)
     assert equal(store.kept(wanted(), given, keep=False), given)
     assert not store.folder.exists()
-    monkeypatch.setattr(states, "_MEMORY", wanted().bytes - 1)
+    monkeypatch.setattr(hidden_states, "_MEMORY", wanted().bytes - 1)
     assert off.kept(wanted(), given) is None
     assert given.times == 3, "nothing is computed that has no place to go"
 
@@ -173,7 +173,7 @@ def test_damage_is_found_out_and_made_good(store: StateStore, harm: object) -> N
 def test_a_disk_that_fills_up_leaves_nothing_behind(
     store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(states._Array):
+    class Full(hidden_states._Array):
         written = 0
 
         def write(self, data: object) -> int:
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
             return super().write(data)
 
     given = Pass()
-    monkeypatch.setattr(states, "_Array", Full)
+    monkeypatch.setattr(hidden_states, "_Array", Full)
     assert equal(store.kept(wanted(), given), given)
     assert Full.written == 7
     assert list(store.all()) == []
@@ -197,7 +197,7 @@ def test_a_disk_without_room_is_not_written_to_and_old_states_make_room(
     store.kept(wanted("old"), given)
     free = [0]
     usage = shutil.disk_usage(store.folder)
-    monkeypatch.setattr(states, "_SPARE", 0)
+    monkeypatch.setattr(hidden_states, "_SPARE", 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free[0]))
     # All that could go is not enough, so nothing goes.
     large = Wanted({"name": "large"}, 1000 * ITEMS, ORDER, (4,))
@@ -225,7 +225,7 @@ def test_a_store_that_cannot_be_written_is_read(
 
     given = Pass()
     store.kept(wanted(), given)
-    monkeypatch.setattr(states, "FileLock", refuse)
+    monkeypatch.setattr(hidden_states, "FileLock", refuse)
     monkeypatch.setattr(os, "utime", refuse)
     found = store.kept(wanted(), given)
     assert equal(found, given)
@@ -283,11 +283,11 @@ def test_of_several_processes_one_reads_and_the_others_wait(tmp_path: Path) -> N
 
 
 def test_the_bound_is_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(states.BYTES, raising=False)
+    monkeypatch.delenv(hidden_states.BYTES, raising=False)
     assert bound() == 20 << 30
-    monkeypatch.setenv(states.BYTES, "0")
+    monkeypatch.setenv(hidden_states.BYTES, "0")
     assert bound() == 0
     for wrong in ("20GB", "-1", "²"):
-        monkeypatch.setenv(states.BYTES, wrong)
+        monkeypatch.setenv(hidden_states.BYTES, wrong)
         with pytest.raises(UsageError, match="whole number of bytes, 0 to keep no"):
             bound()

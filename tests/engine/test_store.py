@@ -20,20 +20,10 @@ from hypothesis import strategies as st
 
 from kbench.data.files import abandoned, atomic_folder
 from kbench.errors import ArtifactError, DataError, VersionError
-from kbench.folder import DamageWarning, address
-from kbench.result import (
-    Coverage,
-    Predictions,
-    Result,
-    Score,
-    Status,
-    read_predictions,
-    read_result,
-    write_predictions,
-)
 from kbench.spec import Control, RunSpec, Setting
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Predictions, Result, Results, Score, Status
+from kbench.store.folder import DamageWarning, address
+from kbench.store.result import Coverage, read_predictions, read_result, write_predictions
 
 INPUTS = {"engine": 1, "task": "t", "recipe": {"epochs": 3, "learning_rate": 1e-4}, "seed": 0}
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True]), "c": torch.zeros(0)}

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from kbench.result import Result, Status
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 from kbench.tables import Estimate, Locality, Row, leaders, rows
 from tests.stored import predictions, spec, store
 

@@ -26,10 +26,9 @@ from kbench.heads import BlankHead, Head, RelationHead, TypingHead
 from kbench.model import Encoder
 from kbench.parts import Parts
 from kbench.recipe import Recipe
-from kbench.result import Result, Status
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
-from kbench.store import Artifacts
+from kbench.store import Artifacts, Result, Status
 from kbench.task import Family
 from kbench.testing import registered
 from kbench.training import train

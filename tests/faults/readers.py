@@ -23,11 +23,10 @@ from kbench.bundle import Bundle
 from kbench.data import Split
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
-from kbench.folder import DamageWarning, address
 from kbench.grids import make_grids, read_grid
-from kbench.result import read_predictions, read_result
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Results
+from kbench.store.folder import DamageWarning, address
+from kbench.store.result import read_predictions, read_result
 from kbench.task import Task
 from kbench_leaderboard.submission import opened, read
 from kbench_leaderboard.verify import verify

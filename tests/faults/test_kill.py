@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kbench.result import Status
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Results, Status
 from tests.faults.conftest import ROOT
 
 _PROCESSES = 4

@@ -14,8 +14,7 @@ from kbench import runner
 from kbench.crew import Limits
 from kbench.executor import Setup
 from kbench.executors.local import Local
-from kbench.result import Result, Status
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 from tests.calling import call
 from tests.faults.conftest import Script
 from tests.grid.toygrid import OPTIONS, grid, run

@@ -15,11 +15,9 @@ import pytest
 
 from kbench import outcome, runner
 from kbench.errors import ArtifactError
-from kbench.folder import DamageWarning
-from kbench.result import Result, Status
 from kbench.stages import Stages
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results, Status
+from kbench.store.folder import DamageWarning
 from tests.calling import call
 from tests.faults.conftest import Script
 from tests.grid.toygrid import grid, run

@@ -21,12 +21,10 @@ from kbench import runner
 from kbench.encoding import Batch, computing
 from kbench.executor import Setup
 from kbench.executors.local import Local
-from kbench.result import Result, Status
 from kbench.spec import Setting
 from kbench.stages import Stages
 from kbench.stepping import Stepper
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.toys import write_backbone

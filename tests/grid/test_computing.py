@@ -13,11 +13,10 @@ import torch
 from kbench import runner
 from kbench.addresses import model_inputs, plug_inputs
 from kbench.parts import Parts
-from kbench.result import Result, Status, read_result
 from kbench.rounding import MOVES
 from kbench.spec import Setting
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results, Status
+from kbench.store.result import read_result
 from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run
 

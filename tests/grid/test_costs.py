@@ -14,7 +14,7 @@ from kbench import method, runner, stages
 from kbench.cli.execute import dry_run
 from kbench.grids import Grid
 from kbench.method import Plug
-from kbench.result import Status
+from kbench.store import Status
 from tests.grid.toygrid import grid, run
 
 ONCE = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 64}

@@ -18,9 +18,7 @@ from kbench.data import Split
 from kbench.downstream import DownstreamModel
 from kbench.freezing import digest
 from kbench.parts import Parts
-from kbench.result import Result, Status
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.toys import write_world
 from kbench_tasks.lama import Lama
 from tests.grid.toygrid import OPTIONS, grid, run

@@ -15,12 +15,10 @@ from kbench.errors import UsageError
 from kbench.executor import Setup
 from kbench.executors import local
 from kbench.executors.local import Local
-from kbench.folder import DamageWarning
 from kbench.method import Fit, Plug
-from kbench.result import Result, Status
 from kbench.spec import Control, Setting
-from kbench.store import Artifacts
-from kbench.stored_results import Results
+from kbench.store import Artifacts, Result, Results, Status
+from kbench.store.folder import DamageWarning
 from kbench.tables import rows
 from kbench_baselines.map_tuning import MapTuning
 from tests.grid.toygrid import OPTIONS, grid, run

@@ -7,7 +7,7 @@ from typing import Any
 
 from kbench import runner
 from kbench.grids import Grid, make_grid
-from kbench.result import Result
+from kbench.store import Result
 
 OPTIONS: dict[str, Any] = {
     "tuning": {"full": {"learning_rate": 3e-3, "epochs": 12, "batch_size": 16}},

@@ -23,9 +23,8 @@ from kbench.bases import task_kind
 from kbench.bundle import Bundle
 from kbench.comparison import compare
 from kbench.data import Split
-from kbench.result import Result, Status
 from kbench.selection import grouped
-from kbench.stored_results import Results
+from kbench.store import Result, Results, Status
 from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks
 from kbench_leaderboard.cards import paper

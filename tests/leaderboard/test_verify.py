@@ -17,8 +17,8 @@ from kbench import runner
 from kbench.cli import main
 from kbench.data.files import file_digest
 from kbench.errors import DataError
-from kbench.result import Status, read_result
-from kbench.stored_results import Results
+from kbench.store import Results, Status
+from kbench.store.result import read_result
 from kbench_leaderboard import submission
 from kbench_leaderboard.merge import merge
 from kbench_leaderboard.submission import opened, read

@@ -11,9 +11,8 @@ from kbench.bases import find_task
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError, UsageError
 from kbench.heads import BlankHead, RelationHead, TypingHead
-from kbench.result import Status
 from kbench.runner import Place
-from kbench.stored_results import Results
+from kbench.store import Results, Status
 from kbench.tables import rows
 from kbench_tasks.custom import Custom
 from tests.grid.toygrid import grid, run

@@ -13,10 +13,9 @@ from kbench.data import NONE_OF_THE_ABOVE, Example, Split
 from kbench.errors import DataError, UsageError
 from kbench.metrics.stratified import scored
 from kbench.parts import Parts
-from kbench.result import Status
 from kbench.runner import Place
 from kbench.spec import RunSpec, Setting
-from kbench.stored_results import Results
+from kbench.store import Results, Status
 from kbench.tables import rows
 from kbench.testing.toys import CLASSES
 from kbench_tasks.fewrel import FORMS, FewRel, FewRelPubMed

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from kbench.data.files import abandoned, atomic_folder, file_digest, read_json, write_json
 from kbench.errors import ArtifactError
-from kbench.folder import READ_ONLY, DamageWarning, address, written
+from kbench.store.folder import READ_ONLY, DamageWarning, address, written
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -36,7 +36,7 @@ from kbench.data.files import (
     write_json,
 )
 from kbench.errors import ArtifactError, UsageError
-from kbench.folder import DamageWarning
+from kbench.store.folder import DamageWarning
 
 __all__ = ["BYTES", "HiddenStates", "StateStore", "Wanted", "bound"]
 

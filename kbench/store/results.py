@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kbench.data.files import atomic_folder, file_digest, write_json
 from kbench.errors import DataError, VersionError
-from kbench.folder import DamageWarning, address, written
-from kbench.result import (
+from kbench.spec import RunSpec
+from kbench.store.folder import DamageWarning, address, written
+from kbench.store.result import (
     Predictions,
     Result,
     Status,
@@ -17,7 +18,6 @@ from kbench.result import (
     read_result,
     write_predictions,
 )
-from kbench.spec import RunSpec
 
 __all__ = ["Results", "result_address"]
 
