@@ -5,8 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-from kbench.bundle import Bundle
-from kbench.knowledge import KnowledgeBase
+from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.method import Plug
 
 __all__ = ["cost", "counted", "knowledge_cost", "summary"]

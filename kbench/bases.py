@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kbench import registry
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.data.files import is_folder
 from kbench.errors import PluginError, UsageError, nearest
-from kbench.knowledge import KnowledgeSource
+from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.spec import Control, RunSpec, Setting, check_options
 from kbench.task import Task
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from kbench.aliases import aliases_of
 from kbench.bases import find_knowledge, task_of
 from kbench.buckets import Popularity
-from kbench.bundle import Bundle
 from kbench.comparison import is_right
-from kbench.controls import Shuffled, controlled
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
-from kbench.linking import link
+from kbench.knowledge import Bundle
+from kbench.knowledge.aliases import aliases_of
+from kbench.knowledge.controls import Shuffled, controlled
+from kbench.knowledge.linking import link
 from kbench.neighbours import nearest_rows
 from kbench.store import Predictions, Result
 

@@ -15,7 +15,7 @@ from kbench.addresses import ENGINE_REVISION
 from kbench.buckets import Popularity, by_entity, degrees, estimate
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError
-from kbench.leakage import leakage
+from kbench.knowledge.leakage import leakage
 from kbench.metrics.stratified import measured
 from kbench.parts import Parts
 from kbench.spec import RunSpec

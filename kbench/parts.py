@@ -11,9 +11,9 @@ from kbench import registry
 from kbench.backbone import Backbone
 from kbench.bases import find_backbone, find_knowledge, find_task
 from kbench.catalogue import Kind
-from kbench.controls import controlled
 from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
+from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
 from kbench.recipe import Recipe
 from kbench.spec import RunSpec, Setting, check_options

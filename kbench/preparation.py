@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kbench.aliases import aliases_of
 from kbench.data import Example, Split
 from kbench.downstream import DownstreamModel
 from kbench.encoding import Inputs, Kind, Layout, bare_tokens, encode
@@ -20,7 +19,8 @@ from kbench.encoding.passages import Passage
 from kbench.errors import KbenchError
 from kbench.heads import Gold
 from kbench.knowledge import KnowledgeBase
-from kbench.linking import Links, joined, link
+from kbench.knowledge.aliases import aliases_of
+from kbench.knowledge.linking import Links, joined, link
 from kbench.parts import Parts
 
 if TYPE_CHECKING:

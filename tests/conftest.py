@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
+from kbench.knowledge import Bundle
 from kbench.testing import registered
 
 _TOYS = "kbench.testing.toys:"

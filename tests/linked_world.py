@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention
 from kbench.encoding import Batch, Inputs, Layout, collate, encode
-from kbench.knowledge import Entity, Sentence
-from kbench.linking import link
+from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
+from kbench.knowledge.linking import link
 from kbench.model import Encoder
-from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.attention import Attention, Block
 
 ENTITIES = [

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from kbench.data import Mention
-from kbench.knowledge import Entity, Sentence
-from kbench.writing import write_bundle, write_vectors
+from kbench.knowledge import Entity, Sentence, write_bundle, write_vectors
 
 CITIES = ("paris", "london", "rome", "berlin", "madrid", "athens")
 LANDS = ("france", "england", "italy", "germany", "spain", "egypt")

@@ -12,9 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from kbench.bundle import Bundle
-from kbench.knowledge import Entity, Rows, Vectors
-from kbench.writing import write_bundle, write_vectors
+from kbench.knowledge import Bundle, Entity, Rows, Vectors, write_bundle, write_vectors
 
 __all__ = ["DIMENSION", "Spent", "lay", "spent"]
 

@@ -22,7 +22,7 @@ from kbench.data import Example
 from kbench.encoding import Batch, Inputs, Kind, Layout, collate, encode, ragged
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
-from kbench.linking import link
+from kbench.knowledge.linking import link
 from kbench.model import Encoder
 
 __all__ = ["Corpus", "MaskedMentions", "linked_corpus", "masked_mentions", "mention_loss"]

@@ -15,12 +15,12 @@ from kbench import registry
 from kbench.cli.messages import say
 from kbench.cli.options import pair
 from kbench.data.files import is_folder
-from kbench.vector_settings import VectorSettings
+from kbench.knowledge.vector_settings import VectorSettings
 
 if TYPE_CHECKING:
-    from kbench.bundle import Bundle
     from kbench.cli.terminal import Console
-    from kbench.importing import Report
+    from kbench.knowledge import Bundle
+    from kbench.knowledge.importing import Report
 
 __all__ = ["knowledge"]
 
@@ -149,7 +149,7 @@ def train(folder: Path, as_json: bool, **given: Any) -> None:
 
     Older vectors are replaced. What was used is recorded in the card of the bundle.
     """
-    from kbench.vectors import train_vectors
+    from kbench.knowledge.vectors import train_vectors
 
     settings = VectorSettings(**given)
     with _progress(settings.epochs) as advance:
@@ -193,8 +193,8 @@ def holdout(
     """
     from kbench.bases import find_task
     from kbench.data import Split
-    from kbench.holdout import hold_out
-    from kbench.importing import check_target
+    from kbench.knowledge.holdout import hold_out
+    from kbench.knowledge.importing import check_target
 
     check_target(target, replace)
     names = registry.expand("tasks", task)
@@ -241,7 +241,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
 
 
 def _open(name: str) -> Bundle:
-    from kbench.bundle import Bundle
+    from kbench.knowledge import Bundle
 
     if name not in registry.names("knowledge") and is_folder(Path(name)):
         return Bundle(name)  # without what `parts` imports

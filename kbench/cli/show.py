@@ -19,7 +19,7 @@ from kbench.errors import UsageError, nearest
 from kbench.source_text import declared, defaults, settings, summary
 
 if TYPE_CHECKING:
-    from kbench.bundle import Bundle
+    from kbench.knowledge import Bundle
 
 __all__ = ["marked", "show"]
 
@@ -34,7 +34,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
     console = Console()
     kinds = [kind for kind in Kind if name in registry.names(kind)]
     if not kinds and is_folder(Path(name)):
-        from kbench.bundle import Bundle
+        from kbench.knowledge import Bundle
 
         _show_knowledge(Bundle(name), examples, console)
         return

@@ -10,7 +10,7 @@ from typing import cast
 from kbench import registry
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError
-from kbench.importing import Importer
+from kbench.knowledge.importing import Importer
 from kbench.source_text import summary
 from kbench.testing.contracts import Finding, Verdict, contract
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from kbench import registry
 from kbench.bases import find_knowledge
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge import Bundle, KnowledgeBase, Rows
+from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.source_text import summary
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 

@@ -21,7 +21,7 @@ from kbench.backbone import Backbone
 from kbench.backbones.huggingface import folder_digest, load_folder
 from kbench.catalogue import Kind
 from kbench.data import Example, Mention, Role, Split, TaskCard
-from kbench.knowledge import Entity, KnowledgeBase
+from kbench.knowledge import Entity, KnowledgeBase, write_bundle
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
 from kbench.model import Encoder
 from kbench.spec import Setting
@@ -34,7 +34,6 @@ from kbench.testing.toys import (
     write_backbone,
     write_world,
 )
-from kbench.writing import write_bundle
 
 __all__ = [
     "BACKBONE",

@@ -17,11 +17,9 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role, Split, TaskCard
-from kbench.knowledge import Entity, Sentence, Words
+from kbench.knowledge import Bundle, Entity, Sentence, Words, write_bundle, write_vectors
 from kbench.task import QuestionTask, RelationTask, TypingTask
-from kbench.writing import write_bundle, write_vectors
 
 __all__ = ["CLASSES", "ToyQuestions", "ToyRelations", "ToyTyping", "write_backbone", "write_world"]
 

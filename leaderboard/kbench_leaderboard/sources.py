@@ -13,12 +13,12 @@ from pathlib import Path
 
 from kbench import registry
 from kbench.bases import find_knowledge
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
 from kbench.changes import Injected, Texts, injected
 from kbench.data import Example
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
+from kbench.knowledge import Bundle
 from kbench.store import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "without_paths"]

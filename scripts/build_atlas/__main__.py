@@ -18,8 +18,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from kbench.knowledge import Entity, Sentence
-from kbench.writing import write_bundle
+from kbench.knowledge import Entity, Sentence, write_bundle
 from scripts.build_atlas.assemble import Split, assemble, split_leaves, unseen_names
 from scripts.build_atlas.corpus import corpus, description
 from scripts.build_atlas.draft import RELATIONS, Atlas

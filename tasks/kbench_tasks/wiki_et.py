@@ -11,7 +11,7 @@ from typing import ClassVar
 from kbench.data import Example, Mention, Split, TaskCard
 from kbench.data.records import Record, Shape
 from kbench.data.sources import find_folder, is_hub
-from kbench.importing import Report
+from kbench.knowledge.importing import Report
 from kbench.metrics import LooseMacroF1, LooseMicroF1, StrictAccuracy
 from kbench_tasks.knowledge.matrices import numbered_ids
 from kbench_tasks.typing_records import TypingRecords

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the builders under scripts/ are no part of the distribution
 
-from kbench.bundle import Bundle  # noqa: E402
+from kbench.knowledge import Bundle  # noqa: E402
 from scripts.wordnet_text import (  # noqa: E402
     Synset,
     Text,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kbench.bundle import Bundle
+from kbench.knowledge import Bundle
 from scripts.build_atlas import wordings
 from scripts.build_atlas.figures import majority
 from scripts.build_atlas.tasks import TYPES

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kbench.bundle import Bundle
+from kbench.knowledge import Bundle
 from scripts.wordnet_text import NameIndex, Synset, Text, build_text, words_of
 
 CARD = Path(__file__).parents[2] / "kbench" / "backbones" / "tiny" / "card.json"

@@ -12,13 +12,12 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
-from kbench.knowledge import Entity, KnowledgeBase, Words
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, Words, write_bundle, write_vectors
+from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.spec import Control, Setting
@@ -26,7 +25,6 @@ from kbench.store import Result, Status
 from kbench.testing import registered
 from kbench.testing.toys import CLASSES
 from kbench.training import History
-from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.ebert import EBert, LinearMap, whole_wordpieces
 from tests.engine.hostile import byte_level, metaspace
 from tests.grid.toygrid import OPTIONS, grid, run

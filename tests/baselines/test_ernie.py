@@ -12,13 +12,12 @@ from torch import Tensor
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Shuffled
 from kbench.encoding import collate
 from kbench.errors import Unsupported
 from kbench.freezing import digest, frozen
-from kbench.knowledge import KnowledgeBase
+from kbench.knowledge import Bundle, KnowledgeBase
+from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit, Plug
 from kbench.model import Encoder
 from kbench.recipe import Recipe

@@ -17,13 +17,12 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
-from kbench.controls import Shuffled, Zero
 from kbench.data import Example, Mention, Split
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
 from kbench.freezing import digest, frozen
-from kbench.knowledge import Entity, KnowledgeBase, Sentence
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
+from kbench.knowledge.controls import Shuffled, Zero
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.recipe import Recipe
@@ -31,7 +30,6 @@ from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Status, hidden_states
 from kbench.testing.toys import ToyRelations, write_backbone
 from kbench.training import History, train
-from kbench.writing import write_bundle
 from kbench_baselines.k_adapter import (
     Adapter,
     FactualPretraining,

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
 from kbench.encoding import collate
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import digest, frozen
-from kbench.knowledge import Entity, KnowledgeBase
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
+from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit, Plug
 from kbench.model import Encoder
 from kbench.recipe import Recipe
@@ -28,7 +27,6 @@ from kbench.store import Status
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History
-from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.kar import Kar, KarPlug, right_inverse
 from kbench_baselines.namesakes import Namesakes
 from tests import linked_world as world

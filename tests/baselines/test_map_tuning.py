@@ -12,19 +12,17 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.freezing import frozen
-from kbench.knowledge import Entity, Sentence
-from kbench.linking import link
+from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
+from kbench.knowledge.linking import link
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
-from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference

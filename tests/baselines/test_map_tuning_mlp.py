@@ -11,11 +11,11 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.freezing import frozen
-from kbench.linking import link
+from kbench.knowledge import Bundle
+from kbench.knowledge.linking import link
 from kbench.model import Encoder
 from kbench.store import Status
 from kbench.task import Family

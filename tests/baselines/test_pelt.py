@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from kbench import hidden, runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported
-from kbench.knowledge import Entity, KnowledgeBase, Sentence
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
+from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.spec import Control, Setting
@@ -29,7 +28,6 @@ from kbench.store import Result, Results, Status, hidden_states
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History
-from kbench.writing import write_bundle
 from kbench_baselines import pelt
 from kbench_baselines.occurrences import Wanted, draw, occurrences
 from kbench_baselines.pelt import EntityTable, Pelt, before_output

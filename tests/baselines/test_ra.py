@@ -13,22 +13,20 @@ import torch
 
 from kbench import runner
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.catalogue import Kind
-from kbench.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention, Split
 from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.encoding.passages import Passage
 from kbench.errors import Unsupported
-from kbench.knowledge import Entity
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
+from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.model import Encoder
 from kbench.parts import Parts
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
 from kbench.testing import registered
-from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.retrieval import RetrievalAugmentation, VisibleMatrix
 from tests.engine.architectures import write
 from tests.grid.toygrid import OPTIONS, grid, run

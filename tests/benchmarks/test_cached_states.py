@@ -17,14 +17,13 @@ import pytest
 import torch
 
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
-from kbench.controls import Shuffled
 from kbench.data import Mention
 from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples
 from kbench.freezing import frozen
 from kbench.heads import RelationHead
-from kbench.knowledge import Entity, KnowledgeBase, Sentence
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
+from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.parts import Parts
@@ -32,7 +31,6 @@ from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts
-from kbench.writing import write_bundle
 from kbench_baselines.k_adapter import KAdapter, KnowledgeAdapter
 from kbench_baselines.pelt import Pelt
 from kbench_baselines.spelled_facts import spelled_facts

@@ -17,7 +17,7 @@ from kbench.encoding import Examples, Layout, encode
 from kbench.encoding.pairs import Pairs, compared
 from kbench.freezing import frozen
 from kbench.heads import PairHead
-from kbench.linking import link
+from kbench.knowledge.linking import link
 from kbench.prediction import predict
 from kbench_baselines.map_tuning import AffineMap
 from tests import reference

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention
 from kbench.encoding import Batch, Examples, Layout, encode
 from kbench.freezing import frozen
+from kbench.knowledge import Bundle
 from kbench.model import Encoder
 from kbench.recipe import Recipe
 from kbench.training import train

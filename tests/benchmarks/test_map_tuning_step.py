@@ -18,12 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data import Mention
 from kbench.freezing import frozen
-from kbench.knowledge import Entity, Sentence
+from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.model import Encoder
-from kbench.writing import write_bundle, write_vectors
 from kbench_baselines.map_tuning import AffineMap
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
 from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples, Inputs, Layout, encode
 from kbench.encoding.batch import sorted_batches
 from kbench.heads import RelationHead
-from kbench.knowledge import Entity
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.model import Encoder
-from kbench.writing import write_bundle, write_vectors
 
 DIMENSION = 128
 CARD = {"name": "bench", "version": "1", "licence": "none", "source": "test"}

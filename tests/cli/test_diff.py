@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kbench.bundle import Bundle
 from kbench.data import Split
+from kbench.knowledge import Bundle
 from kbench.testing.toys import ToyRelations
 from tests.calling import call
 from tests.stored import predictions, store

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kbench.accounting import knowledge_cost
-from kbench.bundle import Bundle
-from kbench.controls import Zero
+from kbench.knowledge import Bundle
+from kbench.knowledge.controls import Zero
 from tests.calling import call
 from tests.stored import predictions, store
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from kbench.backbone import Backbone
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data import Example, Role, Split, TaskCard
 from kbench.downstream import DownstreamModel
-from kbench.importing import Importer, ImporterCard, Option, Options, Report
-from kbench.knowledge import KnowledgeSource
+from kbench.knowledge import Bundle, KnowledgeSource
+from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench.model import Encoder
 from kbench.recipe import Recipe
 from kbench.task import Family, ProbeTask, TypingTask

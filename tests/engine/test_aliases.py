@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbench.aliases import Aliases, aliases_of
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
-from kbench.knowledge import Entity
-from kbench.linking import link
-from kbench.writing import write_bundle, write_vectors
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
+from kbench.knowledge.aliases import Aliases, aliases_of
+from kbench.knowledge.linking import link
 
 ENTITIES = [
     Entity("Q0", "Paris", aliases=("City of Light",)),
@@ -102,7 +100,7 @@ def test_a_knowledge_base_without_names(tmp_path: Path) -> None:
 
 
 def test_names_are_collected_once_and_go_with_their_base(base: Bundle) -> None:
-    from kbench import aliases
+    from kbench.knowledge import aliases
 
     assert aliases_of(base) is aliases_of(base)
     before = len(aliases._made)

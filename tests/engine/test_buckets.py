@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from kbench.buckets import Popularity, by_entity, degrees
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
-from kbench.knowledge import Entity
-from kbench.linking import link
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
+from kbench.knowledge.linking import link
 from kbench.metrics import Accuracy, Within
 from kbench.store import Predictions
-from kbench.writing import write_bundle, write_vectors
 
 
 @pytest.fixture

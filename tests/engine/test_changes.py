@@ -10,15 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbench import neighbours
-from kbench.bundle import Bundle
 from kbench.changes import Change, Texts, changes, injected, known
-from kbench.controls import Shuffled
 from kbench.data import Example, Mention, Split
-from kbench.knowledge import Entity
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
+from kbench.knowledge.controls import Shuffled
 from kbench.neighbours import nearest_rows
 from kbench.store import Result, Status
 from kbench.testing.toys import ToyRelations
-from kbench.writing import write_bundle, write_vectors
 from tests.stored import predictions, provenance, spec
 
 CARD = {"name": "world", "version": "1", "licence": "none", "source": "test"}

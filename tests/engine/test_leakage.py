@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kbench.bundle import Bundle
 from kbench.data import Example, Mention, Role
-from kbench.holdout import hold_out
-from kbench.knowledge import Entity, Sentence
-from kbench.leakage import leakage
-from kbench.writing import write_bundle
+from kbench.knowledge import Bundle, Entity, Sentence, write_bundle
+from kbench.knowledge.holdout import hold_out
+from kbench.knowledge.leakage import leakage
 
 CARD = {"name": "leaks", "version": "1", "licence": "none", "source": "test"}
 FACTS = [("Q0", "P17", "Q1"), ("Q2", "P36", "Q1"), ("Q3", "P36", "Q3")]

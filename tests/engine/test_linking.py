@@ -11,7 +11,7 @@ import pytest
 from kbench.data import Example, Mention
 from kbench.errors import UsageError
 from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors
-from kbench.linking import link
+from kbench.knowledge.linking import link
 
 LABELS = ("Paris", "paris", "Tokyo", "TOKYO tower", "Tokyo Tower", "", "Straße", "Nowhere")
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from kbench.bundle import Bundle
 from kbench.data import Split
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
 from kbench.grids import make_grids, read_grid
+from kbench.knowledge import Bundle
 from kbench.store import Artifacts, Results
 from kbench.store.folder import DamageWarning, address
 from kbench.store.result import read_predictions, read_result

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from kbench.backbones.huggingface import load_folder
-from kbench.bundle import Bundle
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import DataError, KbenchError, UsageError
 from kbench.grids import make_grid, make_grids, read_grid, set_option
+from kbench.knowledge import Bundle
 from kbench.store import Artifacts
 from kbench.store.folder import DamageWarning, address
 from tests.calling import call

@@ -377,9 +377,8 @@ def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
     toy_folder: Path, tmp_path: Path, place: runner.Place
 ) -> None:
     # A knowledge base that knows three in a hundred entities: most batches have no slot at all.
-    from kbench.bundle import Bundle
+    from kbench.knowledge import Bundle, write_vectors
     from kbench.testing.toys import write_world
-    from kbench.writing import write_vectors
 
     bundle = write_world(tmp_path / "sparse")
     vectors = Bundle(toy_folder / "kb").vectors(np.arange(len(bundle))).copy()
@@ -402,9 +401,8 @@ def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
 def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
     toy_folder: Path, tmp_path: Path, place: runner.Place
 ) -> None:
-    from kbench.bundle import Bundle
+    from kbench.knowledge import Bundle, write_vectors
     from kbench.testing.toys import write_world
-    from kbench.writing import write_vectors
 
     bundle = write_world(tmp_path / "half")
     vectors = Bundle(toy_folder / "kb").vectors(np.arange(len(bundle))).copy()

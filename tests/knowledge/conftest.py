@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kbench.bundle import Bundle
 from kbench.data import Mention
-from kbench.knowledge import Entity, Sentence
-from kbench.writing import write_bundle
+from kbench.knowledge import Bundle, Entity, Sentence, write_bundle
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
 

@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbench.bases import find_knowledge
-from kbench.bundle import Bundle
 from kbench.errors import DataError, Unsupported
-from kbench.knowledge import Entity
-from kbench.writing import write_bundle, write_vectors
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
 

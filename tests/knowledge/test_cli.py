@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from kbench.bundle import Bundle
 from kbench.cli import main
 from kbench.cli.knowledge import knowledge
 from kbench.errors import DataError, UsageError
+from kbench.knowledge import Bundle
 
 
 def run(*arguments: object, **environment: str) -> Result:

@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kbench.bundle import Bundle
-from kbench.controls import Random, Shuffled, Zero
-from kbench.knowledge import Entity, KnowledgeBase
-from kbench.writing import write_bundle, write_vectors
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
+from kbench.knowledge.controls import Random, Shuffled, Zero
 
 
 @pytest.fixture

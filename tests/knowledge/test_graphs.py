@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import Importer, Report
-from kbench.knowledge import Entity
+from kbench.knowledge import Bundle, Entity
+from kbench.knowledge.importing import Importer, Report
 from kbench_tasks.knowledge.tsv import TsvImporter
 from kbench_tasks.knowledge.wikidata5m import Wikidata5MImporter
 

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError, UsageError
-from kbench.importing import Importer, ImporterCard, Option, Options, Report, fields, read_rows
-from kbench.knowledge import Entity
-from kbench.writing import write_bundle
+from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge.importing import (
+    Importer,
+    ImporterCard,
+    Option,
+    Options,
+    Report,
+    fields,
+    read_rows,
+)
 
 
 class Listing(Importer):

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kbench import bundle, matrices
-from kbench.bundle import Bundle
-from kbench.controls import Shuffled
 from kbench.errors import DataError
-from kbench.matrices import Matrix
-from kbench.writing import write_vectors
+from kbench.knowledge import Bundle, bundle, matrix, write_vectors
+from kbench.knowledge.controls import Shuffled
+from kbench.knowledge.matrix import Matrix
 from tests.scale_world import DIMENSION, Spent, lay, spent
 
 ENTITIES, TOUCHED = 200_000, 2000
@@ -27,7 +25,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Spent]:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the memory of a process is read from /proc, which is not there")
     folder = tmp_path_factory.mktemp("scale")
-    assert matrices._LARGE < MATRIX_BYTES
+    assert matrix._LARGE < MATRIX_BYTES
     lay(folder / "small", 1000)
     lay(folder / "large", ENTITIES)
     spent(folder / "small", folder / "large", TOUCHED, folder / "cache")  # a first opening
@@ -69,8 +67,8 @@ def by_row(monkeypatch: pytest.MonkeyPatch, world: Bundle) -> tuple[Bundle, Bund
     vectors[world.rows(["I0", "T7", "T8"])] = np.nan
     plain = write_vectors(world.folder, vectors, {})
     plain.vectors(np.arange(2))
-    monkeypatch.setattr(matrices, "_LARGE", 0)
-    monkeypatch.setattr(matrices, "_BLOCK", 100)
+    monkeypatch.setattr(matrix, "_LARGE", 0)
+    monkeypatch.setattr(matrix, "_BLOCK", 100)
     large = Bundle(plain.folder)
     large.vectors(np.arange(2))
     monkeypatch.undo()
@@ -113,10 +111,10 @@ def test_a_file_that_becomes_shorter_is_told(
 ) -> None:
     path = tmp_path / "matrix.npy"
     np.save(path, np.ones((64, 64), dtype=np.float32))
-    monkeypatch.setattr(matrices, "_LARGE", 0)
-    matrix = Matrix(np.load(path, mmap_mode="r"))
-    assert matrix.take(np.array([63])).sum() == 64
+    monkeypatch.setattr(matrix, "_LARGE", 0)
+    opened = Matrix(np.load(path, mmap_mode="r"))
+    assert opened.take(np.array([63])).sum() == 64
     os.truncate(path, path.stat().st_size - 100)
-    assert matrix.take(np.array([62])).sum() == 64
+    assert opened.take(np.array([62])).sum() == 64
     with pytest.raises(DataError, match="has become shorter"):
-        matrix.take(np.array([3, 62, 63]))
+        opened.take(np.array([3, 62, 63]))

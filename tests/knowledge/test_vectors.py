@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.bundle import Bundle
 from kbench.errors import KbenchError, UsageError
-from kbench.knowledge import Entity
-from kbench.vector_settings import VectorSettings
-from kbench.vectors import train_vectors
-from kbench.writing import write_bundle
+from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge.vector_settings import VectorSettings
+from kbench.knowledge.vectors import train_vectors
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
 SMALL = {"dimension": 8, "epochs": 5, "batch_size": 16, "negatives": 4, "device": "cpu"}

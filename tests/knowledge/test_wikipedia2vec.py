@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kbench.errors import DataError
-from kbench.importing import Report
+from kbench.knowledge.importing import Report
 from kbench_tasks.knowledge.wikipedia2vec import Wikipedia2VecImporter
 
 ROWS = [

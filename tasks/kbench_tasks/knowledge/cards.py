@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kbench.importing import Importer, Option, Options, Report
+from kbench.knowledge.importing import Importer, Option, Options, Report
 
 __all__ = ["LICENCE", "card_of"]
 

@@ -7,11 +7,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import Importer, ImporterCard, Option, Options, Report, fields, read_rows
-from kbench.knowledge import Entity
-from kbench.writing import write_bundle
+from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge.importing import (
+    Importer,
+    ImporterCard,
+    Option,
+    Options,
+    Report,
+    fields,
+    read_rows,
+)
 from kbench_tasks.knowledge.linked import (
     LABELS,
     SENTENCES,

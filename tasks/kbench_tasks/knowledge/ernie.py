@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import Importer, ImporterCard, Option, Options, Report
+from kbench.knowledge import Bundle
+from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench_tasks.knowledge.cards import LICENCE, card_of
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 from kbench_tasks.knowledge.matrices import (

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import Report, check_name, fields, read_rows
-from kbench.knowledge import Entity
-from kbench.writing import distinct, write_bundle
+from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge.importing import Report, check_name, fields, read_rows
+from kbench.knowledge.writing import distinct
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 
 __all__ = ["GraphFiles", "Triples", "collect", "found", "read_triples", "write_graph"]

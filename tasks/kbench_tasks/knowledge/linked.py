@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kbench.data import Mention
-from kbench.importing import Option, Report, check_name, fields, read_rows
 from kbench.knowledge import Entity, Sentence
+from kbench.knowledge.importing import Option, Report, check_name, fields, read_rows
 
 __all__ = [
     "LABELS",

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kbench.bundle import Bundle
-from kbench.columns import blocks
 from kbench.errors import DataError
-from kbench.importing import Option, Options, Report, fields, read_rows
-from kbench.knowledge import Entity, Vectors, Words
-from kbench.writing import write_bundle, write_vectors
+from kbench.knowledge import Bundle, Entity, Vectors, Words, write_bundle, write_vectors
+from kbench.knowledge.arrow import blocks
+from kbench.knowledge.importing import Option, Options, Report, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined
 from kbench_tasks.knowledge.text_vectors import read_header
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import Importer, ImporterCard, Option, Options, Report
+from kbench.knowledge import Bundle
+from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench_tasks.knowledge.cards import LICENCE, card_of
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 from kbench_tasks.knowledge.matrices import (

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import (
+from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge.importing import (
     Importer,
     ImporterCard,
     Option,
@@ -24,8 +24,6 @@ from kbench.importing import (
     fields,
     read_rows,
 )
-from kbench.knowledge import Entity
-from kbench.writing import write_bundle
 from kbench_tasks.knowledge.cards import LICENCE, card_of
 from kbench_tasks.knowledge.graphs import collect
 from kbench_tasks.knowledge.linked import LABELS, SENTENCES, Corpus, joined, read_labels

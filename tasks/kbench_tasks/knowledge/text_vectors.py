@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.columns import blocks
 from kbench.errors import DataError
-from kbench.importing import Report, read_lines
 from kbench.knowledge import Vectors
+from kbench.knowledge.arrow import blocks
+from kbench.knowledge.importing import Report, read_lines
 
 __all__ = ["KIND", "RowFile", "TextLayout", "read_header", "read_vectors"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.bundle import Bundle
-from kbench.importing import Importer, ImporterCard, Option, Options, Report
+from kbench.knowledge import Bundle
+from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench_tasks.knowledge.cards import LICENCE, card_of
 from kbench_tasks.knowledge.graphs import GraphFiles, found, write_graph
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus

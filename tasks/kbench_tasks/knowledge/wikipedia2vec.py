@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kbench.bundle import Bundle
 from kbench.errors import DataError
-from kbench.importing import (
+from kbench.knowledge import Bundle, Entity, Words, write_bundle
+from kbench.knowledge.importing import (
     Importer,
     ImporterCard,
     Option,
@@ -22,8 +22,6 @@ from kbench.importing import (
     fields,
     read_rows,
 )
-from kbench.knowledge import Entity, Words
-from kbench.writing import write_bundle
 from kbench_tasks.knowledge.cards import LICENCE, card_of
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus, joined
 from kbench_tasks.knowledge.matrices import Matrix, add_vectors

@@ -22,7 +22,11 @@ from typing import TYPE_CHECKING, Any, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.columns import (
+from kbench.data.files import canonical_digest, file_digest, remembered
+from kbench.data.json_text import read_json
+from kbench.data.records import check
+from kbench.errors import DataError, Unsupported
+from kbench.knowledge.arrow import (
     Column,
     Sentences,
     entity_batch,
@@ -32,13 +36,9 @@ from kbench.columns import (
     sentence_batch,
     word_batch,
 )
-from kbench.data.files import canonical_digest, file_digest, remembered
-from kbench.data.json_text import read_json
-from kbench.data.records import check
-from kbench.errors import DataError, Unsupported
-from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
-from kbench.matrices import Matrix
-from kbench.views import OtherVectors
+from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
+from kbench.knowledge.matrix import Matrix
+from kbench.knowledge.views import OtherVectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +72,7 @@ class Bundle(KnowledgeBase):
     """A knowledge base in a folder.
 
     Args:
-        folder: what an importer or :func:`kbench.writing.write_bundle` left.
+        folder: what an importer or :func:`kbench.knowledge.write_bundle` left.
 
     Raises:
         DataError: the folder is not a bundle, or its files are not those of its card.

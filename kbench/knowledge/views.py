@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data.files import canonical_digest
-from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Spelled, Vectors, Words
+from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Sentence, Spelled, Vectors, Words
 
 __all__ = ["OtherVectors", "View"]
 

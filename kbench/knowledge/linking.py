@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kbench.data import Example
 from kbench.errors import UsageError, nearest
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge.base import KnowledgeBase, Rows
 
 __all__ = ["LINKERS", "Links", "joined", "link"]
 
@@ -57,7 +57,7 @@ def link(
         knowledge: where to look; None links nothing.
         linker: ``gold``: by the ids in the data. ``title``: by the exact label (else by the
             label in another case), for mentions without an id. ``alias``: by the ids too, which
-            :meth:`kbench.aliases.Aliases.linked` has put there.
+            :meth:`kbench.knowledge.aliases.Aliases.linked` has put there.
         covers: whether something can be said of each row; default: whether it has a vector.
 
     Raises:

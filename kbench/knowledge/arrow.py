@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from kbench.data import Mention
 from kbench.data.files import remembered
 from kbench.errors import DataError
-from kbench.knowledge import Entity, Sentence
+from kbench.knowledge.base import Entity, Sentence
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
-from kbench.bundle import Bundle
 from kbench.data.files import atomic_folder
 from kbench.errors import DataError, UsageError, nearest
+from kbench.knowledge.bundle import Bundle
 
 __all__ = [
     "Importer",

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from kbench.data import Example, Mention, Role
-from kbench.knowledge import KnowledgeBase
+from kbench.knowledge.base import KnowledgeBase
 
 __all__ = ["Aliases", "Found", "aliases_of"]
 

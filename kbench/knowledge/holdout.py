@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kbench.bundle import Bundle
 from kbench.data import Example
-from kbench.knowledge import Entity, Sentence
-from kbench.leakage import fingerprint, marked_rows
-from kbench.writing import write_bundle
+from kbench.knowledge.base import Entity, Sentence
+from kbench.knowledge.bundle import Bundle
+from kbench.knowledge.leakage import fingerprint, marked_rows
+from kbench.knowledge.writing import write_bundle
 
 __all__ = ["hold_out"]
 

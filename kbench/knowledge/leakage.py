@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Example, Role
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge.base import KnowledgeBase, Rows
 
 __all__ = ["fingerprint", "leakage", "marked_rows"]
 

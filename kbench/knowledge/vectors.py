@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from kbench.bundle import Bundle
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError, UsageError, nearest
-from kbench.knowledge import Vectors
-from kbench.vector_settings import VectorSettings
-from kbench.writing import write_vectors
+from kbench.knowledge.base import Vectors
+from kbench.knowledge.bundle import Bundle
+from kbench.knowledge.vector_settings import VectorSettings
+from kbench.knowledge.writing import write_vectors
 
 if TYPE_CHECKING:
     import torch

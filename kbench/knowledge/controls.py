@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data.files import canonical_digest
-from kbench.knowledge import Entity, KnowledgeBase, Rows, Spelled, Vectors
+from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
+from kbench.knowledge.views import View
 from kbench.spec import Control
-from kbench.views import View
 
 __all__ = ["Random", "Shuffled", "Zero", "controlled"]
 

@@ -1,7 +1,7 @@
 """Bundles written: atomically, whole or not at all, and in bounded memory.
 
-Entities are sorted on disk (:func:`kbench.columns.in_order`), ids and vectors written a block at
-a time; of the facts there is one row of three numbers each in memory.
+Entities are sorted on disk (:func:`kbench.knowledge.arrow.in_order`), ids and vectors written a
+block at a time; of the facts there is one row of three numbers each in memory.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from kbench.bundle import FILES, SCHEMA, Bundle, find_rows
-from kbench.columns import (
+from kbench.data.files import atomic_folder, canonical_digest, file_digest, write_json
+from kbench.knowledge.arrow import (
     blocks,
     entity_batch,
     in_order,
@@ -26,8 +26,8 @@ from kbench.columns import (
     word_batch,
     write_columns,
 )
-from kbench.data.files import atomic_folder, canonical_digest, file_digest, write_json
-from kbench.knowledge import Entity, Rows, Sentence, Vectors, Words
+from kbench.knowledge.base import Entity, Rows, Sentence, Vectors, Words
+from kbench.knowledge.bundle import FILES, SCHEMA, Bundle, find_rows
 
 __all__ = ["distinct", "write_bundle", "write_vectors"]
 
