@@ -14,8 +14,8 @@ from kbench.spec import Control, RunSpec, Setting, check_options
 from kbench.task import Task
 
 if TYPE_CHECKING:
-    from kbench.backbone import Backbone
     from kbench.method import InjectionMethod
+    from kbench.model import Backbone
 
 __all__ = [
     "default_tuning",
@@ -87,7 +87,7 @@ def find_backbone(name: str, download: bool = True) -> Backbone:
     """Returns a backbone by registered name, local folder or hub id."""
     if name in registry.names(Kind.BACKBONES):
         return cast("type[Backbone]", registry.get(Kind.BACKBONES, name))()
-    from kbench.backbones.huggingface import HuggingFaceBackbone
+    from kbench.model.huggingface import HuggingFaceBackbone
 
     return HuggingFaceBackbone(name, download)
 

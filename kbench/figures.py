@@ -23,7 +23,7 @@ __all__ = ["recalled"]
 
 _MOST = 2000
 """Files; of more the older half goes."""
-_CODE = ("kbench.comparison", "kbench.metrics", "kbench.statistics", "kbench.tables")
+_CODE = ("kbench.comparison", "kbench.metrics", "kbench.metrics.statistics", "kbench.tables")
 
 
 def recalled(of: Any, results: Sequence[Result], store: Results, make: Callable[[], Any]) -> Any:

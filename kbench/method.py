@@ -14,14 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.compiling import compiled
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Data, targets_in
 from kbench.errors import Unsupported
-from kbench.freezing import dropout
-from kbench.hidden import Fixed, Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder, Frozen, Reading, dropout
+from kbench.model.compiling import compiled
+from kbench.model.frozen_reading import Fixed
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.stepping import Weigh
@@ -142,8 +140,8 @@ class Fit:
             data: what to train on.
             beside: what trains along and is thrown away, such as the head of a pre-training.
             reading: what of the encoder the plug reads, if that is to be read once for each
-                input; the data are then :class:`~kbench.hidden.Fixed`. Dropout in the frozen
-                network makes each reading another, and this is ignored.
+                input; the data are then :class:`~kbench.model.frozen_reading.Fixed`. Dropout in
+                the frozen network makes each reading another, and this is ignored.
             weigh: how many things of a batch each term is the mean over, as it stands its
                 targets, so that a batch too large for the memory can be computed in parts;
                 None for a loss that compares the examples of a batch with each other.

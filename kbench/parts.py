@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any, cast
 
 from kbench import registry
-from kbench.backbone import Backbone
 from kbench.bases import find_backbone, find_knowledge, find_task
 from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
+from kbench.model import Backbone
 from kbench.recipe import Recipe
 from kbench.spec import RunSpec, Setting, check_options
 from kbench.task import ProbeTask, Task

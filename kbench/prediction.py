@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data import Label
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Inputs, sent
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
@@ -21,8 +20,9 @@ from kbench.encoding.micro_batches import Portions
 from kbench.encoding.pairs import Pairs, collate_read, read_lengths
 from kbench.encoding.prefetch import fed
 from kbench.errors import KbenchError
-from kbench.heads import PairHead
-from kbench.hidden import Kept
+from kbench.model import DownstreamModel
+from kbench.model.frozen_reading import Kept
+from kbench.model.heads import PairHead
 
 __all__ = ["Predicted", "predict"]
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Example, Split
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Inputs, Kind, Layout, bare_tokens, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.encoding.passages import Passage
 from kbench.errors import KbenchError
-from kbench.heads import Gold
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.aliases import aliases_of
 from kbench.knowledge.linking import Links, joined, link
+from kbench.model import DownstreamModel
+from kbench.model.heads import Gold
 from kbench.parts import Parts
 
 if TYPE_CHECKING:

@@ -21,18 +21,17 @@ from torch import nn
 
 from kbench.accounting import cost, counted, summary
 from kbench.addresses import model_inputs, plug_inputs
-from kbench.compiling import compiled
 from kbench.data import Label, Split
 from kbench.data.files import canonical_digest
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples
 from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.errors import FrozenError, KbenchError, Unsupported
-from kbench.freezing import digest, frozen
-from kbench.hidden import Frozen, Kept, Reading, Recalled, last_states
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.metrics.stratified import scored
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder, Frozen, Reading, digest
+from kbench.model.compiling import compiled
+from kbench.model.freezing import frozen
+from kbench.model.frozen_reading import Kept, Recalled, last_states
 from kbench.parts import Parts
 from kbench.prediction import Predicted, predict
 from kbench.preparation import Prepared, prepare

@@ -18,7 +18,7 @@ from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 
 if TYPE_CHECKING:
-    from kbench.heads import Head
+    from kbench.model import Head
 
 __all__ = [
     "Family",
@@ -182,7 +182,7 @@ class TypingTask(_LabelledTask):
 
     def head(self, width: int) -> Head:
         """Returns a linear layer on the pooled output with one logit a type."""
-        from kbench.heads import TypingHead
+        from kbench.model.heads import TypingHead
 
         return TypingHead(width, self.labels, self.fallback)
 
@@ -201,7 +201,7 @@ class RelationTask(_LabelledTask):
 
     def head(self, width: int) -> Head:
         """Returns a linear layer on the pooled output with one logit a relation."""
-        from kbench.heads import RelationHead
+        from kbench.model.heads import RelationHead
 
         return RelationHead(width, self.labels)
 
@@ -222,7 +222,7 @@ class QuestionTask(Task):
 
     def head(self, width: int) -> Head:
         """Returns the backbone's masked-LM head, read at the blank."""
-        from kbench.heads import BlankHead
+        from kbench.model.heads import BlankHead
 
         return BlankHead()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kbench.task import Family
 
 if TYPE_CHECKING:
-    from kbench.downstream import DownstreamModel
+    from kbench.model import DownstreamModel
     from kbench.recipe import Recipe
 
 __all__ = ["Tuning"]

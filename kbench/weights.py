@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kbench.downstream import DownstreamModel
 from kbench.errors import ArtifactError, KbenchError
 from kbench.method import Plug
+from kbench.model import DownstreamModel
 from kbench.training import History
 
 __all__ = ["check_finite", "refill", "restore", "untied"]

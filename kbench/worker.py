@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
 from kbench.addresses import addresses, result_id
-from kbench.compiling import can_compile
 from kbench.crew import Stopped
 from kbench.devices import find_device
 from kbench.encoding.computing import described, set_up
 from kbench.errors import ArtifactError, KbenchError, Unsupported
+from kbench.model.compiling import can_compile
 from kbench.outcome import Clock, blame, ended, origin, save, scored
 from kbench.parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"kbench", "kbench_tasks", "kbench_baselines", "kbench_leaderboard"}
 EMBEDDED = (
-    "kbench/backbones/tiny/model.safetensors",
+    "kbench/model/tiny/model.safetensors",
     "kbench/cli/demo.yaml",
     "kbench_tasks/atlas/bundle/card.json",
     "kbench_tasks/atlas/bundle/vectors.npy",

@@ -136,7 +136,7 @@ class Trainer:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("kbench/backbones/tiny"))
+    parser.add_argument("--out", type=Path, default=Path("kbench/model/tiny"))
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
     parser.add_argument("--splits", type=Path, default=SPLITS)
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")

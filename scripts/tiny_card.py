@@ -1,6 +1,6 @@
 """The model card of the embedded backbone, from its `card.json`.
 
-python -m scripts.tiny_card kbench/backbones/tiny
+python -m scripts.tiny_card kbench/model/tiny
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Seed {seed}, {steps:,} steps of AdamW with warm-up and linear decay on one threa
 {minutes} minutes with other work beside it. Whole words are masked in every other batch, single
 pieces in the rest; a third of the blocks of neighbouring sentences are joined to sequences of 64,
 128 or 256 tokens. Training a WordPiece vocabulary breaks ties at random: `--tokenizer
-kbench/backbones/tiny` repeats the run with this one.
+kbench/model/tiny` repeats the run with this one.
 
 ## Held-out figures
 

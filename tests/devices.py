@@ -127,7 +127,7 @@ def _watched(monkeypatch: pytest.MonkeyPatch, stand_in: Device, name: str) -> No
 
 
 def _everywhere(monkeypatch: pytest.MonkeyPatch, name: str, put: Any) -> None:
-    """Replaces a function of :mod:`kbench.computing` wherever it was imported."""
+    """Replaces a function of :mod:`kbench.encoding.computing` wherever it was imported."""
     known = getattr(computing, name)
     for module in [*sys.modules.values()]:
         if getattr(module, "__name__", "").startswith("kbench") and vars(module).get(name) is known:

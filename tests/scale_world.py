@@ -70,10 +70,10 @@ _MEASURE = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from kbench.bundle import Bundle
-from kbench.controls import Random, Shuffled, Zero
+from kbench.knowledge import Bundle
+from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.data import Example, Mention
-from kbench.linking import link
+from kbench.knowledge.linking import link
 
 def number(file, what):
     line = next(line for line in Path(file).read_text().splitlines() if line.startswith(what))

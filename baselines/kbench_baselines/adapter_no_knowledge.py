@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.errors import Unsupported
-from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, rewritten
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family

@@ -37,10 +37,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding import Batch, ragged, sent
-from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, rewritten
 from kbench.recipe import Recipe
 from kbench.task import Family
 from kbench.training import History

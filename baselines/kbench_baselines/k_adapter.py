@@ -38,11 +38,9 @@ from torch import Tensor, nn
 
 from kbench.encoding import Batch
 from kbench.errors import Unsupported
-from kbench.freezing import digest, rewritten
-from kbench.hidden import Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, Reading, digest, rewritten
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family

@@ -40,10 +40,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding import Batch, sent, targets_in
 from kbench.errors import Unsupported, UsageError
-from kbench.freezing import rewritten
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, rewritten
 from kbench.recipe import Recipe
 from kbench.task import Family
 from kbench.training import History

@@ -33,10 +33,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding import Batch, Inputs, Layout, affixes, encode, sent
 from kbench.errors import Unsupported
-from kbench.hidden import Frozen, Reading
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, Frozen, Reading
 from kbench.store.hidden_states import bound
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences

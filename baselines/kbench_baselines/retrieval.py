@@ -35,10 +35,9 @@ from torch import Tensor
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
-from kbench.freezing import dropout
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, NoPlug, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, dropout
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
 

@@ -15,7 +15,7 @@ from kbench import registry
 from kbench.cli.messages import say
 from kbench.cli.options import pair
 from kbench.data.files import is_folder
-from kbench.knowledge.vector_settings import VectorSettings
+from kbench.knowledge.vectors import VectorSettings
 
 if TYPE_CHECKING:
     from kbench.cli.terminal import Console

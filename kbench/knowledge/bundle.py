@@ -7,7 +7,7 @@ map), ``relations.json``, ``triples.npy`` (``[triples, 3]``: head row, relation,
 ``sentences.arrow``, and where words share the space of the vectors ``words.arrow`` and
 ``word_vectors.npy``. Opening a bundle reads its card alone. Large files are memory-mapped, or (the
 vectors) read by the row: memory grows with the rows that are asked for, not with the bundle.
-Bundles are written by :mod:`kbench.writing`.
+Bundles are written by :mod:`kbench.knowledge.writing`.
 """
 
 from __future__ import annotations

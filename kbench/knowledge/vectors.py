@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
@@ -22,7 +22,6 @@ from kbench.data.files import cache_home
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.knowledge.base import Vectors
 from kbench.knowledge.bundle import Bundle
-from kbench.knowledge.vector_settings import VectorSettings
 from kbench.knowledge.writing import write_vectors
 
 if TYPE_CHECKING:
@@ -40,6 +39,39 @@ _LOGGERS = ("pykeen", "torch_max_mem", "class_resolver", "pystow")
 _FIT_SAMPLE = 1000
 _FIT_SCORES = 40_000_000
 """Bounds the quality figure: sampled triples, and their number times that of the entities."""
+
+
+def _setting(default: Any, help: str) -> Any:
+    """Returns a field whose one line of help the command shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class VectorSettings:
+    """How vectors are trained; the defaults suit a graph of some ten thousand entities.
+
+    What is stored may be wider than ``dimension``: complex numbers are stored as real and
+    imaginary parts, several representations of an entity side by side. The ``nssa`` loss is
+    self-adversarial negative sampling (Sun et al., ICLR 2019).
+    """
+
+    model: str = _setting("TransE", "A model of PyKEEN, such as TransE, RotatE or ComplEx.")
+    dimension: int = _setting(128, "Width of the embeddings; complex ones store twice that.")
+    epochs: int = _setting(30, "Passes over all triples.")
+    seed: int = _setting(0, "Of initial weights, order and corrupted triples.")
+    batch_size: int = _setting(1024, "Triples of a step.")
+    learning_rate: float = _setting(0.01, "Of Adam.")
+    negatives: int = _setting(16, "Corrupted triples for each true one.")
+    loss: str = _setting("nssa", "nssa, default (PyKEEN's for the model) or a loss of PyKEEN.")
+    margin: float = _setting(9.0, "Of the nssa loss; about 6 suits 64 dimensions.")
+    device: str = _setting("auto", "auto, cpu, cuda or another device of torch.")
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "epochs", "batch_size", "negatives", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; expected 0 or more")
 
 
 def train_vectors(

@@ -152,7 +152,7 @@ class _SetMetric(Metric):
 
     Args:
         fallback: whether an example got its best label where none was above the threshold, see
-            :class:`~kbench.heads.TypingHead`. The formula is the same; the variant says so.
+            :class:`~kbench.model.heads.TypingHead`. The formula is the same; the variant says so.
     """
 
     def __init__(self, fallback: bool = False) -> None:

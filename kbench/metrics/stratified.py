@@ -33,7 +33,7 @@ class LamaPrecision(Stratified):
     """P@1 of each relation, then the mean over relations, each counted once: LAMA's P@1.
 
     Petroni et al. 2019: a query is right where its object is the best of the vocabulary, which is
-    the head's affair (:class:`~kbench.heads.VocabularyHead`). An example's stratum is its
+    the head's affair (:class:`~kbench.model.heads.VocabularyHead`). An example's stratum is its
     relation. Relations of few queries weigh as much as those of many; :class:`Accuracy` beside it
     is over queries.
 

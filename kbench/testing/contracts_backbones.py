@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from kbench import registry
-from kbench.backbone import Backbone
 from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
-from kbench.freezing import digest
-from kbench.model import Encoder
+from kbench.model import Backbone, Encoder, digest
 from kbench.recipe import Recipe
 from kbench.source_text import summary
 from kbench.spec import check_options

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from kbench.errors import FrozenError
-from kbench.freezing import digest
+from kbench.model import digest
 from kbench.source_text import declared, defaults, settings
 from kbench.spec import Setting
 from kbench.stages import Evaluation

@@ -8,9 +8,9 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from kbench.freezing import digest, frozen
-from kbench.hidden import Frozen
 from kbench.method import NoPlug
+from kbench.model import Frozen, digest
+from kbench.model.freezing import frozen
 from kbench.spec import Control, Setting
 from kbench.store.hidden_states import StateStore
 from kbench.testing.bench import Bench

@@ -12,8 +12,8 @@ from kbench import registry
 from kbench.catalogue import Kind
 from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
 from kbench.errors import KbenchError
-from kbench.heads import Head
 from kbench.knowledge.linking import LINKERS
+from kbench.model import Head
 from kbench.source_text import summary
 from kbench.task import ProbeTask, QuestionTask, Task, subject_of
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract

@@ -14,10 +14,9 @@ from torch import Tensor
 from kbench import registry
 from kbench.catalogue import Kind
 from kbench.data import Split
-from kbench.downstream import DownstreamModel
 from kbench.encoding.pairs import collate_examples
 from kbench.errors import Unsupported
-from kbench.freezing import digest
+from kbench.model import DownstreamModel, digest
 from kbench.parts import Parts
 from kbench.recipe import Recipe
 from kbench.source_text import summary

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data import Split
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch
 from kbench.encoding.pairs import collate_examples
-from kbench.freezing import digest
-from kbench.hidden import Kept
 from kbench.method import Plug
+from kbench.model import DownstreamModel, digest
+from kbench.model.frozen_reading import Kept
 from kbench.parts import Parts
 from kbench.preparation import Prepared
 from kbench.stages import Stages

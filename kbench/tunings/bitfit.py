@@ -14,7 +14,7 @@ from kbench.tuning import Tuning
 from kbench.tunings.light import published
 
 if TYPE_CHECKING:
-    from kbench.downstream import DownstreamModel
+    from kbench.model import DownstreamModel
 
 __all__ = ["BitFitTuning"]
 

@@ -10,7 +10,7 @@ from kbench.task import Family
 from kbench.tuning import Tuning
 
 if TYPE_CHECKING:
-    from kbench.downstream import DownstreamModel
+    from kbench.model import DownstreamModel
 
 __all__ = ["FullTuning"]
 

@@ -12,7 +12,7 @@ from kbench.tuning import Tuning
 from kbench.tunings.light import FEW_SHOT, published
 
 if TYPE_CHECKING:
-    from kbench.downstream import DownstreamModel
+    from kbench.model import DownstreamModel
 
 __all__ = ["HeadTuning"]
 

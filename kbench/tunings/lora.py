@@ -14,8 +14,7 @@ from kbench.tuning import Tuning
 from kbench.tunings.light import positive, published
 
 if TYPE_CHECKING:
-    from kbench.downstream import DownstreamModel
-    from kbench.model import Encoder
+    from kbench.model import DownstreamModel, Encoder
 
 __all__ = ["LoRATuning"]
 

@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Builds the knowledge base and tasks of atlas.")
     parser.add_argument("--sources", type=Path, required=True, help="folder of unpacked sources")
     parser.add_argument("--out", type=Path, default=Path("tasks/kbench_tasks/atlas"))
-    parser.add_argument("--tokenizer", type=Path, default=Path("kbench/backbones/tiny"))
+    parser.add_argument("--tokenizer", type=Path, default=Path("kbench/model/tiny"))
     parser.add_argument("--vocabulary", type=Path, help="one more vocabulary for the answers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only-splits", action="store_true")

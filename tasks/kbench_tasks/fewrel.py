@@ -18,7 +18,7 @@ from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
     from kbench.data.records import Record
-    from kbench.heads import Head
+    from kbench.model import Head
 
 __all__ = ["FORMS", "FewRel", "FewRelPubMed"]
 
@@ -107,7 +107,7 @@ class FewRel(RelationTask):
 
     def head(self, width: int) -> Head:
         """Returns a head that compares a sentence with the supports of each relation."""
-        from kbench.heads import PairHead
+        from kbench.model.heads import PairHead
 
         return PairHead(width, none=self._none_of_the_above > 0)
 

@@ -25,7 +25,7 @@ from kbench.metrics import Accuracy, LamaPrecision, Metric
 from kbench.task import ProbeTask
 
 if TYPE_CHECKING:
-    from kbench.heads import Head
+    from kbench.model import Head
 
 __all__ = ["Lama"]
 
@@ -128,7 +128,7 @@ class Lama(ProbeTask):
 
     def head(self, width: int) -> Head:
         """Returns the backbone's masked-LM head over the vocabulary."""
-        from kbench.heads import VocabularyHead
+        from kbench.model.heads import VocabularyHead
 
         return VocabularyHead(self.vocabulary)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
-from kbench.freezing import frozen
 from kbench.knowledge import Bundle
 from kbench.model import Encoder
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.store import Status
 from kbench_baselines.adapter_no_knowledge import AdapterNoKnowledge, Adapters, ranks
 from tests.grid.toygrid import OPTIONS, grid, run

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench.compiling import CompilerWarning, can_compile, compiled
 from kbench.errors import Unsupported
 from kbench.model import Encoder
+from kbench.model.compiling import CompilerWarning, can_compile, compiled
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import offered

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.encoding import collate
 from kbench.errors import Unsupported
-from kbench.freezing import digest, frozen
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, digest
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store import Status

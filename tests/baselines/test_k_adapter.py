@@ -16,15 +16,15 @@ from torch import Tensor
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example, Mention, Split
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
-from kbench.freezing import digest, frozen
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled, Zero
 from kbench.method import Fit
-from kbench.model import Encoder
+from kbench.model import Encoder, digest
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Status, hidden_states
@@ -222,7 +222,7 @@ def test_the_output_telescopes_into_the_raw_taps_and_the_increments(encoder: Enc
     states = [torch.randn(2, 5, encoder.width) for _ in range(3)]
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     total, output = adapter(states, mask)
-    torch.testing.assert_close(output, sum(hidden_states) + total, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output, sum(states) + total, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("grad", [False, True])

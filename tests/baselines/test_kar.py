@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.encoding import collate
 from kbench.errors import Unsupported, UsageError
-from kbench.freezing import digest, frozen
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit, Plug
-from kbench.model import Encoder
+from kbench.model import Encoder, digest
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store import Status

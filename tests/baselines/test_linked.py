@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.backbones.huggingface import load_folder
 from kbench.encoding import collate
 from kbench.errors import Unsupported
+from kbench.model.huggingface import load_folder
 from kbench_baselines.linked import linked, vector_width
 from tests import linked_world as world
 

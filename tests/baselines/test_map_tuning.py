@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
-from kbench.freezing import frozen
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
 from kbench.method import Fit
 from kbench.model import Encoder
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.testing.toys import write_backbone

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Layout, collate, encode
-from kbench.freezing import frozen
 from kbench.knowledge import Bundle
 from kbench.knowledge.linking import link
 from kbench.model import Encoder
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.store import Status
 from kbench.task import Family
 from kbench_baselines.map_tuning import AffineMap, MapTuning

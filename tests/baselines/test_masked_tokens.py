@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.backbones.huggingface import load_folder
 from kbench.errors import Unsupported
 from kbench.model import Encoder
+from kbench.model.huggingface import load_folder
 from kbench.testing.toys import write_backbone
 from kbench_baselines.masked_tokens import masked_tokens
 from tests import linked_world as world

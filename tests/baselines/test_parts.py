@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch
 from kbench.encoding.micro_batches import split
 from kbench.errors import KbenchError
-from kbench.freezing import digest
+from kbench.model import DownstreamModel, digest
 from kbench.prediction import predict
 from kbench.spec import Setting
 from kbench.stepping import Objective, Stepper

@@ -13,8 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench import hidden, runner
-from kbench.backbones.huggingface import load_folder
+from kbench import runner
 from kbench.catalogue import Kind
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, collate, encode
@@ -22,7 +21,8 @@ from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
-from kbench.model import Encoder
+from kbench.model import Encoder, frozen_reading
+from kbench.model.huggingface import load_folder
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status, hidden_states
 from kbench.testing import registered
@@ -181,7 +181,7 @@ def test_neither_padding_nor_blocks_change_a_vector(
     encoder: Encoder, small: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, counted = _fitted(encoder, small)
-    monkeypatch.setattr(hidden, "BATCH", 1)
+    monkeypatch.setattr(frozen_reading, "BATCH", 1)
     monkeypatch.setattr(pelt, "_BLOCK", 2)
     alone, same = _fitted(encoder, small)
     torch.testing.assert_close(together.vectors, alone.vectors, atol=1e-5, rtol=0)

@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.data import Example, Mention, Split
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.encoding.passages import Passage
 from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder
+from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Control, Setting

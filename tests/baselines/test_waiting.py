@@ -14,10 +14,10 @@ from torch import Tensor
 
 from kbench import registry
 from kbench.catalogue import Kind
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch
 from kbench.encoding.batch import Choices
-from kbench.heads import PairHead
+from kbench.model import DownstreamModel
+from kbench.model.heads import PairHead
 from kbench.spec import Setting
 from kbench.stepping import Stepper
 from kbench.testing.bench import Bench

@@ -16,16 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Mention
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples
-from kbench.freezing import frozen
-from kbench.heads import RelationHead
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder
+from kbench.model.freezing import frozen
+from kbench.model.heads import RelationHead
+from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
 from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Candidate, Example
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples, Layout, encode
 from kbench.encoding.pairs import Pairs, compared
-from kbench.freezing import frozen
-from kbench.heads import PairHead
 from kbench.knowledge.linking import link
+from kbench.model import DownstreamModel
+from kbench.model.freezing import frozen
+from kbench.model.heads import PairHead
+from kbench.model.huggingface import load_folder
 from kbench.prediction import predict
 from kbench_baselines.map_tuning import AffineMap
 from tests import reference

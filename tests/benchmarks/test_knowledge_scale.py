@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example, Mention
 from kbench.encoding import Batch, Examples, Layout, encode
-from kbench.freezing import frozen
 from kbench.knowledge import Bundle
 from kbench.model import Encoder
+from kbench.model.freezing import frozen
+from kbench.model.huggingface import load_folder
 from kbench.recipe import Recipe
 from kbench.training import train
 from kbench_baselines.map_tuning import AffineMap

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding.batch import shuffled_batches
-from kbench.freezing import dropout
+from kbench.model import dropout
 from kbench.prediction import predict
 from kbench.recipe import Recipe
 from kbench.training import train

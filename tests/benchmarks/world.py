@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example, Mention, Role
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples, Inputs, Layout, encode
 from kbench.encoding.batch import sorted_batches
-from kbench.heads import RelationHead
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder
+from kbench.model.heads import RelationHead
+from kbench.model.huggingface import load_folder
 
 DIMENSION = 128
 CARD = {"name": "bench", "version": "1", "licence": "none", "source": "test"}

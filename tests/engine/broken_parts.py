@@ -11,13 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kbench.backbone import Backbone
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Example, Role, Split, TaskCard
-from kbench.downstream import DownstreamModel
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
-from kbench.model import Encoder
+from kbench.model import Backbone, DownstreamModel, Encoder
+from kbench.model.huggingface import load_folder
 from kbench.recipe import Recipe
 from kbench.task import Family, ProbeTask, TypingTask
 from kbench.testing.tiny import TinyTyping, tiny

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from kbench.backbones.huggingface import load_folder
 from kbench.model import Encoder
+from kbench.model.huggingface import load_folder
 from tests.engine.hostile import byte_level, metaspace
 
 

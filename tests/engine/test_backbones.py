@@ -12,12 +12,11 @@ import pytest
 import torch
 import transformers
 
-from kbench.backbones.huggingface import HuggingFaceBackbone, folder_digest, load_folder
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import KbenchError, Unsupported
-from kbench.freezing import digest, dropout
-from kbench.model import Encoder
+from kbench.model import Encoder, digest, dropout
+from kbench.model.huggingface import HuggingFaceBackbone, folder_digest, load_folder
 from kbench.testing.toys import write_backbone
 from tests.engine.architectures import ARCHITECTURES, write
 from tests.engine.test_model import rates_in_use

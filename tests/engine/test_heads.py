@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from kbench.data import Example, Label
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import KbenchError
-from kbench.heads import BlankHead, Head, RelationHead, TypingHead, VocabularyHead
-from kbench.model import Encoder
+from kbench.model import Encoder, Head
+from kbench.model.heads import BlankHead, RelationHead, TypingHead, VocabularyHead
 from tests.engine.hostile import byte_level
 
 WIDTH = 6

@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.data import Example, Split
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples, Layout, collate, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.errors import KbenchError, Unsupported
-from kbench.freezing import digest
-from kbench.heads import PairHead
-from kbench.hidden import Frozen, Recalled, last_states
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder, Frozen, digest
+from kbench.model.frozen_reading import Recalled, last_states
+from kbench.model.heads import PairHead
+from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
 from kbench.prediction import predict
 from kbench.recipe import Recipe
@@ -233,7 +231,7 @@ def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Pa
 
 
 def test_what_is_answered_at_mask_has_no_head_to_train(toy_folder: Path) -> None:
-    from kbench.heads import BlankHead
+    from kbench.model.heads import BlankHead
 
     model = DownstreamModel(load_folder(toy_folder / "bert"), BlankHead())
     with pytest.raises(Unsupported, match=r"answered at .MASK. has none; take frozen"):
@@ -313,7 +311,7 @@ def test_pairs_are_read_once_too(toy_folder: Path) -> None:
 
 
 def test_predictions_from_kept_states_are_those_of_the_model(encoder: Encoder) -> None:
-    from kbench.heads import RelationHead
+    from kbench.model.heads import RelationHead
 
     inputs = inputs_of(encoder, 150)
     model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y", "z"])).eval()

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kbench.data import Example, Mention, Role
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import FrozenError, Unsupported
-from kbench.freezing import digest, dropout, frozen
-from kbench.heads import BlankHead, RelationHead
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder, digest, dropout
+from kbench.model.freezing import frozen
+from kbench.model.heads import BlankHead, RelationHead
 
 EXAMPLES = [
     Example("a", "we saw it today", (Mention(7, 9, "e", Role.TARGET),), ("red",), blank=15),
@@ -123,7 +122,7 @@ def test_a_second_plug_is_refused_and_the_first_stays(encoder: Encoder) -> None:
 def test_a_held_table_gives_what_mapping_each_batch_gives(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbench.model._HELD", 2)
+    monkeypatch.setattr("kbench.model.encoder._HELD", 2)
     table, calls = source(encoder), []
 
     def mapped(rows: Tensor) -> Tensor:
@@ -300,7 +299,7 @@ def test_tokens_predicted_at_the_blank_are_the_whole_networks(encoder: Encoder) 
 
 
 def test_without_a_masked_lm_head_nothing_is_predicted(tmp_path: Path) -> None:
-    from kbench.backbones.huggingface import load_folder
+    from kbench.model.huggingface import load_folder
     from kbench.testing.toys import write_backbone
 
     encoder = load_folder(write_backbone(tmp_path, lm_head=False))

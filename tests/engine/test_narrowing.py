@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kbench import registry
-from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.data import Example
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Layout, collate, encode
-from kbench.freezing import rewritten
-from kbench.heads import RelationHead
-from kbench.model import Encoder
-from kbench.narrowing import narrowed
+from kbench.model import DownstreamModel, Encoder, rewritten
+from kbench.model.heads import RelationHead
+from kbench.model.huggingface import load_folder
+from kbench.model.last_layer import narrowed
 from tests.engine.architectures import ARCHITECTURES, write
 
 NARROW = {"bert", "roberta", "camembert", "xlm-roberta", "electra"}

@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench.backbones.huggingface import load_folder
 from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Mention, Role, digest_examples
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Examples, Inputs, Layout, affixes, encode
 from kbench.encoding.pairs import Pairs, collate_pairs, compared, room_of_text
 from kbench.encoding.passages import Passage
 from kbench.encoding.tokens import pair_affixes
 from kbench.errors import Unsupported
-from kbench.heads import PairHead
+from kbench.model import DownstreamModel
+from kbench.model.heads import PairHead
+from kbench.model.huggingface import load_folder
 from kbench.prediction import predict
 from tests.engine.hostile import MARKERS, TEMPLATES, examples
 

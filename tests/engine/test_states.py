@@ -253,7 +253,7 @@ _PROCESS = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from kbench.states import StateStore, Wanted
+from kbench.store.hidden_states import StateStore, Wanted
 folder = Path(sys.argv[1])
 def blocks():
     with (folder / "asked").open("a") as log:

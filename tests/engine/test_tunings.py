@@ -15,15 +15,14 @@ import transformers
 from torch import Tensor, nn
 
 from kbench import runner
-from kbench.backbones.huggingface import load_folder
 from kbench.catalogue import Kind
 from kbench.data import Example
-from kbench.downstream import DownstreamModel
 from kbench.encoding import Batch, Examples, Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
-from kbench.freezing import digest, dropout, frozen, rewritten
-from kbench.heads import BlankHead, Head, RelationHead, TypingHead
-from kbench.model import Encoder
+from kbench.model import DownstreamModel, Encoder, Head, digest, dropout, rewritten
+from kbench.model.freezing import frozen
+from kbench.model.heads import BlankHead, RelationHead, TypingHead
+from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
 from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kbench.backbones.huggingface import load_folder
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import DataError, KbenchError, UsageError
 from kbench.grids import make_grid, make_grids, read_grid, set_option
 from kbench.knowledge import Bundle
+from kbench.model.huggingface import load_folder
 from kbench.store import Artifacts
 from kbench.store.folder import DamageWarning, address
 from tests.calling import call

@@ -117,7 +117,7 @@ def test_a_text_is_tokenized_once_for_all_methods_settings_and_seeds(
 def test_the_memory_of_pieces_is_bounded_and_tells_tokenizers_apart(
     toy_folder: Path, monkeypatch: pytest.MonkeyPatch, tokenized: list[str]
 ) -> None:
-    from kbench.backbones.huggingface import load_folder
+    from kbench.model.huggingface import load_folder
     from tests.engine.hostile import byte_level
 
     wordpiece = load_folder(toy_folder / "bert").tokenizer

@@ -12,11 +12,10 @@ import torch
 
 from kbench import runner
 from kbench.addresses import addresses
-from kbench.backbones.huggingface import load_folder
 from kbench.data import Split
-from kbench.downstream import DownstreamModel
-from kbench.freezing import digest
 from kbench.knowledge import Bundle
+from kbench.model import DownstreamModel, digest
+from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.toys import write_world

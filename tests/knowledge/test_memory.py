@@ -20,7 +20,7 @@ MIB = 1 << 20
 MEASURE = """
 import json, sys, time
 from pathlib import Path
-from kbench.bundle import Bundle
+from kbench.knowledge import Bundle
 from kbench_tasks.knowledge.ernie import ErnieImporter
 
 def resident(what):

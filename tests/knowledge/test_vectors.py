@@ -12,8 +12,7 @@ import torch
 
 from kbench.errors import KbenchError, UsageError
 from kbench.knowledge import Bundle, Entity, write_bundle
-from kbench.knowledge.vector_settings import VectorSettings
-from kbench.knowledge.vectors import train_vectors
+from kbench.knowledge.vectors import VectorSettings, train_vectors
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
 SMALL = {"dimension": 8, "epochs": 5, "batch_size": 16, "negatives": 4, "device": "cpu"}
@@ -124,7 +123,7 @@ def test_quiet_and_out_of_the_home_folder(world: Bundle, tmp_path: Path) -> None
     home = tmp_path / "home"
     home.mkdir()
     code = (
-        "import sys; from kbench.vectors import *; from kbench.vector_settings import *;"
+        "import sys; from kbench.knowledge.vectors import *;"
         "train_vectors(sys.argv[1], VectorSettings(dimension=4, epochs=1, batch_size=8))"
     )
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYKEEN", "PYSTOW", "XDG"))}

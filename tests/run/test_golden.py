@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kbench.heads import Head, RelationHead
+from kbench.model import Head
+from kbench.model.heads import RelationHead
 from kbench.task import RelationTask
 from kbench.testing.toys import ToyRelations
 from tests.run.golden import PATH, addresses

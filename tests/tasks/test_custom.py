@@ -10,7 +10,7 @@ import pytest
 from kbench.bases import find_task
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError, UsageError
-from kbench.heads import BlankHead, RelationHead, TypingHead
+from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.runner import Place
 from kbench.store import Results, Status
 from kbench.tables import rows

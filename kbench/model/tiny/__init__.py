@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from kbench.backbone import Backbone
-from kbench.backbones.huggingface import folder_digest, load_folder, read_config
-from kbench.model import Encoder
+from kbench.model.backbone import Backbone
+from kbench.model.encoder import Encoder
+from kbench.model.huggingface import folder_digest, load_folder, read_config
 
 __all__ = ["KbenchTiny"]
 

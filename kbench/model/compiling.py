@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kbench.errors import Unsupported
-from kbench.model import Encoder
+from kbench.model.encoder import Encoder
 
 __all__ = ["CompilerWarning", "can_compile", "compiled"]
 

@@ -25,8 +25,8 @@ from kbench.data.files import canonical_digest
 from kbench.encoding import Batch, Data, Inputs
 from kbench.encoding.batch import BATCH, TOKENS, Known, sorted_batches
 from kbench.encoding.pairs import Pairs, collate_read, read_lengths
-from kbench.freezing import digest, dropout
-from kbench.model import Encoder
+from kbench.model.encoder import Encoder
+from kbench.model.freezing import digest, dropout
 from kbench.store.hidden_states import HiddenStates, StateStore, Wanted
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from kbench.backbone import Backbone
 from kbench.data.files import canonical_digest, file_digest, is_folder, read_json
 from kbench.errors import KbenchError, UsageError
-from kbench.model import Encoder
+from kbench.model.backbone import Backbone
+from kbench.model.encoder import Encoder
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kbench.encoding import Batch
     from kbench.encoding.batch import Choices
-    from kbench.model import Encoder
+    from kbench.model.encoder import Encoder
 
 __all__ = [
     "BlankHead",

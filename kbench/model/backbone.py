@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from kbench.model import Encoder
+    from kbench.model.encoder import Encoder
 
 __all__ = ["Backbone"]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, sent
 from kbench.encoding.computing import asynchronous
 from kbench.errors import Unsupported
-from kbench.narrowing import narrowed
+from kbench.model.last_layer import narrowed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -12,8 +12,8 @@ from kbench.encoding.batch import TOKENS, picked, sorted_batches
 from kbench.encoding.computing import asynchronous
 
 if TYPE_CHECKING:
-    from kbench.heads import Head
-    from kbench.model import Encoder
+    from kbench.model.encoder import Encoder
+    from kbench.model.heads import Head
 
 __all__ = ["DownstreamModel"]
 
