@@ -20,11 +20,10 @@ from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder, Frozen, Reading, dropout
 from kbench.model.compiling import compiled
 from kbench.model.frozen_reading import Fixed
-from kbench.recipe import Recipe
 from kbench.spec import Setting
-from kbench.stepping import Weigh
 from kbench.task import Family
-from kbench.training import History, Progress, train
+from kbench.training import History, Progress, Recipe, train
+from kbench.training.steps import Weigh
 
 __all__ = ["Fit", "InjectionMethod", "MethodCard", "Plug"]
 

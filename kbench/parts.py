@@ -15,10 +15,9 @@ from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
 from kbench.model import Backbone
-from kbench.recipe import Recipe
 from kbench.spec import RunSpec, Setting, check_options
 from kbench.task import ProbeTask, Task
-from kbench.tuning import Tuning
+from kbench.training import Recipe, Tuning
 
 __all__ = ["Parts", "impossible", "sharing"]
 

@@ -35,12 +35,11 @@ from kbench.model.frozen_reading import Kept, Recalled, last_states
 from kbench.parts import Parts
 from kbench.prediction import Predicted, predict
 from kbench.preparation import Prepared, prepare
-from kbench.recipe import Recipe
 from kbench.rounding import evaluated
 from kbench.spec import Setting
 from kbench.store import Artifacts
 from kbench.store.folder import address
-from kbench.training import History, Progress, train
+from kbench.training import History, Progress, Recipe, train
 from kbench.weights import check_finite, refill, restore, untied
 
 if TYPE_CHECKING:

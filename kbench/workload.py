@@ -19,10 +19,10 @@ from kbench.errors import KbenchError
 from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
 from kbench.parts import Parts
 from kbench.preparation import limited
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store.hidden_states import bound
 from kbench.task import Family
+from kbench.training import Recipe
 
 if TYPE_CHECKING:
     from kbench.runner import Cell

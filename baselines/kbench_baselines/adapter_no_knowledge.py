@@ -25,9 +25,9 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder, rewritten
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
+from kbench.training import Recipe
 from kbench_baselines.map_tuning import TASK_RECIPES
 
 __all__ = ["AdapterNoKnowledge", "Adapters", "ranks"]

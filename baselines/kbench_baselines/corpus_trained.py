@@ -9,10 +9,9 @@ from typing import ClassVar
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import Encoder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History
+from kbench.training import History, Recipe
 
 __all__ = ["CorpusTrained"]
 

@@ -40,9 +40,8 @@ from kbench.encoding import Batch, ragged, sent
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder, rewritten
-from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.training import History
+from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Attention
 from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width

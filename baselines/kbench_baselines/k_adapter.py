@@ -41,10 +41,9 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder, Reading, digest, rewritten
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History
+from kbench.training import History, Recipe
 from kbench_baselines.spelled_facts import FactHead, spelled_facts
 
 __all__ = ["Adapter", "FactualPretraining", "KAdapter", "KnowledgeAdapter", "tapped", "taps"]

@@ -40,10 +40,9 @@ from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History
+from kbench.training import History, Recipe
 from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.masked_lm import masked_mentions, mention_loss
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kbench.method import InjectionMethod
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
+from kbench.training import Recipe
 
 __all__ = ["Untrained"]
 

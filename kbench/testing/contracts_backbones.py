@@ -16,10 +16,10 @@ from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.model import Backbone, Encoder, digest
-from kbench.recipe import Recipe
 from kbench.source_text import summary
 from kbench.spec import check_options
 from kbench.testing.contracts import Finding, Verdict, contract
+from kbench.training import Recipe
 
 __all__ = ["CONTRACTS", "subject"]
 

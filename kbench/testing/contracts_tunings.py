@@ -18,7 +18,6 @@ from kbench.encoding.pairs import collate_examples
 from kbench.errors import Unsupported
 from kbench.model import DownstreamModel, digest
 from kbench.parts import Parts
-from kbench.recipe import Recipe
 from kbench.source_text import summary
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
@@ -26,7 +25,7 @@ from kbench.task import Family
 from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract
 from kbench.testing.tiny import BACKBONE, NOTHING, TASKS
 from kbench.testing.trial import QUICK, disturb, new_stages
-from kbench.tuning import Tuning
+from kbench.training import Recipe, Tuning
 
 __all__ = ["CONTRACTS", "subject"]
 

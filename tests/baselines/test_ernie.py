@@ -20,12 +20,11 @@ from kbench.method import Fit, Plug
 from kbench.model import Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store import Status
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import History
+from kbench.training import History, Recipe
 from kbench_baselines.ernie import Ernie, ErniePlug, Fusion, NoisyLinks, denoising_loss
 from kbench_baselines.masked_tokens import masked_tokens
 from tests import linked_world as world

@@ -25,11 +25,10 @@ from kbench.method import Fit
 from kbench.model import Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Status, hidden_states
 from kbench.testing.toys import ToyRelations, write_backbone
-from kbench.training import History, train
+from kbench.training import History, Recipe, train
 from kbench_baselines.k_adapter import (
     Adapter,
     FactualPretraining,

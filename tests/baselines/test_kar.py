@@ -21,12 +21,11 @@ from kbench.method import Fit, Plug
 from kbench.model import Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.store import Status
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import History
+from kbench.training import History, Recipe
 from kbench_baselines.kar import Kar, KarPlug, right_inverse
 from kbench_baselines.namesakes import Namesakes
 from tests import linked_world as world

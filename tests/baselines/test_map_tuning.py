@@ -20,9 +20,9 @@ from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
+from kbench.training import Recipe
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference

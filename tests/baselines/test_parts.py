@@ -19,10 +19,10 @@ from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, digest
 from kbench.prediction import predict
 from kbench.spec import Setting
-from kbench.stepping import Objective, Stepper
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.trial import QUICK, new_stages
+from kbench.training.steps import Objective, Stepper
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ...")
 

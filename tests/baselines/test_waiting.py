@@ -19,10 +19,10 @@ from kbench.encoding.batch import Choices
 from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
 from kbench.spec import Setting
-from kbench.stepping import Stepper
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.trial import new_stages
+from kbench.training.steps import Stepper
 from kbench_baselines.untrained import Untrained
 from tests.devices import TRAINED, Device
 from tests.devices import device as device  # a fixture

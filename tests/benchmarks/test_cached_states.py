@@ -26,10 +26,10 @@ from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
-from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts
+from kbench.training import Recipe
 from kbench_baselines.k_adapter import KAdapter, KnowledgeAdapter
 from kbench_baselines.pelt import Pelt
 from kbench_baselines.spelled_facts import spelled_facts

@@ -22,8 +22,7 @@ from kbench.knowledge import Bundle
 from kbench.model import Encoder
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.recipe import Recipe
-from kbench.training import train
+from kbench.training import Recipe, train
 from kbench_baselines.map_tuning import AffineMap
 from tests.scale_world import DIMENSION, Spent, lay, spent
 

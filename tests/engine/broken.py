@@ -17,10 +17,9 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder, Reading, rewritten
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History
+from kbench.training import History, Recipe
 
 
 class Map(Plug):

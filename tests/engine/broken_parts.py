@@ -16,11 +16,10 @@ from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench.model import Backbone, DownstreamModel, Encoder
 from kbench.model.huggingface import load_folder
-from kbench.recipe import Recipe
 from kbench.task import Family, ProbeTask, TypingTask
 from kbench.testing.tiny import TinyTyping, tiny
 from kbench.testing.toys import ToyQuestions, write_world
-from kbench.tuning import Tuning
+from kbench.training import Recipe, Tuning
 
 
 class Typing(TypingTask):

@@ -22,15 +22,14 @@ from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
 from kbench.prediction import predict
-from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts, hidden_states
 from kbench.store.hidden_states import BYTES, HiddenStates, StateStore
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import train
-from kbench.tunings.head import HeadTuning
+from kbench.training import Recipe, train
+from kbench.training.tunings.head import HeadTuning
 from tests.engine.test_pairs import episode, sentence
 from tests.grid.toygrid import OPTIONS
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from kbench import registry
 from kbench.catalogue import Kind
 from kbench.published import Figure, _Table, figures
-from kbench.tuning import Tuning
+from kbench.training import Tuning
 
 FOUR = ("accuracy_5w1s", "accuracy_5w5s", "accuracy_10w1s", "accuracy_10w5s")
 

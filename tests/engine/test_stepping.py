@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from kbench.encoding import Batch, targets_in
 from kbench.errors import KbenchError, UsageError
-from kbench.recipe import Recipe
-from kbench.stepping import Objective, Stepper
-from kbench.training import History, train
+from kbench.training import History, Recipe, train
+from kbench.training.steps import Objective, Stepper
 from tests.engine.test_training import Four
 
 CPU = torch.device("cpu")

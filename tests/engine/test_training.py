@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.encoding import Batch, Inputs, collate
-from kbench.recipe import Recipe
-from kbench.training import train
+from kbench.training import Recipe, train
 
 
 class Four:

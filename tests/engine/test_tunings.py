@@ -24,18 +24,16 @@ from kbench.model.freezing import frozen
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.model.huggingface import load_folder
 from kbench.parts import Parts
-from kbench.recipe import Recipe
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts, Result, Status
 from kbench.task import Family
 from kbench.testing import registered
-from kbench.training import train
-from kbench.tuning import Tuning
-from kbench.tunings.adapter import AdapterTuning
-from kbench.tunings.bitfit import BitFitTuning
-from kbench.tunings.full import FullTuning
-from kbench.tunings.lora import LoRATuning
+from kbench.training import Recipe, Tuning, train
+from kbench.training.tunings.adapter import AdapterTuning
+from kbench.training.tunings.bitfit import BitFitTuning
+from kbench.training.tunings.full import FullTuning
+from kbench.training.tunings.lora import LoRATuning
 from kbench.weights import restore, untied
 from tests.engine.architectures import ARCHITECTURES, write
 from tests.engine.test_model import rates_in_use
@@ -385,7 +383,7 @@ def test_ranks_and_maps_are_the_published_ones_and_can_be_chosen(toy_tasks: None
         Family.RELATION: (32, 1, True),
         Family.QUESTION: (4, 1, True),
     }
-    with registered(Kind.TUNINGS, my_lora="kbench.tunings.lora:LoRATuning"):
+    with registered(Kind.TUNINGS, my_lora="kbench.training.tunings.lora:LoRATuning"):
         parts = _parts("my-lora", {"rank": 2, "learning_rate": 0.5})
         assert parts.tuning_options == {"rank": 2, "alpha": 1, "feed_forward": True}
         assert parts.tuning_recipe.learning_rate == 0.5
@@ -428,7 +426,7 @@ def test_alpha_scales_the_change(encoder: Encoder) -> None:
 
 
 def test_peft_is_imported_only_by_a_model_that_is_prepared() -> None:
-    lines = "import sys, kbench.tunings.lora; sys.exit('peft' in sys.modules)"
+    lines = "import sys, kbench.training.tunings.lora; sys.exit('peft' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0
 
 

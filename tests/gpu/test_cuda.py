@@ -23,11 +23,11 @@ from kbench.executor import Setup
 from kbench.executors.local import Local
 from kbench.spec import Setting
 from kbench.stages import Stages
-from kbench.stepping import Stepper
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.toys import write_backbone
+from kbench.training.steps import Stepper
 from tests.devices import TRAINED
 from tests.grid.toygrid import OPTIONS, grid, run
 

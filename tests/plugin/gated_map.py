@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.recipe import Recipe
 from kbench.spec import Setting
 from kbench.task import Family
+from kbench.training import Recipe
 
 __all__ = ["GatedMapInjection", "GatedMapPlug"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError
-from kbench.tunings.full import FullTuning
+from kbench.training.tunings.full import FullTuning
 from kbench_tasks.fewrel_80way import FewRel80Way
 
 Write = Callable[[str, Any], Path]

@@ -15,7 +15,7 @@ from kbench.encoding.micro_batches import Portions
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
-    from kbench.recipe import Recipe
+    from kbench.training.recipe import Recipe
 
 __all__ = ["Objective", "Stepper", "Weigh"]
 

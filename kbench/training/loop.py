@@ -17,8 +17,8 @@ from kbench.encoding.batch import shuffled_batches
 from kbench.encoding.computing import ahead, narrow
 from kbench.encoding.prefetch import fed
 from kbench.errors import KbenchError
-from kbench.recipe import Recipe
-from kbench.stepping import Objective, Stepper, Weigh
+from kbench.training.recipe import Recipe
+from kbench.training.steps import Objective, Stepper, Weigh
 
 __all__ = ["History", "Progress", "train"]
 
@@ -76,7 +76,7 @@ def train(
     Args:
         trained: what moves, in train mode for the steps and in eval mode on dev; its weights are
             those selected when the call returns.
-        loss: of a batch, a scalar; or its terms, see :class:`~kbench.stepping.Objective`.
+        loss: of a batch, a scalar; or its terms, see :class:`~kbench.training.steps.Objective`.
         data: training examples.
         recipe: how.
         seed: of the order of examples and of dropout.

@@ -10,7 +10,7 @@ from kbench.task import Family
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel
-    from kbench.recipe import Recipe
+    from kbench.training.recipe import Recipe
 
 __all__ = ["Tuning"]
 

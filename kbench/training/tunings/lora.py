@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from torch import nn
 
 from kbench.errors import Unsupported
-from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.tuning import Tuning
-from kbench.tunings.light import positive, published
+from kbench.training.recipe import Recipe
+from kbench.training.tuning import Tuning
+from kbench.training.tunings.light import positive, published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel, Encoder

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from kbench.errors import Unsupported
-from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.tuning import Tuning
-from kbench.tunings.light import FEW_SHOT, published
+from kbench.training.recipe import Recipe
+from kbench.training.tuning import Tuning
+from kbench.training.tunings.light import FEW_SHOT, published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel

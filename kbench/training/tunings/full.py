@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.tuning import Tuning
+from kbench.training.recipe import Recipe
+from kbench.training.tuning import Tuning
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel

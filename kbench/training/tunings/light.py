@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kbench.errors import UsageError
-from kbench.recipe import Recipe
 from kbench.task import Family
-from kbench.tunings.full import FullTuning
+from kbench.training.recipe import Recipe
+from kbench.training.tunings.full import FullTuning
 
 __all__ = ["FEW_SHOT", "positive", "published"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from kbench.errors import Unsupported
 from kbench.task import Family
-from kbench.tuning import Tuning
+from kbench.training.tuning import Tuning
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel

@@ -1,0 +1,8 @@
+"""How weights move: recipe, loop, steps; and the tunings of a model."""
+
+from kbench.encoding.training_data import Data, Examples
+from kbench.training.loop import History, Progress, train
+from kbench.training.recipe import Recipe
+from kbench.training.tuning import Tuning
+
+__all__ = ["Data", "Examples", "History", "Progress", "Recipe", "Tuning", "train"]
