@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.spec import Setting
 from kbench.store.folder import address
 from kbench.store.results import result_address

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kbench.bases import task_kind, task_of
 from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import Contrast, Pair, contrasts, holm
 from kbench.metrics.stratified import measured
+from kbench.parts.find import task_kind, task_of
 from kbench.selection import Group, title
 from kbench.store import Predictions, Result, Results
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kbench import __version__, provenance, registry
+from kbench import __version__, provenance
 from kbench.accounting import knowledge_cost
 from kbench.addresses import ENGINE_REVISION
 from kbench.buckets import Popularity, by_entity, degrees, estimate
-from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.knowledge.leakage import leakage
 from kbench.metrics.stratified import measured
-from kbench.parts import Parts
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.run_parts import Parts
 from kbench.spec import RunSpec
 from kbench.stages import Evaluation
 from kbench.store import Predictions, Result, Results, Score, Status

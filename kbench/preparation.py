@@ -21,7 +21,7 @@ from kbench.knowledge.aliases import aliases_of
 from kbench.knowledge.linking import Links, joined, link
 from kbench.model import DownstreamModel
 from kbench.model.heads import Gold
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from kbench import registry
 from kbench.addresses import addresses, general_plug, result_id
-from kbench.bases import default_tuning, normalised
-from kbench.catalogue import Kind
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.executor import Executor
 from kbench.executors.local import Local
 from kbench.grids import Grid
-from kbench.parts import Parts, impossible, sharing
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.find import default_tuning, normalised
+from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
 from kbench.spec import RunSpec
 from kbench.store import Result, Results, Status

@@ -32,7 +32,7 @@ from kbench.model import DownstreamModel, Encoder, Frozen, Reading, digest
 from kbench.model.compiling import compiled
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import Kept, Recalled, last_states
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.prediction import Predicted, predict
 from kbench.preparation import Prepared, prepare
 from kbench.rounding import evaluated

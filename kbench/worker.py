@@ -13,7 +13,7 @@ from kbench.encoding.computing import described, set_up
 from kbench.errors import ArtifactError, KbenchError, Unsupported
 from kbench.model.compiling import can_compile
 from kbench.outcome import Clock, blame, ended, origin, save, scored
-from kbench.parts import Parts, impossible, sharing
+from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
 from kbench.stages import Stage, Stages
 from kbench.store import Artifacts, Predictions, Result, Results, Status

@@ -17,7 +17,7 @@ from kbench.data.files import canonical_digest
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError
 from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.preparation import limited
 from kbench.spec import Setting
 from kbench.store.hidden_states import bound

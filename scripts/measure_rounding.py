@@ -17,7 +17,7 @@ import torch
 
 from kbench.data import Label, Split
 from kbench.grids import make_grid
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.prediction import predict
 from kbench.runner import resolve
 from kbench.stages import Stages

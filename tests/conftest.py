@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kbench.catalogue import Kind
 from kbench.knowledge import Bundle
+from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 
 _TOYS = "kbench.testing.toys:"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbench import runner
-from kbench.catalogue import Kind
+from kbench.parts.catalogue import Kind
 from kbench.store import Status
 from kbench.testing import registered
 from tests.grid.toygrid import OPTIONS, grid, run

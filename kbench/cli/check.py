@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from kbench.catalogue import Entry, Kind, entries
 from kbench.cli.terminal import Console
 from kbench.errors import UsageError, nearest
+from kbench.parts.catalogue import Entry, Kind, entries
 
 if TYPE_CHECKING:
     from kbench.testing import Finding

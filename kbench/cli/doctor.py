@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 
-from kbench import __version__, provenance, registry
-from kbench.catalogue import Kind, entries
+from kbench import __version__, provenance
 from kbench.cli.messages import say
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind, entries
 
 __all__ = ["doctor"]
 
@@ -79,7 +80,7 @@ def _parts(kind: Kind) -> str:
 
 
 def _knowledge() -> str:
-    from kbench.bases import find_knowledge
+    from kbench.parts.find import find_knowledge
 
     found = []
     for name in registry.names(Kind.KNOWLEDGE):
@@ -90,7 +91,7 @@ def _knowledge() -> str:
 
 
 def _backbone() -> str:
-    from kbench.bases import find_backbone
+    from kbench.parts.find import find_backbone
 
     found = []
     for name in registry.names(Kind.BACKBONES):

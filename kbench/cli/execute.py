@@ -20,7 +20,7 @@ from kbench.crew import Limits
 from kbench.estimate import Estimate, Machine, Stage
 from kbench.executor import Executor, Setup, find_executor
 from kbench.grids import Grid
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.tables import leaders, rows
 from kbench.workload import works

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbench import registry
 from kbench.cli.messages import say
 from kbench.cli.options import pair
 from kbench.data.files import is_folder
 from kbench.knowledge.vectors import VectorSettings
+from kbench.parts import registry
 
 if TYPE_CHECKING:
     from kbench.cli.terminal import Console
@@ -191,10 +191,10 @@ def holdout(
     Facts that join the head and tail of an example of test or dev are left out, and sentences
     with the words of one. So are the vectors, which were made of the facts: train them again.
     """
-    from kbench.bases import find_task
     from kbench.data import Split
     from kbench.knowledge.holdout import hold_out
     from kbench.knowledge.importing import check_target
+    from kbench.parts.find import find_task
 
     check_target(target, replace)
     names = registry.expand("tasks", task)
@@ -245,7 +245,7 @@ def _open(name: str) -> Bundle:
 
     if name not in registry.names("knowledge") and is_folder(Path(name)):
         return Bundle(name)  # without what `parts` imports
-    from kbench.bases import find_knowledge
+    from kbench.parts.find import find_knowledge
 
     return find_knowledge(name)
 

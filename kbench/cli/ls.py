@@ -6,9 +6,9 @@ import json
 
 import click
 
-from kbench.catalogue import Entry, Kind, entries
 from kbench.errors import UsageError, nearest
-from kbench.source_text import declared, defaults, settings, summary
+from kbench.parts.catalogue import Entry, Kind, entries
+from kbench.parts.source_text import declared, defaults, settings, summary
 
 __all__ = ["ls"]
 

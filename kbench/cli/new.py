@@ -16,9 +16,10 @@ from string import Template
 
 import click
 
-from kbench import __version__, registry
-from kbench.catalogue import Kind
+from kbench import __version__
 from kbench.errors import UsageError, nearest
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 
 __all__ = ["new"]
 

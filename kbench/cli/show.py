@@ -10,13 +10,13 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kbench import registry
-from kbench.catalogue import Entry, Kind, entries
 from kbench.cli.terminal import Console
 from kbench.data import Example, Split, outermost
 from kbench.data.files import is_folder
 from kbench.errors import UsageError, nearest
-from kbench.source_text import declared, defaults, settings, summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Entry, Kind, entries
+from kbench.parts.source_text import declared, defaults, settings, summary
 
 if TYPE_CHECKING:
     from kbench.knowledge import Bundle
@@ -48,7 +48,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
         if kind == Kind.TASKS:
             _show_task(entry, data, Split(split), examples, console)
         elif kind == Kind.KNOWLEDGE:
-            from kbench.bases import find_knowledge
+            from kbench.parts.find import find_knowledge
 
             _show_knowledge(find_knowledge(name), examples, console)
         else:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kbench import catalogue
-from kbench.catalogue import Entry, Kind
+from kbench.parts import catalogue
+from kbench.parts.catalogue import Entry, Kind
 from kbench.testing.contracts import Finding, assert_contracts, check, findings
 from kbench.testing.planted import planted_scores
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import torch
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.errors import KbenchError, Unsupported
 from kbench.method import InjectionMethod, Plug
-from kbench.parts import Parts
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.run_parts import Parts
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Evaluation, Stages
 from kbench.testing.contracts import Unchecked

@@ -9,9 +9,9 @@ from functools import wraps
 from importlib import import_module
 from typing import TypeAlias, TypeVar
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.errors import PluginError
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 
 __all__ = [
     "TOLERANCE",

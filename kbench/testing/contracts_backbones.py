@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.model import Backbone, Encoder, digest
-from kbench.source_text import summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.source_text import summary
 from kbench.spec import check_options
 from kbench.testing.contracts import Finding, Verdict, contract
 from kbench.training import Recipe

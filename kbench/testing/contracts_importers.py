@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.knowledge.importing import Importer
-from kbench.source_text import summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.source_text import summary
 from kbench.testing.contracts import Finding, Verdict, contract
 
 __all__ = ["CONTRACTS", "subject"]

@@ -7,12 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from kbench import registry
-from kbench.bases import find_knowledge
-from kbench.catalogue import Kind
 from kbench.knowledge import Bundle, KnowledgeBase, Rows
 from kbench.knowledge.controls import Random, Shuffled, Zero
-from kbench.source_text import summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.find import find_knowledge
+from kbench.parts.source_text import summary
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 
 __all__ = ["CONTRACTS", "subject"]

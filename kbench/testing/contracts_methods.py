@@ -9,7 +9,7 @@ import numpy as np
 
 from kbench.errors import FrozenError
 from kbench.model import digest
-from kbench.source_text import declared, defaults, settings
+from kbench.parts.source_text import declared, defaults, settings
 from kbench.spec import Setting
 from kbench.stages import Evaluation
 from kbench.testing import contracts_plugs

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import cast
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
 from kbench.errors import KbenchError
 from kbench.knowledge.linking import LINKERS
 from kbench.model import Head
-from kbench.source_text import summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.source_text import summary
 from kbench.task import ProbeTask, QuestionTask, Task, subject_of
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.data import Split
 from kbench.encoding.pairs import collate_examples
 from kbench.errors import Unsupported
 from kbench.model import DownstreamModel, digest
-from kbench.parts import Parts
-from kbench.source_text import summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.run_parts import Parts
+from kbench.parts.source_text import summary
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.task import Family

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kbench.catalogue import Kind
+from kbench.parts.catalogue import Kind
 from kbench.spec import Control, Setting
 
 __all__ = ["planted_scores"]

@@ -17,12 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from kbench.catalogue import Kind
 from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.knowledge import Entity, KnowledgeBase, write_bundle
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
 from kbench.model import Backbone, Encoder
 from kbench.model.huggingface import folder_digest, load_folder
+from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
 from kbench.task import QuestionTask, RelationTask, Task, TypingTask
 from kbench.testing import registered

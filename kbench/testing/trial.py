@@ -21,7 +21,7 @@ from kbench.encoding.pairs import collate_examples
 from kbench.method import Plug
 from kbench.model import DownstreamModel, digest
 from kbench.model.frozen_reading import Kept
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.preparation import Prepared
 from kbench.stages import Stages
 from kbench.store import Artifacts

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kbench.bases import task_kind
 from kbench.comparison import Tables, is_right, metric_of
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array
 from kbench.metrics.statistics import replicates
+from kbench.parts.find import task_kind
 from kbench.selection import Group as Runs
 from kbench.selection import title
 from kbench.spec import Control

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.errors import KbenchError
-from kbench.source_text import declared, summary
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.source_text import declared, summary
 
 __all__ = ["Card", "card", "paper"]
 

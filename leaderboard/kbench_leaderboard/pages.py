@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
-from kbench.catalogue import Kind
 from kbench.errors import UsageError
+from kbench.parts.catalogue import Kind
 from kbench.published import Figure
 from kbench.spec import RunSpec
 from kbench.store import Result

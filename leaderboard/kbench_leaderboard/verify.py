@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kbench import registry
-from kbench.bases import task_kind
-from kbench.catalogue import Kind
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.find import task_kind
+from kbench.parts.source_text import constant
 from kbench.rescoring import Again, rescored
-from kbench.source_text import constant
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Status
 from kbench.store.results import result_address

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.catalogue import Kind
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
@@ -20,6 +19,7 @@ from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
 from kbench.model import Encoder
 from kbench.model.huggingface import load_folder
+from kbench.parts.catalogue import Kind
 from kbench.spec import Control, Setting
 from kbench.store import Result, Status
 from kbench.testing import registered

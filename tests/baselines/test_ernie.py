@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from kbench import runner
-from kbench.catalogue import Kind
 from kbench.encoding import collate
 from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, KnowledgeBase
@@ -20,6 +19,7 @@ from kbench.method import Fit, Plug
 from kbench.model import Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
+from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
 from kbench.store import Status
 from kbench.testing import registered

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from kbench import runner
-from kbench.catalogue import Kind
 from kbench.encoding import collate
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
@@ -21,6 +20,7 @@ from kbench.method import Fit, Plug
 from kbench.model import Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
+from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
 from kbench.store import Status
 from kbench.testing import registered

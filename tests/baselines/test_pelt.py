@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbench import runner
-from kbench.catalogue import Kind
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported
@@ -23,6 +22,7 @@ from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
 from kbench.model import Encoder, frozen_reading
 from kbench.model.huggingface import load_folder
+from kbench.parts.catalogue import Kind
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status, hidden_states
 from kbench.testing import registered

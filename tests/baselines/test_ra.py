@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.catalogue import Kind
 from kbench.data import Example, Mention, Split
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.encoding.passages import Passage
@@ -21,7 +20,8 @@ from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.model import DownstreamModel, Encoder
 from kbench.model.huggingface import load_folder
-from kbench.parts import Parts
+from kbench.parts.catalogue import Kind
+from kbench.parts.run_parts import Parts
 from kbench.preparation import Prepared, prepare
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status

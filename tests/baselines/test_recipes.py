@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from kbench import runner
 from kbench.cli.run import run
 from kbench.grids import make_grids, read_grid
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.published import figures
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Results, Status

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.encoding import Batch
 from kbench.encoding.batch import Choices
 from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered

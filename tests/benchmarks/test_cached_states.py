@@ -25,7 +25,7 @@ from kbench.model import DownstreamModel, Encoder
 from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts

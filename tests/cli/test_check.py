@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kbench.catalogue import Kind
+from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.calling import call
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kbench import catalogue
-from kbench.catalogue import Entry, Kind
-from kbench.source_text import declared, settings
+from kbench.parts import catalogue
+from kbench.parts.catalogue import Entry, Kind
+from kbench.parts.source_text import declared, settings
 from tests.calling import call
 
 

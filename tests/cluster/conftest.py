@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kbench.catalogue import Kind
 from kbench.grids import Grid
+from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.conftest import registered_toys
 from tests.grid.toygrid import grid

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kbench.catalogue import Kind, entries
 from kbench.errors import UsageError
+from kbench.parts.catalogue import Kind, entries
 from kbench.testing import (
     Finding,
     assert_contracts,

@@ -13,7 +13,7 @@ from kbench import runner
 from kbench.data import Split
 from kbench.estimate import SHAPES, Estimate, Machine, Pass, Shape, Stage, Work, flops, shape_of
 from kbench.grids import make_grid
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.store import Artifacts
 from kbench.workload import works
 from tests.grid.toygrid import grid, run

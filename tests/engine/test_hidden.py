@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.catalogue import Kind
 from kbench.data import Example, Split
 from kbench.encoding import Examples, Layout, collate, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
@@ -20,7 +19,8 @@ from kbench.model import DownstreamModel, Encoder, Frozen, digest
 from kbench.model.frozen_reading import Recalled, last_states
 from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
-from kbench.parts import Parts
+from kbench.parts.catalogue import Kind
+from kbench.parts.run_parts import Parts
 from kbench.prediction import predict
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages

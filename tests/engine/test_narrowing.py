@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.model import DownstreamModel, Encoder, rewritten
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
 from kbench.model.last_layer import narrowed
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 from tests.engine.architectures import ARCHITECTURES, write
 
 NARROW = {"bert", "roberta", "camembert", "xlm-roberta", "electra"}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from kbench import registry
-from kbench.catalogue import Kind
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 from kbench.published import Figure, _Table, figures
 from kbench.training import Tuning
 

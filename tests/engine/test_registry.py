@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kbench import catalogue, registry
-from kbench.catalogue import Kind, entries
 from kbench.errors import PluginError, UsageError
-from kbench.registry import PluginWarning
-from kbench.source_text import declared, defaults, settings, summary
+from kbench.parts import catalogue, registry
+from kbench.parts.catalogue import Kind, entries
+from kbench.parts.registry import PluginWarning
+from kbench.parts.source_text import declared, defaults, settings, summary
 
 Install = Callable[..., Path]
 

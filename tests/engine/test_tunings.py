@@ -15,7 +15,6 @@ import transformers
 from torch import Tensor, nn
 
 from kbench import runner
-from kbench.catalogue import Kind
 from kbench.data import Example
 from kbench.encoding import Batch, Examples, Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
@@ -23,7 +22,8 @@ from kbench.model import DownstreamModel, Encoder, Head, digest, dropout, rewrit
 from kbench.model.freezing import frozen
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.model.huggingface import load_folder
-from kbench.parts import Parts
+from kbench.parts.catalogue import Kind
+from kbench.parts.run_parts import Parts
 from kbench.spec import Control, RunSpec, Setting
 from kbench.stages import Stages
 from kbench.store import Artifacts, Result, Status

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kbench import catalogue, runner
+from kbench import runner
+from kbench.parts import catalogue
 
 ROOT = Path(__file__).parents[2]
 _TOYS = "kbench.testing.toys"

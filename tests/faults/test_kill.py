@@ -25,7 +25,7 @@ from pathlib import Path
 import torch, transformers
 from transformers import BertForMaskedLM
 from kbench import runner
-from kbench.catalogue import Kind
+from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.grid.toygrid import grid, run
 folder, seeds, toys = Path(sys.argv[1]), sys.argv[2], "kbench.testing.toys:"

@@ -12,7 +12,7 @@ import torch
 
 from kbench import runner
 from kbench.addresses import model_inputs, plug_inputs
-from kbench.parts import Parts
+from kbench.parts.run_parts import Parts
 from kbench.rounding import MOVES
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status

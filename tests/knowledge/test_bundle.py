@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbench.bases import find_knowledge
 from kbench.errors import DataError, Unsupported
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
+from kbench.parts.find import find_knowledge
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
 

@@ -11,9 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kbench import registry, runner
-from kbench.catalogue import Kind
+from kbench import runner
 from kbench.grids import make_grids, read_grid
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 
 PATH = Path(__file__).with_name("golden.json")
 _EVERY: tuple[dict[str, Any], ...] = (

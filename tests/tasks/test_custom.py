@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kbench.bases import find_task
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError, UsageError
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
+from kbench.parts.find import find_task
 from kbench.runner import Place
 from kbench.store import Results, Status
 from kbench.tables import rows

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
 
-from kbench.catalogue import Entry, Kind, entries
 from kbench.errors import PluginError, UsageError, nearest
+from kbench.parts.catalogue import Entry, Kind, entries
 
 __all__ = ["PluginWarning", "expand", "find", "get", "load", "names"]
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kbench.catalogue import Entry
+from kbench.parts.catalogue import Entry
 
 __all__ = ["constant", "declared", "defaults", "settings", "summary"]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from kbench import registry
-from kbench.bases import find_backbone, find_knowledge, find_task
-from kbench.catalogue import Kind
 from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
 from kbench.model import Backbone
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
+from kbench.parts.find import find_backbone, find_knowledge, find_task
 from kbench.spec import RunSpec, Setting, check_options
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kbench import registry
-from kbench.catalogue import Kind
 from kbench.data.files import is_folder
 from kbench.errors import PluginError, UsageError, nearest
 from kbench.knowledge import Bundle, KnowledgeSource
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 from kbench.spec import Control, RunSpec, Setting, check_options
 from kbench.task import Task
 

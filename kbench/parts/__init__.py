@@ -1,0 +1,1 @@
+"""Names to parts: what is installed, found by name, put together for a run."""
