@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from kbench.buckets import Popularity
 from kbench.comparison import is_right
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
@@ -26,6 +25,7 @@ from kbench.knowledge.controls import Shuffled, controlled
 from kbench.knowledge.linking import link
 from kbench.neighbours import nearest_rows
 from kbench.parts.find import find_knowledge, task_of
+from kbench.run.buckets import Popularity
 from kbench.store import Predictions, Result
 
 __all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kbench.run.stages import Stage
 from kbench.spec import Setting
-from kbench.stages import Stage
 
 if TYPE_CHECKING:
     from kbench.plan import Cell

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kbench.buckets import Popularity, by_entity, estimate
 from kbench.comparison import metrics_of
 from kbench.metrics.stratified import measured
+from kbench.run.buckets import Popularity, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
 __all__ = ["Again", "again", "rescored"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from kbench.addresses import addresses, general_plug, result_id
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.executor import Executor
@@ -17,6 +16,7 @@ from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
 from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
+from kbench.run.addresses import addresses, general_plug, result_id
 from kbench.spec import RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable

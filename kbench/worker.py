@@ -6,16 +6,16 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
-from kbench.addresses import addresses, result_id
 from kbench.crew import Stopped
 from kbench.devices import find_device
 from kbench.encoding.computing import described, set_up
 from kbench.errors import ArtifactError, KbenchError, Unsupported
 from kbench.model.compiling import can_compile
-from kbench.outcome import Clock, blame, ended, origin, save, scored
 from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.plan import Cell, Events, Place
-from kbench.stages import Stage, Stages
+from kbench.run.addresses import addresses, result_id
+from kbench.run.record import Clock, blame, ended, origin, save, scored
+from kbench.run.stages import Stage, Stages
 from kbench.store import Artifacts, Predictions, Result, Results, Status
 from kbench.store.result import Provenance
 

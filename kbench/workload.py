@@ -18,7 +18,7 @@ from kbench.data.sources import is_hub
 from kbench.errors import KbenchError
 from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
 from kbench.parts.run_parts import Parts
-from kbench.preparation import limited
+from kbench.run.preparation import limited
 from kbench.spec import Setting
 from kbench.store.hidden_states import bound
 from kbench.task import Family

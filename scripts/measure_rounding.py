@@ -18,9 +18,9 @@ import torch
 from kbench.data import Label, Split
 from kbench.grids import make_grid
 from kbench.parts.run_parts import Parts
-from kbench.prediction import predict
+from kbench.run.prediction import predict
+from kbench.run.stages import Stages
 from kbench.runner import resolve
-from kbench.stages import Stages
 from kbench.store import Artifacts
 
 _SIZES = (1, 7, 32, 128, 400)

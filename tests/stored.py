@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from kbench.buckets import estimate
 from kbench.data import Label
 from kbench.data.files import canonical_digest
 from kbench.metrics.stratified import measured
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
+from kbench.run.buckets import estimate
 from kbench.spec import RunSpec, Setting
 from kbench.store import Predictions, Result, Results, Status
 from kbench.store.result import Coverage, Provenance

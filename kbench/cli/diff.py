@@ -65,8 +65,8 @@ def diff(
     """
     from dataclasses import replace
 
-    from kbench.buckets import Popularity
     from kbench.changes import Texts, changes, injected, known
+    from kbench.run.buckets import Popularity
     from kbench.store import Results
 
     groups = [_change(name) for name in wanted.split(",")]

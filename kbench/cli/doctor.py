@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from kbench import __version__, provenance
+from kbench import __version__
 from kbench.cli.messages import say
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind, entries
+from kbench.run import provenance
 
 __all__ = ["doctor"]
 

@@ -23,9 +23,9 @@ from kbench.executors.cluster import Cluster, Report, ray_module
 from kbench.executors.task import Desk, Done, opened, perform
 from kbench.graph import Step, steps
 from kbench.mirror import Mirror, is_url, open_url
-from kbench.outcome import save
 from kbench.plan import Cell, Events, Place
-from kbench.stages import Stage
+from kbench.run.record import save
+from kbench.run.stages import Stage
 from kbench.store import Artifacts, Result, Results
 from kbench.worker import Worker, stopped
 

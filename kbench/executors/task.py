@@ -15,7 +15,7 @@ from kbench.errors import KbenchError
 from kbench.graph import Step
 from kbench.mirror import Mirror, is_url, open_url
 from kbench.plan import Events, Place
-from kbench.stages import Stage
+from kbench.run.stages import Stage
 from kbench.store import Artifacts, Predictions, Result
 from kbench.worker import Worker
 

@@ -13,8 +13,8 @@ from kbench.method import InjectionMethod, Plug
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
+from kbench.run.stages import Evaluation, Stages
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stages import Evaluation, Stages
 from kbench.testing.contracts import Unchecked
 from kbench.testing.tiny import BACKBONE, TASKS, tiny
 from kbench.testing.trial import QUICK, Trial, new_stages, try_out

@@ -10,8 +10,8 @@ import numpy as np
 from kbench.errors import FrozenError
 from kbench.model import digest
 from kbench.parts.source_text import declared, defaults, settings
+from kbench.run.stages import Evaluation
 from kbench.spec import Setting
-from kbench.stages import Evaluation
 from kbench.testing import contracts_plugs
 from kbench.testing.bench import Bench
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract

@@ -19,8 +19,8 @@ from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
 from kbench.parts.source_text import summary
+from kbench.run.stages import Stages
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stages import Stages
 from kbench.task import Family
 from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract
 from kbench.testing.tiny import BACKBONE, NOTHING, TASKS

@@ -22,8 +22,8 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, digest
 from kbench.model.frozen_reading import Kept
 from kbench.parts.run_parts import Parts
-from kbench.preparation import Prepared
-from kbench.stages import Stages
+from kbench.run.preparation import Prepared
+from kbench.run.stages import Stages
 from kbench.store import Artifacts
 from kbench.testing.tiny import tiny
 

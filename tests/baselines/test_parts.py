@@ -17,7 +17,7 @@ from kbench.encoding import Batch
 from kbench.encoding.micro_batches import split
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, digest
-from kbench.prediction import predict
+from kbench.run.prediction import predict
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered

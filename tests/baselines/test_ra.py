@@ -22,7 +22,7 @@ from kbench.model import DownstreamModel, Encoder
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.preparation import Prepared, prepare
+from kbench.run.preparation import Prepared, prepare
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
 from kbench.testing import registered

@@ -26,8 +26,8 @@ from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
+from kbench.run.stages import Stages
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stages import Stages
 from kbench.store import Artifacts
 from kbench.training import Recipe
 from kbench_baselines.k_adapter import KAdapter, KnowledgeAdapter

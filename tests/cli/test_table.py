@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kbench.accounting import knowledge_cost
 from kbench.knowledge import Bundle
 from kbench.knowledge.controls import Zero
+from kbench.run.costs import knowledge_cost
 from tests.calling import call
 from tests.stored import predictions, store
 

@@ -19,7 +19,7 @@ from kbench.executors.local import Local
 from kbench.executors.ray import Ray
 from kbench.executors.task import Desk, Done, perform
 from kbench.graph import steps
-from kbench.stages import Stage
+from kbench.run.stages import Stage
 from kbench.store import Results, Status
 from tests.calling import call
 from tests.cluster.conftest import outcome, toy_grid, weights

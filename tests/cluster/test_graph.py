@@ -8,8 +8,8 @@ import pytest
 
 from kbench import runner
 from kbench.graph import Step, steps
+from kbench.run.stages import Stage
 from kbench.spec import Setting
-from kbench.stages import Stage
 from tests.cluster.conftest import toy_grid
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")

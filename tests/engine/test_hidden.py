@@ -21,9 +21,9 @@ from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.prediction import predict
+from kbench.run.prediction import predict
+from kbench.run.stages import Stages
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stages import Stages
 from kbench.store import Artifacts, hidden_states
 from kbench.store.hidden_states import BYTES, HiddenStates, StateStore
 from kbench.testing import registered

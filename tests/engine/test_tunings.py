@@ -24,8 +24,9 @@ from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
+from kbench.run.stages import Stages
+from kbench.run.weights import restore, untied
 from kbench.spec import Control, RunSpec, Setting
-from kbench.stages import Stages
 from kbench.store import Artifacts, Result, Status
 from kbench.task import Family
 from kbench.testing import registered
@@ -34,7 +35,6 @@ from kbench.training.tunings.adapter import AdapterTuning
 from kbench.training.tunings.bitfit import BitFitTuning
 from kbench.training.tunings.full import FullTuning
 from kbench.training.tunings.lora import LoRATuning
-from kbench.weights import restore, untied
 from tests.engine.architectures import ARCHITECTURES, write
 from tests.engine.test_model import rates_in_use
 from tests.grid.toygrid import grid, run

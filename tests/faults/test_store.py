@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from kbench import outcome, runner
+from kbench import runner
 from kbench.errors import ArtifactError
-from kbench.stages import Stages
+from kbench.run import record
+from kbench.run.stages import Stages
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
 from tests.calling import call
@@ -152,7 +153,7 @@ def test_a_read_only_store_is_read_and_nothing_is_computed_for_it(
 def test_a_place_that_is_a_file_is_refused_before_anything_is_computed(
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbench.stages.Stages.evaluate", None)
+    monkeypatch.setattr("kbench.run.stages.Stages.evaluate", None)
     (tmp_path / "file").write_text("")
     place = runner.Place(tmp_path / "file" / "out", tmp_path / "artifacts", "cpu", 1)
     with pytest.raises(ArtifactError, match=r"out cannot be written \(Not a directory"):
@@ -263,7 +264,7 @@ def test_a_clock_that_jumps_changes_nothing(
             return datetime.fromtimestamp(now() + jump, tz)
 
     monkeypatch.setattr(time, "time", lambda: now() + jump)
-    monkeypatch.setattr(outcome, "datetime", Jumped)
+    monkeypatch.setattr(record, "datetime", Jumped)
     none, mapped = run(chosen(toy_folder), place)
     assert [none] == before
     assert mapped.status == Status.OK
@@ -302,7 +303,7 @@ def test_two_versions_on_one_store_leave_each_others_results_alone(
     newer["provenance"]["kbench"] = "7.1"
     path.write_text(json.dumps(newer))
     theirs = path.read_bytes()
-    monkeypatch.setattr("kbench.stages.Stages.evaluate", None)  # nothing is computed again
+    monkeypatch.setattr("kbench.run.stages.Stages.evaluate", None)  # nothing is computed again
     none, mapped = run(chosen(toy_folder), place)
     assert mapped == first[1]
     assert none.status == Status.FAILED
@@ -318,7 +319,7 @@ def test_what_another_process_has_done_meanwhile_is_not_done_again(
 ) -> None:
     cells = runner.plan(runner.resolve(chosen(toy_folder)), place)
     first = runner.run(cells, place)
-    monkeypatch.setattr("kbench.stages.Stages.evaluate", None)
+    monkeypatch.setattr("kbench.run.stages.Stages.evaluate", None)
     assert runner.run(cells, place) == first
 
 

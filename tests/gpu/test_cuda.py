@@ -21,8 +21,8 @@ from kbench import runner
 from kbench.encoding import Batch, computing
 from kbench.executor import Setup
 from kbench.executors.local import Local
+from kbench.run.stages import Stages
 from kbench.spec import Setting
-from kbench.stages import Stages
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered

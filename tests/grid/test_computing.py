@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from kbench import runner
-from kbench.addresses import model_inputs, plug_inputs
 from kbench.parts.run_parts import Parts
-from kbench.rounding import MOVES
+from kbench.run.addresses import model_inputs, plug_inputs
+from kbench.run.reproducibility import MOVES
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.result import read_result
@@ -112,8 +112,8 @@ def test_the_memory_of_a_device_is_told_stage_by_stage(
     toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
-    monkeypatch.setattr("kbench.stages.reset_peak", lambda device: began.append("reset"))
-    monkeypatch.setattr("kbench.stages.peak_bytes", lambda device: 1000 * len(began))
+    monkeypatch.setattr("kbench.run.stages.reset_peak", lambda device: began.append("reset"))
+    monkeypatch.setattr("kbench.run.stages.peak_bytes", lambda device: 1000 * len(began))
     none, mapped = _ok(run(grid(toy_folder, control="none"), place))
     assert none.cost["tune_peak_device_memory_bytes"] == 1000
     assert none.cost["evaluate_peak_device_memory_bytes"] == 2000

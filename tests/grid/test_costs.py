@@ -10,10 +10,11 @@ import pytest
 from torch import nn
 
 import kbench.encoding.tokens
-from kbench import method, runner, stages
+from kbench import method, runner
 from kbench.cli.execute import dry_run
 from kbench.grids import Grid
 from kbench.method import Plug
+from kbench.run import stages
 from kbench.store import Status
 from tests.grid.toygrid import grid, run
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import runner, stages
+from kbench import runner
 from kbench.errors import UsageError
 from kbench.executor import Setup
 from kbench.executors import local
 from kbench.executors.local import Local
 from kbench.method import Fit, Plug
+from kbench.run import stages
 from kbench.spec import Control, Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning

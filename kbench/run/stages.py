@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import nn
 
-from kbench.accounting import cost, counted, summary
-from kbench.addresses import model_inputs, plug_inputs
 from kbench.data import Label, Split
 from kbench.data.files import canonical_digest
 from kbench.encoding import Examples
@@ -33,14 +31,16 @@ from kbench.model.compiling import compiled
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import Kept, Recalled, last_states
 from kbench.parts.run_parts import Parts
-from kbench.prediction import Predicted, predict
-from kbench.preparation import Prepared, prepare
-from kbench.rounding import evaluated
+from kbench.run.addresses import model_inputs, plug_inputs
+from kbench.run.costs import cost, counted, summary
+from kbench.run.prediction import Predicted, predict
+from kbench.run.preparation import Prepared, prepare
+from kbench.run.reproducibility import evaluated
+from kbench.run.weights import check_finite, refill, restore, untied
 from kbench.spec import Setting
 from kbench.store import Artifacts
 from kbench.store.folder import address
 from kbench.training import History, Progress, Recipe, train
-from kbench.weights import check_finite, refill, restore, untied
 
 if TYPE_CHECKING:
     pass

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kbench import __version__, provenance
-from kbench.accounting import knowledge_cost
-from kbench.addresses import ENGINE_REVISION
-from kbench.buckets import Popularity, by_entity, degrees, estimate
+from kbench import __version__
 from kbench.errors import KbenchError
 from kbench.knowledge.leakage import leakage
 from kbench.metrics.stratified import measured
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
+from kbench.run import provenance
+from kbench.run.addresses import ENGINE_REVISION
+from kbench.run.buckets import Popularity, by_entity, degrees, estimate
+from kbench.run.costs import knowledge_cost
+from kbench.run.stages import Evaluation
 from kbench.spec import RunSpec
-from kbench.stages import Evaluation
 from kbench.store import Predictions, Result, Results, Score, Status
 from kbench.store.result import Coverage, Frozen, Provenance
 

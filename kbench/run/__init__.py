@@ -1,0 +1,1 @@
+"""One run: tune, fit, evaluate, and the result that comes of it."""
