@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from kbench.data import Label, Split
-from kbench.grids import make_grid
+from kbench.grid.grids import make_grid
+from kbench.grid.runner import resolve
 from kbench.parts.run_parts import Parts
 from kbench.run.prediction import predict
 from kbench.run.stages import Stages
-from kbench.runner import resolve
 from kbench.store import Artifacts
 
 _SIZES = (1, 7, 32, 128, 400)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kbench import runner
+from kbench.grid import runner
 from kbench.parts.catalogue import Kind
 from kbench.store import Status
 from kbench.testing import registered

@@ -13,17 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from kbench import runner
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
-from kbench.crew import Limits
-from kbench.estimate import Estimate, Machine, Stage
-from kbench.executor import Executor, Setup, find_executor
-from kbench.grids import Grid
+from kbench.grid import runner
+from kbench.grid.estimate import Estimate, Machine, Stage
+from kbench.grid.executor import Executor, Setup, find_executor
+from kbench.grid.grids import Grid
+from kbench.grid.pool import Limits
+from kbench.grid.workload import works
 from kbench.parts.run_parts import Parts
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.tables import leaders, rows
-from kbench.workload import works
 
 __all__ = ["Mode", "dry_run", "run"]
 

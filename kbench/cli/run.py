@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
-from kbench.grids import make_grids, read_grid
+from kbench.grid.grids import make_grids, read_grid
 from kbench.spec import Control, Setting
 
 if TYPE_CHECKING:
-    from kbench.grids import Grid
+    from kbench.grid.grids import Grid
 
 __all__ = ["run"]
 

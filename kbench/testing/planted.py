@@ -30,8 +30,8 @@ def planted_scores(
     Raises:
         AssertionError: a run did not come to its end; the reason is given.
     """
-    from kbench import runner
-    from kbench.grids import make_grid
+    from kbench.grid import runner
+    from kbench.grid.grids import make_grid
     from kbench.testing import registered
     from kbench.testing.toys import write_backbone, write_world
 

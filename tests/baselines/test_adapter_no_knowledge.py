@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import runner
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
+from kbench.grid import runner
 from kbench.knowledge import Bundle
 from kbench.model import Encoder
 from kbench.model.freezing import frozen

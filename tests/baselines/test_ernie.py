@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench import runner
 from kbench.encoding import collate
 from kbench.errors import Unsupported
+from kbench.grid import runner
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit, Plug

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
-from kbench import runner
 from kbench.data import Example, Mention, Split
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.errors import Unsupported
+from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled, Zero
 from kbench.method import Fit

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench import runner
 from kbench.encoding import collate
 from kbench.errors import Unsupported, UsageError
+from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit, Plug

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import runner
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
+from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
 from kbench.method import Fit

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import runner
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Layout, collate, encode
+from kbench.grid import runner
 from kbench.knowledge import Bundle
 from kbench.knowledge.linking import link
 from kbench.model import Encoder

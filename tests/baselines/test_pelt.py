@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench import runner
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, collate, encode
 from kbench.errors import Unsupported
+from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit

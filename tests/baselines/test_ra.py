@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import runner
 from kbench.data import Example, Mention, Split
 from kbench.encoding import Batch, Layout, collate, encode
 from kbench.encoding.passages import Passage
 from kbench.errors import Unsupported
+from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.model import DownstreamModel, Encoder

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from kbench import runner
 from kbench.cli.run import run
-from kbench.grids import make_grids, read_grid
+from kbench.grid import runner
+from kbench.grid.grids import make_grids, read_grid
 from kbench.parts.run_parts import Parts
 from kbench.published import figures
 from kbench.spec import Control, RunSpec, Setting

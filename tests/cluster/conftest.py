@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kbench.grids import Grid
+from kbench.grid.grids import Grid
 from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.conftest import registered_toys

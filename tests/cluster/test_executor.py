@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from kbench import runner
-from kbench.crew import Limits
 from kbench.errors import KbenchError, UsageError
-from kbench.executor import Setup, find_executor
-from kbench.executors import task
-from kbench.executors.cluster import _reach
-from kbench.executors.local import Local
-from kbench.executors.ray import Ray
-from kbench.executors.task import Desk, Done, perform
-from kbench.graph import steps
+from kbench.grid import runner
+from kbench.grid.executor import Setup, find_executor
+from kbench.grid.executors import task
+from kbench.grid.executors.cluster import _reach
+from kbench.grid.executors.local import Local
+from kbench.grid.executors.ray import Ray
+from kbench.grid.executors.task import Desk, Done, perform
+from kbench.grid.pool import Limits
+from kbench.grid.steps import steps
 from kbench.run.stages import Stage
 from kbench.store import Results, Status
 from tests.calling import call

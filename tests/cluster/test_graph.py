@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kbench import runner
-from kbench.graph import Step, steps
+from kbench.grid import runner
+from kbench.grid.steps import Step, steps
 from kbench.run.stages import Stage
 from kbench.spec import Setting
 from tests.cluster.conftest import toy_grid

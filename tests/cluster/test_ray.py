@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kbench import runner
 from kbench.errors import KbenchError
-from kbench.executor import Setup
-from kbench.executors.local import Local
-from kbench.executors.ray import Ray
+from kbench.grid import runner
+from kbench.grid.executor import Setup
+from kbench.grid.executors.local import Local
+from kbench.grid.executors.ray import Ray
 from kbench.spec import RunSpec
 from kbench.store import Result, Status
 from tests.calling import call

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from kbench.crew import Limits
-from kbench.devices import assigned, find_device
 from kbench.errors import UsageError
-from kbench.executor import Setup
-from kbench.executors import local
-from kbench.executors.local import Local
-from kbench.plan import Events, Place
+from kbench.grid.devices import assigned, find_device
+from kbench.grid.executor import Setup
+from kbench.grid.executors import local
+from kbench.grid.executors.local import Local
+from kbench.grid.plan import Events, Place
+from kbench.grid.pool import Limits
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_every_job_has_its_own_gpu(
 
 def test_no_two_processes_have_a_seat_at_once() -> None:
     """Also where one has died and another begins in its place."""
-    from kbench.crew import Crew
+    from kbench.grid.pool import Crew
 
     items = ["a", "die", "b", "c", "die", "d", "e", "f"]
 

@@ -9,13 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from kbench import runner
 from kbench.data import Split
-from kbench.estimate import SHAPES, Estimate, Machine, Pass, Shape, Stage, Work, flops, shape_of
-from kbench.grids import make_grid
+from kbench.grid import runner
+from kbench.grid.estimate import (
+    SHAPES,
+    Estimate,
+    Machine,
+    Pass,
+    Shape,
+    Stage,
+    Work,
+    flops,
+    shape_of,
+)
+from kbench.grid.grids import make_grid
+from kbench.grid.workload import works
 from kbench.parts.run_parts import Parts
 from kbench.store import Artifacts
-from kbench.workload import works
 from tests.grid.toygrid import grid, run
 
 
@@ -83,7 +93,7 @@ def test_the_sum_says_what_is_not_in_it() -> None:
 
 
 def test_the_arithmetic_needs_no_torch() -> None:
-    code = "import sys, kbench.estimate; print('torch' in sys.modules)"
+    code = "import sys, kbench.grid.estimate; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbench import runner
 from kbench.cli import execute
 from kbench.cli.run import run
 from kbench.errors import DataError, KbenchError, UsageError
-from kbench.grids import Grid, make_grid, make_grids, read_grid, set_option
+from kbench.grid import runner
+from kbench.grid.grids import Grid, make_grid, make_grids, read_grid, set_option
 from kbench.spec import Control, RunSpec, Setting
 
 LEAST = {"task": "a", "method": "b"}

@@ -14,10 +14,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from kbench import runner
 from kbench.data import Example
 from kbench.encoding import Batch, Examples, Layout, collate, encode
 from kbench.errors import Unsupported, UsageError
+from kbench.grid import runner
 from kbench.model import DownstreamModel, Encoder, Head, digest, dropout, rewritten
 from kbench.model.freezing import frozen
 from kbench.model.heads import BlankHead, RelationHead, TypingHead

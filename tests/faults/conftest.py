@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kbench import runner
+from kbench.grid import runner
 from kbench.parts import catalogue
 
 ROOT = Path(__file__).parents[2]

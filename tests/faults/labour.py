@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from kbench.crew import Tell
 from kbench.errors import DataError
+from kbench.grid.pool import Tell
 
 _kept: list[bytearray] = []
 

@@ -22,7 +22,7 @@ import numpy as np
 from kbench.data import Split
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
-from kbench.grids import make_grids, read_grid
+from kbench.grid.grids import make_grids, read_grid
 from kbench.knowledge import Bundle
 from kbench.store import Artifacts, Results
 from kbench.store.folder import DamageWarning, address

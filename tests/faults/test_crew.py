@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kbench.crew import Crew, Limits, Stopped, Tell
 from kbench.errors import DataError
+from kbench.grid.pool import Crew, Limits, Stopped, Tell
 from tests.faults.conftest import ROOT
 from tests.faults.labour import broken, make, taker
 
@@ -90,7 +90,7 @@ def test_what_makes_no_worker_is_told_as_it_is() -> None:
 _OWNER = """
 import sys
 from tests.faults.labour import make, taker
-from kbench.crew import Crew, Limits
+from kbench.grid.pool import Crew, Limits
 crew = Crew(make, 1, Limits())
 print([end for end in crew.work(taker(["a", "sleep 60"], []))])
 """

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kbench import runner
-from kbench.crew import Limits
-from kbench.executor import Setup
-from kbench.executors.local import Local
+from kbench.grid import runner
+from kbench.grid.executor import Setup
+from kbench.grid.executors.local import Local
+from kbench.grid.pool import Limits
 from kbench.store import Result, Results, Status
 from tests.calling import call
 from tests.faults.conftest import Script

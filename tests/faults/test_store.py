@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kbench import runner
 from kbench.errors import ArtifactError
+from kbench.grid import runner
 from kbench.run import record
 from kbench.run.stages import Stages
 from kbench.store import Artifacts, Result, Results, Status

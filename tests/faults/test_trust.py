@@ -16,7 +16,7 @@ import pytest
 
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import DataError, KbenchError, UsageError
-from kbench.grids import make_grid, make_grids, read_grid, set_option
+from kbench.grid.grids import make_grid, make_grids, read_grid, set_option
 from kbench.knowledge import Bundle
 from kbench.model.huggingface import load_folder
 from kbench.store import Artifacts

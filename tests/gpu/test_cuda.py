@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench import runner
 from kbench.encoding import Batch, computing
-from kbench.executor import Setup
-from kbench.executors.local import Local
+from kbench.grid import runner
+from kbench.grid.executor import Setup
+from kbench.grid.executors.local import Local
 from kbench.run.stages import Stages
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status

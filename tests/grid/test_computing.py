@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kbench import runner
+from kbench.grid import runner
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.reproducibility import MOVES

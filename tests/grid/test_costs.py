@@ -10,9 +10,10 @@ import pytest
 from torch import nn
 
 import kbench.encoding.tokens
-from kbench import method, runner
+from kbench import method
 from kbench.cli.execute import dry_run
-from kbench.grids import Grid
+from kbench.grid import runner
+from kbench.grid.grids import Grid
 from kbench.method import Plug
 from kbench.run import stages
 from kbench.store import Status

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from kbench import runner
 from kbench.data import Split
+from kbench.grid import runner
 from kbench.knowledge import Bundle
 from kbench.model import DownstreamModel, digest
 from kbench.model.huggingface import load_folder

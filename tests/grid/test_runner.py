@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from kbench import runner
 from kbench.errors import UsageError
-from kbench.executor import Setup
-from kbench.executors import local
-from kbench.executors.local import Local
+from kbench.grid import runner
+from kbench.grid.executor import Setup
+from kbench.grid.executors import local
+from kbench.grid.executors.local import Local
 from kbench.method import Fit, Plug
 from kbench.run import stages
 from kbench.spec import Control, Setting

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kbench import runner
-from kbench.grids import Grid, make_grid
+from kbench.grid import runner
+from kbench.grid.grids import Grid, make_grid
 from kbench.store import Result
 
 OPTIONS: dict[str, Any] = {

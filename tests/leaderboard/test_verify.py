@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kbench import runner
 from kbench.cli import main
 from kbench.data.files import file_digest
 from kbench.errors import DataError
+from kbench.grid import runner
 from kbench.store import Results, Status
 from kbench.store.result import read_result
 from kbench_leaderboard import submission

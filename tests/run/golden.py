@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kbench import runner
-from kbench.grids import make_grids, read_grid
+from kbench.grid import runner
+from kbench.grid.grids import make_grids, read_grid
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 

@@ -9,9 +9,9 @@ import pytest
 
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError, UsageError
+from kbench.grid.runner import Place
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.parts.find import find_task
-from kbench.runner import Place
 from kbench.store import Results, Status
 from kbench.tables import rows
 from kbench_tasks.custom import Custom

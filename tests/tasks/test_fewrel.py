@@ -9,11 +9,11 @@ import pytest
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Split
 from kbench.errors import DataError, UsageError
+from kbench.grid.runner import Place
 from kbench.metrics.stratified import scored
 from kbench.parts.find import normalised
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import model_inputs
-from kbench.runner import Place
 from kbench.spec import RunSpec, Setting
 from kbench.store import Results, Status
 from kbench.tables import rows

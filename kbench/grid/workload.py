@@ -16,7 +16,7 @@ from kbench.data import Example, Role, Split
 from kbench.data.files import canonical_digest
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError
-from kbench.estimate import Pass, Shape, Stage, Work, flops, shape_of
+from kbench.grid.estimate import Pass, Shape, Stage, Work, flops, shape_of
 from kbench.parts.run_parts import Parts
 from kbench.run.preparation import limited
 from kbench.spec import Setting
@@ -25,7 +25,7 @@ from kbench.task import Family
 from kbench.training import Recipe
 
 if TYPE_CHECKING:
-    from kbench.runner import Cell
+    from kbench.grid.runner import Cell
     from kbench.store import Artifacts
 
 __all__ = ["works"]

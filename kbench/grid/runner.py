@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
-from kbench.executor import Executor
-from kbench.executors.local import Local
-from kbench.grids import Grid
+from kbench.grid.executor import Executor
+from kbench.grid.executors.local import Local
+from kbench.grid.grids import Grid
+from kbench.grid.plan import Cell, Events, Place
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
 from kbench.parts.run_parts import Parts, impossible, sharing
-from kbench.plan import Cell, Events, Place
 from kbench.run.addresses import addresses, general_plug, result_id
 from kbench.spec import RunSpec
 from kbench.store import Result, Results, Status

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from kbench.crew import Limits
 from kbench.errors import PluginError, UsageError, nearest
+from kbench.grid.pool import Limits
 from kbench.store import Artifacts
 
 if TYPE_CHECKING:
-    from kbench.plan import Cell, Events, Place
+    from kbench.grid.plan import Cell, Events, Place
     from kbench.store import Result
 
 __all__ = ["Executor", "Setup", "find_executor"]

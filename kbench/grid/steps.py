@@ -14,7 +14,7 @@ from kbench.run.stages import Stage
 from kbench.spec import Setting
 
 if TYPE_CHECKING:
-    from kbench.plan import Cell
+    from kbench.grid.plan import Cell
 
 __all__ = ["Step", "steps"]
 

@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from kbench.crew import Crew, Stopped, Tell
-from kbench.devices import assigned
-from kbench.executor import Executor
-from kbench.plan import Cell, Events, Place
+from kbench.grid.devices import assigned
+from kbench.grid.executor import Executor
+from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.pool import Crew, Stopped, Tell
+from kbench.grid.worker import Worker, stopped
 from kbench.store import Artifacts, Result
 from kbench.store.folder import check_writable
-from kbench.worker import Worker, stopped
 
 __all__ = ["Local"]
 

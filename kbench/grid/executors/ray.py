@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from kbench.crew import Stopped
 from kbench.errors import KbenchError, UsageError
-from kbench.executor import Executor, Setup
-from kbench.executors.cluster import Cluster, Report, ray_module
-from kbench.executors.task import Desk, Done, opened, perform
-from kbench.graph import Step, steps
+from kbench.grid.executor import Executor, Setup
+from kbench.grid.executors.cluster import Cluster, Report, ray_module
+from kbench.grid.executors.task import Desk, Done, opened, perform
+from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.pool import Stopped
+from kbench.grid.steps import Step, steps
+from kbench.grid.worker import Worker, stopped
 from kbench.mirror import Mirror, is_url, open_url
-from kbench.plan import Cell, Events, Place
 from kbench.run.record import save
 from kbench.run.stages import Stage
 from kbench.store import Artifacts, Result, Results
-from kbench.worker import Worker, stopped
 
 __all__ = ["Ray"]
 

@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
-from kbench.graph import Step
+from kbench.grid.plan import Events, Place
+from kbench.grid.steps import Step
+from kbench.grid.worker import Worker
 from kbench.mirror import Mirror, is_url, open_url
-from kbench.plan import Events, Place
 from kbench.run.stages import Stage
 from kbench.store import Artifacts, Predictions, Result
-from kbench.worker import Worker
 
 __all__ = ["Desk", "Done", "Tell", "opened", "perform"]
 

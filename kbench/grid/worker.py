@@ -6,13 +6,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
-from kbench.crew import Stopped
-from kbench.devices import find_device
 from kbench.encoding.computing import described, set_up
 from kbench.errors import ArtifactError, KbenchError, Unsupported
+from kbench.grid.devices import find_device
+from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
 from kbench.parts.run_parts import Parts, impossible, sharing
-from kbench.plan import Cell, Events, Place
 from kbench.run.addresses import addresses, result_id
 from kbench.run.record import Clock, blame, ended, origin, save, scored
 from kbench.run.stages import Stage, Stages

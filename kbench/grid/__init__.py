@@ -1,0 +1,1 @@
+"""Many runs: planned, estimated, worked through by processes and machines."""
