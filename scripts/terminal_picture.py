@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
+from kbench.results.tables import leaders, rows
 from kbench.store import Results
-from kbench.tables import leaders, rows
 
 
 def main(results: Path, picture: Path) -> None:

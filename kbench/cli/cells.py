@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import TypeAlias
 
 from kbench.errors import UsageError, nearest
+from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
-from kbench.tables import Estimate, Row
 
 __all__ = ["NAMES", "Cells", "blank", "cells", "headings", "legend", "tables_of"]
 

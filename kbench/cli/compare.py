@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from kbench.cli.terminal import Console
-    from kbench.comparison import Comparison
-    from kbench.selection import Group
+    from kbench.results.comparison import Comparison
+    from kbench.results.selection import Group
     from kbench.store import Result
 
 __all__ = ["compare"]
@@ -67,8 +67,8 @@ def compare(
     none` compares on every task, backbone and tuning. The control is the true knowledge unless
     named. Without B a run is compared with its own `none` and its own shuffled control.
     """
-    from kbench.comparison import compare as compared
-    from kbench.selection import FIELDS
+    from kbench.results.comparison import compare as compared
+    from kbench.results.selection import FIELDS
     from kbench.store import Results
 
     if family not in ("all", *FIELDS):
@@ -97,7 +97,7 @@ def compare(
 def _pairs(
     results: Sequence[Result], runs: tuple[str, ...], every: bool
 ) -> list[tuple[Group, Group]]:
-    from kbench.selection import Selection, grouped, partners
+    from kbench.results.selection import Selection, grouped, partners
 
     if len(runs) > 2 - every or not (runs or every):
         raise UsageError(
@@ -168,7 +168,7 @@ def _cells(comparison: Comparison) -> list[str | Text]:
     from rich.text import Text
 
     from kbench.metrics.statistics import LEVEL
-    from kbench.selection import title
+    from kbench.results.selection import title
 
     contrast, change = comparison.contrast, comparison.contrast.difference
     sides = (comparison.ours, comparison.theirs)

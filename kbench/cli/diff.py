@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbench.changes import BUCKETS
 from kbench.cli import options as shared
 from kbench.cli.messages import say
 from kbench.errors import UsageError, nearest
+from kbench.results.example_diff import BUCKETS
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from kbench.changes import Changed, Injected
     from kbench.cli.terminal import Console
     from kbench.data import Label
+    from kbench.results.example_diff import Changed, Injected
     from kbench.store import Predictions, Result, Results
 
 __all__ = ["diff"]
@@ -65,7 +65,7 @@ def diff(
     """
     from dataclasses import replace
 
-    from kbench.changes import Texts, changes, injected, known
+    from kbench.results.example_diff import Texts, changes, injected, known
     from kbench.run.buckets import Popularity
     from kbench.store import Results
 
@@ -114,8 +114,8 @@ def _sides(
     store: Results, texts: tuple[str, str], task: str | None
 ) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
     """Finds the two results, and checks that they are over the same examples."""
-    from kbench.comparison import Tables, differing
-    from kbench.selection import Selection, grouped, partners, title
+    from kbench.results.comparison import Tables, differing
+    from kbench.results.selection import Selection, grouped, partners, title
 
     results = list(store)
     first, second = (Selection.parse(text, results) for text in texts)
@@ -163,7 +163,7 @@ def _print(
 ) -> None:
     from rich.text import Text
 
-    from kbench.selection import title
+    from kbench.results.selection import title
 
     spec = sides[0].spec
     names = [title(side.spec) for side in sides]

@@ -22,8 +22,8 @@ from kbench.grid.grids import Grid
 from kbench.grid.pool import Limits
 from kbench.grid.workload import works
 from kbench.parts.run_parts import Parts
+from kbench.results.tables import leaders, rows
 from kbench.store import Artifacts, Result, Results, Status
-from kbench.tables import leaders, rows
 
 __all__ = ["Mode", "dry_run", "run"]
 

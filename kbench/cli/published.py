@@ -9,8 +9,8 @@ from rich.text import Text
 
 from kbench.cli.render import titled
 from kbench.cli.terminal import Console
-from kbench.published import Figure, figures
-from kbench.tables import Row
+from kbench.results.published import Figure, figures
+from kbench.results.tables import Row
 
 __all__ = ["FILTERS", "beside", "print_published"]
 

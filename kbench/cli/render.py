@@ -10,9 +10,9 @@ from rich.text import Text
 
 from kbench.cli.cells import Cells, blank, cells, legend, tables_of
 from kbench.cli.terminal import Console
+from kbench.results.tables import Row
 from kbench.spec import Control
 from kbench.store import Status
-from kbench.tables import Row
 
 __all__ = ["print_table", "titled"]
 
@@ -50,7 +50,7 @@ def print_table(
     Args:
         found: the rows.
         console: where to.
-        best: ids of the rows that are set in bold, as of :func:`kbench.tables.leaders`.
+        best: ids of the rows that are set in bold, as of :func:`kbench.results.tables.leaders`.
         columns: headings to show instead of those that fit.
     """
     if not found:

@@ -12,7 +12,7 @@ from kbench.cli import options as shared
 from kbench.cli.messages import say
 
 if TYPE_CHECKING:
-    from kbench.rescoring import Again
+    from kbench.results.rescoring import Again
     from kbench.store import Result, Results
 
 __all__ = ["score"]
@@ -31,7 +31,7 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
     RUNS is a selection as of `kbench compare`, with any control unless one is named. Says which
     stored value differs; exit status 1 if any does.
     """
-    from kbench.selection import Selection
+    from kbench.results.selection import Selection
     from kbench.store import Results, Status
 
     store = Results(shared.opened(out))
@@ -64,7 +64,7 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
 def _again(store: Results, result: Result) -> tuple[list[Again], str]:
     """The scores of a result, and why there are none if so."""
     from kbench.errors import KbenchError
-    from kbench.rescoring import again
+    from kbench.results.rescoring import again
 
     try:
         predictions = store.predictions(result)

@@ -14,8 +14,8 @@ from kbench.errors import UsageError, nearest
 from kbench.store import Result
 
 if TYPE_CHECKING:
-    from kbench.published import Figure
-    from kbench.tables import Row
+    from kbench.results.published import Figure
+    from kbench.results.tables import Row
 
 __all__ = ["table"]
 
@@ -55,8 +55,8 @@ def table(
     """
     from kbench.cli.cells import headings
     from kbench.cli.published import FILTERS, beside
+    from kbench.results.tables import leaders, rows
     from kbench.store import Results
-    from kbench.tables import leaders, rows
 
     form = "json" if as_json else form
     if published and form not in ("rich", "json"):

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from kbench.comparison import Tables, is_right, metric_of
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array
 from kbench.metrics.statistics import replicates
 from kbench.parts.find import task_kind
-from kbench.selection import Group as Runs
-from kbench.selection import title
+from kbench.results.comparison import Tables, is_right, metric_of
+from kbench.results.selection import Group as Runs
+from kbench.results.selection import title
+from kbench.results.tables import Row, rows
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Results, Status
-from kbench.tables import Row, rows
 from kbench_leaderboard.submission import read
 
 __all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "family", "groups", "ranks"]

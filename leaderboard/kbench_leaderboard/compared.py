@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from kbench.comparison import Comparison, Tables, compare
 from kbench.data import Example, Label, outermost
 from kbench.errors import KbenchError
+from kbench.results.comparison import Comparison, Tables, compare
 from kbench.spec import Control
 from kbench_leaderboard.board import Group, Line, Shelf
 

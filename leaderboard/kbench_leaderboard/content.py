@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kbench.changes import Injected
-from kbench.comparison import is_right
 from kbench.data import Example, Label, outermost
-from kbench.published import Figure
+from kbench.results.comparison import is_right
+from kbench.results.example_diff import Injected
+from kbench.results.published import Figure
 from kbench.store import Predictions, Result
 from kbench_leaderboard.board import Group, Line, family
 from kbench_leaderboard.charts import Chart

@@ -14,10 +14,10 @@ from pydantic import BaseModel
 
 from kbench.errors import UsageError
 from kbench.parts.catalogue import Kind
-from kbench.published import Figure
+from kbench.results.published import Figure
+from kbench.results.tables import Estimate
 from kbench.spec import RunSpec
 from kbench.store import Result
-from kbench.tables import Estimate
 from kbench_leaderboard.board import Group, Line
 from kbench_leaderboard.cards import card, paper
 from kbench_leaderboard.compared import Compared

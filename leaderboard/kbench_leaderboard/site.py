@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kbench.data.files import atomic_folder, write_json
 from kbench.errors import DataError, UsageError
-from kbench.published import figures
+from kbench.results.published import figures
 from kbench.store import Result, Status
 from kbench_leaderboard.board import Shelf, groups
 from kbench_leaderboard.charts import chart

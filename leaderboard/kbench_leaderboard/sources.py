@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from kbench.changes import Injected, Texts, injected
 from kbench.data import Example
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
@@ -19,6 +18,7 @@ from kbench.knowledge import Bundle
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_knowledge
+from kbench.results.example_diff import Injected, Texts, injected
 from kbench.store import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "without_paths"]

@@ -21,7 +21,7 @@ from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import task_kind
 from kbench.parts.source_text import constant
-from kbench.rescoring import Again, rescored
+from kbench.results.rescoring import Again, rescored
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Status
 from kbench.store.results import result_address

@@ -14,7 +14,7 @@ from kbench.cli.run import run
 from kbench.grid import runner
 from kbench.grid.grids import make_grids, read_grid
 from kbench.parts.run_parts import Parts
-from kbench.published import figures
+from kbench.results.published import figures
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Results, Status
 from tests.recipe_world import write_data, write_knowledge

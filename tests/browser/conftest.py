@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kbench.published import Figure, Source
+from kbench.results.published import Figure, Source
 from kbench_leaderboard import site
 from tests.board_world import skipped, write
 from tests.conftest import registered_toys

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kbench import published
 from kbench.cli.render import print_table
 from kbench.cli.show import marked
 from kbench.data import Example, Mention, Role
 from kbench.grid import runner
+from kbench.results import published
+from kbench.results.tables import rows
 from kbench.store import Results
-from kbench.tables import rows
 from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from kbench.cli.cells import headings
 from kbench.cli.render import print_table
 from kbench.errors import UsageError
+from kbench.results.tables import Estimate, Locality, Row
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Score, Status
-from kbench.tables import Estimate, Locality, Row
 
 BETWEEN = Estimate(0.512, 0.4812, 0.5456)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbench import neighbours
-from kbench.changes import Change, Texts, changes, injected, known
 from kbench.data import Example, Mention, Split
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Shuffled
-from kbench.neighbours import nearest_rows
+from kbench.results import nearest
+from kbench.results.example_diff import Change, Texts, changes, injected, known
+from kbench.results.nearest import nearest_rows
 from kbench.store import Result, Status
 from kbench.testing.toys import ToyRelations
 from tests.stored import predictions, provenance, spec
@@ -54,7 +54,7 @@ def test_neighbours_are_those_of_the_whole_matrix(
     queries[2] = 0
     without = rng.integers(-1, n, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "_BLOCK", 4 * block)
+        patch.setattr(nearest, "_BLOCK", 4 * block)
         rows, cosines = nearest_rows(base, queries, count, without)
     stored = vectors.astype(np.float32).astype(np.float64)
     for at, query in enumerate(queries.astype(np.float64)):

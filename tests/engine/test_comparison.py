@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kbench.comparison import Comparison, compare
 from kbench.errors import UsageError
-from kbench.selection import Group, Selection, grouped, partners
+from kbench.results.comparison import Comparison, compare
+from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.store import Result, Results
 from tests.stored import predictions, spec, store
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kbench import figures, tables
 from kbench.data.files import cache_home
+from kbench.results import memo, tables
 from kbench.store import Results
 from tests.board_world import write
 
@@ -85,7 +85,7 @@ def test_another_metric_is_another_question(store: Results, computed: list[str])
 
 
 def test_the_memory_is_bounded(store: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_MOST", 6)
+    monkeypatch.setattr(memo, "_MOST", 6)
     for number in range(20):
-        assert figures.recalled(number, [], store, lambda number=number: number) == number
+        assert memo.recalled(number, [], store, lambda number=number: number) == number
         assert len(list((cache_home() / "figures").glob("*.json"))) <= 6

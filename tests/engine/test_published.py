@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.published import Figure, _Table, figures
+from kbench.results.published import Figure, _Table, figures
 from kbench.training import Tuning
 
 FOUR = ("accuracy_5w1s", "accuracy_5w5s", "accuracy_10w1s", "accuracy_10w5s")

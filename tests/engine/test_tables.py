@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kbench.results.tables import Estimate, Locality, Row, leaders, rows
 from kbench.store import Result, Results, Status
-from kbench.tables import Estimate, Locality, Row, leaders, rows
 from tests.stored import predictions, spec, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")

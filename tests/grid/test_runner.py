@@ -16,11 +16,11 @@ from kbench.grid.executor import Setup
 from kbench.grid.executors import local
 from kbench.grid.executors.local import Local
 from kbench.method import Fit, Plug
+from kbench.results.tables import rows
 from kbench.run import stages
 from kbench.spec import Control, Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
-from kbench.tables import rows
 from kbench_baselines.map_tuning import MapTuning
 from tests.grid.toygrid import OPTIONS, grid, run
 

@@ -19,11 +19,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbench.comparison import compare
 from kbench.data import Split
 from kbench.knowledge import Bundle
 from kbench.parts.find import task_kind
-from kbench.selection import grouped
+from kbench.results.comparison import compare
+from kbench.results.selection import grouped
 from kbench.store import Result, Results, Status
 from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks

@@ -12,8 +12,8 @@ from kbench.errors import DataError, UsageError
 from kbench.grid.runner import Place
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.parts.find import find_task
+from kbench.results.tables import rows
 from kbench.store import Results, Status
-from kbench.tables import rows
 from kbench_tasks.custom import Custom
 from tests.grid.toygrid import grid, run
 

@@ -13,10 +13,10 @@ from kbench.grid.runner import Place
 from kbench.metrics.stratified import scored
 from kbench.parts.find import normalised
 from kbench.parts.run_parts import Parts
+from kbench.results.tables import rows
 from kbench.run.addresses import model_inputs
 from kbench.spec import RunSpec, Setting
 from kbench.store import Results, Status
-from kbench.tables import rows
 from kbench.testing.toys import CLASSES
 from kbench_tasks.fewrel import FORMS, FewRel, FewRelPubMed
 from tests.grid.toygrid import grid, run

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kbench.comparison import metrics_of
 from kbench.metrics.stratified import measured
+from kbench.results.comparison import metrics_of
 from kbench.run.buckets import Popularity, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from kbench.comparison import is_right
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
 from kbench.knowledge import Bundle
 from kbench.knowledge.aliases import aliases_of
 from kbench.knowledge.controls import Shuffled, controlled
 from kbench.knowledge.linking import link
-from kbench.neighbours import nearest_rows
 from kbench.parts.find import find_knowledge, task_of
+from kbench.results.comparison import is_right
+from kbench.results.nearest import nearest_rows
 from kbench.run.buckets import Popularity
 from kbench.store import Predictions, Result
 

@@ -14,16 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kbench.comparison import metric_of
 from kbench.data.files import cache_home, canonical_digest, identity, read_json, write_json
 from kbench.errors import KbenchError
+from kbench.results.comparison import metric_of
 from kbench.store import Result, Results
 
 __all__ = ["recalled"]
 
 _MOST = 2000
 """Files; of more the older half goes."""
-_CODE = ("kbench.comparison", "kbench.metrics", "kbench.metrics.statistics", "kbench.tables")
+_CODE = (
+    "kbench.results.comparison",
+    "kbench.metrics",
+    "kbench.metrics.statistics",
+    "kbench.results.tables",
+)
 
 
 def recalled(of: Any, results: Sequence[Result], store: Results, make: Callable[[], Any]) -> Any:

@@ -14,10 +14,8 @@ from itertools import groupby
 from statistics import mean, stdev
 from typing import Any, TypeAlias
 
-from kbench.comparison import Tables, differing, is_right, metric_of
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
-from kbench.figures import recalled
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import (
     LEVEL,
@@ -29,7 +27,9 @@ from kbench.metrics.statistics import (
     holm,
     intervals,
 )
-from kbench.selection import Group, Selection, grouped, partners
+from kbench.results.comparison import Tables, differing, is_right, metric_of
+from kbench.results.memo import recalled
+from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
 

@@ -17,7 +17,7 @@ from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import Contrast, Pair, contrasts, holm
 from kbench.metrics.stratified import measured
 from kbench.parts.find import task_kind, task_of
-from kbench.selection import Group, title
+from kbench.results.selection import Group, title
 from kbench.store import Predictions, Result, Results
 
 __all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]

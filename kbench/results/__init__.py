@@ -1,0 +1,1 @@
+"""Stored results read again: selected, compared, tabulated, shown example by example."""
