@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from kbench.cli.cells import blank, cells, legend, tables_of
+from kbench.cli.columns import blank, cells, legend, tables_of
 from kbench.results.tables import Row
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]

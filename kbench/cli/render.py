@@ -8,7 +8,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from kbench.cli.cells import Cells, blank, cells, legend, tables_of
+from kbench.cli.columns import Cells, blank, cells, legend, tables_of
 from kbench.cli.terminal import Console
 from kbench.results.tables import Row
 from kbench.spec import Control

@@ -53,7 +53,7 @@ def table(
 
     In bold is the best score of each table, and what a paired test does not tell from it.
     """
-    from kbench.cli.cells import headings
+    from kbench.cli.columns import headings
     from kbench.cli.published import FILTERS, beside
     from kbench.results.tables import leaders, rows
     from kbench.store import Results

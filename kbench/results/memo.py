@@ -25,7 +25,7 @@ _MOST = 2000
 """Files; of more the older half goes."""
 _CODE = (
     "kbench.results.comparison",
-    "kbench.metrics",
+    "kbench.metrics.base",
     "kbench.metrics.statistics",
     "kbench.results.tables",
 )

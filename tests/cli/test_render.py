@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from kbench.cli.cells import headings
+from kbench.cli.columns import headings
 from kbench.cli.render import print_table
 from kbench.errors import UsageError
 from kbench.results.tables import Estimate, Locality, Row

@@ -12,11 +12,11 @@ import pytest
 from kbench.errors import KbenchError, UsageError
 from kbench.grid import runner
 from kbench.grid.executor import Setup, find_executor
-from kbench.grid.executors import task
-from kbench.grid.executors.cluster import _reach
+from kbench.grid.executors import ray_step
 from kbench.grid.executors.local import Local
 from kbench.grid.executors.ray import Ray
-from kbench.grid.executors.task import Desk, Done, perform
+from kbench.grid.executors.ray_cluster import _reach
+from kbench.grid.executors.ray_step import Desk, Done, perform
 from kbench.grid.pool import Limits
 from kbench.grid.steps import steps
 from kbench.run.stages import Stage
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "_kept", None)
+    monkeypatch.setattr(ray_step, "_kept", None)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _step_by_step(
     done: dict[str, Done] = {}
     for number, step in enumerate(steps(cells, set())):
         patch.setenv("KBENCH_CACHE", str(caches / str(number)))
-        patch.setattr(task, "_kept", None)
+        patch.setattr(ray_step, "_kept", None)
         done[step.key] = perform(
             desk, step, lambda *_: None, tuple(done[key] for key in step.after)
         )

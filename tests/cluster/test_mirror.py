@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from kbench import mirror
 from kbench.errors import ArtifactError, UsageError
-from kbench.mirror import Mirror, open_url
+from kbench.grid.executors import remote_store
+from kbench.grid.executors.remote_store import Mirror, open_url
 from kbench.store import Artifacts
 from kbench.store.folder import DamageWarning, address
 
@@ -38,7 +38,7 @@ def two(url: str, tmp_path: Path) -> tuple[Mirror, Mirror]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(remote_store, "_WAITS", (0.0, 0.0))
 
 
 def _files(store: Mirror) -> dict[str, bytes]:

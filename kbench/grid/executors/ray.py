@@ -18,13 +18,13 @@ from uuid import uuid4
 
 from kbench.errors import KbenchError, UsageError
 from kbench.grid.executor import Executor, Setup
-from kbench.grid.executors.cluster import Cluster, Report, ray_module
-from kbench.grid.executors.task import Desk, Done, opened, perform
+from kbench.grid.executors.ray_cluster import Cluster, Report, ray_module
+from kbench.grid.executors.ray_step import Desk, Done, opened, perform
+from kbench.grid.executors.remote_store import Mirror, is_url, open_url
 from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.pool import Stopped
 from kbench.grid.steps import Step, steps
 from kbench.grid.worker import Worker, stopped
-from kbench.mirror import Mirror, is_url, open_url
 from kbench.run.record import save
 from kbench.run.stages import Stage
 from kbench.store import Artifacts, Result, Results

@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
+from kbench.grid.executors.remote_store import Mirror, is_url, open_url
 from kbench.grid.plan import Events, Place
 from kbench.grid.steps import Step
 from kbench.grid.worker import Worker
-from kbench.mirror import Mirror, is_url, open_url
 from kbench.run.stages import Stage
 from kbench.store import Artifacts, Predictions, Result
 

@@ -1,1 +1,0 @@
-"""Backbones: Hugging Face folders and hub ids, and the embedded kbench-tiny."""
