@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, Data, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import DownstreamModel, Encoder, Frozen, Reading, dropout
+from kbench.model import DownstreamModel, Encoder, FrozenReader, Reading, dropout
 from kbench.model.compiling import compiled
-from kbench.model.frozen_reading import Fixed
+from kbench.model.frozen_reading import FixedData
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Progress, Recipe, train
@@ -72,7 +72,7 @@ class Plug(nn.Module):
 
         For a plug that neither fills slots nor changes what goes on inside the encoder: what
         comes before all that trains in it, and before what :meth:`choose` sets, is then read once
-        for each input. Its hooks must take such states from ``batch.known``. As it stands None.
+        for each input. Its hooks must take such states from ``batch.states``. As it stands None.
         """
         return None
 
@@ -139,7 +139,7 @@ class Fit:
             data: what to train on.
             beside: what trains along and is thrown away, such as the head of a pre-training.
             reading: what of the encoder the plug reads, if that is to be read once for each
-                input; the data are then :class:`~kbench.model.frozen_reading.Fixed`. Dropout in
+                input; the data are then :class:`~kbench.model.frozen_reading.FixedData`. Dropout in
                 the frozen network makes each reading another, and this is ignored.
             weigh: how many things of a batch each term is the mean over, as it stands its
                 targets, so that a batch too large for the memory can be computed in parts;
@@ -148,7 +148,9 @@ class Fit:
         network = self.model or self.encoder
         started, said = time.perf_counter(), ""
         if reading is not None and self.recipe.dropout is None:
-            data, said = Frozen(self.encoder, self.device).recalled(cast("Fixed", data), reading)
+            data, said = FrozenReader(self.encoder, self.device).recalled(
+                cast("FixedData", data), reading
+            )
         with plug.attach(self.encoder), compiled(self.encoder, self.compiled):
             history = train(
                 nn.ModuleList([plug, beside]) if beside else plug,

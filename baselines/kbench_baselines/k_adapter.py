@@ -88,7 +88,7 @@ def tapped(encoder: Encoder, before: Before, after: After) -> Iterator[None]:
         return keep
 
     def end(_: nn.Module, given: tuple[Batch, ...], last: Tensor) -> Tensor:
-        mask, known = given[0].mask, given[0].known
+        mask, known = given[0].mask, given[0].states
         wanted = known.beside if known else before([states[place] for place in places], mask)
         states.clear()
         return after(last, wanted, mask)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example
-from kbench.encoding import Batch, Inputs, Kind, Layout, collate, encode, ragged
+from kbench.encoding import Batch, Inputs, Layout, TokenKind, collate, encode, ragged
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.linking import link
@@ -166,7 +166,7 @@ def _instances(inputs: Inputs, sentence: int) -> list[NDArray[np.int64]]:
     kinds = inputs.kinds[inputs.bounds[sentence] : inputs.bounds[sentence + 1]]
     spans = inputs.spans[inputs.span_bounds[sentence] : inputs.span_bounds[sentence + 1]]
     # A span may hold the slot of a nested mention: only the mention's own text is masked.
-    each = [start + np.flatnonzero(kinds[start:end] == Kind.TEXT) for start, end in spans]
+    each = [start + np.flatnonzero(kinds[start:end] == TokenKind.TEXT) for start, end in spans]
     return unique_masks([positions for positions in each if len(positions)])
 
 

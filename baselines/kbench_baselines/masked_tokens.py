@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kbench.encoding import Batch, Kind, collate
+from kbench.encoding import Batch, TokenKind, collate
 from kbench.knowledge import KnowledgeBase
 from kbench.model import Encoder
 from kbench_baselines.masked_lm import Corpus, linked_corpus
@@ -67,7 +67,7 @@ class MaskedTokens:
         inputs = self.corpus.inputs
         steps = np.arange(batch.ids.shape[1])
         at = inputs.bounds[batch.examples.numpy()][:, None] + steps
-        text = inputs.kinds[np.minimum(at, len(inputs.kinds) - 1)] == Kind.TEXT
+        text = inputs.kinds[np.minimum(at, len(inputs.kinds) - 1)] == TokenKind.TEXT
         text &= batch.mask.numpy().astype(bool)
         count = text.sum(1, keepdims=True)
         wanted = np.minimum(count, np.maximum(1, np.rint(_SHARE * count)))

@@ -35,7 +35,7 @@ from kbench.encoding import Batch, Inputs, Layout, affixes, encode, sent
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder, Frozen, Reading
+from kbench.model import Encoder, FrozenReader, Reading
 from kbench.store.hidden_states import bound
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
@@ -111,7 +111,7 @@ class _Sums:
         self.total = torch.zeros(len(rows), width)
         self.tokens = 0
         self._rows = rows
-        self._frozen = Frozen(fit.encoder, fit.device)
+        self._frozen = FrozenReader(fit.encoder, fit.device)
         self._keep = self.total.element_size() * most * width <= bound()
         title = {"title": "occurrences of entities"}
         self._reading = Reading(title, (width,), self._read, lambda batch: batch.blank_index)

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from kbench.cli.messages import say
-from kbench.data.files import cache_home, read_json
+from kbench.data.files import cache_home, load_json
 from kbench.errors import ArtifactError, UsageError
 from kbench.store import Artifacts
-from kbench.store.hidden_states import StateStore
+from kbench.store.hidden_states import HiddenStateStore
 
 __all__ = ["cache"]
 
@@ -32,7 +32,7 @@ def cache() -> None:
 
 @dataclass(frozen=True)
 class _Item:
-    store: Artifacts | StateStore
+    store: Artifacts | HiddenStateStore
     folder: Path
     about: dict[str, object]
     bytes: int
@@ -43,8 +43,8 @@ class _Item:
         return f"{self.folder.parent.name} {self.folder.name}"
 
 
-def _stores() -> tuple[Artifacts, StateStore]:
-    return Artifacts(cache_home() / "artifacts"), StateStore()
+def _stores() -> tuple[Artifacts, HiddenStateStore]:
+    return Artifacts(cache_home() / "artifacts"), HiddenStateStore()
 
 
 def _items() -> Iterator[_Item]:
@@ -55,7 +55,7 @@ def _items() -> Iterator[_Item]:
             used = max(stat.st_mtime for stat in (folder.stat(), *files))
             days = max(0.0, time.time() - used) / _DAY
             try:
-                about = read_json(folder / store.about)
+                about = load_json(folder / store.about)
             except (OSError, ValueError):
                 about = {}
             size = sum(stat.st_size for stat in files)

@@ -114,7 +114,7 @@ def _sides(
     store: Results, texts: tuple[str, str], task: str | None
 ) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
     """Finds the two results, and checks that they are over the same examples."""
-    from kbench.results.comparison import Tables, differing
+    from kbench.results.comparison import PredictionCache, differing
     from kbench.results.selection import Selection, grouped, partners, title
 
     results = list(store)
@@ -132,7 +132,7 @@ def _sides(
             + (f": {those}{', …' if len(pairs) > 3 else ''}; name more of it" if pairs else "")
         )
     ours, theirs = _of_a_seed(*pairs[0])
-    tables = Tables(store)
+    tables = PredictionCache(store)
     problems = [*differing(ours, theirs, ours.main_metric or "")] or tables.unlike([ours, theirs])
     if problems:
         raise UsageError(f"the two runs cannot be compared: {'; '.join(problems)}")

@@ -16,7 +16,7 @@ from rich.text import Text
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
 from kbench.grid import runner
-from kbench.grid.estimate import Estimate, Machine, Stage
+from kbench.grid.estimate import GpuHours, Machine, WorkKind
 from kbench.grid.executor import Executor, Setup, find_executor
 from kbench.grid.grids import Grid
 from kbench.grid.pool import Limits
@@ -81,7 +81,7 @@ def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int
         lambda cell: runner.sharing(cell.spec, shared, download=False),
         Artifacts(place.artifacts),
     )
-    estimate = Estimate.of(made, Machine(peak))
+    estimate = GpuHours.of(made, Machine(peak))
     if as_json:
         for cell in cells:
             value = {"id": cell.id, "plan": cell.standing, "spec": cell.spec.model_dump()}
@@ -95,8 +95,8 @@ def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int
         table.add_row(cell.standing, Text(cell.spec.title), cell.id[:12])
     console = Console()
     console.print(table)
-    models = sum(work.stage == Stage.TUNING for work in made)
-    plugs = sum(work.stage in (Stage.GENERAL, Stage.TASK) for work in made)
+    models = sum(work.stage == WorkKind.TUNING for work in made)
+    plugs = sum(work.stage in (WorkKind.GENERAL, WorkKind.TASK) for work in made)
     missing = dict.fromkeys(what for cell in cells for what in cell.missing)
     lines = [_work(cells, models, plugs), *(f"not there yet: {what}" for what in missing)]
     for line in (*lines, *estimate.lines()):

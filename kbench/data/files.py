@@ -27,8 +27,8 @@ __all__ = [
     "identity",
     "is_file",
     "is_folder",
+    "load_json",
     "parse_yaml",
-    "read_json",
     "read_yaml",
     "remembered",
     "write_bytes",
@@ -83,7 +83,7 @@ def remembered(path: Path, name: str, compute: Callable[[Path], str]) -> str:
     own = identity(path)
     memo = cache_home() / "digests" / f"{canonical_digest([name, *own])[:32]}.json"
     try:
-        return str(read_json(memo)[name])
+        return str(load_json(memo)[name])
     except (OSError, ValueError, KeyError, TypeError):
         value = compute(path)
     with suppress(OSError):  # a read-only cache only costs the time of doing it again
@@ -121,7 +121,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def read_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
     """Parses a UTF-8 JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -2,7 +2,7 @@
 
 from kbench.encoding.batch import Batch, collate, ragged
 from kbench.encoding.computing import sent
-from kbench.encoding.inputs import Inputs, Kind
+from kbench.encoding.inputs import Inputs, TokenKind
 from kbench.encoding.layout import Layout, encode
 from kbench.encoding.micro_batches import targets_in
 from kbench.encoding.tokens import affixes, bare_tokens
@@ -13,8 +13,8 @@ __all__ = [
     "Data",
     "Examples",
     "Inputs",
-    "Kind",
     "Layout",
+    "TokenKind",
     "affixes",
     "bare_tokens",
     "collate",

@@ -18,8 +18,8 @@ __all__ = [
     "BATCH",
     "TOKENS",
     "Batch",
+    "BatchStates",
     "Choices",
-    "Known",
     "collate",
     "picked",
     "ragged",
@@ -56,7 +56,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Known:
+class BatchStates:
     """What a frozen network says of a batch, where it was read before.
 
     Attributes:
@@ -67,9 +67,9 @@ class Known:
     last: Tensor
     beside: tuple[Tensor, ...] = ()
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Known:
+    def changed(self, change: Callable[[Tensor], Tensor]) -> BatchStates:
         """Returns it with all tensors changed."""
-        return Known(change(self.last), tuple(map(change, self.beside)))
+        return BatchStates(change(self.last), tuple(map(change, self.beside)))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Batch:
         visible: which token (second) each token (first) may attend to, where that is not simply
             ``mask``; else None. ``[batch, tokens, tokens]``, bool.
         choices: what is decided between, where the batch is of pairs of texts; else None.
-        known: what the network says, where it need not be asked again; else None.
+        states: what the network says, where it need not be asked again; else None.
     """
 
     ids: Tensor
@@ -113,7 +113,7 @@ class Batch:
     positions: Tensor | None = None
     visible: Tensor | None = None
     choices: Choices | None = None
-    known: Known | None = None
+    states: BatchStates | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -130,7 +130,7 @@ class Batch:
         changed: dict[str, Any] = {}
         for name in (field.name for field in fields(self) if field.name not in _HOST):
             value = getattr(self, name)
-            if isinstance(value, Choices | Known):
+            if isinstance(value, Choices | BatchStates):
                 changed[name] = value.changed(change)
             elif value is not None:
                 changed[name] = change(value)
@@ -258,7 +258,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         examples=batch.examples[rows],
         targets=None,
         choices=None,
-        known=batch.known and batch.known.changed(lambda states: states[rows, :width]),
+        states=batch.states and batch.states.changed(lambda hidden: hidden[rows, :width]),
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Branches", "Builder", "Inputs", "Kind", "Tokens"]
+__all__ = ["Branches", "Builder", "Inputs", "TokenKind", "Tokens"]
 
 
-class Kind:
+class TokenKind:
     """Where a token comes from."""
 
     SPECIAL = 0
@@ -46,7 +46,7 @@ class Inputs:
 
     Attributes:
         ids: token ids; at a slot the id is a placeholder that is never looked up. ``[tokens]``.
-        kinds: a :class:`Kind` each. ``[tokens]``.
+        kinds: a :class:`TokenKind` each. ``[tokens]``.
         bounds: ``[examples + 1]``, into ``ids`` and ``kinds``.
         slots: position of each slot within its example. ``[slots]``.
         slot_rows: knowledge-base row of each slot. ``[slots]``.
@@ -125,7 +125,7 @@ class Builder:
         """Returns all that was added."""
         many = self._tokens
         kinds = _flat([t.kinds for t in many], np.uint8)
-        brought = kinds == Kind.PASSAGE
+        brought = kinds == TokenKind.PASSAGE
         return Inputs(
             ids=_flat([t.ids for t in many], np.int64),
             kinds=kinds,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Example, Role
-from kbench.encoding.inputs import Builder, Inputs, Kind, Tokens
+from kbench.encoding.inputs import Builder, Inputs, TokenKind, Tokens
 from kbench.encoding.passages import Passage, Passages
 from kbench.encoding.tokens import Affixes, affixes, bare_tokens
 from kbench.encoding.truncation import truncate
@@ -115,7 +115,7 @@ def encode(
             builder.unslotted += lost
         if bring:
             tokens = bring.add(tokens, passages[number], layout.room)
-        slots = [row[piece.mention] for piece in plan if piece.kind == Kind.SLOT]
+        slots = [row[piece.mention] for piece in plan if piece.kind == TokenKind.SLOT]
         builder.add(tokens, row, slots)
     return builder.done(tokenizer.pad_token_id or 0)
 
@@ -146,7 +146,7 @@ def _plan(
             if mentions[m].end == at:
                 plan += _insert(m, mentions[m].role, rows[m], layout, muted, after=True)
         if example.blank == at:
-            plan.append(_Piece(Kind.BLANK))
+            plan.append(_Piece(TokenKind.BLANK))
         for m in opening:
             if mentions[m].start == at:
                 plan += _insert(m, mentions[m].role, rows[m], layout, muted, after=False)
@@ -156,7 +156,7 @@ def _plan(
             )
             if replaced.isdisjoint(inside):
                 text = _SURROGATE.sub("\ufffd", example.text[at:end])
-                plan.append(_Piece(Kind.TEXT, text, inside=inside))
+                plan.append(_Piece(TokenKind.TEXT, text, inside=inside))
     return list(_blanks_lead(plan))
 
 
@@ -174,16 +174,16 @@ def _blanks_lead(plan: list[_Piece]) -> Iterator[_Piece]:
     of a piece it would be a token of its own. ``[MASK]`` takes the blank before it into itself.
     """
     blanks = ""
-    last = max((at for at, piece in enumerate(plan) if piece.kind == Kind.TEXT), default=-1)
+    last = max((at for at, piece in enumerate(plan) if piece.kind == TokenKind.TEXT), default=-1)
     for at, piece in enumerate(plan):
-        if piece.kind == Kind.TEXT:
+        if piece.kind == TokenKind.TEXT:
             text = blanks + piece.text
             kept = text if at == last else text.rstrip()
             blanks = text[len(kept) :]
             if kept:
                 yield replace(piece, text=kept)
         else:
-            blanks = "" if piece.kind == Kind.BLANK else blanks
+            blanks = "" if piece.kind == TokenKind.BLANK else blanks
             yield piece
 
 
@@ -196,12 +196,12 @@ def _insert(
             if piece == _SLOT:
                 # A slot in the place of its mention is what is left of it.
                 inside = (mention,) if layout.replaces else ()
-                pieces.append(_Piece(Kind.SLOT, mention=mention, inside=inside))
+                pieces.append(_Piece(TokenKind.SLOT, mention=mention, inside=inside))
             else:
-                pieces.append(_Piece(Kind.INSERTED, f" {piece}", mention))
+                pieces.append(_Piece(TokenKind.INSERTED, f" {piece}", mention))
     marker = layout.markers.get(role)
     if marker:
-        edge = _Piece(Kind.INSERTED, f" {marker}", mention)
+        edge = _Piece(TokenKind.INSERTED, f" {marker}", mention)
         return [*pieces, edge] if after else [edge, *pieces]
     return pieces
 
@@ -223,9 +223,9 @@ class _Words:
     mask: int | None
 
     def of(self, piece: _Piece) -> list[int]:
-        if piece.kind == Kind.SLOT:
+        if piece.kind == TokenKind.SLOT:
             return [self.placeholder]
-        if piece.kind == Kind.BLANK:
+        if piece.kind == TokenKind.BLANK:
             if self.mask is None:
                 raise KbenchError("the tokenizer has no mask token, which a blank needs")
             return [self.mask]
@@ -243,15 +243,15 @@ def _placeholder(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def _assemble(words: _Words, plan: list[_Piece], mentions: int) -> Tokens:
     ids: list[int] = list(words.around.before)
-    kinds: list[int] = [Kind.SPECIAL] * len(ids)
+    kinds: list[int] = [TokenKind.SPECIAL] * len(ids)
     slots: list[int] = []
     blank = -1
     spans = [[-1, -1] for _ in range(mentions)]
     for piece in plan:
         new = words.of(piece)
-        if piece.kind == Kind.SLOT:
+        if piece.kind == TokenKind.SLOT:
             slots.append(len(ids))
-        elif piece.kind == Kind.BLANK:
+        elif piece.kind == TokenKind.BLANK:
             blank = len(ids)
         for m in piece.inside if new else ():
             spans[m][0] = len(ids) if spans[m][0] < 0 else spans[m][0]
@@ -259,7 +259,7 @@ def _assemble(words: _Words, plan: list[_Piece], mentions: int) -> Tokens:
         ids += new
         kinds += [piece.kind] * len(new)
     ids += words.around.after
-    kinds += [Kind.SPECIAL] * len(words.around.after)
+    kinds += [TokenKind.SPECIAL] * len(words.around.after)
     return Tokens(
         np.array(ids, dtype=np.int64),
         np.array(kinds, dtype=np.uint8),

@@ -17,12 +17,12 @@ from kbench.encoding.batch import Batch, Choices, picked
 from kbench.encoding.computing import random_state, release, restore_random
 from kbench.errors import KbenchError
 
-__all__ = ["Portions", "examples_in", "split", "targets_in"]
+__all__ = ["MicroBatches", "examples_in", "split", "targets_in"]
 
 T = TypeVar("T")
 
 
-class Portions:
+class MicroBatches:
     """How many examples are computed at once.
 
     Args:

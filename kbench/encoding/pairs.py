@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kbench.data import Example
 from kbench.encoding.batch import Batch, Choices, collate, ragged
-from kbench.encoding.inputs import Inputs, Kind
+from kbench.encoding.inputs import Inputs, TokenKind
 from kbench.encoding.tokens import affixes, pair_affixes
 from kbench.errors import Unsupported
 
@@ -198,7 +198,8 @@ def collate_read(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> Batch:
 def _bare(inputs: Inputs, before: int, after: int, after_passages: int) -> Inputs:
     """Takes the specials around each text away; what stands between text and passages stays."""
     told = (
-        np.diff(np.concatenate([[0], np.cumsum(inputs.kinds == Kind.PASSAGE)])[inputs.bounds]) > 0
+        np.diff(np.concatenate([[0], np.cumsum(inputs.kinds == TokenKind.PASSAGE)])[inputs.bounds])
+        > 0
     )
     last = np.where(told, after_passages, after)
     keep = np.ones(len(inputs.ids), dtype=bool)

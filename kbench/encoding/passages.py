@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.encoding.inputs import Branches, Kind, Tokens
+from kbench.encoding.inputs import Branches, TokenKind, Tokens
 from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Passages:
             ids=_joined(tokens.ids[:body], self._pair.between, text, self._pair.after),
             kinds=_joined(
                 tokens.kinds[:body],
-                [Kind.SPECIAL] * len(self._pair.between),
+                [TokenKind.SPECIAL] * len(self._pair.between),
                 # The closing separator belongs to the second segment.
-                [Kind.PASSAGE] * (len(text) + len(self._pair.after)),
+                [TokenKind.PASSAGE] * (len(text) + len(self._pair.after)),
             ).astype(np.uint8),
         )
 
@@ -104,7 +104,7 @@ class Passages:
         return replace(
             tokens,
             ids=_joined(tokens.ids, text),
-            kinds=_joined(tokens.kinds, [Kind.PASSAGE] * len(text)).astype(np.uint8),
+            kinds=_joined(tokens.kinds, [TokenKind.PASSAGE] * len(text)).astype(np.uint8),
             branches=Branches(
                 np.concatenate(positions), np.concatenate(numbers), np.concatenate(anchors)
             ),

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from queue import Empty, Full, Queue
 from typing import TypeVar
 
-__all__ = ["fed"]
+__all__ = ["prefetched"]
 
 _PATIENCE = 0.1
 """Seconds between two looks whether anybody still wants an item."""
@@ -22,7 +22,7 @@ class _End:
         self.error = error
 
 
-def fed(source: Iterator[T], ahead: int) -> Generator[T, None, None]:
+def prefetched(source: Iterator[T], ahead: int) -> Generator[T, None, None]:
     """Yields the items of a source, some of which are made while earlier ones are used.
 
     The source runs in one thread from beginning to end, so its items are the same, in the same

@@ -20,7 +20,17 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-__all__ = ["SHAPES", "Estimate", "Machine", "Pass", "Shape", "Stage", "Work", "flops", "shape_of"]
+__all__ = [
+    "SHAPES",
+    "GpuHours",
+    "Machine",
+    "Pass",
+    "Shape",
+    "Work",
+    "WorkKind",
+    "flops",
+    "shape_of",
+]
 
 _MILLION = 1_000_000
 
@@ -33,7 +43,7 @@ class Pass(IntEnum):
     TRAIN = 6
 
 
-class Stage(StrEnum):
+class WorkKind(StrEnum):
     """What the work is for."""
 
     TUNING = "downstream models"
@@ -104,7 +114,7 @@ class Work:
         unknown: what is not known, in words.
     """
 
-    stage: Stage
+    stage: WorkKind
     flops: float | None
     rate: float | None = None
     unknown: str = ""
@@ -129,7 +139,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class GpuHours:
     """The sum.
 
     Attributes:
@@ -147,7 +157,7 @@ class Estimate:
     hours_per_million: float = 0.0
 
     @classmethod
-    def of(cls, works: Iterable[Work], machine: Machine) -> Estimate:
+    def of(cls, works: Iterable[Work], machine: Machine) -> GpuHours:
         """Sums what is known and collects what is not."""
         hours: Counter[str] = Counter()
         counts: Counter[str] = Counter()

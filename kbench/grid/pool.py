@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from kbench.errors import UsageError
 
-__all__ = ["Crew", "Limits", "Stopped", "Tell"]
+__all__ = ["Limits", "Pool", "Stopped", "Tell"]
 
 _POLL = 0.1
 """Seconds between two looks at the memory of the processes."""
@@ -74,7 +74,7 @@ class Stopped:
     seconds: float
 
 
-class Crew(Generic[Item, Outcome]):
+class Pool(Generic[Item, Outcome]):
     """Some processes, started when there is work and again when one has died.
 
     Args:

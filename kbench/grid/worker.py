@@ -14,7 +14,7 @@ from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
 from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.run.addresses import addresses, result_id
-from kbench.run.record import Clock, blame, ended, origin, save, scored
+from kbench.run.record import Clock, blame, ended, origin, result_of, save
 from kbench.run.stages import Stage, Stages
 from kbench.store import Artifacts, Predictions, Result, Results, Status
 from kbench.store.result import Provenance
@@ -69,7 +69,7 @@ class Worker:
         predictions: Predictions | None = None
         try:
             parts = self._parts(cell)
-            result, predictions = scored(cell.id, parts, self._stages.evaluate(parts))
+            result, predictions = result_of(cell.id, parts, self._stages.evaluate(parts))
         except (Exception, SystemExit) as error:  # a plugin may fail in any way; the grid goes on
             result = self._failed(cell, error)
         return result.model_copy(update={"provenance": self._origin(cell, clock)}), predictions

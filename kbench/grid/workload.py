@@ -16,7 +16,7 @@ from kbench.data import Example, Role, Split
 from kbench.data.files import canonical_digest
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError
-from kbench.grid.estimate import Pass, Shape, Stage, Work, flops, shape_of
+from kbench.grid.estimate import Pass, Shape, Work, WorkKind, flops, shape_of
 from kbench.parts.run_parts import Parts
 from kbench.run.preparation import limited
 from kbench.spec import Setting
@@ -133,13 +133,13 @@ class _Cell:
         parts = self._parts
         injected = parts.plug_is_fixed
         if parts.tuning.reads_once:
-            return _work(Stage.TUNING, lambda: self._once(recipe, injected))
+            return _work(WorkKind.TUNING, lambda: self._once(recipe, injected))
         kind = Pass.THROUGH if parts.tuning.light else Pass.TRAIN
-        return _work(Stage.TUNING, lambda: self._on_task(recipe, kind, injected))
+        return _work(WorkKind.TUNING, lambda: self._on_task(recipe, kind, injected))
 
     def _task_specific(self) -> Work:
         recipe = self._parts.plug_recipe(Setting.TASK_SPECIFIC)
-        return _work(Stage.TASK, lambda: self._on_task(recipe, Pass.THROUGH, injected=True))
+        return _work(WorkKind.TASK, lambda: self._on_task(recipe, Pass.THROUGH, injected=True))
 
     def _evaluation(self) -> Work:
         injected = self._spec.knowledge is not None
@@ -151,7 +151,7 @@ class _Cell:
                 passes.append((Pass.FORWARD, tried * self._read(Split.DEV, injected).total))
             return flops(self._shape().parameters, *passes)
 
-        return _work(Stage.EVALUATION, count)
+        return _work(WorkKind.EVALUATION, count)
 
     def _once(self, recipe: Recipe, injected: bool) -> float:
         """What a frozen encoder says is kept, and read again only where there is no room for it."""
@@ -174,25 +174,27 @@ class _Cell:
         method, spec = self._parts.method, self._spec
         read = method.corpus_readings()
         if read == 0:
-            return Work(Stage.GENERAL, 0.0)
+            return Work(WorkKind.GENERAL, 0.0)
         if read is None:
             what = f"what a general plug of {spec.method} reads"
-            return Work(Stage.GENERAL, None, unknown=what)
+            return Work(WorkKind.GENERAL, None, unknown=what)
         epochs = self._parts.plug_recipe(setting).epochs
         try:
             shape = self._shape()
         except _Unknown as unknown:
-            return Work(Stage.GENERAL, None, unknown=str(unknown))
+            return Work(WorkKind.GENERAL, None, unknown=str(unknown))
         try:
             knowledge = self._parts.base_knowledge
             sentences = knowledge.sentences if knowledge is not None else ()
         except KbenchError:
             rate = flops(shape.parameters, (Pass.THROUGH, read * epochs * _SENTENCE))
             what = f"the corpus of knowledge base {spec.knowledge}, for general plugs"
-            return Work(Stage.GENERAL, None, rate, what)
+            return Work(WorkKind.GENERAL, None, rate, what)
         texts = [sentence.text for sentence in sentences[: min(_SAMPLED, len(sentences))]]
         tokens = _mean([_tokens(text, 0) for text in texts]) * len(sentences)
-        return Work(Stage.GENERAL, flops(shape.parameters, (Pass.THROUGH, read * epochs * tokens)))
+        return Work(
+            WorkKind.GENERAL, flops(shape.parameters, (Pass.THROUGH, read * epochs * tokens))
+        )
 
     # -- what is known -----------------------------------------------------------------------------
 
@@ -241,7 +243,7 @@ def _has(stored: Artifacts, kind: str, key: str | None) -> bool:
     return key is not None and (kind, key) in stored
 
 
-def _work(stage: Stage, count: Callable[[], float]) -> Work:
+def _work(stage: WorkKind, count: Callable[[], float]) -> Work:
     try:
         return Work(stage, count())
     except _Unknown as unknown:

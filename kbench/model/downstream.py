@@ -31,7 +31,7 @@ class DownstreamModel(nn.Module):
         if batch.choices is None:
             return self._read(batch)
         # Lengths are read on the host; a GPU would be waited for, and is no faster in pieces.
-        whole = asynchronous(batch.ids.device) or batch.known is not None
+        whole = asynchronous(batch.ids.device) or batch.states is not None
         scores = self._read(batch) if whole else self._in_pieces(batch)
         return self.head.decide(scores, batch.choices)
 

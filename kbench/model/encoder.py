@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, sent
 from kbench.encoding.computing import asynchronous
 from kbench.errors import Unsupported
-from kbench.model.last_layer import narrowed
+from kbench.model.last_layer import only_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -139,8 +139,8 @@ class Encoder(nn.Module):
             wanted: the positions in the flattened ``[batch * tokens]`` that are read of them, the
                 others being anything; None for all. ``[n]``.
         """
-        if batch.known is not None:
-            return batch.known.last
+        if batch.states is not None:
+            return batch.states.last
         given: dict[str, Tensor] = {
             "inputs_embeds": self.embed(batch),
             "attention_mask": self._mask(batch.mask),
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
         # A hook on the encoder may look at every position.
         wanted = None if self._forward_hooks else wanted
         try:
-            with narrowed([] if wanted is None else self._found_layers(), wanted):
+            with only_at([] if wanted is None else self._found_layers(), wanted):
                 hidden: Tensor = self.base(**given).last_hidden_state
         finally:
             self._batch = None

@@ -23,16 +23,16 @@ from torch import Tensor
 
 from kbench.data.files import canonical_digest
 from kbench.encoding import Batch, Data, Inputs
-from kbench.encoding.batch import BATCH, TOKENS, Known, sorted_batches
+from kbench.encoding.batch import BATCH, TOKENS, BatchStates, sorted_batches
 from kbench.encoding.pairs import Pairs, collate_read, read_lengths
 from kbench.model.encoder import Encoder
 from kbench.model.freezing import digest, dropout
-from kbench.store.hidden_states import HiddenStates, StateStore, Wanted
+from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Fixed", "Frozen", "Kept", "Reading", "Recalled", "last_states"]
+__all__ = ["FixedData", "FrozenReader", "ReadStates", "Reading", "WithStates", "last_states"]
 
 _REVISION = 1
 """Changes whenever other states would be kept under the same address."""
@@ -86,7 +86,7 @@ def last_states(
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReadStates:
     """What was read of some inputs."""
 
     states: HiddenStates
@@ -102,10 +102,10 @@ class Kept:
             .view(size, tokens, -1)
             for rows in self.states.of(batch.examples.numpy())
         )
-        return replace(batch, known=Known(last, tuple(beside)))
+        return replace(batch, states=BatchStates(last, tuple(beside)))
 
 
-class Fixed(Protocol):
+class FixedData(Protocol):
     """Training data whose batches are inputs as they are, which are the same in every epoch."""
 
     @property
@@ -121,11 +121,11 @@ class Fixed(Protocol):
 
 
 @dataclass(frozen=True)
-class Recalled:
+class WithStates:
     """The same data, whose batches bring what the frozen encoder says of them."""
 
-    data: Fixed
-    kept: Kept
+    data: FixedData
+    kept: ReadStates
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ class Recalled:
         return self.kept.into(self.data.batch(chosen))
 
 
-class Frozen:
+class FrozenReader:
     """An encoder whose weights stay as they are while this is used.
 
     Args:
@@ -147,10 +147,10 @@ class Frozen:
     """
 
     def __init__(
-        self, encoder: Encoder, device: torch.device, store: StateStore | None = None
+        self, encoder: Encoder, device: torch.device, store: HiddenStateStore | None = None
     ) -> None:
         self._encoder, self._device = encoder, device
-        self._store = store or StateStore()
+        self._store = store or HiddenStateStore()
         self._who = {
             "revision": [_REVISION, BATCH],
             "encoder": digest(encoder),
@@ -159,13 +159,13 @@ class Frozen:
             "computed": [torch.__version__, version("transformers"), device.type],
         }
 
-    def recalled(self, data: Fixed, reading: Reading) -> tuple[Data, str]:
+    def recalled(self, data: FixedData, reading: Reading) -> tuple[Data, str]:
         """Returns data that bring what the encoder says of them, and ``kept``.
 
         Where there is no room for it, the data themselves and ``recomputed``.
         """
         kept = self.kept(data.inputs, reading)
-        return (data, "recomputed") if kept is None else (Recalled(data, kept), "kept")
+        return (data, "recomputed") if kept is None else (WithStates(data, kept), "kept")
 
     def kept(
         self,
@@ -174,7 +174,7 @@ class Frozen:
         chosen: NDArray[np.int64] | None = None,
         *,
         keep: bool = True,
-    ) -> Kept | None:
+    ) -> ReadStates | None:
         """Returns what the encoder says of inputs, read once on this machine.
 
         Args:
@@ -193,10 +193,10 @@ class Frozen:
         of = {**self._who, **reading.of, "widths": list(reading.widths), "places": places}
         of["texts"] = _digest_of(inputs, chosen)
         of = json.loads(json.dumps(of))  # as it will be read: JSON has no tuples and no other keys
-        wanted = Wanted(of, counts, np.concatenate(parts), reading.widths)
+        wanted = StateRequest(of, counts, np.concatenate(parts), reading.widths)
         batches = [chosen[part] for part in parts]
         states = self._store.kept(wanted, lambda: self._pass(inputs, batches, reading), keep=keep)
-        return None if states is None else Kept(states, reading)
+        return None if states is None else ReadStates(states, reading)
 
     def _pass(
         self, inputs: Inputs | Pairs, batches: Iterable[NDArray[np.int64]], reading: Reading

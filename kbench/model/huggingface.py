@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from kbench.data.files import canonical_digest, file_digest, is_folder, read_json
+from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
 from kbench.errors import KbenchError, UsageError
 from kbench.model.backbone import Backbone
 from kbench.model.encoder import Encoder
@@ -84,7 +84,7 @@ class HuggingFaceBackbone(Backbone):
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns the configuration of a model in a folder."""
-    config: dict[str, Any] = read_json(folder / "config.json")
+    config: dict[str, Any] = load_json(folder / "config.json")
     return config
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["narrowed"]
+__all__ = ["only_at"]
 
 _ALIKE = frozenset(
     {
@@ -31,7 +31,7 @@ _ALIKE = frozenset(
 
 
 @contextmanager
-def narrowed(layers: list[nn.Module], wanted: Tensor | None) -> Iterator[None]:
+def only_at(layers: list[nn.Module], wanted: Tensor | None) -> Iterator[None]:
     """Lets the last of ``layers`` compute what is wanted and give 0 elsewhere inside the block.
 
     Where it cannot (another architecture, or hooks that may look at every position) nothing

@@ -20,7 +20,15 @@ from kbench.parts.find import task_kind, task_of
 from kbench.results.selection import Group, title
 from kbench.store import Predictions, Result, Results
 
-__all__ = ["Comparison", "Tables", "compare", "differing", "is_right", "metric_of", "metrics_of"]
+__all__ = [
+    "Comparison",
+    "PredictionCache",
+    "compare",
+    "differing",
+    "is_right",
+    "metric_of",
+    "metrics_of",
+]
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def compare(
     Raises:
         UsageError: two runs cannot be compared; says which field differs.
     """
-    tables = Tables(store)
+    tables = PredictionCache(store)
     found = [_aligned(one, two, tables, metric, force) for one, two in pairs]
     told = contrasts([pair for *_, pair in found])
     names = [str(getattr(one[0].spec, family)) if family else "" for one, *_ in found]
@@ -124,7 +132,7 @@ def _scores(pair: Pair) -> tuple[float, float]:
 
 
 def _aligned(
-    one: Group, two: Group, tables: Tables, metric: str | None, force: bool
+    one: Group, two: Group, tables: PredictionCache, metric: str | None, force: bool
 ) -> tuple[Group, Group, tuple[str, ...], Pair]:
     """Returns what two runs share: their seeds and examples, and what does not match."""
     ours, theirs, left_out = _same_seeds(one, two)
@@ -225,7 +233,7 @@ def is_right(label: Label, prediction: Label) -> bool:
     return {*label} == {*prediction}
 
 
-class Tables:
+class PredictionCache:
     """Predictions and statistics of results, read once.
 
     Args:

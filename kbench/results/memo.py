@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kbench.data.files import cache_home, canonical_digest, identity, read_json, write_json
+from kbench.data.files import cache_home, canonical_digest, identity, load_json, write_json
 from kbench.errors import KbenchError
 from kbench.results.comparison import metric_of
 from kbench.store import Result, Results
 
-__all__ = ["recalled"]
+__all__ = ["memoised"]
 
 _MOST = 2000
 """Files; of more the older half goes."""
@@ -31,7 +31,7 @@ _CODE = (
 )
 
 
-def recalled(of: Any, results: Sequence[Result], store: Results, make: Callable[[], Any]) -> Any:
+def memoised(of: Any, results: Sequence[Result], store: Results, make: Callable[[], Any]) -> Any:
     """Returns what ``make`` gives, from memory if nothing has changed.
 
     Args:
@@ -44,7 +44,7 @@ def recalled(of: Any, results: Sequence[Result], store: Results, make: Callable[
     key = canonical_digest([of, files, [*map(identity, _code(results))]])[:32]
     folder = cache_home() / "figures"
     try:
-        return read_json(folder / f"{key}.json")["answer"]
+        return load_json(folder / f"{key}.json")["answer"]
     except (OSError, ValueError, KeyError, TypeError):
         answer = make()
     with suppress(OSError):

@@ -27,8 +27,8 @@ from kbench.metrics.statistics import (
     holm,
     intervals,
 )
-from kbench.results.comparison import Tables, differing, is_right, metric_of
-from kbench.results.memo import recalled
+from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
+from kbench.results.memo import memoised
 from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -205,8 +205,8 @@ def _rows(
         for several in beside
     ]
     used = {result.id: result for several in beside for own in several for result in own or ()}
-    figures = recalled(
-        ["rows", asked], [*used.values()], store, lambda: _figures(beside, Tables(store))
+    figures = memoised(
+        ["rows", asked], [*used.values()], store, lambda: _figures(beside, PredictionCache(store))
     )
     return [
         Row(
@@ -229,7 +229,9 @@ _Beside: TypeAlias = tuple[Group, Group | None, Group | None]
 """A run, and those without knowledge and with shuffled knowledge that belong beside it."""
 
 
-def _figures(beside: Sequence[_Beside], tables: Tables) -> list[list[dict[str, Any] | None]]:
+def _figures(
+    beside: Sequence[_Beside], tables: PredictionCache
+) -> list[list[dict[str, Any] | None]]:
     """Computes score, delta, gain and locality of runs; all their resamples share their draws."""
     book = _Book(tables)
     waiting = [
@@ -260,7 +262,7 @@ class _Book:
         tables: gives the statistics.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: PredictionCache) -> None:
         self._tables = tables
         self._scores: list[tuple[Metric, Array]] = []
         self._pairs: list[Pair] = []
@@ -299,7 +301,7 @@ class _Book:
         return _paired(group, other, self._tables)
 
 
-def _paired(one: Group, two: Group, tables: Tables) -> tuple[Metric, Array, Array] | None:
+def _paired(one: Group, two: Group, tables: PredictionCache) -> tuple[Metric, Array, Array] | None:
     """Returns the metric and statistics of two runs; None if they are not over the same examples.
 
     A result whose predictions are lost or whose task is not installed is shown all the same.
@@ -319,7 +321,7 @@ def _estimate(found: Interval, by_seed: Sequence[float]) -> Estimate:
     return Estimate(found.value, found.low, found.high, deviation)
 
 
-def _locality(group: Group, base: Group, tables: Tables) -> Locality | None:
+def _locality(group: Group, base: Group, tables: PredictionCache) -> Locality | None:
     counted = broken = 0
     try:
         if tables.unlike(group + base):
@@ -356,7 +358,7 @@ def leaders(found: Sequence[Row], store: Results) -> frozenset[str]:
         ranked = sorted(several, key=_score, reverse=True)
         runs = [result for row in ranked for result in row.results]
         asked = ["leaders", [[[r.id for r in row.results], _score(row)] for row in ranked]]
-        best |= {*recalled(asked, runs, store, partial(_best, ranked, Tables(store)))}
+        best |= {*memoised(asked, runs, store, partial(_best, ranked, PredictionCache(store)))}
     return frozenset(best)
 
 
@@ -370,7 +372,7 @@ def _score(row: Row) -> float:
     return row.score.value if row.score else 0.0
 
 
-def _best(ranked: Sequence[Row], tables: Tables) -> list[str]:
+def _best(ranked: Sequence[Row], tables: PredictionCache) -> list[str]:
     first, *rest = ranked
     level = [row for row in rest if _score(row) == _score(first)]
     rest = rest[len(level) :]

@@ -16,12 +16,12 @@ from kbench.data import Label
 from kbench.encoding import Batch, Inputs, sent
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
-from kbench.encoding.micro_batches import Portions
+from kbench.encoding.micro_batches import MicroBatches
 from kbench.encoding.pairs import Pairs, collate_read, read_lengths
-from kbench.encoding.prefetch import fed
+from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel
-from kbench.model.frozen_reading import Kept
+from kbench.model.frozen_reading import ReadStates
 from kbench.model.heads import PairHead
 
 __all__ = ["Predicted", "predict"]
@@ -50,7 +50,7 @@ def predict(
     device: torch.device,
     dtype: str = "float32",
     batch_size: int | None = None,
-    known: Kept | None = None,
+    states: ReadStates | None = None,
 ) -> Predicted:
     """Predicts every example; where the memory is short, fewer at once.
 
@@ -61,14 +61,14 @@ def predict(
         dtype: the precision of it.
         batch_size: examples, or pairs of texts, at once; None for 128, on a CPU fewer where they
             are long.
-        known: what the encoder says of the inputs, where it was read before.
+        states: what the encoder says of the inputs, where it was read before.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
     """
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
-    passes = _Pass(model, device, batch_size, known)
+    passes = _Pass(model, device, batch_size, states)
     with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
         if isinstance(inputs, Pairs):
             labels, scores = _compared(passes, inputs)
@@ -90,20 +90,24 @@ class _Pass:
         model: the model.
         device: where it is.
         size: of a batch at most; None for what suits the device.
-        known: what the encoder says of the inputs, where it was read before.
+        states: what the encoder says of the inputs, where it was read before.
 
     Attributes:
         tokens: of a batch at most, padding included; None for any number.
     """
 
     def __init__(
-        self, model: DownstreamModel, device: torch.device, size: int | None, known: Kept | None
+        self,
+        model: DownstreamModel,
+        device: torch.device,
+        size: int | None,
+        states: ReadStates | None,
     ) -> None:
         self.model, self.device = model, device
-        self._known = known
+        self._states = states
         self.tokens = TOKENS if size is None and not asynchronous(device) else None
         self._size = size or BATCH
-        self._portions = Portions(None, device)
+        self._portions = MicroBatches(None, device)
 
     @property
     def size(self) -> int:
@@ -112,14 +116,14 @@ class _Pass:
 
     def over(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields numbers of examples or pairs, and their logits in float32, longest first."""
-        with closing(fed(self._batches(inputs), ahead(self.device))) as ready:
+        with closing(prefetched(self._batches(inputs), ahead(self.device))) as ready:
             for chosen, batch in ready:
                 yield chosen, self._portions.compute(batch, self._logits)
 
     def _batches(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         for chosen in sorted_batches(read_lengths(inputs), self._size, self.tokens):
             batch = collate_read(inputs, chosen)
-            yield chosen, (self._known.into(batch) if self._known else batch).ready(self.device)
+            yield chosen, (self._states.into(batch) if self._states else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
         found = [self.model(part.to(self.device)).float() for part in parts]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Example, Split
-from kbench.encoding import Inputs, Kind, Layout, bare_tokens, encode
+from kbench.encoding import Inputs, Layout, TokenKind, bare_tokens, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.encoding.passages import Passage
 from kbench.errors import KbenchError
@@ -148,7 +148,7 @@ def _answered(
     What a passage lost for want of room does not count, so the tokens are read back. Labels go
     through the tokenizer too: it may drop case and accents.
     """
-    brought = inputs.kinds == Kind.PASSAGE
+    brought = inputs.kinds == TokenKind.PASSAGE
     parts = [slice(*bounds) for bounds in pairwise(inputs.bounds.tolist())]
     texts = _read_back(tokenizer, [inputs.ids[part][brought[part]].tolist() for part in parts])
     labels = [[e.label] if isinstance(e.label, str) else e.label for e in examples]

@@ -25,7 +25,7 @@ from kbench.spec import RunSpec
 from kbench.store import Predictions, Result, Results, Score, Status
 from kbench.store.result import Coverage, Frozen, Provenance
 
-__all__ = ["Clock", "blame", "ended", "origin", "save", "scored"]
+__all__ = ["Clock", "blame", "ended", "origin", "result_of", "save"]
 
 _LONGEST = 2000
 """Characters of a reason: a plugin may put a whole file into its error."""
@@ -109,7 +109,7 @@ def origin(
     )
 
 
-def scored(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, Predictions]:
+def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, Predictions]:
     """Returns the result of a run that came to its end, and its predictions.
 
     Raises:

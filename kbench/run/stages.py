@@ -26,10 +26,10 @@ from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.metrics.stratified import scored
-from kbench.model import DownstreamModel, Encoder, Frozen, Reading, digest
+from kbench.model import DownstreamModel, Encoder, FrozenReader, Reading, digest
 from kbench.model.compiling import compiled
 from kbench.model.freezing import frozen
-from kbench.model.frozen_reading import Kept, Recalled, last_states
+from kbench.model.frozen_reading import ReadStates, WithStates, last_states
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.costs import cost, counted, summary
@@ -183,7 +183,7 @@ class Stages:
 
     def _known(
         self, parts: Parts, model: DownstreamModel, data: Examples, plug: Plug | None
-    ) -> tuple[Recalled, Kept | None] | None:
+    ) -> tuple[WithStates, ReadStates | None] | None:
         """Reads train and dev once, with the plug in place that is fixed while a head learns.
 
         Returns:
@@ -202,23 +202,25 @@ class Stages:
         encoder, head = model.encoder, model.head
         reading = last_states(encoder, {"plug": fixed}, lambda batch: head.reads(encoder, batch))
         with plug.attach(encoder) if plug else nullcontext():
-            reader = Frozen(encoder, self.device)
+            reader = FrozenReader(encoder, self.device)
             learnt = reader.kept(data.inputs, reading)
             if learnt is None:
                 return None
             recipe = parts.tuning_recipe
             if recipe is None or not recipe.select:
-                return Recalled(data, learnt), None
+                return WithStates(data, learnt), None
             dev = self.prepare(parts, Split.DEV, model, injected=plug is not None)
             scored_on = reader.kept(dev.inputs, reading)
-        return None if scored_on is None else (Recalled(data, learnt), scored_on)
+        return None if scored_on is None else (WithStates(data, learnt), scored_on)
 
-    def _dev(self, parts: Parts, model: DownstreamModel, reading: Reading | None) -> Kept | None:
+    def _dev(
+        self, parts: Parts, model: DownstreamModel, reading: Reading | None
+    ) -> ReadStates | None:
         """Reads dev once for a plug that says what of it stays the same."""
         if reading is None:
             return None
         inputs = self.prepare(parts, Split.DEV, model, injected=True).inputs
-        return Frozen(model.encoder, self.device).kept(inputs, reading)
+        return FrozenReader(model.encoder, self.device).kept(inputs, reading)
 
     def fit(
         self, parts: Parts, setting: Setting, model: DownstreamModel | None
@@ -401,12 +403,12 @@ class Stages:
         parts: Parts,
         model: DownstreamModel,
         injected: bool,
-        known: Kept | None = None,
+        known: ReadStates | None = None,
     ) -> float:
         prepared = self.prepare(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: a choice must not hang on what is rounded off.
         found = predict(
-            model, prepared.inputs, self.device, batch_size=self._evaluation_batch, known=known
+            model, prepared.inputs, self.device, batch_size=self._evaluation_batch, states=known
         )
         return scored(parts.task.main_metric, prepared.gold.labels, found.labels, prepared.strata)
 

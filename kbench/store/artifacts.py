@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from kbench.data.files import abandoned, atomic_folder, file_digest, read_json, write_json
+from kbench.data.files import abandoned, atomic_folder, file_digest, load_json, write_json
 from kbench.errors import ArtifactError
 from kbench.store.folder import READ_ONLY, DamageWarning, address, written
 
@@ -102,7 +102,7 @@ class Artifacts:
             ArtifactError: a file is missing or damaged, or lies at a wrong address.
         """
         try:
-            about: dict[str, Any] = read_json(folder / ABOUT)
+            about: dict[str, Any] = load_json(folder / ABOUT)
             right = about["sha256"] == file_digest(folder / WEIGHTS)
             named = address(about["kind"], about["inputs"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:

@@ -32,13 +32,13 @@ from kbench.data.files import (
     cache_home,
     canonical_digest,
     file_digest,
-    read_json,
+    load_json,
     write_json,
 )
 from kbench.errors import ArtifactError, UsageError
 from kbench.store.folder import DamageWarning
 
-__all__ = ["BYTES", "HiddenStates", "StateStore", "Wanted", "bound"]
+__all__ = ["BYTES", "HiddenStateStore", "HiddenStates", "StateRequest", "bound"]
 
 BYTES = "KBENCH_HIDDEN_BYTES"
 _BOUND = 20 << 30
@@ -71,7 +71,7 @@ def bound() -> int:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StateRequest:
     """States to be kept.
 
     Attributes:
@@ -132,7 +132,7 @@ class HiddenStates:
         return tuple(np.take(array, at, axis=0) for array in self.arrays)
 
 
-class StateStore:
+class HiddenStateStore:
     """The folder of hidden states.
 
     Args:
@@ -147,7 +147,7 @@ class StateStore:
         self.most = bound() if most is None else most
 
     def kept(
-        self, wanted: Wanted, blocks: Callable[[], Iterable[Rows]], *, keep: bool = True
+        self, wanted: StateRequest, blocks: Callable[[], Iterable[Rows]], *, keep: bool = True
     ) -> HiddenStates | None:
         """Returns states from disk, or computes them once and keeps them.
 
@@ -155,7 +155,7 @@ class StateStore:
 
         Args:
             wanted: what they are.
-            blocks: computes them: rows in the order of :class:`Wanted`, some at a time.
+            blocks: computes them: rows in the order of :class:`StateRequest`, some at a time.
             keep: False if they are part of more than fits, and only memory may take them.
 
         Returns:
@@ -178,7 +178,7 @@ class StateStore:
             at += len(rows[0])
         return HiddenStates(wanted.places, arrays)
 
-    def _on_disk(self, wanted: Wanted, blocks: Callable[[], Iterable[Rows]]) -> HiddenStates:
+    def _on_disk(self, wanted: StateRequest, blocks: Callable[[], Iterable[Rows]]) -> HiddenStates:
         folder = self.folder / wanted.key
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f".{wanted.key}.making"):
@@ -191,7 +191,7 @@ class StateStore:
                 self._shrink(self.most, spared=folder)  # others may have written meanwhile
         return found
 
-    def _load(self, folder: Path, wanted: Wanted) -> HiddenStates | None:
+    def _load(self, folder: Path, wanted: StateRequest) -> HiddenStates | None:
         """Returns stored states; None if there are none, or (with a warning) if damaged."""
         if not folder.is_dir():
             return None
@@ -213,7 +213,7 @@ class StateStore:
             ArtifactError: a file is missing or damaged, or lies at a wrong address.
         """
         try:
-            about: dict[str, Any] = read_json(folder / _ABOUT)
+            about: dict[str, Any] = load_json(folder / _ABOUT)
             right = all(file_digest(folder / name) == sha for name, sha in about["sha256"].items())
             named = canonical_digest(about["inputs"])
             whole = _PLACES in about["sha256"]
@@ -279,7 +279,7 @@ class StateStore:
                 used -= size
 
 
-def _mapped(folder: Path, wanted: Wanted) -> HiddenStates:
+def _mapped(folder: Path, wanted: StateRequest) -> HiddenStates:
     """Maps the arrays of a folder.
 
     Raises:
@@ -302,7 +302,7 @@ def _mapped(folder: Path, wanted: Wanted) -> HiddenStates:
     return HiddenStates(places, arrays)
 
 
-def _write(folder: Path, wanted: Wanted, blocks: Iterable[Rows]) -> None:
+def _write(folder: Path, wanted: StateRequest, blocks: Iterable[Rows]) -> None:
     """Writes states; through files and not through maps, which a full disk would kill us at."""
     names = [_name(number) for number in range(len(wanted.widths))]
     with _opened(folder, [*names, _PLACES]) as (*files, places):

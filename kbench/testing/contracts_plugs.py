@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from kbench.method import NoPlug
-from kbench.model import Frozen, digest
+from kbench.model import FrozenReader, digest
 from kbench.model.freezing import frozen
 from kbench.spec import Control, Setting
-from kbench.store.hidden_states import StateStore
+from kbench.store.hidden_states import HiddenStateStore
 from kbench.testing.bench import Bench
 from kbench.testing.contracts import TOLERANCE, Finding, Unchecked, Verdict, contract
 from kbench.testing.trial import Outputs, Trial, disturb
@@ -220,7 +220,7 @@ def read_once(bench: Bench) -> Verdict:
         encoder = tried.model.encoder
         reading = tried.plug.reading(encoder)
         if reading is not None:
-            reader = Frozen(encoder, torch.device("cpu"), StateStore(most=0))
+            reader = FrozenReader(encoder, torch.device("cpu"), HiddenStateStore(most=0))
             known = reader.kept(tried.injected.inputs, reading)
             with tried.chosen():
                 apart.append(tried.plugged().apart(tried.plugged(known=known)))

@@ -20,7 +20,7 @@ from kbench.encoding import Batch
 from kbench.encoding.pairs import collate_examples
 from kbench.method import Plug
 from kbench.model import DownstreamModel, digest
-from kbench.model.frozen_reading import Kept
+from kbench.model.frozen_reading import ReadStates
 from kbench.parts.run_parts import Parts
 from kbench.run.preparation import Prepared
 from kbench.run.stages import Stages
@@ -111,7 +111,7 @@ class Trial:
         *,
         alone: bool = False,
         narrow: bool = False,
-        known: Kept | None = None,
+        known: ReadStates | None = None,
     ) -> Outputs:
         """Returns what the model gives with the plug.
 
@@ -125,7 +125,7 @@ class Trial:
             return self._outputs(self.injected, plug or self.plug, alone, known)
 
     def _outputs(
-        self, prepared: Prepared, plug: Plug | None, alone: bool, known: Kept | None = None
+        self, prepared: Prepared, plug: Plug | None, alone: bool, known: ReadStates | None = None
     ) -> Outputs:
         everyone = np.arange(len(prepared.inputs))
         logits, states = [], []

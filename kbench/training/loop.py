@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, Data, targets_in
 from kbench.encoding.batch import shuffled_batches
 from kbench.encoding.computing import ahead, narrow
-from kbench.encoding.prefetch import fed
+from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
 from kbench.training.recipe import Recipe
-from kbench.training.steps import Objective, Stepper, Weigh
+from kbench.training.steps import Objective, OptimizerStep, Weigh
 
 __all__ = ["History", "Progress", "train"]
 
@@ -98,7 +98,7 @@ def train(
             f"nothing to train: {count} examples and {len(parameters)} trainable tensors"
         )
     steps = recipe.epochs * math.ceil(count / recipe.batch_size)
-    stepper = Stepper(parameters, recipe, steps, Objective(loss, weigh, device, dtype))
+    stepper = OptimizerStep(parameters, recipe, steps, Objective(loss, weigh, device, dtype))
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     history = History()
@@ -108,7 +108,7 @@ def train(
         total = torch.zeros((), device=device)
         trained.train()
         batches = _batches(data, recipe, rng, device)
-        with mode(), closing(fed(batches, ahead(device))) as ready:
+        with mode(), closing(prefetched(batches, ahead(device))) as ready:
             for size, batch in ready:
                 total += stepper.step(batch) * size
                 history.steps += 1

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from kbench.encoding import Batch
 from kbench.encoding.computing import autocast
-from kbench.encoding.micro_batches import Portions
+from kbench.encoding.micro_batches import MicroBatches
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
     from kbench.training.recipe import Recipe
 
-__all__ = ["Objective", "Stepper", "Weigh"]
+__all__ = ["Objective", "OptimizerStep", "Weigh"]
 
 Weigh: TypeAlias = "Callable[[Batch], int | tuple[int, ...]]"
 """How many things the loss of a batch (on the host) is the mean over; one number a term."""
@@ -60,7 +60,7 @@ class Objective:
         return [tuple(w / t for w, t in zip(own, totals, strict=True)) for own in weights]
 
 
-class Stepper:
+class OptimizerStep:
     """Optimizer, schedule, clipping and the scale of gradients as one.
 
     Args:
@@ -76,7 +76,7 @@ class Stepper:
         self._parameters = parameters
         self._recipe = recipe
         self._objective = objective
-        self._portions = Portions(recipe.micro_batch, objective.device)
+        self._portions = MicroBatches(recipe.micro_batch, objective.device)
         self._factor = _shape(recipe, steps)
         self._done = 0
         self._skipped = torch.zeros((), device=objective.device)

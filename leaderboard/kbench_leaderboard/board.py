@@ -19,7 +19,7 @@ from kbench.errors import KbenchError
 from kbench.metrics import Array
 from kbench.metrics.statistics import replicates
 from kbench.parts.find import task_kind
-from kbench.results.comparison import Tables, is_right, metric_of
+from kbench.results.comparison import PredictionCache, is_right, metric_of
 from kbench.results.selection import Group as Runs
 from kbench.results.selection import title
 from kbench.results.tables import Row, rows
@@ -160,7 +160,7 @@ def family(result: Result) -> str:
 
 
 def _group(key: _Key, found: list[Result], shelf: Shelf) -> Group:
-    made, tables = rows(found, shelf), Tables(shelf)
+    made, tables = rows(found, shelf), PredictionCache(shelf)
     entries = [row for row in made if _is_entry(row)]
     drawn = _drawn(
         [runs for row in entries for runs in (row.results, row.shuffled) if runs], tables
@@ -207,7 +207,7 @@ def ranks(drawn: Sequence[Array | None]) -> list[int | None]:
     return [None if row is None else rank(row) for row in drawn]
 
 
-def _drawn(several: Sequence[Runs], tables: Tables) -> dict[tuple[str, ...], Array]:
+def _drawn(several: Sequence[Runs], tables: PredictionCache) -> dict[tuple[str, ...], Array]:
     """Returns bootstrap replicates of the score of runs by their ids.
 
     Runs over other examples than most are left out: they are not paired with the others. Nothing
@@ -225,7 +225,7 @@ def _drawn(several: Sequence[Runs], tables: Tables) -> dict[tuple[str, ...], Arr
     return {_ids(runs): values for runs, values in zip(alike, drawn, strict=True)}
 
 
-def _alike(several: Sequence[Runs], tables: Tables) -> list[Runs]:
+def _alike(several: Sequence[Runs], tables: PredictionCache) -> list[Runs]:
     """Returns the largest set of runs that are all over the same examples."""
     sets: list[list[Runs]] = []
     for runs in several:
@@ -236,7 +236,7 @@ def _alike(several: Sequence[Runs], tables: Tables) -> list[Runs]:
     return max(sets, key=len, default=[])
 
 
-def _difficulty(entries: Sequence[Row], tables: Tables) -> Difficulty | None:
+def _difficulty(entries: Sequence[Row], tables: PredictionCache) -> Difficulty | None:
     try:
         told = [tables.predictions(row.first) for row in entries]
         if not told or tables.unlike([row.first for row in entries]):

@@ -9,7 +9,7 @@ from typing import Any
 
 from kbench.data import Example, Label, outermost
 from kbench.errors import KbenchError
-from kbench.results.comparison import Comparison, Tables, compare
+from kbench.results.comparison import Comparison, PredictionCache, compare
 from kbench.spec import Control
 from kbench_leaderboard.board import Group, Line, Shelf
 
@@ -37,7 +37,7 @@ class Compared:
 
 def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Compared:
     """Compares the rows of a group, while its predictions are on the shelf."""
-    pairs, problem, found = list(_pairs(group, Tables(shelf))), "", []
+    pairs, problem, found = list(_pairs(group, PredictionCache(shelf))), "", []
     try:
         found = compare([(one.row.results, two.row.results) for one, two in pairs], shelf)
     except KbenchError as error:
@@ -53,7 +53,7 @@ def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Com
     return Compared(found, problem, data)
 
 
-def _pairs(group: Group, tables: Tables) -> Iterator[tuple[Line, Line]]:
+def _pairs(group: Group, tables: PredictionCache) -> Iterator[tuple[Line, Line]]:
     entries = [line for line in group.lines if line.ranked]
     controls = [line for line in group.lines if line.first.spec.control != Control.NONE]
     own = [(one, two) for one in entries for two in controls if _apart(one) == _apart(two)]
@@ -66,7 +66,7 @@ def _apart(line: Line) -> dict[str, Any]:
     return line.first.spec.model_dump(exclude={"seed", "control"})
 
 
-def _alike(one: Line, two: Line, tables: Tables) -> bool:
+def _alike(one: Line, two: Line, tables: PredictionCache) -> bool:
     try:
         return not tables.unlike(one.row.results + two.row.results)
     except KbenchError:

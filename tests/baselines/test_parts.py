@@ -22,7 +22,7 @@ from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.trial import QUICK, new_stages
-from kbench.training.steps import Objective, Stepper
+from kbench.training.steps import Objective, OptimizerStep
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ...")
 
@@ -76,7 +76,7 @@ def test_gradients_of_parts_are_those_of_the_whole(
 ) -> None:
     apart: list[float] = []
 
-    def compared(stepper: Stepper, batch: Batch) -> None:
+    def compared(stepper: OptimizerStep, batch: Batch) -> None:
         found = []
         for size in (len(batch.ids), 5, 1):
             loss, reached = stepper._gradients(split(batch, size))
@@ -91,14 +91,14 @@ def test_gradients_of_parts_are_those_of_the_whole(
     bench, stages = Bench(method), new_stages()
     parts = bench.parts(Setting(setting))
     if method == "none":
-        monkeypatch.setattr(Stepper, "step", compared)
+        monkeypatch.setattr(OptimizerStep, "step", compared)
         with pytest.raises(Enough):
             stages.tune(parts)
     else:
         model, _ = stages.tune(parts)
         if setting == "task-specific" and Setting.GENERAL in bench.declared:
             stages.fit(parts, Setting.GENERAL, model)
-        monkeypatch.setattr(Stepper, "step", compared)
+        monkeypatch.setattr(OptimizerStep, "step", compared)
         with pytest.raises(Enough):
             stages.fit(parts, Setting(setting), model)
     assert max(apart) < 1e-4

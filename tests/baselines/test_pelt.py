@@ -215,9 +215,9 @@ def test_what_does_not_fit_is_read_for_every_plug_and_gives_the_same_bits(
     # All occurrences together must fit, though each block would.
     monkeypatch.setattr(pelt, "_BLOCK", 2)
     monkeypatch.setenv(hidden_states.BYTES, str(4 * 9 * encoder.width - 1))
-    before = {folder.name for folder in hidden_states.StateStore().all()}
+    before = {folder.name for folder in hidden_states.HiddenStateStore().all()}
     alone, _ = _fitted(encoder, small)
-    assert {folder.name for folder in hidden_states.StateStore().all()} == before
+    assert {folder.name for folder in hidden_states.HiddenStateStore().all()} == before
     torch.testing.assert_close(alone.vectors, kept.vectors, atol=1e-5, rtol=0)
     monkeypatch.setattr(pelt, "_BLOCK", 1 << 13)
     monkeypatch.setenv(hidden_states.BYTES, "0")

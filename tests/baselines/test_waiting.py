@@ -22,7 +22,7 @@ from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.trial import new_stages
-from kbench.training.steps import Stepper
+from kbench.training.steps import OptimizerStep
 from kbench_baselines.untrained import Untrained
 from tests.devices import TRAINED, Device
 from tests.devices import device as device  # a fixture
@@ -37,15 +37,15 @@ def _tiny() -> Iterator[None]:
 @pytest.fixture
 def steps(device: Device, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Has every step looked at; counts them."""
-    step: Callable[[Stepper, Batch], Tensor] = Stepper.step
+    step: Callable[[OptimizerStep, Batch], Tensor] = OptimizerStep.step
     taken: list[int] = []
 
-    def looked_at(stepper: Stepper, batch: Batch) -> Tensor:
+    def looked_at(stepper: OptimizerStep, batch: Batch) -> Tensor:
         taken.append(len(batch.ids))
         with device.looked_at():
             return step(stepper, batch)
 
-    monkeypatch.setattr(Stepper, "step", looked_at)
+    monkeypatch.setattr(OptimizerStep, "step", looked_at)
     return taken
 
 

@@ -11,7 +11,7 @@ import torch
 
 from kbench.errors import ArtifactError, UsageError
 from kbench.grid.executors import remote_store
-from kbench.grid.executors.remote_store import Mirror, open_url
+from kbench.grid.executors.remote_store import RemoteArtifacts, open_url
 from kbench.store import Artifacts
 from kbench.store.folder import DamageWarning, address
 
@@ -31,9 +31,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def two(url: str, tmp_path: Path) -> tuple[Mirror, Mirror]:
+def two(url: str, tmp_path: Path) -> tuple[RemoteArtifacts, RemoteArtifacts]:
     """The store as two machines see it."""
-    return Mirror(tmp_path / "one", url), Mirror(tmp_path / "two", url)
+    return RemoteArtifacts(tmp_path / "one", url), RemoteArtifacts(tmp_path / "two", url)
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +41,20 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_store, "_WAITS", (0.0, 0.0))
 
 
-def _files(store: Mirror) -> dict[str, bytes]:
+def _files(store: RemoteArtifacts) -> dict[str, bytes]:
     system, root = open_url(store.url)
     system.invalidate_cache()
     return {path.removeprefix(root): system.cat_file(path) for path in system.find(root)}
 
 
-def _is_whole(store: Mirror) -> bool:
+def _is_whole(store: RemoteArtifacts) -> bool:
     found = store.load("plug", KEY)
     return found is not None and all(torch.equal(found.tensors[k], v) for k, v in TENSORS.items())
 
 
-def test_one_machine_reads_what_another_has_made(two: tuple[Mirror, Mirror]) -> None:
+def test_one_machine_reads_what_another_has_made(
+    two: tuple[RemoteArtifacts, RemoteArtifacts],
+) -> None:
     one, other = two
     assert ("plug", KEY) not in other
     assert other.load("plug", KEY) is None
@@ -64,7 +66,7 @@ def test_one_machine_reads_what_another_has_made(two: tuple[Mirror, Mirror]) -> 
     assert len(_files(one)) == 2
 
 
-def test_pushing_twice_changes_nothing(two: tuple[Mirror, Mirror]) -> None:
+def test_pushing_twice_changes_nothing(two: tuple[RemoteArtifacts, RemoteArtifacts]) -> None:
     for store in two:
         store.save("plug", INPUTS, TENSORS)
         files = _files(store)
@@ -73,7 +75,7 @@ def test_pushing_twice_changes_nothing(two: tuple[Mirror, Mirror]) -> None:
 
 
 def test_a_push_that_breaks_off_is_not_seen_and_is_made_up_for(
-    two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
+    two: tuple[RemoteArtifacts, RemoteArtifacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = two
     real, moved = one._system.mv, list[str]()
@@ -101,7 +103,7 @@ def test_what_a_machine_has_already_is_offered_unless_damaged(url: str, tmp_path
     weights = tmp_path / "bad" / "plug" / KEY / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     wanted = [("plug", KEY), ("model", KEY)]
-    bad, good = Mirror(tmp_path / "bad", url), Mirror(tmp_path / "good", url)
+    bad, good = RemoteArtifacts(tmp_path / "bad", url), RemoteArtifacts(tmp_path / "good", url)
     bad.offer(wanted)
     assert ("plug", KEY) not in good
     good.offer(wanted)
@@ -109,7 +111,7 @@ def test_what_a_machine_has_already_is_offered_unless_damaged(url: str, tmp_path
     assert ("model", KEY) not in good
 
 
-def test_a_damaged_copy_is_fetched_again(two: tuple[Mirror, Mirror]) -> None:
+def test_a_damaged_copy_is_fetched_again(two: tuple[RemoteArtifacts, RemoteArtifacts]) -> None:
     one, _ = two
     one.save("plug", INPUTS, TENSORS)
     (one.path("plug", KEY) / "weights.safetensors").write_bytes(b"")
@@ -117,7 +119,9 @@ def test_a_damaged_copy_is_fetched_again(two: tuple[Mirror, Mirror]) -> None:
         assert _is_whole(one)
 
 
-def test_a_damaged_store_is_mended_by_who_makes_it_again(two: tuple[Mirror, Mirror]) -> None:
+def test_a_damaged_store_is_mended_by_who_makes_it_again(
+    two: tuple[RemoteArtifacts, RemoteArtifacts],
+) -> None:
     one, other = two
     one.save("plug", INPUTS, TENSORS)
     about = next(path for path in _files(one) if path.endswith("artifact.json"))
@@ -126,10 +130,12 @@ def test_a_damaged_store_is_mended_by_who_makes_it_again(two: tuple[Mirror, Mirr
         system.pipe_file(root + about, content)
         assert other.load("plug", KEY) is None
     other.save("plug", INPUTS, TENSORS)
-    assert _is_whole(Mirror(other.folder.parent / "three", other.url))
+    assert _is_whole(RemoteArtifacts(other.folder.parent / "three", other.url))
 
 
-def test_weights_that_are_lost_are_no_artifact(two: tuple[Mirror, Mirror]) -> None:
+def test_weights_that_are_lost_are_no_artifact(
+    two: tuple[RemoteArtifacts, RemoteArtifacts],
+) -> None:
     one, other = two
     one.save("plug", INPUTS, TENSORS)
     system, root = open_url(one.url)
@@ -139,7 +145,7 @@ def test_weights_that_are_lost_are_no_artifact(two: tuple[Mirror, Mirror]) -> No
 
 
 def test_a_network_that_fails_is_tried_again_and_then_named(
-    two: tuple[Mirror, Mirror], monkeypatch: pytest.MonkeyPatch
+    two: tuple[RemoteArtifacts, RemoteArtifacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _ = two
     one.save("plug", INPUTS, TENSORS)
@@ -160,5 +166,5 @@ def test_a_network_that_fails_is_tried_again_and_then_named(
 @pytest.mark.parametrize("url", ["nobody://knows/this", "s4://bucket"])
 def test_a_url_that_nothing_opens_is_refused_in_one_line(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected a path or a URL that fsspec opens") as refused:
-        Mirror(tmp_path, url)
+        RemoteArtifacts(tmp_path, url)
     assert "\n" not in str(refused.value)

@@ -92,7 +92,7 @@ def test_every_job_has_its_own_gpu(
             places.append(place)
             self.run = events
 
-    class Crew:
+    class Pool:
         def __init__(self, make: Any, size: int, limits: Limits, tell: Any) -> None:
             for seat in range(size):
                 make(seat, lambda *_: None)
@@ -101,7 +101,7 @@ def test_every_job_has_its_own_gpu(
             yield from ()
 
     monkeypatch.setattr(local, "Worker", Hired)
-    monkeypatch.setattr(local, "Crew", Crew)
+    monkeypatch.setattr(local, "Pool", Pool)
     place = Place(tmp_path / "out", tmp_path / "artifacts", "cuda", evaluation_batch=7)
     assert list(Local(Setup(jobs=3)).work([], place, Events())) == []
     assert [hired.device for hired in places] == ["cuda:0", "cuda:1", "cuda:0"]
@@ -113,14 +113,14 @@ def test_every_job_has_its_own_gpu(
 
 def test_no_two_processes_have_a_seat_at_once() -> None:
     """Also where one has died and another begins in its place."""
-    from kbench.grid.pool import Crew
+    from kbench.grid.pool import Pool
 
     items = ["a", "die", "b", "c", "die", "d", "e", "f"]
 
     def take(running: Sequence[str]) -> str | None:
         return items.pop(0) if items else None
 
-    crew: Crew[str, Any] = Crew(_seated, 2, Limits())
+    crew: Pool[str, Any] = Pool(_seated, 2, Limits())
     seats = [end for _, end in crew.work(take) if isinstance(end, int)]
     assert set(seats) == {0, 1}
     assert multiprocessing.active_children() == []

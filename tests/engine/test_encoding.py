@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Inputs, Kind, Layout, affixes, encode
+from kbench.encoding import Inputs, Layout, TokenKind, affixes, encode
 from kbench.errors import KbenchError
 from tests.engine.hostile import MARKERS, TEMPLATES, byte_level, examples
 
@@ -50,33 +50,33 @@ def plainly(
 ) -> tuple[list[int], list[int], list[tuple[int, int]], int]:
     """Ids, kinds, (slot position, row) and blank, put together one character offset at a time."""
     first, last = tokenizer("x")["input_ids"][0], tokenizer("x")["input_ids"][-1]
-    tokens, slots, blank, text = [(first, Kind.SPECIAL)], [], -1, ""
+    tokens, slots, blank, text = [(first, TokenKind.SPECIAL)], [], -1, ""
 
     def insert(mention: int, after: int) -> None:
         for word in words_around(example, rows[mention], layout, mention, after):
             if word == "{slot}":
                 slots.append((len(tokens), rows[mention]))
-                tokens.append((tokenizer.unk_token_id, Kind.SLOT))
+                tokens.append((tokenizer.unk_token_id, TokenKind.SLOT))
             else:
-                tokens.extend((t, Kind.INSERTED) for t in tokens_of(tokenizer, f" {word}"))
+                tokens.extend((t, TokenKind.INSERTED) for t in tokens_of(tokenizer, f" {word}"))
 
     for at in range(len(example.text) + 1):
         ends, starts = edges(example, at)
         if ends or starts or example.blank == at:
             # Blanks at the end wait for the next words, but at the end of all.
             words = text if at == len(example.text) else text.rstrip()
-            tokens.extend((t, Kind.TEXT) for t in tokens_of(tokenizer, words))
+            tokens.extend((t, TokenKind.TEXT) for t in tokens_of(tokenizer, words))
             text = text[len(words) :]
         for mention in ends:
             insert(mention, 1)
         if example.blank == at:
             blank, text = len(tokens), ""
-            tokens.append((tokenizer.mask_token_id, Kind.BLANK))
+            tokens.append((tokenizer.mask_token_id, TokenKind.BLANK))
         for mention in starts:
             insert(mention, 0)
         text += example.text[at : at + 1]
-    tokens.extend((t, Kind.TEXT) for t in tokens_of(tokenizer, text))
-    tokens.append((last, Kind.SPECIAL))
+    tokens.extend((t, TokenKind.TEXT) for t in tokens_of(tokenizer, text))
+    tokens.append((last, TokenKind.SPECIAL))
     return [t for t, _ in tokens], [k for _, k in tokens], slots, blank
 
 
@@ -108,8 +108,8 @@ def test_every_linked_mention_has_exactly_one_slot(
     example, rows = case
     got = one(tokenizer, example, rows, Layout(MARKERS, TEMPLATES[0], LONG))
     assert sorted(got.slot_rows.tolist()) == sorted(row for row in rows if row >= 0)
-    assert (got.kinds[got.slots] == Kind.SLOT).all()
-    assert (got.kinds == Kind.SLOT).sum() == len(got.slots)
+    assert (got.kinds[got.slots] == TokenKind.SLOT).all()
+    assert (got.kinds == TokenKind.SLOT).sum() == len(got.slots)
     assert np.all(np.diff(got.slots) > 0)
 
 
@@ -129,9 +129,9 @@ def test_without_slots_the_model_sees_the_same_text_and_markers(
     assert without.kinds.tolist() == bare.kinds.tolist()
     assert not len(without.slots)
     assert not len(bare.slots)
-    inserted = np.isin(slotted.kinds, (Kind.SLOT, Kind.INSERTED))
+    inserted = np.isin(slotted.kinds, (TokenKind.SLOT, TokenKind.INSERTED))
     assert slotted.ids[~inserted].tolist() == unmarked.ids.tolist()
-    marked = without.kinds == Kind.INSERTED
+    marked = without.kinds == TokenKind.INSERTED
     assert without.ids[~marked].tolist() == unmarked.ids.tolist()
 
 
@@ -146,7 +146,7 @@ def test_the_span_of_a_lone_mention_is_the_tokens_of_its_own_characters(
         own = [
             token
             for token, kind in zip(got.ids[start:end], got.kinds[start:end], strict=True)
-            if kind == Kind.TEXT
+            if kind == TokenKind.TEXT
         ]
         blank = example.blank
         inside = blank is not None and mention.start < blank < mention.end
@@ -214,7 +214,8 @@ def test_a_tokenizer_that_came_with_truncation_and_padding_encodes_whole_texts()
 def words(tokenizer: Any, inputs: Inputs) -> list[str]:
     names = tokenizer.convert_ids_to_tokens(inputs.ids.tolist())
     return [
-        "<e>" if kind == Kind.SLOT else name for name, kind in zip(names, inputs.kinds, strict=True)
+        "<e>" if kind == TokenKind.SLOT else name
+        for name, kind in zip(names, inputs.kinds, strict=True)
     ]
 
 
@@ -336,7 +337,7 @@ def test_a_word_after_a_cut_is_the_same_word_to_a_byte_level_tokenizer() -> None
     cut = one(tokenizer, example, (-1,), Layout({}, None))
     assert cut.ids[1:-2].tolist() == tokens_of(tokenizer, text)
     slotted = one(tokenizer, example, (3,), Layout({}, TEMPLATES[0]))
-    text_only = slotted.ids[slotted.kinds == Kind.TEXT]
+    text_only = slotted.ids[slotted.kinds == TokenKind.TEXT]
     assert text_only.tolist() == tokens_of(tokenizer, text)
 
 
@@ -355,7 +356,7 @@ def test_a_slot_alone_takes_the_place_of_its_mention(
     assert got.spans.tolist() == [[got.slots[0], got.slots[0] + 1]]
     start, end = beside.spans[0]
     mine = np.zeros(len(beside.ids), dtype=bool)
-    mine[start:end] = beside.kinds[start:end] == Kind.TEXT
+    mine[start:end] = beside.kinds[start:end] == TokenKind.TEXT
     if tokens_of(tokenizer, "a b") == tokens_of(tokenizer, "a  b "):
         # Else a blank before the mention goes with what follows its slot.
         assert got.ids.tolist() == beside.ids[~mine].tolist()

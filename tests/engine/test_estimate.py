@@ -13,12 +13,12 @@ from kbench.data import Split
 from kbench.grid import runner
 from kbench.grid.estimate import (
     SHAPES,
-    Estimate,
+    GpuHours,
     Machine,
     Pass,
     Shape,
-    Stage,
     Work,
+    WorkKind,
     flops,
     shape_of,
 )
@@ -67,13 +67,13 @@ def test_training_costs_two_or_three_times_what_reading_does() -> None:
 def test_the_sum_says_what_is_not_in_it() -> None:
     machine = Machine(peak=1e12, used=0.5)
     hour = 0.5e12 * 3600
-    found = Estimate.of(
+    found = GpuHours.of(
         [
-            Work(Stage.TUNING, 2 * hour),
-            Work(Stage.TUNING, hour / 2),
-            Work(Stage.EVALUATION, None, unknown="how many"),
-            Work(Stage.EVALUATION, None, unknown="how many"),
-            Work(Stage.GENERAL, None, rate=3 * hour / 1e6, unknown="the corpus"),
+            Work(WorkKind.TUNING, 2 * hour),
+            Work(WorkKind.TUNING, hour / 2),
+            Work(WorkKind.EVALUATION, None, unknown="how many"),
+            Work(WorkKind.EVALUATION, None, unknown="how many"),
+            Work(WorkKind.GENERAL, None, rate=3 * hour / 1e6, unknown="the corpus"),
         ],
         machine,
     )
@@ -87,7 +87,7 @@ def test_the_sum_says_what_is_not_in_it() -> None:
     text = "\n".join(found.lines())
     for said in ("at least 2.5 GPU hours", "how many (2)", "adds 3 GPU hours", "1 TFLOP/s", "50 %"):
         assert said in text
-    whole = Estimate.of([Work(Stage.TUNING, 20 * hour)], machine)
+    whole = GpuHours.of([Work(WorkKind.TUNING, 20 * hour)], machine)
     assert whole.as_json()["complete"] is True
     assert whole.lines()[0] == "estimate: 20 GPU hours on one GPU"
 
@@ -127,14 +127,14 @@ def test_work_on_data_that_are_not_there_is_that_of_the_published_sizes(
     chosen = {**ABSENT, "task": "wiki80", "method": "none,map-tuning", "control": "none,shuffled"}
     made = _works({**chosen, "setting": "task-specific"}, place)
     train, dev, test = 45_360 * 35, 5_040 * 35, 5_600 * 35
-    (tuned,) = (w.flops for w in made if w.stage == Stage.TUNING)
+    (tuned,) = (w.flops for w in made if w.stage == WorkKind.TUNING)
     assert tuned == pytest.approx(15 * BERT * (6 * train + 2 * dev))
-    fitted = [w.flops for w in made if w.stage == Stage.TASK]
+    fitted = [w.flops for w in made if w.stage == WorkKind.TASK]
     assert fitted == [pytest.approx(30 * BERT * (4 * train + 2 * dev))] * 2
-    tested = [w.flops for w in made if w.stage == Stage.EVALUATION]
+    tested = [w.flops for w in made if w.stage == WorkKind.EVALUATION]
     assert tested == [pytest.approx(2 * BERT * test)] * 3
     # What a task-specific map starts from: three instances a sentence, five epochs.
-    general = [w for w in made if w.stage == Stage.GENERAL]
+    general = [w for w in made if w.stage == WorkKind.GENERAL]
     assert [(w.flops, w.rate) for w in general] == [
         (None, pytest.approx(4 * BERT * 3 * 5 * 35))
     ] * 2
@@ -144,7 +144,7 @@ def test_light_tunings_save_the_gradients_of_the_weights(place: runner.Place) ->
     chosen = {**ABSENT, "task": "tacred", "method": "none", "tuning": "full,lora,bitfit,adapter"}
     made = _works({**chosen, "options": _same_recipe()}, place)
     train, dev = 68_124 * 49, 22_631 * 49
-    found = [w.flops for w in made if w.stage == Stage.TUNING]
+    found = [w.flops for w in made if w.stage == WorkKind.TUNING]
     light = pytest.approx(BERT * (4 * train + 2 * dev))
     assert found == [pytest.approx(BERT * (6 * train + 2 * dev)), light, light, light]
 
@@ -157,7 +157,7 @@ def test_a_head_alone_reads_everything_once(
     for bytes_allowed, times in ((str(68_124 * 768 * 4), 1), ("0", 7)):
         monkeypatch.setenv("KBENCH_HIDDEN_BYTES", bytes_allowed)
         made = _works({**chosen, "options": {"tuning": {"head": {"epochs": 7}}}}, place)
-        found = [w.flops for w in made if w.stage == Stage.TUNING]
+        found = [w.flops for w in made if w.stage == WorkKind.TUNING]
         assert found == [pytest.approx(2 * times * BERT * tokens)]
 
 
@@ -212,7 +212,7 @@ def test_work_on_data_at_hand_is_counted_and_shared_and_what_is_stored_is_not(
     config = json.loads((toy_folder / "bert" / "config.json").read_text())
     shape = shape_of("toy", config)
     assert shape is not None
-    plain = next(w.flops for w in made if w.stage == Stage.EVALUATION)
+    plain = next(w.flops for w in made if w.stage == WorkKind.EVALUATION)
     assert plain == pytest.approx(2 * shape.parameters * tokens)
     run(grid(toy_folder), place)  # task-specific alone
     left = [str(work.stage) for work in _works(values, place)]
@@ -227,7 +227,7 @@ def test_a_setting_that_a_method_has_not_is_no_work(place: runner.Place) -> None
 def test_texts_take_all_the_room_they_may(place: runner.Place) -> None:
     chosen = {**ABSENT, "task": "wiki80", "method": "ra", "setting": "general", "control": "none"}
     made = _works({**chosen, "options": {"method": {"ra": {"room": 200}}}}, place)
-    (tested,) = (work for work in made if work.stage == Stage.EVALUATION)
+    (tested,) = (work for work in made if work.stage == WorkKind.EVALUATION)
     assert tested.flops == pytest.approx(2 * BERT * 5_600 * 200)
-    (plug,) = (work for work in made if work.stage == Stage.GENERAL)
+    (plug,) = (work for work in made if work.stage == WorkKind.GENERAL)
     assert plug.flops == 0

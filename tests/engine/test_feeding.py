@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from kbench.encoding.prefetch import fed
+from kbench.encoding.prefetch import prefetched
 
 
 def _threads() -> list[str]:
@@ -24,7 +24,7 @@ def test_the_same_items_in_the_same_order(ahead: int) -> None:
         for _ in range(50):
             yield rng.random()
 
-    with closing(fed(drawn(), ahead)) as items:
+    with closing(prefetched(drawn(), ahead)) as items:
         assert list(items) == list(drawn())
     assert not _threads()
 
@@ -37,7 +37,7 @@ def test_items_are_made_while_others_are_used_and_no_further_than_asked() -> Non
             made.append(number)
             yield number
 
-    with closing(fed(numbers(), 3)) as items:
+    with closing(prefetched(numbers(), 3)) as items:
         assert next(items) == 0
         for _ in range(200):
             if len(made) == 5:  # one is used, three wait, and one has nowhere to go
@@ -54,7 +54,7 @@ def test_what_is_raised_in_the_thread_is_raised_here_after_the_items_before(ahea
         yield 2
         raise KeyError("no third")
 
-    items = fed(broken(), ahead)
+    items = prefetched(broken(), ahead)
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(KeyError, match="no third"):
         next(items)
@@ -69,7 +69,7 @@ def _endless() -> Iterator[int]:
 
 
 def test_the_thread_ends_with_a_loop_that_is_left_early() -> None:
-    with closing(fed(_endless(), 2)) as items:
+    with closing(prefetched(_endless(), 2)) as items:
         for item in items:
             if item == 5:
                 break
@@ -78,7 +78,7 @@ def test_the_thread_ends_with_a_loop_that_is_left_early() -> None:
 
 
 def _fails() -> None:
-    with closing(fed(_endless(), 2)) as items:
+    with closing(prefetched(_endless(), 2)) as items:
         for item in items:
             if item == 5:
                 raise ValueError("enough")

@@ -87,5 +87,5 @@ def test_another_metric_is_another_question(store: Results, computed: list[str])
 def test_the_memory_is_bounded(store: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memo, "_MOST", 6)
     for number in range(20):
-        assert memo.recalled(number, [], store, lambda number=number: number) == number
+        assert memo.memoised(number, [], store, lambda number=number: number) == number
         assert len(list((cache_home() / "figures").glob("*.json"))) <= 6

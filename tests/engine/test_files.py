@@ -19,7 +19,7 @@ from kbench.data.files import (
     cache_home,
     canonical_digest,
     file_digest,
-    read_json,
+    load_json,
     write_bytes,
     write_json,
 )
@@ -63,12 +63,12 @@ def test_any_json_value_comes_back_as_written(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
     write_json(path, value)
-    assert read_json(path) == value
+    assert load_json(path) == value
 
 
 def test_half_a_surrogate_pair_does_not_stop_a_result_from_being_written(tmp_path: Path) -> None:
     write_json(tmp_path / "a", {"reason": "no file \udcff\U0001f600"})
-    assert read_json(tmp_path / "a") == {"reason": "no file \udcff\U0001f600"}
+    assert load_json(tmp_path / "a") == {"reason": "no file \udcff\U0001f600"}
 
 
 def inside(folder: Path) -> list[str]:

@@ -15,8 +15,8 @@ from kbench.data import Example, Split
 from kbench.encoding import Examples, Layout, collate, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.errors import KbenchError, Unsupported
-from kbench.model import DownstreamModel, Encoder, Frozen, digest
-from kbench.model.frozen_reading import Recalled, last_states
+from kbench.model import DownstreamModel, Encoder, FrozenReader, digest
+from kbench.model.frozen_reading import WithStates, last_states
 from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
@@ -25,7 +25,7 @@ from kbench.run.prediction import predict
 from kbench.run.stages import Stages
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, hidden_states
-from kbench.store.hidden_states import BYTES, HiddenStates, StateStore
+from kbench.store.hidden_states import BYTES, HiddenStates, HiddenStateStore
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe, train
@@ -78,7 +78,7 @@ def inputs_of(encoder: Encoder, count: int = 40) -> Any:
 
 def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
     inputs = inputs_of(encoder)
-    kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
     assert kept is not None
     for number in range(len(inputs)):
         start, end = kept.states.places[number]
@@ -91,7 +91,7 @@ def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
 def test_a_batch_brings_them_and_the_network_is_not_asked(encoder: Encoder) -> None:
     data = Examples(inputs_of(encoder), np.zeros(40, dtype=np.int64))
     with counted(encoder) as texts:
-        recalled, said = Frozen(encoder, CPU).recalled(data, last_states(encoder, {}))
+        recalled, said = FrozenReader(encoder, CPU).recalled(data, last_states(encoder, {}))
         assert (said, sum(texts)) == ("kept", 40)
         batch = recalled.batch(np.array([7, 3, 25]))
         hidden = encoder(batch)
@@ -107,13 +107,13 @@ def test_a_batch_brings_them_and_the_network_is_not_asked(encoder: Encoder) -> N
 def test_the_address_knows_all_that_states_depend_on(toy_folder: Path, tmp_path: Path) -> None:
     asked = []
 
-    class Store(StateStore):
+    class Store(HiddenStateStore):
         def kept(self, wanted: Any, blocks: Any, *, keep: bool = True) -> HiddenStates | None:
             asked.append(wanted.key)
             return None
 
     def key(encoder: Encoder, count: int = 40, chosen: Any = None, **of: Any) -> str:
-        frozen = Frozen(encoder, CPU, Store(tmp_path, 0))
+        frozen = FrozenReader(encoder, CPU, Store(tmp_path, 0))
         frozen.kept(inputs_of(encoder, count), last_states(encoder, of), chosen)
         return str(asked[-1])
 
@@ -149,10 +149,10 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
 
     cold, history, scores = made("cold")
     assert (history["states"], len(history["dev"])) == ("kept", EPOCHS)
-    assert len(list(StateStore().all())) == 2, "train and dev"
-    before = {folder: folder.stat().st_mtime_ns for folder in StateStore().all()}
+    assert len(list(HiddenStateStore().all())) == 2, "train and dev"
+    before = {folder: folder.stat().st_mtime_ns for folder in HiddenStateStore().all()}
     warm, again, _ = made("warm")
-    assert {folder: folder.stat().st_mtime_ns for folder in StateStore().all()} == before
+    assert {folder: folder.stat().st_mtime_ns for folder in HiddenStateStore().all()} == before
     assert warm == cold
     monkeypatch.setenv(BYTES, "0")
     off, without, _ = made("off")
@@ -220,10 +220,10 @@ def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Pa
         device=CPU,
     )
     last = {**OPTIONS, "tuning": {"head": {**HEAD, "select": False}}}
-    before = len(list(StateStore().all()))
+    before = len(list(HiddenStateStore().all()))
     kept, about = stages(tmp_path / "last").tune(parts(toy_folder, options=last, limit=90))
     assert about["history"]["dev"] == []
-    assert len(list(StateStore().all())) == before + 1, "dev is not read"
+    assert len(list(HiddenStateStore().all())) == before + 1, "dev is not read"
     kept, about = stages(tmp_path / "whole").tune(parts(toy_folder, options=last))
     ours, plain = (dict(m.named_parameters())["linear.weight"] for m in (kept.head, head.head))
     torch.testing.assert_close(ours, plain, atol=1e-4, rtol=0)
@@ -290,13 +290,13 @@ def test_pairs_are_read_once_too(toy_folder: Path) -> None:
     pairs = Pairs.encoded(encoder.tokenizer, inputs, of)
     torch.manual_seed(0)
     model = DownstreamModel(encoder, PairHead(encoder.width)).eval().requires_grad_(False)
-    kept = Frozen(encoder, CPU).kept(pairs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).kept(pairs, last_states(encoder, {}))
     assert kept is not None
     assert len(kept.states.places) == 64
-    assert predict(model, pairs, CPU, known=kept) == predict(model, pairs, CPU)
+    assert predict(model, pairs, CPU, states=kept) == predict(model, pairs, CPU)
     data = Examples(pairs, np.arange(16) % 2)
     losses = []
-    for known in (data, Recalled(data, kept)):
+    for known in (data, WithStates(data, kept)):
         torch.manual_seed(0)
         head = PairHead(encoder.width)
         head.dropout.p = 0.0
@@ -314,26 +314,26 @@ def test_predictions_from_kept_states_are_those_of_the_model(encoder: Encoder) -
 
     inputs = inputs_of(encoder, 150)
     model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y", "z"])).eval()
-    kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
-    assert predict(model, inputs, CPU, known=kept) == predict(model, inputs, CPU)
+    kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    assert predict(model, inputs, CPU, states=kept) == predict(model, inputs, CPU)
 
 
 def test_what_is_kept_is_sound_whatever_its_address_is_made_of(encoder: Encoder) -> None:
     encoder.config.id2label = {number: f"label {number}" for number in range(12)}
     reading = last_states(encoder, {"pairs": (1, 2), "numbers": {10: "a", 9: "b"}})
     for _ in range(2):
-        kept = Frozen(encoder, CPU).kept(inputs_of(encoder), reading)
+        kept = FrozenReader(encoder, CPU).kept(inputs_of(encoder), reading)
         assert kept is not None
-    (folder,) = StateStore().all()
-    assert StateStore().check(folder)["of"] == "last hidden states"
+    (folder,) = HiddenStateStore().all()
+    assert HiddenStateStore().check(folder)["of"] == "last hidden states"
 
 
 def test_a_text_of_one_token_has_states(encoder: Encoder) -> None:
     examples = [Example("a", "", (), ""), Example("b", "we saw it", (), "")]
     inputs = encode(encoder.tokenizer, examples, [(), ()], Layout({}))
-    kept = Frozen(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
     assert kept is not None
     batch = kept.into(collate(inputs, np.array([0, 1])))
-    assert batch.known is not None
-    assert batch.known.last.shape == (*batch.ids.shape, encoder.width)
-    assert not batch.known.last[batch.mask == 0].any()
+    assert batch.states is not None
+    assert batch.states.last.shape == (*batch.ids.shape, encoder.width)
+    assert not batch.states.last[batch.mask == 0].any()

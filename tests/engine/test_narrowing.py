@@ -14,7 +14,7 @@ from kbench.encoding import Batch, Layout, collate, encode
 from kbench.model import DownstreamModel, Encoder, rewritten
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
-from kbench.model.last_layer import narrowed
+from kbench.model.last_layer import only_at
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from tests.engine.architectures import ARCHITECTURES, write
@@ -120,7 +120,7 @@ def test_what_hooks_into_it_sees_every_position(encoder: Encoder) -> None:
 def test_nothing_is_left_behind_even_after_an_error(encoder: Encoder) -> None:
     layer = encoder.layers[-1]
     before = set(vars(layer))
-    with pytest.raises(ZeroDivisionError), narrowed(encoder.layers, torch.tensor([0])):
+    with pytest.raises(ZeroDivisionError), only_at(encoder.layers, torch.tensor([0])):
         raise ZeroDivisionError
     assert set(vars(layer)) == before
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbench.data import Example, Mention
-from kbench.encoding import Inputs, Kind, Layout, collate, encode
+from kbench.encoding import Inputs, Layout, TokenKind, collate, encode
 from kbench.encoding.passages import Passage, shares
 from kbench.model import Encoder
 from tests.engine.hostile import MARKERS, examples
@@ -63,7 +63,7 @@ def test_appended_texts_leave_the_input_as_it_is(
     if got.segments is None:
         assert got.ids.tolist() == plain.ids.tolist()
     else:
-        assert got.segments.tolist() == (got.kinds == Kind.PASSAGE).tolist()
+        assert got.segments.tolist() == (got.kinds == TokenKind.PASSAGE).tolist()
 
 
 def test_two_texts_are_set_apart_as_the_tokenizer_sets_them(tokenizer: Any) -> None:
@@ -78,7 +78,7 @@ def test_passages_are_cut_at_sentences_and_share_the_room(tokenizer: Any) -> Non
     room = len(encoded(tokenizer, []).ids) + 2 * len(first) + 5
     short = encoded(tokenizer, [Passage(TEXTS[0]), Passage(TEXTS[1])], room)
     assert len(short.ids) <= room < len(whole.ids)
-    body = int(np.flatnonzero(short.kinds == Kind.PASSAGE)[0])
+    body = int(np.flatnonzero(short.kinds == TokenKind.PASSAGE)[0])
     assert short.ids[body : body + len(first)].tolist() == first
 
 

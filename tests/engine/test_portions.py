@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kbench.encoding import Batch, targets_in
 from kbench.encoding.batch import Choices
-from kbench.encoding.micro_batches import Portions, examples_in, split
+from kbench.encoding.micro_batches import MicroBatches, examples_in, split
 from kbench.errors import KbenchError
 
 CPU = torch.device("cpu")
@@ -100,14 +100,14 @@ def test_the_pairs_of_an_example_stay_together() -> None:
 
 def test_what_fits_is_never_parted() -> None:
     batch = _batch(4, 6, np.random.default_rng(0))
-    (only,) = Portions(None, CPU).compute(batch, lambda parts: parts)
+    (only,) = MicroBatches(None, CPU).compute(batch, lambda parts: parts)
     assert only is batch
     assert split(batch, 4) == [batch]
     assert {field.name for field in fields(Batch)} > {"targets", "choices"}
 
 
 def test_parts_are_halved_until_they_fit_and_stay_so() -> None:
-    portions, tried = Portions(None, CPU), []
+    portions, tried = MicroBatches(None, CPU), []
 
     def attempt(parts: Sequence[Batch]) -> list[float]:
         tried.append([examples_in(part) for part in parts])
@@ -134,7 +134,7 @@ def test_one_example_that_does_not_fit_is_told_with_what_to_do() -> None:
 
     told = r"one example at a time is still too much for the memory of cpu \(CUDA out of memory\)"
     with pytest.raises(KbenchError, match=told):
-        Portions(None, CPU).compute(_batch(3, 6, np.random.default_rng(0)), attempt)
+        MicroBatches(None, CPU).compute(_batch(3, 6, np.random.default_rng(0)), attempt)
 
 
 def test_another_error_goes_through() -> None:
@@ -142,4 +142,4 @@ def test_another_error_goes_through() -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     with pytest.raises(RuntimeError, match="device-side"):
-        Portions(None, CPU).compute(_batch(3, 6, np.random.default_rng(0)), attempt)
+        MicroBatches(None, CPU).compute(_batch(3, 6, np.random.default_rng(0)), attempt)

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from kbench.errors import UsageError
 from kbench.store import hidden_states
 from kbench.store.folder import DamageWarning
-from kbench.store.hidden_states import HiddenStates, StateStore, Wanted, bound
+from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest, bound
 
 ITEMS = np.array([3, 1, 2], dtype=np.int64)
 ORDER = np.array([0, 2, 1], dtype=np.int64)
 
 
-def wanted(name: str = "a", widths: tuple[int, ...] = (4, 2)) -> Wanted:
-    return Wanted({"title": "toy", "name": name}, ITEMS, ORDER, widths)
+def wanted(name: str = "a", widths: tuple[int, ...] = (4, 2)) -> StateRequest:
+    return StateRequest({"title": "toy", "name": name}, ITEMS, ORDER, widths)
 
 
 class Pass:
@@ -49,11 +49,11 @@ def equal(found: HiddenStates | None, given: Pass) -> bool:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> StateStore:
-    return StateStore(tmp_path / "hidden", 1 << 20)
+def store(tmp_path: Path) -> HiddenStateStore:
+    return HiddenStateStore(tmp_path / "hidden", 1 << 20)
 
 
-def test_rows_lie_in_the_order_of_reading_and_are_found_by_item(store: StateStore) -> None:
+def test_rows_lie_in_the_order_of_reading_and_are_found_by_item(store: HiddenStateStore) -> None:
     given = Pass()
     for found in (store.kept(wanted(), given), store.kept(wanted(), given)):
         assert equal(found, given)
@@ -68,11 +68,11 @@ def test_rows_lie_in_the_order_of_reading_and_are_found_by_item(store: StateStor
 
 
 def test_a_bound_of_nothing_and_what_is_too_large_are_held_in_memory(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
+    store: HiddenStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, off = Pass(), StateStore(store.folder, 0)
+    given, off = Pass(), HiddenStateStore(store.folder, 0)
     assert equal(off.kept(wanted(), given), given)
-    assert equal(StateStore(store.folder, wanted().bytes - 1).kept(wanted(), given), given)
+    assert equal(HiddenStateStore(store.folder, wanted().bytes - 1).kept(wanted(), given), given)
     assert equal(store.kept(wanted(), given, keep=False), given)
     assert not store.folder.exists()
     monkeypatch.setattr(hidden_states, "_MEMORY", wanted().bytes - 1)
@@ -80,11 +80,11 @@ def test_a_bound_of_nothing_and_what_is_too_large_are_held_in_memory(
     assert given.times == 3, "nothing is computed that has no place to go"
 
 
-def size(store: StateStore) -> int:
+def size(store: HiddenStateStore) -> int:
     return sum(f.stat().st_size for f in store.folder.rglob("*") if f.is_file())
 
 
-def test_what_was_not_used_for_longest_goes_first(store: StateStore) -> None:
+def test_what_was_not_used_for_longest_goes_first(store: HiddenStateStore) -> None:
     given = Pass()
     store.kept(wanted("a"), given)
     each = size(store)
@@ -95,7 +95,7 @@ def test_what_was_not_used_for_longest_goes_first(store: StateStore) -> None:
         os.utime(store.folder / wanted(name).key / "states.json", (past, past))
     store.kept(wanted("c"), given)  # used: now the youngest
     assert given.times == 3
-    small = StateStore(store.folder, int(3.5 * each))
+    small = HiddenStateStore(store.folder, int(3.5 * each))
     small.kept(wanted("d"), given)
     left = {folder.name for folder in store.all()}
     assert left == {wanted(name).key for name in "acd"}
@@ -104,7 +104,7 @@ def test_what_was_not_used_for_longest_goes_first(store: StateStore) -> None:
     assert [path.name for path in store.folder.iterdir() if ".old-" in path.name] == []
 
 
-def test_what_is_mapped_outlives_its_removal(store: StateStore) -> None:
+def test_what_is_mapped_outlives_its_removal(store: HiddenStateStore) -> None:
     given = Pass()
     found = store.kept(wanted(), given)
     store.remove(store.folder / wanted().key)
@@ -139,7 +139,7 @@ def _forget(folder: Path) -> None:
 
 
 def _foreign(folder: Path) -> None:
-    other = StateStore(folder.parent, 1 << 20)
+    other = HiddenStateStore(folder.parent, 1 << 20)
     other.kept(wanted("other"), Pass(seed=1))
     shutil.rmtree(folder)
     os.replace(folder.parent / wanted("other").key, folder)
@@ -159,7 +159,7 @@ def _reshape(folder: Path) -> None:
     [_truncate, _flip, _lose, _garble, _forget, _foreign, _reshape],
     ids=lambda f: f.__name__,
 )
-def test_damage_is_found_out_and_made_good(store: StateStore, harm: object) -> None:
+def test_damage_is_found_out_and_made_good(store: HiddenStateStore, harm: object) -> None:
     given = Pass()
     store.kept(wanted(), given)
     harm(store.folder / wanted().key)  # type: ignore[operator]
@@ -171,7 +171,7 @@ def test_damage_is_found_out_and_made_good(store: StateStore, harm: object) -> N
 
 
 def test_a_disk_that_fills_up_leaves_nothing_behind(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
+    store: HiddenStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(hidden_states._Array):
         written = 0
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
 
 
 def test_a_disk_without_room_is_not_written_to_and_old_states_make_room(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
+    store: HiddenStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = Pass()
     store.kept(wanted("old"), given)
@@ -200,7 +200,7 @@ def test_a_disk_without_room_is_not_written_to_and_old_states_make_room(
     monkeypatch.setattr(hidden_states, "_SPARE", 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free[0]))
     # All that could go is not enough, so nothing goes.
-    large = Wanted({"name": "large"}, 1000 * ITEMS, ORDER, (4,))
+    large = StateRequest({"name": "large"}, 1000 * ITEMS, ORDER, (4,))
     found = store.kept(large, lambda: iter([[np.ones((6000, 4), np.float32)]]))
     assert found is not None
     assert not isinstance(found.arrays[0], np.memmap)
@@ -214,11 +214,13 @@ def test_a_disk_without_room_is_not_written_to_and_old_states_make_room(
 def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     given = Pass()
-    assert equal(StateStore(tmp_path / "file" / "hidden", 1 << 20).kept(wanted(), given), given)
+    assert equal(
+        HiddenStateStore(tmp_path / "file" / "hidden", 1 << 20).kept(wanted(), given), given
+    )
 
 
 def test_a_store_that_cannot_be_written_is_read(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
+    store: HiddenStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EROFS, "Read-only file system")
@@ -235,7 +237,7 @@ def test_a_store_that_cannot_be_written_is_read(
     assert given.times == 2
 
 
-def test_what_a_killed_process_left_is_nothing(store: StateStore) -> None:
+def test_what_a_killed_process_left_is_nothing(store: HiddenStateStore) -> None:
     key = wanted().key
     half = store.folder / f".{key}.tmp-half"
     half.mkdir(parents=True)
@@ -253,7 +255,7 @@ _PROCESS = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from kbench.store.hidden_states import StateStore, Wanted
+from kbench.store.hidden_states import HiddenStateStore, StateRequest
 folder = Path(sys.argv[1])
 def blocks():
     with (folder / "asked").open("a") as log:
@@ -262,11 +264,11 @@ def blocks():
         time.sleep(0.2)
         yield [np.full((8, 4), number, np.float32)]
 counts = np.full(4, 8)
-wanted = Wanted({"name": "a"}, counts, np.arange(4), (4,))
+wanted = StateRequest({"name": "a"}, counts, np.arange(4), (4,))
 (folder / f"here-{sys.argv[2]}").touch()
 while len(list(folder.glob("here-*"))) < 3:
     time.sleep(0.01)
-found = StateStore(folder / "hidden", 1 << 20).kept(wanted, blocks)
+found = HiddenStateStore(folder / "hidden", 1 << 20).kept(wanted, blocks)
 assert "torch" not in sys.modules
 print(found.arrays[0].sum(), type(found.arrays[0]).__name__)
 """

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, targets_in
 from kbench.errors import KbenchError, UsageError
 from kbench.training import History, Recipe, train
-from kbench.training.steps import Objective, Stepper
+from kbench.training.steps import Objective, OptimizerStep
 from tests.engine.test_training import Four
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_a_step_that_is_left_out_moves_nothing_and_the_next_has_its_own_rate(cli
         return layer(torch.ones(1, 1)).float().sum() * next(sizes)
 
     recipe = Recipe(0.1, 4, 4, optimizer="adam", clip=clip)
-    stepper = Stepper([layer.weight], recipe, 4, Objective(loss, None, CPU, "float16"))
+    stepper = OptimizerStep([layer.weight], recipe, 4, Objective(loss, None, CPU, "float16"))
     batch, moved, rates = Four().batch(np.arange(4)), [], []
     for _ in range(4):
         before = float(layer.weight.detach())
@@ -135,7 +135,7 @@ def test_parts_give_the_mean_over_what_counts(size: int) -> None:
     found = []
     for parts in (None, size):
         recipe = RECIPE.updated({"micro_batch": parts})
-        stepper = Stepper(
+        stepper = OptimizerStep(
             [*layer.parameters()], recipe, 1, Objective(loss, targets_in, CPU, "float32")
         )
         value, _ = stepper._portions.compute(Ignored().batch(np.arange(4)), stepper._gradients)
@@ -149,6 +149,6 @@ def test_a_loss_that_compares_examples_is_not_computed_in_parts() -> None:
     layer: Any = nn.Linear(1, 1)
     objective = Objective(lambda batch: layer.weight.sum(), None, CPU, "float32")
     recipe = RECIPE.updated({"micro_batch": 1})
-    stepper = Stepper([*layer.parameters()], recipe, 1, objective)
+    stepper = OptimizerStep([*layer.parameters()], recipe, 1, objective)
     with pytest.raises(KbenchError, match=r"compares its examples with each other.*lower batch_"):
         stepper.step(Four().batch(np.arange(4)))

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Inputs, Kind, Layout, encode
+from kbench.encoding import Inputs, Layout, TokenKind, encode
 from kbench.encoding.truncation import Tokens, truncate
 from kbench.errors import KbenchError
 from tests.engine.hostile import MARKERS, TEMPLATES, examples
@@ -28,7 +28,7 @@ def one(
 def own(inputs: Inputs) -> list[list[int]]:
     """Positions of the text tokens of each mention."""
     return [
-        [p for p in range(start, end) if inputs.kinds[p] == Kind.TEXT]
+        [p for p in range(start, end) if inputs.kinds[p] == TokenKind.TEXT]
         for start, end in inputs.spans.tolist()
     ]
 
@@ -36,7 +36,7 @@ def own(inputs: Inputs) -> list[list[int]]:
 def essentials(inputs: Inputs) -> int:
     """Tokens that may not be lost: everything inserted, and the ends of every mention."""
     ends = {p for mention in own(inputs) if mention for p in (mention[0], mention[-1])}
-    return int((inputs.kinds != Kind.TEXT).sum()) + len(ends)
+    return int((inputs.kinds != TokenKind.TEXT).sum()) + len(ends)
 
 
 def is_subsequence(short: list[Any], long: list[Any]) -> bool:
@@ -57,13 +57,13 @@ def test_truncation_keeps_all_that_matters(
     assert len(short.ids) == limit
     tokens = list(zip(short.ids.tolist(), short.kinds.tolist(), strict=True))
     assert is_subsequence(tokens, list(zip(full.ids.tolist(), full.kinds.tolist(), strict=True)))
-    inserted = short.kinds != Kind.TEXT
-    assert short.ids[inserted].tolist() == full.ids[full.kinds != Kind.TEXT].tolist()
-    assert (short.kinds[short.slots] == Kind.SLOT).all()
+    inserted = short.kinds != TokenKind.TEXT
+    assert short.ids[inserted].tolist() == full.ids[full.kinds != TokenKind.TEXT].tolist()
+    assert (short.kinds[short.slots] == TokenKind.SLOT).all()
     assert short.slot_rows.tolist() == full.slot_rows.tolist()
     assert len(short.slots) == len(full.slots)
     if example.blank is not None:
-        assert short.kinds[short.blanks[0]] == Kind.BLANK
+        assert short.kinds[short.blanks[0]] == TokenKind.BLANK
     else:
         assert short.blanks[0] == -1
     for before, after in zip(own(full), own(short), strict=True):
@@ -108,7 +108,7 @@ def test_context_mentions_lose_their_slots_before_anything_else_fails(
             assert row in kept
             kept.remove(row)
     assert 0 < short.unslotted == len(full.slots) - len(short.slots)
-    assert (short.kinds[short.slots] == Kind.SLOT).all()
+    assert (short.kinds[short.slots] == TokenKind.SLOT).all()
     for before, after in zip(own(full), own(short), strict=True):
         assert bool(after) == bool(before)
 
@@ -166,7 +166,7 @@ def test_a_sentence_of_ten_thousand_characters_keeps_its_mention(
     start, end = short.spans[0]
     names = toy_tokenizer.convert_ids_to_tokens(short.ids[start:end].tolist())
     assert "".join(names).replace("##", "") == "prague"
-    assert short.kinds[short.blanks[0]] == Kind.BLANK
+    assert short.kinds[short.blanks[0]] == TokenKind.BLANK
     assert len(full.ids) > 2_000
 
 

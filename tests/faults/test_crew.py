@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kbench.errors import DataError
-from kbench.grid.pool import Crew, Limits, Stopped, Tell
+from kbench.grid.pool import Limits, Pool, Stopped, Tell
 from tests.faults.conftest import ROOT
 from tests.faults.labour import broken, make, taker
 
@@ -24,7 +24,7 @@ def ends() -> Callable[..., dict[str, object]]:
         items: list[str], size: int = 1, limits: Limits | None = None, tell: Tell | None = None
     ) -> dict[str, object]:
         seen: list[int] = []
-        crew: Crew[str, object] = Crew(make, size, limits or Limits(), tell)
+        crew: Pool[str, object] = Pool(make, size, limits or Limits(), tell)
         found = list(crew.work(taker([*items], seen)))
         assert sorted(item for item, _ in found) == sorted(items)
         assert max(seen) < size
@@ -81,7 +81,7 @@ def test_an_item_answers_for_its_own_memory_alone(ends: Callable[..., dict[str, 
 
 
 def test_what_makes_no_worker_is_told_as_it_is() -> None:
-    crew: Crew[str, str] = Crew(broken, 1, Limits())
+    crew: Pool[str, str] = Pool(broken, 1, Limits())
     with pytest.raises(DataError, match="a path, line 3: is missing; expected something") as caught:
         list(crew.work(taker(["a"], [])))
     assert caught.value.line == 3
@@ -90,8 +90,8 @@ def test_what_makes_no_worker_is_told_as_it_is() -> None:
 _OWNER = """
 import sys
 from tests.faults.labour import make, taker
-from kbench.grid.pool import Crew, Limits
-crew = Crew(make, 1, Limits())
+from kbench.grid.pool import Limits, Pool
+crew = Pool(make, 1, Limits())
 print([end for end in crew.work(taker(["a", "sleep 60"], []))])
 """
 

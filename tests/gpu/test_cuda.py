@@ -27,7 +27,7 @@ from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
 from kbench.testing.toys import write_backbone
-from kbench.training.steps import Stepper
+from kbench.training.steps import OptimizerStep
 from tests.devices import TRAINED
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -133,10 +133,10 @@ def test_no_step_waits_for_the_device(
     method: str, setting: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CUDA's own alarm: an operation for which the host waits raises."""
-    step: Callable[[Stepper, Batch], Tensor] = Stepper.step
+    step: Callable[[OptimizerStep, Batch], Tensor] = OptimizerStep.step
     taken: list[int] = []
 
-    def alarmed(stepper: Stepper, batch: Batch) -> Tensor:
+    def alarmed(stepper: OptimizerStep, batch: Batch) -> Tensor:
         taken.append(len(batch.ids))
         if len(taken) == 1:
             return step(stepper, batch)  # the first sets libraries up
@@ -146,7 +146,7 @@ def test_no_step_waits_for_the_device(
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Stepper, "step", alarmed)
+    monkeypatch.setattr(OptimizerStep, "step", alarmed)
     with offered():
         bench, stages = Bench(method), _stages(tmp_path)
         for task in TASKS if setting == "task-specific" else TASKS[:1]:
@@ -160,13 +160,13 @@ def test_batches_are_made_ahead_in_pinned_memory_and_change_nothing(
     tmp_path: Path, toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    step: Callable[[Stepper, Batch], Tensor] = Stepper.step
+    step: Callable[[OptimizerStep, Batch], Tensor] = OptimizerStep.step
 
-    def watched(stepper: Stepper, batch: Batch) -> Tensor:
+    def watched(stepper: OptimizerStep, batch: Batch) -> Tensor:
         seen.append(batch.ids.is_pinned())
         return step(stepper, batch)
 
-    monkeypatch.setattr(Stepper, "step", watched)
+    monkeypatch.setattr(OptimizerStep, "step", watched)
     made = []
     for name, ahead in (("fed", 4), ("unfed", 0)):
         own = replace(place, out=tmp_path / name, artifacts=tmp_path / f"{name} made")

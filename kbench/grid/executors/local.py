@@ -12,7 +12,7 @@ from functools import partial
 from kbench.grid.devices import assigned
 from kbench.grid.executor import Executor
 from kbench.grid.plan import Cell, Events, Place
-from kbench.grid.pool import Crew, Stopped, Tell
+from kbench.grid.pool import Pool, Stopped, Tell
 from kbench.grid.worker import Worker, stopped
 from kbench.store import Artifacts, Result
 from kbench.store.folder import check_writable
@@ -65,7 +65,7 @@ class Local(Executor):
         # Steps of several runs at once would make one bar jump to and fro.
         tell = events.step if jobs == 1 else None
         make = partial(_worker, replace(place, threads=threads), jobs)
-        crew: Crew[Cell, Result] = Crew(make, jobs, self.setup.limits, tell)
+        crew: Pool[Cell, Result] = Pool(make, jobs, self.setup.limits, tell)
         with closing(crew.work(take)) as ends:
             for cell, end in ends:
                 made |= cell.needs

@@ -18,9 +18,9 @@ from uuid import uuid4
 
 from kbench.errors import KbenchError, UsageError
 from kbench.grid.executor import Executor, Setup
-from kbench.grid.executors.ray_cluster import Cluster, Report, ray_module
+from kbench.grid.executors.ray_cluster import Cluster, TaskReport, ray_module
 from kbench.grid.executors.ray_step import Desk, Done, opened, perform
-from kbench.grid.executors.remote_store import Mirror, is_url, open_url
+from kbench.grid.executors.remote_store import RemoteArtifacts, is_url, open_url
 from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.pool import Stopped
 from kbench.grid.steps import Step, steps
@@ -141,7 +141,7 @@ class Ray(Executor):
             )
         stored = self.stored(place)
         wanted = {need for cell in cells for need in cell.artifacts}
-        if isinstance(stored, Mirror):
+        if isinstance(stored, RemoteArtifacts):
             stored.offer(wanted)
         todo = steps(cells, {need for need in wanted if need in stored})
         needs = {stage: self._need(stage, place.device, cluster) for stage in Stage}
@@ -184,7 +184,7 @@ def _task(desk: Desk, step: Step, board: Any, *before: Done) -> Done:
     node, worker = context.get_node_id(), context.get_worker_id()
 
     def tell(what: str, done: int, total: int) -> None:
-        board.tell.remote(step.key, Report(node, worker, host, what, done, total))
+        board.tell.remote(step.key, TaskReport(node, worker, host, what, done, total))
 
     return perform(desk, step, tell, before)
 
@@ -287,7 +287,7 @@ class _Tasks:
         if events.step:
             events.step(*_summary(at_work, self._all - len(self._waiting), self._all))
 
-    def _tell(self, events: Events) -> list[Report]:
+    def _tell(self, events: Events) -> list[TaskReport]:
         """Says what was lost since it was last asked for; returns what is at work."""
         say = events.said or (lambda _: None)
         for name in self._cluster.lost():
@@ -308,7 +308,7 @@ def _reason(cause: BaseException, lost: type[BaseException]) -> str:
     return f"its task broke off ({text})"
 
 
-def _summary(reports: Sequence[Report], done: int, total: int) -> tuple[str, int, int]:
+def _summary(reports: Sequence[TaskReport], done: int, total: int) -> tuple[str, int, int]:
     """One line for the bar: how many stages are done, and what the others are at."""
     busy = [f"{r.what} {r.done}/{r.total}" if r.total else r.what for r in reports]
     more = f" +{len(busy) - 2} more" if len(busy) > 2 else ""

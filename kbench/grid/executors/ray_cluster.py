@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 
 from kbench.errors import UsageError
 
-__all__ = ["Board", "Cluster", "Report", "ray_module"]
+__all__ = ["Board", "Cluster", "TaskReport", "ray_module"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,7 +45,7 @@ def ray_module() -> Any:
 
 
 @dataclass(frozen=True)
-class Report:
+class TaskReport:
     """What a task is doing.
 
     Attributes:
@@ -79,8 +79,8 @@ class Reports:
         again: of each that was begun a second time, where it was and where it is now.
     """
 
-    last: dict[str, Report] = field(default_factory=dict)
-    again: list[tuple[Report, Report]] = field(default_factory=list)
+    last: dict[str, TaskReport] = field(default_factory=dict)
+    again: list[tuple[TaskReport, TaskReport]] = field(default_factory=list)
 
 
 class Board:
@@ -89,7 +89,7 @@ class Board:
     def __init__(self) -> None:
         self._reports = Reports()
 
-    def tell(self, key: str, report: Report) -> None:
+    def tell(self, key: str, report: TaskReport) -> None:
         """Notes what the task of a key is doing now."""
         before = self._reports.last.get(key)
         if before is not None and before.worker != report.worker:

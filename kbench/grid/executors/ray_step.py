@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
-from kbench.grid.executors.remote_store import Mirror, is_url, open_url
+from kbench.grid.executors.remote_store import RemoteArtifacts, is_url, open_url
 from kbench.grid.plan import Events, Place
 from kbench.grid.steps import Step
 from kbench.grid.worker import Worker
@@ -49,7 +49,7 @@ class Desk:
 def opened(store: str) -> Artifacts:
     """Opens a store: a path that is shared, or a URL with a copy in the cache of this machine."""
     if is_url(store):
-        return Mirror(cache_home() / "artifacts", store)
+        return RemoteArtifacts(cache_home() / "artifacts", store)
     return Artifacts(Path(store))
 
 

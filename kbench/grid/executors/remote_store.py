@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from kbench.data.files import atomic_folder, read_json
+from kbench.data.files import atomic_folder, load_json
 from kbench.errors import ArtifactError, UsageError
 from kbench.store import Artifacts
 from kbench.store.artifacts import ABOUT, WEIGHTS, Artifact
@@ -29,7 +29,7 @@ from kbench.store.folder import address
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Mirror", "is_url", "open_url"]
+__all__ = ["RemoteArtifacts", "is_url", "open_url"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WAITS = (1.0, 4.0)
@@ -62,7 +62,7 @@ def open_url(where: str) -> tuple[Any, str]:
     return system, str(root).rstrip("/")
 
 
-class Mirror(Artifacts):
+class RemoteArtifacts(Artifacts):
     """Artifacts at a URL; each is copied to a folder of this machine when it is first read.
 
     Args:
@@ -119,7 +119,7 @@ class Mirror(Artifacts):
 
     def _push(self, kind: str, key: str) -> None:
         folder = self.path(kind, key)
-        weights = self._there(kind, key, f"{read_json(folder / ABOUT)['sha256']}.safetensors")
+        weights = self._there(kind, key, f"{load_json(folder / ABOUT)['sha256']}.safetensors")
         if not self._has(weights):
             self._put(folder / WEIGHTS, weights)
         self._put(folder / ABOUT, self._there(kind, key, ABOUT))
