@@ -1,10 +1,13 @@
-"""The toy world, made once a session, and a cache of its own for every test."""
+"""What tests share: the toy world, made once a session; a cache of its own; data and files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +15,10 @@ from kbench.knowledge import Bundle
 from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 
+if TYPE_CHECKING:
+    from kbench.model import Encoder
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 _TOYS = "kbench.testing.toys:"
 
 # A distribution of its own, whose tests run where it is installed: see test_plugin.py.
@@ -56,3 +63,70 @@ def registered_toys() -> Iterator[None]:
         toy_qa=f"{_TOYS}ToyQuestions",
     ):
         yield
+
+
+@pytest.fixture
+def encoder(toy_folder: Path) -> Encoder:
+    """A fresh copy of the toy BERT."""
+    from kbench.model.huggingface import load_folder
+
+    return load_folder(toy_folder / "bert")
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer(toy_folder: Path) -> Any:
+    """Its tokenizer, which no test may change."""
+    from kbench.model.huggingface import load_folder
+
+    return load_folder(toy_folder / "bert").tokenizer
+
+
+@pytest.fixture(scope="session", params=["wordpiece", "byte-level", "metaspace"])
+def tokenizer(request: pytest.FixtureRequest, toy_tokenizer: Any) -> Any:
+    """Tokenizers of the three families of encoders."""
+    from tests.hostile import byte_level, metaspace
+
+    makers = {"byte-level": byte_level, "metaspace": metaspace}
+    return makers[request.param]() if request.param in makers else toy_tokenizer
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], str]:
+    """Returns the folder of a real data set, or skips the test, saying so, where it is absent."""
+
+    def find(name: str) -> str:
+        root = Path(os.environ.get("KBENCH_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
+        if not (root / name).is_dir():
+            pytest.skip(f"no real data: {root / name} is absent (set KBENCH_TEST_DATA)")
+        return str(root / name)
+
+    return find
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loads hub data sets quietly, offline and into a cache of the test's own."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hub-cache"))
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, Any], Path]:
+    """Writes JSON, text or bytes below the test's folder and returns the path."""
+
+    def put(name: str, content: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            text = content if isinstance(content, str) else json.dumps(content)
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    return put

@@ -20,7 +20,7 @@ from scripts.wordnet_text import (  # noqa: E402
 )
 
 ATLAS = ROOT / "tasks" / "kbench_tasks" / "atlas"
-TINY = ROOT / "kbench" / "backbones" / "tiny"
+TINY = ROOT / "kbench" / "model" / "tiny"
 TASKS = ("typing", "relations", "qa")
 
 Record = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 from kbench.knowledge import Bundle
 from scripts.wordnet_text import NameIndex, Synset, Text, build_text, words_of
 
-CARD = Path(__file__).parents[2] / "kbench" / "backbones" / "tiny" / "card.json"
+CARD = Path(__file__).parents[2] / "kbench" / "model" / "tiny" / "card.json"
 
 
 def names_of(bundle: Bundle, ids: Sequence[str]) -> list[str]:

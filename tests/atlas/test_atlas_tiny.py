@@ -12,7 +12,7 @@ from scripts.pretrain_tiny import codes_of, encode
 from scripts.tiny_training import evaluate, rate_at, unigram
 from scripts.wordnet_text import Text
 
-FOLDER = Path(__file__).parents[2] / "kbench" / "backbones" / "tiny"
+FOLDER = Path(__file__).parents[2] / "kbench" / "model" / "tiny"
 
 
 @pytest.fixture(scope="module")

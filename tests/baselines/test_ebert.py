@@ -26,8 +26,8 @@ from kbench.testing import registered
 from kbench.testing.toys import CLASSES
 from kbench.training import History
 from kbench_baselines.ebert import EBert, LinearMap, whole_wordpieces
-from tests.engine.hostile import byte_level, metaspace
 from tests.grid.toygrid import OPTIONS, grid, run
+from tests.hostile import byte_level, metaspace
 
 CARD = {"name": "small", "version": "1", "licence": "none", "source": "test"}
 JUNK = ("istanbul", "[MASK]", "##b", "[unused1]", "RED", "Thing", "two words", "", " ", "北")

@@ -31,7 +31,7 @@ from kbench.training import History
 from kbench_baselines import pelt
 from kbench_baselines.occurrences import Wanted, draw, occurrences
 from kbench_baselines.pelt import EntityTable, Pelt, before_output
-from tests.engine.architectures import ARCHITECTURES, write
+from tests.architectures import ARCHITECTURES, write
 from tests.grid.toygrid import OPTIONS, grid, run
 
 CARD = {"name": "small", "version": "1", "licence": "none", "source": "test"}

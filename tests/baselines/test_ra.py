@@ -27,7 +27,7 @@ from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
 from kbench.testing import registered
 from kbench_baselines.retrieval import RetrievalAugmentation, VisibleMatrix
-from tests.engine.architectures import write
+from tests.architectures import write
 from tests.grid.toygrid import OPTIONS, grid, run
 
 CARD = {"name": "told", "version": "1", "licence": "none", "source": "test"}

@@ -10,7 +10,7 @@ from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.calling import call
 
-PARTS = "tests.engine.broken_parts"
+PARTS = "tests.testing.broken_parts"
 
 
 def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

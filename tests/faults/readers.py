@@ -266,7 +266,7 @@ def _tasks() -> dict[str, Reader]:
 @cache
 def readers() -> dict[str, Reader]:
     """Returns every reader by what it reads."""
-    from tests.engine.test_store import PREDICTIONS, outcome
+    from tests.store.test_store import PREDICTIONS, outcome
 
     world = _world()
     scratch = Path(tempfile.mkdtemp(prefix="kbench-fuzz-"))

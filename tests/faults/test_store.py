@@ -394,7 +394,7 @@ def test_folders_may_be_called_anything(
 def test_texts_of_strangers_do_not_steer_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.engine.test_store import FAILED, HOSTILE
+    from tests.store.test_store import FAILED, HOSTILE
 
     odd = FAILED.spec.model_copy(update={"method": f"\x1b]0;title\x07{HOSTILE}"})
     result = Result(id="e" * 32, status=Status.FAILED, reason="\x1b[2J\x9b31m", spec=odd)

@@ -1,8 +1,8 @@
 """What only a GPU can show: skipped, and said so, where there is none. See docs/gpu.md.
 
 Everything here has a counterpart on the CPU, where the device is played: tests/baselines
-(test_waiting, test_parts, test_compiling), tests/engine (test_feeding, test_portions,
-test_stepping, test_devices) and tests/grid/test_computing.
+(test_waiting, test_parts, test_compiling), tests/encoding (test_prefetch,
+test_micro_batches), tests/training/test_steps and tests/grid (test_devices, test_computing).
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def test_the_memory_of_pieces_is_bounded_and_tells_tokenizers_apart(
     toy_folder: Path, monkeypatch: pytest.MonkeyPatch, tokenized: list[str]
 ) -> None:
     from kbench.model.huggingface import load_folder
-    from tests.engine.hostile import byte_level
+    from tests.hostile import byte_level
 
     wordpiece = load_folder(toy_folder / "bert").tokenizer
     other = load_folder(toy_folder / "bert").tokenizer

@@ -30,7 +30,7 @@ from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe, train
 from kbench.training.tunings.head import HeadTuning
-from tests.engine.test_pairs import episode, sentence
+from tests.encoding.test_pairs import episode, sentence
 from tests.grid.toygrid import OPTIONS
 
 CPU = torch.device("cpu")

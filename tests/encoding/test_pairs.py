@@ -21,7 +21,7 @@ from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.run.prediction import predict
-from tests.engine.hostile import MARKERS, TEMPLATES, examples
+from tests.hostile import MARKERS, TEMPLATES, examples
 
 CPU = torch.device("cpu")
 LONG = 100_000

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from kbench.data import Example, Mention, Role, digest_examples
 from kbench.errors import DataError
-from tests.engine.hostile import examples
+from tests.hostile import examples
 
 BASE = Example("a", "we saw it", (Mention(7, 9, "e", Role.HEAD, 0.5),), "label", 3)
 

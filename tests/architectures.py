@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from tests.engine.hostile import byte_level
+from tests.hostile import byte_level
 
 _COMMON = {
     "hidden_size": 16,

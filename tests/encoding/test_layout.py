@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Inputs, Layout, TokenKind, affixes, encode
 from kbench.errors import KbenchError
-from tests.engine.hostile import MARKERS, TEMPLATES, byte_level, examples
+from tests.hostile import MARKERS, TEMPLATES, byte_level, examples
 
 LONG = 100_000
 

@@ -16,7 +16,7 @@ from kbench.encoding import Layout, collate, encode
 from kbench.errors import KbenchError
 from kbench.model import Encoder, Head
 from kbench.model.heads import BlankHead, RelationHead, TypingHead, VocabularyHead
-from tests.engine.hostile import byte_level
+from tests.hostile import byte_level
 
 WIDTH = 6
 

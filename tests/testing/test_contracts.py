@@ -19,7 +19,7 @@ from kbench.testing import (
     registered,
 )
 from kbench.testing.bench import Bench
-from tests.engine import broken, broken_parts
+from tests.testing import broken, broken_parts
 
 CHECKED = {
     Kind.TASKS: {

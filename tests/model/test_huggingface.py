@@ -18,8 +18,8 @@ from kbench.errors import KbenchError, Unsupported
 from kbench.model import Encoder, digest, dropout
 from kbench.model.huggingface import HuggingFaceBackbone, folder_digest, load_folder
 from kbench.testing.toys import write_backbone
-from tests.engine.architectures import ARCHITECTURES, write
-from tests.engine.test_model import rates_in_use
+from tests.architectures import ARCHITECTURES, write
+from tests.model.test_encoder import rates_in_use
 
 EXAMPLES = [
     Example("a", "we saw istanbul today", (), "label", blank=3),

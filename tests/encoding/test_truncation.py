@@ -13,7 +13,7 @@ from kbench.data import Example, Mention, Role
 from kbench.encoding import Inputs, Layout, TokenKind, encode
 from kbench.encoding.truncation import Tokens, truncate
 from kbench.errors import KbenchError
-from tests.engine.hostile import MARKERS, TEMPLATES, examples
+from tests.hostile import MARKERS, TEMPLATES, examples
 
 LONG = 100_000
 MARKED = (Role.TARGET, Role.HEAD, Role.TAIL)

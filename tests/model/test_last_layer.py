@@ -17,7 +17,7 @@ from kbench.model.huggingface import load_folder
 from kbench.model.last_layer import only_at
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from tests.engine.architectures import ARCHITECTURES, write
+from tests.architectures import ARCHITECTURES, write
 
 NARROW = {"bert", "roberta", "camembert", "xlm-roberta", "electra"}
 TEXTS = ("a b", "the quick brown fox jumps over it", "c", "so they say of it")

@@ -14,7 +14,7 @@ from kbench.encoding import Batch, targets_in
 from kbench.errors import KbenchError, UsageError
 from kbench.training import History, Recipe, train
 from kbench.training.steps import Objective, OptimizerStep
-from tests.engine.test_training import Four
+from tests.training.test_loop import Four
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(1e-2, 2, 4, optimizer="adam")

@@ -35,9 +35,9 @@ from kbench.training.tunings.adapter import AdapterTuning
 from kbench.training.tunings.bitfit import BitFitTuning
 from kbench.training.tunings.full import FullTuning
 from kbench.training.tunings.lora import LoRATuning
-from tests.engine.architectures import ARCHITECTURES, write
-from tests.engine.test_model import rates_in_use
+from tests.architectures import ARCHITECTURES, write
 from tests.grid.toygrid import grid, run
+from tests.model.test_encoder import rates_in_use
 
 TUNINGS: dict[str, type[Tuning]] = {
     "lora": LoRATuning,

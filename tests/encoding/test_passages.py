@@ -15,7 +15,7 @@ from kbench.data import Example, Mention
 from kbench.encoding import Inputs, Layout, TokenKind, collate, encode
 from kbench.encoding.passages import Passage, shares
 from kbench.model import Encoder
-from tests.engine.hostile import MARKERS, examples
+from tests.hostile import MARKERS, examples
 
 TEXTS = (
     "istanbul is a city . it lies in turkey .",
