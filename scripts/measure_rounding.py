@@ -19,8 +19,10 @@ from kbench.data import Label, Split
 from kbench.grid.grids import make_grid
 from kbench.grid.runner import resolve
 from kbench.parts.run_parts import Parts
+from kbench.run.models import tune
+from kbench.run.plugs import fit
 from kbench.run.prediction import predict
-from kbench.run.stages import Stages
+from kbench.run.session import Session
 from kbench.store import Artifacts
 
 _SIZES = (1, 7, 32, 128, 400)
@@ -43,11 +45,11 @@ def main() -> None:
     limit = chosen.limit
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        stages = Stages(Artifacts(Path(folder)), _CPU)
+        session = Session(Artifacts(Path(folder)), _CPU)
         for dtype in chosen.dtype.split(","):
             moved: dict[str, list[tuple[float, int, int]]] = {"batches": [], "threads": []}
             for parts in _runs(limit):
-                base, *others = _predictions(stages, parts, dtype)
+                base, *others = _predictions(session, parts, dtype)
                 moved["batches"] += [_apart(base, other) for other in others[: len(_SIZES) - 1]]
                 moved["threads"] += [_apart(base, other) for other in others[len(_SIZES) - 1 :]]
             for what, found in moved.items():
@@ -73,11 +75,11 @@ def _runs(limit: int) -> Iterator[Parts]:
     yield from map(Parts, resolve(grid))
 
 
-def _predictions(stages: Stages, parts: Parts, dtype: str) -> Iterator[Found]:
+def _predictions(session: Session, parts: Parts, dtype: str) -> Iterator[Found]:
     """Yields those in batches of 128 by one thread, of other sizes, and by two threads."""
-    model, _ = stages.tune(parts)
-    plug = stages.fit(parts, parts.spec.setting, model)[0] if parts.knowledge else None
-    inputs = stages.prepare(parts, Split.TEST, model, injected=plug is not None).inputs
+    model, _ = tune(session, parts)
+    plug = fit(session, parts, parts.spec.setting, model)[0] if parts.knowledge else None
+    inputs = session.prepared(parts, Split.TEST, model, injected=plug is not None).inputs
     sizes = sorted(_SIZES, key=lambda size: size != 128)
     for threads, size in [*((1, size) for size in sizes), *((2, size) for size in sizes)]:
         torch.set_num_threads(threads)
@@ -101,11 +103,11 @@ def _trained(limit: int) -> str:
         states, found = [], []
         for threads in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
-                stages = Stages(Artifacts(Path(folder)), _CPU)
+                session = Session(Artifacts(Path(folder)), _CPU)
                 torch.set_num_threads(threads)
-                states.append(stages.tune(parts)[0].state_dict())
+                states.append(tune(session, parts)[0].state_dict())
                 torch.set_num_threads(1)
-                found.append(next(_predictions(stages, parts, "float32")))
+                found.append(next(_predictions(session, parts, "float32")))
         apart = (float((states[0][name] - states[1][name]).abs().max()) for name in states[0])
         weights = max(weights, *apart)
         moved.append(_apart(*found))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kbench.data import Example, Mention
-from kbench.encoding import Batch, Inputs, Layout, collate, encode
+from kbench.encoding import Batch, Inputs, Layout, encode
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
 from kbench.model import Encoder
@@ -76,7 +76,7 @@ def texts(encoder: Encoder, knowledge: Bundle) -> Inputs:
 
 def whole(inputs: Inputs) -> Batch:
     """All examples in one padded batch."""
-    return collate(inputs, np.arange(len(inputs)))
+    return inputs.collate(np.arange(len(inputs)))
 
 
 def links(inputs: Inputs, number: int) -> list[tuple[int, int, int]]:

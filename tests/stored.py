@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from kbench.data import Label
 from kbench.data.files import canonical_digest
-from kbench.metrics.stratified import measured
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.run.buckets import estimate
@@ -84,12 +83,7 @@ def store(
     """Writes a result that scores what was predicted, as its task does; returns it."""
     chosen = spec(**changes)
     task = cast("type[Task]", registry.get(Kind.TASKS, chosen.task))
-    metrics = {
-        metric.name: estimate(
-            metric, measured(metric, found.labels, found.predictions, found.strata)
-        )
-        for metric in task.metrics
-    }
+    metrics = {metric.name: estimate(metric, metric.measure(found)) for metric in task.metrics}
     share = sum(found.linked) / max(1, len(found.linked))
     coverage = Coverage(examples=share, mentions=share, linker="gold")
     result = Result(

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example
-from kbench.encoding import Batch, Inputs, Layout, TokenKind, collate, encode, ragged
+from kbench.encoding import Batch, Inputs, Layout, TokenKind, encode, ragged
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.linking import link
@@ -113,7 +113,7 @@ class MaskedMentions:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a batch whose blanks are the masked positions, and targets the hidden tokens."""
-        batch = collate(self.inputs, self.sentence[chosen])
+        batch = self.inputs.collate(self.sentence[chosen])
         items, owner = ragged(self.masked_bounds, chosen)
         places = torch.from_numpy(owner * batch.ids.shape[1] + self.masked[items])
         ids = batch.ids.flatten()

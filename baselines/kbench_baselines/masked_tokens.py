@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kbench.encoding import Batch, TokenKind, collate
+from kbench.encoding import Batch, TokenKind
 from kbench.knowledge import KnowledgeBase
 from kbench.model import Encoder
 from kbench_baselines.masked_lm import Corpus, linked_corpus
@@ -46,7 +46,7 @@ class MaskedTokens:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a batch whose blanks are the chosen positions, and targets the hidden tokens."""
-        batch = collate(self.corpus.inputs, self.corpus.usable[chosen])
+        batch = self.corpus.inputs.collate(self.corpus.usable[chosen])
         places = np.flatnonzero(self._hidden(batch))
         fate = self.rng.random(len(places))
         random = self.vocabulary[self.rng.integers(len(self.vocabulary), size=len(places))]

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data import Example
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, NoPlug, Plug
@@ -89,7 +89,7 @@ def _probe(encoder: Encoder) -> Batch:
     ids = torch.randint(encoder.word_embeddings.num_embeddings, (1, length), generator=drawn)
     empty = Example("probe", "", (), "")
     return replace(
-        collate(encode(encoder.tokenizer, [empty], [()], Layout({})), np.array([0])),
+        encode(encoder.tokenizer, [empty], [()], Layout({})).collate(np.array([0])),
         ids=ids,
         mask=torch.ones_like(ids),
         positions=torch.arange(length)[None],

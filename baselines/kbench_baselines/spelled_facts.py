@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Batch, Inputs, Layout, collate, encode
+from kbench.encoding import Batch, Inputs, Layout, encode
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Spelled
 from kbench.model import Encoder
@@ -52,7 +52,7 @@ class SpelledFacts:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a padded batch with targets; its mentions are head and tail by turns."""
-        return collate(self.inputs, self.usable[chosen], self.targets)
+        return self.inputs.collate(self.usable[chosen], self.targets)
 
 
 def spelled_facts(

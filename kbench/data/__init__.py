@@ -12,13 +12,16 @@ from kbench.data.examples import (
     digest_examples,
     outermost,
 )
+from kbench.data.predictions import Answers, Predictions
 
 __all__ = [
     "NONE_OF_THE_ABOVE",
+    "Answers",
     "Candidate",
     "Example",
     "Label",
     "Mention",
+    "Predictions",
     "Role",
     "Size",
     "Split",

@@ -1,8 +1,8 @@
 """From text to batches on a device."""
 
-from kbench.encoding.batch import Batch, collate, ragged
+from kbench.encoding.batch import Batch, ragged
 from kbench.encoding.computing import sent
-from kbench.encoding.inputs import Inputs, TokenKind
+from kbench.encoding.inputs import Encoded, Inputs, TokenKind
 from kbench.encoding.layout import Layout, encode
 from kbench.encoding.micro_batches import targets_in
 from kbench.encoding.tokens import affixes, bare_tokens
@@ -11,13 +11,13 @@ from kbench.encoding.training_data import Data, Examples
 __all__ = [
     "Batch",
     "Data",
+    "Encoded",
     "Examples",
     "Inputs",
     "Layout",
     "TokenKind",
     "affixes",
     "bare_tokens",
-    "collate",
     "encode",
     "ragged",
     "sent",

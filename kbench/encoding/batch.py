@@ -1,4 +1,4 @@
-"""Inputs to padded tensors: length-bucketed orders and the gathers of one batch."""
+"""A padded batch of tensors, what may be asked of it, and orders in which batches are made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.encoding.computing import asynchronous, pinned, sent
-from kbench.encoding.inputs import Inputs
 
 __all__ = [
     "BATCH",
@@ -20,7 +19,6 @@ __all__ = [
     "Batch",
     "BatchStates",
     "Choices",
-    "collate",
     "picked",
     "ragged",
     "shuffled_batches",
@@ -135,72 +133,6 @@ class Batch:
             elif value is not None:
                 changed[name] = change(value)
         return replace(self, **changed)
-
-
-def collate(
-    inputs: Inputs, chosen: NDArray[np.int64], targets: NDArray[np.generic] | None = None
-) -> Batch:
-    """Gathers examples into a batch padded to its own longest."""
-    lengths = inputs.lengths[chosen]
-    width = int(lengths.max())
-    steps = np.arange(width)
-    mask = steps < lengths[:, None]
-    at = np.minimum(inputs.bounds[chosen][:, None] + steps, len(inputs.ids) - 1)
-    ids = np.where(mask, inputs.ids[at], inputs.pad)
-    slots, owner = ragged(inputs.slot_bounds, chosen)
-    spans, holder = ragged(inputs.span_bounds, chosen)
-    places_of = holder[:, None] * width + inputs.spans[spans]
-    full = inputs.spans[spans, 1] > 0
-    blanks = inputs.blanks[chosen]
-    places = np.arange(len(chosen)) * width + blanks
-    batch = Batch(
-        ids=torch.from_numpy(ids),
-        mask=torch.from_numpy(mask.astype(np.int64)),
-        slot_index=torch.from_numpy(owner * width + inputs.slots[slots]),
-        slot_rows=torch.from_numpy(inputs.slot_rows[slots]),
-        mentions=torch.from_numpy(places_of[full]),
-        mention_rows=torch.from_numpy(inputs.span_rows[spans][full]),
-        mention_owners=torch.from_numpy(holder[full]),
-        blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
-        examples=torch.from_numpy(chosen),
-        targets=None if targets is None else torch.from_numpy(targets[chosen]),
-    )
-    return _with_passages(batch, inputs, at, mask)
-
-
-def _with_passages(
-    batch: Batch, inputs: Inputs, at: NDArray[np.int64], mask: NDArray[np.bool_]
-) -> Batch:
-    """Adds segments of passages; positions and visibility of those that hang at a mention."""
-    if inputs.segments is not None:
-        segments = np.where(mask, inputs.segments[at], 0).astype(np.int64)
-        batch = replace(batch, segments=torch.from_numpy(segments))
-    if inputs.branches is not None:
-        branches = inputs.branches
-        numbers = np.where(mask, branches.numbers[at], -1)
-        batch = replace(
-            batch,
-            positions=torch.from_numpy(np.where(mask, branches.positions[at], 0)),
-            visible=torch.from_numpy(_visible(numbers, branches.anchors[at])),
-        )
-    return batch
-
-
-def _visible(numbers: NDArray[np.int32], anchors: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Who sees whom where branches hang at mentions (K-BERT, section 3.3).
-
-    A token sees those of its own branch, or of the trunk if it is of the trunk; a branch and the
-    mention it hangs at see each other. Padding sees padding, so that no row is empty.
-
-    Args:
-        numbers: 0 for the trunk, -1 for padding, else the branch. ``[batch, tokens]``.
-        anchors: bounds of the mention of a branch's token. ``[batch, tokens, 2]``.
-    """
-    same: NDArray[np.bool_] = numbers[:, :, None] == numbers[:, None, :]
-    places = np.arange(numbers.shape[1])
-    start, end = anchors[..., 0, None], anchors[..., 1, None]
-    hangs = (places >= start) & (places < end) & (numbers > 0)[:, :, None]
-    return same | hangs | hangs.transpose(0, 2, 1)
 
 
 def ragged(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-__all__ = ["Branches", "Builder", "Inputs", "TokenKind", "Tokens"]
+from kbench.encoding.batch import Batch, Choices, ragged
+
+__all__ = ["Branches", "Builder", "Encoded", "Inputs", "TokenKind", "Tokens"]
 
 
-class TokenKind:
+class TokenKind(IntEnum):
     """Where a token comes from."""
 
     SPECIAL = 0
@@ -38,6 +42,57 @@ class Branches:
     positions: NDArray[np.int64]
     numbers: NDArray[np.int32]
     anchors: NDArray[np.int32]
+
+
+class Encoded(Protocol):
+    """Encoded examples: texts (:class:`Inputs`), or pairs (:class:`~kbench.encoding.pairs.Pairs`).
+
+    A model reads *sequences*. A text is one; an example that is compared with others has several,
+    and what it is is decided between its candidates once all of them were read.
+    """
+
+    @property
+    def slot_rows(self) -> NDArray[np.int64]:
+        """Knowledge-base row of each slot. ``[slots]``."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, all its sequences together. ``[examples]``."""
+
+    @property
+    def sequence_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence. ``[sequences]``."""
+
+    @property
+    def shortened(self) -> int:
+        """Texts that lost a part."""
+
+    @property
+    def unslotted(self) -> int:
+        """Context mentions that lost their slot because their text was full."""
+
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """What each example chooses between, by name; empty where it is the task's classes."""
+
+    def __len__(self) -> int:
+        """Examples."""
+
+    def collate(
+        self, chosen: NDArray[np.int64], targets: NDArray[np.generic] | None = None
+    ) -> Batch:
+        """Gathers examples into a padded batch, with what they decide between.
+
+        Args:
+            chosen: some of the examples. ``[batch]``.
+            targets: of all examples, if the batch is to have those of the chosen ones.
+        """
+
+    def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
+        """Gathers some of the sequences into a padded batch, without what they decide."""
+
+    def choices(self, chosen: NDArray[np.int64]) -> Choices | None:
+        """Returns what the sequences of examples decide between; None where each is its own."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +141,94 @@ class Inputs:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example. ``[examples]``."""
         return np.diff(self.bounds)
+
+    @property
+    def sequence_lengths(self) -> NDArray[np.int64]:
+        """Those of the examples: each is one sequence. ``[examples]``."""
+        return self.lengths
+
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """None of their own."""
+        return ()
+
+    def collate(
+        self, chosen: NDArray[np.int64], targets: NDArray[np.generic] | None = None
+    ) -> Batch:
+        """Gathers examples into a batch padded to its own longest.
+
+        Args:
+            chosen: some of the examples. ``[batch]``.
+            targets: of all examples, if the batch is to have those of the chosen ones.
+        """
+        lengths = self.lengths[chosen]
+        width = int(lengths.max())
+        steps = np.arange(width)
+        mask = steps < lengths[:, None]
+        at = np.minimum(self.bounds[chosen][:, None] + steps, len(self.ids) - 1)
+        ids = np.where(mask, self.ids[at], self.pad)
+        slots, owner = ragged(self.slot_bounds, chosen)
+        spans, holder = ragged(self.span_bounds, chosen)
+        places_of = holder[:, None] * width + self.spans[spans]
+        full = self.spans[spans, 1] > 0
+        blanks = self.blanks[chosen]
+        places = np.arange(len(chosen)) * width + blanks
+        batch = Batch(
+            ids=torch.from_numpy(ids),
+            mask=torch.from_numpy(mask.astype(np.int64)),
+            slot_index=torch.from_numpy(owner * width + self.slots[slots]),
+            slot_rows=torch.from_numpy(self.slot_rows[slots]),
+            mentions=torch.from_numpy(places_of[full]),
+            mention_rows=torch.from_numpy(self.span_rows[spans][full]),
+            mention_owners=torch.from_numpy(holder[full]),
+            blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
+            examples=torch.from_numpy(chosen),
+            targets=None if targets is None else torch.from_numpy(targets[chosen]),
+        )
+        return _with_passages(batch, self, at, mask)
+
+    def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
+        """Gathers examples into a batch padded to its own longest."""
+        return self.collate(chosen)
+
+    def choices(self, chosen: NDArray[np.int64]) -> Choices | None:
+        """Nothing is decided between sequences."""
+        return None
+
+
+def _with_passages(
+    batch: Batch, inputs: Inputs, at: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> Batch:
+    """Adds segments of passages; positions and visibility of those that hang at a mention."""
+    if inputs.segments is not None:
+        segments = np.where(mask, inputs.segments[at], 0).astype(np.int64)
+        batch = replace(batch, segments=torch.from_numpy(segments))
+    if inputs.branches is not None:
+        branches = inputs.branches
+        numbers = np.where(mask, branches.numbers[at], -1)
+        batch = replace(
+            batch,
+            positions=torch.from_numpy(np.where(mask, branches.positions[at], 0)),
+            visible=torch.from_numpy(_visible(numbers, branches.anchors[at])),
+        )
+    return batch
+
+
+def _visible(numbers: NDArray[np.int32], anchors: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Who sees whom where branches hang at mentions (K-BERT, section 3.3).
+
+    A token sees those of its own branch, or of the trunk if it is of the trunk; a branch and the
+    mention it hangs at see each other. Padding sees padding, so that no row is empty.
+
+    Args:
+        numbers: 0 for the trunk, -1 for padding, else the branch. ``[batch, tokens]``.
+        anchors: bounds of the mention of a branch's token. ``[batch, tokens, 2]``.
+    """
+    same: NDArray[np.bool_] = numbers[:, :, None] == numbers[:, None, :]
+    places = np.arange(numbers.shape[1])
+    start, end = anchors[..., 0, None], anchors[..., 1, None]
+    hangs = (places >= start) & (places < end) & (numbers > 0)[:, :, None]
+    return same | hangs | hangs.transpose(0, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)

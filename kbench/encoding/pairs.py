@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from kbench.data import Example
-from kbench.encoding.batch import Batch, Choices, collate, ragged
+from kbench.encoding.batch import Batch, Choices, ragged
 from kbench.encoding.inputs import Inputs, TokenKind
 from kbench.encoding.tokens import affixes, pair_affixes
 from kbench.errors import Unsupported
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparisons",
     "Pairs",
-    "collate_examples",
-    "collate_pairs",
-    "collate_read",
     "compared",
-    "read_lengths",
     "room_of_text",
 ]
 
@@ -134,7 +130,7 @@ class Pairs:
         return max(map(len, self.of.names), default=0)
 
     @cached_property
-    def pair_lengths(self) -> NDArray[np.int64]:
+    def sequence_lengths(self) -> NDArray[np.int64]:
         """Tokens of each pair, specials included. ``[pairs]``."""
         special = len(self.before) + len(self.between) + len(self.after)
         lengths = self.texts.lengths
@@ -143,7 +139,7 @@ class Pairs:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of all pairs of each example. ``[examples]``."""
-        total = np.concatenate([[0], np.cumsum(self.pair_lengths)])
+        total = np.concatenate([[0], np.cumsum(self.sequence_lengths)])
         return np.diff(total[self.of.bounds])
 
     @property
@@ -161,38 +157,76 @@ class Pairs:
         """Context mentions that lost their slot because their text was full."""
         return self.texts.unslotted
 
-    def choices(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Choices]:
-        """Returns the pairs of chosen examples, and what they decide between."""
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """Labels that each example chooses between."""
+        return self.of.names
+
+    def choices(self, chosen: NDArray[np.int64]) -> Choices:
+        """Returns what the pairs of chosen examples decide between."""
+        return self._chosen(chosen)[1]
+
+    def _chosen(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Choices]:
+        """The pairs of chosen examples, and what they decide between."""
         pairs, owner = ragged(self.of.bounds, chosen)
         cells = torch.from_numpy(owner * self.ways + self.of.candidates[pairs])
         return pairs, Choices(cells, len(chosen), self.ways)
 
+    def collate(
+        self, chosen: NDArray[np.int64], targets: NDArray[np.generic] | None = None
+    ) -> Batch:
+        """Gathers all pairs of examples into a batch, and what those decide.
 
-def collate_examples(
-    inputs: Inputs | Pairs, chosen: NDArray[np.int64], targets: NDArray[np.generic] | None = None
-) -> Batch:
-    """Gathers examples into a batch: their texts, or all their pairs and what those decide.
+        Args:
+            chosen: some of the examples. ``[batch]``.
+            targets: of all examples, if the batch is to have those of the chosen ones.
+        """
+        pairs, choices = self._chosen(chosen)
+        wanted = None if targets is None else torch.from_numpy(targets[chosen])
+        return replace(self.collate_sequences(pairs), choices=choices, targets=wanted)
 
-    Args:
-        inputs: all examples.
-        chosen: some of them.
-        targets: of all examples, if the batch is to have those of the chosen ones.
-    """
-    if isinstance(inputs, Inputs):
-        return collate(inputs, chosen, targets)
-    pairs, choices = inputs.choices(chosen)
-    wanted = None if targets is None else torch.from_numpy(targets[chosen])
-    return replace(collate_pairs(inputs, pairs), choices=choices, targets=wanted)
-
-
-def read_lengths(inputs: Inputs | Pairs) -> NDArray[np.int64]:
-    """Tokens of each thing that is read: an example's text, or each of its pairs. ``[read]``."""
-    return inputs.lengths if isinstance(inputs, Inputs) else inputs.pair_lengths
-
-
-def collate_read(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> Batch:
-    """Gathers some of what is read into a batch, pairs without what they decide."""
-    return collate(inputs, chosen) if isinstance(inputs, Inputs) else collate_pairs(inputs, chosen)
+    def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
+        """Gathers pairs into a batch padded to its own longest; the second text is segment 1."""
+        texts, left, right = self.texts, self.of.left[chosen], self.of.right[chosen]
+        rows, lengths = np.arange(len(chosen)), self.sequence_lengths[chosen]
+        width = int(lengths.max())
+        first = np.full(len(chosen), len(self.before))
+        middle = first + texts.lengths[left]
+        second = middle + len(self.between)
+        steps = np.arange(width)
+        mask = steps < lengths[:, None]
+        ids = np.full((len(chosen), width), texts.pad)
+        special = (
+            (self.before, np.zeros_like(first)),
+            (self.between, middle),
+            (self.after, second + texts.lengths[right]),
+        )
+        for tokens, start in special:
+            ids[rows[:, None], start[:, None] + np.arange(len(tokens))] = tokens
+        slots, spans = [], []
+        for numbers, start in ((left, first), (right, second)):
+            at, owner = ragged(texts.bounds, numbers)
+            within = at - texts.bounds[numbers][owner]
+            ids[owner, start[owner] + within] = texts.ids[at]
+            slots.append(_moved(texts.slot_bounds, numbers, rows * width + start))
+            spans.append(_moved(texts.span_bounds, numbers, rows * width + start))
+        slot, slot_shift, _ = map(np.concatenate, zip(*slots, strict=True))
+        span, span_shift, holder = map(np.concatenate, zip(*spans, strict=True))
+        full = texts.spans[span, 1] > 0
+        order = np.argsort(holder[full], kind="stable")
+        span, span_shift, holder = span[full][order], span_shift[full][order], holder[full][order]
+        return Batch(
+            ids=torch.from_numpy(ids),
+            mask=torch.from_numpy(mask.astype(np.int64)),
+            slot_index=torch.from_numpy(slot_shift + texts.slots[slot]),
+            slot_rows=torch.from_numpy(texts.slot_rows[slot]),
+            mentions=torch.from_numpy(span_shift[:, None] + texts.spans[span]),
+            mention_rows=torch.from_numpy(texts.span_rows[span]),
+            mention_owners=torch.from_numpy(holder),
+            blank_index=torch.empty(0, dtype=torch.int64),
+            examples=torch.from_numpy(chosen),
+            segments=torch.from_numpy(((steps >= second[:, None]) & mask).astype(np.int64)),
+        )
 
 
 def _bare(inputs: Inputs, before: int, after: int, after_passages: int) -> Inputs:
@@ -216,50 +250,6 @@ def _bare(inputs: Inputs, before: int, after: int, after_passages: int) -> Input
         slots=inputs.slots - before,
         spans=np.maximum(inputs.spans - before, 0),  # an empty span is 0, 0 and stays so
         segments=None,
-    )
-
-
-def collate_pairs(pairs: Pairs, chosen: NDArray[np.int64]) -> Batch:
-    """Gathers pairs into a batch padded to its own longest; the second text is segment 1."""
-    texts, left, right = pairs.texts, pairs.of.left[chosen], pairs.of.right[chosen]
-    rows, lengths = np.arange(len(chosen)), pairs.pair_lengths[chosen]
-    width = int(lengths.max())
-    first = np.full(len(chosen), len(pairs.before))
-    middle = first + texts.lengths[left]
-    second = middle + len(pairs.between)
-    steps = np.arange(width)
-    mask = steps < lengths[:, None]
-    ids = np.full((len(chosen), width), texts.pad)
-    special = (
-        (pairs.before, np.zeros_like(first)),
-        (pairs.between, middle),
-        (pairs.after, second + texts.lengths[right]),
-    )
-    for tokens, start in special:
-        ids[rows[:, None], start[:, None] + np.arange(len(tokens))] = tokens
-    slots, spans = [], []
-    for numbers, start in ((left, first), (right, second)):
-        at, owner = ragged(texts.bounds, numbers)
-        within = at - texts.bounds[numbers][owner]
-        ids[owner, start[owner] + within] = texts.ids[at]
-        slots.append(_moved(texts.slot_bounds, numbers, rows * width + start))
-        spans.append(_moved(texts.span_bounds, numbers, rows * width + start))
-    slot, slot_shift, _ = map(np.concatenate, zip(*slots, strict=True))
-    span, span_shift, holder = map(np.concatenate, zip(*spans, strict=True))
-    full = texts.spans[span, 1] > 0
-    order = np.argsort(holder[full], kind="stable")
-    span, span_shift, holder = span[full][order], span_shift[full][order], holder[full][order]
-    return Batch(
-        ids=torch.from_numpy(ids),
-        mask=torch.from_numpy(mask.astype(np.int64)),
-        slot_index=torch.from_numpy(slot_shift + texts.slots[slot]),
-        slot_rows=torch.from_numpy(texts.slot_rows[slot]),
-        mentions=torch.from_numpy(span_shift[:, None] + texts.spans[span]),
-        mention_rows=torch.from_numpy(texts.span_rows[span]),
-        mention_owners=torch.from_numpy(holder),
-        blank_index=torch.empty(0, dtype=torch.int64),
-        examples=torch.from_numpy(chosen),
-        segments=torch.from_numpy(((steps >= second[:, None]) & mask).astype(np.int64)),
     )
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.encoding.batch import Batch
-from kbench.encoding.inputs import Inputs
-from kbench.encoding.pairs import Pairs, collate_examples
+from kbench.encoding.inputs import Encoded
 
 __all__ = ["Data", "Examples"]
 
@@ -33,7 +32,7 @@ class Data(Protocol):
 class Examples:
     """A task's examples: inputs and the head's targets."""
 
-    inputs: Inputs | Pairs
+    inputs: Encoded
     targets: NDArray[Any]
 
     @property
@@ -43,4 +42,4 @@ class Examples:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a padded batch with targets."""
-        return collate_examples(self.inputs, chosen, self.targets)
+        return self.inputs.collate(chosen, self.targets)

@@ -15,7 +15,8 @@ from kbench.model.compiling import can_compile
 from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.run.addresses import addresses, result_id
 from kbench.run.record import Clock, blame, ended, origin, result_of, save
-from kbench.run.stages import Stage, Stages
+from kbench.run.session import Session
+from kbench.run.stages import Stage, evaluate, make
 from kbench.store import Artifacts, Predictions, Result, Results, Status
 from kbench.store.result import Provenance
 
@@ -46,7 +47,7 @@ class Worker:
         set_up(device, place.threads, place.deterministic)
         store = artifacts or Artifacts(place.artifacts)
         self._results = Results(place.out)
-        self._stages = Stages(
+        self._session = Session(
             store,
             device,
             events.step,
@@ -69,7 +70,7 @@ class Worker:
         predictions: Predictions | None = None
         try:
             parts = self._parts(cell)
-            result, predictions = result_of(cell.id, parts, self._stages.evaluate(parts))
+            result, predictions = result_of(cell.id, parts, evaluate(self._session, parts))
         except (Exception, SystemExit) as error:  # a plugin may fail in any way; the grid goes on
             result = self._failed(cell, error)
         return result.model_copy(update={"provenance": self._origin(cell, clock)}), predictions
@@ -78,7 +79,7 @@ class Worker:
         """Makes what a cell needs of a stage; returns None, or the result if that is its end."""
         clock = Clock()
         try:
-            self._stages.make(stage, self._parts(cell))
+            make(self._session, stage, self._parts(cell))
         except (Exception, SystemExit) as error:
             result = self._failed(cell, error)
             return result.model_copy(update={"provenance": self._origin(cell, clock)})
@@ -105,7 +106,7 @@ class Worker:
 
     def _failed(self, cell: Cell, error: BaseException) -> Result:
         # A run that broke off may have left a model in memory in any state.
-        self._stages.forget()
+        self._session.forget()
         if isinstance(error, Unsupported):
             return ended(cell.id, cell.spec, Status.SKIPPED, str(error))
         return ended(cell.id, cell.spec, Status.FAILED, blame(error))
@@ -118,7 +119,7 @@ class Worker:
             with suppress(Exception):  # what cannot be read any more is no reason to say nothing
                 # The addresses that the id is made of: a model that nobody trains has one too.
                 made, digests = addresses(parts), _digests(parts)
-        hardware = described(self._stages.device, self._stages.compiled)
+        hardware = described(self._session.device, self._session.compiled)
         return origin(cell.spec, clock, hardware, digests, made)
 
 

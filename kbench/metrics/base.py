@@ -16,7 +16,7 @@ from typing import Any, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.data import Label
+from kbench.data import Answers, Label
 
 __all__ = [
     "Accuracy",
@@ -50,8 +50,19 @@ class Metric(ABC):
     def value(self, sums: Array) -> Array:
         """Returns the score for sums of statistics. ``[..., k] -> [...]``."""
 
+    def measure(self, answers: Answers) -> Array:
+        """Returns the statistics of the examples that count for the metric. ``[counted, k]``.
+
+        As it stands all count.
+        """
+        return self.statistics(answers.labels, answers.predictions)
+
+    def score_of(self, answers: Answers) -> float:
+        """Returns the score of the examples that count for the metric; 0 if none does."""
+        return float(self.value(self.measure(answers).sum(axis=0)))
+
     def score(self, labels: Sequence[Label], predictions: Sequence[Label]) -> float:
-        """Returns the score of a list of predictions; 0 for an empty list."""
+        """Returns the score of a list of predictions, all that count; 0 for an empty list."""
         return float(self.value(self.statistics(labels, predictions).sum(axis=0)))
 
 

@@ -1,4 +1,9 @@
-"""Metrics that tell examples apart by their stratum: over one of them, or the mean of all."""
+"""Metrics that tell examples apart by their stratum: over one of them, or the mean of all.
+
+A stratum is part of a metric's definition (a relation of LAMA, a form of episodes). Buckets are
+another thing: they part any metric's score by what the knowledge base has of an example's entity
+(:mod:`kbench.run.buckets`).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,10 @@ from typing import final
 
 import numpy as np
 
-from kbench.data import Label
+from kbench.data import Answers, Label
 from kbench.metrics.base import Accuracy, Array, Metric
 
-__all__ = ["LamaPrecision", "Stratified", "Within", "measured", "scored"]
+__all__ = ["LamaPrecision", "Stratified", "Within"]
 
 
 class Stratified(Metric):
@@ -22,6 +27,9 @@ class Stratified(Metric):
         self, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
     ) -> Array:
         """Returns the sufficient statistics of each example that counts. ``[counted, k]``."""
+
+    def measure(self, answers: Answers) -> Array:
+        return self.among(answers.labels, answers.predictions, answers.strata)
 
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         """Returns those of examples that are all of one stratum. ``[examples, k]``."""
@@ -91,19 +99,3 @@ class Within(Stratified):
 
     def value(self, sums: Array) -> Array:
         return self._metric.value(sums)
-
-
-def measured(
-    metric: Metric, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
-) -> Array:
-    """Returns the statistics of the examples that count for a metric. ``[counted, k]``."""
-    if isinstance(metric, Stratified):
-        return metric.among(labels, predictions, strata)
-    return metric.statistics(labels, predictions)
-
-
-def scored(
-    metric: Metric, labels: Sequence[Label], predictions: Sequence[Label], strata: Sequence[str]
-) -> float:
-    """Returns the score of the examples that count for a metric; 0 if none does."""
-    return float(metric.value(measured(metric, labels, predictions, strata).sum(axis=0)))

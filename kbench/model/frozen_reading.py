@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data.files import canonical_digest
-from kbench.encoding import Batch, Data, Inputs
+from kbench.encoding import Batch, Data, Encoded
 from kbench.encoding.batch import BATCH, TOKENS, BatchStates, sorted_batches
-from kbench.encoding.pairs import Pairs, collate_read, read_lengths
 from kbench.model.encoder import Encoder
 from kbench.model.freezing import digest, dropout
 from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest
@@ -109,7 +108,7 @@ class FixedData(Protocol):
     """Training data whose batches are inputs as they are, which are the same in every epoch."""
 
     @property
-    def inputs(self) -> Inputs | Pairs:
+    def inputs(self) -> Encoded:
         """What is read."""
 
     @property
@@ -169,7 +168,7 @@ class FrozenReader:
 
     def kept(
         self,
-        inputs: Inputs | Pairs,
+        inputs: Encoded,
         reading: Reading,
         chosen: NDArray[np.int64] | None = None,
         *,
@@ -187,8 +186,8 @@ class FrozenReader:
             None if there is no room for them.
         """
         if chosen is None:
-            chosen = np.arange(len(read_lengths(inputs)))
-        parts = list(sorted_batches(read_lengths(inputs)[chosen], BATCH, TOKENS))
+            chosen = np.arange(len(inputs.sequence_lengths))
+        parts = list(sorted_batches(inputs.sequence_lengths[chosen], BATCH, TOKENS))
         counts, places = _counted(inputs, chosen, parts, reading)
         of = {**self._who, **reading.of, "widths": list(reading.widths), "places": places}
         of["texts"] = _digest_of(inputs, chosen)
@@ -199,31 +198,31 @@ class FrozenReader:
         return None if states is None else ReadStates(states, reading)
 
     def _pass(
-        self, inputs: Inputs | Pairs, batches: Iterable[NDArray[np.int64]], reading: Reading
+        self, inputs: Encoded, batches: Iterable[NDArray[np.int64]], reading: Reading
     ) -> Iterator[list[NDArray[np.float32]]]:
         """Reads the inputs; yields the rows of a batch at a time."""
         encoder = self._encoder
         rows = torch.from_numpy(inputs.slot_rows)
         with dropout(encoder, None), torch.inference_mode(), encoder.held(rows):
             for chosen in batches:
-                batch = collate_read(inputs, chosen).to(self._device)
+                batch = inputs.collate_sequences(chosen).to(self._device)
                 read = reading.read(batch, reading.positions(batch))
                 yield [state.float().cpu().numpy() for state in read]
 
 
 def _counted(
-    inputs: Inputs | Pairs,
+    inputs: Encoded,
     chosen: NDArray[np.int64],
     parts: Sequence[NDArray[np.int64]],
     reading: Reading,
 ) -> tuple[NDArray[np.int64], str]:
     """Returns how many positions are kept of each of the chosen inputs, and a digest of which."""
     if reading.where is None:
-        return read_lengths(inputs)[chosen], "all"
+        return inputs.sequence_lengths[chosen], "all"
     counts = np.zeros(len(chosen), dtype=np.int64)
     value = hashlib.sha256()
     for part in parts:
-        batch = collate_read(inputs, chosen[part])
+        batch = inputs.collate_sequences(chosen[part])
         positions = reading.positions(batch).numpy()
         size, tokens = batch.ids.shape
         counts[part] = np.bincount(positions // tokens, minlength=size)
@@ -239,7 +238,7 @@ def _form(network: PreTrainedModel) -> str:
     return canonical_digest([type(network).__name__, attention, known])
 
 
-def _digest_of(inputs: Inputs | Pairs, chosen: NDArray[np.int64]) -> str:
+def _digest_of(inputs: Encoded, chosen: NDArray[np.int64]) -> str:
     """SHA-256 of inputs: every array of theirs, and which of them are read."""
     value = hashlib.sha256()
     for name, array in [*_arrays(inputs), ("chosen", chosen)]:

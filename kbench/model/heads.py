@@ -91,9 +91,19 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def predict(
-        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
-        """Returns predictions, and the probability the model gives each of them."""
+        """Returns predictions, and the probability the model gives each of them.
+
+        Args:
+            logits: of examples. ``[examples, classes]``.
+            tokenizer: of the model.
+            candidates: the labels that each example chooses between, where it has candidates of
+                its own; else empty.
+        """
 
 
 class _LinearHead(Head):
@@ -131,7 +141,10 @@ class RelationHead(_LinearHead):
         return F.cross_entropy(logits, targets, ignore_index=-1)
 
     def predict(
-        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
         scores, best = logits.softmax(-1).max(-1)
         return [self.labels[index] for index in best.tolist()], scores.tolist()
@@ -170,7 +183,10 @@ class TypingHead(_LinearHead):
         return F.binary_cross_entropy_with_logits(logits, targets)
 
     def predict(
-        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
         on = logits > 0
         if self.fallback:
@@ -247,20 +263,24 @@ class PairHead(Head):
         unlike = mean[..., 0].masked_fill(absent, torch.inf).amin(1, keepdim=True)
         return torch.cat([alike, unlike], dim=1)
 
-    @staticmethod
-    def name(candidates: Sequence[str], number: int) -> str:
-        """Returns the label that a column of the logits stands for."""
-        return candidates[number] if number < len(candidates) else NONE_OF_THE_ABOVE
-
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, ignore_index=-1)
 
     def predict(
-        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
-        """Returns the numbers of candidates, as text: their names belong to the examples."""
+        """Returns the best candidate of each example by its name, or that it is of none."""
         scores, best = logits.softmax(-1).max(-1)
-        return [str(number) for number in best.tolist()], scores.tolist()
+        chosen = zip(candidates, best.tolist(), strict=True)
+        return [_named(names, number) for names, number in chosen], scores.tolist()
+
+
+def _named(candidates: Sequence[str], number: int) -> str:
+    """The label that a column of the logits stands for."""
+    return candidates[number] if number < len(candidates) else NONE_OF_THE_ABOVE
 
 
 class _AnsweringHead(Head):
@@ -296,7 +316,10 @@ class _AnsweringHead(Head):
         return F.cross_entropy(logits, targets)
 
     def predict(
-        self, logits: Tensor, tokenizer: PreTrainedTokenizerFast
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
         scores, best = torch.softmax(logits, -1).max(-1)
         words: list[Label] = [tokenizer.decode([token]).strip() for token in best.tolist()]

@@ -15,7 +15,6 @@ from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import Contrast, Pair, contrasts, holm
-from kbench.metrics.stratified import measured
 from kbench.parts.find import task_kind, task_of
 from kbench.results.selection import Group, title
 from kbench.store import Predictions, Result, Results
@@ -288,10 +287,4 @@ class PredictionCache:
     def _one(self, result: Result, metric: Metric, ids: tuple[str, ...]) -> Array:
         found = self.predictions(result)
         place = {id: at for at, id in enumerate(found.ids)}
-        at = [place[id] for id in ids]
-        return measured(
-            metric,
-            [found.labels[n] for n in at],
-            [found.predictions[n] for n in at],
-            [found.strata[n] for n in at],
-        )
+        return metric.measure(found.at([place[id] for id in ids]))

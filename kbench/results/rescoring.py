@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kbench.metrics.stratified import measured
 from kbench.results.comparison import metrics_of
 from kbench.run.buckets import Popularity, by_entity, estimate
 from kbench.store import Predictions, Result, Score
@@ -65,11 +64,7 @@ def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:
         UsageError: the task is not installed.
     """
     return {
-        metric.name: estimate(
-            metric,
-            measured(metric, predictions.labels, predictions.predictions, predictions.strata),
-        )
-        for metric in metrics_of(result)
+        metric.name: estimate(metric, metric.measure(predictions)) for metric in metrics_of(result)
     }
 
 

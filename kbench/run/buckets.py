@@ -3,7 +3,8 @@
 A gain should come from examples whose entity is known, and a method may help with rare entities
 or only with those that the model knew anyway. So every result with knowledge has the main metric
 by coverage (is the entity known?) and by popularity (in how many facts is it?), each with its
-number of examples and its interval.
+number of examples and its interval. A bucket is no stratum, which is part of a metric's definition
+(:mod:`kbench.metrics.stratified`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.linking import Links
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import interval
-from kbench.metrics.stratified import measured
 from kbench.store import Predictions, Score
 
 __all__ = ["Popularity", "by_entity", "degrees", "estimate"]
@@ -89,12 +89,7 @@ def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[
     found = {}
     for name in sorted({*groups} - {""}):
         at = [number for number, group in enumerate(groups) if group == name]
-        statistics = measured(
-            metric,
-            [given.labels[number] for number in at],
-            [given.predictions[number] for number in at],
-            [given.strata[number] for number in at],
-        )
+        statistics = metric.measure(given.at(at))
         if len(statistics):
             found[name] = estimate(metric, statistics)
     return found

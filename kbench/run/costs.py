@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import resource
-from typing import Any
 
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.method import Plug
+from kbench.run.training_record import TrainingRecord
 
-__all__ = ["cost", "counted", "knowledge_cost", "summary"]
+__all__ = ["cost", "counted", "knowledge_cost"]
 
 
 def cost(
-    tuned: dict[str, Any],
-    fitted: dict[str, Any] | None,
+    tuned: TrainingRecord,
+    fitted: TrainingRecord | None,
     plug: Plug | None,
     seconds: float,
     examples: int,
@@ -22,20 +22,20 @@ def cost(
     """Returns what a run cost, units in the names.
 
     Args:
-        tuned: what is recorded of the downstream model's making.
-        fitted: what is recorded of the plug's making, if there is one.
+        tuned: the downstream model's making.
+        fitted: the plug's making, if there is one.
         plug: the plug.
         seconds: that evaluation took.
         examples: evaluated.
         peak: bytes held on the device while evaluating; None without one.
     """
-    start = (fitted or {}).get("start")
+    start = fitted.start if fitted else None
     spent = {
-        "tune_seconds": float(tuned["history"]["seconds"]),
-        "tuned_parameters": float(tuned["trainable_parameters"]),
-        "train_seconds": float(fitted["history"]["seconds"]) if fitted else 0.0,
-        "start_seconds": float(start["history"]["seconds"]) if start else 0.0,
-        "trainable_parameters": float(fitted["trainable_parameters"]) if fitted else 0.0,
+        "tune_seconds": tuned.history.seconds,
+        "tuned_parameters": float(tuned.trainable_parameters),
+        "train_seconds": fitted.history.seconds if fitted else 0.0,
+        "start_seconds": start.history.seconds if start else 0.0,
+        "trainable_parameters": float(fitted.trainable_parameters) if fitted else 0.0,
         "plug_bytes": float(
             sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
         ),
@@ -44,9 +44,9 @@ def cost(
         "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
     peaks = {
-        "tune": tuned.get("peak_device_memory_bytes"),
-        "train": (fitted or {}).get("peak_device_memory_bytes"),
-        "start": (start or {}).get("peak_device_memory_bytes"),
+        "tune": tuned.peak_device_memory_bytes,
+        "train": fitted.peak_device_memory_bytes if fitted else None,
+        "start": start.peak_device_memory_bytes if start else None,
         "evaluate": peak,
     }
     known = {stage: float(value) for stage, value in peaks.items() if value is not None}
@@ -64,15 +64,7 @@ def knowledge_cost(knowledge: KnowledgeBase | None) -> dict[str, float]:
     return {"knowledge_bytes": float(sum(path.stat().st_size for path in files))}
 
 
-def counted(fitted: dict[str, Any] | None) -> dict[str, int]:
+def counted(fitted: TrainingRecord | None) -> dict[str, int]:
     """Returns what fitting the plug, and the general one it started from, kept and dropped."""
-    counts: dict[str, int] = {}
-    for about in (fitted, (fitted or {}).get("start")):
-        counts |= (about or {}).get("history", {}).get("counts", {})
-    return counts
-
-
-def summary(about: dict[str, Any]) -> dict[str, Any]:
-    """Returns of the record of a training what goes into a result."""
-    kept = ("recipe", "history", "trainable_parameters", "computed", "peak_device_memory_bytes")
-    return {key: about[key] for key in kept if key in about}
+    start = fitted.start if fitted else None
+    return {**(fitted.history.counts if fitted else {}), **(start.history.counts if start else {})}

@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data import Label
-from kbench.encoding import Batch, Inputs, sent
+from kbench.encoding import Batch, Encoded, sent
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
 from kbench.encoding.micro_batches import MicroBatches
-from kbench.encoding.pairs import Pairs, collate_read, read_lengths
 from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel
 from kbench.model.frozen_reading import ReadStates
-from kbench.model.heads import PairHead
 
 __all__ = ["Predicted", "predict"]
 
@@ -46,7 +44,7 @@ class Predicted:
 
 def predict(
     model: DownstreamModel,
-    inputs: Inputs | Pairs,
+    inputs: Encoded,
     device: torch.device,
     dtype: str = "float32",
     batch_size: int | None = None,
@@ -69,11 +67,14 @@ def predict(
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
     passes = _Pass(model, device, batch_size, states)
+    labels: list[Label] = [""] * len(inputs)
+    scores = [0.0] * len(inputs)
     with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
-        if isinstance(inputs, Pairs):
-            labels, scores = _compared(passes, inputs)
-        else:
-            labels, scores = _classified(passes, inputs)
+        for chosen, logits in _decided(passes, inputs):
+            among = [inputs.candidates[at] for at in chosen] if inputs.candidates else ()
+            words, sure = model.head.predict(logits, model.encoder.tokenizer, among)
+            for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
+                labels[at], scores[at] = word, score
     bad = sum(not math.isfinite(score) for score in scores)
     if bad:
         raise KbenchError(
@@ -114,15 +115,15 @@ class _Pass:
         """Of what is computed at once."""
         return min(self._size, self._portions.size or self._size)
 
-    def over(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def over(self, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields numbers of examples or pairs, and their logits in float32, longest first."""
         with closing(prefetched(self._batches(inputs), ahead(self.device))) as ready:
             for chosen, batch in ready:
                 yield chosen, self._portions.compute(batch, self._logits)
 
-    def _batches(self, inputs: Inputs | Pairs) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-        for chosen in sorted_batches(read_lengths(inputs), self._size, self.tokens):
-            batch = collate_read(inputs, chosen)
+    def _batches(self, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        for chosen in sorted_batches(inputs.sequence_lengths, self._size, self.tokens):
+            batch = inputs.collate_sequences(chosen)
             yield chosen, (self._states.into(batch) if self._states else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
@@ -130,30 +131,20 @@ class _Pass:
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _classified(passes: _Pass, inputs: Inputs) -> tuple[list[Label], list[float]]:
-    model = passes.model
-    predictions: list[Label] = [""] * len(inputs)
-    scores = [0.0] * len(inputs)
-    for chosen, logits in passes.over(inputs):
-        words, sure = model.head.predict(logits, model.encoder.tokenizer)
-        for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
-            predictions[at], scores[at] = word, score
-    return predictions, scores
+def _decided(passes: _Pass, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Yields numbers of examples and their logits.
 
-
-def _compared(passes: _Pass, pairs: Pairs) -> tuple[list[Label], list[float]]:
-    """Scores all pairs of all examples in one order by length, then decides each example."""
-    model, device = passes.model, passes.device
-    assert isinstance(model.head, PairHead)
-    order, parts = zip(*passes.over(pairs), strict=True)
-    scored = torch.cat(parts)
-    found = torch.empty_like(scored)
-    found[sent(torch.from_numpy(np.concatenate(order)), device)] = scored
-    _, choices = pairs.choices(np.arange(len(pairs)))
-    logits = model.head.decide(found, choices.changed(lambda cells: sent(cells, device)))
-    numbers, sure = model.head.predict(logits, model.encoder.tokenizer)
-    names = [
-        model.head.name(own, int(str(number)))
-        for own, number in zip(pairs.of.names, numbers, strict=True)
-    ]
-    return list(names), sure
+    Where examples choose between candidates all their sequences are read in one order by length,
+    and decided upon together.
+    """
+    everyone = np.arange(len(inputs))
+    choices = inputs.choices(everyone)
+    if choices is None:
+        yield from passes.over(inputs)
+        return
+    order, parts = zip(*passes.over(inputs), strict=True)
+    read = torch.cat(parts)
+    scores = torch.empty_like(read)
+    scores[sent(torch.from_numpy(np.concatenate(order)), passes.device)] = read
+    on_device = choices.changed(lambda cells: sent(cells, passes.device))
+    yield everyone, passes.model.head.decide(scores, on_device)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kbench.data import Example, Split
-from kbench.encoding import Inputs, Layout, TokenKind, bare_tokens, encode
+from kbench.data import Answers, Example, Label, Split
+from kbench.encoding import Encoded, Inputs, Layout, TokenKind, bare_tokens, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.encoding.passages import Passage
 from kbench.errors import KbenchError
@@ -36,6 +36,7 @@ class Prepared:
     """A split as a model reads it.
 
     Attributes:
+        split: which.
         examples: those the head can express.
         gold: their labels and targets.
         inputs: their tokens and slots; pairs where examples have candidates.
@@ -45,9 +46,10 @@ class Prepared:
             without passages.
     """
 
+    split: Split
     examples: Sequence[Example]
     gold: Gold
-    inputs: Inputs | Pairs
+    inputs: Encoded
     links: Links
     total: int
     answered: int | None = None
@@ -61,16 +63,19 @@ class Prepared:
     def counts(self) -> dict[str, int]:
         """What was kept, what had no room, and how much is read."""
         counts = {
-            "test_total": self.total,
-            "test_kept": len(self.examples),
-            "test_shortened": self.inputs.shortened,
-            "test_mentions_without_room": self.inputs.unslotted,
-            "test_tokens": int(self.inputs.lengths.sum()),
-            **self.gold.counts,
+            "total": self.total,
+            "kept": len(self.examples),
+            "shortened": self.inputs.shortened,
+            "mentions_without_room": self.inputs.unslotted,
+            "tokens": int(self.inputs.lengths.sum()),
         }
         if self.answered is not None:
-            counts["test_answer_in_context"] = self.answered
-        return counts
+            counts["answer_in_context"] = self.answered
+        return {f"{self.split}_{name}": n for name, n in counts.items()} | dict(self.gold.counts)
+
+    def answers(self, predictions: Sequence[Label]) -> Answers:
+        """Returns the examples with what a model predicts of them."""
+        return Answers(labels=self.gold.labels, predictions=predictions, strata=self.strata)
 
 
 def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: bool) -> Prepared:
@@ -105,9 +110,9 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     if several:
         links = joined(links, [several.texts_of(number) for number in range(len(kept))])
         pairs = Pairs.encoded(encoder.tokenizer, inputs, several)
-        return Prepared(kept, gold, pairs, links, len(examples))
+        return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
-    return Prepared(kept, gold, inputs, links, len(examples), answered)
+    return Prepared(split, kept, gold, inputs, links, len(examples), answered)
 
 
 def _linked(

@@ -12,7 +12,6 @@ from pathlib import Path
 from kbench import __version__
 from kbench.errors import KbenchError
 from kbench.knowledge.leakage import leakage
-from kbench.metrics.stratified import measured
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
@@ -20,7 +19,7 @@ from kbench.run import provenance
 from kbench.run.addresses import ENGINE_REVISION
 from kbench.run.buckets import Popularity, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
-from kbench.run.stages import Evaluation
+from kbench.run.evaluation import Evaluation
 from kbench.spec import RunSpec
 from kbench.store import Predictions, Result, Results, Score, Status
 from kbench.store.result import Coverage, Frozen, Provenance
@@ -116,20 +115,17 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         KbenchError: a metric gave no fraction.
     """
     prepared, task = evaluation.prepared, parts.task
-    metrics = {}
-    for metric in task.metrics:
-        statistics = measured(metric, prepared.gold.labels, evaluation.predictions, prepared.strata)
-        metrics[metric.name] = estimate(metric, statistics)
     links, known = prepared.links, parts.base_knowledge
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
         labels=prepared.gold.labels,
-        predictions=evaluation.predictions,
-        scores=evaluation.scores,
+        predictions=evaluation.predicted.labels,
+        scores=evaluation.predicted.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
     )
+    metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
     coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
     if known is not None:
         coverage = Coverage(
@@ -151,7 +147,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         buckets=parted,
         counts={**evaluation.counts, **leaks},
         cost={**evaluation.cost, **knowledge_cost(known)},
-        training=evaluation.training,
+        training=dict(evaluation.training),
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
         predictions="predictions.parquet",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kbench import __version__
-from kbench.data import Label
+from kbench.data import Label, Predictions
 from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError
 from kbench.spec import RunSpec
@@ -147,22 +146,6 @@ class Result(_Model):
         return self.model_dump(mode="json", by_alias=True)
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The test examples of a run, one entry each, in the order of the data.
-
-    ``degrees`` says in how many facts the entity of each is, -1 where it has none.
-    """
-
-    ids: list[str]
-    labels: list[Label]
-    predictions: list[Label]
-    scores: list[float]
-    linked: list[bool]
-    degrees: list[int]
-    strata: list[str]
-
-
 def read_result(path: Path) -> Result:
     """Reads a ``result.json``.
 
@@ -249,13 +232,13 @@ def read_predictions(path: Path) -> Predictions:
         reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise DataError(path, f"cannot be read ({reason})", "predictions of a run") from None
     return Predictions(
-        columns["id"],
-        labels,
-        words,
-        columns["score"],
-        columns["linked"],
-        columns["degree"],
-        columns["stratum"],
+        ids=columns["id"],
+        labels=labels,
+        predictions=words,
+        scores=columns["score"],
+        linked=columns["linked"],
+        degrees=columns["degree"],
+        strata=columns["stratum"],
     )
 
 

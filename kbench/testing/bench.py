@@ -13,11 +13,13 @@ from kbench.method import InjectionMethod, Plug
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.stages import Evaluation, Stages
+from kbench.run.evaluation import Evaluation
+from kbench.run.session import Session
+from kbench.run.stages import evaluate
 from kbench.spec import Control, RunSpec, Setting
 from kbench.testing.contracts import Unchecked
 from kbench.testing.tiny import BACKBONE, TASKS, tiny
-from kbench.testing.trial import QUICK, Trial, new_stages, try_out
+from kbench.testing.trial import QUICK, Trial, new_session, try_out
 
 __all__ = ["Bench", "Outcome"]
 
@@ -68,7 +70,7 @@ class Bench:
     def __init__(self, name: str) -> None:
         self.entry = registry.find(Kind.METHODS, name)
         self.method = cast("type[InjectionMethod]", registry.load(self.entry))
-        self._runs, self._stages = new_stages(), new_stages()
+        self._runs, self._session = new_session(), new_session()
         self._tried: dict[tuple[Setting, Control], Trial | Exception] = {}
 
     def parts(self, setting: Setting, **changes: Any) -> Parts:
@@ -112,7 +114,7 @@ class Bench:
         parts = self.parts(setting, **changes)
         name = f"{setting} on {parts.spec.task}" if self.declared else parts.spec.task
         try:
-            return Outcome(name, self._runs.evaluate(parts))
+            return Outcome(name, evaluate(self._runs, parts))
         except Exception as error:  # whatever a stranger's method raises
             return Outcome(name, error=error)
 
@@ -160,7 +162,7 @@ class Bench:
         refused: Exception = Unsupported("there is no task")
         for task in TASKS:
             try:
-                return try_out(self.parts(setting, control=control, task=task), self._stages)
+                return try_out(self.parts(setting, control=control, task=task), self._session)
             except Unsupported as error:
                 refused = error
             except Exception as error:  # whatever a stranger's method raises
@@ -173,13 +175,13 @@ class Bench:
         known = Setting.GENERAL in self.settings
         return [s for s in self.settings if not (known and s == Setting.FINE_TUNING)]
 
-    def stored(self) -> Stages:
-        """Returns stages that remember nothing but what the trials have stored."""
-        return new_stages(self._stages.artifacts)
+    def stored(self) -> Session:
+        """Returns a session that remembers nothing but what the trials have stored."""
+        return new_session(self._session.artifacts)
 
     def again(self, setting: Setting, **changes: Any) -> Trial:
         """Returns the method fitted anew, from nothing but its inputs."""
-        return try_out(self.parts(setting, **changes), new_stages())
+        return try_out(self.parts(setting, **changes), new_session())
 
     def untrained(self, setting: Setting) -> Plug:
         """Returns the plug as a fit finds it: as built, or as the general plug it starts from."""
@@ -188,6 +190,6 @@ class Bench:
         assert knowledge is not None
         torch.manual_seed(tried.parts.spec.seed)
         plug = tried.parts.method.build(encoder, knowledge)
-        if tried.about.get("start"):
+        if tried.record.start:
             plug.load_state_dict(self.tried(Setting.GENERAL).plug.state_dict())
         return plug.eval()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kbench.data import Example
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.model import Backbone, Encoder, digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -47,7 +47,7 @@ class Loaded:
         """Returns some of two texts, padded."""
         examples = [Example(str(at), text, (), "") for at, text in enumerate(_TEXTS)]
         inputs = encode(self.encoder.tokenizer, examples, [(), ()], Layout({}))
-        return collate(inputs, np.array(chosen))
+        return inputs.collate(np.array(chosen))
 
 
 subject = Loaded

@@ -10,7 +10,8 @@ import numpy as np
 from kbench.errors import FrozenError
 from kbench.model import digest
 from kbench.parts.source_text import declared, defaults, settings
-from kbench.run.stages import Evaluation
+from kbench.run.evaluation import Evaluation
+from kbench.run.plugs import fit
 from kbench.spec import Setting
 from kbench.testing import contracts_plugs
 from kbench.testing.bench import Bench
@@ -119,7 +120,7 @@ def fixed_plug(bench: Bench) -> Verdict:
     if Setting.FINE_TUNING not in bench.settings:
         raise Unchecked("it has no fine-tuning")
     tried = bench.tried(Setting.FINE_TUNING)  # tuned with this very plug in place
-    stored, _ = bench.stored().fit(tried.parts, Setting.FINE_TUNING, tried.model)
+    stored, _ = fit(bench.stored(), tried.parts, Setting.FINE_TUNING, tried.model)
     before, after = digest(stored), digest(tried.plug)
     return before == after, f"{before[:8]} before, {after[:8]} after"
 

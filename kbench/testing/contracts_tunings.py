@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from kbench.data import Split
-from kbench.encoding.pairs import collate_examples
 from kbench.errors import Unsupported
 from kbench.model import DownstreamModel, digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
 from kbench.parts.source_text import summary
-from kbench.run.stages import Stages
+from kbench.run.models import tune
+from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.task import Family
 from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract
 from kbench.testing.tiny import BACKBONE, NOTHING, TASKS
-from kbench.testing.trial import QUICK, disturb, new_stages
+from kbench.testing.trial import QUICK, disturb, new_session
 from kbench.training import Recipe, Tuning
 
 __all__ = ["CONTRACTS", "subject"]
@@ -36,21 +36,21 @@ class Tuned:
 
     Attributes:
         parts: of the run.
-        stages: that tuned it.
+        session: that tuned it.
         base: logits of the backbone and head, before it prepared them. ``[examples, classes]``.
         untrained: the same model, prepared.
         model: tuned.
     """
 
     parts: Parts
-    stages: Stages
+    session: Session
     base: Tensor
     untrained: DownstreamModel
     model: DownstreamModel
 
     def logits(self, model: DownstreamModel) -> Tensor:
         """Returns logits on the test split. ``[examples, classes]``."""
-        return _logits(self.parts, self.stages, model)
+        return _logits(self.parts, self.session, model)
 
 
 class TuningBench:
@@ -102,11 +102,11 @@ class TuningBench:
         return any(self.tuning().recipe(family, "any") for family in Family)
 
     def _tune(self, parts: Parts) -> Tuned:
-        own = new_stages()
+        own = new_session()
         model = _fresh(parts)
         base = _logits(parts, own, model)
         parts.tuning.prepare(model, parts.tuning_options)
-        tuned, _ = own.tune(parts)
+        tuned, _ = tune(own, parts)
         return Tuned(parts, own, base, model, tuned)
 
 
@@ -117,10 +117,10 @@ def _fresh(parts: Parts) -> DownstreamModel:
     return DownstreamModel(encoder, parts.task.head(encoder.width)).eval()
 
 
-def _logits(parts: Parts, on: Stages, model: DownstreamModel) -> Tensor:
-    inputs = on.prepare(parts, Split.TEST, model, injected=False).inputs
+def _logits(parts: Parts, on: Session, model: DownstreamModel) -> Tensor:
+    inputs = on.prepared(parts, Split.TEST, model, injected=False).inputs
     with torch.inference_mode():
-        logits: Tensor = model.eval()(collate_examples(inputs, np.arange(len(inputs))))
+        logits: Tensor = model.eval()(inputs.collate(np.arange(len(inputs))))
     return logits
 
 
@@ -191,7 +191,7 @@ def same_seed(bench: TuningBench) -> Verdict:
     """The same seed gives the same model, bit for bit."""
     tuned = bench.tuned[0]
     disturb()
-    again, _ = new_stages().tune(bench.parts(tuned.parts.spec.task))
+    again, _ = tune(new_session(), bench.parts(tuned.parts.spec.task))
     one, two = digest(tuned.model)[:8], digest(again)[:8]
     return one == two, f"tuned twice: {one} and {two}"
 
@@ -201,13 +201,13 @@ def round_trip(bench: TuningBench) -> Verdict:
     """A model that was stored and loaded gives bit-identical outputs."""
     apart, names = [], []
     for tuned in bench.tuned:
-        tuned.stages.forget("model")
-        loaded, about = tuned.stages.tune(tuned.parts)
+        tuned.session.forget("model")
+        loaded, record = tune(tuned.session, tuned.parts)
         apart.append(float((tuned.logits(loaded) - tuned.logits(tuned.model)).abs().max()))
         names.append(digest(loaded)[:8])
         if loaded is tuned.model or digest(loaded) != digest(tuned.model):
             return False, f"{tuned.parts.spec.task}: the loaded model has other weights"
-        if digest(loaded) != about["digest"]:
+        if digest(loaded) != record.digest:
             return False, f"{tuned.parts.spec.task}: not the digest on record"
     return not any(apart), f"max |Δ| {max(apart):.1e} ({', '.join(names)})"
 

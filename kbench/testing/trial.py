@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +16,19 @@ from torch import Tensor
 
 from kbench.data import Split
 from kbench.encoding import Batch
-from kbench.encoding.pairs import collate_examples
 from kbench.method import Plug
 from kbench.model import DownstreamModel, digest
 from kbench.model.frozen_reading import ReadStates
 from kbench.parts.run_parts import Parts
+from kbench.run.models import tune
+from kbench.run.plugs import fit
 from kbench.run.preparation import Prepared
-from kbench.run.stages import Stages
+from kbench.run.session import Session
+from kbench.run.training_record import TrainingRecord
 from kbench.store import Artifacts
 from kbench.testing.tiny import tiny
 
-__all__ = ["QUICK", "Outputs", "Trial", "disturb", "new_stages", "try_out"]
+__all__ = ["QUICK", "Outputs", "Trial", "disturb", "new_session", "try_out"]
 
 QUICK = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-2}
 """Few steps and a high rate: what leaks must leak visibly."""
@@ -76,7 +77,7 @@ class Trial:
         parts: of the run.
         model: the frozen downstream model.
         plug: fitted on it, or on its backbone.
-        about: what the stages recorded of the fit.
+        record: what is recorded of the fit.
         plain: the test split as the model alone reads it.
         injected: the test split as it is read with the plug.
         before: digest of the model before the fit.
@@ -85,7 +86,7 @@ class Trial:
     parts: Parts
     model: DownstreamModel
     plug: Plug
-    about: Mapping[str, Any]
+    record: TrainingRecord
     plain: Prepared
     injected: Prepared
     before: str
@@ -99,7 +100,7 @@ class Trial:
     def batch(self) -> Batch:
         """The injected test split as one padded batch with targets."""
         inputs, gold = self.injected.inputs, self.injected.gold
-        return collate_examples(inputs, np.arange(len(inputs)), gold.targets)
+        return inputs.collate(np.arange(len(inputs)), gold.targets)
 
     def base(self) -> Outputs:
         """Returns what the model gives without the plug."""
@@ -133,7 +134,7 @@ class Trial:
         attached = plug.attach(self.model.encoder) if plug else nullcontext()
         with attached, torch.inference_mode():
             for chosen in np.split(everyone, len(everyone)) if alone else [everyone]:
-                batch = collate_examples(prepared.inputs, chosen)
+                batch = prepared.inputs.collate(chosen)
                 batch = known.into(batch) if known else batch
                 hidden = self.model.encoder(batch)
                 logits.append(self.model.head(self.model.encoder, hidden, batch).float())
@@ -157,21 +158,21 @@ class Trial:
             plug.choose(max(choices, key=abs))
 
 
-def try_out(parts: Parts, on: Stages) -> Trial:
+def try_out(parts: Parts, on: Session) -> Trial:
     """Tunes, prepares and fits; nothing is evaluated."""
-    model, _ = on.tune(parts)
+    model, _ = tune(on, parts)
     before = digest(model)
     # Before the fit: a general plug may not know what its method saw of a task.
-    plain = on.prepare(parts, Split.TEST, model, injected=False)
-    injected = on.prepare(parts, Split.TEST, model, injected=True)
-    plug, about = on.fit(parts, parts.spec.setting, model)
-    return Trial(parts, model, plug, about, plain, injected, before)
+    plain = on.prepared(parts, Split.TEST, model, injected=False)
+    injected = on.prepared(parts, Split.TEST, model, injected=True)
+    plug, record = fit(on, parts, parts.spec.setting, model)
+    return Trial(parts, model, plug, record, plain, injected, before)
 
 
-def new_stages(artifacts: Artifacts | None = None) -> Stages:
-    """Returns stages over an empty store, which goes at the end of the process, or over one."""
+def new_session(artifacts: Artifacts | None = None) -> Session:
+    """Returns a session over an empty store, which goes at the end of the process, or over one."""
     empty = artifacts or Artifacts(Path(tempfile.mkdtemp(dir=tiny().folder)))
-    return Stages(empty, torch.device("cpu"))
+    return Session(empty, torch.device("cpu"))
 
 
 def disturb() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kbench.data import Example
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported
 from kbench.grid import runner
 from kbench.knowledge import Bundle
@@ -41,7 +41,7 @@ def _batch(encoder: Encoder) -> Batch:
     texts = ("we saw kim today", "it rained near kim", "kim was there again , as ever")
     examples = [Example(str(number), text, (), "") for number, text in enumerate(texts)]
     inputs = encode(encoder.tokenizer, examples, [()] * len(texts), Layout({}))
-    return collate(inputs, np.arange(len(texts)))
+    return inputs.collate(np.arange(len(texts)))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from kbench.model.compiling import CompilerWarning, can_compile, compiled
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import offered
-from kbench.testing.trial import Trial, new_stages, try_out
+from kbench.testing.trial import Trial, new_session, try_out
 
 CPU = torch.device("cpu")
 
@@ -51,10 +51,10 @@ def _logits(tried: Trial, backend: str | None) -> Tensor:
 
 def test_every_plug_works_in_compiled_layers_one_after_the_other() -> None:
     """One model for all, so that code compiled with the hooks of another would be seen."""
-    stages, apart = new_stages(), {}
+    session, apart = new_session(), {}
     for method in ("map-tuning", "k-adapter", "ernie", "kar", "adapter-no-knowledge", "ra-vm"):
         setting = Setting.GENERAL if method == "ra-vm" else Setting.TASK_SPECIFIC
-        tried = try_out(Bench(method).parts(setting), stages)
+        tried = try_out(Bench(method).parts(setting), session)
         before = _logits(tried, None)
         apart[method] = float((before - _logits(tried, "aot_eager")).abs().max())
         assert torch.equal(before, _logits(tried, None))  # nothing is left behind
@@ -63,7 +63,7 @@ def test_every_plug_works_in_compiled_layers_one_after_the_other() -> None:
 
 
 def test_layers_are_really_compiled_and_gradients_reach_the_plug() -> None:
-    tried = try_out(Bench("map-tuning").parts(Setting.TASK_SPECIFIC), new_stages())
+    tried = try_out(Bench("map-tuning").parts(Setting.TASK_SPECIFIC), new_session())
     model, plug = tried.model, tried.plug
     plain, found = _logits(tried, None), _logits(tried, "inductor")
     assert torch.allclose(plain, found, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, collate, encode
+from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Words, write_bundle, write_vectors
@@ -209,7 +209,7 @@ def test_the_vector_goes_before_the_mention_or_into_its_place(
     spans = [(7, 12), (18, 22)]
     example = Example("x", text, tuple(Mention(a, b, None, Role.CONTEXT) for a, b in spans), "")
     layout = Layout({}, EBert({"form": form}).template())
-    batch = collate(encode(encoder.tokenizer, [example], [(1, -1)], layout), np.array([0]))
+    batch = encode(encoder.tokenizer, [example], [(1, -1)], layout).collate(np.array([0]))
     with torch.no_grad(), plug.attach(encoder):
         states = encoder(batch)[0]
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench.encoding import collate
 from kbench.errors import Unsupported
 from kbench.grid import runner
 from kbench.knowledge import Bundle, KnowledgeBase
@@ -104,7 +103,7 @@ def test_each_pass_begins_the_stream_anew(
     with torch.no_grad(), plug.attach(encoder):
         together = encoder(world.whole(inputs))
         for number in range(len(inputs)):  # with links, then without, then with others
-            alone = encoder(collate(inputs, np.array([number])))[0]
+            alone = encoder(inputs.collate(np.array([number])))[0]
             torch.testing.assert_close(alone, together[number, : len(alone)], atol=1e-5, rtol=0)
 
 
@@ -153,7 +152,7 @@ def test_an_example_without_an_entity_is_untouched_whatever_the_plug(
         base = encoder(batch)
         with plug.attach(encoder):
             changed = encoder(batch)
-        alone = collate(inputs, np.array([2, 5]))
+        alone = inputs.collate(np.array([2, 5]))
         with plug.attach(encoder):
             assert torch.equal(encoder(alone), encoder(alone))
             unlinked = encoder(alone)
@@ -256,7 +255,7 @@ def test_the_denoising_loss_is_that_of_the_equation(encoder: Encoder, bundle: Bu
 def test_without_a_link_there_is_nothing_to_denoise(encoder: Encoder, bundle: Bundle) -> None:
     plug = Ernie().build(encoder, bundle)
     assert isinstance(plug, ErniePlug)
-    batch = collate(world.texts(encoder, bundle), np.array([2]))
+    batch = world.texts(encoder, bundle).collate(np.array([2]))
     assert denoising_loss(torch.nn.Identity(), plug, torch.ones(1, 5, 6), batch) == 0
 
 

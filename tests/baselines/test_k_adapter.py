@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from kbench.data import Example, Mention, Split
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported
 from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
@@ -105,7 +105,7 @@ def _bundle(
 def _inputs(encoder: Encoder, *texts: str) -> Batch:
     examples = [Example(str(number), text, (), "") for number, text in enumerate(texts)]
     inputs = encode(encoder.tokenizer, examples, [()] * len(texts), Layout({}))
-    return collate(inputs, np.arange(len(texts)))
+    return inputs.collate(np.arange(len(texts)))
 
 
 _TEXTS = ("we saw kim today", "near the red thing it rained again", "white")

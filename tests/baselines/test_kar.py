@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench.encoding import collate
 from kbench.errors import Unsupported, UsageError
 from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
@@ -146,7 +145,7 @@ def test_an_example_alone_is_as_in_a_padded_batch(
     with torch.no_grad(), plug.attach(encoder):
         together = encoder(world.whole(inputs))
         for number in range(len(inputs)):
-            alone = encoder(collate(inputs, np.array([number])))[0]
+            alone = encoder(inputs.collate(np.array([number])))[0]
             torch.testing.assert_close(alone, together[number, : len(alone)], atol=1e-5, rtol=1e-5)
 
 
@@ -249,7 +248,7 @@ def test_an_example_without_an_entity_is_untouched_whatever_the_plug(
         base = encoder(batch)
         with plug.attach(encoder):
             changed = encoder(batch)
-        alone = collate(inputs, np.array([2, 5]))
+        alone = inputs.collate(np.array([2, 5]))
         with plug.attach(encoder):
             unlinked = encoder(alone)
         assert torch.equal(unlinked, encoder(alone))
@@ -362,7 +361,7 @@ def test_the_linking_loss_is_kept_only_while_training(
         plug.train()
         encoder(world.whole(inputs))
         assert plug.linking is not None
-        encoder(collate(inputs, np.array([2])))
+        encoder(inputs.collate(np.array([2])))
         assert plug.linking is None
         encoder(world.whole(inputs))
     assert plug.linking is None

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from kbench.encoding import collate
 from kbench.errors import Unsupported
 from kbench.model.huggingface import load_folder
 from kbench_baselines.linked import linked, vector_width
@@ -18,7 +17,7 @@ from tests import linked_world as world
 def test_every_linked_mention_has_a_seat_of_its_example(toy_folder: Path, tmp_path: Path) -> None:
     inputs = world.texts(load_folder(toy_folder / "bert"), world.write_linked(tmp_path / "kb"))
     chosen = [1, 2, 6, 5, 0, 4]
-    batch = collate(inputs, np.array(chosen))
+    batch = inputs.collate(np.array(chosen))
     mentions = linked(batch)
     assert mentions is not None
     assert mentions.examples.tolist() == [0, 2, 4, 5]
@@ -45,7 +44,7 @@ def test_every_linked_mention_has_a_seat_of_its_example(toy_folder: Path, tmp_pa
 
 def test_a_batch_without_a_link_has_none(toy_folder: Path, tmp_path: Path) -> None:
     inputs = world.texts(load_folder(toy_folder / "bert"), world.write_linked(tmp_path / "kb"))
-    assert linked(collate(inputs, np.array([2, 5]))) is None
+    assert linked(inputs.collate(np.array([2, 5]))) is None
 
 
 def test_a_knowledge_base_without_vectors_is_unsupported() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Layout, collate, encode
+from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
@@ -173,11 +173,10 @@ def test_an_unlinked_example_gives_the_logits_of_the_base_model(
     example = Example("1", "we saw kim today", (Mention(7, 10, "nobody", Role.TARGET),), "")
     markers = {Role.TARGET: "$"}
     links = link([example], toy_knowledge)
-    plain = collate(encode(encoder.tokenizer, [example], [(-1,)], Layout(markers)), np.array([0]))
-    plugged = collate(
-        encode(encoder.tokenizer, [example], links.rows, Layout(markers, MapTuning.slot)),
-        np.array([0]),
-    )
+    plain = encode(encoder.tokenizer, [example], [(-1,)], Layout(markers)).collate(np.array([0]))
+    plugged = encode(
+        encoder.tokenizer, [example], links.rows, Layout(markers, MapTuning.slot)
+    ).collate(np.array([0]))
     with torch.no_grad():
         base = encoder(plain)
         with plug.attach(encoder):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.grid import runner
 from kbench.knowledge import Bundle
 from kbench.knowledge.linking import link
@@ -75,7 +75,7 @@ def _batch(encoder: Encoder, knowledge: Bundle, entity: str) -> Batch:
     example = Example("1", "we saw kim today", (Mention(7, 10, entity, Role.TARGET),), "")
     rows = link([example], knowledge).rows
     layout = Layout({Role.TARGET: "$"}, MlpMapTuning.slot)
-    return collate(encode(encoder.tokenizer, [example], rows, layout), np.array([0]))
+    return encode(encoder.tokenizer, [example], rows, layout).collate(np.array([0]))
 
 
 def test_an_unlinked_example_gives_the_states_of_the_base_model(

@@ -17,11 +17,14 @@ from kbench.encoding import Batch
 from kbench.encoding.micro_batches import split
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, digest
+from kbench.run.models import tune
+from kbench.run.plugs import fit
 from kbench.run.prediction import predict
+from kbench.run.stages import evaluate
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
-from kbench.testing.trial import QUICK, new_stages
+from kbench.testing.trial import QUICK, new_session
 from kbench.training.steps import Objective, OptimizerStep
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ...")
@@ -88,19 +91,19 @@ def test_gradients_of_parts_are_those_of_the_whole(
             apart.append(max(float((a - b).norm() / (a.norm() + 1e-3)) for a, b in pairs))
         raise Enough
 
-    bench, stages = Bench(method), new_stages()
+    bench, session = Bench(method), new_session()
     parts = bench.parts(Setting(setting))
     if method == "none":
         monkeypatch.setattr(OptimizerStep, "step", compared)
         with pytest.raises(Enough):
-            stages.tune(parts)
+            tune(session, parts)
     else:
-        model, _ = stages.tune(parts)
+        model, _ = tune(session, parts)
         if setting == "task-specific" and Setting.GENERAL in bench.declared:
-            stages.fit(parts, Setting.GENERAL, model)
+            fit(session, parts, Setting.GENERAL, model)
         monkeypatch.setattr(OptimizerStep, "step", compared)
         with pytest.raises(Enough):
-            stages.fit(parts, Setting(setting), model)
+            fit(session, parts, Setting(setting), model)
     assert max(apart) < 1e-4
 
 
@@ -131,8 +134,8 @@ def test_a_training_that_ran_out_of_memory_is_repeated_by_fixing_its_parts(
         with monkeypatch.context() as patch:
             patch.setattr(Objective, "of", _scarce(most))
             tuned = {"tuned": {"micro_batch": fixed}} if fixed else {}
-            model, about = new_stages().tune(bench.parts(Setting.GENERAL, task=task, **tuned))
-        found.append((digest(model), about["history"]["micro_batch"]))
+            model, record = tune(new_session(), bench.parts(Setting.GENERAL, task=task, **tuned))
+        found.append((digest(model), record.history.micro_batch))
     assert found[0] == found[1]
     assert [size for _, size in found] == [4, 4, QUICK["batch_size"]]
     assert found[2][0] != found[0][0]  # in other parts dropout draws otherwise
@@ -142,30 +145,30 @@ def test_memory_that_runs_out_later_makes_parts_from_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = Bench("map-tuning")
-    parts, stages = bench.parts(Setting.TASK_SPECIFIC), new_stages()
-    model, _ = stages.tune(parts)
-    stages.fit(parts, Setting.GENERAL, model)
+    parts, session = bench.parts(Setting.TASK_SPECIFIC), new_session()
+    model, _ = tune(session, parts)
+    fit(session, parts, Setting.GENERAL, model)
     monkeypatch.setattr(Objective, "of", _scarce(5, at=2))
-    _, about = stages.fit(parts, Setting.TASK_SPECIFIC, model)
-    assert about["history"]["micro_batch"] == 4
+    _, record = fit(session, parts, Setting.TASK_SPECIFIC, model)
+    assert record.history.micro_batch == 4
 
 
 def test_a_loss_that_compares_a_whole_batch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, stages = Bench("ernie").parts(Setting.GENERAL), new_stages()
-    model, _ = stages.tune(parts)
+    parts, session = Bench("ernie").parts(Setting.GENERAL), new_session()
+    model, _ = tune(session, parts)
     monkeypatch.setattr(Objective, "of", _scarce(5))
     with pytest.raises(KbenchError, match="compares its examples with each other"):
-        stages.fit(parts, Setting.GENERAL, model)
+        fit(session, parts, Setting.GENERAL, model)
 
 
 @pytest.mark.parametrize("most", [1, 3, 128])
 def test_a_prediction_takes_fewer_at_once_and_is_the_same(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts, stages = Bench("map-tuning").parts(Setting.TASK_SPECIFIC), new_stages()
-    model, _ = stages.tune(parts)
-    plug, _ = stages.fit(parts, Setting.TASK_SPECIFIC, model)
-    whole = stages.evaluate(parts)
+    parts, session = Bench("map-tuning").parts(Setting.TASK_SPECIFIC), new_session()
+    model, _ = tune(session, parts)
+    plug, _ = fit(session, parts, Setting.TASK_SPECIFIC, model)
+    whole = evaluate(session, parts)
     forward: Callable[[DownstreamModel, Batch], Tensor] = DownstreamModel.forward
 
     def limited(model: DownstreamModel, batch: Batch) -> Tensor:
@@ -179,4 +182,4 @@ def test_a_prediction_takes_fewer_at_once_and_is_the_same(
     assert found.labels == whole.predictions
     assert found.scores == pytest.approx(whole.scores, abs=1e-5)
     assert found.batch_size == {1: 1, 3: 3, 128: 128}[most]
-    assert stages.evaluate(parts).training["evaluation"]["batch_size"] == found.batch_size
+    assert evaluate(session, parts).training["evaluation"]["batch_size"] == found.batch_size

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbench.data import Example, Mention
-from kbench.encoding import Layout, collate, encode
+from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
 from kbench.grid import runner
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
@@ -327,7 +327,7 @@ def test_the_vector_stands_in_brackets_after_the_mention(encoder: Encoder, small
     plug, _ = _fitted(encoder, small)
     example = Example("x", "we saw balike near nuke today", (Mention(7, 13), Mention(19, 23)), "")
     layout = Layout({}, Pelt().template())
-    batch = collate(encode(encoder.tokenizer, [example], [(0, -1)], layout), np.array([0]))
+    batch = encode(encoder.tokenizer, [example], [(0, -1)], layout).collate(np.array([0]))
     with torch.no_grad(), plug.attach(encoder):
         states = encoder(batch)[0]
     tokenizer: Any = encoder.tokenizer

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kbench.data import Example, Mention, Split
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.encoding.passages import Passage
 from kbench.errors import Unsupported
 from kbench.grid import runner
@@ -312,7 +312,7 @@ def _hung(encoder: Encoder, small: Bundle, room: int = 64) -> Batch:
         Layout({}, room=room),
         [brought, []],
     )
-    return collate(inputs, np.array([0, 1]))
+    return inputs.collate(np.array([0, 1]))
 
 
 def _slow(encoder: Encoder) -> torch.Tensor:
@@ -378,7 +378,7 @@ def test_padding_changes_nothing_and_an_example_without_branches_is_as_it_was(
     alone = encode(encoder.tokenizer, [_OTHER], [()], Layout({}))
     with torch.no_grad():
         padded = encoder(both)[1][both.mask[1].bool()]
-        plain = encoder(collate(alone, np.array([0])))[0]
+        plain = encoder(alone.collate(np.array([0])))[0]
     torch.testing.assert_close(padded, plain, atol=1e-5, rtol=0)
 
 

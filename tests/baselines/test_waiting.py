@@ -18,10 +18,12 @@ from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
+from kbench.run.models import tune
+from kbench.run.plugs import fit
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
-from kbench.testing.trial import new_stages
+from kbench.testing.trial import new_session
 from kbench.training.steps import OptimizerStep
 from kbench_baselines.untrained import Untrained
 from tests.devices import TRAINED, Device
@@ -62,12 +64,12 @@ def test_every_method_that_trains_is_looked_at() -> None:
 def test_a_step_of_a_plug_waits_for_nothing(
     method: str, setting: str, dtype: str, device: Device, steps: list[int]
 ) -> None:
-    bench, stages = Bench(method), new_stages()
+    bench, session = Bench(method), new_session()
     for task in TASKS if setting == "task-specific" else TASKS[:1]:
         parts = bench.parts(Setting(setting), task=task, dtype=dtype)
-        model, _ = stages.tune(parts)
+        model, _ = tune(session, parts)
         with device:
-            stages.fit(parts, Setting(setting), model)
+            fit(session, parts, Setting(setting), model)
     assert len(steps) > 3
     assert not device.waits
 
@@ -80,7 +82,7 @@ def test_a_step_of_a_tuning_waits_for_nothing(
     for task in TASKS[:2] if tuning == "head" else TASKS:
         parts = Bench("none").parts(Setting.GENERAL, task=task, tuning=tuning)
         with device:
-            new_stages().tune(parts)
+            new_session().tune(parts)
     assert len(steps) > 3
     assert not device.waits
 
@@ -98,7 +100,7 @@ def test_what_waits_is_seen(
 
     monkeypatch.setattr(DownstreamModel, "loss", curious)
     with device:
-        new_stages().tune(Bench("none").parts(Setting.GENERAL))
+        new_session().tune(Bench("none").parts(Setting.GENERAL))
     assert {*device.waits} >= {"__bool__", "index"}
     assert device.waits.count("__bool__") == len(steps)
 
@@ -112,9 +114,9 @@ def test_the_way_of_a_gpu_gives_the_weights_of_the_cpu(
     for way in ("cpu", "gpu"):
         if way == "gpu":
             request.getfixturevalue("device")
-        stages = new_stages()
-        model, _ = stages.tune(parts)
-        plug, _ = stages.fit(parts, Setting.GENERAL, model)
+        session = new_session()
+        model, _ = tune(session, parts)
+        plug, _ = fit(session, parts, Setting.GENERAL, model)
         made.append({**model.state_dict(), **plug.state_dict()})
     apart = max(float((made[0][name] - made[1][name]).abs().max()) for name in made[0])
     assert apart < 1e-4

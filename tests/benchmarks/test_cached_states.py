@@ -26,7 +26,8 @@ from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
-from kbench.run.stages import Stages
+from kbench.run.models import tune
+from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts
 from kbench.training import Recipe
@@ -127,8 +128,8 @@ def test_head_alone(demands: Demands, backbone: Path, tmp_path: Path) -> None:
         seed=0,
         options={"tuning": {"head": {"epochs": EPOCHS, "batch_size": BATCH}}},
     )
-    stages = Stages(Artifacts(tmp_path), CPU, lambda _, done, total: clock(done, total))
-    demands.once(lambda: stages.tune(Parts(spec)))
+    session = Session(Artifacts(tmp_path), CPU, lambda _, done, total: clock(done, total))
+    demands.once(lambda: tune(session, Parts(spec)))
     _note(demands, "later epoch, head alone", clock.first, clock.later)
 
 

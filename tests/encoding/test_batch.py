@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kbench.encoding import Inputs, collate, ragged
+from kbench.encoding import Inputs, ragged
 from kbench.encoding.batch import picked, shuffled_batches, sorted_batches
 
 PAD = 99
@@ -58,7 +58,7 @@ def test_a_batch_is_what_a_loop_over_tokens_makes(
             index.append(place * width + int(given_inputs.slots[s]))
             rows.append(int(given_inputs.slot_rows[s]))
         blanks.append(place * width + int(given_inputs.blanks[i]))
-    batch = collate(given_inputs, chosen, np.arange(len(given_inputs)) * 10)
+    batch = given_inputs.collate(chosen, np.arange(len(given_inputs)) * 10)
     assert batch.ids.tolist() == ids
     assert batch.mask.tolist() == mask
     assert batch.slot_index.tolist() == index
@@ -68,7 +68,7 @@ def test_a_batch_is_what_a_loop_over_tokens_makes(
     assert batch.examples.tolist() == chosen.tolist()
     assert batch.targets is not None
     assert batch.targets.tolist() == (chosen * 10).tolist()
-    assert collate(given_inputs, chosen).targets is None
+    assert given_inputs.collate(chosen).targets is None
 
 
 @given(
@@ -96,8 +96,8 @@ def test_picked_inputs_are_those_collated_by_themselves(
     chosen = np.array(data.draw(st.lists(everyone, min_size=1, max_size=6, unique=True)))
     rows = np.array(data.draw(st.permutations(range(len(chosen)))))
     rows = rows[: data.draw(st.integers(1, len(rows)))]
-    alone = collate(given_inputs, chosen[rows])
-    found = picked(collate(given_inputs, chosen), torch.from_numpy(rows), alone.ids.shape[1])
+    alone = given_inputs.collate(chosen[rows])
+    found = picked(given_inputs.collate(chosen), torch.from_numpy(rows), alone.ids.shape[1])
     for name, value in vars(alone).items():
         other = getattr(found, name)
         assert (value is None and other is None) or torch.equal(value, other), name
@@ -186,7 +186,7 @@ def test_rows_stay_on_the_host(kind: str) -> None:
         span_bounds=np.array([0, 0]),
         blanks=np.array([-1]),
     )
-    batch = collate(one, np.array([0]), np.array([1])).to(torch.device(kind))
+    batch = one.collate(np.array([0]), np.array([1])).to(torch.device(kind))
     assert batch.slot_rows.device.type == "cpu"
     assert batch.examples.device.type == "cpu"
     assert batch.targets is not None

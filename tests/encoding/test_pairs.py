@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Mention, Role, digest_examples
 from kbench.encoding import Examples, Inputs, Layout, affixes, encode
-from kbench.encoding.pairs import Pairs, collate_pairs, compared, room_of_text
+from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.encoding.passages import Passage
 from kbench.encoding.tokens import pair_affixes
 from kbench.errors import Unsupported
@@ -51,7 +51,7 @@ def test_a_pair_is_its_two_texts(tokenizer: Any, data: Any, template: str | None
     rows = [tuple(data.draw(st.integers(-1, 5)) for _ in text.mentions) for text in of.texts]
     layout = Layout(MARKERS, template, LONG)
     inputs = encode(tokenizer, of.texts, rows, layout)
-    batch = collate_pairs(Pairs.encoded(tokenizer, inputs, of), np.array([1, 0]))
+    batch = Pairs.encoded(tokenizer, inputs, of).collate_sequences(np.array([1, 0]))
     special = affixes(tokenizer)
     before, after = list(special.before), list(pair_affixes(tokenizer).after)
     middle, start = list(pair_affixes(tokenizer).between), len(before)
@@ -124,7 +124,7 @@ def test_all_pairs_at_once_give_the_logits_of_one_call_each(toy_folder: Path, no
             for place in range(len(example.candidates)):
                 start, end = of.bounds[number : number + 2]
                 own = np.arange(start, end)[of.candidates[start:end] == place]
-                scores = [model(collate_pairs(pairs, np.array([pair])))[0] for pair in own]
+                scores = [model(pairs.collate_sequences(np.array([pair])))[0] for pair in own]
                 logits.append(torch.stack(scores).mean(0)[-1])
                 unlike.append(torch.stack(scores).mean(0)[0])
             if none:
@@ -153,7 +153,8 @@ def test_targets_and_names() -> None:
     gold = other.gold(given, None)  # type: ignore[arg-type]
     assert gold.targets.tolist() == [2, 0, 3]
     assert gold.labels == ["c2", "c0", NONE_OF_THE_ABOVE]
-    assert [other.name(("a", "b"), at) for at in range(3)] == ["a", "b", NONE_OF_THE_ABOVE]
+    words, _ = other.predict(torch.eye(3), None, [("a", "b")] * 3)  # type: ignore[arg-type]
+    assert words == ["a", "b", NONE_OF_THE_ABOVE]
 
 
 def test_training_reaches_the_head_and_ignores_a_label_that_is_no_candidate(
@@ -190,9 +191,9 @@ def test_any_pair_fits(toy_tokenizer: Any, limit: int) -> None:
     of = compared([episode(texts, 2, 1)])
     inputs = encode(toy_tokenizer, of.texts, [(-1,)] * 3, Layout({}, None, room))
     pairs = Pairs.encoded(toy_tokenizer, inputs, of)
-    assert limit - 1 <= pairs.pair_lengths.max() <= limit
+    assert limit - 1 <= pairs.sequence_lengths.max() <= limit
     assert pairs.shortened == 3
-    assert pairs.lengths.tolist() == [pairs.pair_lengths.sum()]
+    assert pairs.lengths.tolist() == [pairs.sequence_lengths.sum()]
 
 
 def test_passages_go_with_their_text(toy_tokenizer: Any) -> None:
@@ -201,7 +202,7 @@ def test_passages_go_with_their_text(toy_tokenizer: Any) -> None:
     brought = [[Passage("Country 1")], [], [Passage("Country 2")]]
     layout = Layout({}, None, LONG, room=LONG)
     inputs = encode(toy_tokenizer, of.texts, [(-1,)] * 3, layout, brought)
-    batch = collate_pairs(Pairs.encoded(toy_tokenizer, inputs, of), np.array([0, 1]))
+    batch = Pairs.encoded(toy_tokenizer, inputs, of).collate_sequences(np.array([0, 1]))
     rows = [ids[mask > 0].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
     own, plain, told = (
         toy_tokenizer(text, add_special_tokens=False)["input_ids"]

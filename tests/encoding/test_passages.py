@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbench.data import Example, Mention
-from kbench.encoding import Inputs, Layout, TokenKind, collate, encode
+from kbench.encoding import Inputs, Layout, TokenKind, encode
 from kbench.encoding.passages import Passage, shares
 from kbench.model import Encoder
 from tests.hostile import MARKERS, examples
@@ -84,7 +84,7 @@ def test_passages_are_cut_at_sentences_and_share_the_room(tokenizer: Any) -> Non
 
 def test_a_branch_goes_on_from_its_mention_and_only_that_sees_it(tokenizer: Any) -> None:
     got = encoded(tokenizer, [Passage("red", 0), Passage("green thing", 1), Passage("blue", 1)])
-    batch = collate(got, np.array([0]))
+    batch = got.collate(np.array([0]))
     assert batch.positions is not None
     assert batch.visible is not None
     assert got.branches is not None
@@ -111,7 +111,7 @@ def test_what_hangs_at_a_mention_changes_no_other_token_in_one_layer(encoder: En
     handle = layer.register_forward_hook(lambda *given: states.append(given[2].detach()))
     with torch.inference_mode():
         for inputs in (plain, hung):
-            encoder(collate(inputs, chosen))
+            encoder(inputs.collate(chosen))
     handle.remove()
     before, after = states[0][0], states[1][0, : len(plain.ids)]
     changed = (before - after).abs().amax(-1) > 1e-6
@@ -128,8 +128,8 @@ def test_examples_with_and_without_branches_share_a_batch(encoder: Encoder) -> N
     both = encode(encoder.tokenizer, [example(), example()], rows, layout, brought)
     alone = encode(encoder.tokenizer, [example()], rows[1:], layout)
     with torch.inference_mode():
-        together = encoder(collate(both, np.array([0, 1])))[1, : len(alone.ids)]
-        single = encoder(collate(alone, np.array([0])))[0]
+        together = encoder(both.collate(np.array([0, 1])))[1, : len(alone.ids)]
+        single = encoder(alone.collate(np.array([0])))[0]
     assert torch.allclose(together, single, atol=1e-5)
 
 

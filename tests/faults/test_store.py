@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from kbench.errors import ArtifactError
-from kbench.grid import runner
+from kbench.grid import runner, worker
 from kbench.run import record
-from kbench.run.stages import Stages
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
 from tests.calling import call
@@ -153,7 +152,7 @@ def test_a_read_only_store_is_read_and_nothing_is_computed_for_it(
 def test_a_place_that_is_a_file_is_refused_before_anything_is_computed(
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbench.run.stages.Stages.evaluate", None)
+    monkeypatch.setattr("kbench.grid.worker.evaluate", None)
     (tmp_path / "file").write_text("")
     place = runner.Place(tmp_path / "file" / "out", tmp_path / "artifacts", "cpu", 1)
     with pytest.raises(ArtifactError, match=r"out cannot be written \(Not a directory"):
@@ -303,7 +302,7 @@ def test_two_versions_on_one_store_leave_each_others_results_alone(
     newer["provenance"]["kbench"] = "7.1"
     path.write_text(json.dumps(newer))
     theirs = path.read_bytes()
-    monkeypatch.setattr("kbench.run.stages.Stages.evaluate", None)  # nothing is computed again
+    monkeypatch.setattr("kbench.grid.worker.evaluate", None)  # nothing is computed again
     none, mapped = run(chosen(toy_folder), place)
     assert mapped == first[1]
     assert none.status == Status.FAILED
@@ -319,7 +318,7 @@ def test_what_another_process_has_done_meanwhile_is_not_done_again(
 ) -> None:
     cells = runner.plan(runner.resolve(chosen(toy_folder)), place)
     first = runner.run(cells, place)
-    monkeypatch.setattr("kbench.run.stages.Stages.evaluate", None)
+    monkeypatch.setattr("kbench.grid.worker.evaluate", None)
     assert runner.run(cells, place) == first
 
 
@@ -328,14 +327,14 @@ def test_a_process_that_fails_takes_nothing_from_one_that_did_not(
     toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cell,) = runner.plan(runner.resolve(chosen(toy_folder, method="none")), place)
-    evaluate = Stages.evaluate
+    evaluate = worker.evaluate
 
-    def slow(self: Any, parts: Any) -> Any:
-        monkeypatch.setattr(Stages, "evaluate", evaluate)
+    def slow(*_: Any) -> Any:
+        monkeypatch.setattr(worker, "evaluate", evaluate)
         runner.run([cell], place)  # another process is faster
         raise MemoryError
 
-    monkeypatch.setattr(Stages, "evaluate", slow)
+    monkeypatch.setattr(worker, "evaluate", slow)
     (result,) = runner.run([cell], place)
     assert result.status == Status.OK
     assert Results(place.out).load(cell.id) == result

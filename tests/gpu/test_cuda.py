@@ -21,7 +21,9 @@ from kbench.encoding import Batch, computing
 from kbench.grid import runner
 from kbench.grid.executor import Setup
 from kbench.grid.executors.local import Local
-from kbench.run.stages import Stages
+from kbench.run.models import tune
+from kbench.run.plugs import fit
+from kbench.run.session import Session
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.bench import Bench
@@ -66,8 +68,8 @@ def _made(place: runner.Place) -> dict[str, bytes]:
     return {file.parent.name: file.read_bytes() for file in files}
 
 
-def _stages(folder: Path) -> Stages:
-    return Stages(Artifacts(folder), CUDA)
+def _session(folder: Path) -> Session:
+    return Session(Artifacts(folder), CUDA)
 
 
 @pytest.mark.parametrize("task", ["toy-typing", "toy-relations", "toy-qa"])
@@ -148,11 +150,11 @@ def test_no_step_waits_for_the_device(
 
     monkeypatch.setattr(OptimizerStep, "step", alarmed)
     with offered():
-        bench, stages = Bench(method), _stages(tmp_path)
+        bench, session = Bench(method), _session(tmp_path)
         for task in TASKS if setting == "task-specific" else TASKS[:1]:
             parts = bench.parts(Setting(setting), task=task, dtype=dtype)
-            model, _ = stages.tune(parts)
-            stages.fit(parts, Setting(setting), model)
+            model, _ = tune(session, parts)
+            fit(session, parts, Setting(setting), model)
     assert len(taken) > 3
 
 

@@ -112,8 +112,8 @@ def test_the_memory_of_a_device_is_told_stage_by_stage(
     toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
-    monkeypatch.setattr("kbench.run.stages.reset_peak", lambda device: began.append("reset"))
-    monkeypatch.setattr("kbench.run.stages.peak_bytes", lambda device: 1000 * len(began))
+    monkeypatch.setattr("kbench.run.session.reset_peak", lambda device: began.append("reset"))
+    monkeypatch.setattr("kbench.run.session.peak_bytes", lambda device: 1000 * len(began))
     none, mapped = _ok(run(grid(toy_folder, control="none"), place))
     assert none.cost["tune_peak_device_memory_bytes"] == 1000
     assert none.cost["evaluate_peak_device_memory_bytes"] == 2000

@@ -15,7 +15,7 @@ from kbench.cli.execute import dry_run
 from kbench.grid import runner
 from kbench.grid.grids import Grid
 from kbench.method import Plug
-from kbench.run import stages
+from kbench.run import models
 from kbench.store import Status
 from tests.grid.toygrid import grid, run
 
@@ -38,7 +38,7 @@ def _tasks(toy_tasks: None) -> None:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """``model`` or ``plug`` for each training, in order."""
     calls: list[str] = []
-    for module in (stages, method):
+    for module in (models, method):
         original = module.train
 
         def counted(what: nn.Module, *given: Any, original: Any = original, **more: Any) -> Any:

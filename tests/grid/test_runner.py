@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from kbench.errors import UsageError
-from kbench.grid import runner
+from kbench.grid import runner, worker
 from kbench.grid.executor import Setup
 from kbench.grid.executors import local
 from kbench.grid.executors.local import Local
 from kbench.method import Fit, Plug
 from kbench.results.tables import rows
-from kbench.run import stages
 from kbench.spec import Control, Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
@@ -109,7 +108,7 @@ def test_a_stored_grid_trains_and_runs_nothing(
     def explode(*_: Any, **__: Any) -> None:
         raise AssertionError("something was computed again")
 
-    monkeypatch.setattr(stages.Stages, "evaluate", explode)
+    monkeypatch.setattr(worker, "evaluate", explode)
     assert run(grid(toy_folder), place) == first
 
 

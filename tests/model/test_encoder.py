@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.errors import FrozenError, Unsupported
 from kbench.model import DownstreamModel, Encoder, digest, dropout
 from kbench.model.freezing import frozen
@@ -39,7 +39,7 @@ def batch_of(
 ) -> Batch:
     layout = Layout({Role.TARGET: "$"}, slot, 32)
     inputs = encode(encoder.tokenizer, EXAMPLES, ROWS, layout)
-    return collate(inputs, np.array(chosen))
+    return inputs.collate(np.array(chosen))
 
 
 def source(encoder: Encoder) -> nn.Embedding:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kbench.data import Example, Split
-from kbench.encoding import Examples, Layout, collate, encode
+from kbench.encoding import Examples, Layout, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.errors import KbenchError, Unsupported
 from kbench.model import DownstreamModel, Encoder, FrozenReader, digest
@@ -21,8 +21,9 @@ from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
+from kbench.run.models import tune
 from kbench.run.prediction import predict
-from kbench.run.stages import Stages
+from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, hidden_states
 from kbench.store.hidden_states import BYTES, HiddenStates, HiddenStateStore
@@ -67,8 +68,8 @@ def parts(toy_folder: Path, task: str = "toy-relations", **changes: Any) -> Part
     return Parts(RunSpec(**{**given, **changes}))
 
 
-def stages(folder: Path) -> Stages:
-    return Stages(Artifacts(folder), CPU)
+def session(folder: Path) -> Session:
+    return Session(Artifacts(folder), CPU)
 
 
 def inputs_of(encoder: Encoder, count: int = 40) -> Any:
@@ -83,7 +84,7 @@ def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
     for number in range(len(inputs)):
         start, end = kept.states.places[number]
         with torch.no_grad():
-            alone = encoder(collate(inputs, np.array([number])))[0].numpy()
+            alone = encoder(inputs.collate(np.array([number])))[0].numpy()
         assert end - start == inputs.lengths[number]
         np.testing.assert_allclose(kept.states.arrays[0][start:end], alone, atol=1e-5, rtol=0)
 
@@ -142,10 +143,10 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
     task: str, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def made(name: str) -> tuple[str, dict[str, Any], list[float]]:
-        own, chosen = stages(tmp_path / name), parts(toy_folder, task)
-        model, about = own.tune(chosen)
+        own, chosen = session(tmp_path / name), parts(toy_folder, task)
+        model, record = tune(own, chosen)
         inputs = own.prepare(chosen, Split.TEST, model, injected=False).inputs
-        return digest(model), about["history"], predict(model, inputs, CPU).scores
+        return digest(model), record.history, predict(model, inputs, CPU).scores
 
     cold, history, scores = made("cold")
     assert (history["states"], len(history["dev"])) == ("kept", EPOCHS)
@@ -162,8 +163,8 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
         assert other["dev"] == history["dev"]
     monkeypatch.setattr(hidden_states, "_MEMORY", 0)
     _, direct, near = made("direct")
-    assert direct["states"] == "recomputed"
-    np.testing.assert_allclose(direct["losses"], history["losses"], atol=1e-5)
+    assert direct.states == "recomputed"
+    np.testing.assert_allclose(direct.losses, history["losses"], atol=1e-5)
     np.testing.assert_allclose(near, scores, atol=1e-4)
 
 
@@ -173,16 +174,16 @@ def test_every_text_is_read_once_however_many_epochs(toy_folder: Path, tmp_path:
     encoder = chosen.backbone.load()
     chosen.__dict__["backbone"] = Same(chosen.backbone, encoder)
     with counted(encoder) as texts:
-        _, about = stages(tmp_path / "one").tune(chosen)
+        _, record = tune(session(tmp_path / "one"), chosen)
         examples = [len(chosen.task.examples(split)) for split in (Split.TRAIN, Split.DEV)]
         assert sum(texts) == sum(examples)
         steps = -(-examples[0] // 16) * EPOCHS
-        assert about["history"]["steps"] == steps
+        assert record.history.steps == steps
         # Another seed is another head on the same states.
         again = parts(toy_folder, seed=1)
         again.__dict__["backbone"] = chosen.backbone
-        _, second = stages(tmp_path / "two").tune(again)
-        assert second["digest"] != about["digest"]
+        _, second = tune(session(tmp_path / "two"), again)
+        assert second.digest != record.digest
         assert sum(texts) == sum(examples)
 
 
@@ -200,11 +201,11 @@ class Same:
 @pytest.mark.usefixtures("toy_tasks")
 def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Path) -> None:
     chosen = parts(toy_folder)
-    own = stages(tmp_path)
-    model, about = own.tune(chosen)
+    own = session(tmp_path)
+    model, record = tune(own, chosen)
     assert digest(model.encoder) == digest(chosen.backbone.load())
     trained = sum(p.numel() for p in model.head.parameters())
-    assert about["trainable_parameters"] == trained
+    assert record.trainable_parameters == trained
     # The plainest form: the head on states read anew, the encoder in eval mode.
     head = own._untrained(chosen)
     head.eval()
@@ -221,10 +222,10 @@ def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Pa
     )
     last = {**OPTIONS, "tuning": {"head": {**HEAD, "select": False}}}
     before = len(list(HiddenStateStore().all()))
-    kept, about = stages(tmp_path / "last").tune(parts(toy_folder, options=last, limit=90))
-    assert about["history"]["dev"] == []
+    kept, record = tune(session(tmp_path / "last"), parts(toy_folder, options=last, limit=90))
+    assert record.history.dev == []
     assert len(list(HiddenStateStore().all())) == before + 1, "dev is not read"
-    kept, about = stages(tmp_path / "whole").tune(parts(toy_folder, options=last))
+    kept, record = tune(session(tmp_path / "whole"), parts(toy_folder, options=last))
     ours, plain = (dict(m.named_parameters())["linear.weight"] for m in (kept.head, head.head))
     torch.testing.assert_close(ours, plain, atol=1e-4, rtol=0)
 
@@ -251,7 +252,7 @@ def test_a_tuning_that_says_so_wrongly_is_refused(toy_folder: Path, tmp_path: Pa
         registered(Kind.TUNINGS, my_head=f"{__name__}:Liar"),
         pytest.raises(KbenchError, match=r"tuning my-head says .*reads_once.*query.bias"),
     ):
-        stages(tmp_path).tune(parts(toy_folder, tuning="my-head"))
+        tune(session(tmp_path), parts(toy_folder, tuning="my-head"))
 
 
 @pytest.mark.usefixtures("toy_tasks")
@@ -268,15 +269,15 @@ def test_a_plug_that_is_fixed_is_read_through(
         }
         monkeypatch.setattr(hidden_states, "_MEMORY", 1 << 30)
         monkeypatch.delenv(BYTES, raising=False)
-        _, about = stages(tmp_path / f"kept-{control}").tune(parts(toy_folder, **chosen))
-        assert about["history"]["states"] == "kept"
+        _, record = tune(session(tmp_path / f"kept-{control}"), parts(toy_folder, **chosen))
+        assert record.history.states == "kept"
         monkeypatch.setattr(hidden_states, "_MEMORY", 0)
         monkeypatch.setenv(BYTES, "0")
-        _, direct = stages(tmp_path / f"direct-{control}").tune(parts(toy_folder, **chosen))
-        assert direct["history"]["states"] == "recomputed"
-        losses[control] = about["history"]["losses"]
-        np.testing.assert_allclose(losses[control], direct["history"]["losses"], atol=1e-4)
-        assert about["history"]["dev"] == direct["history"]["dev"]
+        _, direct = tune(session(tmp_path / f"direct-{control}"), parts(toy_folder, **chosen))
+        assert direct.history.states == "recomputed"
+        losses[control] = record.history.losses
+        np.testing.assert_allclose(losses[control], direct.history.losses, atol=1e-4)
+        assert record.history.dev == direct.history.dev
     apart = np.subtract(losses[Control.NONE], losses[Control.SHUFFLED])
     assert np.abs(apart).max() > 1e-3, "another plug, other states"
 
@@ -333,7 +334,7 @@ def test_a_text_of_one_token_has_states(encoder: Encoder) -> None:
     inputs = encode(encoder.tokenizer, examples, [(), ()], Layout({}))
     kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
     assert kept is not None
-    batch = kept.into(collate(inputs, np.array([0, 1])))
+    batch = kept.into(inputs.collate(np.array([0, 1])))
     assert batch.states is not None
     assert batch.states.last.shape == (*batch.ids.shape, encoder.width)
     assert not batch.states.last[batch.mask == 0].any()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kbench.data import Example, Label
-from kbench.encoding import Layout, collate, encode
+from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.model import Encoder, Head
 from kbench.model.heads import BlankHead, RelationHead, TypingHead, VocabularyHead
@@ -133,7 +133,7 @@ def test_a_vocabulary_bounds_what_is_asked_and_what_is_answered(
     inputs = encode(
         encoder.tokenizer, [Example("a", "it looks ", (), "x", blank=9)], [()], Layout({})
     )
-    batch = collate(inputs, np.arange(1))
+    batch = inputs.collate(np.arange(1))
     with torch.no_grad():
         hidden = encoder(batch)
         every = BlankHead()(encoder, hidden, batch)

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from kbench.data import Example
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.errors import KbenchError, Unsupported
 from kbench.model import Encoder, digest, dropout
 from kbench.model.huggingface import HuggingFaceBackbone, folder_digest, load_folder
@@ -30,7 +30,7 @@ every = pytest.mark.parametrize("name", ARCHITECTURES)
 
 def batch_of(encoder: Encoder) -> Batch:
     inputs = encode(encoder.tokenizer, EXAMPLES, [(), ()], Layout({}))
-    return collate(inputs, np.array([0, 1]))
+    return inputs.collate(np.array([0, 1]))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kbench.data import Example
-from kbench.encoding import Batch, Layout, collate, encode
+from kbench.encoding import Batch, Layout, encode
 from kbench.model import DownstreamModel, Encoder, rewritten
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
@@ -34,7 +34,7 @@ def named(
 def batch_of(encoder: Encoder) -> Batch:
     examples = [Example(str(n), text, (), "") for n, text in enumerate(TEXTS)]
     inputs = encode(encoder.tokenizer, examples, [()] * len(examples), Layout({}))
-    return collate(inputs, torch.arange(len(TEXTS)).numpy())
+    return inputs.collate(torch.arange(len(TEXTS)).numpy())
 
 
 def last_layer_rows(encoder: Encoder, batch: Batch, wanted: Tensor | None) -> list[int]:

@@ -10,7 +10,6 @@ import pytest
 from kbench.data import NONE_OF_THE_ABOVE, Example, Split
 from kbench.errors import DataError, UsageError
 from kbench.grid.runner import Place
-from kbench.metrics.stratified import scored
 from kbench.parts.find import normalised
 from kbench.parts.run_parts import Parts
 from kbench.results.tables import rows
@@ -267,7 +266,7 @@ def test_a_grid_on_episodes(write: Write, toy_folder: Path, tmp_path: Path) -> N
     assert predictions is not None
     assert {*predictions.strata} == {*FORMS}
     for metric in FewRel.metrics:
-        again = scored(metric, predictions.labels, predictions.predictions, predictions.strata)
+        again = metric.score_of(predictions)
         assert again == pytest.approx(mapped.metrics[metric.name].value)
     row = next(r for r in rows(results, store) if r.first is mapped)
     assert row.gain is not None

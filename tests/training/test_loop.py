@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.encoding import Batch, Inputs, collate
+from kbench.encoding import Batch, Inputs
 from kbench.training import Recipe, train
 
 
@@ -31,7 +31,7 @@ class Four:
             span_bounds=bounds,
             blanks=np.full(4, -1),
         )
-        return collate(inputs, chosen)
+        return inputs.collate(chosen)
 
 
 def test_dropout_of_what_is_trained_is_off_when_it_is_scored() -> None:

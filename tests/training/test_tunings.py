@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 
 from kbench.data import Example
-from kbench.encoding import Batch, Examples, Layout, collate, encode
+from kbench.encoding import Batch, Examples, Layout, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.grid import runner
 from kbench.model import DownstreamModel, Encoder, Head, digest, dropout, rewritten
@@ -24,7 +24,8 @@ from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.stages import Stages
+from kbench.run.models import tune
+from kbench.run.session import Session
 from kbench.run.weights import restore, untied
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, Result, Status
@@ -64,7 +65,7 @@ def data_of(encoder: Encoder) -> Examples:
 
 def batch_of(encoder: Encoder) -> Batch:
     data = data_of(encoder)
-    return collate(data.inputs, np.arange(3), data.targets)
+    return data.inputs.collate(np.arange(3), data.targets)
 
 
 def tuned(encoder: Encoder, name: str, head: Head | None = None, **options: Any) -> DownstreamModel:
@@ -464,10 +465,10 @@ def test_a_stored_model_comes_back_bit_for_bit_and_a_seed_makes_the_same(
 
     def made(folder: str, seed: int = 0) -> tuple[str, str]:
         parts = _parts(f"my-{name}", options, str(toy_folder / "bert"), seed)
-        model, about = Stages(Artifacts(tmp_path / folder), torch.device("cpu")).tune(parts)
-        assert about["trainable_parameters"] > 0
+        model, record = tune(Session(Artifacts(tmp_path / folder), torch.device("cpu")), parts)
+        assert record.trainable_parameters > 0
         assert not marked(model)
-        return digest(model), about["digest"]
+        return digest(model), record.digest
 
     first = made("one")
     assert first[0] == first[1]

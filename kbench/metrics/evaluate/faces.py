@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import datasets
 import evaluate
 
+from kbench.data import Answers
 from kbench.metrics import Metric
-from kbench.metrics.stratified import scored
 
 __all__ = ["MultiLabel", "SingleLabel", "Stratified"]
 
@@ -73,7 +73,5 @@ class Stratified(SingleLabel):
 
     def _compute(self, predictions: Any, references: Any, **strata: Any) -> dict[str, float]:
         own = strata[self.column]
-        return {
-            metric.name: scored(metric, references, predictions, own)
-            for metric in self.measures(own)
-        }
+        answers = Answers(labels=references, predictions=predictions, strata=own)
+        return {metric.name: metric.score_of(answers) for metric in self.measures(own)}

@@ -1,0 +1,51 @@
+"""What was predicted of examples, beside what is right: all that a metric reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+from kbench.data.examples import Label
+
+__all__ = ["Answers", "Predictions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Examples with their gold labels and what was predicted, one entry each, in their order.
+
+    Attributes:
+        labels: gold ones.
+        predictions: of a model.
+        strata: what each counts under, see :attr:`kbench.data.Example.stratum`.
+    """
+
+    labels: Sequence[Label]
+    predictions: Sequence[Label]
+    strata: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, chosen: Sequence[int]) -> Self:
+        """Returns some of the examples, by their numbers, in the order given."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{n: [column[at] for at in chosen] for n, column in columns.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions(Answers):
+    """The test examples of a run, as they are stored.
+
+    Attributes:
+        ids: of the examples.
+        scores: the probability that the model gives to each prediction.
+        linked: whether a mention of the example is an entity that the method knows.
+        degrees: in how many facts the entity of each is, -1 where it has none.
+    """
+
+    ids: Sequence[str]
+    scores: Sequence[float]
+    linked: Sequence[bool]
+    degrees: Sequence[int]

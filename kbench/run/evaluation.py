@@ -1,0 +1,35 @@
+"""What came out of the stages of a run, before it is a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kbench.run.prediction import Predicted
+from kbench.run.preparation import Prepared
+
+__all__ = ["Evaluation"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A test split as it was read, and what was predicted of it.
+
+    Attributes:
+        prepared: the split.
+        predicted: for each example.
+        cost: numbers with their unit in the name.
+        counts: what was kept and dropped, by name.
+        training: recipe and history of each stage, by its name.
+        before: SHA-256 of the downstream model's weights after tuning.
+        after: the same after evaluation.
+    """
+
+    prepared: Prepared
+    predicted: Predicted
+    cost: Mapping[str, float]
+    counts: Mapping[str, int]
+    training: Mapping[str, Any]
+    before: str
+    after: str
