@@ -59,6 +59,9 @@ class Task(ABC):
         head_name: of the head, in the address of every downstream model. A class that defines
             :meth:`head` and gives no name has ``module:Class``, so that two heads never share one.
         tuning: that it is run with where none is asked for.
+        recipes: how it is tuned, where that was published of this task: by tuning, fields of the
+            recipe that take the place of the tuning's own for the family, such as
+            ``{"full": {"epochs": 10, "warmup": 0.1}}``.
         defaults: the options and their default values.
         counts: what loading kept and dropped, by name; filled by :meth:`load`.
         link_threshold: the confidence that links of the data must have; None if they have none.
@@ -72,6 +75,7 @@ class Task(ABC):
     linking: ClassVar[str] = "gold"
     head_name: ClassVar[str]
     tuning: ClassVar[str] = "full"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
     link_threshold: float | None = None
 

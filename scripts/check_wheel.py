@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"kbench", "kbench_tasks", "kbench_baselines", "kbench_leaderboard"}
 EMBEDDED = (
     "kbench/model/tiny/model.safetensors",
+    "kbench/model/tiny/recipes.yaml",
     "kbench/cli/demo.yaml",
     "kbench_tasks/atlas/bundle/card.json",
     "kbench_tasks/atlas/bundle/vectors.npy",

@@ -46,6 +46,11 @@ pieces in the rest; a third of the blocks of neighbouring sentences are joined t
 128 or 256 tokens. Training a WordPiece vocabulary breaks ties at random: `--tokenizer
 kbench/model/tiny` repeats the run with this one.
 
+## Recipes
+
+A model of this size wants higher rates and other epochs than the published ones: `recipes.yaml`,
+chosen on dev of the atlas tasks, takes the place of what is published, field by field.
+
 ## Held-out figures
 
 {masked_tokens:,} masked wordpieces of {held_out_sentences:,} held-out sentences (without keywords),

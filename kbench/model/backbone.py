@@ -19,7 +19,8 @@ class Backbone(ABC):
         name: what the user typed.
         recipes: training settings this backbone wants instead of the published ones, by tuning
             (``full``) or by method and setting (``map-tuning general``): a model of two million
-            parameters needs other learning rates than one of a hundred million.
+            parameters needs other learning rates than one of a hundred million. Fields of a
+            recipe; what is not among them stays as published.
     """
 
     name: str

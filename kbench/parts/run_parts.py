@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,22 +78,29 @@ class Parts:
     def tuning_options(self) -> dict[str, Any]:
         """The tuning's options without those of its recipe."""
         options = self.spec.options_of("tuning")
-        known = {*self.tuning.defaults, *(_RECIPE if self._published else ())}
+        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ())}
         check_options(options, known, f"tuning {self.spec.tuning}")
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
         return {**self.tuning.defaults_for(self.task.family), **chosen}
 
     @cached_property
     def tuning_recipe(self) -> Recipe | None:
-        """Published settings, then the backbone's, then the user's; None if nothing trains."""
-        return self._published and self._published.updated(
-            self.backbone.recipes.get(self.spec.tuning, {}),
+        """The tuning's for the family, then the task's, the backbone's and the user's.
+
+        None if nothing trains.
+        """
+        return self._family_recipe and self._family_recipe.updated(
+            _stated(self.task.recipes, self.spec.tuning, f"task {self.spec.task}"),
+            self._stated_by_backbone(self.spec.tuning),
             self.spec.options_of("tuning"),
         )
 
     @cached_property
-    def _published(self) -> Recipe | None:
-        return self.tuning.recipe(self.task.family, self.spec.task)
+    def _family_recipe(self) -> Recipe | None:
+        return self.tuning.recipe(self.task.family)
+
+    def _stated_by_backbone(self, key: str) -> Mapping[str, Any]:
+        return _stated(self.backbone.recipes, key, f"backbone {self.spec.backbone}")
 
     @property
     def linker(self) -> str:
@@ -112,9 +120,20 @@ class Parts:
         of_task = setting == Setting.TASK_SPECIFIC
         family, name = (self.task.family, self.spec.task) if of_task else (None, None)
         return self.method.recipe(setting, family, name).updated(
-            self.backbone.recipes.get(f"{self.spec.method} {setting}", {}),
+            self._stated_by_backbone(f"{self.spec.method} {setting}"),
             self.spec.options_of("method").get(str(setting), {}),
         )
+
+
+def _stated(recipes: Mapping[str, Mapping[str, Any]], key: str, whose: str) -> Mapping[str, Any]:
+    """Returns the fields that a part states for a tuning, or for a method's setting.
+
+    Raises:
+        UsageError: a recipe has no such field; the nearest are named.
+    """
+    fields = recipes.get(key, {})
+    check_options(fields, _RECIPE, f"the recipe {key!r} of {whose}")
+    return fields
 
 
 def sharing(spec: RunSpec, shared: dict[str, Parts], download: bool = True) -> Parts:

@@ -15,8 +15,10 @@ from kbench.model import Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.source_text import summary
+from kbench.spec import check_options
 from kbench.task import ProbeTask, QuestionTask, Task, subject_of
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
+from kbench.training import Recipe
 
 __all__ = ["CONTRACTS", "subject"]
 
@@ -61,7 +63,9 @@ subject = Loaded
 
 @contract
 def card(loaded: Loaded) -> Verdict:
-    """The card is complete, and the task says what it measures."""
+    """The card is complete, the task says what it measures, and its recipes have known fields."""
+    for recipe in loaded.kind.recipes.values():
+        check_options(recipe, Recipe.__dataclass_fields__, "a recipe")
     given = asdict(loaded.kind.card)
     optional = ("obtain", "sizes")
     missing = [name for name, value in given.items() if not value and name not in optional]

@@ -99,7 +99,7 @@ class TuningBench:
     @property
     def trains(self) -> bool:
         """Whether it has a recipe for any family."""
-        return any(self.tuning().recipe(family, "any") for family in Family)
+        return any(self.tuning().recipe(family) for family in Family)
 
     def _tune(self, parts: Parts) -> Tuned:
         own = new_session()
@@ -133,7 +133,7 @@ def card(bench: TuningBench) -> Verdict:
     missing = [] if summary(bench.entry) else ["the first line of its docstring"]
     missing += [] if str(bench.tuning.revision).strip() else ["revision"]
     for family in Family:
-        if bench.trains and not isinstance(bench.tuning().recipe(family, "any"), Recipe):
+        if bench.trains and not isinstance(bench.tuning().recipe(family), Recipe):
             missing.append(f"a recipe for {family}")
     return not missing, f"missing: {', '.join(missing)}" if missing else summary(bench.entry)
 

@@ -39,10 +39,12 @@ class Tuning(ABC):
         return self.defaults
 
     @abstractmethod
-    def recipe(self, family: Family, task: str) -> Recipe | None:
-        """Returns the published settings for a task, or for its family; None to train nothing.
+    def recipe(self, family: Family) -> Recipe | None:
+        """Returns the published settings for a family of tasks; None to train nothing.
 
-        A tuning trains on all families or on none.
+        A tuning trains on all families or on none. What a task, a backbone and the user state
+        otherwise takes the place of these, field by field and in this order
+        (:attr:`kbench.task.Task.recipes`, :attr:`kbench.model.Backbone.recipes`).
         """
 
     @abstractmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from kbench.data import Example, Mention, Role, Size, Split, TaskCard
 from kbench.data.records import Record
@@ -48,6 +49,10 @@ class FewRel80Way(RelationTask):
     )
     metrics = (MacroF1(), Accuracy())
     max_length = 256
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # ERNIE's setting.
+        "full": {"learning_rate": 2e-5, "batch_size": 32, "epochs": 10, "warmup": 0.1},
+    }
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.

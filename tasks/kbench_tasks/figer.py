@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kbench.data import Size, Split, TaskCard
 from kbench.errors import UsageError, nearest
@@ -52,6 +52,15 @@ class Figer(ErnieTyping):
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "link_threshold": 0.3,
         "fallback": "argmax",
+    }
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # ERNIE's setting (32 steps of 64 accumulated); light tunings take its batches and epochs,
+        # at rates of their own.
+        "full": {"learning_rate": 2e-5, "batch_size": 2048, "epochs": 3, "warmup": 0.2},
+        "lora": {"batch_size": 2048, "epochs": 3},
+        "adapter": {"batch_size": 2048, "epochs": 3},
+        "bitfit": {"batch_size": 2048, "epochs": 3},
+        "head": {"batch_size": 2048},
     }
 
     def __init__(

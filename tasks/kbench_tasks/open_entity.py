@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from kbench.data import Size, Split, TaskCard
 from kbench_tasks.typing_records import ErnieTyping
 
@@ -28,3 +31,11 @@ class OpenEntity(ErnieTyping):
         sizes=dict.fromkeys(Split, Size(1998, 37)),
     )
     name = "open-entity"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # ERNIE's setting; light tunings take its batches and epochs, at rates of their own.
+        "full": {"learning_rate": 2e-5, "batch_size": 16, "epochs": 10, "warmup": 0.1},
+        "lora": {"batch_size": 16, "epochs": 10},
+        "adapter": {"batch_size": 16, "epochs": 10},
+        "bitfit": {"batch_size": 16, "epochs": 10},
+        "head": {"batch_size": 16},
+    }

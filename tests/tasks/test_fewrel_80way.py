@@ -8,7 +8,6 @@ import pytest
 
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError
-from kbench.training.tunings.full import FullTuning
 from kbench_tasks.fewrel_80way import FewRel80Way
 
 Write = Callable[[str, Any], Path]
@@ -45,8 +44,8 @@ def test_an_example(folder: str) -> None:
 
 
 def test_it_is_tuned_as_ernie_was() -> None:
-    recipe = FullTuning().recipe(FewRel80Way.family, "fewrel-80way")
-    assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (2e-5, 32, 10)
+    own = {"learning_rate": 2e-5, "batch_size": 32, "epochs": 10, "warmup": 0.1}
+    assert FewRel80Way.recipes == {"full": own}
 
 
 @pytest.mark.parametrize(

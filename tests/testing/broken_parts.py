@@ -42,6 +42,12 @@ class Unlicensed(Typing):
     card = replace(TinyTyping.card, licence="")
 
 
+class Misspelt(Typing):
+    """Breaks card: its recipe has a field that nobody reads."""
+
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {"learning": 1}}
+
+
 class Empty(Typing):
     """Breaks data: a split is empty."""
 
@@ -142,7 +148,7 @@ class Head(Tuning):
 
     revision = "1"
 
-    def recipe(self, family: Family, task: str) -> Recipe:
+    def recipe(self, family: Family) -> Recipe:
         return Recipe(1e-2, 16, 1)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
@@ -154,7 +160,7 @@ class Head(Tuning):
 class Recipeless(Head):
     """Breaks card."""
 
-    def recipe(self, family: Family, task: str) -> Any:
+    def recipe(self, family: Family) -> Any:
         return None if family == Family.QUESTION else Recipe(1e-2, 16, 1)
 
 
@@ -180,7 +186,7 @@ class MarksForNothing(Tuning):
 
     revision = "1"
 
-    def recipe(self, family: Family, task: str) -> None:
+    def recipe(self, family: Family) -> None:
         return None
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:

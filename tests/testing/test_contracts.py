@@ -172,6 +172,7 @@ SOUND = {
 }
 BROKEN = [
     (Kind.TASKS, "card", broken_parts.Unlicensed),
+    (Kind.TASKS, "card", broken_parts.Misspelt),
     (Kind.TASKS, "data", broken_parts.Empty),
     (Kind.TASKS, "data", broken_parts.Silent),
     (Kind.TASKS, "splits", broken_parts.Twice),

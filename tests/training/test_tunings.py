@@ -34,7 +34,6 @@ from kbench.testing import registered
 from kbench.training import Recipe, Tuning, train
 from kbench.training.tunings.adapter import AdapterTuning
 from kbench.training.tunings.bitfit import BitFitTuning
-from kbench.training.tunings.full import FullTuning
 from kbench.training.tunings.lora import LoRATuning
 from tests.architectures import ARCHITECTURES, write
 from tests.grid.toygrid import grid, run
@@ -372,9 +371,7 @@ def test_recipes_are_the_published_ones(name: str) -> None:
         Family.RELATION: Recipe(2e-3, 64, 60, **common),  # type: ignore[arg-type]
         Family.QUESTION: Recipe(5e-4, 64, 5, **common),  # type: ignore[arg-type]
     }
-    assert {family: tuning.recipe(family, "any") for family in Family} == expected
-    ours, full = (t.recipe(Family.TYPING, "open-entity") for t in (tuning, FullTuning()))
-    assert (ours.batch_size, ours.epochs) == (full.batch_size, full.epochs) == (16, 10)
+    assert {family: tuning.recipe(family) for family in Family} == expected
 
 
 def test_ranks_and_maps_are_the_published_ones_and_can_be_chosen(toy_tasks: None) -> None:

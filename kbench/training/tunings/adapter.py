@@ -40,8 +40,8 @@ class AdapterTuning(Tuning):
     light = True
     defaults: ClassVar[Mapping[str, Any]] = {"rank": 32}
 
-    def recipe(self, family: Family, task: str) -> Recipe:
-        return published(family, task, few_shot=5e-4)
+    def recipe(self, family: Family) -> Recipe:
+        return published(family)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         rank = positive(options, "rank")

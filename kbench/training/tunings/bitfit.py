@@ -32,8 +32,8 @@ class BitFitTuning(Tuning):
     revision = "1"
     light = True
 
-    def recipe(self, family: Family, task: str) -> Recipe:
-        return published(family, task)
+    def recipe(self, family: Family) -> Recipe:
+        return published(family)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         base, at_blank = model.encoder.base, model.head.needs_lm_head

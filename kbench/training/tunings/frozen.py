@@ -26,7 +26,7 @@ class FrozenTuning(Tuning):
 
     revision = "1"
 
-    def recipe(self, family: Family, task: str) -> None:
+    def recipe(self, family: Family) -> None:
         return None
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:

@@ -14,22 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FullTuning"]
 
-_FAMILIES = {
+_PUBLISHED = {
     # Wiki-ET, Wiki80 and EntityQuestions of the map-tuning release (bert-base-uncased).
     Family.TYPING: Recipe(learning_rate=1e-5, batch_size=64, epochs=2),
     Family.RELATION: Recipe(learning_rate=5e-5, batch_size=32, epochs=15),
     Family.QUESTION: Recipe(learning_rate=1e-4, batch_size=64, epochs=5),
-}
-_TASKS = {
-    # ERNIE's setting for OpenEntity.
-    "open-entity": Recipe(learning_rate=2e-5, batch_size=16, epochs=10, warmup=0.1),
-    # ERNIE's settings for FIGER (32 steps of 64 accumulated), FewRel in 80 ways, and TACRED.
-    "figer": Recipe(learning_rate=2e-5, batch_size=2048, epochs=3, warmup=0.2),
-    "fewrel-80way": Recipe(learning_rate=2e-5, batch_size=32, epochs=10, warmup=0.1),
-    "tacred": Recipe(learning_rate=2e-5, batch_size=32, epochs=4, warmup=0.1),
-    # Of the map-tuning release: 3,000 episodes of 25 queries, four a step.
-    "fewrel": Recipe(learning_rate=2e-5, batch_size=100, epochs=1),
-    "fewrel-pubmed": Recipe(learning_rate=2e-5, batch_size=100, epochs=1),
 }
 
 
@@ -46,8 +35,8 @@ class FullTuning(Tuning):
     revision = "1"
     defaults: ClassVar[Mapping[str, Any]] = {"train_embeddings": False}
 
-    def recipe(self, family: Family, task: str) -> Recipe:
-        return _TASKS.get(task, _FAMILIES[family])
+    def recipe(self, family: Family) -> Recipe:
+        return _PUBLISHED[family]
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         model.requires_grad_(True)

@@ -9,7 +9,7 @@ from kbench.errors import Unsupported
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
-from kbench.training.tunings.light import FEW_SHOT, published
+from kbench.training.tunings.light import published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel
@@ -26,17 +26,15 @@ class HeadTuning(Tuning):
     at ``[MASK]`` brings no head of its own and is refused: what could train there are parts of
     the backbone, which ``bitfit`` and ``full`` train.
 
-    No rates are published for it. kbench takes 1e-3 for twenty epochs, which cost little; on
-    FewRel's episodes what is published for light tunings.
+    No rates are published for it. kbench takes 1e-3 for twenty epochs, which cost little.
     """
 
     revision = "1"
     light = True
     reads_once = True
 
-    def recipe(self, family: Family, task: str) -> Recipe:
-        own = {} if task in FEW_SHOT else {"learning_rate": 1e-3, "epochs": 20}
-        return published(family, task).updated(own)
+    def recipe(self, family: Family) -> Recipe:
+        return published(family).updated({"learning_rate": 1e-3, "epochs": 20})
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         if model.head.needs_lm_head:

@@ -11,32 +11,23 @@ from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tunings.full import FullTuning
 
-__all__ = ["FEW_SHOT", "positive", "published"]
+__all__ = ["positive", "published"]
 
-_FAMILIES: Mapping[Family, Mapping[str, Any]] = {
+_PUBLISHED: Mapping[Family, Mapping[str, Any]] = {
     # Wiki-ET, Wiki80 and EntityQuestions of the map-tuning release: the same for all three.
     Family.TYPING: {"learning_rate": 1e-3},
     Family.RELATION: {"learning_rate": 2e-3, "epochs": 60, "batch_size": 64},
     Family.QUESTION: {"learning_rate": 5e-4},
 }
 
-FEW_SHOT = ("fewrel", "fewrel-pubmed")
-"""Tasks whose examples are episodes."""
 
-
-def published(family: Family, task: str, few_shot: float = 8e-4) -> Recipe:
+def published(family: Family) -> Recipe:
     """Returns the map-tuning release's settings for LoRA, adapters and BitFit (bert-base-uncased).
 
     AdamW without weight decay; the rate rises over a tenth of the steps and falls linearly to 0.
-    What the release does not say otherwise is as in full tuning of the task or its family.
-
-    Args:
-        family: of the task.
-        task: its name.
-        few_shot: the rate on FewRel's episodes, where the three differ: 8e-4, adapters 5e-4.
+    What the release does not say otherwise is as in full tuning of the family.
     """
-    own = {"learning_rate": few_shot} if task in FEW_SHOT else _FAMILIES[family]
-    return FullTuning().recipe(family, task).updated(own, {"warmup": 0.1})
+    return FullTuning().recipe(family).updated(_PUBLISHED[family], {"warmup": 0.1})
 
 
 def positive(options: Mapping[str, Any], name: str, kind: type[float] = int) -> Any:

@@ -50,8 +50,8 @@ class LoRATuning(Tuning):
             return {**self.defaults, "rank": 32}
         return {**self.defaults, "feed_forward": family != Family.TYPING}
 
-    def recipe(self, family: Family, task: str) -> Recipe:
-        return published(family, task)
+    def recipe(self, family: Family) -> Recipe:
+        return published(family)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import
