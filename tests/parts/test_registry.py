@@ -262,7 +262,7 @@ def test_a_listing_imports_neither_plugins_nor_what_is_slow(
         assert "Injects [bold]everything[/bold]." in out
         assert "bad-plugin 1.2" in out
         assert "map-tuning" in out
-    parts = {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines", "kbench.backbones"}
+    parts = {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines", "kbench.model"}
     slow = {"torch", "transformers", "datasets", "pykeen", "pyarrow", "pydantic", "numpy"}
     assert not modules & (parts | slow)
     assert "kbench.cli" in modules
