@@ -14,6 +14,7 @@ from rich.text import Text
 
 from kbench.cli.terminal import Console
 from kbench.errors import UsageError, nearest
+from kbench.parts import registry
 from kbench.parts.catalogue import Entry, Kind, entries
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+_KINDS = [kind for kind in Kind if kind.has_contracts]
+
 
 @click.command("check")
 @click.argument("name")
-@click.option("--kind", type=click.Choice([*map(str, Kind)]), help="Only parts of this kind.")
+@click.option("--kind", type=click.Choice([*map(str, _KINDS)]), help="Only parts of this kind.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, one a contract.")
 def check(name: str, kind: str | None, as_json: bool) -> int:
     """Check the contracts of the parts called NAME: a comma list of names and globs, or all.
@@ -34,7 +37,7 @@ def check(name: str, kind: str | None, as_json: bool) -> int:
     """
     from kbench.testing import findings
 
-    chosen = _chosen(name, [Kind(kind)] if kind else list(Kind))
+    chosen = _chosen(name, [Kind(kind)] if kind else _KINDS)
     console = Console(highlight=False)
     started, count, broken = time.perf_counter(), 0, 0
     for entry in chosen:
@@ -64,12 +67,19 @@ def _chosen(wanted: str, kinds: Sequence[Kind]) -> list[Entry]:
         glob = "*" if piece == "all" else piece
         matches = {key: entry for key, entry in known.items() if fnmatchcase(entry.name, glob)}
         if not matches:
+            _refuse_without_contracts(piece)
             names = {entry.name for entry in known.values()}
             raise UsageError(f"no part is called {piece!r}{nearest(piece, names)}")
         found |= matches
     if not found:
         raise UsageError("no part is asked for; try `kbench check all`, or `kbench ls`")
     return list(found.values())
+
+
+def _refuse_without_contracts(name: str) -> None:
+    for kind in Kind:
+        if not kind.has_contracts and name in registry.names(kind):
+            raise UsageError(f"the {kind.one} {name!r} has no contracts to check")
 
 
 def _print(found: Finding, console: Console) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from kbench import __version__
+from kbench.cli import verbs
 from kbench.cli.messages import say
 from kbench.data.files import cache_home
 from kbench.errors import KbenchError
@@ -76,7 +77,10 @@ def _cache() -> str:
 def _parts(kind: Kind) -> str:
     names = [entry.name for entry in entries(kind)]
     for name in names:
-        registry.get(kind, name)
+        if kind == Kind.VERBS:
+            verbs.load(name)  # sees too that kbench has none of this name
+        else:
+            registry.get(kind, name)
     return ", ".join(names)
 
 

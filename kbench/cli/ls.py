@@ -21,7 +21,11 @@ _STYLES = {"name": "bold", "from": "dim"}
 @click.argument("kind", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(kind: str | None, as_json: bool) -> None:
-    """List parts: tasks, methods, backbones, tunings, knowledge or importers; or all."""
+    """List the parts of a KIND, or all.
+
+    Kinds: tasks, methods, backbones, tunings, knowledge, importers, executors, verbs (that
+    distributions add to kbench's own) and published (figures of papers).
+    """
     if kind is not None and kind not in list(Kind):
         raise UsageError(f"cannot list {kind!r}{nearest(kind, Kind)}")
     found = [entry for each in Kind if kind in (None, each) for entry in entries(each)]

@@ -44,7 +44,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
     for kind in kinds:
         entry = registry.find(kind, name)
         console.print(Text(f"{name}: {summary(entry)}", style="bold"))
-        console.print(Text(f"{kind.removesuffix('s')} of {entry.distribution}", style="dim"))
+        console.print(Text(f"{kind.one} of {entry.distribution}", style="dim"))
         if kind == Kind.TASKS:
             _show_task(entry, data, Split(split), examples, console)
         elif kind == Kind.KNOWLEDGE:
@@ -69,7 +69,7 @@ def _show_card(card: Any, console: Console) -> None:
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {item}".rstrip() for key, item in value.items())
     return str(value)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from kbench.errors import PluginError, UsageError, nearest
+from kbench.errors import UsageError, nearest
 from kbench.grid.pool import Limits
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 from kbench.store import Artifacts
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from kbench.store import Result
 
 __all__ = ["Executor", "Setup", "find_executor"]
-
-_GROUP = "kbench.executors"
 
 
 @dataclass(frozen=True)
@@ -87,15 +86,6 @@ def find_executor(name: str) -> type[Executor]:
 
     Raises:
         UsageError: there is none; the nearest names are given.
-        PluginError: it cannot be loaded.
+        PluginError: it does not load, or two distributions offer the name.
     """
-    points = {point.name: point for point in entry_points(group=_GROUP)}
-    if name not in points:
-        raise UsageError(f"no executor is called {name!r}{nearest(name, points)}")
-    try:
-        found = points[name].load()
-    except Exception as cause:  # a stranger's module may fail in any way
-        raise PluginError(
-            f"executor {name} ({points[name].value}) does not load: {cause}"
-        ) from cause
-    return cast("type[Executor]", found)
+    return cast("type[Executor]", registry.get(Kind.EXECUTORS, name))

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import Distribution, entry_points
 from typing import Any
 
 __all__ = ["Entry", "Kind", "entries", "override"]
 
 
 class Kind(StrEnum):
-    """The kinds of part, each an entry-point group ``kbench.<kind>``."""
+    """The kinds of part, each an entry-point group ``kbench.<kind>``.
+
+    A part is a class; but a verb is a click command, and published figures are a package.
+    """
 
     TASKS = "tasks"
     METHODS = "methods"
@@ -23,11 +27,26 @@ class Kind(StrEnum):
     TUNINGS = "tunings"
     KNOWLEDGE = "knowledge"
     IMPORTERS = "importers"
+    EXECUTORS = "executors"
+    VERBS = "verbs"
+    PUBLISHED = "published"
 
     @property
     def one(self) -> str:
         """What one part of the kind is called."""
-        return "knowledge base" if self == Kind.KNOWLEDGE else self.removesuffix("s")
+        return _ONE.get(self, self.removesuffix("s"))
+
+    @property
+    def has_contracts(self) -> bool:
+        """Whether :mod:`kbench.testing` has contracts for parts of the kind."""
+        return self not in (Kind.EXECUTORS, Kind.VERBS, Kind.PUBLISHED)
+
+
+_ONE = {
+    Kind.KNOWLEDGE: "knowledge base",
+    Kind.VERBS: "command",
+    Kind.PUBLISHED: "set of published figures",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +55,7 @@ class Entry:
 
     Attributes:
         name: what the user types.
-        target: ``module:Class``.
+        target: ``module:Class``; ``module:command`` of a verb, ``package`` of published figures.
         distribution: name and version of the distribution that offers it.
         kind: what it is.
     """
@@ -74,8 +93,13 @@ def _offered(every: Any, kind: Kind) -> set[Entry]:
         Entry(
             name=point.name,
             target=point.value,
-            distribution=f"{point.dist.name} {point.dist.version}" if point.dist else "unknown",
+            distribution=_titled(point.dist) if point.dist else "unknown",
             kind=kind,
         )
         for point in every.select(group=f"kbench.{kind}")
     }
+
+
+@cache  # each look at a name or version parses all metadata of the distribution anew
+def _titled(distribution: Distribution) -> str:
+    return f"{distribution.name} {distribution.version}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from fnmatch import fnmatchcase
-from importlib import import_module
+from importlib.metadata import EntryPoint
+from types import ModuleType
 from typing import Any
 
 from kbench.errors import PluginError, UsageError, nearest
@@ -43,36 +44,32 @@ def find(kind: Kind | str, name: str) -> Entry:
     return found[0]
 
 
-def load(entry: Entry) -> type[Any]:
-    """Imports a part.
+def load(entry: Entry) -> Any:
+    """Imports a part and returns it: a class, or what else :class:`Kind` says of its kind.
 
     Raises:
         PluginError: it cannot be imported; the message names the distribution and the cause.
-            Or its name holds signs that the command gives a meaning: commas, dots, globs.
+            Or it is not what its kind asks for. Or its name holds signs that the command gives a
+            meaning: commas, dots, globs.
     """
+    this = f"the {entry.kind.one} {entry.name!r} of {entry.distribution}"
     if not _NAME.fullmatch(entry.name):
-        raise PluginError(
-            f"the {entry.kind.one} {entry.name!r} of {entry.distribution} cannot be asked for: "
-            "a name is made of letters, digits, - and _"
-        )
-    module, _, attribute = entry.target.partition(":")
+        raise PluginError(f"{this} cannot be asked for: a name is made of letters, digits, - and _")
     try:
-        part = getattr(import_module(module), attribute)
+        part = EntryPoint(entry.name, entry.target, entry.kind).load()
     except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
         raise PluginError(
-            f"the {entry.kind.one} {entry.name!r} of {entry.distribution} does not load: "
-            f"{type(cause).__name__}: {cause}; reinstall or uninstall that distribution"
+            f"{this} does not load: {type(cause).__name__}: {cause}; reinstall or uninstall that "
+            "distribution"
         ) from cause
-    if not isinstance(part, type):
-        raise PluginError(
-            f"the {entry.kind.one} {entry.name!r} of {entry.distribution} is "
-            f"{type(part).__name__} {entry.target}, not a class"
-        )
+    expected, fits = _judged(entry.kind, part)
+    if not fits:
+        raise PluginError(f"{this} is {type(part).__name__} {entry.target}, not a {expected}")
     return part
 
 
-def get(kind: Kind | str, name: str) -> type[Any]:
-    """Returns the class of a named part; see :func:`find` and :func:`load` for what it raises."""
+def get(kind: Kind | str, name: str) -> Any:
+    """Returns a part by name; see :func:`find` and :func:`load` for what it is and raises."""
     return load(find(kind, name))
 
 
@@ -97,6 +94,17 @@ def expand(kind: Kind | str, wanted: str) -> list[str]:
         else:
             chosen.append(find(kind, piece).name)
     return list(dict.fromkeys(chosen))
+
+
+def _judged(kind: Kind, part: object) -> tuple[str, bool]:
+    """What a part of the kind has to be, and whether this one is."""
+    if kind == Kind.VERBS:
+        from click import Command  # it is there already when somebody asks for a command
+
+        return "click command", isinstance(part, Command)
+    if kind == Kind.PUBLISHED:
+        return "package", isinstance(part, ModuleType) and hasattr(part, "__path__")
+    return "class", isinstance(part, type)
 
 
 def _works(kind: Kind | str, name: str) -> bool:

@@ -7,19 +7,25 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from kbench.parts.catalogue import Entry
+from kbench.parts.catalogue import Entry, Kind
 
 __all__ = ["constant", "declared", "defaults", "settings", "summary"]
+
+_Definition: TypeAlias = ast.ClassDef | ast.FunctionDef
 
 _SETTINGS = ("GENERAL", "TASK_SPECIFIC", "FINE_TUNING")
 
 
 def summary(entry: Entry) -> str:
-    """Returns the first line of the class's docstring, read from the source; empty if unknown."""
-    definition = next(_definitions(entry.target), None)
-    text = ast.get_docstring(definition) if definition else None
+    """Returns the first line of the part's docstring, read from the source; empty if unknown."""
+    documented: ast.Module | _Definition | None
+    if entry.kind == Kind.PUBLISHED:
+        documented = _parsed(entry.target, whole=True)
+    else:
+        documented = next(_definitions(entry.target, whole=entry.kind == Kind.VERBS), None)
+    text = ast.get_docstring(documented) if documented else None
     return text.splitlines()[0] if text else ""
 
 
@@ -98,21 +104,25 @@ def _assigned(entry: Entry, name: str) -> ast.expr | None:
     return None
 
 
-def _definitions(target: str) -> Iterator[ast.ClassDef]:
-    """Yields a class and its base classes, nearest first, as far as sources show them."""
+def _definitions(target: str, whole: bool = False) -> Iterator[_Definition]:
+    """Yields a class and its base classes, nearest first, as far as sources show them.
+
+    With ``whole``, what is looked for may be a function too.
+    """
     ahead: list[str] = [target]
     seen: set[str] = set()
     while ahead:
         target = ahead.pop(0)
         module, _, name = target.partition(":")
-        tree = _parsed(module)
+        tree = _parsed(module, whole)
         if tree is None or target in seen:
             continue
         seen.add(target)
         for node in tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
                 yield node
-                own = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                bases = node.bases if isinstance(node, ast.ClassDef) else []
+                own = [base.id for base in bases if isinstance(base, ast.Name)]
                 ahead += [f"{module}:{base}" for base in own]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 ahead += [
@@ -120,19 +130,19 @@ def _definitions(target: str) -> Iterator[ast.ClassDef]:
                 ]
 
 
-def _parsed(module: str) -> ast.Module | None:
+def _parsed(module: str, whole: bool = False) -> ast.Module | None:
     source = _source(module)
     try:
-        return _parse(source) if source else None
+        return _parse(source, whole) if source else None
     except (OSError, SyntaxError, ValueError):
         return None
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
+def _parse(path: Path, whole: bool) -> ast.Module:
     text = path.read_text(encoding="utf-8")
     try:
-        return ast.parse(_outline(text))
+        return ast.parse(text if whole else _outline(text))
     except SyntaxError:  # laid out in some other way: all of it, then
         return ast.parse(text)
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from kbench.errors import DataError
+from kbench.parts import registry
+from kbench.parts.catalogue import Kind
 
 __all__ = ["Figure", "Source", "figures"]
 
@@ -124,8 +125,10 @@ def figures() -> Sequence[Figure]:
 
     Raises:
         DataError: a file does not hold such figures.
+        PluginError: a package does not load, or two distributions offer one name.
     """
-    packages = sorted({point.value for point in entry_points(group="kbench.published")})
+    names = registry.names(Kind.PUBLISHED)
+    packages = sorted({registry.get(Kind.PUBLISHED, name).__name__ for name in names})
     return tuple(figure for package in packages for figure in _in(package))
 
 

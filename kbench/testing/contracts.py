@@ -9,7 +9,7 @@ from functools import wraps
 from importlib import import_module
 from typing import TypeAlias, TypeVar
 
-from kbench.errors import PluginError
+from kbench.errors import PluginError, UsageError
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 
@@ -87,9 +87,11 @@ def findings(kind: Kind | str, name: str) -> Iterator[Finding]:
     """Checks a part, contract by contract.
 
     Raises:
-        UsageError: no part has this name.
+        UsageError: no part has this name, or there are no contracts for its kind.
     """
     kind = Kind(kind)
+    if not kind.has_contracts:
+        raise UsageError(f"the {kind.one} {name!r} has no contracts to check")
     module = import_module(f"kbench.testing.contracts_{kind}")
     try:
         registry.get(kind, name)

@@ -86,6 +86,7 @@ def test_two_distributions_with_one_name_are_a_finding(capsys: pytest.CaptureFix
         (["map-tunin"], "no part is called 'map-tunin'; did you mean map-tuning"),
         (["full", "--kind", "methods"], "no part is called 'full'"),
         (["zz*"], "no part is called 'zz*'"),
+        (["local"], "the executor 'local' has no contracts to check"),
         ([","], "no part is asked for"),
         (["none", "--kind", "metods"], "'metods' is not one of"),
     ],

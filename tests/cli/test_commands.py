@@ -233,7 +233,20 @@ def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "15 runs: 0 stored, 15 to run; to train: 3 downstream models, 8 plugs" in out
 
 
-@pytest.mark.parametrize("name", ["atlas-qa", "atlas", "map-tuning", "kbench-tiny", "full"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "atlas-qa",
+        "atlas",
+        "map-tuning",
+        "kbench-tiny",
+        "full",
+        "codex",
+        "local",
+        "leaderboard",
+        "kbench",
+    ],
+)
 def test_every_kind_of_part_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "show", name, "-n", "1")
     assert status == 0
@@ -271,6 +284,13 @@ def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixt
     assert status == 0
     assert "settings  general, task-specific, fine-tuning" in out
     assert "defaults  start general, max_length 64" in out
+
+
+def test_an_executor_is_shown_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "show", "ray")
+    assert status == 0
+    assert "executor of knowledge-bench" in out
+    assert "defaults  address, store, retries 3, cpus 1, cpus.tune," in out
 
 
 def test_the_schema_is_that_of_results(capsys: pytest.CaptureFixture[str]) -> None:

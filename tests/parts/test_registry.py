@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from kbench.cli import doctor, verbs
 from kbench.errors import PluginError, UsageError
+from kbench.grid.executor import find_executor
 from kbench.parts import catalogue, registry
 from kbench.parts.catalogue import Kind, entries
 from kbench.parts.registry import PluginWarning
 from kbench.parts.source_text import declared, defaults, settings, summary
+from kbench.results.published import figures
+from tests.calling import call
 
 Install = Callable[..., Path]
 
@@ -99,7 +103,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(install: Install) -> None:
         ("bad_plugin:Injector", "raise SystemExit(3)", "SystemExit: 3"),
         ("bad_plugin:Injector", "class Injector(", "SyntaxError"),
         ("bad_plugin:Injecter", SOUND, "AttributeError: .* has no attribute 'Injecter'"),
-        ("bad_plugin", SOUND, "AttributeError"),
+        ("bad_plugin", SOUND, "is module bad_plugin, not a class"),
         ("nowhere.at.all:Injector", SOUND, "ModuleNotFoundError"),
         ("bad_plugin:number", SOUND, "is int bad_plugin:number, not a class"),
     ],
@@ -251,18 +255,178 @@ def listing(site: Path, *arguments: str) -> tuple[str, set[str]]:
     return done.stdout, set(json.loads(done.stderr.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [("ls",), ("ls", "methods", "--json"), ("--help",)])
+@pytest.mark.parametrize(
+    "arguments", [("ls",), ("ls", "methods", "--json"), ("ls", "verbs"), ("--help",)]
+)
 def test_a_listing_imports_neither_plugins_nor_what_is_slow(
     install: Install, arguments: tuple[str, ...]
 ) -> None:
     site = install("acme-inject", "acme = acme_inject:Injector")
     install("bad-plugin", "bad = bad_plugin:Injector", BROKEN)
     out, modules = listing(site, *arguments)
-    if arguments[0] == "ls":
+    if arguments[-1] in ("verbs", "--help"):
+        assert "Verify, merge and show results" in out
+    else:
         assert "Injects [bold]everything[/bold]." in out
         assert "bad-plugin 1.2" in out
         assert "map-tuning" in out
-    parts = {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines", "kbench.model"}
+    parts = {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines", "kbench_leaderboard"}
     slow = {"torch", "transformers", "datasets", "pykeen", "pyarrow", "pydantic", "numpy"}
     assert not modules & (parts | slow)
     assert "kbench.cli" in modules
+
+
+GREETING = '''
+"""Commands."""
+import click
+
+
+@click.command()
+@click.option("--name", default="you")
+def hello(name):
+    """Greets somebody.
+
+    And more.
+    """
+    click.echo(f"hello {name}")
+
+
+made = click.Command("made", help="Made by a call.")
+'''
+NOTE = "(cannot be loaded: call it to see why)"
+OTHERS = [("executors", "local"), ("verbs", "leaderboard"), ("published", "kbench")]
+"""The kinds that no run is made of, and a part of each that is installed."""
+
+
+@pytest.mark.parametrize(("kind", "name"), OTHERS)
+def test_executors_verbs_and_published_figures_are_parts_like_others(
+    install: Install, kind: str, name: str
+) -> None:
+    assert name in registry.names(kind)
+    with pytest.raises(UsageError, match=f"is called '{name}z'; did you mean {name}"):
+        registry.get(kind, f"{name}z")
+    install("acme-twin", f"{name} = acme_twin:Injector", group=f"kbench.{kind}")
+    both = rf"'{name}' is offered by acme-twin 1.2 \(.*\) and knowledge-bench .*: uninstall one"
+    with pytest.raises(PluginError, match=both):
+        registry.get(kind, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "what"),
+    [
+        ("executors", "odd_part:number", "executor 'odd' of odd-part 1.2 is int .*, not a class"),
+        ("verbs", "odd_part:Injector", "command 'odd' of .* is type .*, not a click command"),
+        ("verbs", "odd_part", "is module odd_part, not a click command"),
+        ("published", "odd_part", "published figures 'odd' of .* is module odd_part, not a pack"),
+        ("published", "odd_part:Injector", "is type odd_part:Injector, not a package"),
+        ("published", "not_there", "does not load: ModuleNotFoundError"),
+    ],
+)
+def test_a_part_that_is_not_what_its_kind_asks_for_is_an_error(
+    install: Install, kind: str, target: str, what: str
+) -> None:
+    install("odd-part", f"odd = {target}", group=f"kbench.{kind}")
+    with pytest.raises(PluginError, match=what):
+        registry.get(kind, "odd")
+
+
+def test_who_asks_for_an_executor_or_for_figures_is_told_of_two_with_one_name(
+    install: Install,
+) -> None:
+    install("acme-far", "local = acme_far:Injector", group="kbench.executors")
+    install("acme-figures", "kbench = acme_figures", group="kbench.published")
+    with pytest.raises(PluginError, match=r"'local' is offered by acme-far 1.2"):
+        find_executor("local")
+    figures.cache_clear()
+    with pytest.raises(PluginError, match=r"'kbench' is offered by acme-figures 1.2"):
+        figures()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "about"),
+    [
+        ("executors", "acme_part:Injector", "Injects [bold]everything[/bold]."),
+        ("verbs", "acme_part:hello", "Greets somebody."),
+        ("published", "acme_part", "A plugin."),
+    ],
+)
+def test_each_kind_is_listed_from_its_source(
+    install: Install,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    target: str,
+    about: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    install("acme-part", f"acme = {target}", SOUND + GREETING, group=f"kbench.{kind}")
+    status, out, _ = call(capsys, "ls", kind)
+    assert status == 0
+    line = next(line for line in out.splitlines() if line.startswith("acme "))
+    assert about in line
+    assert "acme-part 1.2" in line
+    _, out, _ = call(capsys, "ls", kind, "--json")
+    found = {value["name"]: value for value in map(json.loads, out.splitlines())}
+    assert (found["acme"]["summary"], found["acme"]["target"]) == (about, target)
+    assert "acme_part" not in sys.modules
+
+
+def test_a_verb_is_offered_by_name_and_imported_when_called(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme-verbs", "hello = acme_verbs:hello", GREETING, group="kbench.verbs")
+    status, out, _ = call(capsys, "--help")
+    assert status == 0
+    assert "hello        Greets somebody." in out
+    assert "acme_verbs" not in sys.modules
+    assert call(capsys, "hello", "--name", "Ada") == (0, "hello Ada\n", "")
+    status, _, err = call(capsys, "hell")
+    assert (status, err) == (2, "error: no command is called 'hell'; did you mean hello?\n")
+
+
+def test_a_verb_whose_source_does_not_tell_is_asked_itself(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme-verbs", "made = acme_verbs:made", GREETING, group="kbench.verbs")
+    install("bad-verb", "bad = bad_verb:bad", BROKEN, group="kbench.verbs")
+    status, out, _ = call(capsys, "--help")
+    assert status == 0
+    assert "made         Made by a call." in out
+    assert f"bad          {NOTE}" in out
+    status, _, err = call(capsys, "bad")
+    assert status == 2
+    assert "command 'bad' of bad-verb 1.2 does not load: ModuleNotFoundError" in err
+
+
+def test_two_verbs_with_one_name_are_an_error_when_called_and_a_note_in_the_help(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme-verbs", "twin = acme_verbs:hello", GREETING, group="kbench.verbs")
+    install("other-verbs", "twin = other_verbs:hello", GREETING, group="kbench.verbs")
+    status, out, _ = call(capsys, "--help")
+    assert status == 0
+    assert out.count("  twin ") == 1
+    assert f"twin         {NOTE}" in out
+    status, out, err = call(capsys, "twin")
+    assert (status, out) == (2, "")
+    assert "'twin' is offered by acme-verbs 1.2 (acme_verbs:hello) and other-verbs 1.2" in err
+    assert not {"acme_verbs", "other_verbs"} & set(sys.modules)
+
+
+def test_a_verb_cannot_take_the_name_of_one_of_kbenchs_own(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme-verbs", "schema = acme_verbs:hello", GREETING, group="kbench.verbs")
+    _, out, _ = call(capsys, "--help")
+    assert out.count("  schema ") == 1
+    assert f"schema       {NOTE}" in out
+    told = "'schema' is offered by acme-verbs 1.2 (acme_verbs:hello) and is one of kbench's own"
+    status, out, err = call(capsys, "schema")
+    assert (status, out) == (2, "")
+    assert told in err
+    with pytest.raises(PluginError, match="one of kbench's own"):
+        doctor._parts(Kind.VERBS)
+
+
+def test_every_verb_of_kbenchs_own_is_a_command() -> None:
+    assert {verbs.load(name).name for name in verbs.OWN} == set(verbs.OWN)

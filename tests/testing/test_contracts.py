@@ -82,6 +82,7 @@ def test_every_registered_part_has_a_contract_test() -> None:
     own = {
         kind: {e.name for e in entries(kind) if e.distribution.startswith("knowledge-bench")}
         for kind in Kind
+        if kind.has_contracts
     }
     assert own == CHECKED, "a part was registered or removed: name it in CHECKED"
 
@@ -222,3 +223,8 @@ def test_a_sound_probe_passes() -> None:
 def test_parts_of_other_kinds_that_are_sound_pass(kind: Kind) -> None:
     with registered(kind, broken=f"{broken_parts.__name__}:{SOUND[kind].__name__}"):
         assert_contracts(kind, "broken")
+
+
+def test_a_kind_without_contracts_says_so() -> None:
+    with pytest.raises(UsageError, match="the executor 'local' has no contracts to check"):
+        check("executors", "local")

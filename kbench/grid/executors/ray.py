@@ -60,11 +60,14 @@ class Ray(Executor):
         "address": "",
         "store": "",
         "retries": "3",
-        **{
-            f"{resource}{of}": "1" if resource + of == "cpus" else ""
-            for resource in ("cpus", "gpus")
-            for of in ("", ".tune", ".fit", ".evaluate")
-        },
+        "cpus": "1",
+        "cpus.tune": "",
+        "cpus.fit": "",
+        "cpus.evaluate": "",
+        "gpus": "",
+        "gpus.tune": "",
+        "gpus.fit": "",
+        "gpus.evaluate": "",
     }
 
     def __init__(self, setup: Setup | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Figures of papers and their repositories, a JSON file a source; see :mod:`kbench.published`."""
+"""Figures of papers and their repositories, a JSON file a source."""
