@@ -203,6 +203,13 @@ class InjectionMethod(ABC):
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options: dict[str, Any] = {**self.defaults, **(options or {})}
 
+    def may_start_general(self) -> bool:
+        """Whether a task-specific plug starts from the general one where that can be made.
+
+        Asked before there is a backbone, for the estimate of what a grid costs; as it stands, no.
+        """
+        return False
+
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
         """Whether a task-specific plug starts from the general one of the same knowledge."""
         return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.parts.catalogue import Kind
 from kbench.store import Status
 from kbench.testing import registered
@@ -28,7 +28,7 @@ def test_the_example_method_runs_and_finds_planted_knowledge(
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     with registered(Kind.METHODS, gated_map="gated_map:GatedMapping"):
-        place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+        place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
         options = {"tuning": OPTIONS["tuning"]}
         chosen = grid(toy_folder, method="gated-map", options=options)
         true, shuffled = run(chosen, place)

@@ -45,9 +45,11 @@ class CorpusTrained(InjectionMethod):
         """Each sentence is one instance."""
         return 1
 
+    def may_start_general(self) -> bool:
+        return bool(self.options["start"] == "general")
+
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
-        wanted = self.options["start"] == "general"
-        return wanted and encoder.has_lm_head and len(knowledge.sentences) > 0
+        return self.may_start_general() and encoder.has_lm_head and len(knowledge.sentences) > 0
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         if fit.setting == Setting.TASK_SPECIFIC:

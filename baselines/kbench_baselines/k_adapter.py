@@ -309,6 +309,9 @@ class KAdapter(InjectionMethod):
         """A sentence that spells out one fact is one instance."""
         return 1
 
+    def may_start_general(self) -> bool:
+        return True
+
     def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
         return True
 

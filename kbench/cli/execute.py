@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,55 +16,17 @@ from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
 from kbench.grid import runner
 from kbench.grid.estimate import GpuHours, Machine, WorkKind
-from kbench.grid.executor import Executor, Setup, find_executor
+from kbench.grid.executor import Executor
 from kbench.grid.grids import Grid
-from kbench.grid.pool import Limits
+from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.workload import works
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import PartLoader
 from kbench.results.tables import leaders, rows
 from kbench.store import Artifacts, Result, Results, Status
 
-__all__ = ["Mode", "dry_run", "run"]
+__all__ = ["dry_run", "run"]
 
 _MARKS = {Status.OK: ("ok", "green"), Status.SKIPPED: ("skipped", "yellow")}
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How to run: see the options of `kbench run`."""
-
-    device: str = "auto"
-    threads: int | None = None
-    evaluation_batch: int | None = None
-    deterministic: bool = True
-    compiled: bool = False
-    jobs: int = 1
-    executor: str = "local"
-    options: Mapping[str, str] = field(default_factory=dict)
-    time_limit: float | None = None
-    memory_limit: float | None = None
-    fail_fast: bool = False
-    as_json: bool = False
-
-    def place(self, out: Path) -> runner.Place:
-        """Returns where and how to compute."""
-        return replace(
-            runner.Place.default(out, self.device),
-            threads=self.threads,
-            evaluation_batch=self.evaluation_batch,
-            deterministic=self.deterministic,
-            compiled=self.compiled,
-        )
-
-    def worker(self) -> Executor:
-        """Makes the executor.
-
-        Raises:
-            UsageError: there is none of this name, or it cannot do what is asked for.
-        """
-        memory = None if self.memory_limit is None else int(self.memory_limit)
-        limits = Limits(self.time_limit, memory)
-        return find_executor(self.executor)(Setup(self.jobs, limits, self.options))
 
 
 def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int:
@@ -73,14 +34,10 @@ def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int
 
     Nothing is downloaded, and data that are not there yet are no error.
     """
-    place = runner.Place.default(out)
-    shared: dict[str, Parts] = {}
-    cells = runner.plan(runner.resolve(*grids), place, offline=True, shared=shared)
-    made = works(
-        cells,
-        lambda cell: runner.sharing(cell.spec, shared, download=False),
-        Artifacts(place.artifacts),
-    )
+    place = Place.default(out)
+    loader = PartLoader(download=False)
+    cells = runner.plan(runner.resolve(*grids), place, offline=True, loader=loader)
+    made = works(cells, loader, Artifacts(place.artifacts))
     estimate = GpuHours.of(made, Machine(peak))
     if as_json:
         for cell in cells:
@@ -104,7 +61,7 @@ def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int
     return 0
 
 
-def _work(cells: Sequence[runner.Cell], models: int, plugs: int) -> str:
+def _work(cells: Sequence[Cell], models: int, plugs: int) -> str:
     done = sum(cell.done for cell in cells)
     return (
         f"{len(cells)} runs: {done} stored, {len(cells) - done} to run; "
@@ -112,9 +69,18 @@ def _work(cells: Sequence[runner.Cell], models: int, plugs: int) -> str:
     )
 
 
-def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
-    """Runs grids and prints their table; returns the exit status."""
-    place, executor = mode.place(out), mode.worker()
+def run(
+    grids: Sequence[Grid], place: Place, executor: Executor, *, fail_fast: bool, as_json: bool
+) -> int:
+    """Runs grids and prints their table; returns the exit status.
+
+    Args:
+        grids: what to run.
+        place: where results go, and how to compute.
+        executor: who works through the plan.
+        fail_fast: stop at the first run that fails.
+        as_json: print results as JSON Lines instead of the table.
+    """
     cells = runner.plan(runner.resolve(*grids), place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done]
@@ -124,27 +90,25 @@ def run(grids: Sequence[Grid], out: Path, mode: Mode) -> int:
     messages.print(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
     started = time.perf_counter()
     with _shown(messages, len(todo)) as events:
-        results = runner.run(
-            cells, place, executor=executor, fail_fast=mode.fail_fast, events=events
-        )
-    store = Results(out)
-    if mode.as_json:
+        results = runner.run(cells, place, executor=executor, fail_fast=fail_fast, events=events)
+    store = Results(place.out)
+    if as_json:
         for result in results:
             print(json.dumps(result.as_json(), ensure_ascii=False))
     else:
         shown = rows(results, store)
         print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
-    messages.print(f"{len(results)} results in {out} ({seconds:.1f} s)", highlight=False)
+    messages.print(f"{len(results)} results in {place.out} ({seconds:.1f} s)", highlight=False)
     return 1 if any(result.status == Status.FAILED for result in results) else 0
 
 
-def _seeds(cells: Sequence[runner.Cell]) -> str:
+def _seeds(cells: Sequence[Cell]) -> str:
     return ", ".join(str(seed) for seed in sorted({cell.spec.seed for cell in cells}))
 
 
 @contextmanager
-def _shown(console: Console, total: int) -> Iterator[runner.Events]:
+def _shown(console: Console, total: int) -> Iterator[Events]:
     """Yields events that draw two bars, and print a line for each finished run."""
     columns = (
         TextColumn("{task.description}"),
@@ -159,7 +123,7 @@ def _shown(console: Console, total: int) -> Iterator[runner.Events]:
         def step(what: str, done: int, steps: int) -> None:
             bars.update(current, description=what, completed=done, total=steps, visible=True)
 
-        def finished(cell: runner.Cell, result: Result) -> None:
+        def finished(cell: Cell, result: Result) -> None:
             bars.update(current, visible=False)
             bars.advance(grid)
             bars.console.print(_line(result), soft_wrap=True)
@@ -167,7 +131,7 @@ def _shown(console: Console, total: int) -> Iterator[runner.Events]:
         def said(line: str) -> None:
             bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        yield runner.Events(step, finished, said)
+        yield Events(step, finished, said)
 
 
 def _line(result: Result) -> Text:

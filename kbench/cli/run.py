@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,9 @@ def run(grid: Path | None, **options: Any) -> int:
     --method, the embedded demo runs.
     """
     from kbench.cli import execute
+    from kbench.grid.executor import Setup, find_executor
+    from kbench.grid.plan import Place
+    from kbench.grid.pool import Limits
 
     chosen = _grids(grid, options)
     if _is_demo(grid, options) and options["executor"] == "local":
@@ -109,23 +113,22 @@ def run(grid: Path | None, **options: Any) -> int:
     if options["dry_run"]:
         peak = 1e12 * options["tflops"]
         return execute.dry_run(chosen, options["out"], peak, options["as_json"])
+    place = replace(
+        Place.default(options["out"], options["device"]),
+        threads=options["threads"],
+        evaluation_batch=options["evaluation_batch"],
+        deterministic=options["deterministic"],
+        compiled=options["compile"],
+    )
+    memory = options["memory_limit"]
+    setup = Setup(
+        jobs=options["jobs"] or 1,
+        limits=Limits(options["time_limit"], None if memory is None else int(memory)),
+        options=dict(map(shared.pair, options["executor_options"])),
+    )
+    executor = find_executor(options["executor"])(setup)
     return execute.run(
-        chosen,
-        options["out"],
-        execute.Mode(
-            device=options["device"],
-            threads=options["threads"],
-            evaluation_batch=options["evaluation_batch"],
-            deterministic=options["deterministic"],
-            compiled=options["compile"],
-            jobs=options["jobs"] or 1,
-            executor=options["executor"],
-            options=dict(map(shared.pair, options["executor_options"])),
-            time_limit=options["time_limit"],
-            memory_limit=options["memory_limit"],
-            fail_fast=options["fail_fast"],
-            as_json=options["as_json"],
-        ),
+        chosen, place, executor, fail_fast=options["fail_fast"], as_json=options["as_json"]
     )
 
 

@@ -15,13 +15,13 @@ from kbench.grid.plan import Cell, Events, Place
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
-from kbench.parts.run_parts import Parts, impossible, sharing
+from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, general_plug, result_id
 from kbench.spec import RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
 
-__all__ = ["Cell", "Events", "Place", "plan", "resolve", "run", "sharing"]
+__all__ = ["plan", "resolve", "run"]
 
 
 def resolve(*grids: Grid) -> list[RunSpec]:
@@ -59,7 +59,7 @@ def plan(
     place: Place,
     *,
     offline: bool = False,
-    shared: dict[str, Parts] | None = None,
+    loader: PartLoader | None = None,
 ) -> list[Cell]:
     """Addresses every run and looks what is stored.
 
@@ -68,14 +68,14 @@ def plan(
         place: where results are.
         offline: whether to take what is not on disk as missing, instead of fetching it or
             refusing the plan.
-        shared: filled with the parts read; see :func:`sharing`.
+        loader: of the parts; one of its own if not given.
 
     Raises:
         UsageError: a spec cannot be understood (an unknown option or name).
     """
     results = Results(place.out)
-    shared = {} if shared is None else shared
-    return [_planned(sharing(spec, shared, not offline), results, offline) for spec in specs]
+    loader = loader or PartLoader(download=not offline)
+    return [_planned(Parts(spec, loader), results, offline) for spec in specs]
 
 
 def _planned(parts: Parts, results: Results, offline: bool) -> Cell:

@@ -12,7 +12,7 @@ from kbench.grid.devices import find_device
 from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
-from kbench.parts.run_parts import Parts, impossible, sharing
+from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, result_id
 from kbench.run.record import Clock, blame, ended, origin, result_of, save
 from kbench.run.session import Session
@@ -54,7 +54,7 @@ class Worker:
             evaluation_batch=place.evaluation_batch,
             compiled=place.compiled and can_compile(device),
         )
-        self._shared: dict[str, Parts] = {}
+        self._loader = PartLoader()
 
     def run(self, cell: Cell) -> Result:
         """Runs a cell and stores its result, whatever happens but an interruption."""
@@ -93,7 +93,7 @@ class Worker:
     def _parts(self, cell: Cell) -> Parts:
         if cell.problem is not None:
             raise cell.problem
-        parts = sharing(cell.spec, self._shared)
+        parts = Parts(cell.spec, self._loader)
         if reason := impossible(parts):
             raise Unsupported(reason)
         if result_id(parts) != cell.id:
@@ -112,7 +112,7 @@ class Worker:
         return ended(cell.id, cell.spec, Status.FAILED, blame(error))
 
     def _origin(self, cell: Cell, clock: Clock) -> Provenance:
-        parts = sharing(cell.spec, self._shared) if cell.problem is None else None
+        parts = Parts(cell.spec, self._loader) if cell.problem is None else None
         made: dict[str, str | None] = {"model": None, "plug": None}
         digests: dict[str, str | None] = {}
         if parts:

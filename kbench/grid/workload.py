@@ -17,7 +17,7 @@ from kbench.data.files import canonical_digest
 from kbench.data.sources import is_hub
 from kbench.errors import KbenchError
 from kbench.grid.estimate import Pass, Shape, Work, WorkKind, flops, shape_of
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import PartLoader, Parts
 from kbench.run.preparation import limited
 from kbench.spec import Setting
 from kbench.store.hidden_states import bound
@@ -25,7 +25,7 @@ from kbench.task import Family
 from kbench.training import Recipe
 
 if TYPE_CHECKING:
-    from kbench.grid.runner import Cell
+    from kbench.grid.plan import Cell
     from kbench.store import Artifacts
 
 __all__ = ["works"]
@@ -59,20 +59,18 @@ class _Reading:
         return self.examples * self.texts * self.tokens
 
 
-def works(
-    cells: Sequence[Cell], parts_of: Callable[[Cell], Parts], stored: Artifacts
-) -> list[Work]:
+def works(cells: Sequence[Cell], loader: PartLoader, stored: Artifacts) -> list[Work]:
     """Returns all that has to be made for the runs of a plan that are not stored.
 
     Args:
         cells: the plan.
-        parts_of: gives the parts of a cell.
+        loader: of the parts of its runs.
         stored: models and plugs that are there already.
     """
     made: dict[Any, Work] = {}
     for cell in cells:
         if not cell.done and not cell.impossible:
-            for key, make in _Cell(cell, parts_of(cell)).needed(stored):
+            for key, make in _Cell(cell, Parts(cell.spec, loader)).needed(stored):
                 if key not in made:
                     made[key] = make()
     return list(made.values())
@@ -94,7 +92,7 @@ class _Cell:
             yield name, partial(self._tuning, recipe)
         if self._spec.knowledge is not None:
             if setting == Setting.TASK_SPECIFIC:
-                if self._starts_general() and not _has(stored, "plug", cell.start):
+                if self._parts.method.may_start_general() and not _has(stored, "plug", cell.start):
                     name = cell.start or ("plug", self._plug_name(Setting.GENERAL))
                     yield name, lambda: self._general(Setting.GENERAL)
                 if not _has(stored, "plug", cell.plug):
@@ -105,10 +103,6 @@ class _Cell:
                 name = cell.plug or ("plug", self._plug_name(setting))
                 yield name, lambda: self._general(setting)
         yield ("result", cell.id), self._evaluation
-
-    def _starts_general(self) -> bool:
-        method = self._parts.method
-        return Setting.GENERAL in method.settings and method.options.get("start") != "scratch"
 
     def _model_name(self, recipe: Recipe | None) -> str:
         spec, parts = self._spec, self._parts

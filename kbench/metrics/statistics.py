@@ -162,10 +162,16 @@ def contrasts(pairs: Sequence[Pair], resamples: int = DRAWS, seed: int = 0) -> l
 
     Runs of one seed that are right or wrong on each example are compared by McNemar's exact test,
     the limit of the permutation test; all others by that test with ``resamples`` permutations.
+
+    Args:
+        pairs: the runs.
+        resamples: of the bootstrap, and permutations of the test.
+        seed: of both.
     """
     drawn = _resampled(pairs, resamples, seed)
     exact = [_hits(pair) for pair in pairs]
-    permuted = iter(_permuted([p for p, e in zip(pairs, exact, strict=True) if not e], resamples))
+    tested = [pair for pair, sharp in zip(pairs, exact, strict=True) if not sharp]
+    permuted = iter(_permuted(tested, resamples, seed))
     found = []
     for pair, sharp, values in zip(pairs, exact, drawn, strict=True):
         each = pair.by_seed
@@ -299,7 +305,7 @@ def _mcnemar(pair: Pair) -> float:
     return float(min(1.0, 2 * bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
-def _permuted(pairs: Sequence[Pair], resamples: int, seed: int = 0) -> list[float]:
+def _permuted(pairs: Sequence[Pair], resamples: int, seed: int) -> list[float]:
     """Returns the p-value of each pair when the runs are swapped on every example by a coin."""
     as_large = np.ones(len(pairs))  # what was observed is one of the permutations
     for size in {pair.ours.shape[-2] for pair in pairs}:

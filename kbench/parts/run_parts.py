@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase
@@ -20,9 +19,41 @@ from kbench.spec import RunSpec, Setting, check_options
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 
-__all__ = ["Parts", "impossible", "sharing"]
+__all__ = ["PartLoader", "Parts", "impossible"]
 
+T = TypeVar("T")
 _RECIPE = frozenset(Recipe.__dataclass_fields__)
+
+
+class PartLoader:
+    """Loads tasks, backbones and knowledge bases, each once for all runs that name it alike.
+
+    Args:
+        download: whether a backbone that is not on disk may be downloaded.
+    """
+
+    def __init__(self, download: bool = True) -> None:
+        self._download = download
+        self._loaded: dict[tuple[str, str], Any] = {}
+
+    def task(self, spec: RunSpec) -> Task:
+        """Returns the task of a run with its options."""
+        options = spec.options_of("task")
+        key = repr((spec.task, spec.data, options))
+        return self._once("task", key, lambda: find_task(spec.task, spec.data, options))
+
+    def backbone(self, name: str) -> Backbone:
+        """Returns a backbone by name, folder or hub id."""
+        return self._once("backbone", name, lambda: find_backbone(name, self._download))
+
+    def knowledge(self, name: str) -> KnowledgeBase:
+        """Returns a knowledge base by name or folder."""
+        return self._once("knowledge", name, lambda: find_knowledge(name))
+
+    def _once(self, kind: str, key: str, load: Callable[[], T]) -> T:
+        if (kind, key) not in self._loaded:
+            self._loaded[kind, key] = load()
+        return cast("T", self._loaded[kind, key])
 
 
 @dataclass(frozen=True)
@@ -31,21 +62,21 @@ class Parts:
 
     Attributes:
         spec: the run.
-        download: whether a backbone that is not on disk may be downloaded.
+        loader: of what runs share.
     """
 
     spec: RunSpec
-    download: bool = True
+    loader: PartLoader = field(default_factory=PartLoader, repr=False, compare=False)
 
     @cached_property
     def task(self) -> Task:
         """The task with its options."""
-        return find_task(self.spec.task, self.spec.data, self.spec.options_of("task"))
+        return self.loader.task(self.spec)
 
     @cached_property
     def backbone(self) -> Backbone:
         """The backbone."""
-        return find_backbone(self.spec.backbone, self.download)
+        return self.loader.backbone(self.spec.backbone)
 
     @cached_property
     def tuning(self) -> Tuning:
@@ -66,7 +97,7 @@ class Parts:
     @cached_property
     def base_knowledge(self) -> KnowledgeBase | None:
         """The true knowledge base; None for methods that use none."""
-        return None if self.spec.knowledge is None else find_knowledge(self.spec.knowledge)
+        return None if self.spec.knowledge is None else self.loader.knowledge(self.spec.knowledge)
 
     @cached_property
     def knowledge(self) -> KnowledgeBase | None:
@@ -134,22 +165,6 @@ def _stated(recipes: Mapping[str, Mapping[str, Any]], key: str, whose: str) -> M
     fields = recipes.get(key, {})
     check_options(fields, _RECIPE, f"the recipe {key!r} of {whose}")
     return fields
-
-
-def sharing(spec: RunSpec, shared: dict[str, Parts], download: bool = True) -> Parts:
-    """Makes parts that reuse the task, backbone and knowledge base already read."""
-    parts = Parts(spec, download)
-    task = repr((spec.task, spec.data, spec.options.get("task")))
-    for name, key in (
-        ("task", task),
-        ("backbone", spec.backbone),
-        ("base_knowledge", str(spec.knowledge)),
-    ):
-        other = shared.setdefault(f"{name} {key}", parts)
-        if other is not parts:
-            with suppress(KbenchError):  # what cannot be read is told where it is needed
-                parts.__dict__[name] = getattr(other, name)
-    return parts
 
 
 def impossible(parts: Parts) -> str:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from kbench.grid.plan import Place
 from kbench.parts.catalogue import Kind
 from kbench.spec import Control, Setting
 
@@ -50,7 +51,7 @@ def planted_scores(
             "control": "none,shuffled",
             "options": {"tuning": {"full": _TUNED}, "method": {method: {str(setting): recipe}}},
         }
-        where = runner.Place(folder / "results", folder / "artifacts", "cpu")
+        where = Place(folder / "results", folder / "artifacts", "cpu")
         cells = runner.plan(runner.resolve(make_grid(values, "planted")), where)
         results = runner.run(cells, where)
     for result in results:

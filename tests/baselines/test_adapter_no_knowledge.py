@@ -12,6 +12,7 @@ from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle
 from kbench.model import Encoder
 from kbench.model.freezing import frozen
@@ -135,7 +136,7 @@ def test_gradients_reach_the_adapters_and_nothing_else(encoder: Encoder, plug: A
 def test_adapters_stay_at_chance_where_maps_find_the_planted_knowledge(
     toy_folder: Path, tmp_path: Path
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     mapped = OPTIONS["method"]["map-tuning"]
     methods = {
         "map-tuning": mapped,
@@ -167,7 +168,7 @@ def test_adapters_stay_at_chance_where_maps_find_the_planted_knowledge(
 def test_there_is_one_cell_whatever_the_controls_and_no_other_setting(
     toy_folder: Path, tmp_path: Path
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     chosen = grid(
         toy_folder,
         method=_NAME,

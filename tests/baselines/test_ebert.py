@@ -14,6 +14,7 @@ from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Words, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
@@ -242,7 +243,7 @@ def offered(toy_tasks: None) -> Iterator[None]:
 def test_an_option_that_means_nothing_is_refused_before_anything_runs(
     toy_folder: Path, tmp_path: Path
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     for option in ({"form": "beside"}, {"anchors": "cats"}):
         options = {"method": {"e-bert": option}}
         bad = grid(toy_folder, method="e-bert", setting="general", options=options)
@@ -285,7 +286,7 @@ def _scores(results: list[Result]) -> dict[Control, float]:
 def test_a_frozen_model_reads_entities_as_the_words_they_lie_at(
     form: str, toy_folder: Path, tmp_path: Path, aligned: Bundle
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     chosen = grid(
         toy_folder,
         method="e-bert",
@@ -313,7 +314,7 @@ def test_a_frozen_model_reads_entities_as_the_words_they_lie_at(
 def test_a_model_can_be_tuned_with_the_map_in_place(
     toy_folder: Path, tmp_path: Path, aligned: Bundle
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     chosen = grid(
         toy_folder,
         method="e-bert",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kbench.errors import Unsupported
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit, Plug
@@ -329,7 +329,7 @@ def scores(
         options={"tuning": OPTIONS["tuning"], "method": {"tested-ernie": options}},
     )
     with registered(Kind.METHODS, tested_ernie="kbench_baselines.ernie:Ernie"):
-        results = run(chosen, runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+        results = run(chosen, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
     found = {}
     for result in results:
         assert result.status == Status.OK, result.reason

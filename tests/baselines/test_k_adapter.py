@@ -19,6 +19,7 @@ from kbench.data import Example, Mention, Split
 from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled, Zero
 from kbench.method import Fit
@@ -479,7 +480,7 @@ def test_the_adapter_covers_entities_with_facts(facts: Bundle, tmp_path: Path) -
 def test_every_setting_trains_what_it_should(
     toy_folder: Path, facts_folder: Path, tmp_path: Path
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     fast = {"learning_rate": 3e-3, "epochs": 1, "batch_size": 64}
     options = {"general": fast, "task-specific": fast, "fine-tuning": fast}
     chosen = grid(
@@ -615,7 +616,7 @@ def test_the_map_and_the_choice_read_train_and_dev_once(
     for name, memory in (("kept", 1 << 30), ("direct", 0)):
         monkeypatch.setenv(hidden_states.BYTES, "0")
         monkeypatch.setattr(hidden_states, "_MEMORY", memory)
-        place = runner.Place(tmp_path / name, tmp_path / f"{name}-artifacts", "cpu")
+        place = Place(tmp_path / name, tmp_path / f"{name}-artifacts", "cpu")
         with _counted() as texts:
             results = run(chosen, place)
         assert [r.status for r in results] == [Status.OK] * 2, results[0].reason

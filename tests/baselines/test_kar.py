@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kbench.errors import Unsupported, UsageError
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit, Plug
@@ -441,7 +441,7 @@ def scores(
         options={"tuning": OPTIONS["tuning"], "method": {"tested-kar": options}},
     )
     with registered(Kind.METHODS, tested_kar="kbench_baselines.kar:Kar"):
-        results = run(chosen, runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+        results = run(chosen, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
     found = {}
     for result in results:
         assert result.status == Status.OK, result.reason

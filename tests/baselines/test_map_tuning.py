@@ -13,7 +13,7 @@ import torch
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
 from kbench.method import Fit
@@ -276,7 +276,7 @@ def test_an_epoch_that_is_never_reached_is_refused(encoder: Encoder, tmp_path: P
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_a_task_takes_the_map_that_is_best_on_its_dev(toy_folder: Path, tmp_path: Path) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     options = deepcopy(OPTIONS)
     # A last epoch, and one at which the map has hardly moved.
     options["method"]["map-tuning"] |= {

@@ -11,7 +11,7 @@ import torch
 
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Layout, encode
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle
 from kbench.knowledge.linking import link
 from kbench.model import Encoder
@@ -116,7 +116,7 @@ def test_only_the_map_differs_from_map_tuning() -> None:
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(
     toy_folder: Path, tmp_path: Path
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     options = {**OPTIONS, "method": {"map-tuning-mlp": OPTIONS["method"]["map-tuning"]}}
     chosen = grid(
         toy_folder, method="map-tuning-mlp", control="none,shuffled,random", options=options

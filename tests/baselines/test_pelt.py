@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
@@ -400,7 +400,7 @@ def _ok(results: list[Result]) -> dict[Control, float]:
 def test_the_scale_is_chosen_on_dev_and_entities_without_occurrence_stay_as_they_were(
     toy_folder: Path, tmp_path: Path, told: Bundle
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     chosen = grid(
         toy_folder,
         method="none,pelt",
@@ -435,7 +435,7 @@ def test_the_scale_is_chosen_on_dev_and_entities_without_occurrence_stay_as_they
 def test_a_model_tuned_with_the_table_reads_what_the_corpus_says(
     toy_folder: Path, tmp_path: Path, told: Bundle
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     chosen = grid(
         toy_folder,
         method="pelt",

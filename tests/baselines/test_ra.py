@@ -16,6 +16,7 @@ from kbench.encoding import Batch, Layout, encode
 from kbench.encoding.passages import Passage
 from kbench.errors import Unsupported
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.model import DownstreamModel, Encoder
@@ -59,8 +60,8 @@ def told(toy_knowledge: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +224,7 @@ def _status(results: list[Result]) -> None:
 
 @pytest.mark.parametrize("method", ["ra", "ra-vm"])
 def test_text_trains_nothing_and_without_it_the_model_is_as_it_was(
-    method: str, toy_folder: Path, told: Bundle, place: runner.Place
+    method: str, toy_folder: Path, told: Bundle, place: Place
 ) -> None:
     chosen = grid(
         toy_folder,
@@ -259,7 +260,7 @@ def test_text_trains_nothing_and_without_it_the_model_is_as_it_was(
 
 @pytest.mark.parametrize(("method", "epochs"), [("ra", 8), ("ra-vm", 12)])
 def test_a_model_tuned_with_texts_reads_what_they_say(
-    method: str, epochs: int, toy_folder: Path, told: Bundle, place: runner.Place
+    method: str, epochs: int, toy_folder: Path, told: Bundle, place: Place
 ) -> None:
     chosen = grid(
         toy_folder,

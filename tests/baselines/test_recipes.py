@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from kbench.cli.run import run
 from kbench.grid import runner
 from kbench.grid.grids import make_grids, read_grid
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import PartLoader, Parts
 from kbench.results.published import figures
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Results, Status
@@ -159,7 +159,7 @@ def test_models_are_tuned_as_published(
     specs = [s for s in _specs("map-tuning-table1") if (s.task, s.tuning) == (task, tuning)]
     assert len(specs) == (21 if tuning == "full" else 9)
     for spec in specs:
-        recipe = Parts(spec, download=False).tuning_recipe
+        recipe = Parts(spec, PartLoader(download=False)).tuning_recipe
         assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (rate, batch, epochs)
 
 
@@ -179,7 +179,7 @@ def test_maps_are_trained_as_published(
     for spec in specs:
         if spec.method == "none":
             continue
-        parts = Parts(spec, download=False)
+        parts = Parts(spec, PartLoader(download=False))
         own = parts.plug_recipe(spec.setting)
         if spec.setting == Setting.TASK_SPECIFIC:
             found = (own.learning_rate, own.batch_size, own.epochs, own.dropout)
@@ -198,6 +198,6 @@ def test_the_domain_transfer_starts_from_scratch() -> None:
     specs = [s for s in _specs("map-tuning-pubmed") if s.setting == Setting.TASK_SPECIFIC]
     assert len(specs) == 6
     for spec in specs:
-        parts = Parts(spec, download=False)
+        parts = Parts(spec, PartLoader(download=False))
         assert parts.plug_recipe(spec.setting).learning_rate == 5e-4
         assert parts.method.options["start"] == "scratch"

@@ -17,7 +17,7 @@ from rich.console import Console
 from kbench.cli.render import print_table
 from kbench.cli.show import marked
 from kbench.data import Example, Mention, Role
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.results import published
 from kbench.results.tables import rows
 from kbench.store import Results
@@ -54,7 +54,7 @@ def test_a_run_prints_its_table_then_answers_from_the_store(
 def test_the_table_of_another_metric(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     results = run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
     strict = next(r for r in results if r.spec.task == "toy-typing").metrics["strict"]
     table = ["table", "--out", str(place.out), "--metric"]
@@ -81,7 +81,7 @@ def test_published_figures_stand_beside_ours_and_are_not_compared(
     elsewhere = replace(twin, task="another-task", value=0.456)
     monkeypatch.setattr("kbench.cli.published.figures", lambda: (twin, other, elsewhere))
     monkeypatch.setenv("COLUMNS", "200")
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
 
     table = ["table", "--out", str(place.out)]
@@ -354,7 +354,7 @@ def test_hidden_states_are_listed_verified_and_pruned_too(
 @pytest.mark.usefixtures("toy_tasks")
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_table_fits_the_terminal(width: int, toy_folder: Path, tmp_path: Path) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     options = {**OPTIONS, "tuning": {"full": {"epochs": 1}}}
     results = run(grid(toy_folder, control="none,shuffled", options=options), place)
     console = Console(record=True, width=width, file=StringIO())

@@ -17,6 +17,7 @@ from kbench.grid.executors.local import Local
 from kbench.grid.executors.ray import Ray
 from kbench.grid.executors.ray_cluster import _reach
 from kbench.grid.executors.ray_step import Desk, Done, perform
+from kbench.grid.plan import Cell, Place
 from kbench.grid.pool import Limits
 from kbench.grid.steps import steps
 from kbench.run.stages import Stage
@@ -39,7 +40,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _step_by_step(
-    cells: list[runner.Cell], place: runner.Place, store: Path, caches: Path, patch: Any
+    cells: list[Cell], place: Place, store: Path, caches: Path, patch: Any
 ) -> list[Done]:
     """Does the steps in order, each on a machine that has nothing but the store."""
     (store / "mark").parent.mkdir(parents=True)
@@ -59,7 +60,7 @@ def test_steps_on_machines_of_their_own_give_the_bytes_of_one_process(
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = runner.resolve(toy_grid(toy_folder))
-    here = runner.Place(tmp_path / "here", tmp_path / "artifacts", "cpu", 1)
+    here = Place(tmp_path / "here", tmp_path / "artifacts", "cpu", 1)
     runner.run(runner.plan(chosen, here), here, executor=Local())
     there = replace(here, out=tmp_path / "there")
     cells = runner.plan(chosen, there)
@@ -81,7 +82,7 @@ def test_a_stage_that_fails_ends_the_runs_that_need_it_and_no_other(
         raise ValueError("boom")
 
     monkeypatch.setattr(MapTuning, "fit", boom)
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
     cells = runner.plan(runner.resolve(toy_grid(toy_folder)), place)
     done = _step_by_step(cells, place, tmp_path / "store", tmp_path / "caches", monkeypatch)
     for cell, (result, _) in zip(cells, done, strict=True):
@@ -95,7 +96,7 @@ def test_a_stage_that_fails_ends_the_runs_that_need_it_and_no_other(
 def test_a_machine_that_reads_other_data_makes_nothing(
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
     cells = [
         replace(cell, id="0" * 32)
         for cell in runner.plan(runner.resolve(toy_grid(toy_folder, method="none")), place)
@@ -110,7 +111,7 @@ def test_a_machine_that_reads_other_data_makes_nothing(
 def test_a_machine_that_does_not_see_the_store_says_so(
     store: str, toy_folder: Path, tmp_path: Path
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
     cells = runner.plan(runner.resolve(toy_grid(toy_folder, method="none")), place)
     desk = Desk(place, store.format(folder=tmp_path), "mark", str(tmp_path / "no folder"))
     with pytest.raises(KbenchError, match=r"does not see the store .*elsewhere of the driver"):

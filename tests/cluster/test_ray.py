@@ -15,6 +15,7 @@ from kbench.grid import runner
 from kbench.grid.executor import Setup
 from kbench.grid.executors.local import Local
 from kbench.grid.executors.ray import Ray
+from kbench.grid.plan import Events, Place
 from kbench.spec import RunSpec
 from kbench.store import Result, Status
 from tests.calling import call
@@ -22,32 +23,32 @@ from tests.cluster.conftest import Nodes, outcome, toy_grid, weights
 
 
 def _far(
-    chosen: list[RunSpec], place: runner.Place, nodes: Nodes, store: str, **options: str
+    chosen: list[RunSpec], place: Place, nodes: Nodes, store: str, **options: str
 ) -> tuple[list[Result], list[str]]:
     """Runs specs on the cluster; returns the results and what was said."""
     executor = Ray(Setup(options={"address": nodes.address, "store": store, **options}))
     lines: list[str] = []
-    events = runner.Events(step=lambda *_: None, said=lines.append)
+    events = Events(step=lambda *_: None, said=lines.append)
     cells = runner.plan(chosen, place)
     return runner.run(cells, place, executor=executor, events=events), lines
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
 
 
 @pytest.fixture
-def same(toy_folder: Path, tmp_path: Path) -> runner.Place:
+def same(toy_folder: Path, tmp_path: Path) -> Place:
     """What this process makes of the grid that takes a while."""
-    place = runner.Place(tmp_path / "here", tmp_path / "made here", "cpu", 1)
+    place = Place(tmp_path / "here", tmp_path / "made here", "cpu", 1)
     chosen = runner.resolve(toy_grid(toy_folder, epochs=8, setting="general,task-specific"))
     runner.run(runner.plan(chosen, place), place, executor=Local())
     return place
 
 
 def test_two_nodes_give_the_bits_of_one_process(
-    nodes: Nodes, toy_folder: Path, tmp_path: Path, place: runner.Place
+    nodes: Nodes, toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     here = replace(place, out=tmp_path / "here")
     chosen = runner.resolve(toy_grid(toy_folder, task="toy-relations"))
@@ -72,8 +73,8 @@ def test_a_node_killed_in_mid_run_loses_nothing(
     nodes: Nodes,
     toy_folder: Path,
     tmp_path: Path,
-    place: runner.Place,
-    same: runner.Place,
+    place: Place,
+    same: Place,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     third = nodes.add("third")
@@ -99,7 +100,7 @@ def test_a_node_killed_in_mid_run_loses_nothing(
 
 
 def test_a_task_that_always_dies_fails_its_runs_alone(
-    nodes: Nodes, toy_folder: Path, tmp_path: Path, place: runner.Place
+    nodes: Nodes, toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     chosen = toy_grid(
         toy_folder, task="toy-relations", method="none,deadly", setting="general", control="none"
@@ -113,7 +114,7 @@ def test_a_task_that_always_dies_fails_its_runs_alone(
 
 
 def test_a_store_that_the_nodes_do_not_see_stops_the_grid(
-    nodes: Nodes, toy_folder: Path, place: runner.Place
+    nodes: Nodes, toy_folder: Path, place: Place
 ) -> None:
     chosen = runner.resolve(toy_grid(toy_folder, method="none"))
     with pytest.raises(KbenchError, match="does not see the store memory://mine of the driver"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kbench.grid import runner
+from kbench.grid.plan import Cell, Place
 from kbench.grid.steps import Step, steps
 from kbench.run.stages import Stage
 from kbench.spec import Setting
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
 @pytest.fixture
-def cells(toy_folder: Path, tmp_path: Path) -> list[runner.Cell]:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def cells(toy_folder: Path, tmp_path: Path) -> list[Cell]:
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     return runner.plan(runner.resolve(toy_grid(toy_folder)), place)
 
 
@@ -25,7 +26,7 @@ def _count(found: list[Step]) -> dict[Stage, int]:
     return {stage: sum(step.stage == stage for step in found) for stage in Stage}
 
 
-def test_every_step_comes_once_and_after_those_it_needs(cells: list[runner.Cell]) -> None:
+def test_every_step_comes_once_and_after_those_it_needs(cells: list[Cell]) -> None:
     found = steps(cells, set())
     seen: set[str] = set()
     for step in found:
@@ -35,7 +36,7 @@ def test_every_step_comes_once_and_after_those_it_needs(cells: list[runner.Cell]
     assert {key for cell in cells for key in cell.needs} | {cell.id for cell in cells} == seen
 
 
-def test_what_runs_share_is_made_once(cells: list[runner.Cell]) -> None:
+def test_what_runs_share_is_made_once(cells: list[Cell]) -> None:
     # Two tasks: a model each, and one each tuned around each of two fixed plugs. True and
     # shuffled knowledge: two general plugs, two fixed ones, and two task-specific ones a task.
     # What a task-specific plug starts from is the general one, which other runs surely need.
@@ -48,7 +49,7 @@ def test_what_runs_share_is_made_once(cells: list[runner.Cell]) -> None:
 
 
 def test_a_plug_that_only_serves_as_a_start_is_fitted_if_it_serves(
-    cells: list[runner.Cell],
+    cells: list[Cell],
 ) -> None:
     alone = [cell for cell in cells if cell.spec.setting == Setting.TASK_SPECIFIC]
     found = steps(alone, set())
@@ -61,7 +62,7 @@ def test_a_plug_that_only_serves_as_a_start_is_fitted_if_it_serves(
 
 @pytest.mark.parametrize("setting", [*Setting])
 def test_models_and_plugs_wait_for_each_other_as_the_setting_wants(
-    setting: Setting, cells: list[runner.Cell]
+    setting: Setting, cells: list[Cell]
 ) -> None:
     cell = next(c for c in cells if c.spec.setting == setting and c.plug)
     after = {step.stage: step.after for step in steps([cell], set())}
@@ -70,7 +71,7 @@ def test_models_and_plugs_wait_for_each_other_as_the_setting_wants(
     assert (cell.model in after[Stage.FIT]) == (setting == Setting.TASK_SPECIFIC)
 
 
-def test_what_is_stored_is_no_step_and_nobody_waits_for_it(cells: list[runner.Cell]) -> None:
+def test_what_is_stored_is_no_step_and_nobody_waits_for_it(cells: list[Cell]) -> None:
     cell = next(c for c in cells if c.spec.setting == Setting.TASK_SPECIFIC and c.plug)
     assert cell.model is not None
     assert cell.plug is not None

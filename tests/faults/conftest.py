@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.parts import catalogue
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,8 @@ toy-relations = {_TOYS}:ToyRelations
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "cache" / "artifacts", "cpu", 1)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "cache" / "artifacts", "cpu", 1)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch, transformers
 from transformers import BertForMaskedLM
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.grid.toygrid import grid, run
@@ -44,7 +45,7 @@ with registered(Kind.TASKS, toy_typing=toys + "ToyTyping", toy_relations=toys + 
         else:
             status, out = 1, Path(text)
             try:
-                run(chosen, runner.Place(out / "results", out / "artifacts", "cpu", 1))
+                run(chosen, Place(out / "results", out / "artifacts", "cpu", 1))
                 status = 0
             finally:
                 os._exit(status)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kbench.grid import runner
 from kbench.grid.executor import Setup
 from kbench.grid.executors.local import Local
+from kbench.grid.plan import Place
 from kbench.grid.pool import Limits
 from kbench.store import Result, Results, Status
 from tests.calling import call
@@ -50,7 +50,7 @@ def _by_method(results: list[Result]) -> dict[str, Result]:
     ],
 )
 def test_what_a_plugin_does_in_this_process_is_a_failed_run(
-    method: str, reason: str, toy_folder: Path, place: runner.Place
+    method: str, reason: str, toy_folder: Path, place: Place
 ) -> None:
     if method in ("unset", "infinite"):
         chosen = grid(
@@ -74,7 +74,7 @@ def test_what_a_plugin_does_in_this_process_is_a_failed_run(
 
 
 def test_what_ends_its_process_ends_no_grid(
-    toy_folder: Path, place: runner.Place, capfd: pytest.CaptureFixture[str]
+    toy_folder: Path, place: Place, capfd: pytest.CaptureFixture[str]
 ) -> None:
     chosen = _chosen(toy_folder, "none,vanishes,crashes,chatters,map-tuning")
     found = _by_method(run(chosen, place, executor=Local(Setup(2))))
@@ -90,7 +90,7 @@ def test_what_ends_its_process_ends_no_grid(
         assert f"--method {name}" in stored.provenance.command
 
 
-def test_what_takes_all_memory_is_stopped(toy_folder: Path, place: runner.Place) -> None:
+def test_what_takes_all_memory_is_stopped(toy_folder: Path, place: Place) -> None:
     chosen = _chosen(toy_folder, "leaks,map-tuning,none")
     found = _by_method(
         run(chosen, place, executor=Local(Setup(limits=Limits(bytes=2_500_000_000))))
@@ -102,9 +102,7 @@ def test_what_takes_all_memory_is_stopped(toy_folder: Path, place: runner.Place)
 
 
 @pytest.mark.faults
-def test_what_hangs_in_c_is_stopped_with_what_it_started(
-    toy_folder: Path, place: runner.Place
-) -> None:
+def test_what_hangs_in_c_is_stopped_with_what_it_started(toy_folder: Path, place: Place) -> None:
     run(_chosen(toy_folder, "none"), place)
     chosen = _chosen(toy_folder, "hangs,map-tuning,none")
     found = _by_method(run(chosen, place, executor=Local(Setup(2, Limits(seconds=60)))))

@@ -15,6 +15,7 @@ import pytest
 
 from kbench.errors import ArtifactError
 from kbench.grid import runner, worker
+from kbench.grid.plan import Place
 from kbench.run import record
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
@@ -31,11 +32,12 @@ _RUN = """
 import json, resource, subprocess, sys
 from pathlib import Path
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.errors import KbenchError
 from tests.faults.test_store import chosen
 from tests.grid.toygrid import run
 folder, disk = Path(sys.argv[1]), Path(sys.argv[2])
-place = runner.Place(disk / "out", disk / "artifacts", "cpu", 1)
+place = Place(disk / "out", disk / "artifacts", "cpu", 1)
 def tried():
     try:
         results = run(chosen(folder), place)
@@ -121,11 +123,11 @@ first = tried()
 subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
 print(json.dumps(first == tried()))
 for path in disk.glob("nothing"): raise AssertionError
-place = runner.Place(disk / "other", disk / "artifacts", "cpu", 1)
+place = Place(disk / "other", disk / "artifacts", "cpu", 1)
 print(json.dumps(tried()))
-place = runner.Place(Path(sys.argv[3]), disk / "artifacts", "cpu", 1)
+place = Place(Path(sys.argv[3]), disk / "artifacts", "cpu", 1)
 print(json.dumps(tried()))
-place = runner.Place(Path(sys.argv[3]) / "more", disk / "elsewhere", "cpu", 1)
+place = Place(Path(sys.argv[3]) / "more", disk / "elsewhere", "cpu", 1)
 print(json.dumps(tried()))
 """
 
@@ -154,7 +156,7 @@ def test_a_place_that_is_a_file_is_refused_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr("kbench.grid.worker.evaluate", None)
     (tmp_path / "file").write_text("")
-    place = runner.Place(tmp_path / "file" / "out", tmp_path / "artifacts", "cpu", 1)
+    place = Place(tmp_path / "file" / "out", tmp_path / "artifacts", "cpu", 1)
     with pytest.raises(ArtifactError, match=r"out cannot be written \(Not a directory"):
         run(chosen(toy_folder, task="atlas-qa"), place)
 
@@ -185,7 +187,7 @@ def _folder(path: Path) -> None:
 @pytest.mark.parametrize("harm", [_cut, _flip, _empty, _folder, Path.unlink])
 @pytest.mark.parametrize("name", ["result.json", "predictions.parquet"])
 def test_a_result_that_is_damaged_in_any_file_is_found_and_repeated(
-    harm: Callable[[Path], None], name: str, toy_folder: Path, place: runner.Place
+    harm: Callable[[Path], None], name: str, toy_folder: Path, place: Place
 ) -> None:
     (first,) = run(chosen(toy_folder, method="none"), place)
     path = place.out / first.id / name
@@ -202,14 +204,14 @@ def test_a_result_that_is_damaged_in_any_file_is_found_and_repeated(
         assert path.read_bytes() == good
 
 
-def _forget_results(place: runner.Place) -> None:
+def _forget_results(place: Place) -> None:
     for path in place.out.glob("*/result.json"):
         path.unlink()
 
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_an_artifact_with_the_right_checksum_and_the_wrong_content_is_made_again(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     run(chosen(toy_folder), place)
     from kbench.data.files import file_digest
@@ -228,9 +230,7 @@ def test_an_artifact_with_the_right_checksum_and_the_wrong_content_is_made_again
 
 
 @pytest.mark.usefixtures("toy_tasks")
-def test_a_plug_of_other_code_is_told_and_not_made_to_fit(
-    toy_folder: Path, place: runner.Place
-) -> None:
+def test_a_plug_of_other_code_is_told_and_not_made_to_fit(toy_folder: Path, place: Place) -> None:
     import torch
 
     run(chosen(toy_folder), place)
@@ -250,7 +250,7 @@ def test_a_plug_of_other_code_is_told_and_not_made_to_fit(
 @pytest.mark.usefixtures("toy_tasks")
 @pytest.mark.parametrize("jump", [-(10**9), 10**9])
 def test_a_clock_that_jumps_changes_nothing(
-    jump: int, toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    jump: int, toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = run(chosen(toy_folder, method="none"), place)
     for path in (*place.out.rglob("*"), *place.artifacts.rglob("*")):
@@ -293,7 +293,7 @@ def test_pruning_after_a_jump_takes_nothing_from_who_is_at_work(
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_two_versions_on_one_store_leave_each_others_results_alone(
-    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(chosen(toy_folder), place)
     path = place.out / first[0].id / "result.json"
@@ -314,7 +314,7 @@ def test_two_versions_on_one_store_leave_each_others_results_alone(
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_what_another_process_has_done_meanwhile_is_not_done_again(
-    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = runner.plan(runner.resolve(chosen(toy_folder)), place)
     first = runner.run(cells, place)
@@ -324,7 +324,7 @@ def test_what_another_process_has_done_meanwhile_is_not_done_again(
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_a_process_that_fails_takes_nothing_from_one_that_did_not(
-    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cell,) = runner.plan(runner.resolve(chosen(toy_folder, method="none")), place)
     evaluate = worker.evaluate
@@ -375,7 +375,7 @@ def test_any_name_is_understood_or_refused_in_a_line(
 @pytest.mark.usefixtures("toy_tasks")
 @pytest.mark.parametrize("name", ["n" * 255, "İ👩‍👩‍👧北" * 9, "a b'c\"d", "-n", "x.tmp-y"])
 def test_folders_may_be_called_anything(
-    name: str, toy_folder: Path, tmp_path: Path, place: runner.Place
+    name: str, toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     from kbench.testing.toys import write_world
 
@@ -383,7 +383,7 @@ def test_folders_may_be_called_anything(
     there.mkdir()
     (tmp_path / name / "bert").symlink_to(toy_folder / "bert")
     write_world(there / name)
-    place = runner.Place(there / "out", there / "artifacts", "cpu", 1)
+    place = Place(there / "out", there / "artifacts", "cpu", 1)
     names = {"backbone": str(there / "bert"), "knowledge": str(there / name)}
     results = run(chosen(toy_folder, method="map-tuning", **names), place)
     assert [result.status for result in results] == [Status.OK], results[0].reason

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from kbench.encoding import Batch, computing
-from kbench.grid import runner
 from kbench.grid.executor import Setup
 from kbench.grid.executors.local import Local
+from kbench.grid.plan import Place
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.session import Session
@@ -44,8 +44,8 @@ CUDA = torch.device("cuda")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cuda", 1)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cuda", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def _ok(results: list[Result]) -> list[Result]:
     return results
 
 
-def _made(place: runner.Place) -> dict[str, bytes]:
+def _made(place: Place) -> dict[str, bytes]:
     files = sorted(place.artifacts.glob("*/*/weights.safetensors"))
     files += sorted(place.out.glob("*/predictions.parquet"))
     return {file.parent.name: file.read_bytes() for file in files}
@@ -74,7 +74,7 @@ def _session(folder: Path) -> Session:
 
 @pytest.mark.parametrize("task", ["toy-typing", "toy-relations", "toy-qa"])
 def test_a_frozen_model_scores_as_on_the_cpu(
-    task: str, toy_folder: Path, tmp_path: Path, place: runner.Place
+    task: str, toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     """Trained on the CPU, evaluated on both: the same weights, other kernels."""
     here = replace(place, device="cpu")
@@ -92,7 +92,7 @@ def test_a_frozen_model_scores_as_on_the_cpu(
         assert two.training["evaluation"]["rounding"]["else_scores_move"] is None
 
 
-def test_planted_knowledge_is_found_on_a_gpu(toy_folder: Path, place: runner.Place) -> None:
+def test_planted_knowledge_is_found_on_a_gpu(toy_folder: Path, place: Place) -> None:
     true, broken = _ok(run(grid(toy_folder, method="map-tuning"), place))
     assert true.score is not None
     assert broken.score is not None
@@ -101,7 +101,7 @@ def test_planted_knowledge_is_found_on_a_gpu(toy_folder: Path, place: runner.Pla
 
 
 def test_the_same_work_gives_the_same_bits_and_says_so(
-    toy_folder: Path, tmp_path: Path, place: runner.Place
+    toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     made = []
     for name in ("one", "two"):
@@ -120,7 +120,7 @@ def test_the_same_work_gives_the_same_bits_and_says_so(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_narrow_precision_trains_and_finds_what_is_planted(
-    dtype: str, toy_folder: Path, place: runner.Place
+    dtype: str, toy_folder: Path, place: Place
 ) -> None:
     _, mapped = _ok(run(grid(toy_folder, control="none", dtype=dtype), place))
     assert mapped.score is not None
@@ -159,7 +159,7 @@ def test_no_step_waits_for_the_device(
 
 
 def test_batches_are_made_ahead_in_pinned_memory_and_change_nothing(
-    tmp_path: Path, toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
     step: Callable[[OptimizerStep, Batch], Tensor] = OptimizerStep.step
@@ -180,7 +180,7 @@ def test_batches_are_made_ahead_in_pinned_memory_and_change_nothing(
 
 
 def test_memory_that_runs_out_makes_parts_that_are_repeated_by_fixing_them(
-    tmp_path: Path, place: runner.Place
+    tmp_path: Path, place: Place
 ) -> None:
     from kbench.testing.toys import write_world
 
@@ -213,7 +213,7 @@ def test_memory_that_runs_out_makes_parts_that_are_repeated_by_fixing_them(
     assert again == weights
 
 
-def test_the_peak_of_each_stage_is_told(toy_folder: Path, place: runner.Place) -> None:
+def test_the_peak_of_each_stage_is_told(toy_folder: Path, place: Place) -> None:
     none, mapped = _ok(run(grid(toy_folder, control="none"), place))
     stages = ("tune", "train", "evaluate")
     peaks = [mapped.cost[f"{stage}_peak_device_memory_bytes"] for stage in stages]
@@ -223,7 +223,7 @@ def test_the_peak_of_each_stage_is_told(toy_folder: Path, place: runner.Place) -
 
 
 def test_compiled_layers_score_as_the_layers_do(
-    toy_folder: Path, tmp_path: Path, place: runner.Place
+    toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     first = _ok(run(grid(toy_folder, control="none"), place))
     other = replace(place, out=tmp_path / "compiled", compiled=True)
@@ -239,7 +239,7 @@ def test_compiled_layers_score_as_the_layers_do(
 
 def test_jobs_go_round_the_gpus(toy_folder: Path, tmp_path: Path) -> None:
     # Toy tasks exist in this process alone, so the embedded ones run, on a few examples.
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cuda", 1)
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cuda", 1)
     chosen = grid(
         toy_folder,
         task="atlas-relations,atlas-typing",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.reproducibility import MOVES
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
 
 
 def _ok(results: list[Result]) -> list[Result]:
@@ -35,7 +36,7 @@ def _ok(results: list[Result]) -> list[Result]:
 
 @pytest.mark.parametrize("task", ["toy-typing", "toy-relations", "toy-qa"])
 def test_the_size_of_a_batch_moves_last_bits_of_scores_and_is_told(
-    task: str, toy_folder: Path, tmp_path: Path, place: runner.Place
+    task: str, toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     chosen = grid(toy_folder, task=task, control="none")
     first, known = _ok(run(chosen, place)), Results(place.out)
@@ -58,7 +59,7 @@ def test_the_size_of_a_batch_moves_last_bits_of_scores_and_is_told(
 
 
 def test_a_narrow_precision_trains_in_it_and_is_part_of_the_addresses(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     made = {}
     for dtype in ("float32", "bfloat16", "float16"):
@@ -95,7 +96,7 @@ def test_float32_has_the_addresses_it_always_had(toy_folder: Path) -> None:
 
 
 def test_parts_that_are_fixed_are_told_and_change_no_address(
-    toy_folder: Path, tmp_path: Path, place: runner.Place
+    toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     (whole,) = _ok(run(grid(toy_folder, method="none"), place))
     options = {"tuning": {"full": {**OPTIONS["tuning"]["full"], "micro_batch": 3}}}
@@ -109,7 +110,7 @@ def test_parts_that_are_fixed_are_told_and_change_no_address(
 
 
 def test_the_memory_of_a_device_is_told_stage_by_stage(
-    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
     monkeypatch.setattr("kbench.run.session.reset_peak", lambda device: began.append("reset"))
@@ -124,7 +125,7 @@ def test_the_memory_of_a_device_is_told_stage_by_stage(
     assert mapped.cost["peak_memory_bytes"] > 1e6
 
 
-def test_on_the_cpu_there_is_no_device_memory(toy_folder: Path, place: runner.Place) -> None:
+def test_on_the_cpu_there_is_no_device_memory(toy_folder: Path, place: Place) -> None:
     (none,) = _ok(run(grid(toy_folder, method="none"), place))
     assert not any("device_memory" in name for name in none.cost)
 
@@ -135,10 +136,10 @@ def test_options_reach_the_place_and_the_result(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[runner.Place] = []
+    seen: list[Place] = []
     work: Callable[..., Any] = runner.run
 
-    def watched(cells: Any, place: runner.Place, **more: Any) -> Any:
+    def watched(cells: Any, place: Place, **more: Any) -> Any:
         seen.append(place)
         return work(cells, place, **more)
 

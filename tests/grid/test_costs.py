@@ -12,8 +12,8 @@ from torch import nn
 import kbench.encoding.tokens
 from kbench import method
 from kbench.cli.execute import dry_run
-from kbench.grid import runner
 from kbench.grid.grids import Grid
+from kbench.grid.plan import Place
 from kbench.method import Plug
 from kbench.run import models
 from kbench.store import Status
@@ -69,7 +69,7 @@ def test_a_method_added_to_24_cells_retunes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KBENCH_CACHE", str(tmp_path / "cache"))
-    place = runner.Place.default(tmp_path / "out", "cpu")
+    place = Place.default(tmp_path / "out", "cpu")
     results = run(cells_of(toy_folder, "none,map-tuning"), place)
     assert [result.status for result in results] == [Status.OK] * 24
     assert (trained.count("model"), trained.count("plug")) == (6, 18)
@@ -107,7 +107,7 @@ def tokenized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_a_text_is_tokenized_once_for_all_methods_settings_and_seeds(
     toy_folder: Path, tmp_path: Path, tokenized: list[str]
 ) -> None:
-    place = runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
     chosen = grid(
         toy_folder, method="none,map-tuning", control="none,shuffled", seed="0,1", options=OPTIONS
     )

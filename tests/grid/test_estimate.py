@@ -23,8 +23,9 @@ from kbench.grid.estimate import (
     shape_of,
 )
 from kbench.grid.grids import make_grid
+from kbench.grid.plan import Place
 from kbench.grid.workload import works
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import PartLoader, Parts
 from kbench.store import Artifacts
 from tests.grid.toygrid import grid, run
 
@@ -101,20 +102,16 @@ def test_the_arithmetic_needs_no_torch() -> None:
 # -- what a plan takes -----------------------------------------------------------------------------
 
 
-def _works(chosen: dict[str, object], place: runner.Place) -> list[Work]:
-    shared: dict[str, Parts] = {}
+def _works(chosen: dict[str, object], place: Place) -> list[Work]:
+    loader = PartLoader(download=False)
     specs = runner.resolve(make_grid(chosen, "here"))
-    cells = runner.plan(specs, place, offline=True, shared=shared)
-
-    def parts_of(cell: runner.Cell) -> Parts:
-        return runner.sharing(cell.spec, shared, download=False)
-
-    return works(cells, parts_of, Artifacts(place.artifacts))
+    cells = runner.plan(specs, place, offline=True, loader=loader)
+    return works(cells, loader, Artifacts(place.artifacts))
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
 
 
 ABSENT = {"data": "nowhere", "backbone": "bert-base-uncased", "knowledge": "no-such"}
@@ -122,7 +119,7 @@ BERT = 85_054_464
 
 
 def test_work_on_data_that_are_not_there_is_that_of_the_published_sizes(
-    place: runner.Place,
+    place: Place,
 ) -> None:
     chosen = {**ABSENT, "task": "wiki80", "method": "none,map-tuning", "control": "none,shuffled"}
     made = _works({**chosen, "setting": "task-specific"}, place)
@@ -140,7 +137,7 @@ def test_work_on_data_that_are_not_there_is_that_of_the_published_sizes(
     ] * 2
 
 
-def test_light_tunings_save_the_gradients_of_the_weights(place: runner.Place) -> None:
+def test_light_tunings_save_the_gradients_of_the_weights(place: Place) -> None:
     chosen = {**ABSENT, "task": "tacred", "method": "none", "tuning": "full,lora,bitfit,adapter"}
     made = _works({**chosen, "options": _same_recipe()}, place)
     train, dev = 68_124 * 49, 22_631 * 49
@@ -149,9 +146,7 @@ def test_light_tunings_save_the_gradients_of_the_weights(place: runner.Place) ->
     assert found == [pytest.approx(BERT * (6 * train + 2 * dev)), light, light, light]
 
 
-def test_a_head_alone_reads_everything_once(
-    place: runner.Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_alone_reads_everything_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {**ABSENT, "task": "tacred", "method": "none", "tuning": "head"}
     tokens = (68_124 + 22_631) * 49
     for bytes_allowed, times in ((str(68_124 * 768 * 4), 1), ("0", 7)):
@@ -165,7 +160,7 @@ def _same_recipe() -> dict[str, object]:
     return {"tuning": {name: {"epochs": 1} for name in ("full", "lora", "bitfit", "adapter")}}
 
 
-def test_a_limit_and_the_values_tried_on_dev_are_counted(place: runner.Place) -> None:
+def test_a_limit_and_the_values_tried_on_dev_are_counted(place: Place) -> None:
     choose = {"dropout": [0.1, 0.2], "epoch": [1, 2, 3]}
     options = {"method": {"map-tuning": {"choose": choose}}, "tuning": {"full": {"epochs": 1}}}
     chosen = {**ABSENT, "task": "fewrel", "method": "map-tuning", "options": options}
@@ -185,7 +180,7 @@ def test_a_limit_and_the_values_tried_on_dev_are_counted(place: runner.Place) ->
         ({"task": "wiki80", "backbone": "some/model"}, "the size of backbone some/model"),
     ],
 )
-def test_what_is_not_known_is_named(change: dict[str, str], said: str, place: runner.Place) -> None:
+def test_what_is_not_known_is_named(change: dict[str, str], said: str, place: Place) -> None:
     made = _works({**ABSENT, "method": "none", **change}, place)
     assert any(said in work.unknown for work in made)
     assert all(work.flops is None for work in made)
@@ -193,7 +188,7 @@ def test_what_is_not_known_is_named(change: dict[str, str], said: str, place: ru
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_work_on_data_at_hand_is_counted_and_shared_and_what_is_stored_is_not(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     chosen = grid(toy_folder, setting="general,task-specific")
     values = json.loads(chosen.model_dump_json())
@@ -219,12 +214,12 @@ def test_work_on_data_at_hand_is_counted_and_shared_and_what_is_stored_is_not(
     assert sorted(left) == ["evaluations"] * 2 + ["general plugs"] * 2
 
 
-def test_a_setting_that_a_method_has_not_is_no_work(place: runner.Place) -> None:
+def test_a_setting_that_a_method_has_not_is_no_work(place: Place) -> None:
     made = _works({**ABSENT, "task": "wiki80", "method": "ra", "setting": "task-specific"}, place)
     assert made == []
 
 
-def test_texts_take_all_the_room_they_may(place: runner.Place) -> None:
+def test_texts_take_all_the_room_they_may(place: Place) -> None:
     chosen = {**ABSENT, "task": "wiki80", "method": "ra", "setting": "general", "control": "none"}
     made = _works({**chosen, "options": {"method": {"ra": {"room": 200}}}}, place)
     (tested,) = (work for work in made if work.stage == WorkKind.EVALUATION)

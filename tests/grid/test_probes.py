@@ -12,6 +12,7 @@ import torch
 
 from kbench.data import Split
 from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.knowledge import Bundle
 from kbench.model import DownstreamModel, digest
 from kbench.model.huggingface import load_folder
@@ -29,8 +30,8 @@ GENERAL = {"learning_rate": 1e-2, "epochs": 1, "batch_size": 32, "dropout": None
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +119,7 @@ def test_p1_is_the_mean_over_relations_over_the_vocabulary(
     tokens: int,
     tmp_path: Path,
     always_red: str,
-    place: runner.Place,
+    place: Place,
 ) -> None:
     folder = lama(tmp_path / "lama", FACTS)
     if words:
@@ -139,7 +140,7 @@ def test_p1_is_the_mean_over_relations_over_the_vocabulary(
 
 
 def test_general_plugs_are_plugged_into_the_backbone_as_it_is(
-    data: str, world: Bundle, toy_folder: Path, place: runner.Place
+    data: str, world: Bundle, toy_folder: Path, place: Place
 ) -> None:
     methods = "none,map-tuning,pelt,ra"
     options = {"method": {"map-tuning": {"general": GENERAL}}}
@@ -208,7 +209,7 @@ def test_what_a_probe_cannot_be_asked_is_skipped(
     data: str,
     world: Bundle,
     toy_folder: Path,
-    place: runner.Place,
+    place: Place,
 ) -> None:
     share = changes.get("dev_share", 0.1)
     changes = {name: value for name, value in changes.items() if name != "dev_share"}
@@ -221,7 +222,7 @@ def test_what_a_probe_cannot_be_asked_is_skipped(
 
 
 def test_no_tuning_for_tasks_that_are_answered_at_the_blank_alone(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     chosen = grid(
         toy_folder,
@@ -253,7 +254,7 @@ def test_without_a_tuning_asked_for_every_task_has_its_own(toy_folder: Path) -> 
 
 
 def test_a_tuning_that_trains_nothing_has_no_option(
-    toy_folder: Path, data: str, place: runner.Place
+    toy_folder: Path, data: str, place: Place
 ) -> None:
     options = {"tuning": {"frozen": {"epochs": 3}}}
     chosen = grid(toy_folder, task="lama", data=data, method="none", options=options)
@@ -262,7 +263,7 @@ def test_a_tuning_that_trains_nothing_has_no_option(
 
 
 def test_the_model_of_a_probe_does_not_depend_on_its_questions(
-    toy_folder: Path, data: str, world: Bundle, tmp_path: Path, place: runner.Place
+    toy_folder: Path, data: str, world: Bundle, tmp_path: Path, place: Place
 ) -> None:
     (tmp_path / "words.txt").write_text("red\ngreen\nblue\nwhite\n", encoding="utf-8")
     other = lama(tmp_path / "other", FACTS)

@@ -15,6 +15,7 @@ from kbench.grid import runner, worker
 from kbench.grid.executor import Setup
 from kbench.grid.executors import local
 from kbench.grid.executors.local import Local
+from kbench.grid.plan import Place
 from kbench.method import Fit, Plug
 from kbench.results.tables import rows
 from kbench.spec import Control, Setting
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> runner.Place:
-    return runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
 
 
 def _score(results: list[Result], **wanted: Any) -> float:
@@ -43,7 +44,7 @@ def _score(results: list[Result], **wanted: Any) -> float:
 
 @pytest.mark.parametrize("task", ["toy-typing", "toy-relations", "toy-qa"])
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(
-    task: str, toy_folder: Path, place: runner.Place
+    task: str, toy_folder: Path, place: Place
 ) -> None:
     chosen = grid(toy_folder, task=task, control="none,shuffled,random,zero")
     results = run(chosen, place)
@@ -54,7 +55,7 @@ def test_planted_knowledge_is_found_and_controls_fall_to_chance(
     assert _score(results, method="none") < 0.45
 
 
-def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: runner.Place) -> None:
+def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: Place) -> None:
     none, mapped = (
         result for result in run(grid(toy_folder), place) if result.spec.control == Control.NONE
     )
@@ -71,17 +72,13 @@ def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: run
     assert sum(score.n for score in mapped.buckets["popularity"].values()) == known.n
 
 
-def test_a_plug_fixed_while_tuning_brings_its_knowledge(
-    toy_folder: Path, place: runner.Place
-) -> None:
+def test_a_plug_fixed_while_tuning_brings_its_knowledge(toy_folder: Path, place: Place) -> None:
     results = run(grid(toy_folder, setting="fine-tuning"), place)
     assert _score(results, method="map-tuning", control=Control.NONE) > 0.8
     assert _score(results, method="map-tuning", control=Control.SHUFFLED) < 0.45
 
 
-def test_frozen_weights_are_the_same_before_and_after(
-    toy_folder: Path, place: runner.Place
-) -> None:
+def test_frozen_weights_are_the_same_before_and_after(toy_folder: Path, place: Place) -> None:
     results = run(grid(toy_folder, setting="general,task-specific"), place)
     digests = {(r.frozen.before, r.frozen.after) for r in results if r.frozen}
     assert len(results) == 5
@@ -91,7 +88,7 @@ def test_frozen_weights_are_the_same_before_and_after(
 
 
 def test_methods_share_downstream_models_and_tasks_share_general_plugs(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     run(grid(toy_folder, task="toy-*", setting="general,task-specific"), place)
     kinds = [path.parent.name for path in Artifacts(place.artifacts).all()]
@@ -101,7 +98,7 @@ def test_methods_share_downstream_models_and_tasks_share_general_plugs(
 
 
 def test_a_stored_grid_trains_and_runs_nothing(
-    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(grid(toy_folder), place)
 
@@ -112,7 +109,7 @@ def test_a_stored_grid_trains_and_runs_nothing(
     assert run(grid(toy_folder), place) == first
 
 
-def test_a_further_method_setting_retunes_nothing(toy_folder: Path, place: runner.Place) -> None:
+def test_a_further_method_setting_retunes_nothing(toy_folder: Path, place: Place) -> None:
     run(grid(toy_folder), place)
     cells = runner.plan(runner.resolve(grid(toy_folder, control="none,shuffled,zero")), place)
     artifacts = Artifacts(place.artifacts)
@@ -124,7 +121,7 @@ def test_a_further_method_setting_retunes_nothing(toy_folder: Path, place: runne
 def test_the_same_seed_gives_the_same_bytes(toy_folder: Path, tmp_path: Path) -> None:
     made = []
     for name in ("one", "two"):
-        place = runner.Place(tmp_path / name / "out", tmp_path / name / "artifacts", "cpu")
+        place = Place(tmp_path / name / "out", tmp_path / name / "artifacts", "cpu")
         run(grid(toy_folder), place)
         files = sorted((tmp_path / name).glob("artifacts/*/*/weights.safetensors"))
         files += sorted((tmp_path / name).glob("out/*/predictions.parquet"))
@@ -133,7 +130,7 @@ def test_the_same_seed_gives_the_same_bytes(toy_folder: Path, tmp_path: Path) ->
     assert len(made[0]) == 3 + 3
 
 
-def test_another_seed_gives_another_plug(toy_folder: Path, place: runner.Place) -> None:
+def test_another_seed_gives_another_plug(toy_folder: Path, place: Place) -> None:
     cells = runner.plan(runner.resolve(grid(toy_folder, seed="0,1")), place)
     assert len({cell.plug for cell in cells if cell.plug}) == 4
     assert len({cell.id for cell in cells}) == 6
@@ -143,7 +140,7 @@ def test_two_jobs_give_the_results_of_one(toy_folder: Path, tmp_path: Path) -> N
     # Toy tasks exist in this process alone, so the embedded ones run, on a few examples.
     scores = []
     for jobs in (1, 2):
-        place = runner.Place(tmp_path / str(jobs) / "out", tmp_path / str(jobs) / "a", "cpu", 1)
+        place = Place(tmp_path / str(jobs) / "out", tmp_path / str(jobs) / "a", "cpu", 1)
         chosen = grid(
             toy_folder,
             task="atlas-relations,atlas-typing",
@@ -157,7 +154,7 @@ def test_two_jobs_give_the_results_of_one(toy_folder: Path, tmp_path: Path) -> N
     assert scores[0] == scores[1]
 
 
-def test_a_job_takes_what_no_other_is_making(toy_folder: Path, place: runner.Place) -> None:
+def test_a_job_takes_what_no_other_is_making(toy_folder: Path, place: Place) -> None:
     chosen = grid(toy_folder, setting="task-specific", seed="0,1")
     cells = {
         (cell.spec.method, cell.spec.seed): cell
@@ -174,7 +171,7 @@ def test_a_job_takes_what_no_other_is_making(toy_folder: Path, place: runner.Pla
     assert local._next([mapped], [none], set()) is mapped  # waiting beats idling
 
 
-def test_a_job_takes_first_what_most_others_wait_for(toy_folder: Path, place: runner.Place) -> None:
+def test_a_job_takes_first_what_most_others_wait_for(toy_folder: Path, place: Place) -> None:
     cells = runner.plan(
         runner.resolve(grid(toy_folder, setting="task-specific", seed="0,1")), place
     )
@@ -227,7 +224,7 @@ def test_a_bad_method_becomes_a_failed_result_and_the_grid_goes_on(
     kind: type[MapTuning],
     reason: str,
     toy_folder: Path,
-    place: runner.Place,
+    place: Place,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kbench_baselines.map_tuning.MapTuning", kind)
@@ -241,7 +238,7 @@ def test_a_bad_method_becomes_a_failed_result_and_the_grid_goes_on(
 
 
 def test_an_impossible_combination_is_skipped_with_the_reason(
-    tmp_path: Path, toy_folder: Path, place: runner.Place
+    tmp_path: Path, toy_folder: Path, place: Place
 ) -> None:
     from kbench.testing.toys import write_backbone
 
@@ -267,7 +264,7 @@ def test_an_impossible_combination_is_skipped_with_the_reason(
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
 def test_a_damaged_artifact_is_found_and_made_again_with_a_warning(
-    harm: str, toy_folder: Path, place: runner.Place
+    harm: str, toy_folder: Path, place: Place
 ) -> None:
     run(grid(toy_folder), place)
     weights = next(place.artifacts.glob("plug/*/weights.safetensors"))
@@ -286,7 +283,7 @@ def test_a_damaged_artifact_is_found_and_made_again_with_a_warning(
     assert weights.read_bytes() == good
 
 
-def test_a_damaged_result_is_repeated_with_a_warning(toy_folder: Path, place: runner.Place) -> None:
+def test_a_damaged_result_is_repeated_with_a_warning(toy_folder: Path, place: Place) -> None:
     first = run(grid(toy_folder, method="none"), place)
     path = place.out / first[0].id / "result.json"
     path.write_text(path.read_text()[:100])
@@ -295,7 +292,7 @@ def test_a_damaged_result_is_repeated_with_a_warning(toy_folder: Path, place: ru
     assert again[0].metrics == first[0].metrics
 
 
-def test_a_limited_run_is_another_run_and_says_so(toy_folder: Path, place: runner.Place) -> None:
+def test_a_limited_run_is_another_run_and_says_so(toy_folder: Path, place: Place) -> None:
     whole = run(grid(toy_folder, method="none"), place)
     part = run(grid(toy_folder, method="none", limit=20), place)
     assert whole[0].id != part[0].id
@@ -305,7 +302,7 @@ def test_a_limited_run_is_another_run_and_says_so(toy_folder: Path, place: runne
 
 
 def test_a_result_says_all_that_is_needed_to_read_and_repeat_it(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     result = run(grid(toy_folder, control="none"), place)[1]
     value = json.loads((place.out / result.id / "result.json").read_text())
@@ -330,7 +327,7 @@ def test_a_result_says_all_that_is_needed_to_read_and_repeat_it(
 
 
 def test_a_table_pairs_runs_with_their_yardstick_and_control(
-    toy_folder: Path, place: runner.Place
+    toy_folder: Path, place: Place
 ) -> None:
     results = run(grid(toy_folder), place)
     table = rows(results, Results(place.out))
@@ -348,9 +345,7 @@ def test_a_table_pairs_runs_with_their_yardstick_and_control(
     assert none.delta is None
 
 
-def test_the_general_plug_does_not_depend_on_the_task(
-    toy_folder: Path, place: runner.Place
-) -> None:
+def test_the_general_plug_does_not_depend_on_the_task(toy_folder: Path, place: Place) -> None:
     chosen = grid(toy_folder, task="toy-*", method="map-tuning", setting="general")
     cells = runner.plan(runner.resolve(chosen), place)
     assert len({cell.plug for cell in cells}) == 2
@@ -365,16 +360,14 @@ def test_the_yardstick_has_one_cell_however_many_settings_and_controls(
     assert specs[0].knowledge is None
 
 
-def test_unknown_options_are_refused_before_anything_runs(
-    toy_folder: Path, place: runner.Place
-) -> None:
+def test_unknown_options_are_refused_before_anything_runs(toy_folder: Path, place: Place) -> None:
     bad = grid(toy_folder, options={"method": {"map-tuning": {"general": {"epoch": 3}}}})
     with pytest.raises(UsageError, match="did you mean epochs"):
         runner.plan(runner.resolve(bad), place)
 
 
 def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
-    toy_folder: Path, tmp_path: Path, place: runner.Place
+    toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     # A knowledge base that knows three in a hundred entities: most batches have no slot at all.
     from kbench.knowledge import Bundle, write_vectors
@@ -399,7 +392,7 @@ def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
 
 
 def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
-    toy_folder: Path, tmp_path: Path, place: runner.Place
+    toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
     from kbench.knowledge import Bundle, write_vectors
     from kbench.testing.toys import write_world
@@ -421,7 +414,7 @@ def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
 
 
 def test_a_result_that_cannot_be_stored_is_a_failed_one(
-    toy_folder: Path, place: runner.Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = Results.save
 

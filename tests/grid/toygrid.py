@@ -7,6 +7,7 @@ from typing import Any
 
 from kbench.grid import runner
 from kbench.grid.grids import Grid, make_grid
+from kbench.grid.plan import Place
 from kbench.store import Result
 
 OPTIONS: dict[str, Any] = {
@@ -40,6 +41,6 @@ def grid(folder: Path, **changes: Any) -> Grid:
     return make_grid({**values, **changes}, "test")
 
 
-def run(chosen: Grid, place: runner.Place, **options: Any) -> list[Result]:
+def run(chosen: Grid, place: Place, **options: Any) -> list[Result]:
     """Plans and runs a grid."""
     return runner.run(runner.plan(runner.resolve(chosen), place), place, **options)

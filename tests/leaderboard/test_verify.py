@@ -16,7 +16,7 @@ import pytest
 from kbench.cli import main
 from kbench.data.files import file_digest
 from kbench.errors import DataError
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.store import Results, Status
 from kbench.store.result import read_result
 from kbench_leaderboard import submission
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 def made(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two seeds of none, map-tuning and its shuffled control on two tasks."""
     folder = tmp_path_factory.mktemp("made")
-    place = runner.Place(folder / "out", folder / "artifacts", "cpu")
+    place = Place(folder / "out", folder / "artifacts", "cpu")
     with registered_toys():
         results = run(grid(toy_folder, task="toy-relations,toy-typing", seed="0,1"), place)
     assert {result.status for result in results} == {Status.OK}

@@ -325,6 +325,15 @@ def test_the_seed_decides_and_the_memory_bound_does_not(monkeypatch: pytest.Monk
     assert interval(Accuracy(), table, seed=1) == one
 
 
+def test_the_seed_of_a_comparison_reaches_its_permutations() -> None:
+    rng = np.random.default_rng(2)
+    pair = Pair(LooseShare(), rng.random((40, 2)), rng.random((40, 2)))
+    first, again, other = (contrasts([pair], 200, seed)[0] for seed in (0, 0, 1))
+    assert first == again
+    assert first.difference.value == other.difference.value
+    assert first.p != other.p
+
+
 def test_more_examples_than_the_memory_bound_still_get_an_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

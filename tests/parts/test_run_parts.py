@@ -10,7 +10,7 @@ import pytest
 from kbench.errors import UsageError
 from kbench.model import Backbone, Encoder
 from kbench.parts.catalogue import Kind
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import PartLoader, Parts
 from kbench.spec import Control, RunSpec, Setting
 from kbench.testing import registered
 from kbench.testing.toys import ToyRelations
@@ -59,7 +59,7 @@ def _parts(task: str, tuning: str, backbone: str = NO_MODEL, **options: Any) -> 
         seed=0,
         options={"tuning": {tuning: options}},
     )
-    return Parts(spec, download=False)
+    return Parts(spec, PartLoader(download=False))
 
 
 PUBLISHED = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from kbench.grid import runner
 from kbench.grid.grids import make_grids, read_grid
+from kbench.grid.plan import Cell, Place
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 
@@ -31,7 +32,7 @@ def addresses(folder: Path) -> dict[str, Any]:
     Args:
         folder: where nothing is stored.
     """
-    place = runner.Place(folder / "out", folder / "artifacts", "cpu")
+    place = Place(folder / "out", folder / "artifacts", "cpu")
     every = [{"task": "atlas-*", "control": "none", **values} for values in _EVERY]
     demo = read_grid(Path(str(files("kbench.cli") / "demo.yaml")))
     return {
@@ -48,7 +49,7 @@ def addresses(folder: Path) -> dict[str, Any]:
     }
 
 
-def _of(cells: list[runner.Cell]) -> dict[str, dict[str, str | None]]:
+def _of(cells: list[Cell]) -> dict[str, dict[str, str | None]]:
     return {
         cell.spec.title: {
             "model": cell.model,

@@ -9,7 +9,7 @@ import pytest
 
 from kbench.data import Mention, Role, Split
 from kbench.errors import DataError, UsageError
-from kbench.grid.runner import Place
+from kbench.grid.plan import Place
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.parts.find import find_task
 from kbench.results.tables import rows

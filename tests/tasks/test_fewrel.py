@@ -9,7 +9,7 @@ import pytest
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Split
 from kbench.errors import DataError, UsageError
-from kbench.grid.runner import Place
+from kbench.grid.plan import Place
 from kbench.parts.find import normalised
 from kbench.parts.run_parts import Parts
 from kbench.results.tables import rows

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kbench.data import Example
 from kbench.encoding import Batch, Examples, Layout, encode
 from kbench.errors import Unsupported, UsageError
-from kbench.grid import runner
+from kbench.grid.plan import Place
 from kbench.model import DownstreamModel, Encoder, Head, digest, dropout, rewritten
 from kbench.model.freezing import frozen
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
@@ -487,7 +487,7 @@ def test_knowledge_reaches_a_frozen_model_of_each_tuning(
         options={"tuning": {f"my-{name}": RATES[name]}, "method": METHOD},
         control="none,shuffled",
     )
-    results = run(chosen, runner.Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+    results = run(chosen, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
     assert [result.status for result in results] == [Status.OK] * 3, [r.reason for r in results]
     assert len({(r.frozen.before, r.frozen.after) for r in results if r.frozen}) == 1
     assert all(r.frozen and r.frozen.before == r.frozen.after for r in results)
