@@ -252,9 +252,7 @@ def listing(site: Path, *arguments: str) -> tuple[str, set[str]]:
 
 
 @pytest.mark.parametrize("arguments", [("ls",), ("ls", "methods", "--json"), ("--help",)])
-def test_a_listing_imports_neither_plugins_nor_what_is_slow(
-    install: Install, arguments: tuple[str, ...]
-) -> None:
+def test_a_listing_imports_no_plugin(install: Install, arguments: tuple[str, ...]) -> None:
     site = install("acme-inject", "acme = acme_inject:Injector")
     install("bad-plugin", "bad = bad_plugin:Injector", BROKEN)
     out, modules = listing(site, *arguments)
@@ -262,7 +260,5 @@ def test_a_listing_imports_neither_plugins_nor_what_is_slow(
         assert "Injects [bold]everything[/bold]." in out
         assert "bad-plugin 1.2" in out
         assert "map-tuning" in out
-    parts = {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines", "kbench.backbones"}
-    slow = {"torch", "transformers", "datasets", "pykeen", "pyarrow", "pydantic", "numpy"}
-    assert not modules & (parts | slow)
+    assert not modules & {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines"}
     assert "kbench.cli" in modules
