@@ -16,8 +16,7 @@ from kbench.parts.run_parts import Parts, impossible, sharing
 from kbench.run.addresses import addresses, result_id
 from kbench.run.record import Clock, blame, ended, origin, result_of, save
 from kbench.run.stages import Stage, Stages
-from kbench.store import Artifacts, Predictions, Result, Results, Status
-from kbench.store.result import Provenance
+from kbench.store import Artifacts, Predictions, Provenance, Result, Results, Status
 
 __all__ = ["Worker", "stopped"]
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data.files import canonical_digest
-from kbench.encoding import Batch, Data, Inputs
-from kbench.encoding.batch import BATCH, TOKENS, BatchStates, sorted_batches
-from kbench.encoding.pairs import Pairs, collate_read, read_lengths
+from kbench.encoding import Batch, BatchStates, Data, Inputs, Pairs
+from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
+from kbench.encoding.pairs import collate_read, read_lengths
 from kbench.model.encoder import Encoder
 from kbench.model.freezing import digest, dropout
 from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest

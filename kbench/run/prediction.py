@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data import Label
-from kbench.encoding import Batch, Inputs, sent
+from kbench.encoding import Batch, Inputs, Pairs, sent
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
 from kbench.encoding.micro_batches import MicroBatches
-from kbench.encoding.pairs import Pairs, collate_read, read_lengths
+from kbench.encoding.pairs import collate_read, read_lengths
 from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
-from kbench.model import DownstreamModel
-from kbench.model.frozen_reading import ReadStates
+from kbench.model import DownstreamModel, ReadStates
 from kbench.model.heads import PairHead
 
 __all__ = ["Predicted", "predict"]

@@ -26,10 +26,10 @@ from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.metrics.stratified import scored
-from kbench.model import DownstreamModel, Encoder, FrozenReader, Reading, digest
+from kbench.model import DownstreamModel, Encoder, FrozenReader, Reading, ReadStates, digest
 from kbench.model.compiling import compiled
 from kbench.model.freezing import frozen
-from kbench.model.frozen_reading import ReadStates, WithStates, last_states
+from kbench.model.frozen_reading import WithStates, last_states
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.costs import cost, counted, summary

@@ -19,8 +19,7 @@ from kbench.data import Split
 from kbench.encoding import Batch
 from kbench.encoding.pairs import collate_examples
 from kbench.method import Plug
-from kbench.model import DownstreamModel, digest
-from kbench.model.frozen_reading import ReadStates
+from kbench.model import DownstreamModel, ReadStates, digest
 from kbench.parts.run_parts import Parts
 from kbench.run.preparation import Prepared
 from kbench.run.stages import Stages
