@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, Data, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import DownstreamModel, Encoder, FrozenReader, Reading, dropout
+from kbench.model import DownstreamModel, Encoder, FixedData, FrozenReader, Reading, dropout
 from kbench.model.compiling import compiled
-from kbench.model.frozen_reading import FixedData
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import History, Progress, Recipe, train
-from kbench.training.steps import Weigh
+from kbench.training import History, Progress, Recipe, Weigh, train
 
-__all__ = ["Fit", "InjectionMethod", "MethodCard", "Plug"]
+__all__ = ["Fit", "InjectionMethod", "MethodCard", "NoPlug", "Plug"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run is: one cell of the grid, and grids as lists of choices."""
+"""What a run is: one cell of the grid, in names."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ __all__ = [
 
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+"""The precisions that a run may compute in."""
 OptionKind: TypeAlias = Literal["task", "tuning", "method"]
+"""The kinds of part that take options."""
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
+"""The seed of everything random in a run."""
 
 
 class Setting(StrEnum):

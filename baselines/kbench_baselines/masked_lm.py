@@ -21,8 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.data import Example
 from kbench.encoding import Batch, Inputs, Layout, TokenKind, encode, ragged
 from kbench.errors import Unsupported
-from kbench.knowledge import KnowledgeBase
-from kbench.knowledge.linking import link
+from kbench.knowledge import KnowledgeBase, link
 from kbench.model import Encoder
 
 __all__ = ["Corpus", "MaskedMentions", "linked_corpus", "masked_mentions", "mention_loss"]

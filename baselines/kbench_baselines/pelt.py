@@ -36,7 +36,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder, FrozenReader, Reading
-from kbench.store.hidden_states import bound
+from kbench.store import hidden_bytes
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
 from kbench_baselines.untrained import Untrained
@@ -112,7 +112,7 @@ class _Sums:
         self.tokens = 0
         self._rows = rows
         self._frozen = FrozenReader(fit.encoder, fit.device)
-        self._keep = self.total.element_size() * most * width <= bound()
+        self._keep = self.total.element_size() * most * width <= hidden_bytes()
         title = {"title": "occurrences of entities"}
         self._reading = Reading(title, (width,), self._read, lambda batch: batch.blank_index)
 

@@ -114,7 +114,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; likewise."""
+    """Whether a file is there; a name that no file system could have is none."""
     try:
         return path.is_file()
     except OSError:

@@ -19,6 +19,7 @@ from kbench.errors import DataError
 __all__ = ["Record", "Shape", "check", "describe"]
 
 Shape: TypeAlias = Any
+"""A type, a list of one shape, or a mapping of keys to shapes: see :func:`check`."""
 
 _SHOWN = 12
 """Labels that an error lists."""

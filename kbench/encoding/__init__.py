@@ -1,20 +1,28 @@
 """From text to batches on a device."""
 
-from kbench.encoding.batch import Batch, ragged
+from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
 from kbench.encoding.computing import sent
-from kbench.encoding.inputs import Encoded, Inputs, TokenKind
+from kbench.encoding.inputs import Branches, Encoded, Inputs, TokenKind
 from kbench.encoding.layout import Layout, encode
 from kbench.encoding.micro_batches import targets_in
-from kbench.encoding.tokens import affixes, bare_tokens
+from kbench.encoding.pairs import Pairs
+from kbench.encoding.passages import Passage
+from kbench.encoding.tokens import Affixes, affixes, bare_tokens
 from kbench.encoding.training_data import Data, Examples
 
 __all__ = [
+    "Affixes",
     "Batch",
+    "BatchStates",
+    "Branches",
+    "Choices",
     "Data",
     "Encoded",
     "Examples",
     "Inputs",
     "Layout",
+    "Pairs",
+    "Passage",
     "TokenKind",
     "affixes",
     "bare_tokens",

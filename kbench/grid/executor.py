@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kbench.grid.plan import Cell, Events, Place
     from kbench.store import Result
 
-__all__ = ["Executor", "Setup", "find_executor"]
+__all__ = ["Executor", "Limits", "Setup", "find_executor"]
 
 
 @dataclass(frozen=True)

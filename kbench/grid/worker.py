@@ -17,8 +17,7 @@ from kbench.run.addresses import addresses, result_id
 from kbench.run.record import Clock, blame, ended, origin, result_of, save
 from kbench.run.session import Session
 from kbench.run.stages import Stage, evaluate, make
-from kbench.store import Artifacts, Predictions, Result, Results, Status
-from kbench.store.result import Provenance
+from kbench.store import Artifacts, Predictions, Provenance, Result, Results, Status
 
 __all__ = ["Worker", "stopped"]
 

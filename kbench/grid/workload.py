@@ -20,7 +20,7 @@ from kbench.grid.estimate import Pass, Shape, Work, WorkKind, flops, shape_of
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.run.preparation import limited
 from kbench.spec import Setting
-from kbench.store.hidden_states import bound
+from kbench.store import hidden_bytes
 from kbench.task import Family
 from kbench.training import Recipe
 
@@ -153,7 +153,9 @@ class _Cell:
         read = [self._read(split, injected) for split in splits]
         shape = self._shape()
         # A head reads one state of a text, the pooled one.
-        fits = all(_FLOAT * shape.width * one.examples * one.texts <= bound() for one in read)
+        fits = all(
+            _FLOAT * shape.width * one.examples * one.texts <= hidden_bytes() for one in read
+        )
         times = 1 if fits else recipe.epochs
         return flops(shape.parameters, (Pass.FORWARD, times * sum(one.total for one in read)))
 

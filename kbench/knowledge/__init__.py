@@ -1,5 +1,6 @@
 """Entities by row and what is known of each; its folder, its controls, linking, import."""
 
+from kbench.knowledge.arrow import in_blocks
 from kbench.knowledge.base import (
     Entity,
     KnowledgeBase,
@@ -11,18 +12,24 @@ from kbench.knowledge.base import (
     Words,
 )
 from kbench.knowledge.bundle import Bundle
-from kbench.knowledge.writing import write_bundle, write_vectors
+from kbench.knowledge.linking import LINKERS, Links, link
+from kbench.knowledge.writing import distinct_facts, write_bundle, write_vectors
 
 __all__ = [
+    "LINKERS",
     "Bundle",
     "Entity",
     "KnowledgeBase",
     "KnowledgeSource",
+    "Links",
     "Rows",
     "Sentence",
     "Spelled",
     "Vectors",
     "Words",
+    "distinct_facts",
+    "in_blocks",
+    "link",
     "write_bundle",
     "write_vectors",
 ]

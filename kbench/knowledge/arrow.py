@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Column",
     "Sentences",
-    "blocks",
     "entity_batch",
     "entity_of",
+    "in_blocks",
     "in_order",
     "made",
     "open_columns",
@@ -39,7 +39,7 @@ _READ = 1 << 9
 """Rows read at a time of each run that is merged."""
 
 
-def blocks(items: Iterable[_T], size: int = _BLOCK) -> Iterator[list[_T]]:
+def in_blocks(items: Iterable[_T], size: int = _BLOCK) -> Iterator[list[_T]]:
     """Yields lists of ``size`` items each, the last of them perhaps shorter."""
     iterator = iter(items)
     while block := list(islice(iterator, size)):
@@ -56,7 +56,7 @@ def in_order(entities: Iterable[Entity], work: Path) -> Iterator[Entity]:
         work: an empty folder for what does not fit in a block.
     """
     runs: list[Iterable[Entity]] = []
-    for block in blocks(entities):
+    for block in in_blocks(entities):
         block.sort(key=_key)
         small = len(block) < _BLOCK
         runs.append(block if small else _laid_down(work / f"{len(runs)}.arrow", block))
@@ -168,7 +168,7 @@ def write_columns(
 
     schema = batch([]).schema
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for block in blocks(rows, size):
+        for block in in_blocks(rows, size):
             writer.write_batch(batch(block))
 
 

@@ -29,7 +29,9 @@ __all__ = [
 ]
 
 Rows: TypeAlias = NDArray[np.int64]
+"""Rows of a knowledge base, -1 where there is no entity."""
 Vectors: TypeAlias = NDArray[np.float32]
+"""Vectors of entities, one a row. ``[entities, dimension]``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from kbench.knowledge.base import KnowledgeBase, Rows
 __all__ = ["LINKERS", "Links", "joined", "link"]
 
 LINKERS = ("gold", "title", "alias")
+"""The ways to find the entity of a mention: by the data's id, an exact label, any name."""
 
 Covers: TypeAlias = Callable[[Rows], NDArray[np.bool_]]
 

@@ -18,8 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from kbench.data.files import atomic_folder, canonical_digest, file_digest, write_json
 from kbench.knowledge.arrow import (
-    blocks,
     entity_batch,
+    in_blocks,
     in_order,
     open_columns,
     sentence_batch,
@@ -29,7 +29,7 @@ from kbench.knowledge.arrow import (
 from kbench.knowledge.base import Entity, Rows, Sentence, Vectors, Words
 from kbench.knowledge.bundle import FILES, SCHEMA, Bundle, find_rows
 
-__all__ = ["distinct", "write_bundle", "write_vectors"]
+__all__ = ["distinct_facts", "write_bundle", "write_vectors"]
 
 _BLOCK_ROWS = 1 << 7
 """Rows gathered from a map before its pages are let go: each may bring in two megabytes."""
@@ -139,7 +139,7 @@ def _facts(
     """Returns the facts as rows of numbers, and the relations in the order of theirs."""
     numbers: dict[str, int] = {}
     parts = [np.empty((0, 3), dtype=np.int32)]
-    for block in blocks(triples):
+    for block in in_blocks(triples):
         heads, names, tails = zip(*block, strict=True)
         ends = [*heads, *tails]
         rows = find_rows(ids, ends)
@@ -153,10 +153,10 @@ def _facts(
     matrix = np.concatenate(parts)
     parts.clear()
     matrix[:, 1] = np.array([place[name] for name in numbers], dtype=np.int32)[matrix[:, 1]]
-    return distinct(matrix), ordered
+    return distinct_facts(matrix), ordered
 
 
-def distinct(facts: NDArray[np.int32]) -> NDArray[np.int32]:
+def distinct_facts(facts: NDArray[np.int32]) -> NDArray[np.int32]:
     """Returns facts in rising order, each once. ``[facts, 3]``."""
     ordered = facts[np.lexsort(facts.T[::-1])]
     new = np.ones(len(ordered), dtype=bool)

@@ -10,11 +10,14 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.statistics import Contrast, Interval, bootstrap_replicates
 from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 
 __all__ = [
     "Accuracy",
     "Array",
+    "Contrast",
+    "Interval",
     "LamaPrecision",
     "LooseMacroF1",
     "LooseMicroF1",
@@ -24,4 +27,5 @@ __all__ = [
     "Stratified",
     "StrictAccuracy",
     "Within",
+    "bootstrap_replicates",
 ]

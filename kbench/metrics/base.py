@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+"""Statistics of examples, one a row, or scores made of their sums."""
 
 
 class Metric(ABC):

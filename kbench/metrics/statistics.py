@@ -27,13 +27,13 @@ __all__ = [
     "Contrast",
     "Interval",
     "Pair",
+    "bootstrap_replicates",
     "contrasts",
     "difference",
     "differences",
     "holm",
     "interval",
     "intervals",
-    "replicates",
 ]
 
 RESAMPLES = 2000
@@ -120,14 +120,16 @@ def intervals(
 ) -> list[Interval]:
     """Returns the score of each with its interval; see :func:`interval` for the shapes."""
     found = []
-    for (metric, given), drawn in zip(scored, replicates(scored, resamples, seed), strict=True):
+    for (metric, given), drawn in zip(
+        scored, bootstrap_replicates(scored, resamples, seed), strict=True
+    ):
         table = _seeded(given)
         value = float(metric.value(table.sum(axis=1)).mean())
         found.append(_percentiles(value, drawn, table.shape[1]))
     return found
 
 
-def replicates(
+def bootstrap_replicates(
     scored: Sequence[tuple[Metric, Array]], resamples: int | None = None, seed: int = 0
 ) -> list[Array]:
     """Returns the score of each, the mean over seeds, in every resample. ``[resamples]`` each.
@@ -231,7 +233,9 @@ def _resampled(pairs: Sequence[Pair], resamples: int, seed: int) -> list[Array]:
     """Returns the difference of each pair in every resample. ``[resamples]`` each."""
     # A table that many pairs share, such as the yardstick's, is scored once.
     tables = {id(t): (p.metric, t) for p in pairs for t in (p.ours, p.theirs)}
-    drawn = dict(zip(tables, replicates([*tables.values()], resamples, seed), strict=True))
+    drawn = dict(
+        zip(tables, bootstrap_replicates([*tables.values()], resamples, seed), strict=True)
+    )
     return [drawn[id(p.ours)] - drawn[id(p.theirs)] for p in pairs]
 
 

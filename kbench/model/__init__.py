@@ -4,15 +4,17 @@ from kbench.model.backbone import Backbone
 from kbench.model.downstream import DownstreamModel
 from kbench.model.encoder import Encoder, SlotSource
 from kbench.model.freezing import digest, dropout, rewritten
-from kbench.model.frozen_reading import FrozenReader, Reading
+from kbench.model.frozen_reading import FixedData, FrozenReader, Reading, ReadStates
 from kbench.model.heads import Head
 
 __all__ = [
     "Backbone",
     "DownstreamModel",
     "Encoder",
+    "FixedData",
     "FrozenReader",
     "Head",
+    "ReadStates",
     "Reading",
     "SlotSource",
     "digest",

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data.files import canonical_digest
-from kbench.encoding import Batch, Data, Encoded
-from kbench.encoding.batch import BATCH, TOKENS, BatchStates, sorted_batches
+from kbench.encoding import Batch, BatchStates, Data, Encoded
+from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.model.encoder import Encoder
 from kbench.model.freezing import digest, dropout
 from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest

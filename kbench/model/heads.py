@@ -20,8 +20,7 @@ from kbench.errors import KbenchError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch
-    from kbench.encoding.batch import Choices
+    from kbench.encoding import Batch, Choices
     from kbench.model.encoder import Encoder
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any
 from kbench.errors import PluginError, UsageError, nearest
 from kbench.parts.catalogue import Entry, Kind, entries
 
-__all__ = ["PluginWarning", "expand", "find", "get", "load", "names"]
+__all__ = ["Entry", "Kind", "PluginWarning", "expand", "find", "get", "load", "names"]
 
 _ALL = "all"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -13,8 +13,8 @@ import numpy as np
 
 from kbench.data import Label
 from kbench.errors import KbenchError, UsageError, nearest
-from kbench.metrics import Array, Metric
-from kbench.metrics.statistics import Contrast, Pair, contrasts, holm
+from kbench.metrics import Array, Contrast, Metric
+from kbench.metrics.statistics import Pair, contrasts, holm
 from kbench.parts.find import task_kind, task_of
 from kbench.results.selection import Group, title
 from kbench.store import Predictions, Result, Results

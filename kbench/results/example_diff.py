@@ -18,10 +18,9 @@ import numpy as np
 
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
-from kbench.knowledge import Bundle
+from kbench.knowledge import Bundle, link
 from kbench.knowledge.aliases import aliases_of
 from kbench.knowledge.controls import Shuffled, controlled
-from kbench.knowledge.linking import link
 from kbench.parts.find import find_knowledge, task_of
 from kbench.results.comparison import is_right
 from kbench.results.nearest import nearest_rows

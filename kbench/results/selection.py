@@ -34,6 +34,7 @@ FIELDS = (
     "dtype",
     "limit",
 )
+"""What tells runs apart, beside the seed: fields of their specs."""
 _OF_KNOWLEDGE = ("setting", "knowledge", "control", "linker")
 """What means nothing to a run without knowledge."""
 _SHORTEST = 4

@@ -16,11 +16,10 @@ from typing import Any, TypeAlias
 
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
-from kbench.metrics import Array, Metric
+from kbench.metrics import Array, Interval, Metric
 from kbench.metrics.statistics import (
     LEVEL,
     RESAMPLES,
-    Interval,
     Pair,
     contrasts,
     differences,

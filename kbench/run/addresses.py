@@ -11,8 +11,8 @@ from typing import Any
 
 from kbench.parts.run_parts import Parts
 from kbench.spec import Setting
+from kbench.store import result_address
 from kbench.store.folder import address
-from kbench.store.results import result_address
 
 __all__ = [
     "ENGINE_REVISION",

@@ -16,8 +16,7 @@ import numpy as np
 
 from kbench.data import Example, Role
 from kbench.errors import KbenchError
-from kbench.knowledge import KnowledgeBase
-from kbench.knowledge.linking import Links
+from kbench.knowledge import KnowledgeBase, Links
 from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import interval
 from kbench.store import Predictions, Score

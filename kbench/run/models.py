@@ -13,9 +13,9 @@ from kbench.data import Split
 from kbench.encoding import Data, Examples
 from kbench.errors import KbenchError, Unsupported
 from kbench.method import Plug
-from kbench.model import DownstreamModel, FrozenReader, digest
+from kbench.model import DownstreamModel, FrozenReader, ReadStates, digest
 from kbench.model.freezing import frozen
-from kbench.model.frozen_reading import ReadStates, WithStates, last_states
+from kbench.model.frozen_reading import WithStates, last_states
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit

@@ -19,8 +19,7 @@ from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
 from kbench.encoding.micro_batches import MicroBatches
 from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
-from kbench.model import DownstreamModel
-from kbench.model.frozen_reading import ReadStates
+from kbench.model import DownstreamModel, ReadStates
 
 __all__ = ["Predicted", "predict"]
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Answers, Example, Label, Split
-from kbench.encoding import Encoded, Inputs, Layout, TokenKind, bare_tokens, encode
-from kbench.encoding.pairs import Pairs, compared, room_of_text
-from kbench.encoding.passages import Passage
+from kbench.encoding import Encoded, Inputs, Layout, Pairs, Passage, TokenKind, bare_tokens, encode
+from kbench.encoding.pairs import compared, room_of_text
 from kbench.errors import KbenchError
-from kbench.knowledge import KnowledgeBase
+from kbench.knowledge import KnowledgeBase, Links, link
 from kbench.knowledge.aliases import aliases_of
-from kbench.knowledge.linking import Links, joined, link
+from kbench.knowledge.linking import joined
 from kbench.model import DownstreamModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts

@@ -21,8 +21,7 @@ from kbench.run.buckets import Popularity, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
 from kbench.run.evaluation import Evaluation
 from kbench.spec import RunSpec
-from kbench.store import Predictions, Result, Results, Score, Status
-from kbench.store.result import Coverage, Frozen, Provenance
+from kbench.store import Coverage, Frozen, Predictions, Provenance, Result, Results, Score, Status
 
 __all__ = ["Clock", "blame", "ended", "origin", "result_of", "save"]
 

@@ -11,8 +11,7 @@ from kbench.data import Split
 from kbench.data.files import canonical_digest
 from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.method import InjectionMethod, Plug
-from kbench.model import DownstreamModel, Encoder, FrozenReader
-from kbench.model.frozen_reading import ReadStates
+from kbench.model import DownstreamModel, Encoder, FrozenReader, ReadStates
 from kbench.parts.run_parts import Parts
 from kbench.run.prediction import predict
 from kbench.run.preparation import Prepared, prepare

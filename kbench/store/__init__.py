@@ -1,7 +1,33 @@
 """What kbench leaves on disk by content address: artifacts, hidden states, results."""
 
-from kbench.store.artifacts import Artifacts
-from kbench.store.result import Predictions, Result, Score, Status
-from kbench.store.results import Results
+from kbench.store.artifacts import Artifact, Artifacts
+from kbench.store.hidden_states import hidden_bytes
+from kbench.store.result import (
+    Coverage,
+    Frozen,
+    Predictions,
+    Provenance,
+    Result,
+    Score,
+    Status,
+    read_predictions,
+    read_result,
+)
+from kbench.store.results import Results, result_address
 
-__all__ = ["Artifacts", "Predictions", "Result", "Results", "Score", "Status"]
+__all__ = [
+    "Artifact",
+    "Artifacts",
+    "Coverage",
+    "Frozen",
+    "Predictions",
+    "Provenance",
+    "Result",
+    "Results",
+    "Score",
+    "Status",
+    "hidden_bytes",
+    "read_predictions",
+    "read_result",
+    "result_address",
+]

@@ -38,7 +38,7 @@ from kbench.data.files import (
 from kbench.errors import ArtifactError, UsageError
 from kbench.store.folder import DamageWarning
 
-__all__ = ["BYTES", "HiddenStateStore", "HiddenStates", "StateRequest", "bound"]
+__all__ = ["BYTES", "HiddenStateStore", "HiddenStates", "StateRequest", "hidden_bytes"]
 
 BYTES = "KBENCH_HIDDEN_BYTES"
 _BOUND = 20 << 30
@@ -54,7 +54,7 @@ _FLOAT = np.dtype("<f4")
 Rows = Sequence[NDArray[np.float32]]
 
 
-def bound() -> int:
+def hidden_bytes() -> int:
     """Returns how many bytes of hidden states may lie on disk; 0 for none.
 
     Raises:
@@ -137,14 +137,14 @@ class HiddenStateStore:
 
     Args:
         folder: where; by default that of the machine's cache.
-        most: bytes that it may take; by default what :func:`bound` says.
+        most: bytes that it may take; by default what :func:`hidden_bytes` says.
     """
 
     about = _ABOUT
 
     def __init__(self, folder: Path | None = None, most: int | None = None) -> None:
         self.folder = folder or cache_home() / "hidden"
-        self.most = bound() if most is None else most
+        self.most = hidden_bytes() if most is None else most
 
     def kept(
         self, wanted: StateRequest, blocks: Callable[[], Iterable[Rows]], *, keep: bool = True

@@ -212,7 +212,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads what :func:`write_predictions` wrote.
+    """Reads the ``predictions.parquet`` of a result.
 
     Raises:
         DataError: the file is damaged or has other columns.

@@ -104,7 +104,7 @@ def findings(kind: Kind | str, name: str) -> Iterator[Finding]:
 
 
 def check(kind: Kind | str, name: str) -> list[Finding]:
-    """Returns what :func:`findings` finds."""
+    """Returns all that :func:`findings` finds, as a list."""
     return list(findings(kind, name))
 
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
 from kbench.errors import KbenchError
-from kbench.knowledge.linking import LINKERS
+from kbench.knowledge import LINKERS
 from kbench.model import Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind

@@ -17,8 +17,7 @@ from torch import Tensor
 from kbench.data import Split
 from kbench.encoding import Batch
 from kbench.method import Plug
-from kbench.model import DownstreamModel, digest
-from kbench.model.frozen_reading import ReadStates
+from kbench.model import DownstreamModel, ReadStates, digest
 from kbench.parts.run_parts import Parts
 from kbench.run.models import tune
 from kbench.run.plugs import fit

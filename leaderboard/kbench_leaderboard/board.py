@@ -16,8 +16,7 @@ import numpy as np
 
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
-from kbench.metrics import Array
-from kbench.metrics.statistics import replicates
+from kbench.metrics import Array, bootstrap_replicates
 from kbench.parts.find import task_kind
 from kbench.results.comparison import PredictionCache, is_right, metric_of
 from kbench.results.selection import Group as Runs
@@ -219,7 +218,7 @@ def _drawn(several: Sequence[Runs], tables: PredictionCache) -> dict[tuple[str, 
             return {}
         metric = metric_of(alike[0][0], alike[0][0].main_metric or "")
         ids = tables.shared(alike[0])
-        drawn = replicates([(metric, tables.of(runs, metric, ids)) for runs in alike])
+        drawn = bootstrap_replicates([(metric, tables.of(runs, metric, ids)) for runs in alike])
     except KbenchError:
         return {}
     return {_ids(runs): values for runs, values in zip(alike, drawn, strict=True)}

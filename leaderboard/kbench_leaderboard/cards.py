@@ -8,8 +8,7 @@ from functools import cache
 from typing import Any
 
 from kbench.errors import KbenchError
-from kbench.parts import registry
-from kbench.parts.catalogue import Kind
+from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import declared, summary
 
 __all__ = ["Card", "card", "paper"]
@@ -34,7 +33,7 @@ class Card:
 def card(kind: Kind, name: str) -> Card:
     """Returns the card of a part."""
     try:
-        entry = registry.find(kind, name)
+        entry = find(kind, name)
     except KbenchError:
         return Card(name, "", "", "", {})
     fields = declared(entry)

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from kbench.errors import UsageError
-from kbench.parts.catalogue import Kind
+from kbench.parts.registry import Kind
 from kbench.results.published import Figure
 from kbench.results.tables import Estimate
 from kbench.spec import RunSpec

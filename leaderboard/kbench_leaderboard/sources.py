@@ -15,9 +15,8 @@ from kbench.data import Example
 from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.knowledge import Bundle
-from kbench.parts import registry
-from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_knowledge
+from kbench.parts.registry import Kind, names
 from kbench.results.example_diff import Injected, Texts, injected
 from kbench.store import Result
 
@@ -82,7 +81,7 @@ class Sources:
 
 
 def _installed(name: str, digest: str) -> Bundle | None:
-    if name not in registry.names(Kind.KNOWLEDGE):
+    if name not in names(Kind.KNOWLEDGE):
         return None
     try:
         bundle = find_knowledge(name)

@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from kbench.errors import DataError
-from kbench.store import Predictions, Result
-from kbench.store.result import read_predictions, read_result
+from kbench.store import Predictions, Result, read_predictions, read_result
 
 __all__ = ["LAYOUT", "Entry", "opened", "places", "read"]
 

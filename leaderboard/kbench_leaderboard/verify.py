@@ -17,14 +17,12 @@ from typing import Any
 
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
-from kbench.parts import registry
-from kbench.parts.catalogue import Kind
 from kbench.parts.find import task_kind
+from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
 from kbench.results.rescoring import Again, rescored
 from kbench.spec import Control
-from kbench.store import Predictions, Result, Status
-from kbench.store.results import result_address
+from kbench.store import Predictions, Result, Status, result_address
 from kbench_leaderboard.submission import Entry
 
 __all__ = ["Problem", "verify"]
@@ -157,7 +155,7 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         yield "is of a data set of one's own, which nobody else can check"
         return
     task = task_kind(spec.task)
-    method = constant(registry.find(Kind.METHODS, spec.method), "revision")
+    method = constant(find(Kind.METHODS, spec.method), "revision")
     if not isinstance(method, str):
         yield f"method {spec.method} does not say its revision in its source"
         return
@@ -206,7 +204,7 @@ def _left_out(results: list[Result]) -> Iterator[Problem]:
 
 def _reads(result: Result) -> bool:
     try:
-        entry = registry.find(Kind.METHODS, result.spec.method)
+        entry = find(Kind.METHODS, result.spec.method)
     except KbenchError:
         return True  # that it is not installed is said elsewhere
     return constant(entry, "reads_knowledge") is not False

@@ -14,7 +14,7 @@ from kbench.data.files import read_yaml
 from kbench.data.records import Record
 from kbench.data.sources import find_file, find_folder, is_hub, read_records
 from kbench.errors import DataError, UsageError, nearest
-from kbench.knowledge.linking import LINKERS
+from kbench.knowledge import LINKERS
 from kbench.metrics import Metric
 from kbench.model import Head
 from kbench.task import Family, QuestionTask, RelationTask, Task, TypingTask

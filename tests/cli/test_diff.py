@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,32 +166,3 @@ def test_a_usage_error_is_one_line(
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert said in err
-
-
-@pytest.mark.parametrize(
-    "verb",
-    [
-        ("diff", "map-tuning", "--out"),
-        ("compare", "--all", "--out"),
-        ("table", "--out"),
-        ("score", "--out"),
-        ("leaderboard", "build", "--out", "site", "--results"),
-    ],
-)
-def test_results_are_read_without_what_is_slow_to_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    gold, ids = ["a", "b", "c"], ["x", "y", "z"]
-    for method in ("none", "map-tuning"):
-        found = predictions(gold, ["a", "b", method], ids)
-        store(tmp_path / "results", found, task="atlas-relations", method=method)
-    slow = ("torch", "transformers", "datasets", "evaluate", "peft", "pykeen", "scipy.stats")
-    program = (
-        "import sys\nfrom kbench.cli import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit as left:\n    assert not left.code\n"
-        f"print([m for m in {slow} if m in sys.modules])"
-    )
-    command = [sys.executable, "-c", program, *verb, str(tmp_path / "results")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"

@@ -141,11 +141,3 @@ def test_damage_fails(world: Bundle) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert isinstance(run("info", world.folder).exception, DataError)
     assert run("info", world.folder, "--no-verify").exit_code == 0
-
-
-def test_help_needs_no_torch() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, kbench.cli.knowledge; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -370,19 +370,6 @@ def test_another_bundle_of_datatables_is_refused(
     assert not (tmp_path / "site").exists()
 
 
-def test_a_site_is_built_without_torch(tmp_path: Path) -> None:
-    told = stored.predictions(["canada", "peru"] * 20, ["canada"] * 40)
-    for method in ("none", "map-tuning"):
-        stored.store(tmp_path / "results", told, task="atlas-qa", method=method, knowledge="atlas")
-    code = (
-        "import sys; from pathlib import Path; from kbench_leaderboard.site import build\n"
-        f"build([Path({str(tmp_path / 'results')!r})], Path({str(tmp_path / 'site')!r}))\n"
-        "print([n for n in ('torch', 'transformers', 'datasets', 'evaluate') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
 def test_the_front_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
     found = front(points)

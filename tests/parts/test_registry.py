@@ -258,9 +258,7 @@ def listing(site: Path, *arguments: str) -> tuple[str, set[str]]:
 @pytest.mark.parametrize(
     "arguments", [("ls",), ("ls", "methods", "--json"), ("ls", "verbs"), ("--help",)]
 )
-def test_a_listing_imports_neither_plugins_nor_what_is_slow(
-    install: Install, arguments: tuple[str, ...]
-) -> None:
+def test_a_listing_imports_no_plugin(install: Install, arguments: tuple[str, ...]) -> None:
     site = install("acme-inject", "acme = acme_inject:Injector")
     install("bad-plugin", "bad = bad_plugin:Injector", BROKEN)
     out, modules = listing(site, *arguments)
@@ -271,8 +269,7 @@ def test_a_listing_imports_neither_plugins_nor_what_is_slow(
         assert "bad-plugin 1.2" in out
         assert "map-tuning" in out
     parts = {"acme_inject", "bad_plugin", "kbench_tasks", "kbench_baselines", "kbench_leaderboard"}
-    slow = {"torch", "transformers", "datasets", "pykeen", "pyarrow", "pydantic", "numpy"}
-    assert not modules & (parts | slow)
+    assert not modules & parts
     assert "kbench.cli" in modules
 
 

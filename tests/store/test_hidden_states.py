@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kbench.errors import UsageError
 from kbench.store import hidden_states
 from kbench.store.folder import DamageWarning
-from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest, bound
+from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest, hidden_bytes
 
 ITEMS = np.array([3, 1, 2], dtype=np.int64)
 ORDER = np.array([0, 2, 1], dtype=np.int64)
@@ -286,10 +286,10 @@ def test_of_several_processes_one_reads_and_the_others_wait(tmp_path: Path) -> N
 
 def test_the_bound_is_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(hidden_states.BYTES, raising=False)
-    assert bound() == 20 << 30
+    assert hidden_bytes() == 20 << 30
     monkeypatch.setenv(hidden_states.BYTES, "0")
-    assert bound() == 0
+    assert hidden_bytes() == 0
     for wrong in ("20GB", "-1", "²"):
         monkeypatch.setenv(hidden_states.BYTES, wrong)
         with pytest.raises(UsageError, match="whole number of bytes, 0 to keep no"):
-            bound()
+            hidden_bytes()

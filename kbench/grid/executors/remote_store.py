@@ -22,8 +22,8 @@ from uuid import uuid4
 
 from kbench.data.files import atomic_folder, load_json
 from kbench.errors import ArtifactError, UsageError
-from kbench.store import Artifacts
-from kbench.store.artifacts import ABOUT, WEIGHTS, Artifact
+from kbench.store import Artifact, Artifacts
+from kbench.store.artifacts import ABOUT, WEIGHTS
 from kbench.store.folder import address
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.errors import DataError
-from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge import Bundle, Entity, distinct_facts, write_bundle
 from kbench.knowledge.importing import Report, check_name, fields, read_rows
-from kbench.knowledge.writing import distinct
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 
 __all__ = ["GraphFiles", "Triples", "collect", "found", "read_triples", "write_graph"]
@@ -99,7 +98,7 @@ def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
         numbers.append(relations.setdefault(relation, len(relations)))
         numbers.append(entities.setdefault(tail, len(entities)))
     every = np.frombuffer(numbers, dtype=np.intc).reshape(-1, 3)
-    triples.rows = distinct(every)
+    triples.rows = distinct_facts(every)
     report.kept["triples"] = len(triples.rows)
     if again := len(every) - len(triples.rows):
         report.drop("triples", "seen before", again)

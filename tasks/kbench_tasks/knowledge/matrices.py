@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from kbench.errors import DataError
-from kbench.knowledge import Bundle, Entity, Vectors, Words, write_bundle, write_vectors
-from kbench.knowledge.arrow import blocks
+from kbench.knowledge import Bundle, Entity, Vectors, Words, in_blocks, write_bundle, write_vectors
 from kbench.knowledge.importing import Option, Options, Report, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined
 from kbench_tasks.knowledge.text_vectors import read_header
@@ -168,7 +167,7 @@ def write_matrix(
 def add_vectors(bundle: Bundle, matrix: Matrix, words: Words | None = None) -> Bundle:
     """Adds the vectors of a matrix to the bundle of its entities."""
     order = np.full(len(bundle), -1, dtype=np.int64)
-    for block in blocks(matrix.numbers.items()):
+    for block in in_blocks(matrix.numbers.items()):
         ids, rows = zip(*block, strict=True)
         order[bundle.rows(ids)] = rows
     return write_vectors(bundle.folder, matrix.values, matrix.origin, order, words)

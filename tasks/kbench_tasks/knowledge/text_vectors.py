@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.errors import DataError
-from kbench.knowledge import Vectors
-from kbench.knowledge.arrow import blocks
+from kbench.knowledge import Vectors, in_blocks
 from kbench.knowledge.importing import Report, read_lines
 
 __all__ = ["KIND", "RowFile", "TextLayout", "read_header", "read_vectors"]
@@ -74,7 +73,7 @@ def read_vectors(
         if number > layout.header and line.strip()
     )
     parser: _Parser | None = None
-    for block in blocks(lines, _BLOCK):
+    for block in in_blocks(lines, _BLOCK):
         parser = parser or _Parser.of(block[0][1], layout)
         names, vectors, problems = parser.parse([line for _, line in block])
         report.see(KIND, len(block))
