@@ -1,9 +1,11 @@
-"""The README's example method, as it is printed there."""
+"""README and CONTRIBUTING: the example as it is printed there, and the house as it stands."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,31 @@ def test_the_readme_names_only_files_that_exist() -> None:
     assert links
     for link in links:
         assert (README.parent / link).is_file(), link
+
+
+def test_contributing_draws_the_house_as_it_stands() -> None:
+    root = README.parent
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    wings = {path.parent.name for path in (root / "kbench").glob("*/__init__.py")}
+    modules = {path.stem for path in (root / "kbench").glob("*.py")} - {"__init__"}
+    assert (len(wings), modules) == (13, {"errors", "spec", "task", "method"})
+    with (root / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    floors = [{*floor.split(" | ")} for floor in contracts[1]["layers"]]
+    drawn = re.search(r"```\n(cli/.*?)```", text, re.DOTALL)
+    assert drawn is not None
+    assert [{*re.findall(r"(\w+)(?:/|\.py)", line)} for line in drawn[1].splitlines()] == floors
+    assert set.union(*floors) == wings | modules
+    for wing in wings:  # each says its purpose in a sentence
+        about = ast.parse((root / "kbench" / wing / "__init__.py").read_text(encoding="utf-8"))
+        assert (ast.get_docstring(about) or "").splitlines()[0].endswith("."), wing
+
+
+def test_contributing_names_only_files_that_exist() -> None:
+    text = (README.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(
+        r"`((?:kbench|tasks|baselines|leaderboard|tests|scripts|docs)/[\w/.]+)`", text
+    )
+    assert len(paths) > 15
+    for path in paths:
+        assert (README.parent / path).exists(), path
