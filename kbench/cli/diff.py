@@ -11,7 +11,7 @@ import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say
-from kbench.errors import UsageError, nearest
+from kbench.errors import UsageError, nearest, one_line
 from kbench.results.example_diff import BUCKETS
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def diff(
     bases = {side: known(result, bundle) for side, result in (("ours", ours), ("theirs", theirs))}
     problems = dict.fromkeys([texts.problem, *(problem for _, problem in bases.values())])
     for problem in filter(None, problems):
-        say(f"warning: {' '.join(problem.split())}", err=True)
+        say(f"warning: {one_line(problem)}", err=True)
     base = next((base for base, _ in bases.values() if base is not None), None)
     popularity = Popularity.of(base) if base is not None and bucket in BUCKETS[2:] else None
     found = [

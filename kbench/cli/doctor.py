@@ -14,7 +14,7 @@ import click
 from kbench import __version__
 from kbench.cli.messages import say
 from kbench.data.files import cache_home
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, one_line, with_type
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind, entries
 from kbench.run import provenance
@@ -42,10 +42,8 @@ def doctor() -> int:
             say(f"ok       {name}: {check()}")
         except Exception as error:  # whatever is wrong, the other checks still matter
             problems += 1
-            text = (
-                str(error) if isinstance(error, KbenchError) else f"{type(error).__name__}: {error}"
-            )
-            say(f"PROBLEM  {name}: {' '.join(text.split())}")
+            text = one_line(error) if isinstance(error, KbenchError) else with_type(error)
+            say(f"PROBLEM  {name}: {text}")
     click.echo(f"{problems} problems" if problems else "no problems")
     return 1 if problems else 0
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from kbench.cli.columns import blank, cells, legend, tables_of
+from kbench.errors import one_line
 from kbench.results.tables import Row
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]
@@ -66,7 +67,7 @@ def as_latex(
     sides = "".join("l" if name in _LEFT else "r" for name in names)
     parts = [r"% needs \usepackage{booktabs}", f"% {legend(names)}"]
     for heading, rows in tables_of(found):
-        parts += [f"% {' '.join(heading.split())}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
+        parts += [f"% {one_line(heading)}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
         parts += [_latex_row(map(_escaped, names)), r"\midrule"]
         for row in rows:
             values = {name: _escaped(cell) for name, cell in lines[id(row)].items()}
@@ -134,10 +135,10 @@ def _latex_row(values: Iterable[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", one_line(text))
 
 
 def _escaped(text: str) -> str:
     """Text that LaTeX shows as it is, with the minus of figures."""
-    shown = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    shown = "".join(_LATEX.get(sign, sign) for sign in one_line(text))
     return _MINUS.sub("$-$", shown)

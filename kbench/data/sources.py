@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from kbench.data.files import is_file, is_folder
 from kbench.data.json_text import read_json, read_text, stream_values
 from kbench.data.records import Record, Shape, check, describe
-from kbench.errors import DataError, UsageError
+from kbench.errors import DataError, UsageError, first_line
 
 if TYPE_CHECKING:
     from kbench.data.card import TaskCard
@@ -72,7 +72,8 @@ def find_folder(data: str | None, card: TaskCard, name: str) -> Path:
     try:
         inside = [child for child in sorted(path.iterdir()) if child.is_dir()]
     except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", "a readable folder") from cause
+        problem = f"cannot be read ({first_line(cause)})"
+        raise DataError(path, problem, "a readable folder") from cause
     return next((child for child in inside if child.name.lower().translate(plain) == name), path)
 
 
@@ -208,9 +209,8 @@ def _load(data: str, content: str) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = load_dataset(repository, revision=revision or None)
     except Exception as cause:  # the library's own errors, the hub's, Arrow's, the network's
-        reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
         expected = f"hf:REPOSITORY[@REVISION] with {content}"
-        raise DataError(data, f"cannot be loaded ({reason})", expected) from cause
+        raise DataError(data, f"cannot be loaded ({first_line(cause)})", expected) from cause
     return found
 
 

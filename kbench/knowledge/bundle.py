@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kbench.data.files import canonical_digest, file_digest, remembered
 from kbench.data.json_text import read_json
 from kbench.data.records import check
-from kbench.errors import DataError, Unsupported
+from kbench.errors import DataError, Unsupported, first_line
 from kbench.knowledge.arrow import (
     Column,
     Sentences,
@@ -224,8 +224,7 @@ class Bundle(KnowledgeBase):
         try:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as cause:  # its header is text that NumPy parses, and may be any
-            reason = next(iter(str(cause).splitlines()), "")
-            raise DataError(path, f"cannot be read ({reason})", wanted) from cause
+            raise DataError(path, f"cannot be read ({first_line(cause)})", wanted) from cause
         fits = isinstance(found, np.ndarray) and found.ndim == len(shape)
         fits = fits and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
         if not fits or found.dtype.kind != kind or not found.dtype.isnative:

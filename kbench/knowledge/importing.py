@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
 from kbench.data.files import atomic_folder
-from kbench.errors import DataError, UsageError, nearest
+from kbench.errors import DataError, UsageError, first_line, nearest
 from kbench.knowledge.bundle import Bundle
 
 __all__ = [
@@ -315,8 +315,7 @@ def read_lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, EOFError, zlib.error) as cause:
-        problem = getattr(cause, "strerror", None) or cause
-        raise DataError(path, f"cannot be read ({problem})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
 
 
 def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> list[str]:

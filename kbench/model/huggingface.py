@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
-from kbench.errors import KbenchError, UsageError
+from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
 from kbench.model.encoder import Encoder
 
@@ -53,11 +53,10 @@ class HuggingFaceBackbone(Backbone):
         except Exception as cause:  # the hub client raises many kinds, network errors among them
             if not self._download:
                 raise UsageError(f"backbone {self.name} is not downloaded yet") from None
-            reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
             raise UsageError(
                 f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
-                f"not give it ({reason}); expected one of `kbench ls backbones`, a folder with "
-                "config.json and model.safetensors, or a hub id"
+                f"not give it ({first_line(cause)}); expected one of `kbench ls backbones`, a "
+                "folder with config.json and model.safetensors, or a hub id"
             ) from None
 
     @cached_property
@@ -142,8 +141,8 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise KbenchError(f"{folder}: cannot be loaded as an encoder ({reason})") from cause
+        problem = f"cannot be loaded as an encoder ({first_line(cause)})"
+        raise KbenchError(f"{folder}: {problem}") from cause
     # Where there are no files, transformers makes a tokenizer that knows no word.
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")

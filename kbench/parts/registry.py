@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
 
-from kbench.errors import PluginError, UsageError, nearest
+from kbench.errors import PluginError, UsageError, nearest, with_type
 from kbench.parts.catalogue import Entry, Kind, entries
 
 __all__ = ["PluginWarning", "expand", "find", "get", "load", "names"]
@@ -61,7 +61,7 @@ def load(entry: Entry) -> type[Any]:
     except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
         raise PluginError(
             f"the {entry.kind.one} {entry.name!r} of {entry.distribution} does not load: "
-            f"{type(cause).__name__}: {cause}; reinstall or uninstall that distribution"
+            f"{with_type(cause)}; reinstall or uninstall that distribution"
         ) from cause
     if not isinstance(part, type):
         raise PluginError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kbench.data.files import canonical_digest
-from kbench.errors import ArtifactError
+from kbench.errors import ArtifactError, first_line
 
 __all__ = ["READ_ONLY", "DamageWarning", "address", "check_writable", "written"]
 
@@ -57,5 +57,5 @@ def written(path: Path, instead: str) -> Iterator[None]:
         # pyarrow and safetensors wrap the system's error in errors and texts of their own.
         if not isinstance(cause, OSError) and "os error" not in str(cause).lower():
             raise
-        reason = getattr(cause, "strerror", None) or next(iter(str(cause).splitlines()), "")
-        raise ArtifactError(f"{path} cannot be written ({reason}); {instead}") from cause
+        problem = f"cannot be written ({first_line(cause)})"
+        raise ArtifactError(f"{path} {problem}; {instead}") from cause

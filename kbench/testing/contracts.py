@@ -9,7 +9,7 @@ from functools import wraps
 from importlib import import_module
 from typing import TypeAlias, TypeVar
 
-from kbench.errors import PluginError
+from kbench.errors import PluginError, one_line, with_type
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 
@@ -77,8 +77,8 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
             except Unchecked as reason:
                 held, figure, checked = True, str(reason), False
             except Exception as cause:  # a plugin may fail in any way it likes
-                held, figure = False, f"{type(cause).__name__}: {cause}"
-        return Finding(name, bool(held), " ".join(figure.split()), says, checked)
+                held, figure = False, with_type(cause)
+        return Finding(name, bool(held), one_line(figure), says, checked)
 
     return found
 

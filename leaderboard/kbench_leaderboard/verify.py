@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbench.data.files import canonical_digest, file_digest
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, with_type
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import task_kind
@@ -90,7 +90,7 @@ def _checked(
     except KbenchError as error:
         yield str(error)
     except Exception as error:
-        yield f"cannot be checked ({type(error).__name__}: {error})"
+        yield f"cannot be checked ({with_type(error)})"
 
 
 def _complete(result: Result, predictions: Predictions | None) -> Iterator[str]:

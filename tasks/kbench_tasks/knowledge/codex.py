@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.knowledge.importing import (
     Importer,
@@ -121,7 +121,7 @@ def _objects(path: Path, required: bool = True) -> dict[str, Any]:
             raise DataError(path, "is missing", expected) from None
         return {}
     except (OSError, ValueError) as cause:
-        raise DataError(path, f"cannot be read ({cause})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
     if not isinstance(value, dict):
         raise DataError(path, f"is a JSON {type(value).__name__}", expected)
     return value

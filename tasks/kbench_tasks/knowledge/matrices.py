@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, Vectors, Words, write_bundle, write_vectors
 from kbench.knowledge.arrow import blocks
 from kbench.knowledge.importing import Option, Options, Report, fields, read_rows
@@ -68,7 +68,7 @@ def load_matrix(path: Path, kinds: str = "f") -> Any:
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, ValueError, EOFError) as cause:
-        raise DataError(path, f"cannot be read ({cause})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
     if not isinstance(matrix, np.ndarray):
         raise DataError(path, "is an archive of arrays", expected)
     if matrix.ndim != 2 or not matrix.size:

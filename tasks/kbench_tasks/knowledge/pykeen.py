@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.knowledge.importing import (
     Importer,
@@ -197,7 +197,7 @@ def _from_safetensors(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, SafetensorError, TypeError) as cause:
-        raise DataError(path, f"cannot be read ({_first_line(cause)})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
 
 
 def _from_state(path: Path) -> Any:
@@ -222,7 +222,3 @@ def _from_state(path: Path) -> Any:
     if not found or len({len(value) for value in found}) > 1:
         raise DataError(path, "has no embeddings of entities alone", _EXPORT)
     return torch.cat(found, dim=1).float().numpy()
-
-
-def _first_line(cause: Exception) -> str:
-    return (str(cause) or type(cause).__name__).splitlines()[0]
