@@ -24,7 +24,7 @@ import os, sys
 from pathlib import Path
 import torch, transformers
 from transformers import BertForMaskedLM
-from kbench import runner
+from kbench.grid import runner
 from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 from tests.grid.toygrid import grid, run

@@ -31,7 +31,7 @@ _FAST: dict[str, Any] = {
 _RUN = """
 import json, resource, subprocess, sys
 from pathlib import Path
-from kbench import runner
+from kbench.grid import runner
 from kbench.errors import KbenchError
 from tests.faults.test_store import chosen
 from tests.grid.toygrid import run
