@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.encoding import bare_tokens, sent
+from kbench.encoding import bare_tokens
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
@@ -66,8 +66,7 @@ class LinearMap(Plug):
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Maps the vectors of entities. ``[slots] -> [slots, H]``."""
-        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        return sent(vectors, self.matrix.device) @ self.matrix
+        return self.vectors_of(rows) @ self.matrix
 
 
 def least_squares(x: Vectors, y: Tensor) -> Tensor:

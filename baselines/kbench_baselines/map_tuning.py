@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from kbench.encoding import Batch, Data, sent
+from kbench.encoding import Batch, Data
 from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
@@ -98,8 +98,7 @@ class EntityMap(Plug, ABC):
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Maps the vectors of entities, gathered in one go. ``[slots] -> [slots, H]``."""
-        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        there = sent(vectors, next(self.parameters()).device)
+        there = self.vectors_of(rows)
         chosen = self._chosen
         mapped: Tensor = self(there) if chosen is None else self._mapped(there, self.kept[chosen])
         return mapped

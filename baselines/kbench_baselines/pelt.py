@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.encoding import Batch, Inputs, Layout, affixes, encode, sent
+from kbench.encoding import Batch, Inputs, Layout, affixes, encode
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
@@ -85,8 +85,7 @@ class EntityTable(Plug):
         """Looks entities up, through the control. ``[slots] -> [slots, H]``."""
         if self._seen is None:
             self._seen = self.knowledge.over(self.rows.cpu().numpy(), self.vectors.cpu().numpy())
-        vectors = torch.from_numpy(self._seen.vectors(rows.numpy()))
-        return self.scale * sent(vectors, self.vectors.device)
+        return self.scale * self.vectors_of(rows, self._seen)
 
 
 class _Sums:
