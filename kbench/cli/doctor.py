@@ -49,9 +49,9 @@ def doctor() -> int:
 
 
 def _machine() -> str:
-    found = provenance.hardware()
-    memory = f", {int(found['memory_bytes']) / 1e9:.0f} GB" if "memory_bytes" in found else ""
-    return f"{found['processor']}, {os.cpu_count()} cores{memory}"
+    hardware = provenance.hardware()
+    memory = f", {int(hardware['memory_bytes']) / 1e9:.0f} GB" if "memory_bytes" in hardware else ""
+    return f"{hardware['processor']}, {os.cpu_count()} cores{memory}"
 
 
 def _device() -> str:
@@ -81,20 +81,20 @@ def _parts(kind: Kind) -> str:
 def _knowledge() -> str:
     from kbench.parts.find import find_knowledge
 
-    found = []
+    verified = []
     for name in registry.names(Kind.KNOWLEDGE):
         bundle = find_knowledge(name)
         bundle.verify()
-        found.append(f"{name} {len(bundle)} entities, digest {bundle.digest[:12]} verified")
-    return "; ".join(found)
+        verified.append(f"{name} {len(bundle)} entities, digest {bundle.digest[:12]} verified")
+    return "; ".join(verified)
 
 
 def _backbone() -> str:
     from kbench.parts.find import find_backbone
 
-    found = []
+    loaded = []
     for name in registry.names(Kind.BACKBONES):
         encoder = find_backbone(name).load()
         count = sum(p.numel() for p in encoder.parameters())
-        found.append(f"{name} {count:,} parameters")
-    return "; ".join(found)
+        loaded.append(f"{name} {count:,} parameters")
+    return "; ".join(loaded)

@@ -226,12 +226,12 @@ def _unfit(cause: Exception, path: Path, expected: str, line: int | None) -> Dat
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} occurs twice in one object")
-    return found
+    return members
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -172,11 +172,11 @@ def stream_hub_records(data: str, split: str, *shapes: Shape) -> Iterator[Record
     Raises:
         DataError: it cannot be loaded, has no such split, or a row does not have the shape.
     """
-    found = _load(data, f"rows {describe(shapes[0])}")
-    names = [name for name in _SPLITS.get(split, (split,)) if name in found]
+    splits = _load(data, f"rows {describe(shapes[0])}")
+    names = [name for name in _SPLITS.get(split, (split,)) if name in splits]
     if not names:
-        raise DataError(data, f"has the splits {', '.join(found)}", f"a split {split}")
-    rows, origin = found[names[0]], f"{data} ({names[0]})"
+        raise DataError(data, f"has the splits {', '.join(splits)}", f"a split {split}")
+    rows, origin = splits[names[0]], f"{data} ({names[0]})"
     shape = next((one for one in shapes if one.keys() <= set(rows.column_names)), shapes[0])
     for n, row in enumerate(rows):
         yield check(row, shape, origin, f"record {n}")
@@ -207,11 +207,11 @@ def _load(data: str, content: str) -> Mapping[str, Any]:
 
     repository, _, revision = data.removeprefix(_HUB).partition("@")
     try:
-        found: Mapping[str, Any] = load_dataset(repository, revision=revision or None)
+        splits: Mapping[str, Any] = load_dataset(repository, revision=revision or None)
     except Exception as cause:  # the library's own errors, the hub's, Arrow's, the network's
         expected = f"hf:REPOSITORY[@REVISION] with {content}"
         raise DataError(data, f"cannot be loaded ({first_line(cause)})", expected) from cause
-    return found
+    return splits
 
 
 def _checked(content: Any, shape: Shape, path: Path, expected: str, prefix: str) -> list[Record]:

@@ -230,8 +230,8 @@ class Column(Sequence[_T]):
         return len(self._values)
 
     def __getitem__(self, index: Any) -> Any:
-        found = self._values[index]
-        return found.to_pylist() if isinstance(index, slice) else found.as_py()
+        value = self._values[index]
+        return value.to_pylist() if isinstance(index, slice) else value.as_py()
 
     def __iter__(self) -> Iterator[_T]:
         for chunk in self._values.iterchunks():

@@ -72,10 +72,10 @@ class HuggingFaceBackbone(Backbone):
             return read_config(local)
         repository, _, revision = self.name.partition("@")
         try:
-            found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+            cached = try_to_load_from_cache(repository, "config.json", revision=revision or None)
         except HFValidationError:
             return None
-        return read_config(Path(found).parent) if isinstance(found, str) else None
+        return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
     def load(self) -> Encoder:
         return load_folder(self.folder)
@@ -124,17 +124,15 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
             warnings.simplefilter("ignore")
             config = read_config(folder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            base, found = transformers.AutoModel.from_pretrained(folder, **options)
+            base, info = transformers.AutoModel.from_pretrained(folder, **options)
             pooler = getattr(base, "pooler", None) is not None and not any(
-                "pooler" in key for key in found["missing_keys"]
+                "pooler" in key for key in info["missing_keys"]
             )
             if not pooler and hasattr(base, "pooler"):
                 base.pooler = None  # else it is random, other at each load, and never read
             network = base
             if _has_lm_head(config, folder):
-                network, found = transformers.AutoModelForMaskedLM.from_pretrained(
-                    folder, **options
-                )
+                network, info = transformers.AutoModelForMaskedLM.from_pretrained(folder, **options)
                 # One body for both: the masked-LM class alone would come without the pooler.
                 setattr(network, network.base_model_prefix, base)
                 network.tie_weights()

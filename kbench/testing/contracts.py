@@ -66,7 +66,7 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
     says = (judge.__doc__ or "").splitlines()[0]
 
     @wraps(judge)
-    def found(subject: T) -> Finding:
+    def judged(subject: T) -> Finding:
         from kbench.testing.tiny import offered
 
         checked = True
@@ -80,7 +80,7 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
                 held, figure = False, with_type(cause)
         return Finding(name, bool(held), one_line(figure), says, checked)
 
-    return found
+    return judged
 
 
 def findings(kind: Kind | str, name: str) -> Iterator[Finding]:
@@ -112,6 +112,6 @@ def assert_contracts(kind: Kind | str, name: str) -> None:
     Raises:
         AssertionError: a contract does not hold.
     """
-    broken = [found for found in findings(kind, name) if not found.held]
-    lines = [f"{found.contract} ({found.says}): {found.figure}" for found in broken]
+    broken = [finding for finding in findings(kind, name) if not finding.held]
+    lines = [f"{finding.contract} ({finding.says}): {finding.figure}" for finding in broken]
     assert not broken, f"{name} breaks {len(broken)} contracts:\n  " + "\n  ".join(lines)

@@ -187,10 +187,10 @@ class Cluster:
     def reports(self) -> Reports | None:
         """Returns what the tasks have told; None if the board cannot be read just now."""
         try:
-            found: Reports = self._ray.get(self.board.read.remote(), timeout=5)
+            reports: Reports = self._ray.get(self.board.read.remote(), timeout=5)
         except self._ray.exceptions.RayError:
             return None
-        return found
+        return reports
 
 
 def _reach(address: str) -> None:

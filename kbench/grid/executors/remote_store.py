@@ -91,11 +91,11 @@ class RemoteArtifacts(Artifacts):
         Raises:
             ArtifactError: the store cannot be read.
         """
-        found = super().load(kind, key)
-        if found is not None:
+        artifact = super().load(kind, key)
+        if artifact is not None:
             if not self._has(self._there(kind, key, ABOUT)):
                 self._push(kind, key)
-            return found
+            return artifact
         return super().load(kind, key) if self._pull(kind, key) else None
 
     def save(
