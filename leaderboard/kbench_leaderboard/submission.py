@@ -71,8 +71,8 @@ def places(folder: Path) -> list[Path]:
     """Returns the folder of every result in a folder, or the one that it is, by id."""
     if (folder / _RESULT).is_file():
         return [folder]
-    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return [path for path in sorted(found) if path.is_symlink() or path.is_dir()]
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [path for path in sorted(inside) if path.is_symlink() or path.is_dir()]
 
 
 def read(folder: Path) -> Iterator[Entry]:

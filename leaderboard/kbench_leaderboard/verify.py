@@ -45,14 +45,14 @@ class Problem:
 
 def verify(entries: Iterable[Entry]) -> list[Problem]:
     """Returns everything that is wrong with a submission; of an empty one, that it is empty."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     results: list[Result] = []
     for entry in entries:
-        found += [Problem(entry.where, text) for text in _of_one(entry)]
+        problems += [Problem(entry.where, text) for text in _of_one(entry)]
         results += [entry.result] if entry.result is not None else []
-    if not (found or results):
+    if not (problems or results):
         return [Problem("", "holds no result")]
-    return found + list(_left_out(results))
+    return problems + list(_left_out(results))
 
 
 def _of_one(entry: Entry) -> Iterator[str]:
