@@ -133,10 +133,10 @@ class _Sums:
 
 
 def _encoded(
-    encoder: Encoder, found: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
+    encoder: Encoder, mentions: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
 ) -> Inputs:
     layout = Layout({}, truncate=False) if limit is None else Layout({}, max_length=limit)
-    examples = [found.masked(at) for at in chosen.tolist()]
+    examples = [mentions.masked(at) for at in chosen.tolist()]
     return encode(encoder.tokenizer, examples, [()] * len(examples), layout)
 
 
@@ -229,18 +229,18 @@ class Pelt(Untrained):
         """Computes the table, block by block; counts what was read and left out."""
         assert isinstance(plug, EntityTable)
         started = time.perf_counter()
-        found = self._occurrences(fit.knowledge)
-        priority = np.random.default_rng(fit.seed).permutation(len(found.rows))
-        _, often = np.unique(found.rows, return_counts=True)
+        mentions = self._occurrences(fit.knowledge)
+        priority = np.random.default_rng(fit.seed).permutation(len(mentions.rows))
+        _, often = np.unique(mentions.rows, return_counts=True)
         most = int(np.minimum(often, int(self.options["occurrences"])).sum())
         sums = _Sums(fit, plug.rows.cpu().numpy(), plug.vectors.shape[1], most)
         counts = Counter(
-            corpus_occurrences=len(found.rows), corpus_occurrences_repeated=found.repeated
+            corpus_occurrences=len(mentions.rows), corpus_occurrences_repeated=mentions.repeated
         )
-        for block in found.blocks(_BLOCK):
-            counts.update(self._read(sums, found, block, priority[block]))
+        for block in mentions.blocks(_BLOCK):
+            counts.update(self._read(sums, mentions, block, priority[block]))
             if fit.progress:
-                fit.progress(int(block[-1]) + 1, len(found.rows))
+                fit.progress(int(block[-1]) + 1, len(mentions.rows))
         plug.vectors.copy_(F.normalize(sums.total, dim=1))
         return History(
             seconds=time.perf_counter() - started, tokens=sums.tokens, counts=dict(counts)
@@ -249,7 +249,7 @@ class Pelt(Untrained):
     def _read(
         self,
         sums: _Sums,
-        found: Occurrences,
+        mentions: Occurrences,
         block: NDArray[np.int64],
         priority: NDArray[np.int64],
     ) -> dict[str, int]:
@@ -259,14 +259,14 @@ class Pelt(Untrained):
         around = len(special.before) + len(special.after)
         longest = min(int(self.options["max_length"]), encoder.max_length - around)
         wanted = Wanted(int(self.options["occurrences"]), int(self.options["min_length"]), longest)
-        whole = _encoded(encoder, found, block)
-        rows, lengths = found.rows[block], whole.lengths - around
+        whole = _encoded(encoder, mentions, block)
+        rows, lengths = mentions.rows[block], whole.lengths - around
         drawn = draw(rows, lengths, priority, wanted)
         long = lengths[drawn.chosen] > longest
         sums.add(whole, drawn.chosen[~long], rows)
         if long.any():
             rest = drawn.chosen[long]
-            shortened = _encoded(encoder, found, block[rest], longest + around)
+            shortened = _encoded(encoder, mentions, block[rest], longest + around)
             sums.add(shortened, np.arange(len(rest)), rows[rest])
         return drawn.counts
 
