@@ -106,23 +106,23 @@ def read_ids(path: Path, rows: int, report: Report) -> dict[str, int]:
             rows are not of the matrix.
     """
     before = report.read["entities"]
-    found: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     taken = np.zeros(rows, dtype=bool)
     for entity, row in numbered_ids(path, report):
         if row >= rows:
             report.drop("entities", "row outside the matrix")
-        elif entity in found:
+        elif entity in row_of:
             report.drop("entities", "id seen before")
         elif taken[row]:
             report.drop("entities", "row of another id")
         else:
-            found[entity] = row
+            row_of[entity] = row
             taken[row] = True
             report.kept["entities"] += 1
     read = report.read["entities"] - before
-    if 2 * len(found) < read:
-        raise DataError(path, f"fits {len(found)} of {read} ids to a matrix of {rows} rows", _IDS)
-    return found
+    if 2 * len(row_of) < read:
+        raise DataError(path, f"fits {len(row_of)} of {read} ids to a matrix of {rows} rows", _IDS)
+    return row_of
 
 
 def _numbered(line: str) -> tuple[str, int]:
