@@ -15,7 +15,10 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "VersionError",
+    "first_line",
     "nearest",
+    "one_line",
+    "with_type",
 ]
 
 
@@ -76,6 +79,38 @@ class VersionError(DataError):
 
 def _place(line: int | str) -> str:
     return f"line {line}" if isinstance(line, int) else line
+
+
+def first_line(cause: BaseException) -> str:
+    """Returns why something failed, for the text of another error.
+
+    What the system says (``Permission denied``, without number and path), else the first line of
+    the text that is not blank, else the name of the type: some errors have no text, and those of
+    a plugin may even fail to give it.
+    """
+    reason = getattr(cause, "strerror", None) if isinstance(cause, OSError) else None
+    lines = str(reason or _text(cause)).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(cause).__name__)
+
+
+def one_line(text: str | BaseException) -> str:
+    """Returns a text on one line; of an exception all that it says, or else its type's name."""
+    if isinstance(text, str):
+        return " ".join(text.split())
+    return one_line(_text(text)) or type(text).__name__
+
+
+def with_type(cause: BaseException) -> str:
+    """Returns what kind of exception it is and all that it says, on one line: ``KeyError: 'a'``."""
+    text = one_line(_text(cause))
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def _text(cause: BaseException) -> str:
+    try:
+        return str(cause)
+    except Exception:  # what cannot even say what it is
+        return ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

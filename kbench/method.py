@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.encoding import Batch, Data, targets_in
+from kbench.encoding import Batch, Data, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder, FixedData, FrozenReader, Reading, dropout
@@ -64,6 +65,21 @@ class Plug(nn.Module):
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
+
+    def vectors_of(self, rows: Tensor, knowledge: KnowledgeBase | None = None) -> Tensor:
+        """Returns the vectors of entities where the plug's weights are: ``[n] -> [n, dimension]``.
+
+        As ``slot_vectors`` is asked for them: gathered in one go, and float32.
+
+        Args:
+            rows: of the knowledge base, on the host; each must have a vector.
+            knowledge: whose they are; as it stands ``self.knowledge``, where a plug keeps the
+                knowledge base that its method is given.
+        """
+        source = cast("KnowledgeBase", self.knowledge) if knowledge is None else knowledge
+        weights = next(chain(self.parameters(), self.buffers()), None)
+        vectors = torch.from_numpy(source.vectors(rows.numpy()))
+        return vectors if weights is None else sent(vectors, weights.device)
 
     def reading(self, encoder: Encoder) -> Reading | None:
         """Returns what this plug reads of a frozen encoder, where that is the same in every epoch.

@@ -142,11 +142,11 @@ def _reads_back(text: str) -> bool:
 
 
 def _leaves(options: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    leaves: list[tuple[str, Any]] = []
     for key, value in sorted(options.items()):
         name = f"{path}.{key}" if path else key
-        found += _leaves(value, name) if isinstance(value, dict) else [(name, value)]
-    return found
+        leaves += _leaves(value, name) if isinstance(value, dict) else [(name, value)]
+    return leaves
 
 
 def parse_value(text: str) -> Any:

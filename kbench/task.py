@@ -165,10 +165,10 @@ class _LabelledTask(Task):
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The class names, sorted."""
-        found: set[str] = set()
+        labels: set[str] = set()
         for example in self.examples(Split.TRAIN):
-            found.update([example.label] if isinstance(example.label, str) else example.label)
-        return tuple(sorted(found))
+            labels.update([example.label] if isinstance(example.label, str) else example.label)
+        return tuple(sorted(labels))
 
 
 class TypingTask(_LabelledTask):
@@ -270,8 +270,8 @@ class ProbeTask(QuestionTask):
             DataError: a file is missing or malformed.
         """
         held = Split.DEV if split == Split.DEV else Split.TEST
-        found = [e for e in self._questions if self._split(e) == held]
-        return found if split != Split.TRAIN else ()
+        questions = [e for e in self._questions if self._split(e) == held]
+        return questions if split != Split.TRAIN else ()
 
     @cached_property
     def training_digest(self) -> str:

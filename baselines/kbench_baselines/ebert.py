@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.encoding import bare_tokens, sent
+from kbench.encoding import bare_tokens
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
@@ -66,8 +66,7 @@ class LinearMap(Plug):
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Maps the vectors of entities. ``[slots] -> [slots, H]``."""
-        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        return sent(vectors, self.matrix.device) @ self.matrix
+        return self.vectors_of(rows) @ self.matrix
 
 
 def least_squares(x: Vectors, y: Tensor) -> Tensor:
@@ -94,20 +93,20 @@ def whole_wordpieces(
         texts: words or names.
         spelled_alike: leave out texts that the tokenizer spells otherwise (in lower case).
     """
-    found = np.full(len(texts), -1, dtype=np.int64)
+    tokens = np.full(len(texts), -1, dtype=np.int64)
     unfit = set(tokenizer.all_special_ids)
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
         pieces = bare_tokens(tokenizer, [f" {text}" for text in block])
         for at, ids in enumerate(pieces, start):
             if len(ids) == 1 and ids[0] not in unfit and texts[at].strip():
-                found[at] = ids[0]
+                tokens[at] = ids[0]
     if spelled_alike:
-        chosen = np.flatnonzero(found >= 0).tolist()
-        words = tokenizer.batch_decode([[token] for token in found[chosen].tolist()])
+        chosen = np.flatnonzero(tokens >= 0).tolist()
+        words = tokenizer.batch_decode([[token] for token in tokens[chosen].tolist()])
         other = [at for at, word in zip(chosen, words, strict=True) if word.strip() != texts[at]]
-        found[other] = -1
-    return found
+        tokens[other] = -1
+    return tokens
 
 
 def _covered(knowledge: KnowledgeBase) -> Rows:

@@ -139,11 +139,6 @@ class ErniePlug(Plug):
                     hooks.enter_context(rewritten(inner, partial(stream.leave, fusion)))
             yield
 
-    def vectors(self, rows: Tensor) -> Tensor:
-        """Returns the vectors of entities. ``[mentions] -> [mentions, d]``."""
-        found = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        return sent(found, next(self.parameters()).device)
-
 
 class _Stream:
     """The entity states of one forward pass; the first fused layer begins it anew."""
@@ -159,7 +154,7 @@ class _Stream:
         if fusion is self._plug.fusions[0]:
             self._mentions = linked(self._encoder.batch)
             if self._mentions is not None:
-                self._entities = self._plug.vectors(self._mentions.rows)
+                self._entities = self._plug.vectors_of(self._mentions.rows)
         if self._mentions is None:
             return before
         self._entities = fusion.among(self._entities, self._mentions)
@@ -233,7 +228,7 @@ def denoising_loss(head: nn.Module, plug: ErniePlug, hidden: Tensor, batch: Batc
     if mentions is None:
         return hidden.new_zeros(())
     known, labels = torch.unique(mentions.rows, return_inverse=True)
-    keys = F.pad(plug.vectors(known), (0, 0, 0, 1))
+    keys = F.pad(plug.vectors_of(known), (0, 0, 0, 1))
     told = head(hidden.flatten(0, 1)[mentions.spans[:, 0]])
     logits = (told @ keys.to(told.dtype).T).float()
     return F.cross_entropy(logits, sent(labels, told.device))

@@ -105,15 +105,15 @@ def _read(encoder: Encoder, title: str, of: Any, before: Before, count: int) -> 
     """Reads the last hidden states and ``count`` things of the same width from the taps."""
 
     def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
-        found: list[Tensor] = []
+        states: list[Tensor] = []
 
         def keep(last: Tensor, wanted: Sequence[Tensor], mask: Tensor) -> Tensor:
-            found.extend((last, *wanted))
+            states.extend((last, *wanted))
             return last
 
         with tapped(encoder, before, keep):
             encoder(batch)
-        return [state.flatten(0, 1)[positions] for state in found]
+        return [state.flatten(0, 1)[positions] for state in states]
 
     known = {"title": title, "taps": list(taps(len(encoder.layers))), "adapter": of}
     return Reading(known, (encoder.width,) * (1 + count), read)

@@ -156,12 +156,12 @@ class KarPlug(Plug):
     def known(self, spans: Tensor, mentions: Linked) -> Tensor:
         """Returns ``ẽ`` and keeps the linking loss. ``s [mentions, d] -> [mentions, d]``."""
         rows = mentions.rows.numpy()
-        found, priors = self.namesakes.of(rows)
-        missing = found < 0
+        candidates, priors = self.namesakes.of(rows)
+        missing = candidates < 0
         # A missing candidate is never heard; any vector will do.
-        filled = np.where(missing, rows[:, None], found)
-        vectors = torch.from_numpy(self.knowledge.vectors(filled.ravel()))
-        entities = self.entity_norm(sent(vectors, spans.device).view(*found.shape, -1))
+        filled = np.where(missing, rows[:, None], candidates)
+        vectors = self.vectors_of(torch.from_numpy(filled.ravel()))
+        entities = self.entity_norm(vectors.view(*candidates.shape, -1))
         likeness = (entities @ spans.to(entities.dtype)[:, :, None])[..., 0]
         evidence = [sent(torch.from_numpy(priors), spans.device), likeness.float() / self._scale]
         scores = self.judge(torch.stack(evidence, dim=-1))[..., 0]

@@ -35,14 +35,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from kbench.encoding import Batch, sent
+from kbench.encoding import Batch, Data
 from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
 from kbench.spec import Setting
 from kbench.task import Family
-from kbench.training import Data, History, Recipe
+from kbench.training import History, Recipe
 from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.masked_lm import masked_mentions, mention_loss
 
@@ -98,8 +98,7 @@ class EntityMap(Plug, ABC):
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Maps the vectors of entities, gathered in one go. ``[slots] -> [slots, H]``."""
-        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        there = sent(vectors, next(self.parameters()).device)
+        there = self.vectors_of(rows)
         chosen = self._chosen
         mapped: Tensor = self(there) if chosen is None else self._mapped(there, self.kept[chosen])
         return mapped

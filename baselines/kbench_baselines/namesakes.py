@@ -67,12 +67,12 @@ class Namesakes:
         if not shared.any():
             return rows[:, None], np.ones((len(rows), 1), dtype=np.float32)
         width = int((self._table[at[shared]] >= 0).sum(1).max())
-        found = np.full((len(rows), width), -1, dtype=np.int64)
+        candidates = np.full((len(rows), width), -1, dtype=np.int64)
         priors = np.zeros((len(rows), width), dtype=np.float32)
-        found[:, 0], priors[:, 0] = rows, 1.0
-        found[shared] = self._table[at[shared], :width]
+        candidates[:, 0], priors[:, 0] = rows, 1.0
+        candidates[shared] = self._table[at[shared], :width]
         priors[shared] = self._priors[at[shared], :width]
-        return found, priors
+        return candidates, priors
 
 
 def _others(

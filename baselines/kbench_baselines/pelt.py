@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.encoding import Batch, Inputs, Layout, affixes, encode, sent
+from kbench.encoding import Batch, Inputs, Layout, affixes, encode
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
@@ -85,8 +85,7 @@ class EntityTable(Plug):
         """Looks entities up, through the control. ``[slots] -> [slots, H]``."""
         if self._seen is None:
             self._seen = self.knowledge.over(self.rows.cpu().numpy(), self.vectors.cpu().numpy())
-        vectors = torch.from_numpy(self._seen.vectors(rows.numpy()))
-        return self.scale * sent(vectors, self.vectors.device)
+        return self.scale * self.vectors_of(rows, self._seen)
 
 
 class _Sums:
@@ -134,10 +133,10 @@ class _Sums:
 
 
 def _encoded(
-    encoder: Encoder, found: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
+    encoder: Encoder, mentions: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
 ) -> Inputs:
     layout = Layout({}, truncate=False) if limit is None else Layout({}, max_length=limit)
-    examples = [found.masked(at) for at in chosen.tolist()]
+    examples = [mentions.masked(at) for at in chosen.tolist()]
     return encode(encoder.tokenizer, examples, [()] * len(examples), layout)
 
 
@@ -230,18 +229,18 @@ class Pelt(Untrained):
         """Computes the table, block by block; counts what was read and left out."""
         assert isinstance(plug, EntityTable)
         started = time.perf_counter()
-        found = self._occurrences(fit.knowledge)
-        priority = np.random.default_rng(fit.seed).permutation(len(found.rows))
-        _, often = np.unique(found.rows, return_counts=True)
+        mentions = self._occurrences(fit.knowledge)
+        priority = np.random.default_rng(fit.seed).permutation(len(mentions.rows))
+        _, often = np.unique(mentions.rows, return_counts=True)
         most = int(np.minimum(often, int(self.options["occurrences"])).sum())
         sums = _Sums(fit, plug.rows.cpu().numpy(), plug.vectors.shape[1], most)
         counts = Counter(
-            corpus_occurrences=len(found.rows), corpus_occurrences_repeated=found.repeated
+            corpus_occurrences=len(mentions.rows), corpus_occurrences_repeated=mentions.repeated
         )
-        for block in found.blocks(_BLOCK):
-            counts.update(self._read(sums, found, block, priority[block]))
+        for block in mentions.blocks(_BLOCK):
+            counts.update(self._read(sums, mentions, block, priority[block]))
             if fit.progress:
-                fit.progress(int(block[-1]) + 1, len(found.rows))
+                fit.progress(int(block[-1]) + 1, len(mentions.rows))
         plug.vectors.copy_(F.normalize(sums.total, dim=1))
         return History(
             seconds=time.perf_counter() - started, tokens=sums.tokens, counts=dict(counts)
@@ -250,7 +249,7 @@ class Pelt(Untrained):
     def _read(
         self,
         sums: _Sums,
-        found: Occurrences,
+        mentions: Occurrences,
         block: NDArray[np.int64],
         priority: NDArray[np.int64],
     ) -> dict[str, int]:
@@ -260,14 +259,14 @@ class Pelt(Untrained):
         around = len(special.before) + len(special.after)
         longest = min(int(self.options["max_length"]), encoder.max_length - around)
         wanted = Wanted(int(self.options["occurrences"]), int(self.options["min_length"]), longest)
-        whole = _encoded(encoder, found, block)
-        rows, lengths = found.rows[block], whole.lengths - around
+        whole = _encoded(encoder, mentions, block)
+        rows, lengths = mentions.rows[block], whole.lengths - around
         drawn = draw(rows, lengths, priority, wanted)
         long = lengths[drawn.chosen] > longest
         sums.add(whole, drawn.chosen[~long], rows)
         if long.any():
             rest = drawn.chosen[long]
-            shortened = _encoded(encoder, found, block[rest], longest + around)
+            shortened = _encoded(encoder, mentions, block[rest], longest + around)
             sums.add(shortened, np.arange(len(rest)), rows[rest])
         return drawn.counts
 

@@ -13,7 +13,7 @@ import click
 from kbench import __version__
 from kbench.cli import verbs
 from kbench.cli.messages import say
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, first_line, one_line
 
 __all__ = ["main"]
 
@@ -63,13 +63,13 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except click.ClickException as error:
-        _leave(f"error: {_one_line(error.format_message())}", 2)
+        _leave(f"error: {one_line(error.format_message())}", 2)
     except KbenchError as error:
-        _leave(f"error: {_one_line(str(error))}", 2)
+        _leave(f"error: {one_line(error)}", 2)
     except OSError as error:
         # A disk that is full, a folder that may not be read: no fault of the program.
         where = f"{error.filename}: " if error.filename else ""
-        _leave(f"error: {_one_line(where + (error.strerror or str(error)))}", 2)
+        _leave(f"error: {one_line(where + first_line(error))}", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -78,9 +78,5 @@ def _leave(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _warn(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-    say(f"warning: {_one_line(str(message))}", err=True)
+    say(f"warning: {one_line(str(message))}", err=True)

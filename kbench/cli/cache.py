@@ -15,6 +15,7 @@ from kbench.cli.messages import say
 from kbench.data.files import cache_home, load_json
 from kbench.errors import ArtifactError, UsageError
 from kbench.store import Artifacts
+from kbench.store.folder import AddressedFolder
 from kbench.store.hidden_states import HiddenStateStore
 
 __all__ = ["cache"]
@@ -32,7 +33,7 @@ def cache() -> None:
 
 @dataclass(frozen=True)
 class _Item:
-    store: Artifacts | HiddenStateStore
+    store: AddressedFolder
     folder: Path
     about: dict[str, object]
     bytes: int
@@ -42,8 +43,16 @@ class _Item:
     def title(self) -> str:
         return f"{self.folder.parent.name} {self.folder.name}"
 
+    def problem(self) -> str | None:
+        """What is wrong with it; None if it is as it was stored."""
+        try:
+            self.store.check(self.folder)
+        except ArtifactError as error:
+            return str(error)
+        return None
 
-def _stores() -> tuple[Artifacts, HiddenStateStore]:
+
+def _stores() -> tuple[AddressedFolder, ...]:
     return Artifacts(cache_home() / "artifacts"), HiddenStateStore()
 
 
@@ -93,12 +102,12 @@ def verify() -> int:
     """Compare every stored file with its checksum; exit status 1 if one is damaged."""
     good = damaged = 0
     for item in _items():
-        try:
-            item.store.check(item.folder)
+        problem = item.problem()
+        if problem is None:
             good += 1
-        except ArtifactError as error:
+        else:
             damaged += 1
-            say(str(error), err=True)
+            say(problem, err=True)
     click.echo(f"{good} good, {damaged} damaged")
     if damaged:
         click.echo("damaged ones are made again when needed; `kbench cache prune` removes them")
@@ -116,7 +125,7 @@ def prune(days: float | None, everything: bool, dry_run: bool) -> None:
     removed = 0
     for item in _items():
         old = days is not None and item.days > days
-        if everything or old or _damaged(item):
+        if everything or old or item.problem():
             removed += item.bytes
             say(f"{'would remove' if dry_run else 'removed'} {item.title}")
             if not dry_run:
@@ -126,11 +135,3 @@ def prune(days: float | None, everything: bool, dry_run: bool) -> None:
         if not dry_run:
             shutil.rmtree(leftover)
     click.echo(f"{removed / 1e6:.1f} MB")
-
-
-def _damaged(item: _Item) -> bool:
-    try:
-        item.store.check(item.folder)
-    except ArtifactError:
-        return True
-    return False

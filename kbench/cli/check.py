@@ -44,14 +44,14 @@ def check(name: str, kind: str | None, as_json: bool) -> int:
         if not as_json:
             console.print(Text(f"{entry.kind.one} {entry.name}", style="bold"), end=" ")
             console.print(Text(f"of {entry.distribution}", style="dim"))
-        for found in findings(entry.kind, entry.name):
-            count += found.checked
-            broken += not found.held
+        for finding in findings(entry.kind, entry.name):
+            count += finding.checked
+            broken += not finding.held
             if as_json:
-                about = {"kind": entry.kind, "name": entry.name, **asdict(found)}
+                about = {"kind": entry.kind, "name": entry.name, **asdict(finding)}
                 print(json.dumps(about, ensure_ascii=False), flush=True)
             else:
-                _print(found, console)
+                _print(finding, console)
     if not as_json:
         seconds = time.perf_counter() - started
         end = f"{count - broken} of {count} contracts held ({seconds:.1f} s)"
@@ -62,7 +62,7 @@ def check(name: str, kind: str | None, as_json: bool) -> int:
 def _chosen(wanted: str, kinds: Sequence[Kind]) -> list[Entry]:
     """The parts asked for, broken ones too, each name once."""
     known = {(entry.kind, entry.name): entry for kind in kinds for entry in entries(kind)}
-    found: dict[tuple[Kind, str], Entry] = {}
+    chosen: dict[tuple[Kind, str], Entry] = {}
     for piece in filter(None, (part.strip() for part in wanted.split(","))):
         glob = "*" if piece == "all" else piece
         matches = {key: entry for key, entry in known.items() if fnmatchcase(entry.name, glob)}
@@ -70,10 +70,10 @@ def _chosen(wanted: str, kinds: Sequence[Kind]) -> list[Entry]:
             _refuse_without_contracts(piece)
             names = {entry.name for entry in known.values()}
             raise UsageError(f"no part is called {piece!r}{nearest(piece, names)}")
-        found |= matches
-    if not found:
+        chosen |= matches
+    if not chosen:
         raise UsageError("no part is asked for; try `kbench check all`, or `kbench ls`")
-    return list(found.values())
+    return list(chosen.values())
 
 
 def _refuse_without_contracts(name: str) -> None:
@@ -82,15 +82,15 @@ def _refuse_without_contracts(name: str) -> None:
             raise UsageError(f"the {kind.one} {name!r} has no contracts to check")
 
 
-def _print(found: Finding, console: Console) -> None:
+def _print(finding: Finding, console: Console) -> None:
     fancy = console.is_terminal and not console.options.ascii_only
     marks = ("\u2713", "\u2717", "\u2013") if fancy else ("ok", "FAILED", "-")
-    mark = marks[2] if not found.checked else marks[0] if found.held else marks[1]
-    style = "dim" if not found.checked else "green" if found.held else "bold red"
+    mark = marks[2] if not finding.checked else marks[0] if finding.held else marks[1]
+    style = "dim" if not finding.checked else "green" if finding.held else "bold red"
     width = max(map(len, marks))
     line = Text(f"  {mark:<{width}} ", style=style)
-    line.append(f"{found.contract:<15}", style="dim" if not found.checked else "default")
-    line.append(found.figure, style="dim")
+    line.append(f"{finding.contract:<15}", style="dim" if not finding.checked else "default")
+    line.append(finding.figure, style="dim")
     console.print(line, soft_wrap=True)
-    if not found.held:
-        console.print(Text(f"    the contract: {found.says}", style="red"), soft_wrap=True)
+    if not finding.held:
+        console.print(Text(f"    the contract: {finding.says}", style="red"), soft_wrap=True)

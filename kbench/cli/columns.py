@@ -63,12 +63,12 @@ def legend(shown: Iterable[str]) -> str:
     return " ".join([_LEGEND, *(text for name, text in _MORE.items() if name in shown)])
 
 
-def tables_of(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def tables_of(all_rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Returns a heading and the rows of each table: task, backbone, tuning, metric and limit.
 
     The yardstick is the first of its table.
     """
-    ordered = sorted(found, key=_order)
+    ordered = sorted(all_rows, key=_order)
     return [(heading, [*rows]) for heading, rows in groupby(ordered, key=_heading)]
 
 

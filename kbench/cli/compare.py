@@ -82,16 +82,16 @@ def compare(
     ]
     if not pairs:
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
-    found = compared(
+    comparisons = compared(
         pairs, store, metric=metric, family=None if family == "all" else family, force=force
     )
     if as_json:
-        for value in found:
+        for value in comparisons:
             print(json.dumps(value.as_json(), ensure_ascii=False))
         return
     from kbench.cli.terminal import Console
 
-    _print(found, Console())
+    _print(comparisons, Console())
 
 
 def _pairs(
@@ -113,31 +113,31 @@ def _pairs(
         Selection(text, dict([text.split("=")] if "=" in text else [("method", text)]))
         for text in _OWN
     ]
-    found = [pair for theirs in yardsticks for pair in partners(ours, theirs, results)]
-    if not found:
+    pairs = [pair for theirs in yardsticks for pair in partners(ours, theirs, results)]
+    if not pairs:
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(
             f"no result {against} belongs to one of {first.text!r}: what B does not name has to "
             "be as in A, and only runs that ended well count"
         )
-    return found
+    return pairs
 
 
-def _print(found: Sequence[Comparison], console: Console) -> None:
+def _print(comparisons: Sequence[Comparison], console: Console) -> None:
     from itertools import groupby
 
     from rich.text import Text
 
-    for heading, several in groupby(sorted(found, key=_order), key=_heading):
+    for heading, several in groupby(sorted(comparisons, key=_order), key=_heading):
         table = _table(heading)
         for comparison in several:
             table.add_row(*_cells(comparison))
         console.print(table)
         console.print()
-    warnings = {w: None for comparison in found for w in comparison.warnings}
+    warnings = {w: None for comparison in comparisons for w in comparison.warnings}
     for warning in warnings:
-        those = sum(warning in comparison.warnings for comparison in found)
-        console.print(Text(f"warning: {warning} ({those} of {len(found)})", style="red"))
+        those = sum(warning in comparison.warnings for comparison in comparisons)
+        console.print(Text(f"warning: {warning} ({those} of {len(comparisons)})", style="red"))
     console.print(_LEGEND, style="dim")
 
 

@@ -11,7 +11,7 @@ import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say
-from kbench.errors import UsageError, nearest
+from kbench.errors import UsageError, nearest, one_line
 from kbench.results.example_diff import BUCKETS
 
 if TYPE_CHECKING:
@@ -76,17 +76,17 @@ def diff(
     bases = {side: known(result, bundle) for side, result in (("ours", ours), ("theirs", theirs))}
     problems = dict.fromkeys([texts.problem, *(problem for _, problem in bases.values())])
     for problem in filter(None, problems):
-        say(f"warning: {' '.join(problem.split())}", err=True)
+        say(f"warning: {one_line(problem)}", err=True)
     base = next((base for base, _ in bases.values() if base is not None), None)
     popularity = Popularity.of(base) if base is not None and bucket in BUCKETS[2:] else None
-    found = [
+    changed = [
         replace(each, example=texts.examples.get(each.id))
         for each in changes(*predictions)
         if each.change in groups
         and (bucket is None or each.within(bucket, popularity))
         and (label is None or each.about(label))
     ]
-    chosen = found if as_json else _first(found, count)
+    chosen = changed if as_json else _first(changed, count)
     told = [each.example for each in chosen if each.example is not None]
     brought: dict[str, dict[str, list[Injected]]] = {}
     for side, result in (("ours", ours), ("theirs", theirs)):
@@ -101,7 +101,7 @@ def diff(
         return
     from kbench.cli.terminal import Console
 
-    _print(found, chosen, (ours, theirs), brought, Console())
+    _print(changed, chosen, (ours, theirs), brought, Console())
 
 
 def _change(name: str) -> str:
@@ -145,17 +145,17 @@ def _of_a_seed(one: Sequence[Result], two: Sequence[Result]) -> tuple[Result, Re
     return (shared_seed, theirs[shared_seed.spec.seed]) if shared_seed else (one[0], two[0])
 
 
-def _first(found: Sequence[Changed], count: int) -> list[Changed]:
+def _first(changed: Sequence[Changed], count: int) -> list[Changed]:
     """The first of each kind of change."""
-    return [each for name in _SHOWN.values() for each in _only(found, name)[:count]]
+    return [each for name in _SHOWN.values() for each in _only(changed, name)[:count]]
 
 
-def _only(found: Sequence[Changed], change: str) -> list[Changed]:
-    return [each for each in found if each.change == change]
+def _only(changed: Sequence[Changed], change: str) -> list[Changed]:
+    return [each for each in changed if each.change == change]
 
 
 def _print(
-    found: Sequence[Changed],
+    changed: Sequence[Changed],
     chosen: Sequence[Changed],
     sides: tuple[Result, Result],
     brought: Mapping[str, Mapping[str, Sequence[Injected]]],
@@ -169,12 +169,12 @@ def _print(
     names = [title(side.spec) for side in sides]
     place = "  ·  ".join([spec.task, spec.backbone, spec.tuning, f"seed {spec.seed}"])
     console.print(Text(f"{place}\nA {names[0]}\nB {names[1]}", style="bold cyan"))
-    totals = [f"{len(_only(found, name))} {name}" for name in _SHOWN.values()]
+    totals = [f"{len(_only(changed, name))} {name}" for name in _SHOWN.values()]
     console.print(Text(", ".join(totals)))
     for name in _SHOWN.values():
         several = _only(chosen, name)
         if several:
-            heading = f"{name}: {len(several)} of {len(_only(found, name))}"
+            heading = f"{name}: {len(several)} of {len(_only(changed, name))}"
             console.print(Text(f"\n{heading}", style="bold"))
         for each in several:
             console.print(_example(each))

@@ -15,7 +15,7 @@ from kbench import __version__
 from kbench.cli import verbs
 from kbench.cli.messages import say
 from kbench.data.files import cache_home
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, one_line, with_type
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind, entries
 from kbench.run import provenance
@@ -43,18 +43,16 @@ def doctor() -> int:
             say(f"ok       {name}: {check()}")
         except Exception as error:  # whatever is wrong, the other checks still matter
             problems += 1
-            text = (
-                str(error) if isinstance(error, KbenchError) else f"{type(error).__name__}: {error}"
-            )
-            say(f"PROBLEM  {name}: {' '.join(text.split())}")
+            text = one_line(error) if isinstance(error, KbenchError) else with_type(error)
+            say(f"PROBLEM  {name}: {text}")
     click.echo(f"{problems} problems" if problems else "no problems")
     return 1 if problems else 0
 
 
 def _machine() -> str:
-    found = provenance.hardware()
-    memory = f", {int(found['memory_bytes']) / 1e9:.0f} GB" if "memory_bytes" in found else ""
-    return f"{found['processor']}, {os.cpu_count()} cores{memory}"
+    hardware = provenance.hardware()
+    memory = f", {int(hardware['memory_bytes']) / 1e9:.0f} GB" if "memory_bytes" in hardware else ""
+    return f"{hardware['processor']}, {os.cpu_count()} cores{memory}"
 
 
 def _device() -> str:
@@ -87,20 +85,20 @@ def _parts(kind: Kind) -> str:
 def _knowledge() -> str:
     from kbench.parts.find import find_knowledge
 
-    found = []
+    verified = []
     for name in registry.names(Kind.KNOWLEDGE):
         bundle = find_knowledge(name)
         bundle.verify()
-        found.append(f"{name} {len(bundle)} entities, digest {bundle.digest[:12]} verified")
-    return "; ".join(found)
+        verified.append(f"{name} {len(bundle)} entities, digest {bundle.digest[:12]} verified")
+    return "; ".join(verified)
 
 
 def _backbone() -> str:
     from kbench.parts.find import find_backbone
 
-    found = []
+    loaded = []
     for name in registry.names(Kind.BACKBONES):
         encoder = find_backbone(name).load()
         count = sum(p.numel() for p in encoder.parameters())
-        found.append(f"{name} {count:,} parameters")
-    return "; ".join(found)
+        loaded.append(f"{name} {count:,} parameters")
+    return "; ".join(loaded)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from kbench.cli.columns import blank, cells, legend, tables_of
+from kbench.errors import one_line
 from kbench.results.tables import Row
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]
@@ -41,13 +42,13 @@ _COSTS = (
 
 
 def as_markdown(
-    found: Sequence[Row], best: Collection[str], columns: Sequence[str] | None = None
+    all_rows: Sequence[Row], best: Collection[str], columns: Sequence[str] | None = None
 ) -> str:
     """Returns a table for each task, backbone, tuning and limit; the best and what ties in bold."""
-    names, lines = _grid(found, columns)
+    names, lines = _grid(all_rows, columns)
     sides = ["---" if name in _LEFT else "---:" for name in names]
     parts = []
-    for heading, rows in tables_of(found):
+    for heading, rows in tables_of(all_rows):
         parts += [f"### {_plain(heading)}", "", _piped(map(_plain, names)), f"|{'|'.join(sides)}|"]
         for row in rows:
             values = {name: _plain(cell) for name, cell in lines[id(row)].items()}
@@ -59,14 +60,14 @@ def as_markdown(
 
 
 def as_latex(
-    found: Sequence[Row], best: Collection[str], columns: Sequence[str] | None = None
+    all_rows: Sequence[Row], best: Collection[str], columns: Sequence[str] | None = None
 ) -> str:
     """Returns a booktabs tabular for each task, backbone, tuning and limit; likewise in bold."""
-    names, lines = _grid(found, columns)
+    names, lines = _grid(all_rows, columns)
     sides = "".join("l" if name in _LEFT else "r" for name in names)
     parts = [r"% needs \usepackage{booktabs}", f"% {legend(names)}"]
-    for heading, rows in tables_of(found):
-        parts += [f"% {' '.join(heading.split())}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
+    for heading, rows in tables_of(all_rows):
+        parts += [f"% {one_line(heading)}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
         parts += [_latex_row(map(_escaped, names)), r"\midrule"]
         for row in rows:
             values = {name: _escaped(cell) for name, cell in lines[id(row)].items()}
@@ -77,9 +78,9 @@ def as_latex(
     return "\n".join(parts)
 
 
-def as_csv(found: Sequence[Row], best: Collection[str]) -> str:
+def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
     """Returns all figures, a line a row: fractions and SI units, empty where there is none."""
-    lines = [_flat(row, row.first.id in best) for row in found]
+    lines = [_flat(row, row.first.id in best) for row in rows]
     if not lines:
         return ""
     text = io.StringIO()
@@ -108,10 +109,10 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
 
 
 def _grid(
-    found: Sequence[Row], columns: Sequence[str] | None
+    rows: Sequence[Row], columns: Sequence[str] | None
 ) -> tuple[list[str], dict[int, dict[str, str]]]:
     """Returns the headings, and the cells of each row: those asked for, or all with anything."""
-    lines = {id(row): cells(row) for row in found}
+    lines = {id(row): cells(row) for row in rows}
     empty = blank([*lines.values()])
     known = next(iter(lines.values()), {})
     names = list(columns) if columns else [name for name in known if name not in empty]
@@ -134,10 +135,10 @@ def _latex_row(values: Iterable[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", one_line(text))
 
 
 def _escaped(text: str) -> str:
     """Text that LaTeX shows as it is, with the minus of figures."""
-    shown = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    shown = "".join(_LATEX.get(sign, sign) for sign in one_line(text))
     return _MINUS.sub("$-$", shown)

@@ -17,7 +17,7 @@ from string import Template
 import click
 
 from kbench import __version__
-from kbench.errors import UsageError, nearest
+from kbench.errors import UsageError, first_line, nearest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 
@@ -61,8 +61,8 @@ def method(name: str, out: Path) -> None:
     try:
         _write(target, name, module)
     except OSError as cause:
-        reason = cause.strerror or str(cause)
-        raise UsageError(f"{target} cannot be written ({reason}); give another --out") from None
+        problem = f"cannot be written ({first_line(cause)})"
+        raise UsageError(f"{target} {problem}; give another --out") from None
     click.echo(f"{target}: a method called {name}, in {module}.py. What to type next:\n")
     click.echo(f"  pip install -e {shlex.quote(str(target))}")
     click.echo(f"  kbench check {name}")

@@ -33,9 +33,9 @@ class _Measure(_Float):
         """Returns it in the unit whose factor is 1."""
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
-        factor = self.units.get(found[2].lower()) if found else None
-        if not found or factor is None or not (number := float(found[1]) * factor):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
+        factor = self.units.get(match[2].lower()) if match else None
+        if not match or factor is None or not (number := float(match[1]) * factor):
             raise UsageError(f"{self.option} {value!r}: expected {self.example}")
         return number
 

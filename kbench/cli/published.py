@@ -31,13 +31,13 @@ def beside(shown: Sequence[Row], chosen: Callable[[Figure], bool]) -> list[Figur
     )
 
 
-def print_published(found: Sequence[Figure], shown: Sequence[Row], console: Console) -> None:
+def print_published(figures: Sequence[Figure], shown: Sequence[Row], console: Console) -> None:
     """Prints a table a task, with the source, split and exact metric of every figure."""
     ours = {row.first.spec.task: score.variant for row in shown if (score := row.first.score)}
-    if not found:
+    if not figures:
         console.print("published: nothing is known of these tasks and metrics", style="dim")
         return
-    for task, group in groupby(found, key=lambda figure: figure.task):
+    for task, group in groupby(figures, key=lambda figure: figure.task):
         table = titled(f"{task}  ·  published")
         for name in ("method", "setting", "model", "published", "source"):
             table.add_column(name, justify="right" if name == "published" else "left")

@@ -37,7 +37,7 @@ _BAR = 20
 
 
 def print_table(
-    found: Sequence[Row],
+    all_rows: Sequence[Row],
     console: Console,
     best: frozenset[str] = frozenset(),
     columns: Sequence[str] | None = None,
@@ -48,17 +48,17 @@ def print_table(
     are more of them, and bars of the intervals.
 
     Args:
-        found: the rows.
+        all_rows: the rows.
         console: where to.
         best: ids of the rows that are set in bold, as of :func:`kbench.results.tables.leaders`.
         columns: headings to show instead of those that fit.
     """
-    if not found:
+    if not all_rows:
         console.print("no results")
         return
-    tables = tables_of(found)
+    tables = tables_of(all_rows)
     bars = {id(row): bar for _, rows in tables for row, bar in zip(rows, _bars(rows), strict=True)}
-    everything = {id(row): {**cells(row), "interval": bars[id(row)]} for row in found}
+    everything = {id(row): {**cells(row), "interval": bars[id(row)]} for row in all_rows}
     names = list(columns) if columns else _fitting([*everything.values()], console.width)
     shown = {key: {name: value[name] for name in names} for key, value in everything.items()}
     if not columns and _total(list(shown.values())) > console.width:

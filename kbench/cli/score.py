@@ -43,14 +43,14 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
     results = [r for r in results if shared.chosen(r.spec, filters, _FILTERS)]
     scores = wrong = 0
     for result in results:
-        found, problem = _again(store, result)
-        scores += len(found)
-        problems = [f"{each.name}: {each.differs}" for each in found if each.differs]
+        rescored, problem = _again(store, result)
+        scores += len(rescored)
+        problems = [f"{each.name}: {each.differs}" for each in rescored if each.differs]
         problems += [problem] if problem else []
         wrong += len(problems)
         if as_json:
             value: dict[str, Any] = {"id": result.id, "spec": result.spec.model_dump(mode="json")}
-            value |= {"scores": [each.as_json() for each in found], "problem": problem}
+            value |= {"scores": [each.as_json() for each in rescored], "problem": problem}
             print(json.dumps(value, ensure_ascii=False))
             continue
         for text in problems:

@@ -86,9 +86,9 @@ def _show_task(entry: Entry, data: str | None, split: Split, count: int, console
     _show_card(about, console)
     if not count or (task.card.obtain and data is None):
         return
-    found = task.examples(split)
-    console.print(f"\n{len(found)} examples in {split}; the first {min(count, len(found))}:")
-    for example in found[:count]:
+    examples = task.examples(split)
+    console.print(f"\n{len(examples)} examples in {split}; the first {min(count, len(examples))}:")
+    for example in examples[:count]:
         console.print(_labelled(example))
 
 

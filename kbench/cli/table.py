@@ -64,8 +64,8 @@ def table(
     names = headings(columns)
     store = Results(shared.opened(out))
     # Yardsticks and controls are needed even where they are not to be shown.
-    found = _measured(list(store), metric) if metric else list(store)
-    shown = [row for row in rows(found, store) if shared.chosen(row.first.spec, filters, _FILTERS)]
+    stored = _measured(list(store), metric) if metric else list(store)
+    shown = [row for row in rows(stored, store) if shared.chosen(row.first.spec, filters, _FILTERS)]
     figures = (
         beside(shown, lambda figure: shared.chosen(figure, filters, FILTERS)) if published else []
     )

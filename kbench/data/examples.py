@@ -136,8 +136,8 @@ def digest_examples(examples: Iterable[Example]) -> str:
 
 def outermost(mentions: Iterable[Mention]) -> list[Mention]:
     """Returns mentions in the order of the text, without those that overlap one before."""
-    found: list[Mention] = []
+    kept: list[Mention] = []
     for mention in sorted(mentions, key=lambda m: (m.start, -m.end)):
-        if not found or mention.start >= found[-1].end:
-            found.append(mention)
-    return found
+        if not kept or mention.start >= kept[-1].end:
+            kept.append(mention)
+    return kept

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line, one_line
 
 __all__ = [
     "abandoned",
@@ -137,8 +137,7 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError:
         raise
     except Exception as cause:  # PyYAML fails in many ways at a date, number or truth that is none
-        reason = next(iter(str(cause).splitlines()), "")
-        raise yaml.YAMLError(f"{type(cause).__name__}: {reason[:200]}") from None
+        raise yaml.YAMLError(f"{type(cause).__name__}: {first_line(cause)[:200]}") from None
 
 
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:
@@ -150,12 +149,12 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
     except UnicodeDecodeError:
         raise DataError(path, "is not UTF-8 text", expected) from None
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
-        problem = getattr(cause, "problem", None) or f"is not YAML ({' '.join(str(cause).split())})"
+        problem = getattr(cause, "problem", None) or f"is not YAML ({one_line(cause)})"
         raise DataError(path, problem, expected, mark.line + 1 if mark else None) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise DataError(path, f"holds {type(values).__name__}", expected)

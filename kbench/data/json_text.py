@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 
 __all__ = ["read_json", "read_text", "stream_values"]
 
@@ -91,7 +91,7 @@ def _opened(path: Path, expected: str) -> BinaryIO:
     except FileNotFoundError:
         raise DataError(path, "does not exist", expected) from None
     except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", expected) from cause
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from cause
 
 
 def _first_sign(file: BinaryIO) -> bytes:
@@ -226,12 +226,12 @@ def _unfit(cause: Exception, path: Path, expected: str, line: int | None) -> Dat
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} occurs twice in one object")
-    return found
+    return members
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from kbench.data.files import is_file, is_folder
 from kbench.data.json_text import read_json, read_text, stream_values
 from kbench.data.records import Record, Shape, check, describe
-from kbench.errors import DataError, UsageError
+from kbench.errors import DataError, UsageError, first_line
 
 if TYPE_CHECKING:
     from kbench.data.card import TaskCard
@@ -72,7 +72,8 @@ def find_folder(data: str | None, card: TaskCard, name: str) -> Path:
     try:
         inside = [child for child in sorted(path.iterdir()) if child.is_dir()]
     except OSError as cause:
-        raise DataError(path, f"cannot be read ({cause.strerror})", "a readable folder") from cause
+        problem = f"cannot be read ({first_line(cause)})"
+        raise DataError(path, problem, "a readable folder") from cause
     return next((child for child in inside if child.name.lower().translate(plain) == name), path)
 
 
@@ -171,11 +172,11 @@ def stream_hub_records(data: str, split: str, *shapes: Shape) -> Iterator[Record
     Raises:
         DataError: it cannot be loaded, has no such split, or a row does not have the shape.
     """
-    found = _load(data, f"rows {describe(shapes[0])}")
-    names = [name for name in _SPLITS.get(split, (split,)) if name in found]
+    splits = _load(data, f"rows {describe(shapes[0])}")
+    names = [name for name in _SPLITS.get(split, (split,)) if name in splits]
     if not names:
-        raise DataError(data, f"has the splits {', '.join(found)}", f"a split {split}")
-    rows, origin = found[names[0]], f"{data} ({names[0]})"
+        raise DataError(data, f"has the splits {', '.join(splits)}", f"a split {split}")
+    rows, origin = splits[names[0]], f"{data} ({names[0]})"
     shape = next((one for one in shapes if one.keys() <= set(rows.column_names)), shapes[0])
     for n, row in enumerate(rows):
         yield check(row, shape, origin, f"record {n}")
@@ -206,12 +207,11 @@ def _load(data: str, content: str) -> Mapping[str, Any]:
 
     repository, _, revision = data.removeprefix(_HUB).partition("@")
     try:
-        found: Mapping[str, Any] = load_dataset(repository, revision=revision or None)
+        splits: Mapping[str, Any] = load_dataset(repository, revision=revision or None)
     except Exception as cause:  # the library's own errors, the hub's, Arrow's, the network's
-        reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
         expected = f"hf:REPOSITORY[@REVISION] with {content}"
-        raise DataError(data, f"cannot be loaded ({reason})", expected) from cause
-    return found
+        raise DataError(data, f"cannot be loaded ({first_line(cause)})", expected) from cause
+    return splits
 
 
 def _checked(content: Any, shape: Shape, path: Path, expected: str, prefix: str) -> list[Record]:

@@ -125,14 +125,14 @@ def described(device: torch.device, compiled: bool) -> dict[str, str | int]:
 
     ``matmul`` is torch's precision of float32 products: ``highest`` is without TF32.
     """
-    found: dict[str, str | int] = {"device": str(device), "threads": int(torch.get_num_threads())}
+    facts: dict[str, str | int] = {"device": str(device), "threads": int(torch.get_num_threads())}
     if device.type == "cuda":
-        found["device_name"] = torch.cuda.get_device_name(device)
-        found["deterministic"] = _word(torch.are_deterministic_algorithms_enabled())
-        found["matmul"] = torch.get_float32_matmul_precision()
+        facts["device_name"] = torch.cuda.get_device_name(device)
+        facts["deterministic"] = _word(torch.are_deterministic_algorithms_enabled())
+        facts["matmul"] = torch.get_float32_matmul_precision()
     if compiled:
-        found["compiled"] = _word(True)
-    return found
+        facts["compiled"] = _word(True)
+    return facts
 
 
 def _word(value: bool) -> str:

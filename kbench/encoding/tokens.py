@@ -52,13 +52,13 @@ def bare_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> lis
     """
     known = _PIECES.setdefault(_named(tokenizer), {})
     new = [text for text in dict.fromkeys(texts) if text not in known]
-    found = dict(zip(new, _tokenized(tokenizer, new), strict=True)) if new else {}
-    ids = [found[text] if text in found else known[text].tolist() for text in texts]
+    tokenized = dict(zip(new, _tokenized(tokenizer, new), strict=True)) if new else {}
+    ids = [tokenized[text] if text in tokenized else known[text].tolist() for text in texts]
     if sum(map(len, _PIECES.values())) + len(new) > _HELD:
         for pieces in _PIECES.values():
             pieces.clear()
     if len(new) <= _HELD:
-        known.update((text, array("i", tokens)) for text, tokens in found.items())
+        known.update((text, array("i", tokens)) for text, tokens in tokenized.items())
     return ids
 
 

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from kbench.errors import UsageError
+from kbench.errors import UsageError, first_line
 
 __all__ = ["assigned", "find_device"]
 
@@ -52,7 +52,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as cause:
         raise UsageError(
-            f"device {name!r} cannot be used ({str(cause).splitlines()[0]}); try --device auto"
+            f"device {name!r} cannot be used ({first_line(cause)}); try --device auto"
         ) from None
     return device
 

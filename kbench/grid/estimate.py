@@ -92,9 +92,9 @@ _KEYS = (
 def shape_of(name: str, config: Mapping[str, Any] | None) -> Shape | None:
     """Returns the shape of a backbone by its ``config.json``, else by its name; None if neither."""
     for keys in _KEYS:
-        found = [(config or {}).get(key) for key in keys]
-        if all(isinstance(value, int) for value in found):
-            return Shape(*(int(value or 0) for value in found))
+        sizes = [(config or {}).get(key) for key in keys]
+        if all(isinstance(value, int) for value in sizes):
+            return Shape(*(int(value or 0) for value in sizes))
     return SHAPES.get(name.rpartition("/")[2].partition("@")[0])
 
 
@@ -199,22 +199,22 @@ class GpuHours:
     def lines(self) -> list[str]:
         """Returns the estimate in words, with its assumptions."""
         least = "at least " if self.unknown else ""
-        found = [f"estimate: {least}{_hours(self.total)} on one GPU"]
-        found += [
+        lines = [f"estimate: {least}{_hours(self.total)} on one GPU"]
+        lines += [
             f"  {stage}: {self.counts[stage]}, {_hours(self.hours[stage])}" for stage in self.counts
         ]
-        found += [f"not known, not in the sum: {what} ({n})" for what, n in self.unknown.items()]
+        lines += [f"not known, not in the sum: {what} ({n})" for what, n in self.unknown.items()]
         if self.hours_per_million:
-            found.append(
+            lines.append(
                 f"  each million sentences of such a corpus adds {_hours(self.hours_per_million)}"
             )
         teraflops, used = self.machine.peak / 1e12, 100 * self.machine.used
-        found.append(
+        lines.append(
             f"assumed: {teraflops:g} TFLOP/s (--tflops), {used:.0f} % of it used; {Pass.FORWARD} "
             f"FLOPs a parameter of the layers and token in evaluation, {Pass.THROUGH} where "
             f"weights stay frozen in training, {Pass.TRAIN} where all train; see docs/recipes.md"
         )
-        return found
+        return lines
 
 
 def _hours(hours: float) -> str:

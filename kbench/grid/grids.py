@@ -77,12 +77,12 @@ class Grid(BaseModel):
 
     def _options(self, task: str, tuning: str, method: str) -> dict[str, Any]:
         chosen: dict[OptionKind, str] = {"task": task, "tuning": tuning, "method": method}
-        found: dict[str, Any] = {}
+        by_kind: dict[str, Any] = {}
         for kind, name in chosen.items():
             options = self.options.get(kind, {}).get(name)
             if options:
-                found[kind] = {name: options}
-        return found
+                by_kind[kind] = {name: options}
+        return by_kind
 
 
 _LISTS = ("task", "method", "backbone", "tuning", "setting", "knowledge", "control", "seed")
@@ -119,7 +119,7 @@ def make_grids(
     parts = values.get(_PARTS, [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
         raise UsageError(f"{origin}: {_PARTS} is {parts!r}; expected a list of mappings")
-    found = []
+    grids = []
     for number, part in enumerate(parts):
         name = f"{origin}: {_PARTS}.{number}" if _PARTS in values else origin
         merged = {**common, **part, **given}
@@ -129,11 +129,11 @@ def make_grids(
         for text in settings:
             set_option(merged["options"], text)
         if all(merged[key] for key in part.keys() & given.keys() & {*_LISTS}):
-            found.append(make_grid(merged, name))
-    if not found:
+            grids.append(make_grid(merged, name))
+    if not grids:
         asked = ", ".join(f"--{key} {value}" for key, value in given.items() if key in _LISTS)
         raise UsageError(f"{origin}: none of its grids has anything of {asked}")
-    return found
+    return grids
 
 
 def _narrowed(own: list[Any], given: list[Any]) -> list[Any]:

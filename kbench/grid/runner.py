@@ -83,9 +83,9 @@ def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
     missing = _missing(parts) if offline else ()
     try:
         if not missing:
-            key, found, start = result_id(parts), addresses(parts), general_plug(parts)
-            model = found["model"] if parts.tuning_recipe else None
-            cell = Cell(spec, key, None, model, found["plug"], start, None, impossible(parts))
+            key, made, start = result_id(parts), addresses(parts), general_plug(parts)
+            model = made["model"] if parts.tuning_recipe else None
+            cell = Cell(spec, key, None, model, made["plug"], start, None, impossible(parts))
             return _looked_up(cell, results)
     except UsageError:
         raise
@@ -117,11 +117,11 @@ def _missing(parts: Parts) -> tuple[str, ...]:
     if parts.spec.knowledge is not None and not impossible(parts):
         parts.plug_recipe(parts.spec.setting)
     if is_hub(task.data):
-        found = [f"data {task.data} is on the hub; it is read when a run needs it"]
+        problems = [f"data {task.data} is on the hub; it is read when a run needs it"]
     else:
-        found = _problems(lambda: task.digest)
-    found += _problems(lambda: parts.backbone.digest)
-    return tuple(found + _problems(lambda: parts.base_knowledge))
+        problems = _problems(lambda: task.digest)
+    problems += _problems(lambda: parts.backbone.digest)
+    return tuple(problems + _problems(lambda: parts.base_knowledge))
 
 
 def _problems(read: Callable[[], object]) -> list[str]:
@@ -156,15 +156,15 @@ def run(
         ArtifactError: there is something to run, and no place to write it.
     """
     events = events or Events()
-    found = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
-    todo = [cell for cell in cells if cell.id not in found]
+    by_id = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
+    todo = [cell for cell in cells if cell.id not in by_id]
     if todo:
         check_writable(place.out, Results.instead)
     with closing((executor or Local()).work(todo, place, events)) as work:
         for cell, result in work:
-            found[cell.id] = result
+            by_id[cell.id] = result
             if events.finished:
                 events.finished(cell, result)
             if fail_fast and result.status == Status.FAILED:
                 break
-    return [found[cell.id] for cell in cells if cell.id in found]
+    return [by_id[cell.id] for cell in cells if cell.id in by_id]

@@ -54,14 +54,14 @@ def steps(cells: Sequence[Cell], stored: Set[tuple[str, str]]) -> list[Step]:
         cells: runs that can be addressed.
         stored: pairs of kind (``model``, ``plug``) and address that are there already.
     """
-    found: dict[str, Step] = {}
+    by_key: dict[str, Step] = {}
     for cell in cells:
         for step in _of(cell, stored):
-            known = found.get(step.key)
+            known = by_key.get(step.key)
             # A plug that some run surely needs is not one that another may start from.
             if known is None or (known.stage == Stage.START and step.stage == Stage.FIT):
-                found[step.key] = step
-    return [replace(s, after=tuple(k for k in s.after if k in found)) for s in found.values()]
+                by_key[step.key] = step
+    return [replace(s, after=tuple(k for k in s.after if k in by_key)) for s in by_key.values()]
 
 
 def _of(cell: Cell, stored: Set[tuple[str, str]]) -> Iterator[Step]:

@@ -18,14 +18,14 @@ import numpy as np
 from kbench.data import Example, Mention, Role
 from kbench.knowledge.base import KnowledgeBase
 
-__all__ = ["Aliases", "Found", "aliases_of"]
+__all__ = ["Aliases", "NameMatch", "aliases_of"]
 
 _SHORTEST = 3
 """Characters of a name that is looked for in running text: shorter ones are mostly other words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class NameMatch:
     """A name in a text.
 
     Attributes:
@@ -71,18 +71,18 @@ class Aliases:
         """Returns the entity of a name, -1 if nobody is called so, and whether others share it."""
         return self._known.get(_folded(name), (-1, False))
 
-    def find(self, text: str) -> list[Found]:
+    def find(self, text: str) -> list[NameMatch]:
         """Returns the names in a text that stand as whole words, the longest of what overlaps."""
         if not len(self._automaton):
             return []
         spans = sorted(self._spans(_folded(text)), key=lambda span: (span[0] - span[1], span[0]))
         taken = np.zeros(len(text), dtype=bool)
-        found = []
+        matches = []
         for start, end, name in spans:
             if not taken[start:end].any():
                 taken[start:end] = True
-                found.append(Found(start, end, *self._known[name]))
-        return sorted(found, key=lambda name: name.start)
+                matches.append(NameMatch(start, end, *self._known[name]))
+        return sorted(matches, key=lambda match: match.start)
 
     def _spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         for last, name in self._automaton.iter(text):
@@ -122,7 +122,7 @@ class Aliases:
         return done, ambiguous
 
 
-def _covered(name: Found, mentions: Iterable[Mention], blank: int | None) -> bool:
+def _covered(name: NameMatch, mentions: Iterable[Mention], blank: int | None) -> bool:
     """Whether a name overlaps a mention, or the place of the answer parts it."""
     within = blank is not None and name.start < blank < name.end
     return within or any(m.start < name.end and name.start < m.end for m in mentions)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from kbench.data import Mention
 from kbench.data.files import remembered
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge.base import Entity, Sentence
 
 if TYPE_CHECKING:
@@ -194,8 +194,9 @@ def open_columns(path: Path, batch: Callable[[list[Any]], pa.RecordBatch]) -> pa
             raise ValueError(f"has the columns {', '.join(table.schema.names)[:200]}")
         remembered(path, "arrow", _checked)
     except (OSError, ValueError, pa.ArrowException) as cause:
-        reason = next(iter(str(cause).splitlines()), "")
-        raise DataError(path, f"cannot be read ({reason})", "an Arrow file of a bundle") from cause
+        raise DataError(
+            path, f"cannot be read ({first_line(cause)})", "an Arrow file of a bundle"
+        ) from cause
     return table
 
 
@@ -229,8 +230,8 @@ class Column(Sequence[_T]):
         return len(self._values)
 
     def __getitem__(self, index: Any) -> Any:
-        found = self._values[index]
-        return found.to_pylist() if isinstance(index, slice) else found.as_py()
+        value = self._values[index]
+        return value.to_pylist() if isinstance(index, slice) else value.as_py()
 
     def __iter__(self) -> Iterator[_T]:
         for chunk in self._values.iterchunks():

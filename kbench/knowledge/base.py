@@ -166,14 +166,14 @@ class KnowledgeBase(ABC):
         first: dict[tuple[int, int], int] = {}
         for head, relation, tail in self.triples.tolist():
             first.setdefault((head, tail), relation)
-        found = [
+        facts = [
             (number, head, tail, first[pair])
             for number, rows in enumerate(self._linked())
             for head, h in enumerate(rows)
             for tail, t in enumerate(rows)
             if h >= 0 and (pair := (h, t)) in first
         ]
-        return Spelled(*np.array(found, dtype=np.int64).reshape(-1, 4).T)
+        return Spelled(*np.array(facts, dtype=np.int64).reshape(-1, 4).T)
 
     @abstractmethod
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kbench.data.files import canonical_digest, file_digest, remembered
 from kbench.data.json_text import read_json
 from kbench.data.records import check
-from kbench.errors import DataError, Unsupported
+from kbench.errors import DataError, Unsupported, first_line
 from kbench.knowledge.arrow import (
     Column,
     Sentences,
@@ -128,7 +128,7 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def triples(self) -> NDArray[np.int32]:
-        found = cast("NDArray[np.int32]", self._map("triples.npy", "i", None, 3))
+        triples = cast("NDArray[np.int32]", self._map("triples.npy", "i", None, 3))
         limits = [len(self), len(self.relations), len(self)]
 
         def within(path: Path) -> str:
@@ -139,15 +139,15 @@ class Bundle(KnowledgeBase):
             return "sound"
 
         remembered(self.folder / "triples.npy", f"triples within {limits}", within)
-        return found
+        return triples
 
     @cached_property
     def relations(self) -> Mapping[str, str]:
         path, expected = self.folder / "relations.json", "a JSON object {relation: text}"
-        found = read_json(path, expected)
-        if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        texts = read_json(path, expected)
+        if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
             raise DataError(path, "is none", expected)
-        return cast("dict[str, str]", found)
+        return cast("dict[str, str]", texts)
 
     @cached_property
     def sentences(self) -> Sequence[Sentence]:
@@ -195,8 +195,8 @@ class Bundle(KnowledgeBase):
         bits = zlib.decompress(
             base64.b85decode(remembered(self.folder / "vectors.npy", "present", look))
         )
-        found = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(self))
-        return found.astype(bool)
+        present = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(self))
+        return present.astype(bool)
 
     def vectors(self, rows: Rows) -> Vectors:
         return self._vectors.take(rows)
@@ -222,16 +222,15 @@ class Bundle(KnowledgeBase):
         path = self.folder / name
         wanted = f"a .npy matrix of [{', '.join('any' if n is None else str(n) for n in shape)}]"
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as cause:  # its header is text that NumPy parses, and may be any
-            reason = next(iter(str(cause).splitlines()), "")
-            raise DataError(path, f"cannot be read ({reason})", wanted) from cause
-        fits = isinstance(found, np.ndarray) and found.ndim == len(shape)
-        fits = fits and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
-        if not fits or found.dtype.kind != kind or not found.dtype.isnative:
-            problem = f"has the type {getattr(found, 'dtype', '?')} and shape {np.shape(found)}"
+            raise DataError(path, f"cannot be read ({first_line(cause)})", wanted) from cause
+        fits = isinstance(matrix, np.ndarray) and matrix.ndim == len(shape)
+        fits = fits and all(n in (None, m) for n, m in zip(shape, matrix.shape, strict=True))
+        if not fits or matrix.dtype.kind != kind or not matrix.dtype.isnative:
+            problem = f"has the type {getattr(matrix, 'dtype', '?')} and shape {np.shape(matrix)}"
             raise DataError(path, problem, wanted)
-        return cast("NDArray[Any]", found)
+        return cast("NDArray[Any]", matrix)
 
 
 def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:
@@ -248,8 +247,8 @@ def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:
     if not len(known) or not fits.any():
         return np.full(len(wanted), -1, dtype=np.int64)
     queries = np.array(wanted, dtype=np.bytes_).astype(known.dtype)
-    found = np.minimum(np.searchsorted(known, queries), len(known) - 1)
-    return np.where(fits & (known[found] == queries), found, -1).astype(np.int64)
+    places = np.minimum(np.searchsorted(known, queries), len(known) - 1)
+    return np.where(fits & (known[places] == queries), places, -1).astype(np.int64)
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
 from kbench.data.files import atomic_folder
-from kbench.errors import DataError, UsageError, nearest
+from kbench.errors import DataError, UsageError, first_line, nearest
 from kbench.knowledge.bundle import Bundle
 
 __all__ = [
@@ -206,16 +206,16 @@ class Importer(ABC):
             UsageError: an unknown key, a value that is not allowed, or a key given twice.
             DataError: a file that does not exist.
         """
-        found: dict[str, list[str]] = {}
+        by_key: dict[str, list[str]] = {}
         for key, value in given:
             if key not in cls.options:
                 raise UsageError(f"{cls.__name__} has no option {key!r}{nearest(key, cls.options)}")
             _check_value(key, value, cls.options[key])
-            found.setdefault(key, []).append(value)
-            if len(found[key]) > 1 and not cls.options[key].repeatable:
+            by_key.setdefault(key, []).append(value)
+            if len(by_key[key]) > 1 and not cls.options[key].repeatable:
                 raise UsageError(f"option {key!r} was given more than once; expected one value")
         defaults = {k: () if o.default is None else (o.default,) for k, o in cls.options.items()}
-        return Options({**defaults, **{key: tuple(values) for key, values in found.items()}})
+        return Options({**defaults, **{key: tuple(values) for key, values in by_key.items()}})
 
 
 def _check_value(key: str, value: str, option: Option) -> None:
@@ -315,8 +315,7 @@ def read_lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, EOFError, zlib.error) as cause:
-        problem = getattr(cause, "strerror", None) or cause
-        raise DataError(path, f"cannot be read ({problem})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
 
 
 def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> list[str]:
@@ -325,12 +324,12 @@ def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> lis
     Raises:
         ValueError: the fields are not these.
     """
-    found = [field.strip() for field in line.split(separator)]
-    if len(found) != len(names):
-        raise ValueError(f"has {len(found)} fields where {' '.join(names)} belong")
-    for name, value in zip(names, found, strict=True):
+    values = [field.strip() for field in line.split(separator)]
+    if len(values) != len(names):
+        raise ValueError(f"has {len(values)} fields where {' '.join(names)} belong")
+    for name, value in zip(names, values, strict=True):
         check_name(name, value)
-    return found
+    return values
 
 
 def check_name(what: str, value: str) -> str:

@@ -80,9 +80,9 @@ def link(
             }
             titles = _Titles(knowledge.labels, asked.values())
             for at, title in asked.items():
-                found = titles.find(title)
-                ambiguous += len(found) > 1
-                rows[at] = found[0] if len(found) == 1 else -1
+                matches = titles.find(title)
+                ambiguous += len(matches) > 1
+                rows[at] = matches[0] if len(matches) == 1 else -1
         rows = np.where((covers or knowledge.has_vector)(rows), rows, -1)
     return _links(examples, rows.tolist(), linker, ambiguous)
 

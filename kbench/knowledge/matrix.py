@@ -63,14 +63,14 @@ class Matrix:
         if self._file is None:
             some: NDArray[Any] = self._mapped[rows, number]
             return some
-        found = np.empty(len(rows), dtype=self._mapped.dtype)
+        numbers = np.empty(len(rows), dtype=self._mapped.dtype)
         size = min(len(rows), max(1, _BLOCK // self._mapped[:1].nbytes))
         held = np.empty((size, self._mapped.shape[1]), dtype=self._mapped.dtype)
         for at in range(0, len(rows), max(1, size)):
             part = rows[at : at + size]
             self._read(part, held[: len(part)])
-            found[at : at + size] = held[: len(part), number]
-        return found
+            numbers[at : at + size] = held[: len(part), number]
+        return numbers
 
     def _read(self, rows: NDArray[np.int64], into: NDArray[Any]) -> None:
         assert self._file is not None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from kbench.data.files import cache_home
-from kbench.errors import KbenchError, UsageError, nearest
+from kbench.errors import KbenchError, UsageError, first_line, nearest, one_line
 from kbench.knowledge.base import Vectors
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.writing import write_vectors
@@ -168,7 +168,7 @@ class _Training:
         except Exception as cause:  # a model may fail in any way it likes
             raise KbenchError(
                 f"PyKEEN could not train {settings.model} (batches of {settings.batch_size}): "
-                f"{_one_line(cause)}; try another model or a smaller batch"
+                f"{_reason(cause)}; try another model or a smaller batch"
             ) from cause
         finally:
             gc.unfreeze()
@@ -254,7 +254,7 @@ def _model(settings: VectorSettings, graph: Any) -> Any:
         )
     except Exception as cause:  # models differ in what they need and in how they say so
         raise UsageError(
-            f"PyKEEN cannot build {cls.__name__} from triples alone: {_one_line(cause)}; "
+            f"PyKEEN cannot build {cls.__name__} from triples alone: {_reason(cause)}; "
             "choose another model"
         ) from cause
 
@@ -286,7 +286,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as cause:
-        raise UsageError(f"device {name!r} is not there ({_one_line(cause)}); try cpu") from cause
+        raise UsageError(f"device {name!r} is not there ({first_line(cause)}); try cpu") from cause
     return device
 
 
@@ -300,8 +300,8 @@ def _callback(progress: Progress) -> Any:
     return Report()
 
 
-def _one_line(cause: BaseException) -> str:
-    return " ".join(str(cause).split())[:300] or type(cause).__name__
+def _reason(cause: Exception) -> str:
+    return one_line(cause)[:300]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, first_line
 from kbench.model.encoder import Encoder
 
 __all__ = ["CompilerWarning", "can_compile", "compiled"]
@@ -30,10 +30,9 @@ def can_compile(device: torch.device) -> bool:
     try:
         torch.compile(lambda value: value + 1)(torch.ones(2, device=device))
     except Exception as error:  # every backend lacks something else, and says so in its own way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         warnings.warn(
-            f"--compile: nothing can be compiled for {device} here ({reason}); the network runs "
-            "as it is",
+            f"--compile: nothing can be compiled for {device} here ({first_line(error)}); the "
+            "network runs as it is",
             CompilerWarning,
             stacklevel=2,
         )

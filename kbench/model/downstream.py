@@ -39,8 +39,8 @@ class DownstreamModel(nn.Module):
         """What the head says of each input, those of like length read together. ``[batch, …]``."""
         lengths = batch.mask.sum(1).numpy()
         order = [torch.from_numpy(rows) for rows in sorted_batches(lengths, len(lengths), TOKENS)]
-        found = [self._read(picked(batch, rows, int(lengths[rows[0]]))) for rows in order]
-        return torch.cat(found)[torch.argsort(torch.cat(order))]
+        pieces = [self._read(picked(batch, rows, int(lengths[rows[0]]))) for rows in order]
+        return torch.cat(pieces)[torch.argsort(torch.cat(order))]
 
     def _read(self, batch: Batch) -> Tensor:
         hidden = self.encoder(batch, self.head.reads(self.encoder, batch))

@@ -203,16 +203,16 @@ class Encoder(nn.Module):
         Raises:
             Unsupported: the network has none that kbench finds, or its layers share weights.
         """
-        found = self._found_layers()
-        if not found:
+        layers = self._found_layers()
+        if not layers:
             raise Unsupported(f"{type(self.base).__name__} has no list of layers that kbench knows")
-        return found
+        return layers
 
     def _found_layers(self) -> list[nn.Module]:
         for path in _LAYERS:
-            found = reduce(lambda part, name: getattr(part, name, None), path.split("."), self.base)
-            if isinstance(found, nn.ModuleList):
-                return list(found)
+            part = reduce(lambda of, name: getattr(of, name, None), path.split("."), self.base)
+            if isinstance(part, nn.ModuleList):
+                return list(part)
         return []
 
     def feed_forward(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -237,10 +237,10 @@ class Encoder(nn.Module):
         Raises:
             Unsupported: the network has none that kbench finds.
         """
-        found = getattr(self.base, "embeddings", None)
-        if not isinstance(found, nn.Module):
+        embeddings = getattr(self.base, "embeddings", None)
+        if not isinstance(embeddings, nn.Module):
             raise Unsupported(f"{type(self.base).__name__} has no embeddings module")
-        return found
+        return embeddings
 
     def pooled(self, batch: Batch) -> Tensor | None:
         """Returns the positions that :meth:`pool` reads, flattened; None for all. ``[batch]``."""

@@ -60,8 +60,8 @@ class Reading:
 
     def positions(self, batch: Batch) -> Tensor:
         """Returns the positions that are kept, rising. ``[positions]``."""
-        found = self.where(batch) if self.where else None
-        return torch.nonzero(batch.mask.flatten()).flatten() if found is None else found.sort()[0]
+        chosen = self.where(batch) if self.where else None
+        return torch.nonzero(batch.mask.flatten()).flatten() if chosen is None else chosen.sort()[0]
 
 
 def last_states(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
-from kbench.errors import KbenchError, UsageError
+from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
 from kbench.model.encoder import Encoder
 
@@ -53,11 +53,10 @@ class HuggingFaceBackbone(Backbone):
         except Exception as cause:  # the hub client raises many kinds, network errors among them
             if not self._download:
                 raise UsageError(f"backbone {self.name} is not downloaded yet") from None
-            reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
             raise UsageError(
                 f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
-                f"not give it ({reason}); expected one of `kbench ls backbones`, a folder with "
-                "config.json and model.safetensors, or a hub id"
+                f"not give it ({first_line(cause)}); expected one of `kbench ls backbones`, a "
+                "folder with config.json and model.safetensors, or a hub id"
             ) from None
 
     @cached_property
@@ -73,10 +72,10 @@ class HuggingFaceBackbone(Backbone):
             return read_config(local)
         repository, _, revision = self.name.partition("@")
         try:
-            found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+            cached = try_to_load_from_cache(repository, "config.json", revision=revision or None)
         except HFValidationError:
             return None
-        return read_config(Path(found).parent) if isinstance(found, str) else None
+        return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
     def load(self) -> Encoder:
         return load_folder(self.folder)
@@ -125,25 +124,23 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
             warnings.simplefilter("ignore")
             config = read_config(folder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            base, found = transformers.AutoModel.from_pretrained(folder, **options)
+            base, info = transformers.AutoModel.from_pretrained(folder, **options)
             pooler = getattr(base, "pooler", None) is not None and not any(
-                "pooler" in key for key in found["missing_keys"]
+                "pooler" in key for key in info["missing_keys"]
             )
             if not pooler and hasattr(base, "pooler"):
                 base.pooler = None  # else it is random, other at each load, and never read
             network = base
             if _has_lm_head(config, folder):
-                network, found = transformers.AutoModelForMaskedLM.from_pretrained(
-                    folder, **options
-                )
+                network, info = transformers.AutoModelForMaskedLM.from_pretrained(folder, **options)
                 # One body for both: the masked-LM class alone would come without the pooler.
                 setattr(network, network.base_model_prefix, base)
                 network.tie_weights()
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise KbenchError(f"{folder}: cannot be loaded as an encoder ({reason})") from cause
+        problem = f"cannot be loaded as an encoder ({first_line(cause)})"
+        raise KbenchError(f"{folder}: {problem}") from cause
     # Where there are no files, transformers makes a tokenizer that knows no word.
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
-from kbench.errors import PluginError, UsageError, nearest
+from kbench.errors import PluginError, UsageError, nearest, with_type
 from kbench.parts.catalogue import Entry, Kind, entries
 
 __all__ = ["Entry", "Kind", "PluginWarning", "expand", "find", "get", "load", "names"]
@@ -59,8 +59,7 @@ def load(entry: Entry) -> Any:
         part = EntryPoint(entry.name, entry.target, entry.kind).load()
     except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
         raise PluginError(
-            f"{this} does not load: {type(cause).__name__}: {cause}; reinstall or uninstall that "
-            "distribution"
+            f"{this} does not load: {with_type(cause)}; reinstall or uninstall that distribution"
         ) from cause
     expected, fits = _judged(entry.kind, part)
     if not fits:

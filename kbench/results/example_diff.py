@@ -122,7 +122,7 @@ class Changed:
             "degree": self.degree,
             "text": None,
             "mentions": [],
-            "knowledge": {side: [asdict(i) for i in found] for side, found in knowledge.items()},
+            "knowledge": {side: [asdict(i) for i in items] for side, items in knowledge.items()},
         }
         if self.example is not None:
             value["text"] = self.example.text
@@ -137,13 +137,13 @@ def changes(ours: Predictions, theirs: Predictions) -> list[Changed]:
         ours: of the one run.
         theirs: of the other, over the same examples.
     """
-    found = []
+    changed = []
     for at, gold in enumerate(ours.labels):
         right = [is_right(gold, side.predictions[at]) for side in (ours, theirs)]
         if all(right):
             continue
         change = Change.GAINED if right[0] else Change.LOST if right[1] else Change.WRONG
-        found.append(
+        changed.append(
             Changed(
                 ours.ids[at],
                 change,
@@ -155,7 +155,7 @@ def changes(ours: Predictions, theirs: Predictions) -> list[Changed]:
                 max(ours.degrees[at], theirs.degrees[at]),
             )
         )
-    return found
+    return changed
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def injected(
     linker = result.coverage.linker if result.coverage else result.spec.linker or "gold"
     if linker == "alias":
         examples, _ = aliases_of(base).linked(examples, base)
-    rows = link(examples, base, linker, lambda found: found >= 0).rows
+    rows = link(examples, base, linker, lambda linked: linked >= 0).rows
     seen = controlled(base, result.spec.control, result.spec.seed)
     entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
     sources = seen.other[entities] if isinstance(seen, Shuffled) else entities
@@ -226,8 +226,8 @@ def injected(
     near: dict[int, tuple[tuple[str, float], ...]] = {}
     if neighbours and vectors.any():
         asked = entities[vectors]
-        found, cosines = nearest_rows(base, seen.vectors(asked), neighbours, sources[vectors])
-        for row, each, values in zip(asked.tolist(), found.tolist(), cosines, strict=True):
+        closest, cosines = nearest_rows(base, seen.vectors(asked), neighbours, sources[vectors])
+        for row, each, values in zip(asked.tolist(), closest.tolist(), cosines, strict=True):
             near[row] = tuple(
                 (_name(base, other), round(float(value), 4))
                 for other, value in zip(each, values, strict=True)

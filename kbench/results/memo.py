@@ -59,8 +59,8 @@ def _code(results: Iterable[Result]) -> list[Path]:
     for result in {(r.spec.task, r.main_metric): r for r in results}.values():
         with suppress(KbenchError):  # then there is no such figure
             names.add(type(metric_of(result, result.main_metric or "")).__module__)
-    found = [getattr(sys.modules[name], "__file__", None) for name in sorted(names)]
-    return [Path(path) for path in found if path]
+    files = [getattr(sys.modules[name], "__file__", None) for name in sorted(names)]
+    return [Path(path) for path in files if path]
 
 
 def _bound(folder: Path) -> None:

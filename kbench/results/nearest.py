@@ -37,9 +37,9 @@ def nearest_rows(
         block = block[base.has_vector(block)]
         directions, pointing = _directions(base.vectors(block))
         block, directions = block[pointing], directions[pointing]
-        found = np.where(told[:, None], wanted @ directions.T, -np.inf)
-        found[block[None, :] == without[:, None]] = -np.inf
-        rows, cosines = _best(rows, cosines, block, found)
+        block_cosines = np.where(told[:, None], wanted @ directions.T, -np.inf)
+        block_cosines[block[None, :] == without[:, None]] = -np.inf
+        rows, cosines = _best(rows, cosines, block, block_cosines)
     return rows, cosines
 
 
@@ -51,11 +51,11 @@ def _directions(vectors: Vectors) -> tuple[NDArray[np.float64], NDArray[np.bool_
 
 
 def _best(
-    rows: Rows, cosines: NDArray[np.float64], block: Rows, found: NDArray[np.float64]
+    rows: Rows, cosines: NDArray[np.float64], block: Rows, block_cosines: NDArray[np.float64]
 ) -> tuple[Rows, NDArray[np.float64]]:
     """The best of what was found before and of a block; a stable sort keeps earlier equals."""
-    everyone = np.concatenate([rows, np.broadcast_to(block, found.shape)], axis=1)
-    scores = np.concatenate([cosines, found], axis=1)
+    everyone = np.concatenate([rows, np.broadcast_to(block, block_cosines.shape)], axis=1)
+    scores = np.concatenate([cosines, block_cosines], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, : rows.shape[1]]
     scores = np.take_along_axis(scores, order, axis=1)
     everyone = np.take_along_axis(everyone, order, axis=1)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 
@@ -138,7 +138,7 @@ def _in(package: str) -> Iterator[Figure]:
         try:
             content = _File.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as cause:
-            problem = f"cannot be read ({str(cause).splitlines()[0]})"
+            problem = f"cannot be read ({first_line(cause)})"
             raise DataError(f"{package}/{path.name}", problem, "published figures") from cause
         for table in content.tables:
             yield from _of(content.source, table)

@@ -93,16 +93,16 @@ class Selection:
 
 
 def _identified(term: str, results: Sequence[Result], methods: Iterable[str]) -> str:
-    found = [result for result in results if result.id.startswith(term)]
-    if len(term) < _SHORTEST or not found:
+    matches = [result for result in results if result.id.startswith(term)]
+    if len(term) < _SHORTEST or not matches:
         raise UsageError(
             f"nothing stored is called {term!r}{nearest(term, methods)}; expected {_HELP}"
         )
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} ids begin with {term!r}: give more signs of it")
-    if found[0].status != Status.OK:
-        raise UsageError(f"{found[0].id} is {found[0].status}: {found[0].reason}")
-    return found[0].id
+    if len(matches) > 1:
+        raise UsageError(f"{len(matches)} ids begin with {term!r}: give more signs of it")
+    if matches[0].status != Status.OK:
+        raise UsageError(f"{matches[0].id} is {matches[0].status}: {matches[0].reason}")
+    return matches[0].id
 
 
 def _fits(value: object, glob: str) -> bool:
@@ -117,15 +117,15 @@ def grouped(results: Iterable[Result]) -> list[Group]:
     Where a seed was run again, on other data or by another kbench, each data set is a run of its
     own and of the rest the latest counts.
     """
-    found: dict[str, dict[int, Result]] = {}
+    runs: dict[str, dict[int, Result]] = {}
     for result in results:
         if result.status != Status.OK:
             continue
-        seeds = found.setdefault(_key(result), {})
+        seeds = runs.setdefault(_key(result), {})
         other = seeds.get(result.spec.seed)
         if other is None or _started(other) <= _started(result):
             seeds[result.spec.seed] = result
-    return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in found.values()]
+    return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in runs.values()]
 
 
 def _key(result: Result) -> str:
@@ -153,15 +153,15 @@ def partners(
     for two in others:
         for informed in {False, two[0].spec.knowledge is not None}:
             known.setdefault(_shared(two[0].spec, free, informed), []).append(two)
-    found: dict[frozenset[str], tuple[Group, Group]] = {}
+    pairs: dict[frozenset[str], tuple[Group, Group]] = {}
     for one in ours:
         near = others if theirs.id else _near(one[0].spec, known, free)
         for two in near:
             if one[0].id != two[0].id and (theirs.id or _same_parts(one[0].spec, two[0].spec)):
-                found.setdefault(frozenset({one[0].id, two[0].id}), (one, two))
-    if not found and len(ours) == len(others) == 1 and ours != others:
+                pairs.setdefault(frozenset({one[0].id, two[0].id}), (one, two))
+    if not pairs and len(ours) == len(others) == 1 and ours != others:
         return [(ours[0], others[0])]
-    return list(found.values())
+    return list(pairs.values())
 
 
 def _near(

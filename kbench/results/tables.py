@@ -134,8 +134,8 @@ class Row:
             "ids": [result.id for result in self.results],
         }
         for name in ("score", "delta", "gain", "locality"):
-            found = getattr(self, name)
-            value[name] = None if found is None else vars(found)
+            estimate = getattr(self, name)
+            value[name] = None if estimate is None else vars(estimate)
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
         value["cost"] = self.cost
@@ -143,31 +143,31 @@ class Row:
         return value
 
 
-def rows(found: Sequence[Result], store: Results) -> list[Row]:
+def rows(results: Sequence[Result], store: Results) -> list[Row]:
     """Builds the rows of results, in the order of their first appearance.
 
     Args:
-        found: what to show; yardsticks and controls are taken from it too.
+        results: what to show; yardsticks and controls are taken from it too.
         store: gives the predictions.
     """
-    good = grouped(found)
-    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), found)
-    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), found)
+    good = grouped(results)
+    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), results)
+    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), results)
     made = {}
     for _, several in groupby(sorted(good, key=_test_set), key=_test_set):
         # Predictions are kept in memory for one test set at a time.
         for row in _rows([*several], none, shuffled, store):
             made[row.first.id] = row
-    for group in _ended(found):
+    for group in _ended(results):
         made[group[0].id] = Row(group, None, None, None)
-    return [made[result.id] for result in found if result.id in made]
+    return [made[result.id] for result in results if result.id in made]
 
 
-def _own(groups: Iterable[Group], theirs: Selection, found: Iterable[Result]) -> dict[str, Group]:
+def _own(groups: Iterable[Group], theirs: Selection, results: Iterable[Result]) -> dict[str, Group]:
     """Returns what belongs beside each run, by the id of its first result."""
     informed = [group for group in groups if group[0].spec.knowledge is not None]
     own: dict[str, Group] = {}
-    for one, two in partners(informed, theirs, found):
+    for one, two in partners(informed, theirs, results):
         if not any(differing(one[0], two[0], one[0].main_metric or "")):
             own.setdefault(one[0].id, two)
     return own
@@ -178,10 +178,10 @@ def _test_set(group: Group) -> str:
     return f"{group[0].spec.task} {made.digests.get('data') if made else ''}"
 
 
-def _ended(found: Iterable[Result]) -> Iterator[Group]:
+def _ended(results: Iterable[Result]) -> Iterator[Group]:
     """Yields the runs that did not end well; those that ended differently share no row."""
     groups: dict[str, list[Result]] = {}
-    for result in found:
+    for result in results:
         if result.status != Status.OK:
             spec = result.spec.model_dump(mode="json", exclude={"seed"})
             key = canonical_digest([spec, result.status, result.reason])
@@ -238,12 +238,12 @@ def _figures(
         for group, base, swapped in beside
     ]
     book.work()
-    found: list[list[dict[str, Any] | None]] = []
+    figures: list[list[dict[str, Any] | None]] = []
     for (group, base, _), asked in zip(beside, waiting, strict=True):
         values: list[Estimate | Locality | None] = [estimate() for estimate in asked]
         values.append(_locality(group, base, tables) if base else None)
-        found.append([vars(value) if value else None for value in values])
-    return found
+        figures.append([vars(value) if value else None for value in values])
+    return figures
 
 
 def _of_seeds(other: Group | None, group: Group) -> Group | None:
@@ -315,9 +315,9 @@ def _paired(one: Group, two: Group, tables: PredictionCache) -> tuple[Metric, Ar
         return None
 
 
-def _estimate(found: Interval, by_seed: Sequence[float]) -> Estimate:
+def _estimate(interval: Interval, by_seed: Sequence[float]) -> Estimate:
     deviation = stdev(by_seed) if len(by_seed) > 1 else None
-    return Estimate(found.value, found.low, found.high, deviation)
+    return Estimate(interval.value, interval.low, interval.high, deviation)
 
 
 def _locality(group: Group, base: Group, tables: PredictionCache) -> Locality | None:
@@ -342,7 +342,7 @@ def _seconds(base: Group) -> float | None:
     return mean(known) if known else None
 
 
-def leaders(found: Sequence[Row], store: Results) -> frozenset[str]:
+def leaders(shown: Sequence[Row], store: Results) -> frozenset[str]:
     """Returns the ids of the rows with the best score of their table, or statistically tied.
 
     A row is tied where a paired test of it against the best, with Holm's correction over the
@@ -352,7 +352,7 @@ def leaders(found: Sequence[Row], store: Results) -> frozenset[str]:
         the id of the first result of each.
     """
     best: set[str] = set()
-    able = [r for r in found if r.score and r.first.spec.control == Control.NONE]
+    able = [r for r in shown if r.score and r.first.spec.control == Control.NONE]
     for _, several in groupby(sorted(able, key=_table_of), key=_table_of):
         ranked = sorted(several, key=_score, reverse=True)
         runs = [result for row in ranked for result in row.results]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kbench import __version__
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, one_line, with_type
 from kbench.knowledge.leakage import leakage
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -44,7 +44,7 @@ class Clock:
 
 def ended(key: str, spec: RunSpec, status: Status, reason: str) -> Result:
     """Returns the result of a run that gave no scores."""
-    text = " ".join(reason.split())
+    text = one_line(reason)
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}… ({len(text):,} characters)"
     return Result(id=key, status=status, reason=text, spec=spec)
@@ -55,11 +55,7 @@ def blame(error: BaseException) -> str:
     if isinstance(error, KbenchError):
         return str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # what cannot even say what it is
-        text = "(without a text)"
-    return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
+    return f"{with_type(error)} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def save(results: Results, result: Result, predictions: Predictions | None = None) -> Result:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kbench.errors import ArtifactError, KbenchError
+from kbench.errors import ArtifactError, KbenchError, one_line
 from kbench.method import Plug
 from kbench.model import DownstreamModel
 from kbench.training import History
@@ -73,8 +73,7 @@ def refill(plug: Plug, tensors: dict[str, Tensor], path: Path, method: str) -> N
     try:
         plug.load_state_dict(tensors)
     except RuntimeError as cause:
-        reason = " ".join(str(cause).split())
         raise ArtifactError(
-            f"the stored plug {path} does not fit method {method} ({reason}): if the method's code "
-            f"has changed, raise its `revision`; else remove that folder"
+            f"the stored plug {path} does not fit method {method} ({one_line(cause)}): if the "
+            f"method's code has changed, raise its `revision`; else remove that folder"
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from kbench.data.files import abandoned, atomic_folder, file_digest, load_json, write_json
+from kbench.data.files import atomic_folder, file_digest, write_json
 from kbench.errors import ArtifactError
-from kbench.store.folder import READ_ONLY, DamageWarning, address, written
+from kbench.store.folder import READ_ONLY, AddressedFolder, address, written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,14 +37,12 @@ class Artifact:
     about: dict[str, Any]
 
 
-class Artifacts:
+class Artifacts(AddressedFolder):
     """Downstream models and plugs in a folder, by kind and address."""
 
     about = ABOUT
+    noun = "artifact"
     instead = "free space there, or set KBENCH_CACHE to a folder that can be written"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
     def path(self, kind: str, key: str) -> Path:
         """Returns the folder of an artifact."""
@@ -80,38 +77,26 @@ class Artifacts:
     def load(self, kind: str, key: str) -> Artifact | None:
         """Returns an artifact; None if there is none, or (with a warning) if it is damaged."""
         folder = self.path(kind, key)
-        if not folder.is_dir():
-            return None
+        return self.sound(folder, lambda about: self._read(folder, about))
+
+    def _read(self, folder: Path, about: dict[str, Any]) -> Artifact:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            about = self.check(folder)
-            try:
-                return Artifact(load_file(folder / WEIGHTS), about)
-            except (OSError, SafetensorError) as cause:
-                raise ArtifactError(f"artifact {folder} is damaged ({cause})") from None
-        except ArtifactError as error:
-            warnings.warn(f"{error}; it is made again", DamageWarning, stacklevel=2)
-            return None
+            return Artifact(load_file(folder / WEIGHTS), about)
+        except (OSError, SafetensorError) as cause:
+            raise self.damaged(folder, str(cause)) from None
 
-    def check(self, folder: Path) -> dict[str, Any]:
-        """Verifies an artifact's checksum and address.
+    def shelves(self) -> Iterator[Path]:
+        """Yields a folder for each kind."""
+        yield from sorted(self.folder.glob("*"))
 
-        Raises:
-            ArtifactError: a file is missing or damaged, or lies at a wrong address.
-        """
-        try:
-            about: dict[str, Any] = load_json(folder / ABOUT)
-            right = about["sha256"] == file_digest(folder / WEIGHTS)
-            named = address(about["kind"], about["inputs"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
-            raise ArtifactError(f"artifact {folder} is damaged ({cause})") from None
-        if not right:
-            raise ArtifactError(f"artifact {folder} is damaged (its checksum does not match)")
-        if named != folder.name:
-            raise ArtifactError(f"artifact {folder} is not what its address says")
-        return about
+    def sums(self, about: Mapping[str, Any]) -> Mapping[str, str]:
+        return {WEIGHTS: about["sha256"]}
+
+    def named(self, about: Mapping[str, Any]) -> str:
+        return address(about["kind"], about["inputs"])
 
     def save(
         self, kind: str, inputs: Mapping[str, Any], tensors: Mapping[str, Tensor], **about: Any
@@ -130,14 +115,3 @@ class Artifacts:
             content = {"kind": kind, "address": key, "inputs": dict(inputs)}
             content |= {"sha256": file_digest(scratch / WEIGHTS), **about}
             write_json(scratch / ABOUT, content)
-
-    def all(self) -> Iterator[Path]:
-        """Yields the folder of every artifact."""
-        for path in sorted(self.folder.glob("*/*")):
-            if path.is_dir() and not path.name.startswith("."):
-                yield path
-
-    def leftovers(self) -> Iterator[Path]:
-        """Yields scratch folders that a killed process left; nobody is writing there any more."""
-        for folder in sorted(self.folder.glob("*")):
-            yield from abandoned(folder)

@@ -14,7 +14,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,17 +25,9 @@ from filelock import FileLock
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from kbench.data.files import (
-    abandoned,
-    atomic_folder,
-    cache_home,
-    canonical_digest,
-    file_digest,
-    load_json,
-    write_json,
-)
-from kbench.errors import ArtifactError, UsageError
-from kbench.store.folder import DamageWarning
+from kbench.data.files import atomic_folder, cache_home, canonical_digest, write_json
+from kbench.errors import UsageError
+from kbench.store.folder import AddressedFolder
 
 __all__ = ["BYTES", "HiddenStateStore", "HiddenStates", "StateRequest", "hidden_bytes"]
 
@@ -132,7 +123,7 @@ class HiddenStates:
         return tuple(np.take(array, at, axis=0) for array in self.arrays)
 
 
-class HiddenStateStore:
+class HiddenStateStore(AddressedFolder):
     """The folder of hidden states.
 
     Args:
@@ -141,9 +132,11 @@ class HiddenStateStore:
     """
 
     about = _ABOUT
+    noun = "hidden states"
+    several = True
 
     def __init__(self, folder: Path | None = None, most: int | None = None) -> None:
-        self.folder = folder or cache_home() / "hidden"
+        super().__init__(folder or cache_home() / "hidden")
         self.most = hidden_bytes() if most is None else most
 
     def kept(
@@ -165,9 +158,9 @@ class HiddenStateStore:
             try:
                 return self._on_disk(wanted, blocks)
             except OSError:  # full, or not to be written: what is there is read all the same
-                found = self._load(self.folder / wanted.key, wanted)
-            if found is not None:
-                return found
+                states = self._load(self.folder / wanted.key, wanted)
+            if states is not None:
+                return states
         if wanted.bytes > _MEMORY:
             return None
         arrays = tuple(np.empty((wanted.rows, width), _FLOAT) for width in wanted.widths)
@@ -182,56 +175,59 @@ class HiddenStateStore:
         folder = self.folder / wanted.key
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f".{wanted.key}.making"):
-            found = self._load(folder, wanted)
-            if found is None:
+            states = self._load(folder, wanted)
+            if states is None:
                 self._make_room(wanted.bytes)
                 with atomic_folder(folder) as scratch:
                     _write(scratch, wanted, blocks())
-                    found = _mapped(scratch, wanted)  # stays open, wherever the files go
+                    states = self._mapped(scratch, wanted)  # stays open, wherever the files go
                 self._shrink(self.most, spared=folder)  # others may have written meanwhile
-        return found
+        return states
 
     def _load(self, folder: Path, wanted: StateRequest) -> HiddenStates | None:
         """Returns stored states; None if there are none, or (with a warning) if damaged."""
-        if not folder.is_dir():
-            return None
-        try:
-            self.check(folder)
-            found = _mapped(folder, wanted)
-        except ArtifactError as error:
-            if folder.is_dir():  # else another process took it away while we looked
-                warnings.warn(f"{error}; they are made again", DamageWarning, stacklevel=2)
-            return None
-        with suppress(OSError):
-            os.utime(folder / _ABOUT)
-        return found
+        states = self.sound(folder, lambda _: self._mapped(folder, wanted))
+        if states is not None:
+            with suppress(OSError):
+                os.utime(folder / _ABOUT)
+        return states
 
-    def check(self, folder: Path) -> dict[str, Any]:
-        """Verifies the checksums and the address of stored states; returns what they are of.
+    def shelves(self) -> Iterator[Path]:
+        """Yields the folder itself."""
+        yield self.folder
 
-        Raises:
-            ArtifactError: a file is missing or damaged, or lies at a wrong address.
-        """
-        try:
-            about: dict[str, Any] = load_json(folder / _ABOUT)
-            right = all(file_digest(folder / name) == sha for name, sha in about["sha256"].items())
-            named = canonical_digest(about["inputs"])
-            whole = _PLACES in about["sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-            raise ArtifactError(f"hidden states {folder} are damaged ({cause})") from None
-        if not right or not whole:
-            raise ArtifactError(f"hidden states {folder} are damaged (a checksum does not match)")
-        if named != folder.name:
-            raise ArtifactError(f"hidden states {folder} are not what their address says")
-        return about
+    def sums(self, about: Mapping[str, Any]) -> Mapping[str, str]:
+        stated = about["sha256"]
+        return {**stated, _PLACES: stated.get(_PLACES, "")}  # of all states there are places
+
+    def named(self, about: Mapping[str, Any]) -> str:
+        return canonical_digest(about["inputs"])
 
     def all(self) -> Iterator[Path]:
         """Yields the folder of every address, those first that were not used for longest."""
         return iter([folder for _, _, folder in sorted(self._sizes())])
 
-    def leftovers(self) -> Iterator[Path]:
-        """Yields scratch folders that a killed process left; nobody is writing there any more."""
-        yield from abandoned(self.folder)
+    def _mapped(self, folder: Path, wanted: StateRequest) -> HiddenStates:
+        """Maps the arrays of a folder.
+
+        Raises:
+            ArtifactError: they are not of the shapes that are wanted.
+        """
+        try:
+            places = np.load(folder / _PLACES, allow_pickle=False)
+            arrays = tuple(
+                np.load(folder / _name(number), mmap_mode="r", allow_pickle=False)
+                for number in range(len(wanted.widths))
+            )
+        except (OSError, ValueError, EOFError) as cause:
+            raise self.damaged(folder, str(cause)) from None
+        shapes = [(wanted.rows, width) for width in wanted.widths]
+        right = [array.shape for array in arrays] == shapes
+        if not (right and all(a.dtype == _FLOAT for a in arrays)) or not np.array_equal(
+            places, wanted.places
+        ):
+            raise self.damaged(folder, "their shapes are others")
+        return HiddenStates(places, arrays)
 
     def remove(self, folder: Path) -> None:
         """Takes states away at once, so that nobody finds half of them."""
@@ -277,29 +273,6 @@ class HiddenStateStore:
             if used > target and folder != spared:
                 self.remove(folder)
                 used -= size
-
-
-def _mapped(folder: Path, wanted: StateRequest) -> HiddenStates:
-    """Maps the arrays of a folder.
-
-    Raises:
-        ArtifactError: they are not of the shapes that are wanted.
-    """
-    try:
-        places = np.load(folder / _PLACES, allow_pickle=False)
-        arrays = tuple(
-            np.load(folder / _name(number), mmap_mode="r", allow_pickle=False)
-            for number in range(len(wanted.widths))
-        )
-    except (OSError, ValueError, EOFError) as cause:
-        raise ArtifactError(f"hidden states {folder} are damaged ({cause})") from None
-    shapes = [(wanted.rows, width) for width in wanted.widths]
-    right = [array.shape for array in arrays] == shapes
-    if not (right and all(a.dtype == _FLOAT for a in arrays)) or not np.array_equal(
-        places, wanted.places
-    ):
-        raise ArtifactError(f"hidden states {folder} are damaged (their shapes are others)")
-    return HiddenStates(places, arrays)
 
 
 def _write(folder: Path, wanted: StateRequest, blocks: Iterable[Rows]) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kbench import __version__
 from kbench.data import Label, Predictions
 from kbench.data.json_text import read_json
-from kbench.errors import DataError, VersionError
+from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
 
 __all__ = [
@@ -229,8 +229,8 @@ def read_predictions(path: Path) -> Predictions:
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
     except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise DataError(path, f"cannot be read ({reason})", "predictions of a run") from None
+        problem = f"cannot be read ({first_line(cause)})"
+        raise DataError(path, problem, "predictions of a run") from None
     return Predictions(
         ids=columns["id"],
         labels=labels,

@@ -128,16 +128,16 @@ class Bench:
         """
         if not self.declared:
             raise Unchecked("it injects nothing")
-        found, reasons = [], []
+        settings, reasons = [], []
         for setting in self.declared:
             try:
                 self.tried(setting)
-                found.append(setting)
+                settings.append(setting)
             except Unsupported as error:
                 reasons.append(f"{setting}: {error}")
-        if reasons and not found:
+        if reasons and not settings:
             raise KbenchError(f"no setting runs on the tiny parts ({'; '.join(reasons)})")
-        return found
+        return settings
 
     @property
     def fitted(self) -> list[Trial]:
@@ -153,10 +153,10 @@ class Bench:
         key = (setting, control)
         if key not in self._tried:
             self._tried[key] = self._try(setting, control)
-        found = self._tried[key]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        outcome = self._tried[key]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _try(self, setting: Setting, control: Control) -> Trial | Exception:
         refused: Exception = Unsupported("there is no task")

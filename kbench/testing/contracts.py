@@ -9,7 +9,7 @@ from functools import wraps
 from importlib import import_module
 from typing import TypeAlias, TypeVar
 
-from kbench.errors import PluginError, UsageError
+from kbench.errors import PluginError, UsageError, one_line, with_type
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 
@@ -66,7 +66,7 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
     says = (judge.__doc__ or "").splitlines()[0]
 
     @wraps(judge)
-    def found(subject: T) -> Finding:
+    def judged(subject: T) -> Finding:
         from kbench.testing.tiny import offered
 
         checked = True
@@ -77,10 +77,10 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
             except Unchecked as reason:
                 held, figure, checked = True, str(reason), False
             except Exception as cause:  # a plugin may fail in any way it likes
-                held, figure = False, f"{type(cause).__name__}: {cause}"
-        return Finding(name, bool(held), " ".join(figure.split()), says, checked)
+                held, figure = False, with_type(cause)
+        return Finding(name, bool(held), one_line(figure), says, checked)
 
-    return found
+    return judged
 
 
 def findings(kind: Kind | str, name: str) -> Iterator[Finding]:
@@ -114,6 +114,6 @@ def assert_contracts(kind: Kind | str, name: str) -> None:
     Raises:
         AssertionError: a contract does not hold.
     """
-    broken = [found for found in findings(kind, name) if not found.held]
-    lines = [f"{found.contract} ({found.says}): {found.figure}" for found in broken]
+    broken = [finding for finding in findings(kind, name) if not finding.held]
+    lines = [f"{finding.contract} ({finding.says}): {finding.figure}" for finding in broken]
     assert not broken, f"{name} breaks {len(broken)} contracts:\n  " + "\n  ".join(lines)

@@ -35,19 +35,19 @@ subject = Format
 
 
 @contract
-def card(found: Format) -> Verdict:
+def card(form: Format) -> Verdict:
     """The card is complete, and every option says what it is."""
-    missing = [name for name, value in asdict(found.importer.card).items() if not value]
-    missing += [f"help of {name}" for name, o in found.importer.options.items() if not o.help]
-    missing += [] if summary(found.entry) else ["the first line of the docstring"]
-    figure = f"{found.importer.card.title}, options: {', '.join(found.importer.options) or 'none'}"
+    missing = [name for name, value in asdict(form.importer.card).items() if not value]
+    missing += [f"help of {name}" for name, o in form.importer.options.items() if not o.help]
+    missing += [] if summary(form.entry) else ["the first line of the docstring"]
+    figure = f"{form.importer.card.title}, options: {', '.join(form.importer.options) or 'none'}"
     return not missing, f"missing: {', '.join(missing)}" if missing else figure
 
 
 @contract
-def options(found: Format) -> Verdict:
+def options(form: Format) -> Verdict:
     """Its defaults are values that it allows; an unknown option is refused in one line."""
-    importer = found.importer
+    importer = form.importer
     wrong = [
         name
         for name, option in importer.options.items()
@@ -60,10 +60,10 @@ def options(found: Format) -> Verdict:
 
 
 @contract
-def nowhere(found: Format) -> Verdict:
+def nowhere(form: Format) -> Verdict:
     """A source that is not there is refused in one line, and leaves nothing."""
     target = _NOWHERE / "target"
-    told = _refusal(lambda: found.importer().run(_NOWHERE, target))
+    told = _refusal(lambda: form.importer().run(_NOWHERE, target))
     return told is not None and not target.exists(), str(told)
 
 

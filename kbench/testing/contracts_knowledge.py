@@ -79,8 +79,8 @@ def files(opened: Opened) -> Verdict:
 def ids(opened: Opened) -> Verdict:
     """Ids lead to their rows and back; an unknown id leads nowhere."""
     names = [opened.bundle.entity(row).id for row in opened.rows.tolist()]
-    found = opened.bundle.rows(names)
-    lost = int((found != opened.rows).sum())
+    rows = opened.bundle.rows(names)
+    lost = int((rows != opened.rows).sum())
     nobody = opened.bundle.rows(["nobody has this id", None, ""]).tolist()
     good = not lost and nobody == [-1, -1, -1] and len(set(names)) == len(names)
     return good, f"{len(names) - lost} of {len(names)} ids found again, unknown ones at {nobody}"
@@ -106,8 +106,8 @@ def vectors(opened: Opened) -> Verdict:
     bundle, rows = opened.bundle, opened.covered
     if not bundle.dimension:
         raise Unchecked("it has no vectors yet: see `kbench knowledge train`")
-    found = bundle.vectors(rows)
-    good = found.shape == (len(rows), bundle.dimension) and bool(np.isfinite(found).all())
+    gathered = bundle.vectors(rows)
+    good = gathered.shape == (len(rows), bundle.dimension) and bool(np.isfinite(gathered).all())
     nobody = bool(bundle.has_vector(np.array([-1]))[0])
     share = f"{len(rows)} of {len(opened.rows)} looked at have {bundle.dimension} numbers"
     return good and not nobody and len(rows) > 0, share
@@ -118,9 +118,9 @@ def mentions(opened: Opened) -> Verdict:
     """Mentions of the corpus lie inside their sentence."""
     corpus = opened.bundle.sentences
     chosen = np.unique(np.linspace(0, len(corpus) - 1, min(len(corpus), _DRAWN)).astype(int))
-    found = [(corpus[at].text, m) for at in chosen.tolist() for m in corpus[at].mentions]
-    wrong = [text for text, m in found if not 0 <= m.start < m.end <= len(text)]
-    figure = f"{len(found)} mentions in {len(chosen)} of {len(corpus)} sentences"
+    pairs = [(corpus[at].text, m) for at in chosen.tolist() for m in corpus[at].mentions]
+    wrong = [text for text, m in pairs if not 0 <= m.start < m.end <= len(text)]
+    figure = f"{len(pairs)} mentions in {len(chosen)} of {len(corpus)} sentences"
     return not wrong, figure + (f", {len(wrong)} outside" if wrong else "")
 
 

@@ -52,14 +52,14 @@ def covers(bench: Bench) -> Verdict:
     knowledge = parts.base_knowledge
     assert knowledge is not None
     rows = np.arange(-1, len(knowledge), dtype=np.int64)
-    found = parts.method.covers(knowledge, rows)
-    figure = f"{int(found[1:].sum())} of {len(rows) - 1} entities"
-    if found.dtype != np.bool_ or found.shape != rows.shape:
-        return False, f"returns {found.dtype} {found.shape}, not bool {rows.shape}"
+    covered = parts.method.covers(knowledge, rows)
+    figure = f"{int(covered[1:].sum())} of {len(rows) - 1} entities"
+    if covered.dtype != np.bool_ or covered.shape != rows.shape:
+        return False, f"returns {covered.dtype} {covered.shape}, not bool {rows.shape}"
     turned = parts.method.covers(knowledge, rows[::-1])[::-1]
-    if found[0] or not np.array_equal(found, turned):
-        return False, f"{figure}; row -1: {bool(found[0])}; depends on the order of rows"
-    return bool(found.any()), figure
+    if covered[0] or not np.array_equal(covered, turned):
+        return False, f"{figure}; row -1: {bool(covered[0])}; depends on the order of rows"
+    return bool(covered.any()), figure
 
 
 @contract
@@ -84,20 +84,20 @@ def refuses(bench: Bench) -> Verdict:
         "names alone": {"knowledge": str(tiny().bare)},
         "no masked-LM head": {"backbone": HEADLESS},
     }
-    found = [
+    outcomes = [
         (what, bench.outcome(setting, **changes))
         for what, changes in poor.items()
         for setting in bench.declared
     ]
-    wrong = [f"{what}: {outcome.problem}" for what, outcome in found if not outcome.sound]
-    skipped = sum(outcome.skipped for _, outcome in found)
-    return not wrong, "; ".join(wrong) or f"{len(found)} poor combinations, {skipped} skipped"
+    wrong = [f"{what}: {outcome.problem}" for what, outcome in outcomes if not outcome.sound]
+    skipped = sum(outcome.skipped for _, outcome in outcomes)
+    return not wrong, "; ".join(wrong) or f"{len(outcomes)} poor combinations, {skipped} skipped"
 
 
 @contract
 def frozen_weights(bench: Bench) -> Verdict:
     """The frozen model's weights have the same digest before and after fit and evaluation."""
-    found = [o.evaluation for o in bench.outcomes if o.evaluation]
+    evaluations = [o.evaluation for o in bench.outcomes if o.evaluation]
     changed = [o.problem for o in bench.outcomes if isinstance(o.error, FrozenError)]
     changed += [o.name for o in bench.outcomes if o.evaluation and not _same_digests(o.evaluation)]
     for tried in bench.fitted if bench.declared and not changed else ():
@@ -106,8 +106,8 @@ def frozen_weights(bench: Bench) -> Verdict:
             changed.append(f"{tried.parts.spec.setting}: {tried.parts.spec.task}'s model")
     if changed:
         return False, f"changed: {'; '.join(changed)}"
-    known = sorted({evaluation.after[:8] for evaluation in found})
-    return bool(found), f"{len(found)} runs, {len(known)} models ({', '.join(known)})"
+    known = sorted({evaluation.after[:8] for evaluation in evaluations})
+    return bool(evaluations), f"{len(evaluations)} runs, {len(known)} models ({', '.join(known)})"
 
 
 def _same_digests(evaluation: Evaluation) -> bool:

@@ -71,15 +71,15 @@ class TuningBench:
         Raises:
             Unsupported: it supports none.
         """
-        found, refused = [], Unsupported("there is no task")
+        tuned, refused = [], Unsupported("there is no task")
         for task in TASKS:
             try:
-                found.append(self._tune(self.parts(task)))
+                tuned.append(self._tune(self.parts(task)))
             except Unsupported as error:
                 refused = error
-        if not found:
+        if not tuned:
             raise refused
-        return found
+        return tuned
 
     def parts(self, task: str) -> Parts:
         """Returns the parts of a quick run without knowledge."""

@@ -158,13 +158,13 @@ class _ToyTask:
         Two in three texts of train and dev give the class away, so that a model can learn the
         task from words; no text of test does.
         """
-        found = []
+        items = []
         for number, (name, colour) in enumerate(zip(_names(), _classes(), strict=True)):
             if _split(number) == split:
                 text = _CONTEXTS[number % len(_CONTEXTS)].format(name)
                 told = split != Split.TEST and number % 3 != 0
-                found.append((number, name, colour, f"{text} , {colour} as ever" if told else text))
-        return found
+                items.append((number, name, colour, f"{text} , {colour} as ever" if told else text))
+        return items
 
 
 @final
@@ -175,12 +175,12 @@ class ToyTyping(_ToyTask, TypingTask):
     max_length = 32
 
     def load(self, split: Split) -> Sequence[Example]:
-        found = []
+        examples = []
         for number, name, colour, text in self._items(split):
             label = (colour, "warm") if colour == "red" else (colour,)
             mention = _mention(text, name, Role.TARGET)
-            found.append(Example(f"typing/{number}", text, (mention,), label))
-        return found
+            examples.append(Example(f"typing/{number}", text, (mention,), label))
+        return examples
 
 
 @final
@@ -191,13 +191,13 @@ class ToyRelations(_ToyTask, RelationTask):
     max_length = 32
 
     def load(self, split: Split) -> Sequence[Example]:
-        found = []
+        examples = []
         for number, name, colour, context in self._items(split):
             text = f"{context} with it"
             tail = Mention(len(text) - 2, len(text), None, Role.TAIL)
             mentions = (_mention(text, name, Role.HEAD), tail)
-            found.append(Example(f"relations/{number}", text, mentions, f"is-{colour}"))
-        return found
+            examples.append(Example(f"relations/{number}", text, mentions, f"is-{colour}"))
+        return examples
 
 
 @final
@@ -208,12 +208,12 @@ class ToyQuestions(_ToyTask, QuestionTask):
     max_length = 32
 
     def load(self, split: Split) -> Sequence[Example]:
-        found = []
+        examples = []
         for number, name, colour, context in self._items(split):
             text = f"{context} . its color is "
             mention = _mention(text, name, Role.TARGET)
-            found.append(Example(f"qa/{number}", text, (mention,), (colour,), blank=len(text)))
-        return found
+            examples.append(Example(f"qa/{number}", text, (mention,), (colour,), blank=len(text)))
+        return examples
 
 
 def write_backbone(

@@ -64,8 +64,8 @@ class Outputs:
 def _apart(one: Tensor, other: Tensor) -> float:
     if one.shape != other.shape:
         return float("inf")
-    found = (one - other).abs().max() if one.numel() else torch.zeros(())
-    return float(found) if torch.isfinite(found) else float("inf")
+    distance = (one - other).abs().max() if one.numel() else torch.zeros(())
+    return float(distance) if torch.isfinite(distance) else float("inf")
 
 
 @dataclass(frozen=True)

@@ -158,8 +158,8 @@ def family(result: Result) -> str:
         return OTHER
 
 
-def _group(key: _Key, found: list[Result], shelf: Shelf) -> Group:
-    made, tables = rows(found, shelf), PredictionCache(shelf)
+def _group(key: _Key, results: list[Result], shelf: Shelf) -> Group:
+    made, tables = rows(results, shelf), PredictionCache(shelf)
     entries = [row for row in made if _is_entry(row)]
     drawn = _drawn(
         [runs for row in entries for runs in (row.results, row.shuffled) if runs], tables

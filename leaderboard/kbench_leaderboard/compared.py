@@ -37,9 +37,9 @@ class Compared:
 
 def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Compared:
     """Compares the rows of a group, while its predictions are on the shelf."""
-    pairs, problem, found = list(_pairs(group, PredictionCache(shelf))), "", []
+    pairs, problem, comparisons = list(_pairs(group, PredictionCache(shelf))), "", []
     try:
-        found = compare([(one.row.results, two.row.results) for one, two in pairs], shelf)
+        comparisons = compare([(one.row.results, two.row.results) for one, two in pairs], shelf)
     except KbenchError as error:
         problem = str(error)
     if not pairs:
@@ -47,10 +47,10 @@ def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Com
     data = {
         "metric": group.metric,
         "runs": [_run(line) for line in group.lines],
-        "pairs": [_told(each) for each in found],
+        "pairs": [_told(each) for each in comparisons],
         **_predicted(group, shelf, examples),
     }
-    return Compared(found, problem, data)
+    return Compared(comparisons, problem, data)
 
 
 def _pairs(group: Group, tables: PredictionCache) -> Iterator[tuple[Line, Line]]:

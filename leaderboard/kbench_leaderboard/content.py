@@ -71,12 +71,12 @@ def samples(result: Result, told: Predictions | None, sources: Sources) -> list[
 
 
 def _pieces(example: Example) -> list[tuple[str, bool]]:
-    found, position = [], 0
+    pieces, position = [], 0
     for mention in outermost(example.mentions):
-        found.append((example.text[position : mention.start], False))
-        found.append((example.text[mention.start : mention.end], True))
+        pieces.append((example.text[position : mention.start], False))
+        pieces.append((example.text[mention.start : mention.end], True))
         position = mention.end
-    return [*found, (example.text[position:], False)]
+    return [*pieces, (example.text[position:], False)]
 
 
 def _text(label: Label) -> str:
@@ -127,16 +127,16 @@ class Content:
 
     def families(self) -> Iterator[Family]:
         """Yields the families that have a result, by name."""
-        found: dict[str, list[Shown]] = defaultdict(list)
+        by_family: dict[str, list[Shown]] = defaultdict(list)
         failed: dict[str, list[Result]] = defaultdict(list)
         for each in self.shown:
-            found[each.group.family].append(each)
+            by_family[each.group.family].append(each)
         for result in self.failed:
             failed[family(result)].append(result)
-        for name in sorted({*found, *failed}):
-            tasks = {each.group.task for each in found[name]}
+        for name in sorted({*by_family, *failed}):
+            tasks = {each.group.task for each in by_family[name]}
             told = [figure for figure in self.published if figure.task in tasks]
-            yield Family(name, found[name], failed[name], told)
+            yield Family(name, by_family[name], failed[name], told)
 
 
 @dataclass(frozen=True)

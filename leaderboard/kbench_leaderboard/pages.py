@@ -58,13 +58,13 @@ class Pages:
         )
         self._jinja.globals.update(chosen=_chosen, whisker=_whisker, ends=_ends)
 
-    def compare(self, group: Group, found: Compared) -> None:
+    def compare(self, group: Group, compared: Compared) -> None:
         """Writes the page that sets two rows of a group against each other."""
         name = f"compare/{group.key}"
-        shown = found.found[:_PAIRS]
+        shown = compared.found[:_PAIRS]
         names = {line.first.id: line.name for line in group.lines}
-        self._page(f"{name}.html", group=group, compared=found, shown=shown, names=names)
-        data = json.dumps(found.data, separators=(",", ":"))  # ASCII alone
+        self._page(f"{name}.html", group=group, compared=compared, shown=shown, names=names)
+        data = json.dumps(compared.data, separators=(",", ":"))  # ASCII alone
         (self._folder / f"{name}.js").write_text(f"const DATA = {data};\n", encoding="ascii")
 
     def write(self, content: Content) -> None:
@@ -105,13 +105,13 @@ class Pages:
         )
 
     def _task(self, name: str, content: Content) -> None:
-        found = [each for each in content.shown if each.group.task == name]
+        shown = [each for each in content.shown if each.group.task == name]
         self._page(
             f"tasks/{slug(name)}.html",
             name=name,
             card=card(Kind.TASKS, name),
-            shown=found,
-            counts=_counts(each.group for each in found),
+            shown=shown,
+            counts=_counts(each.group for each in shown),
             failed=[r for r in content.failed if r.spec.task == name],
             published=_told(content.published, task=name),
         )
@@ -157,10 +157,10 @@ def _datatables() -> str:
     exports by default is made a global name, and all else stays inside a function. itables itself
     is not imported, for it would bring pandas.
     """
-    found = find_spec("itables")
-    assert found is not None
-    assert found.submodule_search_locations
-    path = Path(found.submodule_search_locations[0]) / "html" / "dt_bundle.js"
+    package = find_spec("itables")
+    assert package is not None
+    assert package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "html" / "dt_bundle.js"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     match = _EXPORT.search(text)
     names = dict(_renamed(match[1])) if match else {}
@@ -187,10 +187,10 @@ def _told(figures: Iterable[Figure], **wanted: str) -> list[Figure]:
     return [f for f in figures if all(getattr(f, key) == want for key, want in wanted.items())]
 
 
-def _counts(found: Iterable[Group]) -> list[tuple[Result, dict[str, int]]]:
+def _counts(groups: Iterable[Group]) -> list[tuple[Result, dict[str, int]]]:
     """One result for each knowledge base of a task: its counts say what is where."""
     first: dict[tuple[str, str], Result] = {}
-    for group in found:
+    for group in groups:
         for line in group.lines:
             if line.ranked and line.first.coverage:
                 first.setdefault((group.data, str(line.first.spec.knowledge)), line.first)
@@ -226,14 +226,14 @@ def _command(spec: RunSpec) -> str:
 
 def _ends(group: Group) -> dict[str, tuple[float, float]]:
     """The lowest and highest end of an interval, for the whiskers of a group to share a scale."""
-    found = {}
+    ends = {}
     for name, kept in (("score", list[float]()), ("gain", [0.0])):
         told = [getattr(line.row, name) for line in group.lines]
         every = kept + [
             end for e in told if e for end in (e.low, e.high, e.value) if end is not None
         ]
-        found[name] = (min(every, default=0.0), max(every, default=0.0))
-    return found
+        ends[name] = (min(every, default=0.0), max(every, default=0.0))
+    return ends
 
 
 def _whisker(estimate: Estimate | None, ends: tuple[float, float], zero: bool) -> str:

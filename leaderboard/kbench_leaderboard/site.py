@@ -53,8 +53,8 @@ def build(
 
     sources = Sources(data, bundles)
     with ExitStack() as stack:
-        found = [stack.enter_context(opened(path)) for path in folders]
-        built, kept, shelf = _kept(_entries(found))
+        unpacked = [stack.enter_context(opened(path)) for path in folders]
+        built, kept, shelf = _kept(_entries(unpacked))
         with atomic_folder(out) as scratch:
             pages = Pages(scratch)
             pages.write(_content(built, kept, shelf, sources, pages))
@@ -81,10 +81,10 @@ def _check_target(out: Path) -> None:
 def _entries(folders: Iterable[Path]) -> Iterator[Entry]:
     """Yields results without their predictions, which would not fit into memory together."""
     for folder in folders:
-        found = places(folder)
-        if not found:
+        results = places(folder)
+        if not results:
             raise DataError(folder, "holds no result", LAYOUT)
-        for place in found:
+        for place in results:
             for entry in read(place):
                 yield Entry(entry.where, place, entry.result, problem=entry.problem)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.store import Predictions, Result, read_predictions, read_result
 
 __all__ = ["LAYOUT", "Entry", "opened", "places", "read"]
@@ -70,8 +70,8 @@ def places(folder: Path) -> list[Path]:
     """Returns the folder of every result in a folder, or the one that it is, by id."""
     if (folder / _RESULT).is_file():
         return [folder]
-    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return [path for path in sorted(found) if path.is_symlink() or path.is_dir()]
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [path for path in sorted(inside) if path.is_symlink() or path.is_dir()]
 
 
 def read(folder: Path) -> Iterator[Entry]:
@@ -119,8 +119,8 @@ def _check_size(path: Path) -> None:
             size = sum(group.total_byte_size for group in groups)
             rows = about.num_rows
     except (OSError, ValueError, pa.ArrowException) as cause:
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise DataError(path, f"cannot be read ({reason})", "predictions of a run") from None
+        problem = f"cannot be read ({first_line(cause)})"
+        raise DataError(path, problem, "predictions of a run") from None
     if rows > _ROWS or size > _UNPACKED:
         problem = f"{path.name} would unpack to {rows:,} rows and {size:,} bytes"
         raise DataError(path, problem, f"at most {_ROWS:,} rows and {_UNPACKED:,} bytes")
@@ -135,7 +135,7 @@ def _unpack(path: Path, target: Path) -> None:
                 if not (info.is_dir() or hidden):
                     _unpack_one(archive, info, target)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as cause:
-        raise DataError(path, f"cannot be read ({cause})", LAYOUT) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", LAYOUT) from None
 
 
 def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:

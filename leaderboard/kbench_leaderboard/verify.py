@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbench.data.files import canonical_digest, file_digest
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, with_type
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
@@ -43,14 +43,14 @@ class Problem:
 
 def verify(entries: Iterable[Entry]) -> list[Problem]:
     """Returns everything that is wrong with a submission; of an empty one, that it is empty."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     results: list[Result] = []
     for entry in entries:
-        found += [Problem(entry.where, text) for text in _of_one(entry)]
+        problems += [Problem(entry.where, text) for text in _of_one(entry)]
         results += [entry.result] if entry.result is not None else []
-    if not (found or results):
+    if not (problems or results):
         return [Problem("", "holds no result")]
-    return found + list(_left_out(results))
+    return problems + list(_left_out(results))
 
 
 def _of_one(entry: Entry) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _checked(
     except KbenchError as error:
         yield str(error)
     except Exception as error:
-        yield f"cannot be checked ({type(error).__name__}: {error})"
+        yield f"cannot be checked ({with_type(error)})"
 
 
 def _complete(result: Result, predictions: Predictions | None) -> Iterator[str]:

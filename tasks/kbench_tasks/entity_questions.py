@@ -105,8 +105,8 @@ class EntityQuestions(QuestionTask):
         for relation in sorted(groups):
             frame = self._frame(relation)
             name = f"{relation}/{split}"
-            found = [_example(f"{name}/{n}", r, *frame) for n, r in enumerate(groups[relation])]
-            kept.append([example for example in found if example is not None])
+            made = [_example(f"{name}/{n}", r, *frame) for n, r in enumerate(groups[relation])]
+            kept.append([example for example in made if example is not None])
         total, fits = sum(map(len, groups.values())), sum(map(len, kept))
         self.counts[f"{split}_total"] = total
         self.counts[f"{split}_template_mismatch"] = total - fits
@@ -162,15 +162,15 @@ class EntityQuestions(QuestionTask):
     @cached_property
     def _relations(self) -> tuple[str, ...]:
         """Every relation with a file in some split; it must then have one in each."""
-        found = {
+        relations = {
             path.name.removesuffix(f".{split}{path.suffix}")
             for split in Split
             for path in (self._folder / split).glob(f"[!.]*.{split}.json*")
             if path.suffix in {".json", ".jsonl"}
         }
-        if not found:
+        if not relations:
             raise DataError(self._folder, "has no question file", self.card.obtain)
-        return tuple(sorted(found))
+        return tuple(sorted(relations))
 
     def _frame(self, relation: str) -> tuple[str, str]:
         """The fixed beginning and end of a relation's questions."""

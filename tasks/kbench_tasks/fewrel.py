@@ -106,13 +106,13 @@ class FewRel(RelationTask):
         relations = self._relations[split]
         self.counts[f"{split}_relations"] = len(relations)
         self.counts[f"{split}_sentences"] = sum(map(len, relations.values()))
-        found: list[Example] = []
+        examples: list[Example] = []
         for form in FORMS if split == Split.TEST else (_TRAINED,):
             number = self._episodes(split, form)
             self.counts[f"{split}_episodes_{form}"] = number
             for episode in range(number):
-                found += self._episode(split, form, episode, relations)
-        return found
+                examples += self._episode(split, form, episode, relations)
+        return examples
 
     def head(self, width: int) -> Head:
         """Returns a head that compares a sentence with the supports of each relation."""
@@ -153,7 +153,7 @@ class FewRel(RelationTask):
         drawn = {
             relation: draws.sample(relations[relation], shots + queries) for relation in chosen
         }
-        candidates = tuple(Candidate(r, tuple(found[:shots])) for r, found in drawn.items())
+        candidates = tuple(Candidate(r, tuple(sentences[:shots])) for r, sentences in drawn.items())
         asked = [(query, relation) for relation in chosen for query in drawn[relation][shots:]]
         for _ in range(self._none_of_the_above):
             (relation,) = draws.sample(sorted(relations.keys() - {*chosen}), 1)
@@ -165,7 +165,7 @@ class FewRel(RelationTask):
 
     def _check_enough(self, split: Split, ways: int, sentences: int, relations: Relations) -> None:
         wanted = ways + (self._none_of_the_above > 0)
-        enough = [name for name, found in relations.items() if len(found) >= sentences]
+        enough = [name for name, examples in relations.items() if len(examples) >= sentences]
         if len(enough) < wanted or len(enough) < len(relations):
             problem = f"has {len(enough)} of {len(relations)} relations with {sentences} sentences"
             expected = f"at least {wanted} relations for {split}, each with as many sentences"
@@ -183,10 +183,10 @@ class FewRel(RelationTask):
         if not only:
             raise DataError(self.data or "", "has no file of relations", self.card.obtain)
         rest, held_out = _parted(only, _HELD_OUT)
-        cut = {name: -(-len(found) * 4 // 5) for name, found in rest.items()}
+        cut = {name: -(-len(sentences) * 4 // 5) for name, sentences in rest.items()}
         return {
-            Split.TRAIN: {name: found[: cut[name]] for name, found in rest.items()},
-            Split.DEV: {name: found[cut[name] :] for name, found in rest.items()},
+            Split.TRAIN: {name: sentences[: cut[name]] for name, sentences in rest.items()},
+            Split.DEV: {name: sentences[cut[name] :] for name, sentences in rest.items()},
             Split.TEST: held_out,
         }
 

@@ -155,9 +155,9 @@ class Lama(ProbeTask):
             words = {answer for example in self._questions for answer in example.label}
         else:
             words = set(read_text(path, "one word a line").splitlines())
-        found = tuple(sorted({word.strip() for word in words} - {""}))
-        self.counts[f"{'object' if path is None else 'shared'}_vocabulary_words"] = len(found)
-        return found
+        vocabulary = tuple(sorted({word.strip() for word in words} - {""}))
+        self.counts[f"{'object' if path is None else 'shared'}_vocabulary_words"] = len(vocabulary)
+        return vocabulary
 
     @cached_property
     def digest(self) -> str:
@@ -191,12 +191,12 @@ class Lama(ProbeTask):
             folder / f"{relation}{self._corpus.ending}": template
             for relation, template in self._templates().items()
         }
-        found = {path: template for path, template in files.items() if path.exists()}
-        if not found:
+        present = {path: template for path, template in files.items() if path.exists()}
+        if not present:
             names = ", ".join(path.name for path in [*files][:3])
             raise DataError(folder, "has no file of queries", f"{names}, …")
-        self.counts["relations_without_file"] = len(files) - len(found)
-        return found
+        self.counts["relations_without_file"] = len(files) - len(present)
+        return present
 
     def _templates(self) -> dict[str, str]:
         if not self._corpus.linked:
@@ -250,10 +250,10 @@ def _filled(template: str, subject: str, entity: str | None) -> tuple[str, Menti
 
 def _entity(record: Record, key: str) -> str | None:
     """The subject's id; Google-RE has none for some."""
-    found = record.values.get(key)
-    if found is not None and not isinstance(found, str):
-        raise record.error(f"{key} is {found!r}, neither text nor null")
-    return found or None
+    entity = record.values.get(key)
+    if entity is not None and not isinstance(entity, str):
+        raise record.error(f"{key} is {entity!r}, neither text nor null")
+    return entity or None
 
 
 def _judged_wrong(record: Record) -> bool:

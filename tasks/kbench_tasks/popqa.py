@@ -78,8 +78,8 @@ class PopQA(ProbeTask):
             DataError: the file is missing or malformed.
         """
         records = self._records()
-        found = [_example(f"popqa/{number}", record) for number, record in enumerate(records)]
-        examples = [example for example in found if example is not None]
+        made = [_example(f"popqa/{number}", record) for number, record in enumerate(records)]
+        examples = [example for example in made if example is not None]
         self.counts["questions"] = len(records)
         self.counts["questions_without_subject"] = len(records) - len(examples)
         return examples

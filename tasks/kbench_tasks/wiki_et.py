@@ -83,11 +83,11 @@ class WikiET(TypingRecords):
         path = self._table
         if path is None:
             return {}
-        found: dict[str, str] = {}
+        ids: dict[str, str] = {}
         for entity, row in numbered_ids(path, Report()):
             if (name := f"row:{row}") in wanted:
-                found.setdefault(name, entity)  # as the importer: a row belongs to its first id
-        return found
+                ids.setdefault(name, entity)  # as the importer: a row belongs to its first id
+        return ids
 
     @property
     def _table(self) -> Path | None:

@@ -47,8 +47,7 @@ class GatedMapPlug(Plug):
         A method that works inside the layers overrides ``attach`` instead; see the docstrings of
         ``kbench.method.Plug`` and ``kbench.model.Encoder``.
         """
-        vectors = torch.from_numpy(self.knowledge.vectors(rows.numpy()))
-        mapped: Tensor = self.gate * self.linear(vectors.to(self.gate.device))
+        mapped: Tensor = self.gate * self.linear(self.vectors_of(rows))
         return mapped
 
 

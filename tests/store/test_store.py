@@ -192,7 +192,8 @@ WRITER = """
 import sys, warnings
 from pathlib import Path
 import torch
-from kbench.store import Artifacts; from kbench.store.folder import address
+from kbench.store import Artifacts
+from kbench.store.folder import address
 warnings.simplefilter("error")
 store, mine = Artifacts(Path(sys.argv[1])), int(sys.argv[2])
 print("ready", flush=True)

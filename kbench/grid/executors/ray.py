@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from kbench.errors import KbenchError, UsageError
+from kbench.errors import KbenchError, UsageError, first_line, one_line
 from kbench.grid.executor import Executor, Setup
 from kbench.grid.executors.ray_cluster import Cluster, TaskReport, ray_module
 from kbench.grid.executors.ray_step import Desk, Done, opened, perform
@@ -234,7 +234,7 @@ def _marked(store: str) -> Iterator[str]:
         system.makedirs(root, exist_ok=True)
         system.pipe_file(f"{root}/{mark}", b"")
     except Exception as cause:  # every kind of store has errors of its own
-        raise UsageError(f"store {store} cannot be written ({cause})") from None
+        raise UsageError(f"store {store} cannot be written ({one_line(cause)})") from None
     try:
         yield mark
     finally:
@@ -305,7 +305,7 @@ class _Tasks:
 
 
 def _reason(cause: BaseException, lost: type[BaseException]) -> str:
-    text = f"{type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}"
+    text = f"{type(cause).__name__}: {first_line(cause)}"
     if isinstance(cause, lost):
         return f"its process or node was lost more often than it is repeated ({text})"
     return f"its task broke off ({text})"

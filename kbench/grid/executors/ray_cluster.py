@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, TextIO, cast
 
-from kbench.errors import UsageError
+from kbench.errors import UsageError, first_line, one_line
 
 __all__ = ["Board", "Cluster", "TaskReport", "ray_module"]
 
@@ -140,7 +140,7 @@ class Cluster:
         except (ConnectionError, OSError, ValueError, RuntimeError, ray.exceptions.RayError) as why:
             raise UsageError(
                 f"the Ray cluster {address or '(none given)'} cannot be joined "
-                f"({' '.join(str(why).split())}); if it has a token, set RAY_AUTH_MODE=token and "
+                f"({one_line(why)}); if it has a token, set RAY_AUTH_MODE=token and "
                 "have the token in ~/.ray/auth_token or where RAY_AUTH_TOKEN_PATH says; else see "
                 "that it has the same version of Ray and of Python"
             ) from None
@@ -187,10 +187,10 @@ class Cluster:
     def reports(self) -> Reports | None:
         """Returns what the tasks have told; None if the board cannot be read just now."""
         try:
-            found: Reports = self._ray.get(self.board.read.remote(), timeout=5)
+            reports: Reports = self._ray.get(self.board.read.remote(), timeout=5)
         except self._ray.exceptions.RayError:
             return None
-        return found
+        return reports
 
 
 def _reach(address: str) -> None:
@@ -206,7 +206,7 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as cause:
         raise UsageError(
-            f"no Ray cluster answers at {address} ({cause.strerror or cause}); expected "
+            f"no Ray cluster answers at {address} ({first_line(cause)}); expected "
             "-o address=HOST:PORT of the node that `ray start --head` was called on, or "
             "-o address=local for a cluster of this machine alone"
         ) from None

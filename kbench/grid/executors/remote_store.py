@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from kbench.data.files import atomic_folder, load_json
-from kbench.errors import ArtifactError, UsageError
+from kbench.errors import ArtifactError, UsageError, one_line
 from kbench.store import Artifact, Artifacts
 from kbench.store.artifacts import ABOUT, WEIGHTS
 from kbench.store.folder import address
@@ -54,10 +54,9 @@ def open_url(where: str) -> tuple[Any, str]:
     try:
         system, root = url_to_fs(where)
     except (ImportError, ValueError, OSError) as cause:
-        reason = " ".join(str(cause).split())
         raise UsageError(
-            f"store {where!r} cannot be opened ({reason}); expected a path or a URL that fsspec "
-            "opens, such as s3://bucket/folder with s3fs installed"
+            f"store {where!r} cannot be opened ({one_line(cause)}); expected a path or a URL that "
+            "fsspec opens, such as s3://bucket/folder with s3fs installed"
         ) from None
     return system, str(root).rstrip("/")
 
@@ -92,11 +91,11 @@ class RemoteArtifacts(Artifacts):
         Raises:
             ArtifactError: the store cannot be read.
         """
-        found = super().load(kind, key)
-        if found is not None:
+        artifact = super().load(kind, key)
+        if artifact is not None:
             if not self._has(self._there(kind, key, ABOUT)):
                 self._push(kind, key)
-            return found
+            return artifact
         return super().load(kind, key) if self._pull(kind, key) else None
 
     def save(
@@ -172,7 +171,7 @@ class RemoteArtifacts(Artifacts):
                 raise
             except Exception as cause:  # every kind of store has errors of its own
                 if wait is None:
-                    reason = " ".join(str(cause).split()) or type(cause).__name__
+                    reason = one_line(cause)
                     raise ArtifactError(f"store {self.url} cannot be used ({reason})") from cause
                 time.sleep(wait)
         raise AssertionError("the last try returns or raises")

@@ -33,11 +33,11 @@ class _AtlasTask(Task):
 
     @cached_property
     def _all(self) -> dict[Split, list[Example]]:
-        found: dict[Split, list[Example]] = {split: [] for split in Split}
+        examples: dict[Split, list[Example]] = {split: [] for split in Split}
         for line in (_FOLDER / self.file).read_text(encoding="utf-8").splitlines():
             value = loads(line)
-            found[Split(value["split"])].append(_example(value))
-        return found
+            examples[Split(value["split"])].append(_example(value))
+        return examples
 
 
 def _example(value: dict[str, Any]) -> Example:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.knowledge.importing import (
     Importer,
@@ -93,17 +93,17 @@ class CodexImporter(Importer):
 
 def _triples(folder: Path, report: Report) -> list[Triple]:
     layout = "one `head TAB relation TAB tail` a line"
-    found: dict[Triple, None] = {}
+    triples: dict[Triple, None] = {}
     for split in _SPLITS:
         for _, triple in read_rows(folder / f"{split}.txt", "triples", _triple, report, layout):
-            if triple in found:
+            if triple in triples:
                 report.drop("triples", "seen before")
             else:
-                found[triple] = None
+                triples[triple] = None
                 report.kept["triples"] += 1
-    if not found:
+    if not triples:
         raise DataError(folder, "holds no triple", layout)
-    return list(found)
+    return list(triples)
 
 
 def _triple(line: str) -> Triple:
@@ -121,7 +121,7 @@ def _objects(path: Path, required: bool = True) -> dict[str, Any]:
             raise DataError(path, "is missing", expected) from None
         return {}
     except (OSError, ValueError) as cause:
-        raise DataError(path, f"cannot be read ({cause})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
     if not isinstance(value, dict):
         raise DataError(path, f"is a JSON {type(value).__name__}", expected)
     return value
@@ -129,25 +129,25 @@ def _objects(path: Path, required: bool = True) -> dict[str, Any]:
 
 def _text(value: Any, key: str) -> str:
     """Returns a string of an object of the release, which may lack it."""
-    found = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(found, str):
+    text = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(text, str):
         return ""
     # JSON can spell half a surrogate pair, which no UTF-8 file can hold.
-    return " ".join(found.encode("utf-8", "ignore").decode("utf-8").split())
+    return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
 
 
 def _types(root: Path, language: str, known: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Returns the names of the types of each entity; a type without a name goes by its id."""
     names = _objects(root / "types" / language / "types.json")
     path = root / "types" / "entity2types.json"
-    found: dict[str, tuple[str, ...]] = {}
+    types: dict[str, tuple[str, ...]] = {}
     for entity, ids in _objects(path).items():
         if entity not in known:
             continue
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise DataError(path, f"has {ids!r} for {entity}", "a list of type ids")
-        found[entity] = tuple(dict.fromkeys(_text(names.get(i), "label") or i for i in ids))
-    return found
+        types[entity] = tuple(dict.fromkeys(_text(names.get(i), "label") or i for i in ids))
+    return types
 
 
 def _entities(

@@ -43,19 +43,19 @@ def read_labels(path: Path | None, known: Mapping[str, Any], report: Report) -> 
         known: ids of the bundle; labels of others are left out.
         report: counts the rows.
     """
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     if path is None:
-        return found
+        return labels
     layout = "one `id TAB label` a line"
     for _, (entity, label) in read_rows(path, "labels", _pair, report, layout):
         if entity not in known:
             report.drop("labels", "entity not in the bundle")
-        elif entity in found:
+        elif entity in labels:
             report.drop("labels", "id seen before")
         else:
-            found[entity] = label
+            labels[entity] = label
             report.kept["labels"] += 1
-    return found
+    return labels
 
 
 def _pair(line: str) -> tuple[str, str]:
@@ -97,15 +97,15 @@ def read_sentences(
             surface = " ".join(sentence.text[mention.start : mention.end].split())
             if surface and "\0" not in surface:
                 counts.setdefault(str(mention.entity), Counter())[surface] += 1
-    return kept, {entity: _by_frequency(found) for entity, found in counts.items()}
+    return kept, {entity: _by_frequency(surfaces) for entity, surfaces in counts.items()}
 
 
 def _count(fact: str, number: int, report: Report) -> None:
     report.facts[fact] = report.facts.get(fact, 0) + number
 
 
-def _by_frequency(found: Counter[str]) -> list[str]:
-    return [name for name, _ in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+def _by_frequency(surfaces: Counter[str]) -> list[str]:
+    return [name for name, _ in sorted(surfaces.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def names_of(candidates: Iterable[str]) -> tuple[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, Vectors, Words, in_blocks, write_bundle, write_vectors
 from kbench.knowledge.importing import Option, Options, Report, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined
@@ -67,7 +67,7 @@ def load_matrix(path: Path, kinds: str = "f") -> Any:
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, ValueError, EOFError) as cause:
-        raise DataError(path, f"cannot be read ({cause})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
     if not isinstance(matrix, np.ndarray):
         raise DataError(path, "is an archive of arrays", expected)
     if matrix.ndim != 2 or not matrix.size:
@@ -105,23 +105,23 @@ def read_ids(path: Path, rows: int, report: Report) -> dict[str, int]:
             rows are not of the matrix.
     """
     before = report.read["entities"]
-    found: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     taken = np.zeros(rows, dtype=bool)
     for entity, row in numbered_ids(path, report):
         if row >= rows:
             report.drop("entities", "row outside the matrix")
-        elif entity in found:
+        elif entity in row_of:
             report.drop("entities", "id seen before")
         elif taken[row]:
             report.drop("entities", "row of another id")
         else:
-            found[entity] = row
+            row_of[entity] = row
             taken[row] = True
             report.kept["entities"] += 1
     read = report.read["entities"] - before
-    if 2 * len(found) < read:
-        raise DataError(path, f"fits {len(found)} of {read} ids to a matrix of {rows} rows", _IDS)
-    return found
+    if 2 * len(row_of) < read:
+        raise DataError(path, f"fits {len(row_of)} of {read} ids to a matrix of {rows} rows", _IDS)
+    return row_of
 
 
 def _numbered(line: str) -> tuple[str, int]:

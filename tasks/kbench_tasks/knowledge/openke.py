@@ -70,9 +70,9 @@ class OpenKEImporter(Importer):
 def _matrix_path(source: Path, name: str | None) -> Path:
     if name:
         return source / name
-    found = sorted(source.glob("*.npy"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise DataError(source, f"holds {len(found)} .npy files ({names})",
+    paths = sorted(source.glob("*.npy"))
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
+        raise DataError(source, f"holds {len(paths)} .npy files ({names})",
                         "exactly one, or its name: -o vectors=FILE.npy")  # fmt: skip
-    return found[0]
+    return paths[0]

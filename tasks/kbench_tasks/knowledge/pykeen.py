@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kbench.errors import DataError
+from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.knowledge.importing import (
     Importer,
@@ -113,18 +113,18 @@ def _vectors_path(source: Path, name: str | None) -> Path | None:
 
 def _numbers(path: Path, kind: str, report: Report) -> dict[str, int]:
     """Returns the number of each name."""
-    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     taken: set[int] = set()
     for _, (at, name) in read_rows(path, kind, _numbered, report, _LABELS, header=1):
-        if at in taken or name in found:
+        if at in taken or name in numbers:
             report.drop(kind, "seen before")
             continue
-        found[name] = at
+        numbers[name] = at
         taken.add(at)
         report.kept[kind] += 1
-    if not found:
+    if not numbers:
         raise DataError(path, "holds no row", _LABELS)
-    return found
+    return numbers
 
 
 def _numbered(line: str) -> tuple[int, str]:
@@ -197,7 +197,7 @@ def _from_safetensors(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, SafetensorError, TypeError) as cause:
-        raise DataError(path, f"cannot be read ({_first_line(cause)})", expected) from None
+        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
 
 
 def _from_state(path: Path) -> Any:
@@ -214,15 +214,11 @@ def _from_state(path: Path) -> Any:
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError):
         # Not what torch says: it advises to run the code.
         raise DataError(path, "is no state that can be read safely", _EXPORT) from None
-    found = [
+    embeddings = [
         value
         for name, value in (state.items() if isinstance(state, Mapping) else ())
         if _WEIGHT.fullmatch(str(name)) and isinstance(value, torch.Tensor) and value.ndim == 2
     ]
-    if not found or len({len(value) for value in found}) > 1:
+    if not embeddings or len({len(value) for value in embeddings}) > 1:
         raise DataError(path, "has no embeddings of entities alone", _EXPORT)
-    return torch.cat(found, dim=1).float().numpy()
-
-
-def _first_line(cause: Exception) -> str:
-    return (str(cause) or type(cause).__name__).splitlines()[0]
+    return torch.cat(embeddings, dim=1).float().numpy()

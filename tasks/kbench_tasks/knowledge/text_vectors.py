@@ -46,10 +46,10 @@ def read_header(path: Path, count: int, expected: str) -> list[int]:
         DataError: the file is missing, or its first line is not ``count`` numbers.
     """
     _, first = next(read_lines(path, expected), (1, b""))
-    found = first.split()
-    if len(found) != count or not all(value.isdigit() for value in found):
+    numbers = first.split()
+    if len(numbers) != count or not all(value.isdigit() for value in numbers):
         raise DataError(path, f"begins with {first.strip()[:40]!r}", expected, line=1)
-    return [int(value) for value in found]
+    return [int(value) for value in numbers]
 
 
 def read_vectors(
@@ -109,8 +109,8 @@ class _Parser:
     @classmethod
     def of(cls, first: bytes, layout: TextLayout) -> _Parser:
         separator = b"\t" if b"\t" in first.strip() else b" "
-        found = len(first.strip().split(separator)) - (layout.name is not None)
-        return cls(layout.name, layout.dimension or max(1, found), separator)
+        count = len(first.strip().split(separator)) - (layout.name is not None)
+        return cls(layout.name, layout.dimension or max(1, count), separator)
 
     def parse(self, lines: list[bytes]) -> tuple[list[str], Vectors, dict[int, str]]:
         """Returns names, vectors, and what is wrong with which rows."""

@@ -91,12 +91,12 @@ class Wikipedia2VecImporter(Importer):
 def _text_path(source: Path, name: str | None) -> Path:
     if name:
         return source / name
-    found = sorted([*source.glob("*.txt"), *source.glob("*.txt.gz")])
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise DataError(source, f"holds {len(found)} text files ({names})",
+    paths = sorted([*source.glob("*.txt"), *source.glob("*.txt.gz")])
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
+        raise DataError(source, f"holds {len(paths)} text files ({names})",
                         "exactly one, or its name: -o vectors=FILE.txt")  # fmt: skip
-    return found[0]
+    return paths[0]
 
 
 @dataclass
@@ -154,21 +154,21 @@ def _title(text: str) -> str:
 def _identified(space: _Space, path: Path | None, report: Report) -> dict[str, int]:
     """Returns the row of each entity by its id, else by its title."""
     rows = {title: row for row, title in enumerate(space.titles)}
-    found: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     for _, (title, entity) in read_rows(path, "ids", _identity, report, _IDS) if path else ():
-        if entity in found:
+        if entity in row_of:
             report.drop("ids", "id seen before")
         elif (row := rows.pop(title, None)) is None:
             report.drop("ids", "title without a vector or seen before")
         else:
-            found[entity] = row
+            row_of[entity] = row
             report.kept["ids"] += 1
     for title, row in rows.items():
-        if title in found:  # there are articles called Q1
+        if title in row_of:  # there are articles called Q1
             report.drop("entities", "title is the id of another")
         else:
-            found[title] = row
-    return found
+            row_of[title] = row
+    return row_of
 
 
 def _identity(line: str) -> tuple[str, str]:
