@@ -162,7 +162,7 @@ class Fit:
         network = self.model or self.encoder
         started, said = time.perf_counter(), ""
         if reading is not None and self.recipe.dropout is None:
-            data, said = FrozenReader(self.encoder, self.device).recalled(
+            data, said = FrozenReader(self.encoder, self.device).with_states(
                 cast("FixedData", data), reading
             )
         with plug.attach(self.encoder), compiled(self.encoder, self.compiled):

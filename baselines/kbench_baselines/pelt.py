@@ -121,7 +121,7 @@ class _Sums:
         self.tokens += int(inputs.lengths[chosen].sum())
         for start in range(0, len(chosen), _PIECE):
             piece = chosen[start : start + _PIECE]
-            kept = self._frozen.kept(inputs, self._reading, piece, keep=self._keep)
+            kept = self._frozen.read(inputs, self._reading, piece, keep=self._keep)
             assert kept is not None, "a piece fits into memory"
             order = np.argsort(kept.states.places[:, 0])  # added as they were read, so as they lie
             result = torch.from_numpy(np.array(kept.states.arrays[0]))

@@ -1,4 +1,4 @@
-"""What stands in the cells of a table, whatever it is printed as."""
+"""What stands in the columns of a table, whatever it is printed as."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kbench.errors import UsageError, nearest
 from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
 
-__all__ = ["NAMES", "Cells", "blank", "cells", "headings", "legend", "tables_of"]
+__all__ = ["NAMES", "Columns", "blank", "columns_of", "headings", "legend", "tables_of"]
 
-Cells: TypeAlias = dict[str, str]
+Columns: TypeAlias = dict[str, str]
 """Text by heading."""
 
 NAMES = {
@@ -87,8 +87,8 @@ def _heading(row: Row) -> str:
     return "  ·  ".join(words)
 
 
-def cells(row: Row) -> Cells:
-    """Returns the cells of a row."""
+def columns_of(row: Row) -> Columns:
+    """Returns the columns of a row."""
     result, cost = row.first, row.cost
     spec = result.spec
     informed = spec.knowledge is not None
@@ -112,7 +112,7 @@ def cells(row: Row) -> Cells:
     }
 
 
-def blank(several: Sequence[Cells]) -> set[str]:
+def blank(several: Sequence[Columns]) -> set[str]:
     """Returns the headings under which no row has anything."""
     names = several[0] if several else {}
     return {name for name in names if not any(row[name] for row in several)}

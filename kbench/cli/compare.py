@@ -131,7 +131,7 @@ def _print(comparisons: Sequence[Comparison], console: Console) -> None:
     for heading, several in groupby(sorted(comparisons, key=_order), key=_heading):
         table = _table(heading)
         for comparison in several:
-            table.add_row(*_cells(comparison))
+            table.add_row(*_columns(comparison))
         console.print(table)
         console.print()
     warnings = {w: None for comparison in comparisons for w in comparison.warnings}
@@ -164,7 +164,7 @@ def _order(comparison: Comparison) -> tuple[str, ...]:
     return _heading(comparison), one.method, one.setting, two.method, two.setting, two.control
 
 
-def _cells(comparison: Comparison) -> list[str | Text]:
+def _columns(comparison: Comparison) -> list[str | Text]:
     from rich.text import Text
 
     from kbench.metrics.statistics import LEVEL

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from kbench.cli.columns import blank, cells, legend, tables_of
+from kbench.cli.columns import blank, columns_of, legend, tables_of
 from kbench.errors import one_line
 from kbench.results.tables import Row
 
@@ -112,7 +112,7 @@ def _grid(
     rows: Sequence[Row], columns: Sequence[str] | None
 ) -> tuple[list[str], dict[int, dict[str, str]]]:
     """Returns the headings, and the cells of each row: those asked for, or all with anything."""
-    lines = {id(row): cells(row) for row in rows}
+    lines = {id(row): columns_of(row) for row in rows}
     empty = blank([*lines.values()])
     known = next(iter(lines.values()), {})
     names = list(columns) if columns else [name for name in known if name not in empty]

@@ -28,9 +28,9 @@ def ls(kind: str | None, as_json: bool) -> None:
     """
     if kind is not None and kind not in list(Kind):
         raise UsageError(f"cannot list {kind!r}{nearest(kind, Kind)}")
-    found = [entry for each in Kind if kind in (None, each) for entry in entries(each)]
+    listed = [entry for each in Kind if kind in (None, each) for entry in entries(each)]
     if as_json:
-        for entry in found:
+        for entry in listed:
             print(json.dumps(_value(entry), ensure_ascii=False))
         return
     from rich.table import Table
@@ -43,16 +43,16 @@ def ls(kind: str | None, as_json: bool) -> None:
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
     last = None
-    for entry in found:
+    for entry in listed:
         if kind is None and entry.kind != last:
             table.add_row(Text(str(entry.kind), style="bold cyan"))
         last = entry.kind
-        cells = _cells(entry)
+        cells = _columns(entry)
         table.add_row(*(Text(cells[name], style=_STYLES.get(name, "")) for name in columns))
     Console().print(table)
 
 
-def _cells(entry: Entry) -> dict[str, str]:
+def _columns(entry: Entry) -> dict[str, str]:
     card = declared(entry)
     return {
         "name": entry.name,

@@ -42,13 +42,13 @@ def print_published(figures: Sequence[Figure], shown: Sequence[Row], console: Co
         for name in ("method", "setting", "model", "published", "source"):
             table.add_column(name, justify="right" if name == "published" else "left")
         for figure in group:
-            table.add_row(*(Text(cell, style="dim") for cell in _cells(figure, ours.get(task))))
+            table.add_row(*(Text(cell, style="dim") for cell in _columns(figure, ours.get(task))))
         console.print(table)
         console.print()
     console.print(_LEGEND, style="dim")
 
 
-def _cells(figure: Figure, ours: str | None) -> tuple[str, ...]:
+def _columns(figure: Figure, ours: str | None) -> tuple[str, ...]:
     model = " ".join(filter(None, (figure.backbone, figure.tuning)))
     value = f"{100 * figure.value:.1f}" if figure.unit == "fraction" else f"{figure.value:g}"
     source = [f"{figure.source.citation}, {figure.source.kind}", figure.split]

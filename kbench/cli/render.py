@@ -8,7 +8,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from kbench.cli.columns import Cells, blank, cells, legend, tables_of
+from kbench.cli.columns import Columns, blank, columns_of, legend, tables_of
 from kbench.cli.terminal import Console
 from kbench.results.tables import Row
 from kbench.spec import Control
@@ -58,7 +58,7 @@ def print_table(
         return
     tables = tables_of(all_rows)
     bars = {id(row): bar for _, rows in tables for row, bar in zip(rows, _bars(rows), strict=True)}
-    everything = {id(row): {**cells(row), "interval": bars[id(row)]} for row in all_rows}
+    everything = {id(row): {**columns_of(row), "interval": bars[id(row)]} for row in all_rows}
     names = list(columns) if columns else _fitting([*everything.values()], console.width)
     shown = {key: {name: value[name] for name in names} for key, value in everything.items()}
     if not columns and _total(list(shown.values())) > console.width:
@@ -92,7 +92,7 @@ def print_table(
     console.print(legend(names) + bold, style="dim")
 
 
-def _fitting(everything: Sequence[Cells], width: int) -> list[str]:
+def _fitting(everything: Sequence[Columns], width: int) -> list[str]:
     """The headings for which there is room."""
     names = list(_ALWAYS)
     empty = blank(everything)
@@ -150,7 +150,7 @@ def _side(name: str) -> Literal["left", "right"]:
     return "left" if name.replace("\n", " ") in _LEFT else "right"
 
 
-def _stacked(values: Cells) -> Cells:
+def _stacked(values: Columns) -> Columns:
     """The same in fewer, taller columns."""
     covered = f"{values['covered']} covered" if values["covered"] else ""
     figures = {
@@ -165,7 +165,7 @@ def _stacked(values: Cells) -> Cells:
     }
 
 
-def _widths(several: list[Cells]) -> dict[str, int]:
+def _widths(several: list[Columns]) -> dict[str, int]:
     return {
         name: max(
             len(part) for row in several for part in (*row[name].split("\n"), *name.split("\n"))
@@ -174,6 +174,6 @@ def _widths(several: list[Cells]) -> dict[str, int]:
     }
 
 
-def _total(several: list[Cells]) -> int:
+def _total(several: list[Columns]) -> int:
     widths = _widths(several)
     return sum(widths.values()) + len(widths)

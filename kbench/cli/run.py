@@ -100,7 +100,7 @@ def run(grid: Path | None, **options: Any) -> int:
     it, and narrow what one of several grids chooses for itself. Without GRID, --task and
     --method, the embedded demo runs.
     """
-    from kbench.cli import execute
+    from kbench.cli import run_grids
     from kbench.grid.executor import Setup, find_executor
     from kbench.grid.plan import Place
     from kbench.grid.pool import Limits
@@ -112,7 +112,7 @@ def run(grid: Path | None, **options: Any) -> int:
         options["threads"] = options["threads"] or 1
     if options["dry_run"]:
         peak = 1e12 * options["tflops"]
-        return execute.dry_run(chosen, options["out"], peak, options["as_json"])
+        return run_grids.dry_run(chosen, options["out"], peak, options["as_json"])
     place = replace(
         Place.default(options["out"], options["device"]),
         threads=options["threads"],
@@ -127,7 +127,7 @@ def run(grid: Path | None, **options: Any) -> int:
         options=dict(map(shared.pair, options["executor_options"])),
     )
     executor = find_executor(options["executor"])(setup)
-    return execute.run(
+    return run_grids.run(
         chosen, place, executor, fail_fast=options["fail_fast"], as_json=options["as_json"]
     )
 

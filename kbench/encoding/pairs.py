@@ -66,10 +66,10 @@ def compared(examples: Sequence[Example]) -> Comparisons:
     texts: list[Example] = []
 
     def number(example: Example) -> int:
-        found = numbers.setdefault((example.text, example.mentions), len(texts))
-        if found == len(texts):
+        place = numbers.setdefault((example.text, example.mentions), len(texts))
+        if place == len(texts):
             texts.append(example)
-        return found
+        return place
 
     rows: list[tuple[int, int, int]] = []
     bounds = [0]

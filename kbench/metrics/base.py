@@ -145,12 +145,12 @@ class MacroF1(Metric):
         The columns hang on the labels alone, so that two runs on the same data can be paired.
         """
         column = {name: number for number, name in enumerate(dict.fromkeys(labels))}
-        found = np.zeros((len(labels), len(column), 3))
+        counts = np.zeros((len(labels), len(column), 3))
         for row, (gold, guess) in enumerate(zip(labels, predictions, strict=True)):
-            found[row, column[gold], 2] = 1
+            counts[row, column[gold], 2] = 1
             if guess in column:
-                found[row, column[guess], :2] = gold == guess, 1
-        return found.reshape(len(labels), 3 * len(column))
+                counts[row, column[guess], :2] = gold == guess, 1
+        return counts.reshape(len(labels), 3 * len(column))
 
     def value(self, sums: Array) -> Array:
         classes = sums.reshape(*sums.shape[:-1], sums.shape[-1] // 3, 3)

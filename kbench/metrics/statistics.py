@@ -119,14 +119,14 @@ def intervals(
     scored: Sequence[tuple[Metric, Array]], resamples: int | None = None, seed: int = 0
 ) -> list[Interval]:
     """Returns the score of each with its interval; see :func:`interval` for the shapes."""
-    found = []
+    estimates = []
     for (metric, given), drawn in zip(
         scored, bootstrap_replicates(scored, resamples, seed), strict=True
     ):
         table = _seeded(given)
         value = float(metric.value(table.sum(axis=1)).mean())
-        found.append(_percentiles(value, drawn, table.shape[1]))
-    return found
+        estimates.append(_percentiles(value, drawn, table.shape[1]))
+    return estimates
 
 
 def bootstrap_replicates(
@@ -174,10 +174,10 @@ def contrasts(pairs: Sequence[Pair], resamples: int = DRAWS, seed: int = 0) -> l
     exact = [_hits(pair) for pair in pairs]
     tested = [pair for pair, sharp in zip(pairs, exact, strict=True) if not sharp]
     permuted = iter(_permuted(tested, resamples, seed))
-    found = []
+    told = []
     for pair, sharp, values in zip(pairs, exact, drawn, strict=True):
         each = pair.by_seed
-        found.append(
+        told.append(
             Contrast(
                 _percentiles(float(each.mean()), values, pair.ours.shape[-2]),
                 tuple(each.tolist()),
@@ -186,7 +186,7 @@ def contrasts(pairs: Sequence[Pair], resamples: int = DRAWS, seed: int = 0) -> l
                 _detectable(values),
             )
         )
-    return found
+    return told
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -194,9 +194,9 @@ def holm(values: Sequence[float]) -> list[float]:
     given = np.asarray(values, dtype=np.float64)
     order = np.argsort(given, kind="stable")
     raised = given[order] * np.arange(len(given), 0, -1)
-    found = np.empty_like(given)
-    found[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
-    return [float(value) for value in found]
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return [float(value) for value in adjusted]
 
 
 def _seeded(statistics: Array) -> Array:
@@ -241,27 +241,27 @@ def _resampled(pairs: Sequence[Pair], resamples: int, seed: int) -> list[Array]:
 
 def _scores(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:
     """Returns the scores of tables ``[seeds, n, k]`` in every resample. ``[resamples, seeds]``."""
-    found: dict[int, Array] = {}
+    scores: dict[int, Array] = {}
     for size in {table.shape[1] for _, table in tables}:
         at = [number for number, (_, table) in enumerate(tables) if table.shape[1] == size]
         same = _replicates([tables[number] for number in at], resamples, seed)
-        found |= zip(at, same, strict=True)
-    return [found[number] for number in range(len(tables))]
+        scores |= zip(at, same, strict=True)
+    return [scores[number] for number in range(len(tables))]
 
 
 def _replicates(tables: Sequence[tuple[Metric, Array]], resamples: int, seed: int) -> list[Array]:
     """Returns the same for tables over as many examples."""
-    found = [np.zeros((resamples, len(table))) for _, table in tables]
+    replicates = [np.zeros((resamples, len(table))) for _, table in tables]
     n = tables[0][1].shape[1]
     columns = np.concatenate([_columns(table) for _, table in tables], axis=1)
     for rows, counts in _counts(n, columns.shape[1], resamples, seed):
         start, sums = 0, counts @ columns
-        for (metric, table), scores in zip(tables, found, strict=True):
+        for (metric, table), scores in zip(tables, replicates, strict=True):
             seeds, _, k = table.shape
             part = sums[:, start : start + seeds * k].reshape(-1, seeds, k)
             scores[rows] = metric.value(part)
             start += seeds * k
-    return found
+    return replicates
 
 
 def _columns(table: Array) -> Array:
@@ -328,7 +328,7 @@ def _as_large(pairs: Sequence[Pair], resamples: int, seed: int) -> Array:
     means = [_seeded(pair.ours + pair.theirs).sum(axis=1) / 2 for pair in pairs]
     bounds = [abs(pair.by_seed.mean()) - _EQUAL for pair in pairs]
     columns = np.concatenate([_columns(half) for half in halves], axis=1)
-    found = np.zeros(len(pairs))
+    counts = np.zeros(len(pairs))
     rng = np.random.default_rng(seed)
     n, width = columns.shape
     for rows in _chunks(n, width, resamples):
@@ -337,6 +337,6 @@ def _as_large(pairs: Sequence[Pair], resamples: int, seed: int) -> Array:
         for at, (pair, mean) in enumerate(zip(pairs, means, strict=True)):
             moved = sums[:, start : start + mean.size].reshape(-1, *mean.shape)
             each = pair.metric.value(mean + moved) - pair.metric.value(mean - moved)
-            found[at] += (abs(each.mean(axis=1)) >= bounds[at]).sum()
+            counts[at] += (abs(each.mean(axis=1)) >= bounds[at]).sum()
             start += mean.size
-    return found
+    return counts

@@ -60,10 +60,10 @@ class LamaPrecision(Stratified):
     ) -> Array:
         """Returns right and all of each relation. ``[examples, relations * 2]``."""
         column = {name: number for number, name in enumerate(dict.fromkeys(strata))}
-        found = np.zeros((len(labels), len(column), 2))
+        counts = np.zeros((len(labels), len(column), 2))
         chosen = [column[stratum] for stratum in strata]
-        found[np.arange(len(labels)), chosen] = Accuracy().statistics(labels, predictions)
-        return found.reshape(len(labels), 2 * len(column))
+        counts[np.arange(len(labels)), chosen] = Accuracy().statistics(labels, predictions)
+        return counts.reshape(len(labels), 2 * len(column))
 
     def value(self, sums: Array) -> Array:
         relations = sums.reshape(*sums.shape[:-1], sums.shape[-1] // 2, 2)

@@ -158,15 +158,17 @@ class FrozenReader:
             "computed": [torch.__version__, version("transformers"), device.type],
         }
 
-    def recalled(self, data: FixedData, reading: Reading) -> tuple[Data, str]:
+    def with_states(self, data: FixedData, reading: Reading) -> tuple[Data, str]:
         """Returns data that bring what the encoder says of them, and ``kept``.
 
         Where there is no room for it, the data themselves and ``recomputed``.
         """
-        kept = self.kept(data.inputs, reading)
-        return (data, "recomputed") if kept is None else (WithStates(data, kept), "kept")
+        states = self.read(data.inputs, reading)
+        if states is None:
+            return data, "recomputed"
+        return WithStates(data, states), "kept"
 
-    def kept(
+    def read(
         self,
         inputs: Encoded,
         reading: Reading,

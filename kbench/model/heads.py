@@ -295,10 +295,12 @@ class _AnsweringHead(Head):
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         answers = [list(example.label) for example in examples]
-        found = iter(self.tokens([answer for several in answers for answer in several], tokenizer))
+        answered = iter(
+            self.tokens([answer for several in answers for answer in several], tokenizer)
+        )
         kept, targets = [], []
         for index, several in enumerate(answers):
-            usable = [token for _ in several if (token := next(found)) is not None]
+            usable = [token for _ in several if (token := next(answered)) is not None]
             if usable:
                 kept.append(index)
                 targets.append(usable[0])
@@ -360,8 +362,8 @@ class VocabularyHead(_AnsweringHead):
         self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
     ) -> list[int | None]:
         allowed = set(self.allowed(tokenizer))
-        found = _single_tokens(answers, tokenizer)
-        return [token if token in allowed else None for token in found]
+        known = _single_tokens(answers, tokenizer)
+        return [token if token in allowed else None for token in known]
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         counts = {"vocabulary_tokens": len(self.allowed(tokenizer))}
@@ -389,13 +391,13 @@ class VocabularyHead(_AnsweringHead):
             KbenchError: no word of it is one token.
         """
         if self._allowed is None or self._allowed[0] is not tokenizer:
-            found = {*_single_tokens(self.vocabulary, tokenizer)} - {None}
-            if not found:
+            tokens = {*_single_tokens(self.vocabulary, tokenizer)} - {None}
+            if not tokens:
                 raise KbenchError(
                     f"none of the {len(self.vocabulary)} words of the vocabulary is one token of "
                     "the backbone"
                 )
-            self._allowed = (tokenizer, sorted(token for token in found if token is not None))
+            self._allowed = (tokenizer, sorted(token for token in tokens if token is not None))
             self._columns = None
         return self._allowed[1]
 

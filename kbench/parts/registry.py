@@ -35,13 +35,13 @@ def find(kind: Kind | str, name: str) -> Entry:
         PluginError: two distributions offer the name.
     """
     kind = Kind(kind)
-    found = [entry for entry in entries(kind) if entry.name == name]
-    if not found:
+    offered = [entry for entry in entries(kind) if entry.name == name]
+    if not offered:
         raise UsageError(f"no {kind.one} is called {name!r}{nearest(name, names(kind))}")
-    if len(found) > 1:
-        both = " and ".join(f"{e.distribution} ({e.target})" for e in found)
+    if len(offered) > 1:
+        both = " and ".join(f"{e.distribution} ({e.target})" for e in offered)
         raise PluginError(f"the {kind.one} {name!r} is offered by {both}: uninstall one of them")
-    return found[0]
+    return offered[0]
 
 
 def load(entry: Entry) -> Any:

@@ -52,17 +52,17 @@ def defaults(entry: Entry) -> dict[str, Any]:
     """Returns the options of a part with their defaults, read from the source if literal there."""
     value = _assigned(entry, "defaults")
     try:
-        found = ast.literal_eval(value) if value else {}
+        options = ast.literal_eval(value) if value else {}
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return options if isinstance(options, dict) else {}
 
 
 def constant(entry: Entry, name: str) -> str | int | bool | None:
     """Returns what the class gives to a name, read from the source; None if not a plain value."""
     value = _assigned(entry, name)
-    found = value.value if isinstance(value, ast.Constant) else None
-    return found if isinstance(found, str | int | bool) else None
+    plain = value.value if isinstance(value, ast.Constant) else None
+    return plain if isinstance(plain, str | int | bool) else None
 
 
 def _members(value: ast.expr) -> list[str]:
@@ -84,13 +84,13 @@ def _assigns(statement: ast.Assign | ast.AnnAssign, name: str) -> bool:
 
 
 def _literals(call: ast.Call) -> list[tuple[str, Any]]:
-    found = []
+    literals = []
     for keyword in call.keywords:
         try:
-            found.append((keyword.arg or "", ast.literal_eval(keyword.value)))
+            literals.append((keyword.arg or "", ast.literal_eval(keyword.value)))
         except ValueError:
             continue
-    return found
+    return literals
 
 
 def _assigned(entry: Entry, name: str) -> ast.expr | None:

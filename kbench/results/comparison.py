@@ -102,25 +102,25 @@ def compare(
         UsageError: two runs cannot be compared; says which field differs.
     """
     tables = PredictionCache(store)
-    found = [_aligned(one, two, tables, metric, force) for one, two in pairs]
-    told = contrasts([pair for *_, pair in found])
-    names = [str(getattr(one[0].spec, family)) if family else "" for one, *_ in found]
+    aligned = [_aligned(one, two, tables, metric, force) for one, two in pairs]
+    told = contrasts([pair for *_, pair in aligned])
+    names = [str(getattr(one[0].spec, family)) if family else "" for one, *_ in aligned]
     adjusted = _corrected([contrast.p for contrast in told], names)
     return [
         Comparison(one, two, pair.metric, _scores(pair), contrast, p, name, warnings)
         for (one, two, warnings, pair), contrast, p, name in zip(
-            found, told, adjusted, names, strict=True
+            aligned, told, adjusted, names, strict=True
         )
     ]
 
 
 def _corrected(values: Sequence[float], families: Sequence[str]) -> list[float]:
-    found = [1.0] * len(values)
+    adjusted = [1.0] * len(values)
     for family in {*families}:
         at = [number for number, name in enumerate(families) if name == family]
         for number, value in zip(at, holm([values[number] for number in at]), strict=True):
-            found[number] = value
-    return found
+            adjusted[number] = value
+    return adjusted
 
 
 def _scores(pair: Pair) -> tuple[float, float]:
@@ -197,10 +197,10 @@ def metrics_of(result: Result) -> list[Metric]:
     """
     task = task_kind(result.spec.task)
     had = {(name, score.variant) for name, score in result.metrics.items()}
-    found = {(m.name, m.variant): m for m in task.metrics}
-    if had - found.keys():
-        found |= {(m.name, m.variant): m for m in _optional(result)}
-    return [metric for key, metric in found.items() if key in had]
+    defined = {(m.name, m.variant): m for m in task.metrics}
+    if had - defined.keys():
+        defined |= {(m.name, m.variant): m for m in _optional(result)}
+    return [metric for key, metric in defined.items() if key in had]
 
 
 def metric_of(result: Result, name: str) -> Metric:
@@ -252,10 +252,10 @@ class PredictionCache:
             UsageError: there are none.
         """
         if result.id not in self._read:
-            found = self._store.predictions(result)
-            if found is None:
+            stored = self._store.predictions(result)
+            if stored is None:
                 raise UsageError(f"{result.spec.title} has no predictions")
-            self._read[result.id] = found
+            self._read[result.id] = stored
         return self._read[result.id]
 
     def unlike(self, results: Sequence[Result]) -> list[str]:
@@ -285,6 +285,6 @@ class PredictionCache:
         return self._made[key]
 
     def _one(self, result: Result, metric: Metric, ids: tuple[str, ...]) -> Array:
-        found = self.predictions(result)
-        place = {id: at for at, id in enumerate(found.ids)}
-        return metric.measure(found.at([place[id] for id in ids]))
+        predictions = self.predictions(result)
+        place = {id: at for at, id in enumerate(predictions.ids)}
+        return metric.measure(predictions.at([place[id] for id in ids]))

@@ -25,6 +25,7 @@ _MOST = 2000
 """Files; of more the older half goes."""
 _CODE = (
     "kbench.results.comparison",
+    "kbench.data.predictions",
     "kbench.metrics.base",
     "kbench.metrics.statistics",
     "kbench.results.tables",

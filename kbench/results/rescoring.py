@@ -77,8 +77,8 @@ def again(result: Result, predictions: Predictions) -> list[Again]:
         UsageError: the task is not installed.
     """
     made = rescored(result, predictions)
-    found = [Again(name, score, made.get(name)) for name, score in result.metrics.items()]
+    scores = [Again(name, score, made.get(name)) for name, score in result.metrics.items()]
     main = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
     parts = by_entity(main, predictions, Popularity(1, 1))["coverage"] if main else {}
     stored = result.buckets.get("coverage", {})
-    return found + [Again(f"coverage {n}", score, parts.get(n)) for n, score in stored.items()]
+    return scores + [Again(f"coverage {n}", score, parts.get(n)) for n, score in stored.items()]

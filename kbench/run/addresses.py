@@ -85,8 +85,8 @@ def general_plug(parts: Parts) -> str | None:
     """Returns the address of the general plug that a run's task-specific one may start from."""
     if parts.knowledge is None or parts.spec.setting != Setting.TASK_SPECIFIC:
         return None
-    found: str | None = plug_inputs(parts, Setting.TASK_SPECIFIC).get("general")
-    return found
+    general: str | None = plug_inputs(parts, Setting.TASK_SPECIFIC).get("general")
+    return general
 
 
 def result_id(parts: Parts) -> str:

@@ -61,14 +61,14 @@ def degrees(
     """
     if knowledge is None:
         return [-1] * len(examples)
-    found = []
+    counts = []
     for example, rows in zip(examples, links.rows, strict=True):
         roles = [mention.role for mention in example.mentions]
         roles += [Role.CONTEXT] * (len(rows) - len(roles))  # mentions that a linker added
         order = sorted(range(len(rows)), key=lambda at: roles[at] == Role.CONTEXT)
         row = next((rows[at] for at in order if rows[at] >= 0), -1)
-        found.append(int(knowledge.degrees[row]) if row >= 0 else -1)
-    return found
+        counts.append(int(knowledge.degrees[row]) if row >= 0 else -1)
+    return counts
 
 
 def by_entity(
@@ -85,13 +85,13 @@ def by_entity(
 
 def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[str, Score]:
     """The score of each group of examples; an empty name leaves an example out."""
-    found = {}
+    scores = {}
     for name in sorted({*groups} - {""}):
         at = [number for number, group in enumerate(groups) if group == name]
         statistics = metric.measure(given.at(at))
         if len(statistics):
-            found[name] = estimate(metric, statistics)
-    return found
+            scores[name] = estimate(metric, statistics)
+    return scores
 
 
 def estimate(metric: Metric, statistics: Array) -> Score:
@@ -100,11 +100,11 @@ def estimate(metric: Metric, statistics: Array) -> Score:
     Raises:
         KbenchError: the metric gives no fraction.
     """
-    found = vars(interval(metric, statistics))
+    ends = vars(interval(metric, statistics))
     for name in ("value", "low", "high"):
-        if not 0 <= found[name] <= 1:
+        if not 0 <= ends[name] <= 1:
             raise KbenchError(
-                f"metric {metric.name} gives {found[name]} as its {name}; expected a fraction "
+                f"metric {metric.name} gives {ends[name]} as its {name}; expected a fraction "
                 "from 0 to 1"
             )
-    return Score(**found, variant=metric.variant)
+    return Score(**ends, variant=metric.variant)

@@ -177,10 +177,10 @@ def _read_once(
     dev: ReadStates | None = None
     with plug.attach(encoder) if plug else nullcontext():
         reader = FrozenReader(encoder, session.device)
-        train_states = reader.kept(examples.inputs, reading)
+        train_states = reader.read(examples.inputs, reading)
         if train_states is not None and recipe.select:
             split = session.prepared(parts, Split.DEV, model, injected=plug is not None)
-            dev = reader.kept(split.inputs, reading)
+            dev = reader.read(split.inputs, reading)
     if train_states is None or (recipe.select and dev is None):
         return _Material(examples, plug, states="recomputed")
     return _Material(WithStates(examples, train_states), None, dev, "kept")

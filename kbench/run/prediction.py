@@ -126,8 +126,8 @@ class _Pass:
             yield chosen, (self._states.into(batch) if self._states else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
-        found = [self.model(part.to(self.device)).float() for part in parts]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        logits = [self.model(part.to(self.device)).float() for part in parts]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
 
 def _decided(passes: _Pass, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Tensor]]:

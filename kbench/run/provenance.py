@@ -18,13 +18,13 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "pya
 @cache
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the libraries that results may depend on."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            known[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return known
 
 
 @cache
@@ -48,15 +48,15 @@ def plugin(target: str, distribution: str) -> dict[str, str | bool | None]:
 @cache
 def hardware() -> dict[str, str | int]:
     """Returns machine, processor, cores and memory."""
-    found: dict[str, str | int] = {
+    machine: dict[str, str | int] = {
         "machine": platform.machine(),
         "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
     }
     if hasattr(os, "sysconf"):
-        found["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return found
+        machine["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine
 
 
 def _processor() -> str:

@@ -20,18 +20,18 @@ Measured by ``scripts/measure_rounding.py``, rounded up; see docs/results.md.
 """
 
 
-def evaluated(how: Mapping[str, str | int], dtype: str, found: Predicted) -> dict[str, Any]:
+def evaluated(how: Mapping[str, str | int], dtype: str, predicted: Predicted) -> dict[str, Any]:
     """Returns what is recorded of an evaluation.
 
     Args:
         how: the device and its settings, see :func:`kbench.encoding.computing.described`.
         dtype: the precision.
-        found: the predictions.
+        predicted: the predictions.
     """
     device = str(how["device"]).partition(":")[0]
     return {
-        "batch_size": found.batch_size,
-        "batch_tokens": found.batch_tokens,
+        "batch_size": predicted.batch_size,
+        "batch_tokens": predicted.batch_tokens,
         "dtype": dtype,
         **how,
         "rounding": {

@@ -92,7 +92,7 @@ class Session:
         if reading is None:
             return None
         inputs = self.prepared(parts, Split.DEV, model, injected=True).inputs
-        return FrozenReader(model.encoder, self.device).kept(inputs, reading)
+        return FrozenReader(model.encoder, self.device).read(inputs, reading)
 
     def pretrained(self, parts: Parts) -> Encoder:
         """Returns the backbone that nothing was tuned of."""

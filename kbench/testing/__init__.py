@@ -9,8 +9,8 @@ The tests of a plugin take three lines::
 """
 
 from kbench.testing.contracts import Finding, assert_contracts, check, findings
-from kbench.testing.offering import registered
 from kbench.testing.planted import planted_scores
+from kbench.testing.registration import registered
 
 __all__ = [
     "Finding",

@@ -223,7 +223,7 @@ def read_once(bench: Bench) -> Verdict:
         reading = tried.plug.reading(encoder)
         if reading is not None:
             reader = FrozenReader(encoder, torch.device("cpu"), HiddenStateStore(most=0))
-            known = reader.kept(tried.injected.inputs, reading)
+            known = reader.read(tried.injected.inputs, reading)
             with tried.chosen():
                 apart.append(tried.plugged().apart(tried.plugged(known=known)))
     if not apart:

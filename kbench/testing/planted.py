@@ -33,7 +33,7 @@ def planted_scores(
     """
     from kbench.grid import runner
     from kbench.grid.grids import make_grid
-    from kbench.testing.offering import registered
+    from kbench.testing.registration import registered
     from kbench.testing.toys import write_backbone, write_world
 
     with (

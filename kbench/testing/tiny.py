@@ -25,7 +25,7 @@ from kbench.model.huggingface import folder_digest, load_folder
 from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
 from kbench.task import QuestionTask, RelationTask, Task, TypingTask
-from kbench.testing.offering import registered
+from kbench.testing.registration import registered
 from kbench.testing.toys import (
     ToyQuestions,
     ToyRelations,

@@ -11,7 +11,7 @@ from torch import nn
 
 import kbench.encoding.tokens
 from kbench import method
-from kbench.cli.execute import dry_run
+from kbench.cli.run_grids import dry_run
 from kbench.grid.grids import Grid
 from kbench.grid.plan import Place
 from kbench.method import Plug

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbench.cli import execute
+from kbench.cli import run_grids
 from kbench.cli.run import run
 from kbench.errors import DataError, KbenchError, UsageError
 from kbench.grid import runner
@@ -297,12 +297,12 @@ def replayed(command: str, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """The grid that a command line asks for."""
     found: list[Grid] = []
 
-    def keep(grids: list[Grid], *rest: Any) -> int:
+    def keep(grids: list[Grid], *rest: Any, **options: Any) -> int:
         found.extend(grids)
         return 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "run", keep)
+        patch.setattr(run_grids, "run", keep)
         program, verb, *arguments = shlex.split(command)
         assert (program, verb) == ("kbench", "run")
         result = CliRunner().invoke(run, arguments, catch_exceptions=False)

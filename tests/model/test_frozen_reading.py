@@ -79,7 +79,7 @@ def inputs_of(encoder: Encoder, count: int = 40) -> Any:
 
 def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
     inputs = inputs_of(encoder)
-    kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).read(inputs, last_states(encoder, {}))
     assert kept is not None
     for number in range(len(inputs)):
         start, end = kept.states.places[number]
@@ -92,7 +92,7 @@ def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
 def test_a_batch_brings_them_and_the_network_is_not_asked(encoder: Encoder) -> None:
     data = Examples(inputs_of(encoder), np.zeros(40, dtype=np.int64))
     with counted(encoder) as texts:
-        recalled, said = FrozenReader(encoder, CPU).recalled(data, last_states(encoder, {}))
+        recalled, said = FrozenReader(encoder, CPU).with_states(data, last_states(encoder, {}))
         assert (said, sum(texts)) == ("kept", 40)
         batch = recalled.batch(np.array([7, 3, 25]))
         hidden = encoder(batch)
@@ -115,7 +115,7 @@ def test_the_address_knows_all_that_states_depend_on(toy_folder: Path, tmp_path:
 
     def key(encoder: Encoder, count: int = 40, chosen: Any = None, **of: Any) -> str:
         frozen = FrozenReader(encoder, CPU, Store(tmp_path, 0))
-        frozen.kept(inputs_of(encoder, count), last_states(encoder, of), chosen)
+        frozen.read(inputs_of(encoder, count), last_states(encoder, of), chosen)
         return str(asked[-1])
 
     encoder = load_folder(toy_folder / "bert")
@@ -291,7 +291,7 @@ def test_pairs_are_read_once_too(toy_folder: Path) -> None:
     pairs = Pairs.encoded(encoder.tokenizer, inputs, of)
     torch.manual_seed(0)
     model = DownstreamModel(encoder, PairHead(encoder.width)).eval().requires_grad_(False)
-    kept = FrozenReader(encoder, CPU).kept(pairs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).read(pairs, last_states(encoder, {}))
     assert kept is not None
     assert len(kept.states.places) == 64
     assert predict(model, pairs, CPU, states=kept) == predict(model, pairs, CPU)
@@ -315,7 +315,7 @@ def test_predictions_from_kept_states_are_those_of_the_model(encoder: Encoder) -
 
     inputs = inputs_of(encoder, 150)
     model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y", "z"])).eval()
-    kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).read(inputs, last_states(encoder, {}))
     assert predict(model, inputs, CPU, states=kept) == predict(model, inputs, CPU)
 
 
@@ -323,7 +323,7 @@ def test_what_is_kept_is_sound_whatever_its_address_is_made_of(encoder: Encoder)
     encoder.config.id2label = {number: f"label {number}" for number in range(12)}
     reading = last_states(encoder, {"pairs": (1, 2), "numbers": {10: "a", 9: "b"}})
     for _ in range(2):
-        kept = FrozenReader(encoder, CPU).kept(inputs_of(encoder), reading)
+        kept = FrozenReader(encoder, CPU).read(inputs_of(encoder), reading)
         assert kept is not None
     (folder,) = HiddenStateStore().all()
     assert HiddenStateStore().check(folder)["of"] == "last hidden states"
@@ -332,7 +332,7 @@ def test_what_is_kept_is_sound_whatever_its_address_is_made_of(encoder: Encoder)
 def test_a_text_of_one_token_has_states(encoder: Encoder) -> None:
     examples = [Example("a", "", (), ""), Example("b", "we saw it", (), "")]
     inputs = encode(encoder.tokenizer, examples, [(), ()], Layout({}))
-    kept = FrozenReader(encoder, CPU).kept(inputs, last_states(encoder, {}))
+    kept = FrozenReader(encoder, CPU).read(inputs, last_states(encoder, {}))
     assert kept is not None
     batch = kept.into(inputs.collate(np.array([0, 1])))
     assert batch.states is not None

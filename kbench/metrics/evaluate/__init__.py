@@ -22,7 +22,7 @@ from kbench.errors import UsageError, nearest
 __all__ = ["module", "variants"]
 
 _HERE = Path(__file__).parent
-_OTHERS = ("__init__", "faces")
+_OTHERS = ("__init__", "shared")
 _ASIDE = re.compile("[:@]")
 _EPISODES = re.compile("accuracy@[0-9]+w[0-9]+s")
 

@@ -1,10 +1,10 @@
 """Accuracy, for ``evaluate.load``."""
 
 from kbench import metrics
-from kbench.metrics.evaluate import faces
+from kbench.metrics.evaluate import shared
 
 
-class Accuracy(faces.SingleLabel):
+class Accuracy(shared.SingleLabel):
     """See :class:`kbench.metrics.Accuracy`."""
 
     metric = metrics.Accuracy

@@ -1,10 +1,10 @@
 """The mean over relations of P@1, for ``evaluate.load``."""
 
 from kbench.metrics import stratified
-from kbench.metrics.evaluate import faces
+from kbench.metrics.evaluate import shared
 
 
-class LamaPrecision(faces.Stratified):
+class LamaPrecision(shared.Stratified):
     """See :class:`kbench.metrics.LamaPrecision`."""
 
     metric = stratified.LamaPrecision

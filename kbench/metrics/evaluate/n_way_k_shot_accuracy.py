@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from kbench import metrics
 from kbench.metrics import stratified
-from kbench.metrics.evaluate import faces
+from kbench.metrics.evaluate import shared
 
 
-class NWayKShotAccuracy(faces.Stratified):
+class NWayKShotAccuracy(shared.Stratified):
     """Accuracy over all queries of the episodes of each setting, such as ``5w1s``.
 
     ``right / (episodes * N * Q)``, which is the mean over episodes, since all are of one size.

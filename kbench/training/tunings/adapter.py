@@ -12,7 +12,7 @@ from kbench.errors import Unsupported
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
-from kbench.training.tunings.light import positive, published
+from kbench.training.tunings.parameter_efficient import positive, published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel, Encoder

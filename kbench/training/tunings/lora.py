@@ -11,7 +11,7 @@ from kbench.errors import Unsupported
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
-from kbench.training.tunings.light import positive, published
+from kbench.training.tunings.parameter_efficient import positive, published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel, Encoder
@@ -75,7 +75,7 @@ def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
     kinds: dict[str, tuple[str, ...]] = {"query": _QUERIES, "key": _KEYS}
     if feed_forward:
         kinds["first feed-forward"] = _FEED_FORWARD
-    found: list[str] = []
+    maps: list[str] = []
     for kind, endings in kinds.items():
         names = [
             name
@@ -87,5 +87,5 @@ def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
                 f"LoRA changes {kind} maps, and {type(encoder.base).__name__} has none that stand "
                 "by themselves"
             )
-        found += names
-    return found
+        maps += names
+    return maps

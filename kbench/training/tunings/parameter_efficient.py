@@ -1,4 +1,4 @@
-"""What the tunings share that train few weights: published settings, and how options are read."""
+"""What the parameter-efficient tunings share: published settings, and how options are read."""
 
 from __future__ import annotations
 
