@@ -139,8 +139,10 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
+        # Which of the files it is stands in an error of the system alone.
+        file = getattr(cause, "filename", None) or folder
         problem = f"cannot be loaded as an encoder ({first_line(cause)})"
-        raise KbenchError(f"{folder}: {problem}") from cause
+        raise KbenchError(f"{file}: {problem}") from cause
     # Where there are no files, transformers makes a tokenizer that knows no word.
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")

@@ -25,12 +25,12 @@ class Compared:
     """The comparisons of a group.
 
     Attributes:
-        found: of every two entries, and of each with its own controls; corrected together.
+        comparisons: of every two entries, and of each with its own controls; corrected together.
         problem: why there is none, or empty.
         data: names, comparisons and predictions as a JSON value.
     """
 
-    found: Sequence[Comparison]
+    comparisons: Sequence[Comparison]
     problem: str
     data: Mapping[str, Any]
 

@@ -61,7 +61,7 @@ class Pages:
     def compare(self, group: Group, compared: Compared) -> None:
         """Writes the page that sets two rows of a group against each other."""
         name = f"compare/{group.key}"
-        shown = compared.found[:_PAIRS]
+        shown = compared.comparisons[:_PAIRS]
         names = {line.first.id: line.name for line in group.lines}
         self._page(f"{name}.html", group=group, compared=compared, shown=shown, names=names)
         data = json.dumps(compared.data, separators=(",", ":"))  # ASCII alone

@@ -17,7 +17,7 @@ from kbench.knowledge import Bundle, Entity, distinct_facts, write_bundle
 from kbench.knowledge.importing import Report, check_name, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 
-__all__ = ["GraphFiles", "Triples", "collect", "found", "read_triples", "write_graph"]
+__all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
 
 _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
@@ -72,7 +72,7 @@ class Triples:
                 yield entities[head], relations[relation], entities[tail]
 
 
-def found(path: Path) -> Path | None:
+def existing(path: Path) -> Path | None:
     """Returns the path, or that of its .gz, if there is such a file."""
     packed = path.with_name(path.name + ".gz")
     return path if path.exists() else packed if packed.exists() else None

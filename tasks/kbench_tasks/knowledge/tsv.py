@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench_tasks.knowledge.cards import LICENCE, card_of
-from kbench_tasks.knowledge.graphs import GraphFiles, found, write_graph
+from kbench_tasks.knowledge.graphs import GraphFiles, existing, write_graph
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 
 __all__ = ["TsvImporter"]
@@ -42,11 +42,11 @@ class TsvImporter(Importer):
         """Reads the files and writes a bundle without vectors."""
         given = [source / name for name in options.values["triples"]]
         files = GraphFiles(
-            triples=[found(path) or path for path in given],
-            names=found(source / "labels.tsv"),
-            texts=found(source / "descriptions.tsv"),
-            types=found(source / "types.tsv"),
-            relations=found(source / "relations.tsv"),
+            triples=[existing(path) or path for path in given],
+            names=existing(source / "labels.tsv"),
+            texts=existing(source / "descriptions.tsv"),
+            types=existing(source / "types.tsv"),
+            relations=existing(source / "relations.tsv"),
         )
 
         def card() -> dict[str, Any]:

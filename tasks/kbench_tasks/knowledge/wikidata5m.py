@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench_tasks.knowledge.cards import LICENCE, card_of
-from kbench_tasks.knowledge.graphs import GraphFiles, found, write_graph
+from kbench_tasks.knowledge.graphs import GraphFiles, existing, write_graph
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 
 __all__ = ["Wikidata5MImporter"]
@@ -44,9 +44,9 @@ class Wikidata5MImporter(Importer):
         """Reads the release and writes a bundle without vectors."""
         files = GraphFiles(
             triples=_triples(source, options.values["triples"]),
-            names=found(source / "wikidata5m_entity.txt"),
-            texts=found(source / "wikidata5m_text.txt"),
-            relations=found(source / "wikidata5m_relation.txt"),
+            names=existing(source / "wikidata5m_entity.txt"),
+            texts=existing(source / "wikidata5m_text.txt"),
+            relations=existing(source / "wikidata5m_relation.txt"),
         )
 
         def card() -> dict[str, Any]:
@@ -59,6 +59,7 @@ class Wikidata5MImporter(Importer):
 def _triples(source: Path, given: tuple[str, ...]) -> list[Path]:
     """Returns the files to read; one that is not there is found missing when it is read."""
     names = given or _SPLITS
-    if not given and not any(found(source / name) for name in _SPLITS) and found(source / _ALL):
+    split = any(existing(source / name) for name in _SPLITS)
+    if not given and not split and existing(source / _ALL):
         names = (_ALL,)
-    return [found(source / name) or source / name for name in names]
+    return [existing(source / name) or source / name for name in names]
