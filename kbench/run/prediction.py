@@ -107,18 +107,18 @@ class _Pass:
         self._states = states
         self.tokens = TOKENS if size is None and not asynchronous(device) else None
         self._size = size or BATCH
-        self._portions = MicroBatches(None, device)
+        self._micro_batches = MicroBatches(None, device)
 
     @property
     def size(self) -> int:
         """Of what is computed at once."""
-        return min(self._size, self._portions.size or self._size)
+        return min(self._size, self._micro_batches.size or self._size)
 
     def over(self, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields numbers of examples or pairs, and their logits in float32, longest first."""
         with closing(prefetched(self._batches(inputs), ahead(self.device))) as ready:
             for chosen, batch in ready:
-                yield chosen, self._portions.compute(batch, self._logits)
+                yield chosen, self._micro_batches.compute(batch, self._logits)
 
     def _batches(self, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         for chosen in sorted_batches(inputs.sequence_lengths, self._size, self.tokens):

@@ -76,7 +76,7 @@ class OptimizerStep:
         self._parameters = parameters
         self._recipe = recipe
         self._objective = objective
-        self._portions = MicroBatches(recipe.micro_batch, objective.device)
+        self._micro_batches = MicroBatches(recipe.micro_batch, objective.device)
         self._factor = _shape(recipe, steps)
         self._done = 0
         self._skipped = torch.zeros((), device=objective.device)
@@ -95,7 +95,7 @@ class OptimizerStep:
     @property
     def micro_batch(self) -> int:
         """Examples of a step that are computed at once."""
-        return min(self._portions.size or self._recipe.batch_size, self._recipe.batch_size)
+        return min(self._micro_batches.size or self._recipe.batch_size, self._recipe.batch_size)
 
     def step(self, batch: Batch) -> Tensor:
         """Takes one step and returns the loss, detached. Waits for nothing.
@@ -109,7 +109,7 @@ class OptimizerStep:
         for group in self._optimizer.param_groups:
             group["lr"] = self._recipe.learning_rate * self._factor(self._done)
         self._done += 1
-        loss, reached = self._portions.compute(batch, self._gradients)
+        loss, reached = self._micro_batches.compute(batch, self._gradients)
         if reached:  # else nothing in the batch meets what trains: no linked mention
             if self._recipe.clip:
                 self._scaler.unscale_(self._optimizer)

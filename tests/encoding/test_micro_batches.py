@@ -107,7 +107,7 @@ def test_what_fits_is_never_parted() -> None:
 
 
 def test_parts_are_halved_until_they_fit_and_stay_so() -> None:
-    portions, tried = MicroBatches(None, CPU), []
+    micro_batches, tried = MicroBatches(None, CPU), []
 
     def attempt(parts: Sequence[Batch]) -> list[float]:
         tried.append([examples_in(part) for part in parts])
@@ -118,13 +118,13 @@ def test_parts_are_halved_until_they_fit_and_stay_so() -> None:
 
     batch = _batch(9, 6, np.random.default_rng(0))
     torch.manual_seed(5)
-    first = portions.compute(batch, attempt)
+    first = micro_batches.compute(batch, attempt)
     assert tried == [[9], [5, 4], [3, 3, 3]]
-    assert portions.size == 3
+    assert micro_batches.size == 3
     torch.manual_seed(5)
     # What was tried in vain drew numbers too; they were drawn again.
     assert first == [float(torch.rand(())) for _ in range(3)]
-    portions.compute(_batch(4, 6, np.random.default_rng(0)), attempt)
+    micro_batches.compute(_batch(4, 6, np.random.default_rng(0)), attempt)
     assert tried[3:] == [[3, 1]]
 
 

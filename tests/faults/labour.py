@@ -1,4 +1,4 @@
-"""What processes of a crew do in its tests; imports little, since each process does it anew."""
+"""What processes of a pool do in its tests; imports little, since each process does it anew."""
 
 from __future__ import annotations
 

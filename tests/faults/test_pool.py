@@ -1,4 +1,4 @@
-"""The crew: whatever becomes of a process, every item comes to one end."""
+"""The pool: whatever becomes of a process, every item comes to one end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def ends() -> Callable[..., dict[str, object]]:
         items: list[str], size: int = 1, limits: Limits | None = None, tell: Tell | None = None
     ) -> dict[str, object]:
         seen: list[int] = []
-        crew: Pool[str, object] = Pool(make, size, limits or Limits(), tell)
-        found = list(crew.work(taker([*items], seen)))
+        pool: Pool[str, object] = Pool(make, size, limits or Limits(), tell)
+        found = list(pool.work(taker([*items], seen)))
         assert sorted(item for item, _ in found) == sorted(items)
         assert max(seen) < size
-        assert not crew._busy
-        assert all(not member._process.is_alive() for member in crew._idle)
+        assert not pool._busy
+        assert all(not member._process.is_alive() for member in pool._idle)
         return dict(found)
 
     return work
@@ -81,9 +81,9 @@ def test_an_item_answers_for_its_own_memory_alone(ends: Callable[..., dict[str, 
 
 
 def test_what_makes_no_worker_is_told_as_it_is() -> None:
-    crew: Pool[str, str] = Pool(broken, 1, Limits())
+    pool: Pool[str, str] = Pool(broken, 1, Limits())
     with pytest.raises(DataError, match="a path, line 3: is missing; expected something") as caught:
-        list(crew.work(taker(["a"], [])))
+        list(pool.work(taker(["a"], [])))
     assert caught.value.line == 3
 
 
@@ -91,8 +91,8 @@ _OWNER = """
 import sys
 from tests.faults.labour import make, taker
 from kbench.grid.pool import Limits, Pool
-crew = Pool(make, 1, Limits())
-print([end for end in crew.work(taker(["a", "sleep 60"], []))])
+pool = Pool(make, 1, Limits())
+print([end for end in pool.work(taker(["a", "sleep 60"], []))])
 """
 
 

@@ -120,8 +120,8 @@ def test_no_two_processes_have_a_seat_at_once() -> None:
     def take(running: Sequence[str]) -> str | None:
         return items.pop(0) if items else None
 
-    crew: Pool[str, Any] = Pool(_seated, 2, Limits())
-    seats = [end for _, end in crew.work(take) if isinstance(end, int)]
+    pool: Pool[str, Any] = Pool(_seated, 2, Limits())
+    seats = [end for _, end in pool.work(take) if isinstance(end, int)]
     assert set(seats) == {0, 1}
     assert multiprocessing.active_children() == []
 

@@ -138,7 +138,7 @@ def test_parts_give_the_mean_over_what_counts(size: int) -> None:
         stepper = OptimizerStep(
             [*layer.parameters()], recipe, 1, Objective(loss, targets_in, CPU, "float32")
         )
-        value, _ = stepper._portions.compute(Ignored().batch(np.arange(4)), stepper._gradients)
+        value, _ = stepper._micro_batches.compute(Ignored().batch(np.arange(4)), stepper._gradients)
         assert layer.weight.grad is not None
         found.append((value, layer.weight.grad.clone()))
     assert torch.allclose(found[0][0], found[1][0])

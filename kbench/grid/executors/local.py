@@ -65,8 +65,8 @@ class Local(Executor):
         # Steps of several runs at once would make one bar jump to and fro.
         tell = events.step if jobs == 1 else None
         make = partial(_worker, replace(place, threads=threads), jobs)
-        crew: Pool[Cell, Result] = Pool(make, jobs, self.setup.limits, tell)
-        with closing(crew.work(take)) as ends:
+        pool: Pool[Cell, Result] = Pool(make, jobs, self.setup.limits, tell)
+        with closing(pool.work(take)) as ends:
             for cell, end in ends:
                 made |= cell.needs
                 yield cell, stopped(cell, place, end) if isinstance(end, Stopped) else end
