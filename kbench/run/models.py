@@ -26,7 +26,7 @@ from kbench.spec import Setting
 from kbench.store.folder import address
 from kbench.training import History, Recipe, train
 
-__all__ = ["tune"]
+__all__ = ["tune", "untrained"]
 
 
 def tune(session: Session, parts: Parts) -> tuple[DownstreamModel, TrainingRecord]:
@@ -40,7 +40,7 @@ def _tuned(
     session: Session, parts: Parts, inputs: dict[str, Any], key: str
 ) -> tuple[DownstreamModel, TrainingRecord]:
     session.forget("model")  # one tuned model in memory at a time
-    model = _untrained(session, parts)
+    model = untrained(session, parts)
     recipe = parts.tuning_recipe
     if recipe is None:
         # The backbone as it is: to store it would be to copy it.
@@ -56,7 +56,12 @@ def _tuned(
     return model.eval(), record
 
 
-def _untrained(session: Session, parts: Parts) -> DownstreamModel:
+def untrained(session: Session, parts: Parts) -> DownstreamModel:
+    """Returns the model as its tuning finds it: backbone, new head, and what the tuning adds.
+
+    Raises:
+        Unsupported: the head reads a masked-LM head that the backbone lacks.
+    """
     encoder = parts.backbone.load()
     torch.manual_seed(parts.spec.seed)
     head = parts.task.head(encoder.width)

@@ -179,7 +179,7 @@ def test_a_prediction_takes_fewer_at_once_and_is_the_same(
     monkeypatch.setattr(DownstreamModel, "forward", limited)
     with plug.attach(model.encoder):
         found = predict(model, whole.prepared.inputs, torch.device("cpu"))
-    assert found.labels == whole.predictions
-    assert found.scores == pytest.approx(whole.scores, abs=1e-5)
+    assert found.labels == whole.predicted.labels
+    assert found.scores == pytest.approx(whole.predicted.scores, abs=1e-5)
     assert found.batch_size == {1: 1, 3: 3, 128: 128}[most]
     assert evaluate(session, parts).training["evaluation"]["batch_size"] == found.batch_size

@@ -179,7 +179,7 @@ def test_answers_count_where_they_are_read_and_not_where_they_were_cut_off(
             second = read[read.index("[SEP]") :]
             assert isinstance(example.label, tuple)
             expected += example.label[0] in second
-        assert prepared.counts["test_answer_in_context"] == expected
+        assert prepared.counts["train_answer_in_context"] == expected
         counts.append(expected)
     assert counts[0] == len(prepared.examples)
     assert counts[0] > counts[1] > counts[2] == 0

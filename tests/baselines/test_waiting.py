@@ -82,7 +82,7 @@ def test_a_step_of_a_tuning_waits_for_nothing(
     for task in TASKS[:2] if tuning == "head" else TASKS:
         parts = Bench("none").parts(Setting.GENERAL, task=task, tuning=tuning)
         with device:
-            new_session().tune(parts)
+            tune(new_session(), parts)
     assert len(steps) > 3
     assert not device.waits
 
@@ -100,7 +100,7 @@ def test_what_waits_is_seen(
 
     monkeypatch.setattr(DownstreamModel, "loss", curious)
     with device:
-        new_session().tune(Bench("none").parts(Setting.GENERAL))
+        tune(new_session(), Bench("none").parts(Setting.GENERAL))
     assert {*device.waits} >= {"__bool__", "index"}
     assert device.waits.count("__bool__") == len(steps)
 

@@ -21,7 +21,7 @@ from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune
+from kbench.run.models import tune, untrained
 from kbench.run.prediction import predict
 from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
@@ -29,7 +29,7 @@ from kbench.store import Artifacts, hidden_states
 from kbench.store.hidden_states import BYTES, HiddenStates, HiddenStateStore
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
-from kbench.training import Recipe, train
+from kbench.training import History, Recipe, train
 from kbench.training.tunings.head import HeadTuning
 from tests.encoding.test_pairs import episode, sentence
 from tests.grid.toygrid import OPTIONS
@@ -142,14 +142,14 @@ def test_the_address_knows_all_that_states_depend_on(toy_folder: Path, tmp_path:
 def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
     task: str, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(name: str) -> tuple[str, dict[str, Any], list[float]]:
+    def made(name: str) -> tuple[str, History, list[float]]:
         own, chosen = session(tmp_path / name), parts(toy_folder, task)
         model, record = tune(own, chosen)
-        inputs = own.prepare(chosen, Split.TEST, model, injected=False).inputs
+        inputs = own.prepared(chosen, Split.TEST, model, injected=False).inputs
         return digest(model), record.history, predict(model, inputs, CPU).scores
 
     cold, history, scores = made("cold")
-    assert (history["states"], len(history["dev"])) == ("kept", EPOCHS)
+    assert (history.states, len(history.dev)) == ("kept", EPOCHS)
     assert len(list(HiddenStateStore().all())) == 2, "train and dev"
     before = {folder: folder.stat().st_mtime_ns for folder in HiddenStateStore().all()}
     warm, again, _ = made("warm")
@@ -159,12 +159,12 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
     off, without, _ = made("off")
     assert off == cold
     for other in (again, without):
-        assert other["losses"] == history["losses"]
-        assert other["dev"] == history["dev"]
+        assert other.losses == history.losses
+        assert other.dev == history.dev
     monkeypatch.setattr(hidden_states, "_MEMORY", 0)
     _, direct, near = made("direct")
     assert direct.states == "recomputed"
-    np.testing.assert_allclose(direct.losses, history["losses"], atol=1e-5)
+    np.testing.assert_allclose(direct.losses, history.losses, atol=1e-5)
     np.testing.assert_allclose(near, scores, atol=1e-4)
 
 
@@ -207,10 +207,10 @@ def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Pa
     trained = sum(p.numel() for p in model.head.parameters())
     assert record.trainable_parameters == trained
     # The plainest form: the head on states read anew, the encoder in eval mode.
-    head = own._untrained(chosen)
+    head = untrained(own, chosen)
     head.eval()
     head.head.train()
-    data = own.prepare(chosen, Split.TRAIN, head, injected=False)
+    data = own.prepared(chosen, Split.TRAIN, head, injected=False)
     assert chosen.tuning_recipe is not None
     train(
         head.head,
