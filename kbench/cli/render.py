@@ -72,24 +72,24 @@ def print_table(
     for heading, rows in tables:
         table = _table(heading, widths)
         for row in rows:
-            style = "dim" if row.first.spec.control != Control.NONE else ""
-            values = shown[id(row)]
-            table.add_row(
-                *(
-                    Text(cell, style="bold" if name == "score" and row.first.id in best else style)
-                    for name, cell in values.items()
-                )
-            )
+            table.add_row(*_texts(row, shown[id(row)], row.first.id in best))
         console.print(table)
         console.print()
-    for _, rows in tables:
-        for row in rows:
-            if row.first.reason:
-                style = "red" if row.first.status == Status.FAILED else "dim"
-                problem = f"{row.first.status}: {row.first.spec.title}: {row.first.reason}"
-                console.print(Text(problem, style=style))
+    for row in (row for _, rows in tables for row in rows if row.first.reason):
+        style = "red" if row.first.status == Status.FAILED else "dim"
+        problem = f"{row.first.status}: {row.first.spec.title}: {row.first.reason}"
+        console.print(Text(problem, style=style))
     bold = " Bold: the best, and what a paired test does not tell from it." if best else ""
     console.print(legend(names) + bold, style="dim")
+
+
+def _texts(row: Row, values: Columns, best: bool) -> list[Text]:
+    """What a row shows: broken knowledge dimmed, the score of the best in bold."""
+    style = "dim" if row.first.spec.control != Control.NONE else ""
+    return [
+        Text(text, style="bold" if name == "score" and best else style)
+        for name, text in values.items()
+    ]
 
 
 def _fitting(everything: Sequence[Columns], width: int) -> list[str]:

@@ -216,29 +216,10 @@ class ToyQuestions(_ToyTask, QuestionTask):
         return examples
 
 
-def write_backbone(
-    folder: Path,
-    *,
-    lm_head: bool = True,
-    layers: int = 2,
-    width: int = 32,
-    vocabulary: int = 0,
-    positions: int = 64,
-) -> Path:
-    """Writes a random BERT with a wordpiece tokenizer that knows the toy world's words.
-
-    Args:
-        folder: where to.
-        lm_head: save it with a masked-LM head.
-        layers: of the encoder.
-        width: hidden size, divisible by 4.
-        vocabulary: tokens at least; made up of unused ones.
-        positions: tokens of the longest input.
-    """
-    import torch
-    import transformers
+def _write_tokenizer(folder: Path, vocabulary: int, positions: int) -> int:
+    """Writes the tokenizer; returns how many tokens it knows."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(code) for code in range(33, 127)]
@@ -263,10 +244,37 @@ def write_backbone(
         mask_token="[MASK]",
         model_max_length=positions,
     ).save_pretrained(folder)
+    return len(numbers)
+
+
+def write_backbone(
+    folder: Path,
+    *,
+    lm_head: bool = True,
+    layers: int = 2,
+    width: int = 32,
+    vocabulary: int = 0,
+    positions: int = 64,
+) -> Path:
+    """Writes a random BERT with a wordpiece tokenizer that knows the toy world's words.
+
+    Args:
+        folder: where to.
+        lm_head: save it with a masked-LM head.
+        layers: of the encoder.
+        width: hidden size, divisible by 4.
+        vocabulary: tokens at least; made up of unused ones.
+        positions: tokens of the longest input.
+    """
+    import torch
+    import transformers
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+
+    known = _write_tokenizer(folder, vocabulary, positions)
     transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(numbers),
+        vocab_size=known,
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 
@@ -101,12 +101,11 @@ def train(
     stepper = OptimizerStep(parameters, recipe, steps, Objective(loss, weigh, device, dtype))
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    history = History()
-    best: list[Tensor] = []
+    history, best = History(), list[Tensor]()
     start = time.perf_counter()
     for epoch in range(recipe.epochs):
-        total = torch.zeros((), device=device)
         trained.train()
+        total = torch.zeros((), device=device)
         batches = _batches(data, recipe, rng, device)
         with mode(), closing(prefetched(batches, ahead(device))) as ready:
             for size, batch in ready:
@@ -118,20 +117,30 @@ def train(
         history.losses.append(_finite(float(total) / count, epoch, recipe, dtype))
         history.tokens += int(data.lengths.sum())
         trained.eval()
-        if validate and recipe.select:
-            history.dev.append(validate())
-            if history.dev[-1] > max(history.dev[:-1], default=-math.inf):
-                history.best = epoch
-                best = [p.detach().clone() for p in parameters]
+        if validate and recipe.select and _improves(history, epoch, validate()):
+            best = [p.detach().clone() for p in parameters]
     if best:
-        with torch.no_grad():
-            for parameter, kept in zip(parameters, best, strict=True):
-                parameter.copy_(kept)
+        _restore(parameters, best)
     else:
         history.best = recipe.epochs - 1
     history.seconds = time.perf_counter() - start
     history.micro_batch, history.skipped = stepper.micro_batch, stepper.skipped
     return history
+
+
+def _improves(history: History, epoch: int, score: float) -> bool:
+    """Notes the score of an epoch on dev; returns whether it is the best so far."""
+    best = score > max(history.dev, default=-math.inf)
+    history.dev.append(score)
+    if best:
+        history.best = epoch
+    return best
+
+
+def _restore(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, kept in zip(parameters, weights, strict=True):
+            parameter.copy_(kept)
 
 
 def _batches(
