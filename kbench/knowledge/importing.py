@@ -31,6 +31,7 @@ __all__ = [
     "Option",
     "Options",
     "Report",
+    "by_id",
     "check_name",
     "check_target",
     "fields",
@@ -41,6 +42,8 @@ __all__ = [
 _T = TypeVar("_T")
 _SHOWN = 5
 """Bad rows of one file that are spelled out; the rest are only counted."""
+_NOTES = 20
+"""Notes of one import that are kept."""
 _WATCHED = 20_000
 """Rows between two calls of who watches."""
 
@@ -107,6 +110,7 @@ class Report:
         dropped: rows left out, by kind and reason; ``malformed`` is the reason of bad rows.
         facts: other numbers worth knowing.
         examples: the first malformed rows of each file, with their line numbers.
+        notes: what whoever imports should know beyond counts, a line each.
         watch: is told a kind of row and how many were read so far, now and then.
     """
 
@@ -115,6 +119,7 @@ class Report:
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     watch: Callable[[str, int], None] | None = None
 
     def see(self, kind: str, count: int = 1) -> None:
@@ -134,8 +139,13 @@ class Report:
         if before < _SHOWN:
             self.examples.append(f"{where}: {problem}; the {kind} row is left out")
 
+    def note(self, line: str) -> None:
+        """Keeps a line of what should be known, if there are not many yet."""
+        if len(self.notes) < _NOTES and line not in self.notes:
+            self.notes.append(line)
+
     def as_json(self) -> dict[str, Any]:
-        """Returns the counts, by kind."""
+        """Returns the counts, by kind, and the notes."""
         kinds = dict.fromkeys([*self.read, *self.dropped])
         rows = {
             kind: {
@@ -145,7 +155,7 @@ class Report:
             }
             for kind in kinds
         }
-        return {"rows": rows, "facts": dict(self.facts)}
+        return {"rows": rows, "facts": dict(self.facts), "notes": list(self.notes)}
 
 
 class Importer(ABC):
@@ -316,6 +326,31 @@ def read_lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
         raise DataError(path, "is missing", expected) from None
     except (OSError, EOFError, zlib.error) as cause:
         raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
+
+
+def by_id(
+    rows: Iterable[tuple[int, tuple[str, _T]]], kind: str, report: Report
+) -> Iterator[tuple[str, _T]]:
+    """Yields rows without the blanks around their ids, those that are written so at the end.
+
+    So a row ``" India"`` never takes the place of the row ``"India"``; it is held until all
+    others are read. How many there are is a fact of the report.
+
+    Args:
+        rows: numbered rows of an id as it is written, and a value.
+        kind: what the rows are, for the report.
+        report: where rows with blanks around their id are counted.
+    """
+    held: list[tuple[str, _T]] = []
+    for _, (name, value) in rows:
+        bare = name.strip()
+        if bare == name:
+            yield name, value
+        else:
+            held.append((bare, value))
+    if held:
+        report.facts[f"{kind} with blanks around the id"] = len(held)
+    yield from held
 
 
 def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> list[str]:

@@ -134,6 +134,20 @@ def test_duplicates_are_counted(plain: Path, tmp_path: Path) -> None:
     assert bundle.relations["P1"] == "one"
 
 
+def test_an_id_with_blanks_around_it_never_goes_before_the_exact_one(
+    plain: Path, tmp_path: Path
+) -> None:
+    (plain / "labels.tsv").write_text(" Q1\tOther\nQ1\tAda\nQ2 \tLondon\n")
+    (plain / "descriptions.tsv").write_text("Q1 \tother\nQ1\tfirst programmer\n")
+    (plain / "relations.tsv").write_text(" P1\tother\nP1\tlives in\n")
+    bundle, report = TsvImporter().run(plain, tmp_path / "kb")
+    assert (entity(bundle, "Q1").label, entity(bundle, "Q2").label) == ("Ada", "London")
+    assert entity(bundle, "Q1").description == "first programmer"
+    assert bundle.relations["P1"] == "lives in"
+    assert report.facts["names with blanks around the id"] == 2
+    assert report.dropped["names"] == {"id seen before": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "problem"),
     [

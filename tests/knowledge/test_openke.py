@@ -84,6 +84,18 @@ def test_bad_ids_are_counted(release: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1"])), MATRIX[:1])
 
 
+def test_an_id_with_blanks_around_it_never_goes_before_the_exact_one(
+    release: Path, tmp_path: Path
+) -> None:
+    (release / "entity2id.txt").write_text("4\n Q1\t3\nQ1\t0\nQ2\t1\nQ30 \t2\n")
+    (release / "entity_map.txt").write_text("Other\t Q1\nAda\tQ1\n")
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1", "Q30"])), MATRIX[[0, 2]])
+    assert bundle.entity(int(bundle.rows(["Q1"])[0])).label == "Ada"
+    assert report.facts["entities with blanks around the id"] == 2
+    assert report.dropped["entities"] == {"id seen before": 1}
+
+
 @pytest.mark.parametrize(
     ("ids", "problem"),
     [

@@ -80,6 +80,45 @@ def test_packed_by_tabs_and_with_ids_and_sentences(source: Path, tmp_path: Path)
     }  # fmt: skip
 
 
+def test_underscores_at_the_ends_belong_to_the_title(source: Path, tmp_path: Path) -> None:
+    rows = ["ENTITY/_India 9 9 9", "ENTITY/May_ 8 8 8", "ENTITY/India 1 2 3", "ENTITY/May 3 4 5",
+            "ENTITY/__init__ 7 7 7", "ENTITY/_ 6 6 6"]  # fmt: skip
+    write(source, rows)
+    bundle, report = Wikipedia2VecImporter().run(source, tmp_path / "kb")
+    names = ["India", "_India", "May", "May_", "__init__", "_"]
+    vectors = [[1, 2, 3], [9, 9, 9], [3, 4, 5], [8, 8, 8], [7, 7, 7], [6, 6, 6]]
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(names)), vectors)
+    assert [bundle.entity(int(row)).label for row in bundle.rows(names)] == names
+    assert (dropped(report), report.notes) == ({}, [])
+
+
+@pytest.mark.parametrize("first", ["New_York", "New York"])
+def test_of_two_rows_with_one_title_that_with_blanks_counts(
+    source: Path, tmp_path: Path, first: str
+) -> None:
+    vector = {"New_York": "9\t9\t9", "New York": "1\t2\t3"}
+    second = next(title for title in vector if title != first)
+    rows = [f"ENTITY/{title}\t{vector[title]}" for title in (first, second)]
+    write(source, [*rows, "ENTITY/London\t4\t5\t6"])
+    bundle, report = Wikipedia2VecImporter().run(source, tmp_path / "kb")
+    assert len(bundle) == report.kept["vectors"] == 2
+    np.testing.assert_array_equal(
+        bundle.vectors(bundle.rows(["New York", "London"])), [[1, 2, 3], [4, 5, 6]]
+    )
+    assert dropped(report) == {"title that another row spells with blanks": 1}
+    assert report.notes == ["several rows spell the title 'New York'; the one with blanks counts"]
+
+
+def test_ids_of_titles_with_blanks_at_the_ends(source: Path, tmp_path: Path) -> None:
+    write(source, ["ENTITY/_India 9 9 9", "ENTITY/India 1 2 3"])
+    ids = tmp_path / "ids.tsv"
+    ids.write_text(" India\tQ1\nIndia\tQ668\n")
+    bundle, _ = Wikipedia2VecImporter().run(source, tmp_path / "kb", [("ids", str(ids))])
+    np.testing.assert_array_equal(
+        bundle.vectors(bundle.rows(["Q1", "Q668"])), [[9, 9, 9], [1, 2, 3]]
+    )
+
+
 def test_a_title_that_is_the_id_of_another(source: Path, tmp_path: Path) -> None:
     write(source, [*ROWS, "ENTITY/Q84 1 1 1"])
     (tmp_path / "ids.tsv").write_text("London\tQ84\n")
@@ -99,7 +138,6 @@ def test_a_title_that_is_the_id_of_another(source: Path, tmp_path: Path) -> None
         ("rust", "has 0 numbers where 3 belong"),
         ("ENTITY/Rust 1 x 3", "has b'x' where a number belongs"),
         ("ENTITY/ 1 2 3", "has an empty title"),
-        ("ENTITY/_ 1 2 3", "has an empty title"),
         (" 1 2 3", "has an empty token"),
         ("two words 1 2 3", "has 4 numbers where 3 belong"),
         ("a\0 1 2 3", "has a NUL character in its token"),

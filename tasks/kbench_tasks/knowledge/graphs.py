@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kbench.errors import DataError
 from kbench.knowledge import Bundle, Entity, distinct_facts, write_bundle
-from kbench.knowledge.importing import Report, check_name, fields, read_rows
+from kbench.knowledge.importing import Report, by_id, check_name, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 
 __all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
@@ -150,7 +150,8 @@ def _parts(files: GraphFiles, known: dict[str, int], report: Report) -> Iterator
             yield Entity(entity, description=text)
     if files.types:
         expected = "one `id TAB type TAB type …` a line"
-        for _, (entity, types) in read_rows(files.types, "types", _named, report, expected):
+        typed = read_rows(files.types, "types", _named, report, expected)
+        for entity, types in by_id(typed, "types", report):
             known.setdefault(entity, len(known))
             report.kept["types"] += 1
             yield Entity(entity, types=tuple(types))
@@ -164,7 +165,7 @@ def _first(
 ) -> Iterator[tuple[str, Any]]:
     """Yields the first row of each id, and gives a number to those that have none."""
     seen = bytearray(len(known))
-    for _, (entity, value) in rows:
+    for entity, value in by_id(rows, kind, report):
         number = known.setdefault(entity, len(known))
         if number == len(seen):
             seen.append(0)
@@ -180,7 +181,7 @@ def _relations(path: Path | None, known: Mapping[str, int], report: Report) -> d
     """Returns the label of each relation of the triples, its id where there is none."""
     labels = dict.fromkeys(known, "")
     rows = read_rows(path, "relations", _named, report, _NAMES) if path else ()
-    for _, (relation, names) in rows:
+    for relation, names in by_id(rows, "relations", report):
         if relation not in labels:
             report.drop("relations", "relation without a triple")
         elif labels[relation]:
@@ -192,18 +193,20 @@ def _relations(path: Path | None, known: Mapping[str, int], report: Report) -> d
 
 
 def _named(line: str) -> tuple[str, list[str]]:
-    """Returns the first field and all others that are not empty, of which there is one at least."""
+    """Returns the id as it is written, and all other fields that are not empty, one at least."""
     entity, *others = line.split("\t")
     names = [name for other in others if (name := " ".join(other.split()))]
     if not names:
         raise ValueError("has 1 fields where id and a name belong")
     for name in names:
         check_name("name", name)
-    return check_name("id", entity.strip()), names
+    check_name("id", entity.strip())
+    return entity, names
 
 
 def _described(line: str) -> tuple[str, str]:
     entity, separator, text = line.partition("\t")
     if not separator:
         raise ValueError("has 1 fields where id text belong")
-    return check_name("id", entity.strip()), check_name("text", text.strip())
+    check_name("id", entity.strip())
+    return entity, check_name("text", text.strip())

@@ -11,7 +11,7 @@ import numpy as np
 
 from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, Vectors, Words, in_blocks, write_bundle, write_vectors
-from kbench.knowledge.importing import Option, Options, Report, fields, read_rows
+from kbench.knowledge.importing import Option, Options, Report, by_id, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined
 from kbench_tasks.knowledge.text_vectors import read_header
 
@@ -90,8 +90,9 @@ def numbered_ids(path: Path, report: Report) -> Iterator[tuple[str, int]]:
     """
     expected = stated(path)
     before = report.read["entities"]
-    for _, pair in read_rows(path, "entities", _numbered, report, _IDS, header=1):
-        yield pair
+    yield from by_id(
+        read_rows(path, "entities", _numbered, report, _IDS, header=1), "entities", report
+    )
     read = report.read["entities"] - before
     if read != expected:
         raise DataError(path, f"holds {read} rows and states {expected}", _IDS, line=1)
@@ -125,10 +126,10 @@ def read_ids(path: Path, rows: int, report: Report) -> dict[str, int]:
 
 
 def _numbered(line: str) -> tuple[str, int]:
-    entity, row = fields(line, ["id", "row"], separator=None)
+    entity, row = fields(line, ["id", "row"], separator="\t" if "\t" in line else None)
     if not (row.isascii() and row.isdigit()):
         raise ValueError(f"has the row {row!r}, which is no number")
-    return entity, int(row)
+    return line.partition("\t")[0] if "\t" in line else entity, int(row)
 
 
 def titles_path(source: Path, options: Options) -> Path | None:
@@ -183,7 +184,9 @@ def count_vectors(bundle: Bundle, report: Report) -> None:
 
 
 def _titles(path: Path, known: Mapping[str, int], report: Report) -> Iterator[Entity]:
-    for _, (title, entity) in read_rows(path, "titles", _titled, report, _TITLES):
+    for entity, title in by_id(
+        read_rows(path, "titles", _titled, report, _TITLES), "titles", report
+    ):
         if entity not in known:
             report.drop("titles", "entity without a vector")
             continue
@@ -192,5 +195,5 @@ def _titles(path: Path, known: Mapping[str, int], report: Report) -> Iterator[En
 
 
 def _titled(line: str) -> tuple[str, str]:
-    title, entity = fields(line, ["title", "id"])
-    return title, entity
+    title, _ = fields(line, ["title", "id"])
+    return line.partition("\t")[2], title
