@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from kbench.errors import DataError
 from kbench.knowledge import Bundle, Entity, distinct_facts, write_bundle
-from kbench.knowledge.importing import Report, by_id, check_name, fields, read_rows
+from kbench.knowledge.importing import Report, by_id, check_name, fields
+from kbench_tasks.knowledge.dialects import AS_FOUND, Dialect, read_table, read_triple_table
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 
 __all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
@@ -35,6 +36,7 @@ class GraphFiles:
         texts: ``id TAB text``, the descriptions.
         types: ``id TAB type TAB type …``; several rows of an entity add up.
         relations: ``id TAB label TAB alias …``; the aliases are not kept.
+        dialect: what is said of how the files are written.
     """
 
     triples: Sequence[Path]
@@ -42,6 +44,7 @@ class GraphFiles:
     texts: Path | None = None
     types: Path | None = None
     relations: Path | None = None
+    dialect: Dialect = AS_FOUND
 
     @property
     def read(self) -> list[str]:
@@ -78,14 +81,34 @@ def existing(path: Path) -> Path | None:
     return path if path.exists() else packed if packed.exists() else None
 
 
-def read_triples(paths: Iterable[Path], report: Report) -> Triples:
+def read_triples(
+    paths: Iterable[Path],
+    report: Report,
+    dialect: Dialect = AS_FOUND,
+) -> Triples:
     """Reads triples of text, of which each counts once.
 
     Raises:
         DataError: a file is missing or of another format.
     """
-    rows = (read_rows(path, "triples", _triple, report, _TRIPLES) for path in paths)
-    return collect((triple for _, triple in chain.from_iterable(rows)), report)
+    rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in paths)
+    triples = collect((triple for _, triple in chain.from_iterable(rows)), report)
+    if _stands_apart(triples.rows):
+        report.note("the first triple shares nothing with the others, as a header would; "
+                    f"it is kept: {', '.join(next(triples.spelled()))}")  # fmt: skip
+    return triples
+
+
+def _stands_apart(rows: NDArray[np.int32]) -> bool:
+    """Whether entities and relation of the first triple read are in no other of many.
+
+    What was read first has the number 0; rows rise by head.
+    """
+    if len(rows) < 4 or rows[:, 1].max() + 2 > len(rows):
+        return False
+    tail = rows[0, 2]
+    ends = rows[1:, [0, 2]]
+    return not ((ends == 0) | (ends == tail)).any() and bool((rows[1:, 1] != 0).all())
 
 
 def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
@@ -121,10 +144,10 @@ def write_graph(
         DataError: a file is missing or of another format, or there is no triple.
     """
     report = corpus.report
-    triples = read_triples(files.triples, report)
+    triples = read_triples(files.triples, report, files.dialect)
     if not len(triples.rows):
         raise DataError(files.triples[0], "holds no triple", _TRIPLES)
-    labels = _relations(files.relations, triples.relations, report)
+    labels = _relations(files, triples.relations, report)
 
     def parts() -> Iterator[Entity]:
         yield from map(Entity, list(triples.entities))
@@ -139,18 +162,19 @@ def write_graph(
 
 def _parts(files: GraphFiles, known: dict[str, int], report: Report) -> Iterator[Entity]:
     """Yields what the files beside the triples say of entities, a part for each row."""
+    said = files.dialect
     if files.names:
-        rows = read_rows(files.names, "names", _named, report, _NAMES)
+        rows = read_table(files.names, "names", _named, report, _NAMES, known, said)
         for entity, names in _first(rows, "names", known, report):
             label, aliases = names_of(names)
             yield Entity(entity, label, aliases)
     if files.texts:
-        texts = read_rows(files.texts, "texts", _described, report, _TEXTS)
+        texts = read_table(files.texts, "texts", _described, report, _TEXTS, known, said)
         for entity, text in _first(texts, "texts", known, report):
             yield Entity(entity, description=text)
     if files.types:
         expected = "one `id TAB type TAB type …` a line"
-        typed = read_rows(files.types, "types", _named, report, expected)
+        typed = read_table(files.types, "types", _named, report, expected, known, said)
         for entity, types in by_id(typed, "types", report):
             known.setdefault(entity, len(known))
             report.kept["types"] += 1
@@ -165,6 +189,7 @@ def _first(
 ) -> Iterator[tuple[str, Any]]:
     """Yields the first row of each id, and gives a number to those that have none."""
     seen = bytearray(len(known))
+    before, met = len(known), 0
     for entity, value in by_id(rows, kind, report):
         number = known.setdefault(entity, len(known))
         if number == len(seen):
@@ -173,14 +198,18 @@ def _first(
             report.drop(kind, "id seen before")
             continue
         seen[number] = 1
+        met += number < before
         report.kept[kind] += 1
         yield entity, value
+    if report.kept[kind] and not met:
+        report.note(f"none of the ids of the {kind} is in a triple")
 
 
-def _relations(path: Path | None, known: Mapping[str, int], report: Report) -> dict[str, str]:
+def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> dict[str, str]:
     """Returns the label of each relation of the triples, its id where there is none."""
     labels = dict.fromkeys(known, "")
-    rows = read_rows(path, "relations", _named, report, _NAMES) if path else ()
+    path, said = files.relations, files.dialect
+    rows = read_table(path, "relations", _named, report, _NAMES, known, said) if path else ()
     for relation, names in by_id(rows, "relations", report):
         if relation not in labels:
             report.drop("relations", "relation without a triple")

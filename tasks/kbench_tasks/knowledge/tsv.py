@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.dialects import HEADER, QUOTES, Dialect
 from kbench_tasks.knowledge.graphs import GraphFiles, existing, write_graph
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 
@@ -20,9 +21,11 @@ class TsvImporter(Importer):
 
     Those are labels.tsv (`id TAB label TAB alias…`), descriptions.tsv (`id TAB text`), types.tsv
     (`id TAB type TAB type…`) and relations.tsv (`id TAB label`). The bundle holds every entity
-    that one of the files speaks of.
+    that one of the files speaks of. A header that names the columns, and quotation marks as csv
+    writes them, are recognised where they are certain; the options settle what is not.
     """
 
+    revision = "2"
     card = ImporterCard(
         title="triples in a TSV file",
         layout="triples.tsv and, if there, labels.tsv, descriptions.tsv, types.tsv, relations.tsv, "
@@ -33,6 +36,8 @@ class TsvImporter(Importer):
     options: ClassVar[Mapping[str, Option]] = {
         "triples": Option("name of a file of triples in SRC", default="triples.tsv",
                           repeatable=True),
+        "header": HEADER,
+        "quotes": QUOTES,
         "name": Option("of the bundle; default: the name of SRC"),
         "licence": LICENCE,
         "sentences": SENTENCES,
@@ -47,6 +52,7 @@ class TsvImporter(Importer):
             texts=existing(source / "descriptions.tsv"),
             types=existing(source / "types.tsv"),
             relations=existing(source / "relations.tsv"),
+            dialect=Dialect(options.text("header") or "", options.text("quotes") or "", hints=True),
         )
 
         def card() -> dict[str, Any]:
