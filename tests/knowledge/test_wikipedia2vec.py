@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +214,15 @@ def test_a_damaged_archive(source: Path, tmp_path: Path) -> None:
         (source / "enwiki.txt.gz").write_bytes(content)
         with pytest.raises(DataError, match=r"enwiki\.txt\.gz: cannot be read"):
             Wikipedia2VecImporter().run(source, tmp_path / "kb")
+
+
+@pytest.mark.parametrize(("ending", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_as_it_is_published(
+    source: Path, tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+) -> None:
+    whole, _ = Wikipedia2VecImporter().run(source, tmp_path / "whole")
+    text = source / "enwiki.txt"
+    (source / f"enwiki.txt.{ending}").write_bytes(pack(text.read_bytes()))
+    text.unlink()
+    bundle, _ = Wikipedia2VecImporter().run(source, tmp_path / "kb")
+    assert (bundle.digest, bundle.name) == (whole.digest, "enwiki")

@@ -18,6 +18,7 @@ from kbench_tasks.knowledge.matrices import (
     ENTITIES,
     TITLES,
     Matrix,
+    packed_or_not,
     read_ids,
     stated,
     titles_path,
@@ -54,8 +55,8 @@ class ErnieImporter(Importer):
 
     def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
         """Parses the vectors, reads ids, titles and sentences, and writes all of it."""
-        path = source / (options.text("vectors") or "")
-        ids = source / (options.text("entities") or "")
+        path = packed_or_not(source / (options.text("vectors") or ""))
+        ids = packed_or_not(source / (options.text("entities") or ""))
         expected = stated(ids)
         corpus = Corpus(options.paths("sentences"), report)
         with TemporaryDirectory(dir=target.parent) as work:

@@ -17,6 +17,7 @@ from kbench.knowledge import Bundle, Entity, distinct_facts, write_bundle
 from kbench.knowledge.importing import Report, by_id, check_name, fields
 from kbench_tasks.knowledge.dialects import AS_FOUND, Dialect, read_table, read_triple_table
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
+from kbench_tasks.knowledge.matrices import packed_or_not
 
 __all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
 
@@ -76,9 +77,9 @@ class Triples:
 
 
 def existing(path: Path) -> Path | None:
-    """Returns the path, or that of its .gz, if there is such a file."""
-    packed = path.with_name(path.name + ".gz")
-    return path if path.exists() else packed if packed.exists() else None
+    """Returns the path, or that of its .gz, .bz2 or .xz, if there is such a file."""
+    there = packed_or_not(path)
+    return there if there.exists() else None
 
 
 def read_triples(

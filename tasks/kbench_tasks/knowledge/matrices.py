@@ -11,7 +11,7 @@ import numpy as np
 
 from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, Vectors, Words, in_blocks, write_bundle, write_vectors
-from kbench.knowledge.importing import Option, Options, Report, by_id, fields, read_rows
+from kbench.knowledge.importing import PACKED, Option, Options, Report, by_id, fields, read_rows
 from kbench_tasks.knowledge.linked import Corpus, joined
 from kbench_tasks.knowledge.text_vectors import read_header
 
@@ -23,6 +23,7 @@ __all__ = [
     "count_vectors",
     "load_matrix",
     "numbered_ids",
+    "packed_or_not",
     "read_ids",
     "stated",
     "titles_path",
@@ -132,10 +133,16 @@ def _numbered(line: str) -> tuple[str, int]:
     return line.partition("\t")[0] if "\t" in line else entity, int(row)
 
 
+def packed_or_not(path: Path) -> Path:
+    """Returns the path, or that of its .gz, .bz2 or .xz if only that is there."""
+    names = (path.name, *(path.name + ending for ending in PACKED))
+    return next((there for name in names if (there := path.with_name(name)).exists()), path)
+
+
 def titles_path(source: Path, options: Options) -> Path | None:
     """Returns the file of titles: the one asked for, else entity_map.txt if it is there."""
-    name, usual = options.text("titles"), source / "entity_map.txt"
-    return source / name if name else usual if usual.exists() else None
+    name, usual = options.text("titles"), packed_or_not(source / "entity_map.txt")
+    return packed_or_not(source / name) if name else usual if usual.exists() else None
 
 
 def write_matrix(

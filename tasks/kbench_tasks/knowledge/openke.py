@@ -17,6 +17,7 @@ from kbench_tasks.knowledge.matrices import (
     Matrix,
     count_vectors,
     load_matrix,
+    packed_or_not,
     read_ids,
     titles_path,
     write_matrix,
@@ -52,7 +53,9 @@ class OpenKEImporter(Importer):
         """Reads ids, titles and sentences, writes them, then adds the vectors."""
         path = _matrix_path(source, options.text("vectors"))
         values = load_matrix(path)
-        numbers = read_ids(source / (options.text("entities") or ""), len(values), report)
+        numbers = read_ids(
+            packed_or_not(source / (options.text("entities") or "")), len(values), report
+        )
         report.facts["rows of the matrix without an id"] = len(values) - len(numbers)
         origin = {"format": "openke", "file": path.name, "type": str(values.dtype)}
         corpus = Corpus(options.paths("sentences"), report)

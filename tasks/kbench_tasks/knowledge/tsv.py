@@ -29,7 +29,7 @@ class TsvImporter(Importer):
     card = ImporterCard(
         title="triples in a TSV file",
         layout="triples.tsv and, if there, labels.tsv, descriptions.tsv, types.tsv, relations.tsv, "
-        "each plain or .gz",
+        "each plain or .gz, .bz2, .xz",
         source="a folder of your own",
         licence="as stated by whoever gave you the triples",
     )

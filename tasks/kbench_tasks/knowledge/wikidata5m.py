@@ -29,7 +29,7 @@ class Wikidata5MImporter(Importer):
     card = ImporterCard(
         title="Wikidata5M",
         layout="wikidata5m_transductive_{train,valid,test}.txt or wikidata5m_all_triplet.txt and, "
-        "if there, wikidata5m_{entity,relation,text}.txt, each plain or .gz",
+        "if there, wikidata5m_{entity,relation,text}.txt, each plain or .gz, .bz2, .xz",
         source="https://deepgraphlearning.github.io/project/wikidata5m",
         licence="CC0-1.0 (Wikidata); texts from Wikipedia, CC-BY-SA",
     )

@@ -13,6 +13,7 @@ import numpy as np
 from kbench.errors import DataError
 from kbench.knowledge import Bundle, Entity, Vectors, Words, write_bundle
 from kbench.knowledge.importing import (
+    PACKED,
     Importer,
     ImporterCard,
     Option,
@@ -25,7 +26,7 @@ from kbench.knowledge.importing import (
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus, joined
-from kbench_tasks.knowledge.matrices import Matrix, add_vectors
+from kbench_tasks.knowledge.matrices import Matrix, add_vectors, packed_or_not
 from kbench_tasks.knowledge.text_vectors import (
     KIND,
     RowFile,
@@ -55,12 +56,13 @@ class Wikipedia2VecImporter(Importer):
     revision = "2"
     card = ImporterCard(
         title="Wikipedia2Vec",
-        layout="one text file, plain or .gz: `count dimension`, then `token numbers…` a line",
+        layout="one text file, plain or packed (.bz2, .gz, .xz): `count dimension`, then "
+        "`token numbers…` a line",
         source="https://wikipedia2vec.github.io",
         licence="Apache-2.0",
     )
     options: ClassVar[Mapping[str, Option]] = {
-        "vectors": Option("name of the text file in SRC; default: the only .txt or .txt.gz"),
+        "vectors": Option("name of the text file in SRC; default: the only .txt, plain or packed"),
         "ids": Option("TSV `title TAB id`: the ids (QIDs, say) by which entities go", path=True),
         "name": Option("of the bundle; default: the name of the text file"),
         "licence": LICENCE,
@@ -83,7 +85,7 @@ class Wikipedia2VecImporter(Importer):
                 yield from corpus.named(numbers)
 
             def card() -> dict[str, Any]:
-                name = options.text("name") or path.name.removesuffix(".gz").removesuffix(".txt")
+                name = options.text("name") or _stem(path)
                 about = {"name": name, "citation": "Yamada et al., EMNLP 2020"}
                 return card_of(self, options, report, {**about, "files": [path.name]})
 
@@ -93,10 +95,15 @@ class Wikipedia2VecImporter(Importer):
             return add_vectors(bundle, Matrix(space.entity_rows.matrix(), numbers, origin), words)
 
 
+def _stem(path: Path) -> str:
+    name = path.name.removesuffix(path.suffix) if path.suffix in PACKED else path.name
+    return name.removesuffix(".txt")
+
+
 def _text_path(source: Path, name: str | None) -> Path:
     if name:
-        return source / name
-    paths = sorted([*source.glob("*.txt"), *source.glob("*.txt.gz")])
+        return packed_or_not(source / name)
+    paths = sorted(at for ending in ("", *PACKED) for at in source.glob(f"*.txt{ending}"))
     if len(paths) != 1:
         names = ", ".join(path.name for path in paths) or "none"
         raise DataError(source, f"holds {len(paths)} text files ({names})",
