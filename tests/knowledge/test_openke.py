@@ -84,6 +84,16 @@ def test_bad_ids_are_counted(release: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1"])), MATRIX[:1])
 
 
+def test_ids_of_several_words(release: Path, tmp_path: Path) -> None:
+    (release / "entity2id.txt").write_text(
+        "4\nNew York\t0\nNew York City\t1\t\nLos Angeles 2\nRome  3\n"
+    )
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    names = ["New York", "New York City", "Los Angeles", "Rome"]
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(names)), MATRIX)
+    assert report.dropped == {}
+
+
 def test_an_id_with_blanks_around_it_never_goes_before_the_exact_one(
     release: Path, tmp_path: Path
 ) -> None:

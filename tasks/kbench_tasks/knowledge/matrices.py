@@ -33,7 +33,7 @@ __all__ = [
 ENTITIES = Option("name of the file of ids in SRC", default="entity2id.txt")
 TITLES = Option("name of the file of titles in SRC; default: entity_map.txt if there")
 
-_IDS = "first line the number of entities, then one `id row` a line"
+_IDS = "first line the number of entities, then one `id TAB row` or `id row` a line"
 _TITLES = "one `title TAB id` a line"
 
 
@@ -127,10 +127,13 @@ def read_ids(path: Path, rows: int, report: Report) -> dict[str, int]:
 
 
 def _numbered(line: str) -> tuple[str, int]:
-    entity, row = fields(line, ["id", "row"], separator="\t" if "\t" in line else None)
+    """Splits at the tab or, where there is none, at the last blank: ids may hold blanks."""
+    parts = line.rstrip().split("\t") if "\t" in line else line.rsplit(None, 1)
+    _, row = fields("\t".join(parts), ["id", "row"])
+    entity = parts[0]
     if not (row.isascii() and row.isdigit()):
         raise ValueError(f"has the row {row!r}, which is no number")
-    return line.partition("\t")[0] if "\t" in line else entity, int(row)
+    return entity, int(row)
 
 
 def packed_or_not(path: Path) -> Path:
