@@ -172,3 +172,52 @@ def test_wikidata5m_with_a_header(tmp_path: Path) -> None:
     (source / "wikidata5m_entity.txt").write_text("id\tlabel\nQ1\tAda\n")
     bundle, _ = Wikidata5MImporter().run(source, tmp_path / "kb")
     assert (facts(bundle), len(bundle)) == (FACTS, 3)
+
+
+OPENKE = [(0, 1, 0), (1, 2, 1), (2, 3, 0), (3, 4, 1)]
+HTR = "".join(f"{head}\t{tail}\t{relation}\n" for head, tail, relation in OPENKE)
+RHT = "".join(f"{relation}\t{head}\t{tail}\n" for head, tail, relation in OPENKE)
+HRT = "".join(f"{head}\t{relation}\t{tail}\n" for head, tail, relation in OPENKE)
+
+
+@pytest.mark.parametrize(
+    ("text", "order", "problem"),
+    [
+        (f"4\n{HTR}", "htr", r"line 1: begins with the number 4 alone.*-o order=htr"),
+        (HTR, "htr", r"relations in its third column \(2 values\).*-o order=htr"),
+        (RHT, "rht", r"relations in its first column \(2 values\).*order=rht"),
+    ],
+)
+def test_columns_in_another_order_are_refused_until_someone_says(
+    tmp_path: Path, text: str, order: str, problem: str
+) -> None:
+    with pytest.raises(DataError, match=problem):
+        read(tmp_path, {"triples.tsv": text})
+    (tmp_path / "said").mkdir()
+    said, _ = read(tmp_path / "said", {"triples.tsv": text}, [("order", order)])
+    (tmp_path / "right").mkdir()
+    right, report = read(tmp_path / "right", {"triples.tsv": HRT})
+    assert said.digest == right.digest
+    assert report.notes == []
+
+
+def test_properties_as_tails_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"Q{at}\tQ{at + 100}\tP{at}\n" for at in range(9))
+    with pytest.raises(DataError, match=r"items \(Q…\) in its second column"):
+        read(tmp_path, {"triples.tsv": rows})
+
+
+def test_more_relations_than_tails_are_said(tmp_path: Path) -> None:
+    rows = "".join(f"man{at}\ttown{at % 5}\tlives in\n" for at in range(9))
+    _, report = read(tmp_path, {"triples.tsv": rows})
+    assert any("5 relations and 1 tails" in note for note in report.notes)
+
+
+def test_a_stated_number_of_triples_is_held_to(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds 4 rows and states 5"):
+        read(tmp_path, {"triples.tsv": f"5\n{HTR}"}, [("order", "htr")])
+
+
+def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    _, report = read(tmp_path, {"label.tsv": "Q1\tAda\n", "train2id.txt": "0\n"})
+    assert report.notes == ["not read: label.tsv, train2id.txt"]

@@ -17,7 +17,7 @@ from typing import TypeVar
 from kbench.errors import DataError
 from kbench.knowledge.importing import Option, Report, read_lines, read_rows
 
-__all__ = ["AS_FOUND", "HEADER", "QUOTES", "Dialect", "read_table", "read_triple_table"]
+__all__ = ["AS_FOUND", "HEADER", "ORDER", "QUOTES", "Dialect", "read_table", "read_triple_table"]
 
 _T = TypeVar("_T")
 
@@ -25,6 +25,8 @@ QUOTES = Option("of fields: by the rules of csv, none, or as the file shows", de
                 choices=("auto", "csv", "none"))  # fmt: skip
 HEADER = Option("whether the first line of each file names its columns", default="auto",
                 choices=("auto", "yes", "no"))  # fmt: skip
+ORDER = Option("of the columns of triples: h head, r relation, t tail; default: as a header says, "
+               "else hrt, refused where it looks wrong", choices=("hrt", "htr", "rht"))  # fmt: skip
 
 _PADDED = "triples with blanks around a field"
 _WHOLE = re.compile(rb'"(?:[^"]|"")*"')
@@ -60,11 +62,13 @@ class Dialect:
     Attributes:
         header: ``auto``, ``yes`` or ``no``.
         quotes: ``auto``, ``csv`` or ``none``.
+        order: of the columns of triples, ``hrt`` and the like; None for the usual one.
         hints: whether the importer has these as options, so that errors may name them.
     """
 
     header: str = "auto"
     quotes: str = "auto"
+    order: str | None = None
     hints: bool = False
 
     def hint(self, option: str) -> str:
@@ -125,7 +129,8 @@ def read_triple_table(
 ) -> Iterator[tuple[int, _T]]:
     """Yields the rows of a table of triples as :func:`read_table` does.
 
-    A header says the order of the columns; ``parse`` is given head, relation and tail.
+    A header says the order of the columns, if nobody else does; ``parse`` is given head, relation
+    and tail. A first line of one number says how many rows there are, as OpenKE writes it.
 
     Raises:
         DataError: the file cannot be read, is not of this format, or its dialect is not certain.
@@ -137,10 +142,18 @@ def read_triple_table(
         raise DataError(path, f"may begin with a header ({_shown(first)})",
                         f"{expected}, without a header or with `head TAB relation TAB tail`"
                         + dialect.hint("header=yes or header=no"), line=1)  # fmt: skip
+    stated = first[0] if len(first) == 1 and first[0].isdecimal() else None
+    if stated and not dialect.order:
+        raise DataError(path, f"begins with the number {stated} alone, as files of OpenKE do, "
+                        "whose columns are head, tail, relation",
+                        expected + dialect.hint("order=htr"), line=1)  # fmt: skip
     header = len(named) == 3 or dialect.header == "yes"
-    order = [roles.index(role) for role in range(3)] if len(named) == 3 else [0, 1, 2]
     if header:
         report.note(f"{path.name}, line 1: {_shown(first)} is read as a header")
+    order = [(dialect.order or "hrt").index(role) for role in "hrt"]
+    if len(named) == 3 and not dialect.order:
+        order = [roles.index(role) for role in range(3)]
+    before = report.read["triples"]
 
     def ordered(line: str) -> _T:
         values = plain(line).split("\t")
@@ -150,7 +163,11 @@ def read_triple_table(
             values = [values[at] for at in order]
         return parse("\t".join(values))
 
-    yield from read_rows(path, "triples", ordered, report, expected, int(header))
+    top = int(header or stated is not None)
+    yield from read_rows(path, "triples", ordered, report, expected, top)
+    read = report.read["triples"] - before
+    if stated and read != int(stated):
+        raise DataError(path, f"holds {read} rows and states {stated}", expected, line=1)
 
 
 def _bare(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
 _TEXTS = "one `id TAB text` a line"
 _STEP = 1 << 16
+_ITEM, _PROPERTY = re.compile(r"Q\d+"), re.compile(r"P\d+")
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,21 @@ def read_triples(
     """Reads triples of text, of which each counts once.
 
     Raises:
-        DataError: a file is missing or of another format.
+        DataError: a file is missing, of another format, or has its columns in another order.
     """
-    rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in paths)
+    files = list(paths)
+    rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in files)
     triples = collect((triple for _, triple in chain.from_iterable(rows)), report)
+    if len(triples.rows) and not dialect.order:
+        if problem := _misplaced(triples):
+            hint = dialect.hint("order=htr, order=rht, or order=hrt if it is so")
+            raise DataError(files[0], problem, _TRIPLES + hint)
+        relations, tails = len(triples.relations), len(np.unique(triples.rows[:, 2]))
+        if tails < relations:
+            report.note(
+                f"the triples have {relations} relations and {tails} tails: the second column is "
+                f"read as the relation{dialect.hint('order=htr')}"
+            )
     if _stands_apart(triples.rows):
         report.note("the first triple shares nothing with the others, as a header would; "
                     f"it is kept: {', '.join(next(triples.spelled()))}")  # fmt: skip
@@ -110,6 +123,27 @@ def _stands_apart(rows: NDArray[np.int32]) -> bool:
     tail = rows[0, 2]
     ends = rows[1:, [0, 2]]
     return not ((ends == 0) | (ends == tail)).any() and bool((rows[1:, 1] != 0).all())
+
+
+def _misplaced(triples: Triples) -> str:
+    """Returns why the second column can hardly be the relation, empty if it can.
+
+    Relations are few, and not heads or tails themselves.
+    """
+    rows = triples.rows
+    spelled = list(triples.relations)
+    if all(_ITEM.fullmatch(name) for name in spelled) and all(
+        _PROPERTY.fullmatch(tail) for _, _, tail in triples.spelled()
+    ):
+        return "has items (Q…) in its second column and properties (P…) in its third"
+    ends = np.array([triples.entities.get(name, -1) for name in spelled])
+    for column, place, other in ((2, "third", 0), (0, "first", 2)):
+        few = len(np.unique(rows[:, column]))
+        shared = int(np.isin(ends, rows[:, other]).sum())
+        if few < len(spelled) <= 2 * shared:
+            return (f"seems to have relations in its {place} column ({few} values): of the "
+                    f"{len(spelled)} in the second {shared} are heads or tails too")  # fmt: skip
+    return ""
 
 
 def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,18 +83,21 @@ def stated(path: Path) -> int:
     return read_header(path, 1, _IDS)[0]
 
 
-def numbered_ids(path: Path, report: Report) -> Iterator[tuple[str, int]]:
+def numbered_ids(path: Path, report: Report, kind: str = "entities") -> Iterator[tuple[str, int]]:
     """Yields the ids of an entity2id.txt, each with its row in the matrix.
+
+    Args:
+        path: the file; a relation2id.txt has the same form.
+        report: counts the rows.
+        kind: what they are, for the report.
 
     Raises:
         DataError: the file cannot be read, or holds more or fewer rows than it states.
     """
     expected = stated(path)
-    before = report.read["entities"]
-    yield from by_id(
-        read_rows(path, "entities", _numbered, report, _IDS, header=1), "entities", report
-    )
-    read = report.read["entities"] - before
+    before = report.read[kind]
+    yield from by_id(read_rows(path, kind, _numbered, report, _IDS, header=1), kind, report)
+    read = report.read[kind] - before
     if read != expected:
         raise DataError(path, f"holds {read} rows and states {expected}", _IDS, line=1)
 
@@ -154,6 +157,7 @@ def write_matrix(
     matrix: Matrix,
     titles: Path | None,
     corpus: Corpus,
+    triples: Iterable[tuple[str, str, str]] = (),
 ) -> Bundle:
     """Writes a bundle of the entities of a matrix, their titles, a corpus, and the vectors.
 
@@ -163,6 +167,7 @@ def write_matrix(
         matrix: the vectors and ids.
         titles: lines ``title TAB id``, if there are any; the first title of an id is its label.
         corpus: the sentences, which may give names to entities without a title.
+        triples: facts of the entities, by id.
     """
 
     def parts() -> Iterator[Entity]:
@@ -171,7 +176,7 @@ def write_matrix(
             yield from _titles(titles, matrix.numbers, corpus.report)
         yield from corpus.named(matrix.numbers)
 
-    bundle = write_bundle(target, card, parts(), sentences=corpus.sentences(), join=joined)
+    bundle = write_bundle(target, card, parts(), triples, None, corpus.sentences(), join=joined)
     return add_vectors(bundle, matrix)
 
 

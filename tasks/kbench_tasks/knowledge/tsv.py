@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
-from kbench_tasks.knowledge.cards import LICENCE, card_of
-from kbench_tasks.knowledge.dialects import HEADER, QUOTES, Dialect
+from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
+from kbench_tasks.knowledge.dialects import HEADER, ORDER, QUOTES, Dialect
 from kbench_tasks.knowledge.graphs import GraphFiles, existing, write_graph
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 
@@ -36,6 +36,7 @@ class TsvImporter(Importer):
     options: ClassVar[Mapping[str, Option]] = {
         "triples": Option("name of a file of triples in SRC", default="triples.tsv",
                           repeatable=True),
+        "order": ORDER,
         "header": HEADER,
         "quotes": QUOTES,
         "name": Option("of the bundle; default: the name of SRC"),
@@ -52,11 +53,22 @@ class TsvImporter(Importer):
             texts=existing(source / "descriptions.tsv"),
             types=existing(source / "types.tsv"),
             relations=existing(source / "relations.tsv"),
-            dialect=Dialect(options.text("header") or "", options.text("quotes") or "", hints=True),
+            dialect=_dialect(options),
         )
+
+        note_unread(report, source, files.read, options)
 
         def card() -> dict[str, Any]:
             about = {"name": options.text("name") or source.resolve().name, "files": files.read}
             return card_of(self, options, report, about)
 
         return write_graph(target, card, files, Corpus(options.paths("sentences"), report))
+
+
+def _dialect(options: Options) -> Dialect:
+    return Dialect(
+        header=options.text("header") or "auto",
+        quotes=options.text("quotes") or "auto",
+        order=options.text("order"),
+        hints=True,
+    )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
-from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
 from kbench_tasks.knowledge.graphs import GraphFiles, existing, write_graph
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 
@@ -48,6 +48,8 @@ class Wikidata5MImporter(Importer):
             texts=existing(source / "wikidata5m_text.txt"),
             relations=existing(source / "wikidata5m_relation.txt"),
         )
+
+        note_unread(report, source, files.read, options)
 
         def card() -> dict[str, Any]:
             about = {"name": options.text("name"), "citation": "Wang et al., TACL 2021"}

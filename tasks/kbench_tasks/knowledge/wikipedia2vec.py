@@ -24,7 +24,7 @@ from kbench.knowledge.importing import (
     fields,
     read_rows,
 )
-from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus, joined
 from kbench_tasks.knowledge.matrices import Matrix, add_vectors, packed_or_not
 from kbench_tasks.knowledge.text_vectors import (
@@ -73,6 +73,7 @@ class Wikipedia2VecImporter(Importer):
         """Parses the text once, then writes entities, words and their vectors."""
         path = _text_path(source, options.text("vectors"))
         corpus = Corpus(options.paths("sentences"), report)
+        note_unread(report, source, [path.name], options)
         with TemporaryDirectory(dir=target.parent) as work:
             space = _read_space(path, Path(work), report)
             given = next(iter(options.paths("ids")), None)
