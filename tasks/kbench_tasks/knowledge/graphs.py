@@ -40,6 +40,7 @@ class GraphFiles:
         types: ``id TAB type TAB type …``; several rows of an entity add up.
         relations: ``id TAB label TAB alias …``; the aliases are not kept.
         dialect: what is said of how the files are written.
+        name: makes label and aliases of the names of an entity; default: the first is the label.
     """
 
     triples: Sequence[Path]
@@ -48,6 +49,7 @@ class GraphFiles:
     types: Path | None = None
     relations: Path | None = None
     dialect: Dialect = AS_FOUND
+    name: Callable[[Iterable[str]], tuple[str, tuple[str, ...]]] = names_of
 
     @property
     def read(self) -> list[str]:
@@ -169,11 +171,22 @@ def _triple(line: str) -> tuple[str, str, str]:
 
 
 def write_graph(
-    target: Path, card: Callable[[], Mapping[str, Any]], files: GraphFiles, corpus: Corpus
+    target: Path,
+    card: Callable[[], Mapping[str, Any]],
+    files: GraphFiles,
+    corpus: Corpus,
+    join: Callable[[Entity, Entity], Entity] = joined,
 ) -> Bundle:
     """Writes the bundle of all entities that the files speak of, without vectors.
 
     Texts are not held: they are sorted on disk with the entities.
+
+    Args:
+        target: where to.
+        card: makes the card when all files have been read.
+        files: where the parts lie.
+        corpus: the sentences, which may give names to entities without any.
+        join: makes one entity of two parts of it, in the order names, text, types, sentences.
 
     Raises:
         DataError: a file is missing or of another format, or there is no triple.
@@ -191,7 +204,7 @@ def write_graph(
         report.facts["entities"] = len(triples.entities)
 
     return write_bundle(
-        target, card, parts(), triples.spelled(), labels, corpus.sentences(), join=joined
+        target, card, parts(), triples.spelled(), labels, corpus.sentences(), join=join
     )
 
 
@@ -201,7 +214,7 @@ def _parts(files: GraphFiles, known: dict[str, int], report: Report) -> Iterator
     if files.names:
         rows = read_table(files.names, "names", _named, report, _NAMES, known, said)
         for entity, names in _first(rows, "names", known, report):
-            label, aliases = names_of(names)
+            label, aliases = files.name(names)
             yield Entity(entity, label, aliases)
     if files.texts:
         texts = read_table(files.texts, "texts", _described, report, _TEXTS, known, said)
