@@ -212,6 +212,9 @@ class Importer(ABC):
         report = Report(watch=watch)
         with _staged(target) as stage:
             self.convert(source, stage, checked, report)
+        for kind, rows in report.read.items():
+            if rows and not report.kept[kind]:
+                report.note(f"none of the {rows} {kind} rows was kept")
         return Bundle(target), report
 
     @classmethod

@@ -85,6 +85,12 @@ def test_bad_ids_are_counted(release: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1"])), MATRIX[:1])
 
 
+def test_titles_of_which_none_fits_are_said(release: Path, tmp_path: Path) -> None:
+    (release / "entity_map.txt").write_text("Q1\tAda Lovelace\nQ2\tLondon\n")
+    _, report = OpenKEImporter().run(release, tmp_path / "kb")
+    assert report.notes == ["none of the 2 titles rows was kept"]
+
+
 def with_triples(release: Path, train: str = "3\n0 1 0\n1 2 1\n2\t3\t0\n") -> None:
     (release / "train2id.txt").write_text(train)
     (release / "valid2id.txt").write_text("1\n3 0 1\n")

@@ -178,6 +178,12 @@ def test_entities_alone(source: Path, tmp_path: Path) -> None:
     assert len(bundle) == 2
 
 
+def test_words_alone_are_no_knowledge_base(source: Path, tmp_path: Path) -> None:
+    write(source, ["the 1 2 3", "ada 4 5 6"])
+    with pytest.raises(DataError, match=r"holds words alone.*ENTITY/Title"):
+        Wikipedia2VecImporter().run(source, tmp_path / "kb")
+
+
 @pytest.mark.parametrize(
     ("header", "problem"),
     [

@@ -29,6 +29,7 @@ ORDER = Option("of the columns of triples: h head, r relation, t tail; default: 
                "else hrt, refused where it looks wrong", choices=("hrt", "htr", "rht"))  # fmt: skip
 
 _PADDED = "triples with blanks around a field"
+_COUNT = re.compile(r"[0-9]{1,18}")
 _WHOLE = re.compile(rb'"(?:[^"]|"")*"')
 _FIELD = rb'(?:"(?:[^"]|"")*"|[^"\t]*)'
 _LINE = re.compile(rb"%b(?:\t%b)*" % (_FIELD, _FIELD))
@@ -142,7 +143,7 @@ def read_triple_table(
         raise DataError(path, f"may begin with a header ({_shown(first)})",
                         f"{expected}, without a header or with `head TAB relation TAB tail`"
                         + dialect.hint("header=yes or header=no"), line=1)  # fmt: skip
-    stated = first[0] if len(first) == 1 and first[0].isdecimal() else None
+    stated = first[0] if len(first) == 1 and _COUNT.fullmatch(first[0]) else None
     if stated and not dialect.order:
         raise DataError(path, f"begins with the number {stated} alone, as files of OpenKE do, "
                         "whose columns are head, tail, relation",

@@ -142,6 +142,10 @@ def _read_space(path: Path, work: Path, report: Report) -> _Space:
     if report.read[KIND] != count:
         problem = f"holds {report.read[KIND]} rows and states {count}"
         raise DataError(path, problem, _VECTORS, line=1)
+    if not space.titles:
+        raise DataError(
+            path, "holds words alone", f"{_VECTORS}; that of an entity is {_PREFIX}Title"
+        )
     known, used = space.entity_rows.known, list(space.titles.values())
     report.kept[KIND] = int(known[used].sum()) + len(space.words)
     if spare := int(known.sum() - known[used].sum()):
