@@ -141,6 +141,12 @@ def test_marks_that_may_belong_to_a_name_are_kept_and_said(tmp_path: Path) -> No
     assert any("around the fields of 1 rows are kept" in note for note in report.notes)
 
 
+def test_a_tab_inside_quotation_marks(tmp_path: Path) -> None:
+    files = {"labels.tsv": 'Q1\t"Ada\tKing"\nQ2\tLow\n'}
+    bundle, _ = read(tmp_path, files)
+    assert bundle.entity(int(bundle.rows(["Q1"])[0])).label == "Ada King"
+
+
 def test_quotes_as_said(tmp_path: Path) -> None:
     files = {"labels.tsv": '"Q1"\t"Ada"\nQ2\t"Low"\n'}
     for said, expected in (("csv", "Ada"), ("none", "")):

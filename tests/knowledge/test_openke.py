@@ -91,6 +91,18 @@ def test_titles_of_which_none_fits_are_said(release: Path, tmp_path: Path) -> No
     assert report.notes == ["none of the 2 titles rows was kept"]
 
 
+def test_titles_with_a_header_and_quotation_marks(release: Path, tmp_path: Path) -> None:
+    titles = release / "entity_map.txt"
+    titles.write_text('title\tid\n"""Heroes"" (album)"\tQ1\nLow\tQ2\n')
+    bundle, report = OpenKEImporter().run(release, tmp_path / "csv")
+    assert bundle.entity(int(bundle.rows(["Q1"])[0])).label == '"Heroes" (album)'
+    assert (report.read["titles"], report.dropped) == (2, {})
+    titles.write_text('"Heroes" (album)\tQ1\n"Heroes"\tQ2\n')
+    bundle, report = OpenKEImporter().run(release, tmp_path / "plain")
+    labels = [bundle.entity(int(row)).label for row in bundle.rows(["Q1", "Q2"])]
+    assert labels == ['"Heroes" (album)', '"Heroes"']
+
+
 def with_triples(release: Path, train: str = "3\n0 1 0\n1 2 1\n2\t3\t0\n") -> None:
     (release / "train2id.txt").write_text(train)
     (release / "valid2id.txt").write_text("1\n3 0 1\n")

@@ -17,7 +17,16 @@ from typing import TypeVar
 from kbench.errors import DataError
 from kbench.knowledge.importing import Option, Report, read_lines, read_rows
 
-__all__ = ["AS_FOUND", "HEADER", "ORDER", "QUOTES", "Dialect", "read_table", "read_triple_table"]
+__all__ = [
+    "AS_FOUND",
+    "HEADER",
+    "ORDER",
+    "QUOTES",
+    "Dialect",
+    "read_table",
+    "read_titles",
+    "read_triple_table",
+]
 
 _T = TypeVar("_T")
 
@@ -32,6 +41,7 @@ _PADDED = "triples with blanks around a field"
 _COUNT = re.compile(r"[0-9]{1,18}")
 _WHOLE = re.compile(rb'"(?:[^"]|"")*"')
 _FIELD = rb'(?:"(?:[^"]|"")*"|[^"\t]*)'
+_FIELDS = re.compile(rb"(?:^|\t)(%b)" % _FIELD)
 _LINE = re.compile(rb"%b(?:\t%b)*" % (_FIELD, _FIELD))
 
 
@@ -54,6 +64,7 @@ _ID = _words("id qid pid entity item node key uri iri identifier concept wikidat
 _VALUE = _words("label name title alias aliases altlabel preflabel text description desc abstract "
                 "summary definition type class category entitylabel entityname relationlabel "
                 "relationname", "s")  # fmt: skip
+_TITLES = frozenset({"entity", "page", "article", "pagetitle", "wikipediatitle", "wikipedia"})
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def read_table(
     Raises:
         DataError: the file cannot be read, is not of this format, or its dialect is not certain.
     """
-    plain, first = _plain(path, "id", expected, report, dialect)
+    plain, first = _plain(path, "first", expected, report, dialect)
     header = dialect.header == "yes"
     if first and dialect.header == "auto" and first[0] not in known:
         names = [_bare(name) for name in first]
@@ -136,7 +147,7 @@ def read_triple_table(
     Raises:
         DataError: the file cannot be read, is not of this format, or its dialect is not certain.
     """
-    plain, first = _plain(path, "triple", expected, report, dialect)
+    plain, first = _plain(path, "all", expected, report, dialect)
     roles = [_role(name) for name in first] if dialect.header != "no" and len(first) == 3 else []
     named = {role for role in roles if role is not None}
     if len(named) == 2 and dialect.header == "auto":
@@ -171,6 +182,24 @@ def read_triple_table(
         raise DataError(path, f"holds {read} rows and states {stated}", expected, line=1)
 
 
+def read_titles(
+    path: Path, kind: str, parse: Callable[[str], _T], report: Report, expected: str
+) -> Iterator[tuple[int, _T]]:
+    """Yields the rows of a table ``title TAB id`` in the dialect that the file shows.
+
+    Titles may be in quotation marks of their own.
+
+    Raises:
+        DataError: the file cannot be read or is not of this format.
+    """
+    plain, first = _plain(path, "none", expected, report, AS_FOUND)
+    names = [_bare(name) for name in first]
+    header = len(names) == 2 and names[0] in _VALUE | _TITLES and names[1] in _ID
+    if header:
+        report.note(f"{path.name}, line 1: {_shown(first)} is read as a header")
+    yield from read_rows(path, kind, lambda line: parse(plain(line)), report, expected, int(header))
+
+
 def _bare(name: str) -> str:
     """Returns the name of a column without case, marks, blanks and a number at its end."""
     return re.sub(r"[\W_]+|\d+$", "", name.casefold())
@@ -193,8 +222,11 @@ def _if_header(dialect: Dialect) -> str:
 def _plain(
     path: Path, keys: str, expected: str, report: Report, dialect: Dialect
 ) -> tuple[Callable[[str], str], list[str]]:
-    """Returns what takes the quotation marks off a line, and the fields of the first."""
-    marks = _Marks.of(path, expected, every_key=keys == "triple")
+    """Returns what takes the quotation marks off a line, and the fields of the first.
+
+    ``keys`` says which fields are ids, whose marks can only be those of csv: all, the first, none.
+    """
+    marks = _Marks.of(path, expected, keys)
     quoted = dialect.quotes == "csv"
     if dialect.quotes == "auto":
         quoted = marks.certain and marks.consistent
@@ -232,7 +264,7 @@ class _Marks:
     opened: int = 0
 
     @classmethod
-    def of(cls, path: Path, expected: str, every_key: bool) -> _Marks:
+    def of(cls, path: Path, expected: str, keys: str) -> _Marks:
         """Looks at all lines, closely at those with marks."""
         marks = cls()
         for number, line in read_lines(path, expected):
@@ -241,19 +273,22 @@ class _Marks:
             if line.strip():
                 marks.rows += 1
             if b'"' in line:
-                marks._see(number, line, every_key)
+                marks._see(number, line, keys)
         return marks
 
-    def _see(self, number: int, line: bytes, every_key: bool) -> None:
-        self.consistent = self.consistent and bool(_LINE.fullmatch(line))
-        wholes = [value.strip() for value in line.split(b"\t")]
+    def _see(self, number: int, line: bytes, keys: str) -> None:
+        fits = bool(_LINE.fullmatch(line))
+        self.consistent = self.consistent and fits
+        wholes = [value.strip() for value in (_FIELDS.findall(line) if fits else line.split(b"\t"))]
         quoted = [bool(_WHOLE.fullmatch(value)) for value in wholes]
         self.marked += any(quoted)
-        if any(quoted) if every_key else quoted[0]:
+        if any(quoted) if keys == "all" else quoted[0] and keys == "first":
             self.keys += 1
             self.key = self.key or number
         pairs = zip(wholes, quoted, strict=True)
-        self.doubled += any(whole and b'""' in value[1:-1] for value, whole in pairs)
+        self.doubled += any(
+            whole and (b'""' in value[1:-1] or b"\t" in value) for value, whole in pairs
+        )
         self.opened += line.count(b'"') % 2 and any(value.startswith(b'"') for value in wholes)
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, Vectors, Words, in_blocks, write_bundle, write_vectors
 from kbench.knowledge.importing import PACKED, Option, Options, Report, by_id, fields, read_rows
+from kbench_tasks.knowledge.dialects import read_titles
 from kbench_tasks.knowledge.linked import Corpus, joined
 from kbench_tasks.knowledge.text_vectors import read_header
 
@@ -200,7 +201,7 @@ def count_vectors(bundle: Bundle, report: Report) -> None:
 
 def _titles(path: Path, known: Mapping[str, int], report: Report) -> Iterator[Entity]:
     for entity, title in by_id(
-        read_rows(path, "titles", _titled, report, _TITLES), "titles", report
+        read_titles(path, "titles", _titled, report, _TITLES), "titles", report
     ):
         if entity not in known:
             report.drop("titles", "entity without a vector")

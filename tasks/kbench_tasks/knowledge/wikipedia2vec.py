@@ -22,9 +22,9 @@ from kbench.knowledge.importing import (
     by_id,
     check_name,
     fields,
-    read_rows,
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
+from kbench_tasks.knowledge.dialects import read_titles
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus, joined
 from kbench_tasks.knowledge.matrices import Matrix, add_vectors, packed_or_not
 from kbench_tasks.knowledge.text_vectors import (
@@ -213,7 +213,7 @@ def _identified(space: _Space, path: Path | None, report: Report) -> dict[str, i
     """Returns the row of each entity by its id, else by its title."""
     rows = dict(space.titles)
     row_of: dict[str, int] = {}
-    given = read_rows(path, "ids", _identity, report, _IDS) if path else ()
+    given = read_titles(path, "ids", _identity, report, _IDS) if path else ()
     for entity, title in by_id(given, "ids", report):
         if entity in row_of:
             report.drop("ids", "id seen before")
