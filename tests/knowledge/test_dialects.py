@@ -209,7 +209,17 @@ def test_columns_in_another_order_are_refused_until_someone_says(
 
 def test_properties_as_tails_are_refused(tmp_path: Path) -> None:
     rows = "".join(f"Q{at}\tQ{at + 100}\tP{at}\n" for at in range(9))
-    with pytest.raises(DataError, match=r"items \(Q…\) in its second column"):
+    with pytest.raises(DataError, match=r"items \(Q…\) in its second column.*in its third"):
+        read(tmp_path, {"triples.tsv": rows})
+    (tmp_path / "first").mkdir()
+    rows = "".join(f"P{at}\tQ{at}\tQ{at + 100}\n" for at in range(9))
+    with pytest.raises(DataError, match=r"items \(Q…\) in its second column.*in its first"):
+        read(tmp_path / "first", {"triples.tsv": rows})
+
+
+def test_ten_relations_a_tail_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"man{at}\ttown{at}\tlives in\n" for at in range(10))
+    with pytest.raises(DataError, match=r"10 relations, and 1 tails alone.*-o order=htr"):
         read(tmp_path, {"triples.tsv": rows})
 
 

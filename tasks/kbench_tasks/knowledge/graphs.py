@@ -26,6 +26,8 @@ _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
 _TEXTS = "one `id TAB text` a line"
 _STEP = 1 << 16
+_MANY = 10
+"""Relations for each tail that no graph has."""
 _ITEM, _PROPERTY = re.compile(r"Q\d+"), re.compile(r"P\d+")
 
 
@@ -103,12 +105,11 @@ def read_triples(
         if problem := _misplaced(triples):
             hint = dialect.hint("order=htr, order=rht, or order=hrt if it is so")
             raise DataError(files[0], problem, _TRIPLES + hint)
-        relations, tails = len(triples.relations), len(np.unique(triples.rows[:, 2]))
-        if tails < relations:
-            report.note(
-                f"the triples have {relations} relations and {tails} tails: the second column is "
-                f"read as the relation{dialect.hint('order=htr')}"
-            )
+        relations = len(triples.relations)
+        for column, ends in ((0, "heads"), (2, "tails")):
+            if (few := len(np.unique(triples.rows[:, column]))) < relations:
+                report.note(f"the triples have {relations} relations and {few} {ends}: the second "
+                            f"column is read as the relation{dialect.hint('order=')}")  # fmt: skip
     if _stands_apart(triples.rows):
         report.note("the first triple shares nothing with the others, as a header would; "
                     f"it is kept: {', '.join(next(triples.spelled()))}")  # fmt: skip
@@ -134,10 +135,10 @@ def _misplaced(triples: Triples) -> str:
     """
     rows = triples.rows
     spelled = list(triples.relations)
-    if all(_ITEM.fullmatch(name) for name in spelled) and all(
-        _PROPERTY.fullmatch(tail) for _, _, tail in triples.spelled()
-    ):
-        return "has items (Q…) in its second column and properties (P…) in its third"
+    if all(_ITEM.fullmatch(name) for name in spelled):
+        for column, place in ((0, "first"), (2, "third")):
+            if all(_PROPERTY.fullmatch(triple[column]) for triple in triples.spelled()):
+                return f"has items (Q…) in its second column and properties (P…) in its {place}"
     ends = np.array([triples.entities.get(name, -1) for name in spelled])
     for column, place, other in ((2, "third", 0), (0, "first", 2)):
         few = len(np.unique(rows[:, column]))
@@ -145,6 +146,8 @@ def _misplaced(triples: Triples) -> str:
         if few < len(spelled) <= 2 * shared:
             return (f"seems to have relations in its {place} column ({few} values): of the "
                     f"{len(spelled)} in the second {shared} are heads or tails too")  # fmt: skip
+        if column == 2 and _MANY * few <= len(spelled):
+            return f"seems to have {len(spelled)} relations, and {few} tails alone"
     return ""
 
 
