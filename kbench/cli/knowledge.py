@@ -92,7 +92,7 @@ def import_bundle(
             replace=replace,
             watch=lambda kind, rows: status.update(f"{reading}: {rows:,} {kind}"),
         )
-    for problem in report.examples:
+    for problem in [*report.examples, *report.notes]:
         console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         _print_json(

@@ -9,7 +9,9 @@ Free of torch.
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import tempfile
 import zlib
@@ -19,18 +21,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, final
+from typing import IO, Any, ClassVar, TypeVar, cast, final
 
 from kbench.data.files import atomic_folder
 from kbench.errors import DataError, UsageError, first_line, nearest
 from kbench.knowledge.bundle import Bundle
 
 __all__ = [
+    "PACKED",
     "Importer",
     "ImporterCard",
     "Option",
     "Options",
     "Report",
+    "by_id",
     "check_name",
     "check_target",
     "fields",
@@ -41,6 +45,11 @@ __all__ = [
 _T = TypeVar("_T")
 _SHOWN = 5
 """Bad rows of one file that are spelled out; the rest are only counted."""
+PACKED = (".gz", ".bz2", ".xz")
+"""Endings of the names of packed files."""
+_EMPTY_BZ2 = b"\x17\x72\x45\x38\x50\x90"
+_NOTES = 20
+"""Notes of one import that are kept."""
 _WATCHED = 20_000
 """Rows between two calls of who watches."""
 
@@ -107,6 +116,7 @@ class Report:
         dropped: rows left out, by kind and reason; ``malformed`` is the reason of bad rows.
         facts: other numbers worth knowing.
         examples: the first malformed rows of each file, with their line numbers.
+        notes: what whoever imports should know beyond counts, a line each.
         watch: is told a kind of row and how many were read so far, now and then.
     """
 
@@ -115,6 +125,7 @@ class Report:
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     watch: Callable[[str, int], None] | None = None
 
     def see(self, kind: str, count: int = 1) -> None:
@@ -134,8 +145,13 @@ class Report:
         if before < _SHOWN:
             self.examples.append(f"{where}: {problem}; the {kind} row is left out")
 
+    def note(self, line: str) -> None:
+        """Keeps a line of what should be known, if there are not many yet."""
+        if len(self.notes) < _NOTES and line not in self.notes:
+            self.notes.append(line)
+
     def as_json(self) -> dict[str, Any]:
-        """Returns the counts, by kind."""
+        """Returns the counts, by kind, and the notes."""
         kinds = dict.fromkeys([*self.read, *self.dropped])
         rows = {
             kind: {
@@ -145,7 +161,7 @@ class Report:
             }
             for kind in kinds
         }
-        return {"rows": rows, "facts": dict(self.facts)}
+        return {"rows": rows, "facts": dict(self.facts), "notes": list(self.notes)}
 
 
 class Importer(ABC):
@@ -196,6 +212,9 @@ class Importer(ABC):
         report = Report(watch=watch)
         with _staged(target) as stage:
             self.convert(source, stage, checked, report)
+        for kind, rows in report.read.items():
+            if rows and not report.kept[kind]:
+                report.note(f"none of the {rows} {kind} rows was kept")
         return Bundle(target), report
 
     @classmethod
@@ -270,7 +289,7 @@ def read_rows(
     no row.
 
     Args:
-        path: the file, UTF-8, one row a line; unpacked on the way if its name ends in .gz.
+        path: the file, UTF-8, one row a line; unpacked on the way if it is packed.
         kind: what the rows are, for the report.
         parse: makes a value of a line (without its end).
         report: where rows read and malformed ones are counted.
@@ -302,20 +321,71 @@ def read_rows(
 
 
 def read_lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines of a file without their ends, numbered from 1; a .gz file is unpacked.
+    """Yields the lines of a file without their ends, numbered from 1.
+
+    What gzip, bzip2 or xz packed is unpacked a part at a time, whatever the file is called.
+
+    Args:
+        path: the file.
+        expected: the format in words, for errors.
 
     Raises:
         DataError: the file is missing or cannot be read.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with _unpacked(path) as file:
             for number, line in enumerate(file, 1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 yield number, text.rstrip(b"\r\n")
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
-    except (OSError, EOFError, zlib.error) as cause:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as cause:
         raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    """Opens a file for what it holds, by its first bytes.
+
+    Raises:
+        OSError: it cannot be opened, or its name says that it is packed and it is not.
+    """
+    with path.open("rb") as file:
+        start = file.read(10)
+    if start.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.open(path))
+    if start.startswith(b"\xfd7zXZ\0"):
+        return cast("IO[bytes]", lzma.open(path))
+    # Text may begin with BZh, but not with a number of a block and pi after it.
+    if start.startswith(b"BZh") and start[4:] in (b"\x31\x41\x59\x26\x53\x59", _EMPTY_BZ2):
+        return cast("IO[bytes]", bz2.open(path))
+    if start and path.suffix in PACKED:
+        raise OSError(f"its name ends in {path.suffix}, and it is not packed")
+    return path.open("rb")
+
+
+def by_id(
+    rows: Iterable[tuple[int, tuple[str, _T]]], kind: str, report: Report
+) -> Iterator[tuple[str, _T]]:
+    """Yields rows without the blanks around their ids, those that are written so at the end.
+
+    So a row ``" India"`` never takes the place of the row ``"India"``; it is held until all
+    others are read. How many there are is a fact of the report.
+
+    Args:
+        rows: numbered rows of an id as it is written, and a value.
+        kind: what the rows are, for the report.
+        report: where rows with blanks around their id are counted.
+    """
+    held: list[tuple[str, _T]] = []
+    for _, (name, value) in rows:
+        bare = name.strip()
+        if bare == name:
+            yield name, value
+        else:
+            held.append((bare, value))
+    if held:
+        report.facts[f"{kind} with blanks around the id"] = len(held)
+    yield from held
 
 
 def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> list[str]:

@@ -134,6 +134,20 @@ def test_duplicates_are_counted(plain: Path, tmp_path: Path) -> None:
     assert bundle.relations["P1"] == "one"
 
 
+def test_an_id_with_blanks_around_it_never_goes_before_the_exact_one(
+    plain: Path, tmp_path: Path
+) -> None:
+    (plain / "labels.tsv").write_text(" Q1\tOther\nQ1\tAda\nQ2 \tLondon\n")
+    (plain / "descriptions.tsv").write_text("Q1 \tother\nQ1\tfirst programmer\n")
+    (plain / "relations.tsv").write_text(" P1\tother\nP1\tlives in\n")
+    bundle, report = TsvImporter().run(plain, tmp_path / "kb")
+    assert (entity(bundle, "Q1").label, entity(bundle, "Q2").label) == ("Ada", "London")
+    assert entity(bundle, "Q1").description == "first programmer"
+    assert bundle.relations["P1"] == "lives in"
+    assert report.facts["names with blanks around the id"] == 2
+    assert report.dropped["names"] == {"id seen before": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "problem"),
     [
@@ -188,7 +202,7 @@ def test_wikidata5m(release: Path, tmp_path: Path) -> None:
     assert entity(bundle, "Q1") == Entity(
         "Q1", "Ada Lovelace", ("Countess of Lovelace",), (), "Ada was a mathematician."
     )
-    assert entity(bundle, "Q2").label == "london"
+    assert entity(bundle, "Q2").label == "London"
     assert dict(bundle.relations) == {"P1": "residence", "P2": "knows"}
     assert len(facts(bundle)) == report.kept["triples"] == 4
     assert bundle.card["import"]["files"] == [*list(W5M)[:4], "wikidata5m_text.txt",
@@ -211,7 +225,39 @@ def test_the_file_of_all_triples(release: Path, tmp_path: Path) -> None:
         (release / name).unlink()
     bundle, _ = Wikidata5MImporter().run(release, tmp_path / "all")
     assert facts(bundle) == [("Q5", "P1", "Q1")]
-    assert entity(bundle, "Q2").label == "london"
+    assert entity(bundle, "Q2").label == "London"
+
+
+def test_labels_of_names_without_order(release: Path, tmp_path: Path) -> None:
+    names = {
+        "Q1": ["annie", "the 5th mayor of acme", "Mayor of the Town of Acme", "Ann Mary Lee"],
+        "Q2": ["big smoke", "london", "London", "London Town"],
+        "Q3": ["US", "USA", "United States"],
+        "Q4": ["iron", "fe"],
+        "Q5": ["Ann", "Anna"],
+        "Q7": ["jack", "Member of Parliament for Acme", "John Bull", "---"],
+        "Q6": ["Zo\u00eb", "Zoe Long Name"],
+    }
+    (release / "wikidata5m_entity.txt").write_text(
+        "".join("\t".join([name, *names[name]]) + "\n" for name in names)
+    )
+    (release / "wikidata5m_text.txt").write_text(
+        "Q1\tAnn Mary Lee (born 1950) is a mayor.\nQ2\tLondon is a city.\n"
+        "Q3\tThe united states is a country.\nQ5\tAnna is a name.\nQ6\tZoe\u0308 lived.\n"
+        "Q7\tJohn M. Bull is a man.\n"
+    )
+    bundle, report = Wikidata5MImporter().run(release, tmp_path / "kb")
+    labels = {name: entity(bundle, name).label for name in names}
+    assert labels == {"Q1": "Ann Mary Lee", "Q2": "London", "Q3": "United States", "Q4": "iron",
+                      "Q5": "Anna", "Q6": "Zo\u00eb", "Q7": "John Bull"}  # fmt: skip
+    for name, given in names.items():
+        found = entity(bundle, name)
+        kept = {name.casefold() for name in (found.label, *found.aliases)}
+        assert kept == {name.casefold() for name in given}
+    facts = {rule: count for rule, count in report.facts.items() if rule.startswith("labels")}
+    assert facts == {"labels that the text begins with": 5, "labels that are the first name": 1,
+                     "labels whose first words begin the text": 1,
+                     "labels that are the longest capitalised name": 0}  # fmt: skip
 
 
 def test_packed_files(release: Path, tmp_path: Path) -> None:

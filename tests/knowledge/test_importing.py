@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,4 +148,29 @@ def test_packed_rows_and_damaged_archives(source: Path, tmp_path: Path) -> None:
     assert bundle.rows(["Q7", "Q8"]).min() >= 0
     path.write_bytes(packed[:-9])
     with pytest.raises(DataError, match=r"more\.txt\.gz: cannot be read"):
+        Listing().run(source, tmp_path / "kb2", [("extra", str(path))])
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["more.txt.gz", "more.txt.bz2", "more.txt.xz", "more.txt"])
+def test_what_is_packed_is_seen_by_its_bytes(
+    source: Path, tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(pack(b"\xef\xbb\xbfQ7\nQ8\n") + pack(b"Q9\n"))
+    bundle, _ = Listing().run(source, tmp_path / "kb", [("extra", str(path))])
+    assert bundle.rows(["Q7", "Q8", "Q9"]).min() >= 0
+    path.write_bytes(pack(b"Q7\nQ8\n" * 9)[:-6])
+    with pytest.raises(DataError, match=r"more\.txt.*: cannot be read"):
+        Listing().run(source, tmp_path / "kb2", [("extra", str(path))])
+    path.write_bytes(pack(b""))
+    assert len(Listing().run(source, tmp_path / "kb3", [("extra", str(path))])[0]) == 3
+
+
+def test_text_that_looks_packed(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.txt"
+    path.write_text("BZh91\n")
+    assert len(Listing().run(source, tmp_path / "kb", [("extra", str(path))])[0]) == 4
+    path = path.rename(tmp_path / "more.txt.xz")
+    with pytest.raises(DataError, match=r"its name ends in \.xz, and it is not packed"):
         Listing().run(source, tmp_path / "kb2", [("extra", str(path))])

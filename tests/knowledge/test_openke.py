@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kbench.errors import DataError
+from kbench.knowledge import Bundle
 from kbench_tasks.knowledge.openke import OpenKEImporter
 
 IDS = "4\nQ30 2\nQ1\t0\nQ200 3\nQ2 1\n"
@@ -82,6 +83,100 @@ def test_bad_ids_are_counted(release: Path, tmp_path: Path) -> None:
         "row outside the matrix": 1, "malformed": 1, "id seen before": 1, "row of another id": 1,
     }  # fmt: skip
     np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1"])), MATRIX[:1])
+
+
+def test_titles_of_which_none_fits_are_said(release: Path, tmp_path: Path) -> None:
+    (release / "entity_map.txt").write_text("Q1\tAda Lovelace\nQ2\tLondon\n")
+    _, report = OpenKEImporter().run(release, tmp_path / "kb")
+    assert report.notes == ["none of the 2 titles rows was kept"]
+
+
+def test_titles_with_a_header_and_quotation_marks(release: Path, tmp_path: Path) -> None:
+    titles = release / "entity_map.txt"
+    titles.write_text('title\tid\n"""Heroes"" (album)"\tQ1\nLow\tQ2\n')
+    bundle, report = OpenKEImporter().run(release, tmp_path / "csv")
+    assert bundle.entity(int(bundle.rows(["Q1"])[0])).label == '"Heroes" (album)'
+    assert (report.read["titles"], report.dropped) == (2, {})
+    titles.write_text('"Heroes" (album)\tQ1\n"Heroes"\tQ2\n')
+    bundle, report = OpenKEImporter().run(release, tmp_path / "plain")
+    labels = [bundle.entity(int(row)).label for row in bundle.rows(["Q1", "Q2"])]
+    assert labels == ['"Heroes" (album)', '"Heroes"']
+
+
+def with_triples(release: Path, train: str = "3\n0 1 0\n1 2 1\n2\t3\t0\n") -> None:
+    (release / "train2id.txt").write_text(train)
+    (release / "valid2id.txt").write_text("1\n3 0 1\n")
+    (release / "relation2id.txt").write_text("2\nlives in\t0\nknows\t1\n")
+
+
+def facts(bundle: Bundle) -> set[tuple[str, str, str]]:
+    names = list(bundle.relations)
+    return {
+        (bundle.entity(head).id, names[relation], bundle.entity(tail).id)
+        for head, relation, tail in bundle.triples.tolist()
+    }
+
+
+def test_triples_beside_the_matrix(release: Path, tmp_path: Path) -> None:
+    with_triples(release)
+    (release / "type_constrain.txt").write_text("0\n")
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    train = {("Q1", "lives in", "Q2"), ("Q2", "knows", "Q30"), ("Q30", "lives in", "Q200")}
+    assert facts(bundle) == {*train, ("Q200", "knows", "Q1")}
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1", "Q200"])), MATRIX[[0, 3]])
+    assert report.notes == ["not read: type_constrain.txt"]
+    assert bundle.card["import"]["files"] == [
+        "transe.npy", "train2id.txt", "valid2id.txt", "relation2id.txt"]  # fmt: skip
+    alone, report = OpenKEImporter().run(release, tmp_path / "alone", [("triples", "train2id.txt")])
+    assert facts(alone) == train
+    assert report.notes == ["not read: type_constrain.txt, valid2id.txt"]
+
+
+def test_triples_without_names_or_entities(release: Path, tmp_path: Path) -> None:
+    with_triples(release, "4\n0 1 0\n1 2 1\n0 9 0\n1 x 1\n")
+    (release / "relation2id.txt").unlink()
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    assert ("Q1", "0", "Q2") in facts(bundle)
+    assert report.dropped["triples"] == {"entity without a row of the matrix": 1, "malformed": 1}
+    assert report.notes == ["there is no relation2id.txt: relations go by their numbers"]
+
+
+def test_triples_that_are_not_of_the_form(release: Path, tmp_path: Path) -> None:
+    for text, problem in (
+        ("4\n0 1 0\n", r"train2id\.txt, line 1: holds 1 rows and states 4"),
+        ("0 1 0\n", r"train2id\.txt, line 1: begins with"),
+        ("3\n0 0 3\n1 1 2\n0 1 3\n", "has the relation 3, which has no name"),
+    ):
+        with_triples(release, text)
+        with pytest.raises(DataError, match=problem):
+            OpenKEImporter().run(release, tmp_path / "kb")
+    bundle, _ = OpenKEImporter().run(
+        release, tmp_path / "kb", [("triples", "train2id.txt"), ("order", "hrt")]
+    )
+    assert facts(bundle) == {
+        ("Q1", "lives in", "Q200"), ("Q2", "knows", "Q30"), ("Q1", "knows", "Q200")}  # fmt: skip
+
+
+def test_ids_of_several_words(release: Path, tmp_path: Path) -> None:
+    (release / "entity2id.txt").write_text(
+        "4\nNew York\t0\nNew York City\t1\t\nLos Angeles 2\nRome  3\n"
+    )
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    names = ["New York", "New York City", "Los Angeles", "Rome"]
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(names)), MATRIX)
+    assert report.dropped == {}
+
+
+def test_an_id_with_blanks_around_it_never_goes_before_the_exact_one(
+    release: Path, tmp_path: Path
+) -> None:
+    (release / "entity2id.txt").write_text("4\n Q1\t3\nQ1\t0\nQ2\t1\nQ30 \t2\n")
+    (release / "entity_map.txt").write_text("Other\t Q1\nAda\tQ1\n")
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(["Q1", "Q30"])), MATRIX[[0, 2]])
+    assert bundle.entity(int(bundle.rows(["Q1"])[0])).label == "Ada"
+    assert report.facts["entities with blanks around the id"] == 2
+    assert report.dropped["entities"] == {"id seen before": 1}
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_triples_and_npy(result: Path, tmp_path: Path) -> None:
     (result / "training_triples" / "base.pth").write_bytes(pickle.dumps(Bomb(trace)))
     np.save(result / "entity_embeddings.npy", MATRIX)
     labels = tmp_path / "labels.tsv"
-    labels.write_text("Q1\tAda\n")
+    labels.write_text('"id"\t"label"\n"Q1"\t"Ada"\n')
     sentences = tmp_path / "wiki.jsonl"
     mentions = [{"start": 0, "end": 3, "entity": "Q9"}]
     sentences.write_text(json.dumps({"text": "Bob spoke", "mentions": mentions}))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +83,45 @@ def test_packed_by_tabs_and_with_ids_and_sentences(source: Path, tmp_path: Path)
     }  # fmt: skip
 
 
+def test_underscores_at_the_ends_belong_to_the_title(source: Path, tmp_path: Path) -> None:
+    rows = ["ENTITY/_India 9 9 9", "ENTITY/May_ 8 8 8", "ENTITY/India 1 2 3", "ENTITY/May 3 4 5",
+            "ENTITY/__init__ 7 7 7", "ENTITY/_ 6 6 6"]  # fmt: skip
+    write(source, rows)
+    bundle, report = Wikipedia2VecImporter().run(source, tmp_path / "kb")
+    names = ["India", "_India", "May", "May_", "__init__", "_"]
+    vectors = [[1, 2, 3], [9, 9, 9], [3, 4, 5], [8, 8, 8], [7, 7, 7], [6, 6, 6]]
+    np.testing.assert_array_equal(bundle.vectors(bundle.rows(names)), vectors)
+    assert [bundle.entity(int(row)).label for row in bundle.rows(names)] == names
+    assert (dropped(report), report.notes) == ({}, [])
+
+
+@pytest.mark.parametrize("first", ["New_York", "New York"])
+def test_of_two_rows_with_one_title_that_with_blanks_counts(
+    source: Path, tmp_path: Path, first: str
+) -> None:
+    vector = {"New_York": "9\t9\t9", "New York": "1\t2\t3"}
+    second = next(title for title in vector if title != first)
+    rows = [f"ENTITY/{title}\t{vector[title]}" for title in (first, second)]
+    write(source, [*rows, "ENTITY/London\t4\t5\t6"])
+    bundle, report = Wikipedia2VecImporter().run(source, tmp_path / "kb")
+    assert len(bundle) == report.kept["vectors"] == 2
+    np.testing.assert_array_equal(
+        bundle.vectors(bundle.rows(["New York", "London"])), [[1, 2, 3], [4, 5, 6]]
+    )
+    assert dropped(report) == {"title that another row spells with blanks": 1}
+    assert report.notes == ["several rows spell the title 'New York'; the one with blanks counts"]
+
+
+def test_ids_of_titles_with_blanks_at_the_ends(source: Path, tmp_path: Path) -> None:
+    write(source, ["ENTITY/_India 9 9 9", "ENTITY/India 1 2 3"])
+    ids = tmp_path / "ids.tsv"
+    ids.write_text(" India\tQ1\nIndia\tQ668\n")
+    bundle, _ = Wikipedia2VecImporter().run(source, tmp_path / "kb", [("ids", str(ids))])
+    np.testing.assert_array_equal(
+        bundle.vectors(bundle.rows(["Q1", "Q668"])), [[9, 9, 9], [1, 2, 3]]
+    )
+
+
 def test_a_title_that_is_the_id_of_another(source: Path, tmp_path: Path) -> None:
     write(source, [*ROWS, "ENTITY/Q84 1 1 1"])
     (tmp_path / "ids.tsv").write_text("London\tQ84\n")
@@ -99,7 +141,6 @@ def test_a_title_that_is_the_id_of_another(source: Path, tmp_path: Path) -> None
         ("rust", "has 0 numbers where 3 belong"),
         ("ENTITY/Rust 1 x 3", "has b'x' where a number belongs"),
         ("ENTITY/ 1 2 3", "has an empty title"),
-        ("ENTITY/_ 1 2 3", "has an empty title"),
         (" 1 2 3", "has an empty token"),
         ("two words 1 2 3", "has 4 numbers where 3 belong"),
         ("a\0 1 2 3", "has a NUL character in its token"),
@@ -135,6 +176,12 @@ def test_entities_alone(source: Path, tmp_path: Path) -> None:
     bundle, _ = Wikipedia2VecImporter().run(source, tmp_path / "kb")
     assert bundle.words is None
     assert len(bundle) == 2
+
+
+def test_words_alone_are_no_knowledge_base(source: Path, tmp_path: Path) -> None:
+    write(source, ["the 1 2 3", "ada 4 5 6"])
+    with pytest.raises(DataError, match=r"holds words alone.*ENTITY/Title"):
+        Wikipedia2VecImporter().run(source, tmp_path / "kb")
 
 
 @pytest.mark.parametrize(
@@ -173,3 +220,15 @@ def test_a_damaged_archive(source: Path, tmp_path: Path) -> None:
         (source / "enwiki.txt.gz").write_bytes(content)
         with pytest.raises(DataError, match=r"enwiki\.txt\.gz: cannot be read"):
             Wikipedia2VecImporter().run(source, tmp_path / "kb")
+
+
+@pytest.mark.parametrize(("ending", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_as_it_is_published(
+    source: Path, tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+) -> None:
+    whole, _ = Wikipedia2VecImporter().run(source, tmp_path / "whole")
+    text = source / "enwiki.txt"
+    (source / f"enwiki.txt.{ending}").write_bytes(pack(text.read_bytes()))
+    text.unlink()
+    bundle, _ = Wikipedia2VecImporter().run(source, tmp_path / "kb")
+    assert (bundle.digest, bundle.name) == (whole.digest, "enwiki")

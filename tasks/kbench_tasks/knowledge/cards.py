@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kbench.knowledge.importing import Importer, Option, Options, Report
 
-__all__ = ["LICENCE", "card_of"]
+__all__ = ["LICENCE", "card_of", "note_unread"]
+
+_SHOWN = 10
 
 LICENCE = Option("of the release, for the card; default: that of the usual one")
 
@@ -40,3 +43,26 @@ def card_of(
             **report.as_json(),
         },
     }
+
+
+def note_unread(report: Report, source: Path, read: Iterable[str], options: Options) -> None:
+    """Notes which files of a folder are not read.
+
+    Args:
+        report: where to.
+        source: the folder.
+        read: names of files in it that are read.
+        options: files that they name are read too.
+    """
+    known = {*read}
+    given = {value for values in options.values.values() for value in values}
+    others = [
+        path.name
+        for path in sorted(source.iterdir())
+        if not path.name.startswith(".")
+        and path.name not in known
+        and not any(Path(value).is_file() and path.samefile(value) for value in given)
+    ]
+    if others:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        report.note(f"not read: {', '.join(others[:_SHOWN])}{more}")

@@ -12,12 +12,13 @@ import numpy as np
 from kbench.errors import DataError
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
-from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 from kbench_tasks.knowledge.matrices import (
     ENTITIES,
     TITLES,
     Matrix,
+    packed_or_not,
     read_ids,
     stated,
     titles_path,
@@ -54,9 +55,12 @@ class ErnieImporter(Importer):
 
     def convert(self, source: Path, target: Path, options: Options, report: Report) -> Bundle:
         """Parses the vectors, reads ids, titles and sentences, and writes all of it."""
-        path = source / (options.text("vectors") or "")
-        ids = source / (options.text("entities") or "")
+        path = packed_or_not(source / (options.text("vectors") or ""))
+        ids = packed_or_not(source / (options.text("entities") or ""))
         expected = stated(ids)
+        titles = titles_path(source, options)
+        files = [path.name, ids.name, *([titles.name] if titles else [])]
+        note_unread(report, source, files, options)
         corpus = Corpus(options.paths("sentences"), report)
         with TemporaryDirectory(dir=target.parent) as work:
             rows = RowFile(Path(work) / "rows")
@@ -74,7 +78,7 @@ class ErnieImporter(Importer):
                 return card_of(self, options, report, {**about, "files": [path.name]})
 
             matrix = Matrix(rows.matrix(), numbers, origin)
-            return write_matrix(target, card, matrix, titles_path(source, options), corpus)
+            return write_matrix(target, card, matrix, titles, corpus)
 
 
 def _count_vectors(rows: RowFile, numbers: Mapping[str, int], report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from kbench.errors import DataError
 from kbench.knowledge import Bundle, Entity, distinct_facts, write_bundle
-from kbench.knowledge.importing import Report, check_name, fields, read_rows
+from kbench.knowledge.importing import Report, by_id, check_name, fields
+from kbench_tasks.knowledge.dialects import AS_FOUND, Dialect, read_table, read_triple_table
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
+from kbench_tasks.knowledge.matrices import packed_or_not
 
 __all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
 
@@ -23,6 +26,9 @@ _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
 _TEXTS = "one `id TAB text` a line"
 _STEP = 1 << 16
+_MANY = 10
+"""Relations for each tail that no graph has."""
+_ITEM, _PROPERTY = re.compile(r"Q\d+"), re.compile(r"P\d+")
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class GraphFiles:
         texts: ``id TAB text``, the descriptions.
         types: ``id TAB type TAB type …``; several rows of an entity add up.
         relations: ``id TAB label TAB alias …``; the aliases are not kept.
+        dialect: what is said of how the files are written.
+        name: makes label and aliases of the names of an entity; default: the first is the label.
     """
 
     triples: Sequence[Path]
@@ -42,6 +50,8 @@ class GraphFiles:
     texts: Path | None = None
     types: Path | None = None
     relations: Path | None = None
+    dialect: Dialect = AS_FOUND
+    name: Callable[[Iterable[str]], tuple[str, tuple[str, ...]]] = names_of
 
     @property
     def read(self) -> list[str]:
@@ -73,19 +83,72 @@ class Triples:
 
 
 def existing(path: Path) -> Path | None:
-    """Returns the path, or that of its .gz, if there is such a file."""
-    packed = path.with_name(path.name + ".gz")
-    return path if path.exists() else packed if packed.exists() else None
+    """Returns the path, or that of its .gz, .bz2 or .xz, if there is such a file."""
+    there = packed_or_not(path)
+    return there if there.exists() else None
 
 
-def read_triples(paths: Iterable[Path], report: Report) -> Triples:
+def read_triples(
+    paths: Iterable[Path],
+    report: Report,
+    dialect: Dialect = AS_FOUND,
+) -> Triples:
     """Reads triples of text, of which each counts once.
 
     Raises:
-        DataError: a file is missing or of another format.
+        DataError: a file is missing, of another format, or has its columns in another order.
     """
-    rows = (read_rows(path, "triples", _triple, report, _TRIPLES) for path in paths)
-    return collect((triple for _, triple in chain.from_iterable(rows)), report)
+    files = list(paths)
+    rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in files)
+    triples = collect((triple for _, triple in chain.from_iterable(rows)), report)
+    if len(triples.rows) and not dialect.order:
+        if problem := _misplaced(triples):
+            hint = dialect.hint("order=htr, order=rht, or order=hrt if it is so")
+            raise DataError(files[0], problem, _TRIPLES + hint)
+        relations = len(triples.relations)
+        for column, ends in ((0, "heads"), (2, "tails")):
+            if (few := len(np.unique(triples.rows[:, column]))) < relations:
+                report.note(f"the triples have {relations} relations and {few} {ends}: the second "
+                            f"column is read as the relation{dialect.hint('order=')}")  # fmt: skip
+    if _stands_apart(triples.rows):
+        report.note("the first triple shares nothing with the others, as a header would; "
+                    f"it is kept: {', '.join(next(triples.spelled()))}")  # fmt: skip
+    return triples
+
+
+def _stands_apart(rows: NDArray[np.int32]) -> bool:
+    """Whether entities and relation of the first triple read are in no other of many.
+
+    What was read first has the number 0; rows rise by head.
+    """
+    if len(rows) < 4 or rows[:, 1].max() + 2 > len(rows):
+        return False
+    tail = rows[0, 2]
+    ends = rows[1:, [0, 2]]
+    return not ((ends == 0) | (ends == tail)).any() and bool((rows[1:, 1] != 0).all())
+
+
+def _misplaced(triples: Triples) -> str:
+    """Returns why the second column can hardly be the relation, empty if it can.
+
+    Relations are few, and not heads or tails themselves.
+    """
+    rows = triples.rows
+    spelled = list(triples.relations)
+    if all(_ITEM.fullmatch(name) for name in spelled):
+        for column, place in ((0, "first"), (2, "third")):
+            if all(_PROPERTY.fullmatch(triple[column]) for triple in triples.spelled()):
+                return f"has items (Q…) in its second column and properties (P…) in its {place}"
+    ends = np.array([triples.entities.get(name, -1) for name in spelled])
+    for column, place, other in ((2, "third", 0), (0, "first", 2)):
+        few = len(np.unique(rows[:, column]))
+        shared = int(np.isin(ends, rows[:, other]).sum())
+        if few < len(spelled) <= 2 * shared:
+            return (f"seems to have relations in its {place} column ({few} values): of the "
+                    f"{len(spelled)} in the second {shared} are heads or tails too")  # fmt: skip
+        if column == 2 and _MANY * few <= len(spelled):
+            return f"seems to have {len(spelled)} relations, and {few} tails alone"
+    return ""
 
 
 def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
@@ -111,20 +174,31 @@ def _triple(line: str) -> tuple[str, str, str]:
 
 
 def write_graph(
-    target: Path, card: Callable[[], Mapping[str, Any]], files: GraphFiles, corpus: Corpus
+    target: Path,
+    card: Callable[[], Mapping[str, Any]],
+    files: GraphFiles,
+    corpus: Corpus,
+    join: Callable[[Entity, Entity], Entity] = joined,
 ) -> Bundle:
     """Writes the bundle of all entities that the files speak of, without vectors.
 
     Texts are not held: they are sorted on disk with the entities.
 
+    Args:
+        target: where to.
+        card: makes the card when all files have been read.
+        files: where the parts lie.
+        corpus: the sentences, which may give names to entities without any.
+        join: makes one entity of two parts of it, in the order names, text, types, sentences.
+
     Raises:
         DataError: a file is missing or of another format, or there is no triple.
     """
     report = corpus.report
-    triples = read_triples(files.triples, report)
+    triples = read_triples(files.triples, report, files.dialect)
     if not len(triples.rows):
         raise DataError(files.triples[0], "holds no triple", _TRIPLES)
-    labels = _relations(files.relations, triples.relations, report)
+    labels = _relations(files, triples.relations, report)
 
     def parts() -> Iterator[Entity]:
         yield from map(Entity, list(triples.entities))
@@ -133,24 +207,26 @@ def write_graph(
         report.facts["entities"] = len(triples.entities)
 
     return write_bundle(
-        target, card, parts(), triples.spelled(), labels, corpus.sentences(), join=joined
+        target, card, parts(), triples.spelled(), labels, corpus.sentences(), join=join
     )
 
 
 def _parts(files: GraphFiles, known: dict[str, int], report: Report) -> Iterator[Entity]:
     """Yields what the files beside the triples say of entities, a part for each row."""
+    said = files.dialect
     if files.names:
-        rows = read_rows(files.names, "names", _named, report, _NAMES)
+        rows = read_table(files.names, "names", _named, report, _NAMES, known, said)
         for entity, names in _first(rows, "names", known, report):
-            label, aliases = names_of(names)
+            label, aliases = files.name(names)
             yield Entity(entity, label, aliases)
     if files.texts:
-        texts = read_rows(files.texts, "texts", _described, report, _TEXTS)
+        texts = read_table(files.texts, "texts", _described, report, _TEXTS, known, said)
         for entity, text in _first(texts, "texts", known, report):
             yield Entity(entity, description=text)
     if files.types:
         expected = "one `id TAB type TAB type …` a line"
-        for _, (entity, types) in read_rows(files.types, "types", _named, report, expected):
+        typed = read_table(files.types, "types", _named, report, expected, known, said)
+        for entity, types in by_id(typed, "types", report):
             known.setdefault(entity, len(known))
             report.kept["types"] += 1
             yield Entity(entity, types=tuple(types))
@@ -164,7 +240,8 @@ def _first(
 ) -> Iterator[tuple[str, Any]]:
     """Yields the first row of each id, and gives a number to those that have none."""
     seen = bytearray(len(known))
-    for _, (entity, value) in rows:
+    before, met = len(known), 0
+    for entity, value in by_id(rows, kind, report):
         number = known.setdefault(entity, len(known))
         if number == len(seen):
             seen.append(0)
@@ -172,15 +249,19 @@ def _first(
             report.drop(kind, "id seen before")
             continue
         seen[number] = 1
+        met += number < before
         report.kept[kind] += 1
         yield entity, value
+    if report.kept[kind] and not met:
+        report.note(f"none of the ids of the {kind} is in a triple")
 
 
-def _relations(path: Path | None, known: Mapping[str, int], report: Report) -> dict[str, str]:
+def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> dict[str, str]:
     """Returns the label of each relation of the triples, its id where there is none."""
     labels = dict.fromkeys(known, "")
-    rows = read_rows(path, "relations", _named, report, _NAMES) if path else ()
-    for _, (relation, names) in rows:
+    path, said = files.relations, files.dialect
+    rows = read_table(path, "relations", _named, report, _NAMES, known, said) if path else ()
+    for relation, names in by_id(rows, "relations", report):
         if relation not in labels:
             report.drop("relations", "relation without a triple")
         elif labels[relation]:
@@ -192,18 +273,20 @@ def _relations(path: Path | None, known: Mapping[str, int], report: Report) -> d
 
 
 def _named(line: str) -> tuple[str, list[str]]:
-    """Returns the first field and all others that are not empty, of which there is one at least."""
+    """Returns the id as it is written, and all other fields that are not empty, one at least."""
     entity, *others = line.split("\t")
     names = [name for other in others if (name := " ".join(other.split()))]
     if not names:
         raise ValueError("has 1 fields where id and a name belong")
     for name in names:
         check_name("name", name)
-    return check_name("id", entity.strip()), names
+    check_name("id", entity.strip())
+    return entity, names
 
 
 def _described(line: str) -> tuple[str, str]:
     entity, separator, text = line.partition("\t")
     if not separator:
         raise ValueError("has 1 fields where id text belong")
-    return check_name("id", entity.strip()), check_name("text", text.strip())
+    check_name("id", entity.strip())
+    return entity, check_name("text", text.strip())

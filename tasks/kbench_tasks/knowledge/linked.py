@@ -11,7 +11,8 @@ from typing import Any
 
 from kbench.data import Mention
 from kbench.knowledge import Entity, Sentence
-from kbench.knowledge.importing import Option, Report, check_name, fields, read_rows
+from kbench.knowledge.importing import Option, Report, by_id, check_name, fields, read_rows
+from kbench_tasks.knowledge.dialects import read_table
 
 __all__ = [
     "LABELS",
@@ -47,7 +48,8 @@ def read_labels(path: Path | None, known: Mapping[str, Any], report: Report) -> 
     if path is None:
         return labels
     layout = "one `id TAB label` a line"
-    for _, (entity, label) in read_rows(path, "labels", _pair, report, layout):
+    rows = read_table(path, "labels", _pair, report, layout, known)
+    for entity, label in by_id(rows, "labels", report):
         if entity not in known:
             report.drop("labels", "entity not in the bundle")
         elif entity in labels:
@@ -59,8 +61,8 @@ def read_labels(path: Path | None, known: Mapping[str, Any], report: Report) -> 
 
 
 def _pair(line: str) -> tuple[str, str]:
-    entity, label = fields(line, ["id", "label"])
-    return entity, label
+    _, label = fields(line, ["id", "label"])
+    return line.partition("\t")[0], label
 
 
 def read_sentences(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 
 from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, Vectors, Words, in_blocks, write_bundle, write_vectors
-from kbench.knowledge.importing import Option, Options, Report, fields, read_rows
+from kbench.knowledge.importing import PACKED, Option, Options, Report, by_id, fields, read_rows
+from kbench_tasks.knowledge.dialects import read_titles
 from kbench_tasks.knowledge.linked import Corpus, joined
 from kbench_tasks.knowledge.text_vectors import read_header
 
@@ -23,6 +24,7 @@ __all__ = [
     "count_vectors",
     "load_matrix",
     "numbered_ids",
+    "packed_or_not",
     "read_ids",
     "stated",
     "titles_path",
@@ -32,7 +34,7 @@ __all__ = [
 ENTITIES = Option("name of the file of ids in SRC", default="entity2id.txt")
 TITLES = Option("name of the file of titles in SRC; default: entity_map.txt if there")
 
-_IDS = "first line the number of entities, then one `id row` a line"
+_IDS = "first line the number of entities, then one `id TAB row` or `id row` a line"
 _TITLES = "one `title TAB id` a line"
 
 
@@ -82,17 +84,21 @@ def stated(path: Path) -> int:
     return read_header(path, 1, _IDS)[0]
 
 
-def numbered_ids(path: Path, report: Report) -> Iterator[tuple[str, int]]:
+def numbered_ids(path: Path, report: Report, kind: str = "entities") -> Iterator[tuple[str, int]]:
     """Yields the ids of an entity2id.txt, each with its row in the matrix.
+
+    Args:
+        path: the file; a relation2id.txt has the same form.
+        report: counts the rows.
+        kind: what they are, for the report.
 
     Raises:
         DataError: the file cannot be read, or holds more or fewer rows than it states.
     """
     expected = stated(path)
-    before = report.read["entities"]
-    for _, pair in read_rows(path, "entities", _numbered, report, _IDS, header=1):
-        yield pair
-    read = report.read["entities"] - before
+    before = report.read[kind]
+    yield from by_id(read_rows(path, kind, _numbered, report, _IDS, header=1), kind, report)
+    read = report.read[kind] - before
     if read != expected:
         raise DataError(path, f"holds {read} rows and states {expected}", _IDS, line=1)
 
@@ -125,16 +131,25 @@ def read_ids(path: Path, rows: int, report: Report) -> dict[str, int]:
 
 
 def _numbered(line: str) -> tuple[str, int]:
-    entity, row = fields(line, ["id", "row"], separator=None)
+    """Splits at the tab or, where there is none, at the last blank: ids may hold blanks."""
+    parts = line.rstrip().split("\t") if "\t" in line else line.rsplit(None, 1)
+    _, row = fields("\t".join(parts), ["id", "row"])
+    entity = parts[0]
     if not (row.isascii() and row.isdigit()):
         raise ValueError(f"has the row {row!r}, which is no number")
     return entity, int(row)
 
 
+def packed_or_not(path: Path) -> Path:
+    """Returns the path, or that of its .gz, .bz2 or .xz if only that is there."""
+    names = (path.name, *(path.name + ending for ending in PACKED))
+    return next((there for name in names if (there := path.with_name(name)).exists()), path)
+
+
 def titles_path(source: Path, options: Options) -> Path | None:
     """Returns the file of titles: the one asked for, else entity_map.txt if it is there."""
-    name, usual = options.text("titles"), source / "entity_map.txt"
-    return source / name if name else usual if usual.exists() else None
+    name, usual = options.text("titles"), packed_or_not(source / "entity_map.txt")
+    return packed_or_not(source / name) if name else usual if usual.exists() else None
 
 
 def write_matrix(
@@ -143,6 +158,7 @@ def write_matrix(
     matrix: Matrix,
     titles: Path | None,
     corpus: Corpus,
+    triples: Iterable[tuple[str, str, str]] = (),
 ) -> Bundle:
     """Writes a bundle of the entities of a matrix, their titles, a corpus, and the vectors.
 
@@ -152,6 +168,7 @@ def write_matrix(
         matrix: the vectors and ids.
         titles: lines ``title TAB id``, if there are any; the first title of an id is its label.
         corpus: the sentences, which may give names to entities without a title.
+        triples: facts of the entities, by id.
     """
 
     def parts() -> Iterator[Entity]:
@@ -160,7 +177,7 @@ def write_matrix(
             yield from _titles(titles, matrix.numbers, corpus.report)
         yield from corpus.named(matrix.numbers)
 
-    bundle = write_bundle(target, card, parts(), sentences=corpus.sentences(), join=joined)
+    bundle = write_bundle(target, card, parts(), triples, None, corpus.sentences(), join=joined)
     return add_vectors(bundle, matrix)
 
 
@@ -183,7 +200,9 @@ def count_vectors(bundle: Bundle, report: Report) -> None:
 
 
 def _titles(path: Path, known: Mapping[str, int], report: Report) -> Iterator[Entity]:
-    for _, (title, entity) in read_rows(path, "titles", _titled, report, _TITLES):
+    for entity, title in by_id(
+        read_titles(path, "titles", _titled, report, _TITLES), "titles", report
+    ):
         if entity not in known:
             report.drop("titles", "entity without a vector")
             continue
@@ -192,5 +211,5 @@ def _titles(path: Path, known: Mapping[str, int], report: Report) -> Iterator[En
 
 
 def _titled(line: str) -> tuple[str, str]:
-    title, entity = fields(line, ["title", "id"])
-    return title, entity
+    title, _ = fields(line, ["title", "id"])
+    return line.partition("\t")[2], title

@@ -24,7 +24,7 @@ from kbench.knowledge.importing import (
     fields,
     read_rows,
 )
-from kbench_tasks.knowledge.cards import LICENCE, card_of
+from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
 from kbench_tasks.knowledge.graphs import collect
 from kbench_tasks.knowledge.linked import LABELS, SENTENCES, Corpus, joined, read_labels
 from kbench_tasks.knowledge.matrices import Matrix, add_vectors, count_vectors, load_matrix
@@ -70,6 +70,7 @@ class PyKEENImporter(Importer):
         """Reads triples, names and sentences, writes them, then adds the vectors, if any."""
         path = _vectors_path(source, options.text("vectors"))
         folder = source / "training_triples"
+        note_unread(report, source, [folder.name, *([path.name] if path else [])], options)
         numbers = _numbers(folder / "entity_to_id.tsv.gz", "entities", report)
         relations = _numbers(folder / "relation_to_id.tsv.gz", "relations", report)
         triples = collect(_triples(folder, numbers, relations, report), report)
