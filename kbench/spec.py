@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from kbench.data.files import parse_yaml
+from kbench.data.files import dump_yaml, parse_yaml
 from kbench.errors import UsageError, nearest
 
 __all__ = [
@@ -120,17 +120,9 @@ def _spelled(value: Any) -> str:
         return value
     # Text that looks like a number or a word of YAML is put in quotes.
     style = '"' if isinstance(value, str) else None
-    text = _dumped(value, style, readable=True)
+    text = dump_yaml(value, style)
     # A line end of Unicode in the text of a list would be folded into a blank.
-    return text if parse_yaml(text) == value else _dumped(value, style, readable=False)
-
-
-def _dumped(value: Any, style: str | None, *, readable: bool) -> str:
-    """Returns a value as YAML in one line, whatever is not ASCII as it is or escaped."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, default_style=style, allow_unicode=readable, width=2**31
-    )
-    return str(text).removesuffix("\n").removesuffix("\n...")
+    return text if parse_yaml(text) == value else dump_yaml(value, style, readable=False)
 
 
 def _reads_back(text: str) -> bool:

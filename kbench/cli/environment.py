@@ -1,4 +1,4 @@
-"""Options from the environment: the variable of each, and those that no option reads.
+"""Options from the environment: the variable of each, and those that none reads; no option twice.
 
 The variable of an option is made of the words of the command and of the option's long name, as a
 user types both: ``kbench cache prune --dry-run`` reads ``KBENCH_CACHE_PRUNE_DRY_RUN``.
@@ -27,7 +27,8 @@ ENGINE = frozenset({"KBENCH_CACHE", "KBENCH_HIDDEN_BYTES", "KBENCH_TEST_DATA"})
 def named(command: click.Command, prefix: str) -> click.Command:
     """Returns a copy of a command whose options are read from variables of their long names.
 
-    So are those of its subcommands, whoever made them and whenever they are loaded.
+    So are those of its subcommands, whoever made them and whenever they are loaded. An option that
+    takes one value is refused if it is given several: all but the last would be lost in silence.
 
     Args:
         command: left as it is.
@@ -35,6 +36,7 @@ def named(command: click.Command, prefix: str) -> click.Command:
     """
     own: Any = copy(command)
     own.params = [_read(p, prefix) if isinstance(p, click.Option) else p for p in command.params]
+    own.parse_args = lambda ctx, args: _parsed(command, own, ctx, args)
     if isinstance(command, click.Group):
         inner = command.get_command
 
@@ -44,6 +46,22 @@ def named(command: click.Command, prefix: str) -> click.Command:
 
         own.get_command = get_command
     return cast("click.Command", own)
+
+
+def _parsed(command: click.Command, own: Any, ctx: click.Context, args: list[str]) -> list[str]:
+    """Parses arguments as the command's class does, once it is seen that no option is lost."""
+    if not ctx.resilient_parsing:
+        order = own.make_parser(ctx).parse_args([*args])[2]
+        for option in {id(p): p for p in order if isinstance(p, click.Option)}.values():
+            single = not option.multiple and not option.count
+            valued = not option.is_flag or option.secondary_opts
+            if single and valued and order.count(option) > 1:
+                raise click.UsageError(
+                    f"{max(option.opts, key=len)} is given {order.count(option)} times; it takes "
+                    "one value, so give it once (several names stand in a comma list)"
+                )
+    parsed: list[str] = type(command).parse_args(own, ctx, args)
+    return parsed
 
 
 def below(prefix: str, name: str) -> str:

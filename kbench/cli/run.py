@@ -124,7 +124,7 @@ def run(grid: Path | None, **options: Any) -> int:
     setup = Setup(
         jobs=options["jobs"] or 1,
         limits=Limits(options["time_limit"], None if memory is None else int(memory)),
-        options=dict(map(shared.pair, options["executor_options"])),
+        options=shared.pairs(options["executor_options"]),
     )
     executor = find_executor(options["executor"])(setup)
     return run_grids.run(

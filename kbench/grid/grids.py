@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kbench.data.files import canonical_digest, read_yaml
-from kbench.errors import UsageError, nearest
+from kbench.errors import UsageError, nearest, one_line
 from kbench.spec import Control, OptionKind, Precision, RunSpec, Seed, Setting, parse_value
 
 __all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]
@@ -115,6 +115,7 @@ def make_grids(
         UsageError: a key is unknown, a value not allowed, or nothing is left; one line.
     """
     given = given or {}
+    _check_once(settings)
     common = {key: value for key, value in values.items() if key != _PARTS}
     parts = values.get(_PARTS, [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
@@ -223,6 +224,17 @@ def read_grid(path: Path) -> dict[str, Any]:
     )
 
 
+def _check_once(settings: Sequence[str]) -> None:
+    """Refuses ``--set`` of which one takes away what another one says."""
+    said: dict[str, str] = {}
+    for text in settings:
+        path = text.partition("=")[0]
+        for earlier, whole in said.items():
+            if whole != text and (earlier == path or earlier.startswith(f"{path}.")):
+                raise UsageError(f"--set {text!r} replaces --set {whole!r}; give one of them")
+        said[path] = text
+
+
 def set_option(options: dict[str, Any], text: str) -> None:
     """Applies ``--set KIND.PART.KEY=VALUE`` to the options of a grid; the value is YAML.
 
@@ -238,8 +250,9 @@ def set_option(options: dict[str, Any], text: str) -> None:
         )
     try:
         parsed = parse_value(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text!r}: the value is not YAML") from None
+    except yaml.YAMLError as cause:
+        why = getattr(cause, "problem", None) or one_line(cause)
+        raise UsageError(f"--set {text!r}: the value is not YAML ({why})") from None
     place = options
     for key in keys[:-1]:
         place = place.setdefault(key, {})

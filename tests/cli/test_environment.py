@@ -183,3 +183,21 @@ def test_the_variables_of_the_engine_are_those_it_reads() -> None:
     ]
     read = {name for text in sources for name in re.findall(r'"(KBENCH_[A-Z_]+)"', text)}
     assert read == environment.ENGINE - {"KBENCH_TEST_DATA"}
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ("--seed", "0", "--seed", "1"),
+        ("--deterministic", "--no-deterministic"),
+        ("--executor", "ray", "--option", "retries=1", "-o", "retries=2"),
+    ],
+)
+def test_of_an_option_given_twice_none_is_lost(
+    twice: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = () if "--executor" not in twice else ("--task", "atlas-qa", "--method", "none")
+    status, out, err = call(capsys, "run", *more, *twice)
+    assert (status, out) == (2, "")
+    assert "give it once" in err
+    assert err.count("\n") == 1

@@ -336,6 +336,24 @@ def _without_knowledge(tuning: dict[str, Any]) -> RunSpec:
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("tuning.full.epochs=2", "tuning.full.epochs=3"),
+        ("method.m.general.epochs=2", "method.m.general={batch_size: 8}"),
+    ],
+)
+def test_a_setting_that_takes_another_away_is_a_usage_error(first: str, second: str) -> None:
+    with pytest.raises(UsageError, match=r"replaces --set .*; give one of them"):
+        make_grids({}, "here", LEAST, [first, second])
+    assert make_grids({}, "here", LEAST, [first, first]) == make_grids({}, "here", LEAST, [first])
+
+
+def test_a_setting_with_a_key_twice_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"not YAML .key 'a' is there twice"):
+        make_grids({}, "here", LEAST, ["method.m.x={a: 1, a: 2}"])
+
+
 @pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\ufeff", "é\x85", "1e-4", "[", " "])
 def test_text_in_a_list_is_repeated_as_it_is(
     monkeypatch: pytest.MonkeyPatch, text: str, toy_tasks: None
