@@ -37,7 +37,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
 @click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
 @click.option("--control", help=f"{_choices(Control)}, or all. Default: none,shuffled.")
-@click.option("--seed", help="Seeds, such as 0,1,2. Default: 0.")
+@click.option("--seed", help="Seeds and ranges, such as 0-4,7. Default: 0.")
 @click.option("--limit", type=int, help="Examples of each split at most; marks the result.")
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
