@@ -112,7 +112,9 @@ def run(grid: Path | None, **options: Any) -> int:
         options["threads"] = options["threads"] or 1
     if options["dry_run"]:
         peak = 1e12 * options["tflops"]
-        return run_grids.dry_run(chosen, options["out"], peak, options["as_json"])
+        return run_grids.dry_run(
+            chosen, options["out"], peak, options["as_json"], settings=options["settings"]
+        )
     place = replace(
         Place.default(options["out"], options["device"]),
         threads=options["threads"],
@@ -128,7 +130,12 @@ def run(grid: Path | None, **options: Any) -> int:
     )
     executor = find_executor(options["executor"])(setup)
     return run_grids.run(
-        chosen, place, executor, fail_fast=options["fail_fast"], as_json=options["as_json"]
+        chosen,
+        place,
+        executor,
+        fail_fast=options["fail_fast"],
+        as_json=options["as_json"],
+        settings=options["settings"],
     )
 
 
