@@ -20,7 +20,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder, FixedData, FrozenReader, Reading, dropout
 from kbench.model.compiling import compiled
-from kbench.spec import Setting
+from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Progress, Recipe, Weigh, train
 
@@ -203,6 +203,7 @@ class InjectionMethod(ABC):
             that works on every token; its untrained plug, or one of its choices, must then leave
             the model as it is.
         defaults: options beside the recipes.
+        option_types: what an option may be, where its default does not tell.
     """
 
     card: ClassVar[MethodCard]
@@ -213,6 +214,7 @@ class InjectionMethod(ABC):
     reads_knowledge: ClassVar[bool] = True
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
+    option_types: ClassVar[Mapping[str, OptionType]] = {}
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options: dict[str, Any] = {**self.defaults, **(options or {})}

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from kbench.data.files import parse_yaml
+from kbench.data.files import dump_yaml, parse_yaml
 from kbench.errors import UsageError, nearest
 
 __all__ = [
     "Control",
     "OptionKind",
+    "OptionType",
     "Precision",
     "RunSpec",
     "Seed",
     "Setting",
     "check_options",
+    "check_values",
     "parse_value",
 ]
 
@@ -120,17 +124,9 @@ def _spelled(value: Any) -> str:
         return value
     # Text that looks like a number or a word of YAML is put in quotes.
     style = '"' if isinstance(value, str) else None
-    text = _dumped(value, style, readable=True)
+    text = dump_yaml(value, style)
     # A line end of Unicode in the text of a list would be folded into a blank.
-    return text if parse_yaml(text) == value else _dumped(value, style, readable=False)
-
-
-def _dumped(value: Any, style: str | None, *, readable: bool) -> str:
-    """Returns a value as YAML in one line, whatever is not ASCII as it is or escaped."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, default_style=style, allow_unicode=readable, width=2**31
-    )
-    return str(text).removesuffix("\n").removesuffix("\n...")
+    return text if parse_yaml(text) == value else dump_yaml(value, style, readable=False)
 
 
 def _reads_back(text: str) -> bool:
@@ -169,3 +165,123 @@ def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> 
     for name in given:
         if name not in names:
             raise UsageError(f"{what} has no option {name!r}{nearest(name, names)}")
+
+
+@dataclass(frozen=True)
+class OptionType:
+    """What the value of an option may be.
+
+    A whole number is a number too, but 8.0 is no whole number, true is no number, and nothing is
+    that is not finite. Text that looks like a number is told apart by quotes, as in YAML.
+
+    Attributes:
+        kind: of value.
+        least: of a number.
+        above: what a number is greater than.
+        most: of a number.
+        below: what a number is less than.
+        words: the texts allowed; empty for any.
+        null: whether null is allowed.
+        listed: whether it is a list of such values.
+    """
+
+    kind: Literal["whole number", "number", "true or false", "text"]
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    words: tuple[str, ...] = ()
+    null: bool = False
+    listed: bool = False
+
+    @classmethod
+    def of(cls, default: Any) -> Self | None:
+        """Returns the type of a default, any value of its kind; None if it does not tell."""
+        if isinstance(default, bool):
+            return cls("true or false")
+        if isinstance(default, int):
+            return cls("whole number")
+        if isinstance(default, float):
+            return cls("number")
+        if isinstance(default, str):
+            return cls("text")
+        if isinstance(default, list | tuple) and default and all(type(v) is str for v in default):
+            return cls("text", listed=True)
+        return None
+
+    @property
+    def expected(self) -> str:
+        """What is allowed, in words."""
+        if self.kind == "text":
+            text = " or ".join(self.words) or "text"
+        else:
+            text = self.kind if self.kind == "true or false" else f"a {self.kind}"
+        if self.listed:
+            text = f"a list of {text}"
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (
+                ("of at least", self.least),
+                ("above", self.above),
+                ("of at most", self.most),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        text = f"{text} {' and '.join(bounds)}".strip()
+        return f"null or {text}" if self.null else text
+
+    def allows(self, value: Any) -> bool:
+        """Returns whether a value is allowed."""
+        if value is None:
+            return self.null
+        if self.listed:
+            return isinstance(value, list | tuple) and all(map(self._allows_one, value))
+        return self._allows_one(value)
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses what is not allowed.
+
+        Raises:
+            UsageError: it says what was given and what is expected.
+        """
+        if not self.allows(value):
+            raise UsageError(f"{name} is {value!r}; expected {self.expected}")
+
+    def _allows_one(self, value: Any) -> bool:
+        if self.kind == "text":
+            return isinstance(value, str) and (not self.words or value in self.words)
+        if self.kind == "true or false" or isinstance(value, bool):
+            return self.kind == "true or false" and isinstance(value, bool)
+        if not isinstance(value, int if self.kind == "whole number" else int | float):
+            return False
+        return (
+            -math.inf < value < math.inf  # no number compares with nan
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def check_values(
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    types: Mapping[str, OptionType],
+    what: str,
+) -> None:
+    """Refuses options whose values are not of their types.
+
+    Args:
+        given: the options.
+        defaults: of the part; an option without a type is of the kind of its default.
+        types: that the part declares.
+        what: whose they are, for the error.
+
+    Raises:
+        UsageError: a value is not allowed; it says what is expected.
+    """
+    for name, value in given.items():
+        kind = types.get(name) or OptionType.of(defaults.get(name))
+        if kind is not None:
+            kind.check(f"{what}: {name}", value)

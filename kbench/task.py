@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kbench.data import Example, Role, Size, Split, TaskCard, digest_examples
 from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
+from kbench.spec import OptionType
 
 if TYPE_CHECKING:
     from kbench.model import Head
@@ -63,6 +64,7 @@ class Task(ABC):
             recipe that take the place of the tuning's own for the family, such as
             ``{"full": {"epochs": 10, "warmup": 0.1}}``.
         defaults: the options and their default values.
+        option_types: what an option may be, where its default does not tell.
         counts: what loading kept and dropped, by name; filled by :meth:`load`.
         link_threshold: the confidence that links of the data must have; None if they have none.
     """
@@ -77,6 +79,7 @@ class Task(ABC):
     tuning: ClassVar[str] = "full"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
+    option_types: ClassVar[Mapping[str, OptionType]] = {}
     link_threshold: float | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -146,10 +149,10 @@ class Task(ABC):
         """
         given = self.options[option]
         try:
-            value = float(given)
-        except ValueError:
+            value = math.nan if isinstance(given, bool) else float(given)
+        except (TypeError, ValueError):
             value = math.nan  # which fits nothing
-        if not fits(value):
+        if not (math.isfinite(value) and fits(value)):
             raise UsageError(f"{option} is {given!r}: expected a number {range_}")
         return value
 
@@ -246,6 +249,9 @@ class ProbeTask(QuestionTask):
     tuning = "frozen"
     markers: ClassVar[Mapping[Role, str]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {"dev_share": 0.1}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "dev_share": OptionType("number", least=0, below=1)
+    }
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None

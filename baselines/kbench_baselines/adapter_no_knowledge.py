@@ -25,7 +25,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder, rewritten
-from kbench.spec import Setting
+from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import Recipe
 from kbench_baselines.map_tuning import TASK_RECIPES
@@ -117,6 +117,9 @@ class AdapterNoKnowledge(InjectionMethod):
     reads_knowledge = False
     switched = False
     defaults: ClassVar[Mapping[str, Any]] = {"parameters": None}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "parameters": OptionType("whole number", least=1, null=True),
+    }
 
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         """As task-specific map-tuning, at the learning rates of its release for adapters."""

@@ -34,6 +34,7 @@ from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
+from kbench.spec import OptionType
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
 
@@ -147,6 +148,10 @@ class EBert(Untrained):
     )
     revision = "1"
     defaults: ClassVar[Mapping[str, Any]] = {"form": "concat", "anchors": "auto"}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "form": OptionType("text", words=("concat", "replace")),
+        "anchors": OptionType("text", words=("auto", "words", "names")),
+    }
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)

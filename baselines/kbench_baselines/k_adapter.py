@@ -41,7 +41,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
 from kbench.model import Encoder, Reading, digest, rewritten
-from kbench.spec import Setting
+from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.spelled_facts import FactHead, spelled_facts
@@ -299,6 +299,10 @@ class KAdapter(InjectionMethod):
         "min_examples": 50,
         "without": ["P31"],
         "max_length": 64,
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "min_examples": OptionType("whole number", least=0),
+        "max_length": OptionType("whole number", least=1),
     }
 
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:

@@ -43,6 +43,7 @@ from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder, rewritten
+from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Block
@@ -229,6 +230,12 @@ class Kar(CorpusTrained):
         "max_length": 128,
         "candidates": 8,
         "init": "zero",
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "start": OptionType("text", words=("general", "scratch")),
+        "max_length": OptionType("whole number", least=1),
+        "candidates": OptionType("whole number", least=1),
+        "init": OptionType("text", words=("zero", "inverse")),
     }
 
     general = _GENERAL

@@ -40,7 +40,7 @@ from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
-from kbench.spec import Setting
+from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.corpus_trained import CorpusTrained
@@ -140,6 +140,10 @@ class MappedSlots(CorpusTrained):
 
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64, "choose": None}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "start": OptionType("text", words=("general", "scratch")),
+        "max_length": OptionType("whole number", least=1),
+    }
     general = _GENERAL
     fixed = _GENERAL.updated({"learning_rate": 1e-5, "dropout": None})
     families = TASK_RECIPES

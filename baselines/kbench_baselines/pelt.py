@@ -36,6 +36,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder, FrozenReader, Reading
+from kbench.spec import OptionType
 from kbench.store import hidden_bytes
 from kbench.training import History
 from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
@@ -189,6 +190,12 @@ class Pelt(Untrained):
         "max_length": 62,
         "descriptions": True,
         "scale": None,
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "occurrences": OptionType("whole number", least=1),
+        "min_length": OptionType("whole number", least=0),
+        "max_length": OptionType("whole number", least=1),
+        "scale": OptionType("number", null=True),
     }
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:

@@ -38,6 +38,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, NoPlug, Plug
 from kbench.model import Encoder, dropout
+from kbench.spec import OptionType
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
 
@@ -127,6 +128,9 @@ class RetrievalAugmentation(_TextMethod):
     revision = "1"
     text = "appended"
     defaults: ClassVar[Mapping[str, Any]] = {"room": 256}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "room": OptionType("whole number", least=1),
+    }
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
         return knowledge.described(rows)
@@ -161,6 +165,10 @@ class VisibleMatrix(_TextMethod):
     revision = "1"
     text = "hung"
     defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "facts": 2}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "room": OptionType("whole number", least=1),
+        "facts": OptionType("whole number", least=0),
+    }
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
         known: NDArray[np.bool_] = np.isin(rows, knowledge.triples[:, 0])

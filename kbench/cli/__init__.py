@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kbench import __version__
-from kbench.cli import verbs
+from kbench.cli import environment, verbs
 from kbench.cli.messages import say
 from kbench.errors import KbenchError, first_line, one_line
 
@@ -25,20 +25,33 @@ class _Verbs(click.Group):
         return verbs.names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        return verbs.load(cmd_name)
+        return _loaded(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name and not ctx.resilient_parsing and not {*rest} & {*ctx.help_option_names}:
+            environment.unread(name, verbs.names(), _loaded)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, verbs.about(name)) for name in verbs.names()])
 
 
+def _loaded(name: str) -> click.Command:
+    return environment.named(verbs.load(name), environment.below(environment.PREFIX, name))
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="kbench")
+@click.version_option(__version__, prog_name="kbench", allow_from_autoenv=False)
 def _kbench() -> None:
     """Compare knowledge injection methods on the same frozen language models.
 
     `kbench run` without arguments runs the embedded demo. Every option can also be given as an
-    environment variable, such as KBENCH_RUN_SEED for `kbench run --seed`.
+    environment variable, made of the command and the option's long name: KBENCH_RUN_SEED for
+    `kbench run --seed`.
     """
 
 
@@ -54,7 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
         warnings.filterwarnings("always", module=r"kbench.*")
     try:
         status = _kbench.main(
-            arguments, prog_name="kbench", standalone_mode=False, auto_envvar_prefix="KBENCH"
+            arguments,
+            prog_name="kbench",
+            standalone_mode=False,
+            auto_envvar_prefix=environment.PREFIX,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
         _leave("interrupted; what was finished is stored, the same command goes on from there", 130)

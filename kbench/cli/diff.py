@@ -36,7 +36,7 @@ _LONG = 200
 @click.option("--show", "wanted", default="gained,lost,wrong", show_default=True)
 @click.option("--bucket", type=click.Choice(BUCKETS), help="Only examples of such entities.")
 @click.option("--label", help="Only examples with this label, gold or predicted: a glob.")
-@click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("-n", "--examples", "count", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--neighbours", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--data", help="Where the task's data are, if not where they were.")
 @click.option("--bundle", help="Where the knowledge base is, if not where it was.")

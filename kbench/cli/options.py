@@ -13,7 +13,7 @@ import click
 from kbench.data.files import is_folder
 from kbench.errors import UsageError
 
-__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out", "pair"]
+__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out", "pair", "pairs"]
 
 
 if TYPE_CHECKING:
@@ -111,3 +111,17 @@ def pair(option: str) -> tuple[str, str]:
     if not sign or not key:
         raise UsageError(f"--option {option!r} is not KEY=VALUE, such as size=m")
     return key.strip(), value
+
+
+def pairs(options: Iterable[str]) -> dict[str, str]:
+    """Splits several ``KEY=VALUE``.
+
+    Raises:
+        UsageError: one is none, or two give one key different values.
+    """
+    found: dict[str, str] = {}
+    for option in options:
+        key, value = pair(option)
+        if found.setdefault(key, value) != value:
+            raise UsageError(f"--option {key} is {found[key]!r} and {value!r}; give it once")
+    return found

@@ -37,7 +37,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
 @click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
 @click.option("--control", help=f"{_choices(Control)}, or all. Default: none,shuffled.")
-@click.option("--seed", help="Seeds, such as 0,1,2. Default: 0.")
+@click.option("--seed", help="Seeds and ranges, such as 0-4,7. Default: 0.")
 @click.option("--limit", type=int, help="Examples of each split at most; marks the result.")
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
@@ -112,7 +112,9 @@ def run(grid: Path | None, **options: Any) -> int:
         options["threads"] = options["threads"] or 1
     if options["dry_run"]:
         peak = 1e12 * options["tflops"]
-        return run_grids.dry_run(chosen, options["out"], peak, options["as_json"])
+        return run_grids.dry_run(
+            chosen, options["out"], peak, options["as_json"], settings=options["settings"]
+        )
     place = replace(
         Place.default(options["out"], options["device"]),
         threads=options["threads"],
@@ -124,11 +126,16 @@ def run(grid: Path | None, **options: Any) -> int:
     setup = Setup(
         jobs=options["jobs"] or 1,
         limits=Limits(options["time_limit"], None if memory is None else int(memory)),
-        options=dict(map(shared.pair, options["executor_options"])),
+        options=shared.pairs(options["executor_options"]),
     )
     executor = find_executor(options["executor"])(setup)
     return run_grids.run(
-        chosen, place, executor, fail_fast=options["fail_fast"], as_json=options["as_json"]
+        chosen,
+        place,
+        executor,
+        fail_fast=options["fail_fast"],
+        as_json=options["as_json"],
+        settings=options["settings"],
     )
 
 

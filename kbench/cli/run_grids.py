@@ -29,14 +29,18 @@ __all__ = ["dry_run", "run"]
 _MARKS = {Status.OK: ("ok", "green"), Status.SKIPPED: ("skipped", "yellow")}
 
 
-def dry_run(grids: Sequence[Grid], out: Path, peak: float, as_json: bool) -> int:
+def dry_run(
+    grids: Sequence[Grid], out: Path, peak: float, as_json: bool, settings: Sequence[str] = ()
+) -> int:
     """Prints the plan: every run, how it stands, what has to be made for it, and what that costs.
 
     Nothing is downloaded, and data that are not there yet are no error.
     """
     place = Place.default(out)
     loader = PartLoader(download=False)
-    cells = runner.plan(runner.resolve(*grids), place, offline=True, loader=loader)
+    specs = runner.resolve(*grids)
+    runner.check_settings(specs, settings)
+    cells = runner.plan(specs, place, offline=True, loader=loader)
     made = works(cells, loader, Artifacts(place.artifacts))
     estimate = GpuHours.of(made, Machine(peak))
     if as_json:
@@ -70,7 +74,13 @@ def _work(cells: Sequence[Cell], models: int, plugs: int) -> str:
 
 
 def run(
-    grids: Sequence[Grid], place: Place, executor: Executor, *, fail_fast: bool, as_json: bool
+    grids: Sequence[Grid],
+    place: Place,
+    executor: Executor,
+    *,
+    fail_fast: bool,
+    as_json: bool,
+    settings: Sequence[str] = (),
 ) -> int:
     """Runs grids and prints their table; returns the exit status.
 
@@ -80,8 +90,11 @@ def run(
         executor: who works through the plan.
         fail_fast: stop at the first run that fails.
         as_json: print results as JSON Lines instead of the table.
+        settings: of ``--set``, each of which a run must have a use for.
     """
-    cells = runner.plan(runner.resolve(*grids), place)
+    specs = runner.resolve(*grids)
+    runner.check_settings(specs, settings)
+    cells = runner.plan(specs, place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done]
     stored = executor.stored(place)

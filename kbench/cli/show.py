@@ -16,7 +16,7 @@ from kbench.data.files import is_folder
 from kbench.errors import UsageError, nearest
 from kbench.parts import registry
 from kbench.parts.catalogue import Entry, Kind, entries
-from kbench.parts.source_text import declared, defaults, settings, summary
+from kbench.parts.source_text import declared, defaults, option_types, settings, summary
 
 if TYPE_CHECKING:
     from kbench.knowledge import Bundle
@@ -53,6 +53,8 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
             _show_knowledge(find_knowledge(name), examples, console)
         else:
             about = {"settings": ", ".join(settings(entry)), "defaults": defaults(entry)}
+            if kind in (Kind.METHODS, Kind.TUNINGS):
+                about["types"] = option_types(entry)
             _show_card({**declared(entry), **about}, console)
 
 
@@ -82,6 +84,7 @@ def _show_task(entry: Entry, data: str | None, split: Split, count: int, console
         "metrics": f"{metrics} (the first selects and ranks)",
         "linker": task.linking,
         "options": task.options,
+        "types": option_types(entry),
     }
     _show_card(about, console)
     if not count or (task.card.obtain and data is None):

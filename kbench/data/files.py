@@ -23,6 +23,7 @@ __all__ = [
     "atomic_folder",
     "cache_home",
     "canonical_digest",
+    "dump_yaml",
     "file_digest",
     "identity",
     "is_file",
@@ -126,14 +127,66 @@ def load_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone, no key twice in a mapping, and numbers such as 1e-4.
+
+    YAML 1.1, which the library reads, takes 1e-4 for text; nobody who writes it without quotes
+    means text.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Reads a mapping as it is written: what ``<<`` brings in may have keys of its own."""
+        node = super().compose_mapping_node(anchor)
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                written = key.tag.endswith((":merge", ":value"))  # signs, of which no value is made
+                name = key.value if written else self.construct_object(key)
+                if name in seen:
+                    problem = f"key {name!r} is there twice, first in line {seen[name]}"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen[name] = key.start_mark.line + 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what :class:`_Loader` reads: text that looks like a number is put in quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+.0123456789"])
+
+
+def dump_yaml(value: Any, style: str | None = None, *, readable: bool = True) -> str:
+    """Returns a value as YAML in one line, as :func:`parse_yaml` reads it.
+
+    Args:
+        value: of plain values.
+        style: quotes that text is put in.
+        readable: whether what is not ASCII stays as it is, or is escaped.
+    """
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        default_style=style,
+        allow_unicode=readable,
+        width=2**31,
+    )
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
 def parse_yaml(text: str) -> Any:
-    """Parses YAML; nothing but plain values is made of it.
+    """Parses YAML; nothing but plain values is made of it, and 1e-4 is a number.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: it is none, or a mapping has a key twice.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise
     except Exception as cause:  # PyYAML fails in many ways at a date, number or truth that is none
@@ -144,7 +197,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """Reads a YAML mapping; nothing but plain values is made of it.
 
     Raises:
-        DataError: it is missing, is no YAML, or is no mapping with names for keys.
+        DataError: it is missing, is no YAML, has a key twice in a mapping, or is no mapping with
+            names for keys.
     """
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from kbench.errors import DataError, first_line
 
-__all__ = ["read_json", "read_text", "stream_values"]
+__all__ = ["parse_json", "read_json", "read_text", "stream_values"]
 
 _CHUNK = 1 << 20
 _FAR = 1 << 20
@@ -34,6 +34,15 @@ def read_json(path: Path, expected: str) -> Any:
         DataError: it cannot be read or is not JSON.
     """
     return _parsed(read_text(path, expected), path, expected)
+
+
+def parse_json(text: str) -> Any:
+    """Parses a text as one value.
+
+    Raises:
+        ValueError: it is not JSON, or has a key twice in an object.
+    """
+    return _DECODER.decode(text)
 
 
 def read_text(path: Path, expected: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from kbench.data.files import is_file, is_folder
-from kbench.data.json_text import read_json, read_text, stream_values
+from kbench.data.json_text import parse_json, read_json, read_text, stream_values
 from kbench.data.records import Record, Shape, check, describe
 from kbench.errors import DataError, UsageError, first_line
 
@@ -30,6 +30,7 @@ __all__ = [
     "hub_records",
     "hub_splits",
     "is_hub",
+    "parse_json",
     "read_groups",
     "read_json",
     "read_records",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from kbench.data.files import canonical_digest, read_yaml
-from kbench.errors import UsageError, nearest
+from kbench.errors import UsageError, nearest, one_line
 from kbench.spec import Control, OptionKind, Precision, RunSpec, Seed, Setting, parse_value
 
 __all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]
@@ -37,8 +38,8 @@ class Grid(BaseModel):
     setting: tuple[Setting, ...] = Field((Setting.GENERAL, Setting.TASK_SPECIFIC), min_length=1)
     knowledge: _Names = ("atlas",)
     control: tuple[Control, ...] = Field((Control.NONE, Control.SHUFFLED), min_length=1)
-    seed: tuple[Seed, ...] = Field((0,), min_length=1)
-    limit: int | None = Field(default=None, ge=1)
+    seed: tuple[Annotated[Seed, Strict()], ...] = Field((0,), min_length=1)
+    limit: int | None = Field(default=None, ge=1, strict=True)
     data: str | None = None
     linker: str | None = None
     dtype: Precision = "float32"
@@ -115,6 +116,7 @@ def make_grids(
         UsageError: a key is unknown, a value not allowed, or nothing is left; one line.
     """
     given = given or {}
+    _check_once(settings)
     common = {key: value for key, value in values.items() if key != _PARTS}
     parts = values.get(_PARTS, [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
@@ -124,7 +126,7 @@ def make_grids(
         name = f"{origin}: {_PARTS}.{number}" if _PARTS in values else origin
         merged = {**common, **part, **given}
         for key in part.keys() & given.keys() & {*_LISTS}:
-            merged[key] = _narrowed(_listed(part[key]), _listed(given[key]))
+            merged[key] = _narrowed(_choices(key, part[key], name), _choices(key, given[key], name))
         merged["options"] = _joined(common.get("options"), part.get("options"), name)
         for text in settings:
             set_option(merged["options"], text)
@@ -150,7 +152,7 @@ def _joined(common: Any, own: Any, origin: str) -> dict[str, Any]:
     """Returns options of a file with those of one of its grids over them."""
     for options in (common, own):
         if options is not None and not isinstance(options, dict):
-            raise UsageError(f"{origin}: options: expected a mapping (got {options!r})")
+            raise UsageError(f"{origin}: options is {options!r}; expected {_EXPECTED['options']}")
     joined = deepcopy(common or {})
     _put(joined, own or {})
     return joined
@@ -165,7 +167,7 @@ def _put(place: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
-    """Checks the values of a grid; a single value stands for a list of one.
+    """Checks the values of a grid; a single value stands for a list of one, 0-9 for ten seeds.
 
     Raises:
         UsageError: a key is unknown or a value not allowed; one line.
@@ -179,7 +181,7 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
                 f"{origin}: --{name} is missing; try `--{name} all`, or `kbench ls {name}s`"
             )
     listed = {
-        key: _listed(value) if key in _LISTS else value
+        key: _choices(key, value, origin) if key in _LISTS else value
         for key, value in values.items()
         if value is not None
     }
@@ -201,9 +203,59 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
         return Grid.model_validate(listed)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-        raise UsageError(f"{origin}: {where}: {first['msg']}{given}") from None
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        given = "empty" if first["input"] in ((), []) else repr(first["input"])
+        expected = _EXPECTED[str(first["loc"][0])]
+        raise UsageError(f"{origin}: {where} is {given}; expected {expected}") from None
+
+
+_NAMES = "one or more names or globs, as text"
+_EXPECTED: Mapping[str, str] = {
+    **dict.fromkeys(_LISTS, _NAMES),
+    "setting": f"one or more of {', '.join(Setting)}",
+    "control": f"one or more of {', '.join(Control)}",
+    "seed": "whole numbers from 0 to 4294967295, or ranges such as 0-9",
+    "limit": "a whole number, at least 1",
+    "data": "a folder, or hf:REPOSITORY[@REVISION]",
+    "linker": "the name of a linker, as text",
+    "dtype": " or ".join(get_args(Precision)),
+    "options": "for task, tuning or method a mapping of names, each to a mapping of options",
+}
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
+_RANGE = re.compile(r"([0-9]{1,10})-([0-9]{1,10})", re.ASCII)
+_MOST_SEEDS = 100_000
+
+
+def _choices(key: str, value: Any, origin: str) -> list[Any]:
+    """Returns the choices of an axis; of seeds, ranges in full and each once."""
+    listed = _listed(value)
+    if key != "seed":
+        return listed
+    return [*dict.fromkeys(seed for piece in listed for seed in _seeds(piece, origin))]
+
+
+def _seeds(piece: Any, origin: str) -> Iterable[Any]:
+    """Returns the seeds that a text spells, both ends of a range included; else what is there.
+
+    Raises:
+        UsageError: the range is empty, or longer than anyone means.
+    """
+    if not isinstance(piece, str):
+        return [piece]
+    if "," in piece:  # text in a list, which the file of a grid may hold
+        return [seed for part in _listed(piece) for seed in _seeds(part, origin)]
+    if _NUMBER.fullmatch(piece):
+        return [int(piece)]
+    match = _RANGE.fullmatch(piece)
+    if not match:
+        return [piece]
+    first, last = int(match[1]), int(match[2])
+    if not 0 <= last - first < _MOST_SEEDS:
+        raise UsageError(
+            f"{origin}: seed is {piece!r}; expected a range whose end is not before its start, of "
+            f"at most {_MOST_SEEDS} seeds, such as 0-9"
+        )
+    return range(first, last + 1)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -223,6 +275,17 @@ def read_grid(path: Path) -> dict[str, Any]:
     )
 
 
+def _check_once(settings: Sequence[str]) -> None:
+    """Refuses ``--set`` of which one takes away what another one says."""
+    said: dict[str, str] = {}
+    for text in settings:
+        path = text.partition("=")[0]
+        for earlier, whole in said.items():
+            if whole != text and (earlier == path or earlier.startswith(f"{path}.")):
+                raise UsageError(f"--set {text!r} replaces --set {whole!r}; give one of them")
+        said[path] = text
+
+
 def set_option(options: dict[str, Any], text: str) -> None:
     """Applies ``--set KIND.PART.KEY=VALUE`` to the options of a grid; the value is YAML.
 
@@ -238,8 +301,9 @@ def set_option(options: dict[str, Any], text: str) -> None:
         )
     try:
         parsed = parse_value(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text!r}: the value is not YAML") from None
+    except yaml.YAMLError as cause:
+        why = getattr(cause, "problem", None) or one_line(cause)
+        raise UsageError(f"--set {text!r}: the value is not YAML ({why})") from None
     place = options
     for key in keys[:-1]:
         place = place.setdefault(key, {})

@@ -54,6 +54,21 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         yield from map(normalised, own.cells())
 
 
+def check_settings(specs: Sequence[RunSpec], settings: Sequence[str]) -> None:
+    """Refuses ``--set`` of a task, tuning or method that no run has.
+
+    Raises:
+        UsageError: there is one; what the runs have is named.
+    """
+    for text in settings:
+        kind, part = text.split(".")[:2]
+        there = sorted({str(getattr(spec, kind)) for spec in specs})
+        if part not in there:
+            raise UsageError(
+                f"--set {text!r}: no run has {kind} {part}; there is {', '.join(there)}"
+            )
+
+
 def plan(
     specs: Sequence[RunSpec],
     place: Place,
@@ -75,7 +90,26 @@ def plan(
     """
     results = Results(place.out)
     loader = loader or PartLoader(download=not offline)
-    return [_planned(Parts(spec, loader), results, offline) for spec in specs]
+    runs = [Parts(spec, loader) for spec in specs]
+    for parts in runs:  # of all, before a backbone is fetched for the first
+        _check_options(parts)
+    return [_planned(parts, results, offline) for parts in runs]
+
+
+def _check_options(parts: Parts) -> None:
+    """Refuses options that are wrong; what else stands against a run is told by its plan."""
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: parts.task,
+        lambda: parts.tuning_options,
+        lambda: parts.method,
+    )
+    for ask in asked:
+        try:
+            ask()
+        except UsageError:
+            raise
+        except KbenchError:
+            continue
 
 
 def _planned(parts: Parts, results: Results, offline: bool) -> Cell:

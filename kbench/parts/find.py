@@ -10,7 +10,7 @@ from kbench.errors import PluginError, UsageError, nearest
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.spec import Control, RunSpec, Setting, check_options
+from kbench.spec import Control, RunSpec, Setting, check_options, check_values
 from kbench.task import Task
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def find_task(name: str, data: str | None, options: dict[str, Any] | None = None
     """Returns a task by name, with its data location and checked options."""
     kind = task_kind(name)
     check_options(options or {}, kind.defaults, f"task {name}")
+    check_values(options or {}, kind.defaults, kind.option_types, f"task {name}")
     return kind(data, options)
 
 

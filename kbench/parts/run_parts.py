@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
@@ -15,14 +15,14 @@ from kbench.model import Backbone
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
-from kbench.spec import RunSpec, Setting, check_options
+from kbench.spec import RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 
 __all__ = ["PartLoader", "Parts", "impossible"]
 
 T = TypeVar("T")
-_RECIPE = frozenset(Recipe.__dataclass_fields__)
+_RECIPE = frozenset(Recipe.types)
 
 
 class PartLoader:
@@ -91,8 +91,10 @@ class Parts:
         settings = {str(setting) for setting in Setting}
         check_options(options, {*kind.defaults, *settings}, f"method {self.spec.method}")
         for setting in settings & options.keys():
-            check_options(options[setting], _RECIPE, f"method {self.spec.method}, {setting}")
-        return kind({k: v for k, v in options.items() if k not in settings})
+            _check_recipe(options[setting], f"method {self.spec.method}, {setting}")
+        own = {k: v for k, v in options.items() if k not in settings}
+        check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
+        return kind(own)
 
     @cached_property
     def base_knowledge(self) -> KnowledgeBase | None:
@@ -111,7 +113,10 @@ class Parts:
         options = self.spec.options_of("tuning")
         known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ())}
         check_options(options, known, f"tuning {self.spec.tuning}")
+        what = f"tuning {self.spec.tuning}"
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
+        check_values(chosen, self.tuning.defaults, self.tuning.option_types, what)
+        _check_recipe({k: v for k, v in options.items() if k in _RECIPE}, what)
         return {**self.tuning.defaults_for(self.task.family), **chosen}
 
     @cached_property
@@ -120,6 +125,8 @@ class Parts:
 
         None if nothing trains.
         """
+        own = self.spec.options_of("tuning").items()
+        _check_recipe({k: v for k, v in own if k in _RECIPE}, f"tuning {self.spec.tuning}")
         return self._family_recipe and self._family_recipe.updated(
             _stated(self.task.recipes, self.spec.tuning, f"task {self.spec.task}"),
             self._stated_by_backbone(self.spec.tuning),
@@ -163,8 +170,20 @@ def _stated(recipes: Mapping[str, Mapping[str, Any]], key: str, whose: str) -> M
         UsageError: a recipe has no such field; the nearest are named.
     """
     fields = recipes.get(key, {})
-    check_options(fields, _RECIPE, f"the recipe {key!r} of {whose}")
+    _check_recipe(fields, f"the recipe {key!r} of {whose}")
     return fields
+
+
+def _check_recipe(fields: Any, what: str) -> None:
+    """Refuses what is no field of a recipe, or not allowed for it.
+
+    Raises:
+        UsageError: it is; what is expected is said.
+    """
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"{what} is {fields!r}; expected a mapping such as {{epochs: 3}}")
+    check_options(fields, _RECIPE, what)
+    check_values(fields, {}, Recipe.types, what)
 
 
 def impossible(parts: Parts) -> str:

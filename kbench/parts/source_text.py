@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 
 from kbench.parts.catalogue import Entry, Kind
 
-__all__ = ["constant", "declared", "defaults", "settings", "summary"]
+__all__ = ["constant", "declared", "defaults", "option_types", "settings", "summary"]
 
 _Definition: TypeAlias = ast.ClassDef | ast.FunctionDef
 
@@ -56,6 +57,21 @@ def defaults(entry: Entry) -> dict[str, Any]:
     except ValueError:
         return {}
     return options if isinstance(options, dict) else {}
+
+
+def option_types(entry: Entry) -> dict[str, str]:
+    """Returns what each option of a part may be, in words, as far as its source says it."""
+    from kbench.spec import OptionType  # takes time to import, which a listing has not
+
+    kinds = {name: OptionType.of(default) for name, default in defaults(entry).items()}
+    value = _assigned(entry, "option_types")
+    if isinstance(value, ast.Dict):
+        for name, call in zip(value.keys, value.values, strict=True):
+            if isinstance(name, ast.Constant) and isinstance(call, ast.Call):
+                with suppress(ValueError, TypeError):  # computed, or no call of this type
+                    given = [ast.literal_eval(argument) for argument in call.args]
+                    kinds[str(name.value)] = OptionType(*given, **dict(_literals(call)))
+    return {name: kind.expected for name, kind in kinds.items() if kind is not None}
 
 
 def constant(entry: Entry, name: str) -> str | int | bool | None:

@@ -17,7 +17,7 @@ from kbench.model import Backbone, Encoder, digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.source_text import summary
-from kbench.spec import check_options
+from kbench.spec import check_options, check_values
 from kbench.testing.contracts import Finding, Verdict, contract
 from kbench.training import Recipe
 
@@ -57,7 +57,8 @@ subject = Loaded
 def card(loaded: Loaded) -> Verdict:
     """It says in a line what it is, and its recipes have fields that there are."""
     for recipe in loaded.kind.recipes.values():
-        check_options(recipe, Recipe.__dataclass_fields__, "a recipe")
+        check_options(recipe, Recipe.types, "a recipe")
+        check_values(recipe, {}, Recipe.types, "a recipe")
     told = summary(loaded.entry)
     return bool(told), f"{told or 'no docstring'} {len(loaded.kind.recipes)} recipes of its own"
 

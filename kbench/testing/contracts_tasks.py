@@ -15,7 +15,7 @@ from kbench.model import Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.source_text import summary
-from kbench.spec import check_options
+from kbench.spec import check_options, check_values
 from kbench.task import ProbeTask, QuestionTask, Task, subject_of
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 from kbench.training import Recipe
@@ -65,7 +65,8 @@ subject = Loaded
 def card(loaded: Loaded) -> Verdict:
     """The card is complete, the task says what it measures, and its recipes have known fields."""
     for recipe in loaded.kind.recipes.values():
-        check_options(recipe, Recipe.__dataclass_fields__, "a recipe")
+        check_options(recipe, Recipe.types, "a recipe")
+        check_values(recipe, {}, Recipe.types, "a recipe")
     given = asdict(loaded.kind.card)
     optional = ("obtain", "sizes")
     missing = [name for name, value in given.items() if not value and name not in optional]

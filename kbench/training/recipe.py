@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from kbench.errors import UsageError
+from kbench.spec import OptionType
 
 __all__ = ["Recipe"]
 
@@ -30,6 +30,10 @@ class Recipe:
         micro_batch: examples of a step that are computed at once, at most; None for as many as
             the memory of the device holds. The same training in other parts, so no part of an
             address; its last bits differ, and so does what dropout draws.
+        types: what each of these may be.
+
+    Raises:
+        UsageError: a value is not allowed.
     """
 
     learning_rate: float
@@ -44,17 +48,23 @@ class Recipe:
     select: bool = True
     micro_batch: int | None = None
 
+    types: ClassVar[Mapping[str, OptionType]] = {
+        "learning_rate": OptionType("number", above=0),
+        "batch_size": OptionType("whole number", least=1),
+        "epochs": OptionType("whole number", least=1),
+        "optimizer": OptionType("text", words=("adam", "adamw")),
+        "warmup": OptionType("number", least=0, below=1),
+        "decay": OptionType("text", words=("linear", "constant")),
+        "weight_decay": OptionType("number", least=0),
+        "clip": OptionType("number", least=0),
+        "dropout": OptionType("number", least=0, below=1, null=True),
+        "select": OptionType("true or false"),
+        "micro_batch": OptionType("whole number", least=1, null=True),
+    }
+
     def __post_init__(self) -> None:
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
-        _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        _check("optimizer", self.optimizer, self.optimizer in ("adam", "adamw"), "adam or adamw")
-        _check("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
-        _check("decay", self.decay, self.decay in ("linear", "constant"), "linear or constant")
-        drop = self.dropout
-        _check("dropout", drop, drop is None or 0 <= drop < 1, "in [0, 1) or null")
-        parts = self.micro_batch
-        _check("micro_batch", parts, parts is None or parts >= 1, "at least 1 or null")
+        for name, kind in self.types.items():
+            kind.check(name, getattr(self, name))
 
     def updated(self, *changes: Mapping[str, Any]) -> Self:
         """Returns a copy with fields replaced; later mappings win; other keys are left alone."""
@@ -67,8 +77,3 @@ class Recipe:
         fields = asdict(self)
         del fields["micro_batch"]
         return fields
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} is {value!r}; expected {expected}")

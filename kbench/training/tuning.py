@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbench.spec import OptionType
 from kbench.task import Family
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Tuning(ABC):
     Attributes:
         revision: changes whenever the same inputs would give other weights; in every address.
         defaults: options beside those of the recipe.
+        option_types: what an option may be, where its default does not tell.
         light: whether the backbone's weight matrices stay frozen, which saves a third of the work.
         reads_once: whether nothing of the encoder trains. It then stays in eval mode while the
             head learns, and each text is read once, not once an epoch.
@@ -28,6 +30,7 @@ class Tuning(ABC):
 
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
+    option_types: ClassVar[Mapping[str, OptionType]] = {}
     light: ClassVar[bool] = False
     reads_once: ClassVar[bool] = False
 

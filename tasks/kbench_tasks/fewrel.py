@@ -13,6 +13,7 @@ from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Size, Split, Task
 from kbench.data.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
+from kbench.spec import OptionType
 from kbench.task import RelationTask
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
@@ -85,6 +86,13 @@ class FewRel(RelationTask):
         "dev_episodes": 100,
         "queries": 5,
         "none_rate": 0,
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "episodes": OptionType("whole number", least=1),
+        "train_episodes": OptionType("whole number", least=1),
+        "dev_episodes": OptionType("whole number", least=1),
+        "queries": OptionType("whole number", least=1),
+        "none_rate": OptionType("number", least=0, below=100),
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Of the map-tuning release: 3,000 episodes of 25 queries, four a step. It tunes no head

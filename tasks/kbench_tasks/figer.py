@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from kbench.data import Size, Split, TaskCard
 from kbench.errors import UsageError, nearest
 from kbench.metrics import LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
+from kbench.spec import OptionType
 from kbench_tasks.typing_records import ErnieTyping
 
 __all__ = ["Figer"]
@@ -52,6 +53,10 @@ class Figer(ErnieTyping):
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "link_threshold": 0.3,
         "fallback": "argmax",
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "link_threshold": OptionType("number", least=0, most=1),
+        "fallback": OptionType("text", words=("argmax", "none")),
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # ERNIE's setting (32 steps of 64 accumulated); light tunings take its batches and epochs,

@@ -11,6 +11,7 @@ from typing import ClassVar
 from kbench.data import Example, Mention, Role, Split
 from kbench.data.records import Record, Shape
 from kbench.data.sources import find_file, find_folder, is_hub, stream_hub_records, stream_records
+from kbench.spec import OptionType
 from kbench.task import TypingTask
 
 __all__ = ["ErnieTyping", "TypingRecords"]
@@ -96,6 +97,9 @@ class ErnieTyping(TypingRecords):
 
     link: ClassVar[Mapping[str, Shape]] = {"ents": [(str, int, int, float)]}
     defaults: ClassVar[Mapping[str, float | int | str]] = {"link_threshold": 0.3}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "link_threshold": OptionType("number", least=0, most=1),
+    }
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None

@@ -178,7 +178,7 @@ def test_a_failed_run_gives_exit_status_one_and_its_reason(
         (["run", "--task", "atlas-qq", "--method", "none"], "did you mean atlas-qa"),
         (["run", "--task", "atlas-qa"], "--method is missing"),
         (["run", "--task", "atlas-qa", "--method", "none", "--seed", "x"], "seed"),
-        (["run", "--task", "atlas-qa", "--method", "none", "--seed", "-1"], "greater than"),
+        (["run", "--task", "atlas-qa", "--method", "none", "--seed", "-1"], "seed.0 is '-1'"),
         (["run", "--task", "z*", "--method", "none"], "no task matches 'z*'"),
         (["run", "--task", "atlas-qa", "--method", "none", "--backbone", "no/such"], "no/such"),
         (
@@ -190,6 +190,14 @@ def test_a_failed_run_gives_exit_status_one_and_its_reason(
             "did you mean epochs",
         ),
         (["run", "--task", "atlas-qa", "--method", "none", "--set", "epochs=1"], "KIND.PART.KEY"),
+        (
+            ["run", "--task", "atlas-qa", "--method", "none", "--set", "tuning.lora.rank=8"],
+            "no run has tuning lora; there is full",
+        ),
+        (
+            ["run", "--task", "atlas-qa", "--method", "ra", "--set", "method.ra.room=-5"],
+            "method ra: room is -5; expected a whole number of at least 1",
+        ),
         (["run", "no.yaml"], "no.yaml"),
         (["run", "--lmit", "3"], "--limit"),
         (["ls", "taks"], "did you mean tasks?"),
@@ -284,6 +292,7 @@ def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixt
     assert status == 0
     assert "settings  general, task-specific, fine-tuning" in out
     assert "defaults  start general, max_length 64" in out
+    assert "types     start general or scratch, max_length a whole number of at least 1" in out
 
 
 def test_an_executor_is_shown_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,11 +19,15 @@ from kbench.data.files import (
     atomic_folder,
     cache_home,
     canonical_digest,
+    dump_yaml,
     file_digest,
     load_json,
+    parse_yaml,
+    read_yaml,
     write_bytes,
     write_json,
 )
+from kbench.errors import DataError
 
 json_values = st.recursive(
     st.none()
@@ -238,3 +243,58 @@ def test_the_cache_is_where_the_environment_says(
     assert cache_home() == tmp_path / "kbench"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_home() == Path.home() / ".cache" / "kbench"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("task: a\nmethod: b\ntask: c\n", 3),
+        ("task: a\n'task': a\n", 2),
+        ("options:\n  x:\n    a: 1\n    b: 2\n    a: 1\n", 5),
+        ("a: {b: 1, c: 2, b: 3}\n", 1),
+        ("- {1: a, 0x1: b}\n", 1),
+        ("base: &base {a: 1}\nown:\n  <<: *base\n  <<: *base\n", 4),
+        ("base: &base\n  a: 1\n  a: 2\nown:\n  <<: *base\n", 3),
+        ("true: a\nyes: b\n", 2),
+    ],
+)
+def test_a_key_twice_in_a_yaml_mapping_is_an_error_with_its_line(
+    text: str, line: int, tmp_path: Path
+) -> None:
+    with pytest.raises(yaml.YAMLError, match="is there twice, first in line"):
+        parse_yaml(text)
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"grid.yaml, line {line}: key .* is there twice"):
+        read_yaml(path, "a grid")
+
+
+def test_what_a_merge_brings_in_may_be_said_otherwise() -> None:
+    text = "z: &z {a: 1, b: 1}\ny: &y {<<: *z, b: 2, c: 2}\nx: {<<: [*y, *z], c: 3}\nw: {<<: *y}\n"
+    assert parse_yaml(text) == {
+        "z": {"a": 1, "b": 1},
+        "y": {"a": 1, "b": 2, "c": 2},
+        "x": {"a": 1, "b": 2, "c": 3},
+        "w": {"a": 1, "b": 2, "c": 2},
+    }
+    assert parse_yaml("[{a: 1}, {a: 2}]") == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E5", 1e5),
+        ("-2.e+3", -2e3),
+        (".5e1", 5.0),
+        ("[1e-3, '1e-3']", [1e-3, "1e-3"]),
+        ("'1e-4'", "1e-4"),
+        ("1e-4x", "1e-4x"),
+        ("e5", "e5"),
+    ],
+)
+def test_a_number_with_an_exponent_is_a_number(text: str, value: Any) -> None:
+    found = parse_yaml(f"a: {text}")["a"]
+    assert found == value
+    assert type(found) is type(value)
+    assert parse_yaml(dump_yaml([value])) == [value]

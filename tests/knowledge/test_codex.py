@@ -115,6 +115,7 @@ BAD_SENTENCES = [
     '{"text": "ada", "mentions": [{"start": 0, "end": 3, "entity": "Q1", "score": NaN}]}',
     '{"text": "a\\ud800a", "mentions": [{"start": 0, "end": 3, "entity": "Q1"}]}',
     {"text": "ada", "mentions": ["Q1"]},
+    '{"text": "a", "text": "ada", "mentions": []}',
 ]
 
 
@@ -148,6 +149,7 @@ def test_malformed_triples_are_counted(release: Path, tmp_path: Path) -> None:
         ("types/entity2types.json", "{", "cannot be read"),
         ("types/entity2types.json", "[]", "is a JSON list"),
         ("types/entity2types.json", '{"Q1": "Q5"}', "list of type ids"),
+        ("types/entity2types.json", '{"Q1": ["Q5"], "Q1": []}', "'Q1' occurs twice"),
         ("relations/en/relations.json", None, "is missing"),
         ("types/en/types.json", b"\xff", "cannot be read"),
     ],

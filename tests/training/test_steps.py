@@ -99,7 +99,7 @@ def test_what_a_training_computes_at_once_is_told() -> None:
     assert parts.losses == pytest.approx(whole.losses)
     _, large = _train("float32", recipe=RECIPE.updated({"micro_batch": 64}))
     assert (large.micro_batch, large.losses) == (2, whole.losses)
-    with pytest.raises(UsageError, match="micro_batch is 0; expected at least 1 or null"):
+    with pytest.raises(UsageError, match="micro_batch is 0; expected null or a whole number"):
         RECIPE.updated({"micro_batch": 0})
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.errors import Unsupported
+from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
@@ -39,6 +40,7 @@ class AdapterTuning(Tuning):
     revision = "1"
     light = True
     defaults: ClassVar[Mapping[str, Any]] = {"rank": 32}
+    option_types: ClassVar[Mapping[str, OptionType]] = {"rank": OptionType("whole number", least=1)}
 
     def recipe(self, family: Family) -> Recipe:
         return published(family)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from torch import nn
 
 from kbench.errors import Unsupported
+from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
@@ -44,6 +45,10 @@ class LoRATuning(Tuning):
     revision = "1"
     light = True
     defaults: ClassVar[Mapping[str, Any]] = {"rank": 4, "alpha": 1, "feed_forward": True}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "rank": OptionType("whole number", least=1),
+        "alpha": OptionType("number", above=0),
+    }
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:
         if family == Family.RELATION:

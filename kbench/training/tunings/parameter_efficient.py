@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from kbench.errors import UsageError
+from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tunings.full import FullTuning
@@ -36,9 +35,6 @@ def positive(options: Mapping[str, Any], name: str, kind: type[float] = int) -> 
     Raises:
         UsageError: it is none.
     """
-    value = options[name]
-    right = isinstance(value, int | kind) and not isinstance(value, bool)
-    if not right or not 0 < value < math.inf:
-        what = "whole number" if kind is int else "number"
-        raise UsageError(f"{name} is {value!r}; expected a {what} above 0")
-    return value
+    number = OptionType("whole number" if kind is int else "number", above=0)
+    number.check(name, options[name])
+    return options[name]

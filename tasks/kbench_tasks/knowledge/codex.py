@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kbench.data.sources import parse_json
 from kbench.errors import DataError, first_line
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.knowledge.importing import (
@@ -115,7 +115,7 @@ def _objects(path: Path, required: bool = True) -> dict[str, Any]:
     """Reads a JSON object of objects or lists; an optional file that is missing is empty."""
     expected = "the JSON object of the CoDEx release"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if required:
             raise DataError(path, "is missing", expected) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kbench.data import Mention
+from kbench.data.sources import parse_json
 from kbench.knowledge import Entity, Sentence
 from kbench.knowledge.importing import Option, Report, by_id, check_name, fields, read_rows
 from kbench_tasks.knowledge.dialects import read_table
@@ -152,7 +152,7 @@ class Corpus:
 
 
 def _sentence(line: str) -> Sentence:
-    row = json.loads(line)
+    row = parse_json(line)
     if not isinstance(row, dict):
         raise ValueError(f"is a JSON {type(row).__name__}, not an object")
     text, mentions = row.get("text"), row.get("mentions")
