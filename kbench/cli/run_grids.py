@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.messages import say
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
 from kbench.grid import runner
@@ -22,6 +23,7 @@ from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
 from kbench.results.tables import leaders, rows
+from kbench.spec import RunSpec
 from kbench.store import Artifacts, Result, Results, Status
 
 __all__ = ["dry_run", "run"]
@@ -39,7 +41,7 @@ def dry_run(
     place = Place.default(out)
     loader = PartLoader(download=False)
     specs = runner.resolve(*grids)
-    runner.check_settings(specs, settings)
+    _say_unused(specs, settings)
     cells = runner.plan(specs, place, offline=True, loader=loader)
     made = works(cells, loader, Artifacts(place.artifacts))
     estimate = GpuHours.of(made, Machine(peak))
@@ -90,10 +92,10 @@ def run(
         executor: who works through the plan.
         fail_fast: stop at the first run that fails.
         as_json: print results as JSON Lines instead of the table.
-        settings: of ``--set``, each of which a run must have a use for.
+        settings: of ``--set``; one that no run has a use for is told.
     """
     specs = runner.resolve(*grids)
-    runner.check_settings(specs, settings)
+    _say_unused(specs, settings)
     cells = runner.plan(specs, place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done]
@@ -114,6 +116,11 @@ def run(
     seconds = time.perf_counter() - started
     messages.print(f"{len(results)} results in {place.out} ({seconds:.1f} s)", highlight=False)
     return 1 if any(result.status == Status.FAILED for result in results) else 0
+
+
+def _say_unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> None:
+    for line in runner.unused(specs, settings):
+        say(f"warning: {line}", err=True)
 
 
 def _seeds(cells: Sequence[Cell]) -> str:

@@ -186,7 +186,11 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: it is none, or a mapping has a key twice.
     """
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.YAMLError:
         raise
     except Exception as cause:  # PyYAML fails in many ways at a date, number or truth that is none

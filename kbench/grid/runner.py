@@ -21,7 +21,7 @@ from kbench.spec import RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
 
-__all__ = ["plan", "resolve", "run"]
+__all__ = ["plan", "resolve", "run", "unused"]
 
 
 def resolve(*grids: Grid) -> list[RunSpec]:
@@ -54,19 +54,14 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         yield from map(normalised, own.cells())
 
 
-def check_settings(specs: Sequence[RunSpec], settings: Sequence[str]) -> None:
-    """Refuses ``--set`` of a task, tuning or method that no run has.
-
-    Raises:
-        UsageError: there is one; what the runs have is named.
-    """
+def unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> Iterator[str]:
+    """Yields what is to be said of each ``--set`` of a task, tuning or method that no run has."""
     for text in settings:
         kind, part = text.split(".")[:2]
         there = sorted({str(getattr(spec, kind)) for spec in specs})
         if part not in there:
-            raise UsageError(
-                f"--set {text!r}: no run has {kind} {part}; there is {', '.join(there)}"
-            )
+            known = ", ".join(there)
+            yield f"--set {text!r} changes nothing: no run has {kind} {part}; there is {known}"
 
 
 def plan(

@@ -191,10 +191,6 @@ def test_a_failed_run_gives_exit_status_one_and_its_reason(
         ),
         (["run", "--task", "atlas-qa", "--method", "none", "--set", "epochs=1"], "KIND.PART.KEY"),
         (
-            ["run", "--task", "atlas-qa", "--method", "none", "--set", "tuning.lora.rank=8"],
-            "no run has tuning lora; there is full",
-        ),
-        (
             ["run", "--task", "atlas-qa", "--method", "ra", "--set", "method.ra.room=-5"],
             "method ra: room is -5; expected a whole number of at least 1",
         ),
@@ -409,3 +405,14 @@ def test_the_mask_is_shown_in_its_place(
     mention = Mention(start, end, "Q1", Role.TARGET)
     lines = marked(Example("a", text, (mention,), "x", blank)).plain.splitlines()
     assert lines == ["a", f"  {shown}"]
+
+
+def test_a_setting_that_no_run_has_a_use_for_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["run", "--task", "atlas-qa", "--method", "none", "--dry-run", "--out", str(tmp_path)]
+    status, _, err = call(capsys, *words, "--set", "tuning.lora.rank=8")
+    assert status == 0
+    assert "changes nothing: no run has tuning lora; there is full" in err
+    _, _, err = call(capsys, *words, "--set", "tuning.full.epochs=2")
+    assert "changes nothing" not in err
