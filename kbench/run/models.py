@@ -48,7 +48,8 @@ def _tuned(
     with session.artifacts.making("model", key):
         stored = session.artifacts.load("model", key)
         if stored is None:
-            record = replace(_train(session, parts, model, recipe), of=parts.spec.title)
+            made = _train(session, parts, model, recipe)
+            record = replace(made, of=parts.spec.title, address=key)
             session.artifacts.save("model", inputs, untied(model), **record.as_json())
         else:
             restore(model, stored.tensors)

@@ -26,7 +26,7 @@ class TrainingRecord:
         computed: the device, its settings and the precision; empty if nothing was trained.
         peak_device_memory_bytes: held on the device meanwhile; None without one.
         of: title of the run that it was made for first.
-        address: of a plug; empty for a downstream model.
+        address: in the store; empty for a backbone as it is, which is not stored.
         start: of the general plug that a plug started from, or None.
     """
 
