@@ -23,7 +23,7 @@ __all__ = [
     "result_id",
 ]
 
-ENGINE_REVISION = 4
+ENGINE_REVISION = 5
 """Changes whenever the engine would make other weights or predictions from the same inputs."""
 
 
