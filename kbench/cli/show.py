@@ -16,7 +16,14 @@ from kbench.data.files import is_folder
 from kbench.errors import UsageError, nearest
 from kbench.parts import registry
 from kbench.parts.catalogue import Entry, Kind, entries
-from kbench.parts.source_text import declared, defaults, option_types, settings, summary
+from kbench.parts.source_text import (
+    declared,
+    defaults,
+    option_types,
+    recipe_types,
+    settings,
+    summary,
+)
 
 if TYPE_CHECKING:
     from kbench.knowledge import Bundle
@@ -54,7 +61,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
         else:
             about = {"settings": ", ".join(settings(entry)), "defaults": defaults(entry)}
             if kind in (Kind.METHODS, Kind.TUNINGS):
-                about["types"] = option_types(entry)
+                about |= {"types": option_types(entry), "where it trains": recipe_types()}
             _show_card({**declared(entry), **about}, console)
 
 

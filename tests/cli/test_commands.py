@@ -288,7 +288,8 @@ def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixt
     assert status == 0
     assert "settings  general, task-specific, fine-tuning" in out
     assert "defaults  start general, max_length 64" in out
-    assert "types     start general or scratch, max_length a whole number of at least 1" in out
+    assert "start general or scratch, max_length a whole number of at least 1" in out
+    assert "learning_rate a number above 0" in out
 
 
 def test_an_executor_is_shown_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
