@@ -61,7 +61,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
         else:
             about = {"settings": ", ".join(settings(entry)), "defaults": defaults(entry)}
             if kind in (Kind.METHODS, Kind.TUNINGS):
-                about |= {"types": option_types(entry), "where it trains": recipe_types()}
+                about |= {"types": option_types(entry), "training": recipe_types()}
             _show_card({**declared(entry), **about}, console)
 
 
