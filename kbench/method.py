@@ -199,6 +199,7 @@ class InjectionMethod(ABC):
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
             no control.
+        trains: False for a method that has nothing to train, and so no recipe to change.
         switched: whether an example without a known entity is left as it is. False for a method
             that works on every token; its untrained plug, or one of its choices, must then leave
             the model as it is.
@@ -212,6 +213,7 @@ class InjectionMethod(ABC):
     slot: ClassVar[str | None] = None
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}

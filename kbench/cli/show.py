@@ -17,6 +17,7 @@ from kbench.errors import UsageError, nearest
 from kbench.parts import registry
 from kbench.parts.catalogue import Entry, Kind, entries
 from kbench.parts.source_text import (
+    constant,
     declared,
     defaults,
     option_types,
@@ -61,7 +62,9 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
         else:
             about = {"settings": ", ".join(settings(entry)), "defaults": defaults(entry)}
             if kind in (Kind.METHODS, Kind.TUNINGS):
-                about |= {"types": option_types(entry), "training": recipe_types()}
+                about["types"] = option_types(entry)
+                if constant(entry, "trains") is not False:
+                    about["training"] = recipe_types()
             _show_card({**declared(entry), **about}, console)
 
 

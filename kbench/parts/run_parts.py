@@ -90,7 +90,14 @@ class Parts:
         options = self.spec.options_of("method")
         settings = {str(setting) for setting in Setting}
         check_options(options, {*kind.defaults, *settings}, f"method {self.spec.method}")
+        trained = kind.settings if kind.trains else ()
         for setting in settings & options.keys():
+            if setting not in trained:
+                there = ", ".join(sorted(trained)) or "none: it trains nothing"
+                raise UsageError(
+                    f"method {self.spec.method} trains nothing in the setting {setting}, for which "
+                    f"options are given; settings in which it trains: {there}"
+                )
             _check_recipe(options[setting], f"method {self.spec.method}, {setting}")
         own = {k: v for k, v in options.items() if k not in settings}
         check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
