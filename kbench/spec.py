@@ -246,7 +246,8 @@ class OptionType:
             UsageError: it says what was given and what is expected.
         """
         if not self.allows(value):
-            raise UsageError(f"{name} is {value!r}; expected {self.expected}")
+            hint = nearest(value, self.words) if isinstance(value, str) else ""
+            raise UsageError(f"{name} is {value!r}; expected {self.expected}{hint}")
 
     def _allows_one(self, value: Any) -> bool:
         if self.kind == "text":

@@ -6,17 +6,15 @@ Free of torch until a head is asked for.
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kbench.data import Example, Role, Size, Split, TaskCard, digest_examples
-from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
-from kbench.spec import OptionType
+from kbench.spec import OptionType, check_values
 
 if TYPE_CHECKING:
     from kbench.model import Head
@@ -92,6 +90,7 @@ class Task(ABC):
     ) -> None:
         self.data = data
         self.options = {**self.defaults, **(options or {})}
+        check_values(self.options, self.defaults, self.option_types, self.card.title)
         self.counts: dict[str, int] = {}
         self._splits: dict[Split, Sequence[Example]] = {}
 
@@ -135,26 +134,6 @@ class Task(ABC):
             "markers": {str(role): marker for role, marker in sorted(self.markers.items())},
             "max_length": self.max_length,
         }
-
-    def number(self, option: str, fits: Callable[[float], bool], range_: str) -> float:
-        """Returns an option that is a number.
-
-        Args:
-            option: its name.
-            fits: whether a number is allowed.
-            range_: which are, for the error: ``from 0 to 1``.
-
-        Raises:
-            UsageError: it is none, or not allowed.
-        """
-        given = self.options[option]
-        try:
-            value = math.nan if isinstance(given, bool) else float(given)
-        except (TypeError, ValueError):
-            value = math.nan  # which fits nothing
-        if not (math.isfinite(value) and fits(value)):
-            raise UsageError(f"{option} is {given!r}: expected a number {range_}")
-        return value
 
     @property
     def main_metric(self) -> Metric:
@@ -257,9 +236,7 @@ class ProbeTask(QuestionTask):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        self._dev_share = self.number(
-            "dev_share", lambda share: 0 <= share < 1, "from 0 to below 1"
-        )
+        self._dev_share = float(self.options["dev_share"])
 
     @abstractmethod
     def questions(self) -> Sequence[Example]:
