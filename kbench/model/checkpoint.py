@@ -250,9 +250,12 @@ def _check_shapes(folder: Path, name: str, filled: _Filled) -> None:
 
 def _check_finite(folder: Path, network: Any) -> None:
     """Refuses weights that nothing can be computed with, before a loss is blamed for them."""
+    stored = network.state_dict()
+    held = [*network.named_parameters()]  # without the second name of what is tied
+    held += [(name, value) for name, value in network.named_buffers() if name in stored]
     bad = [
         name
-        for name, value in network.state_dict().items()
+        for name, value in held
         # A sum is a quick look: it is not finite where a number of it is not, and seldom else.
         if value.is_floating_point()
         and not torch.isfinite(value.sum())

@@ -301,4 +301,5 @@ def _reached(*_: Any) -> None:
 
 def _apart(one: Tensor, other: Tensor) -> float:
     """The largest difference, as a share of the largest value."""
+    one, other = one.detach(), other.detach()
     return float((one - other).abs().max() / one.abs().max().clamp(min=1e-12))

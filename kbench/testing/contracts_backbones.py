@@ -14,7 +14,7 @@ from torch import Tensor
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
 from kbench.errors import KbenchError
-from kbench.model import Backbone, Encoder, digest
+from kbench.model import Backbone, Encoder, digest, dropout
 from kbench.model.trial import Trial
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -158,7 +158,7 @@ def padding(loaded: Loaded) -> Verdict:
 def _tried(loaded: Loaded, *asked: Callable[[Trial], object]) -> Verdict:
     """Whether it does what is asked of a backbone when it is loaded, and what it does instead."""
     try:
-        with torch.inference_mode():
+        with dropout(loaded.encoder, None), torch.inference_mode():
             trial = Trial(loaded.encoder)
             for ask in asked:
                 ask(trial)
