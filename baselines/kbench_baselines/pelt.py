@@ -150,8 +150,9 @@ def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
         Unsupported: the head has no output embedding of the size of a word embedding.
     """
     seen: list[Tensor] = []
-    output = encoder.network.get_output_embeddings()
-    if output is not None:
+    output, table = encoder.network.get_output_embeddings(), encoder.word_embeddings
+    # Some say so of a map inside the head (DeBERTa): an output embedding is one of each token.
+    if output is not None and len(output.weight) == len(table.weight):
         handle = output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
             encoder.predict_tokens(hidden)

@@ -17,7 +17,7 @@ from kbench.data import Split
 from kbench.encoding.computing import described
 from kbench.errors import FrozenError, Unsupported
 from kbench.method import Plug
-from kbench.model import DownstreamModel, digest
+from kbench.model import DownstreamModel, Encoder, digest
 from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
 from kbench.run.costs import cost, counted
@@ -88,7 +88,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         predicted=predicted,
         cost=cost(tuned, fitted, plug, seconds, len(predicted.labels), peak),
         counts={**parts.task.counts, **prepared.counts, **counted(fitted)},
-        training=_told(session, parts, tuned, fitted, predicted, choice),
+        training=_told(session, parts, model.encoder, tuned, fitted, predicted, choice),
         before=tuned.digest,
         after=after,
     )
@@ -97,6 +97,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
 def _told(
     session: Session,
     parts: Parts,
+    encoder: Encoder,
     tuned: TrainingRecord,
     fitted: TrainingRecord | None,
     predicted: Predicted,
@@ -106,7 +107,8 @@ def _told(
     how = described(session.device, session.compiled)
     return {
         "tuning": tuned.summary(),
-        "evaluation": evaluated(how, parts.spec.dtype, predicted),
+        "evaluation": evaluated(how, parts.spec.dtype, predicted, encoder.rounding),
+        **({"unread": list(encoder.unread)} if encoder.unread else {}),
         **({"plug": fitted.summary_of_plug()} if fitted else {}),
         **({"choice": choice} if choice else {}),
     }

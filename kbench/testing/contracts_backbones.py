@@ -13,7 +13,9 @@ from torch import Tensor
 
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
-from kbench.model import Backbone, Encoder, digest
+from kbench.errors import KbenchError
+from kbench.model import Backbone, Encoder, digest, dropout
+from kbench.model.trial import Trial
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.source_text import summary
@@ -73,7 +75,16 @@ def loads(loaded: Loaded) -> Verdict:
     size = sum(p.numel() for p in encoder.parameters())
     head = "with" if encoder.has_lm_head else "without"
     figure = f"{size} parameters, width {encoder.width}, {encoder.max_length} tokens"
-    return not wrong, "; ".join(wrong) or f"{figure}, {head} a masked-LM head"
+    unread = f"; not read: {', '.join(encoder.unread)}" if encoder.unread else ""
+    return not wrong, "; ".join(wrong) or f"{figure}, {head} a masked-LM head{unread}"
+
+
+@contract
+def weights(loaded: Loaded) -> Verdict:
+    """All weights are finite numbers."""
+    state = loaded.encoder.state_dict()
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    return not bad, f"not finite: {', '.join(bad[:3])}" if bad else f"{len(state)} tensors"
 
 
 @contract
@@ -114,12 +125,46 @@ def own_words(loaded: Loaded) -> Verdict:
 
 
 @contract
+def both_ways(loaded: Loaded) -> Verdict:
+    """A token moves the states of the tokens before it: it does not read left to right."""
+    return _tried(loaded, Trial.looks_both_ways)
+
+
+@contract
+def fitting(loaded: Loaded) -> Verdict:
+    """Every token of its tokenizer has a word vector, and it reads as many tokens as it says."""
+    return _tried(loaded, Trial.tokens_fit, Trial.reads_whole_length)
+
+
+@contract
+def own_outputs(loaded: Loaded) -> Verdict:
+    """Its states, pooler and masked-LM head are those of the network asked with tokens."""
+    return _tried(loaded, Trial.reads_vectors_as_words, Trial.says_what_the_network_says)
+
+
+@contract
 def padding(loaded: Loaded) -> Verdict:
-    """Hidden states do not depend on the padding of the batch."""
+    """Hidden states depend neither on what padding holds nor on how much of it there is."""
     with torch.inference_mode():
         short, both = loaded.encoder(loaded.batch(0)), loaded.encoder(loaded.batch(0, 1))
     apart = _apart(short[0], both[0, : short.shape[1]])
-    return float(apart) <= TOLERANCE, f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
+    figure = f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
+    if float(apart) > TOLERANCE:
+        return False, figure
+    sound, said = _tried(loaded, Trial.masks_padding)
+    return sound, figure if sound else said
+
+
+def _tried(loaded: Loaded, *asked: Callable[[Trial], object]) -> Verdict:
+    """Whether it does what is asked of a backbone when it is loaded, and what it does instead."""
+    try:
+        with dropout(loaded.encoder, None), torch.inference_mode():
+            trial = Trial(loaded.encoder)
+            for ask in asked:
+                ask(trial)
+    except KbenchError as problem:
+        return False, str(problem)
+    return True, f"{trial.name}, {loaded.encoder.max_length} tokens"
 
 
 def _apart(one: Tensor, other: Tensor) -> str:
@@ -129,8 +174,12 @@ def _apart(one: Tensor, other: Tensor) -> str:
 CONTRACTS: tuple[Callable[[Loaded], Finding], ...] = (
     card,
     loads,
+    weights,
     same_weights,
     slots,
     own_words,
+    both_ways,
+    fitting,
+    own_outputs,
     padding,
 )

@@ -300,6 +300,77 @@ class Padded(Bert):
         return encoder
 
 
+class _Loud(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        hidden = super().forward(batch)
+        return hidden + 1e-5 * self.embed(batch).roll(-1, 1)  # of the token after, padding too
+
+
+class ReadsPadding(Bert):
+    """Breaks padding, by less than the order of sums could."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Loud
+        return encoder
+
+
+class _Forwards(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        return self.embed(batch).cumsum(1)
+
+
+class LeftToRight(Bert):
+    """Breaks both ways."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Forwards
+        return encoder
+
+
+class MoreTokens(Bert):
+    """Breaks fitting: its tokenizer has more tokens than it has vectors."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.tokenizer.add_tokens(["unheard-of"])
+        return encoder
+
+
+class TooLong(Bert):
+    """Breaks fitting: it has fewer positions than it says."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.max_length += 1
+        return encoder
+
+
+class _Scaled(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        return super().forward(batch) * 1.1
+
+
+class OtherStates(Bert):
+    """Breaks own outputs."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Scaled
+        return encoder
+
+
+class NotFinite(Bert):
+    """Breaks weights."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        with torch.no_grad():
+            next(encoder.parameters()).flatten()[5] = float("nan")
+        return encoder
+
+
 class World(KnowledgeSource):
     """A sound knowledge base."""
 
