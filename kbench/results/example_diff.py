@@ -18,9 +18,9 @@ import numpy as np
 
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
-from kbench.knowledge import Bundle, KnowledgeBase, link
-from kbench.knowledge.aliases import aliases_of
+from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled, controlled
+from kbench.knowledge.linked import anyone, linked
 from kbench.parts.find import find_knowledge, task_of
 from kbench.results.comparison import is_right
 from kbench.results.nearest import nearest_rows
@@ -240,9 +240,8 @@ def injected(
         neighbours: how many of the nearest entities are named.
     """
     linker = result.coverage.linker if result.coverage else result.spec.linker or "gold"
-    if linker == "alias":
-        examples, _ = aliases_of(base).linked(examples, base)
-    rows = link(examples, base, linker, lambda linked: linked >= 0).rows
+    examples, links = linked(examples, base, linker, anyone)
+    rows = links.rows
     seen = _seen(result, base)
     entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
     sources = seen.other[entities] if isinstance(seen, Shuffled) else entities
