@@ -320,8 +320,8 @@ class KAdapter(InjectionMethod):
         return True
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
-        """Whether an entity has a fact at all; it decides nothing, the adapter has no entities."""
-        told: NDArray[np.bool_] = np.isin(rows, knowledge.triples[:, [0, 2]])
+        """Whether an entity has a fact at all, in truth; the adapter itself has no entities."""
+        told: NDArray[np.bool_] = np.isin(rows, knowledge.unbroken.triples[:, [0, 2]])
         return told & (rows >= 0)
 
     def choices(self) -> Sequence[float]:

@@ -214,6 +214,12 @@ class KnowledgeBase(ABC):
         known = {row: row >= 0 and bool(self.entity(row).description) for row in wanted}
         return np.array([known[row] for row in rows.tolist()], dtype=bool)
 
+    @cached_property
+    def description_lengths(self) -> NDArray[np.int32]:
+        """Characters of the description of each entity. ``[entities]``."""
+        lengths = (len(self.entity(row).description) for row in range(len(self)))
+        return np.fromiter(lengths, dtype=np.int32, count=len(self))
+
     def described(self, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether :meth:`describe` has a text for each; False for row -1. ``[rows]``."""
         facts: NDArray[np.bool_] = np.isin(rows, self.triples[:, 0])

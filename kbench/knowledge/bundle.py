@@ -202,16 +202,16 @@ class Bundle(KnowledgeBase):
         return self._vectors.take(rows)
 
     @cached_property
-    def _with_description(self) -> NDArray[np.bool_]:
+    def description_lengths(self) -> NDArray[np.int32]:
         import pyarrow.compute as pc
 
         chunks = self._entities.column("description").chunks
-        lengths = (pc.binary_length(chunk).to_numpy() for chunk in chunks)
-        return np.concatenate([np.zeros(0, dtype=bool), *(length > 0 for length in lengths)])
+        lengths = [pc.utf8_length(chunk).to_numpy() for chunk in chunks]
+        return np.concatenate([np.zeros(0, dtype=np.int32), *lengths])
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         known = np.zeros(len(rows), dtype=bool)
-        known[rows >= 0] = self._with_description[rows[rows >= 0]]
+        known[rows >= 0] = self.description_lengths[rows[rows >= 0]] > 0
         return known
 
     def entity(self, row: int) -> Entity:

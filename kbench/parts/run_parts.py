@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
 from kbench.errors import KbenchError, UsageError
@@ -110,9 +110,17 @@ class Parts:
 
     @cached_property
     def knowledge(self) -> KnowledgeBase | None:
-        """The knowledge base seen through the control."""
+        """The knowledge base seen through the control, on the grounds of whom the method covers."""
         base = self.base_knowledge
-        return None if base is None else controlled(base, self.spec.control, self.spec.seed)
+        return None if base is None else self.control_of(base)
+
+    def control_of(self, base: KnowledgeBase) -> KnowledgeBase:
+        """Returns a knowledge base as the run's method sees it, through the run's control."""
+        method, spec = self.method, self.spec
+        own = type(method).covers is not InjectionMethod.covers
+        # By name: whom a method covers may take long to find out, and a plan need not know it.
+        grounds = [spec.method, method.revision, method.options] if own else "vector"
+        return controlled(base, spec.control, spec.seed, partial(method.covers, base), grounds)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:

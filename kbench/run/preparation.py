@@ -15,8 +15,8 @@ from kbench.data import Answers, Example, Label, Split
 from kbench.encoding import Encoded, Inputs, Layout, Pairs, Passage, TokenKind, bare_tokens, encode
 from kbench.encoding.pairs import compared, room_of_text
 from kbench.errors import KbenchError
-from kbench.knowledge import KnowledgeBase, Links, link
-from kbench.knowledge.aliases import aliases_of
+from kbench.knowledge import Links
+from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
 from kbench.model import DownstreamModel
 from kbench.model.heads import Gold
@@ -93,7 +93,8 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         )
     base = parts.base_knowledge if injected else None
     several = compared(kept) if any(example.candidates for example in kept) else None
-    texts, links = _linked(parts, several.texts if several else kept, base)
+    covers = partial(method.covers, base) if base is not None else None
+    texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
     # Two texts share the room of one.
     fit = partial(room_of_text, encoder.tokenizer) if several else int
     layout = Layout(
@@ -112,19 +113,6 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
     return Prepared(split, kept, gold, inputs, links, len(examples), answered)
-
-
-def _linked(
-    parts: Parts, texts: Sequence[Example], base: KnowledgeBase | None
-) -> tuple[Sequence[Example], Links]:
-    """Links the mentions of texts, with those that the linker adds."""
-    if base is None:
-        return texts, link(texts, None, parts.linker)
-    covers = partial(parts.method.covers, base)
-    if parts.linker != "alias":
-        return texts, link(texts, base, parts.linker, covers)
-    named, ambiguous = aliases_of(base).linked(texts, base)
-    return named, replace(link(named, base, parts.linker, covers), ambiguous=ambiguous)
 
 
 def _passages(parts: Parts, links: Links) -> list[list[Passage]]:

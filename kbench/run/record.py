@@ -131,7 +131,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))
-        leaks = leakage(prepared.examples, known)
+        leaks = leakage(prepared.examples, known, links.linker)
     result = Result(
         id=key,
         status=Status.OK,
