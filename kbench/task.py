@@ -216,14 +216,15 @@ class RelationTask(_LabelledTask):
 class QuestionTask(Task):
     """Question answering at ``[MASK]``: the label is the tuple of acceptable answers.
 
-    An example is kept where some answer, lower-cased, is one token of the backbone; the first
-    such answer becomes the only gold one (the convention of the map-tuning release). How many
-    were kept of how many is part of every result.
+    An example is kept where some answer is one token of the backbone, as its tokenizer spells the
+    answer at the blank; a model is tuned on the first such answer, and right by any (the map-tuning
+    release lower-cases all answers, and takes the first for the only one). How many were kept of
+    how many stands beside every score.
     """
 
     family = Family.QUESTION
     head_name = "kbench.task:QuestionTask"
-    metrics: tuple[Metric, ...] = (Accuracy(),)
+    metrics: tuple[Metric, ...] = (Accuracy(any_answer=True),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     max_length = 64
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kbench.data import Label
+from kbench.data import is_right
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Contrast, Metric
 from kbench.metrics.statistics import Pair, contrasts, holm
@@ -223,13 +223,6 @@ def _optional(result: Result) -> Iterable[Metric]:
         return task_of(result.spec).metrics
     except KbenchError:  # a task that is made of its data, which are elsewhere
         return ()
-
-
-def is_right(label: Label, prediction: Label) -> bool:
-    """Whether a prediction is the label, or the whole set of labels."""
-    if isinstance(label, str) or isinstance(prediction, str):
-        return label == prediction
-    return {*label} == {*prediction}
 
 
 class PredictionCache:

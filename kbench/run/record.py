@@ -114,7 +114,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
         labels=prepared.gold.labels,
-        predictions=evaluation.predicted.labels,
+        predictions=prepared.gold.named(evaluation.predicted.labels),
         scores=evaluation.predicted.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),

@@ -53,8 +53,8 @@ class PopQA(ProbeTask):
     ``s_uri``.
 
     The input is the question, a blank and ``[MASK]``, as in EntityQuestions: a question is kept
-    where some answer is one token of the backbone, and the first such answer is the gold one.
-    Accuracy is given for all and for each power of ten of the subject's popularity
+    where some answer is one token of the backbone, and every possible answer is right. Accuracy
+    is given for all and for each power of ten of the subject's popularity
     (``accuracy_pop_1e3``: from 1,000 to below 10,000 page views a month). Not comparable with the
     figures of generative models, which answer all questions, in as many words as they like.
     """
@@ -69,7 +69,10 @@ class PopQA(ProbeTask):
         obtain="a folder with popQA.tsv of the data folder of "
         "https://github.com/AlexTMallen/adaptive-retrieval, or test.tsv of hf:akariasai/PopQA",
     )
-    metrics: tuple[Metric, ...] = (Accuracy(), *(Within(name, Accuracy()) for name in STRATA))
+    metrics: tuple[Metric, ...] = (
+        Accuracy(any_answer=True),
+        *(Within(name, Accuracy(any_answer=True)) for name in STRATA),
+    )
 
     def questions(self) -> Sequence[Example]:
         """Reads all questions.
