@@ -200,6 +200,8 @@ def metrics_of(result: Result) -> list[Metric]:
     defined = {(m.name, m.variant): m for m in task.metrics}
     if had - defined.keys():
         defined |= {(m.name, m.variant): m for m in _optional(result)}
+    asked = [task.metric_named(variant) for _, variant in sorted(had - defined.keys())]
+    defined |= {(m.name, m.variant): m for m in asked if m is not None}
     return [metric for key, metric in defined.items() if key in had]
 
 

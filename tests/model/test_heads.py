@@ -16,8 +16,8 @@ from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.model import Encoder, Head
 from kbench.model.heads import BlankHead, PairHead, RelationHead, TypingHead, VocabularyHead
+from kbench.testing.spelling import byte_level_of, dummy_prefix_of, metaspace_of, wordpiece
 from tests.hostile import byte_level
-from tests.spelling import byte_level_of, dummy_prefix_of, metaspace_of, wordpiece
 
 WIDTH = 6
 
