@@ -351,7 +351,11 @@ class ProbeTask(QuestionTask):
         return tuple(self.questions())
 
     def _split(self, example: Example) -> Split:
-        content = subject_of(example).encode("utf-8", "surrogatepass")
+        return self.split_of(subject_of(example))
+
+    def split_of(self, subject: str) -> Split:
+        """Returns the split, dev or test, in which a subject is asked about."""
+        content = subject.encode("utf-8", "surrogatepass")
         number = int.from_bytes(hashlib.sha256(content).digest()[:8])
         return Split.DEV if number < self._dev_share * 2**64 else Split.TEST
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 
-from kbench.data import Example, Mention, Role, TaskCard
+from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import find_folder, hub_records, is_hub, read_table
 from kbench.metrics import Accuracy, Metric, Within
@@ -85,6 +86,8 @@ class PopQA(ProbeTask):
         examples = [example for example in made if example is not None]
         self.counts["questions"] = len(records)
         self.counts["questions_without_subject"] = len(records) - len(examples)
+        asked = Counter(self.split_of(_entity(record)) for record in records)
+        self.counts |= {f"{split}_total": asked[split] for split in (Split.DEV, Split.TEST)}
         return examples
 
     def _records(self) -> list[Record]:
@@ -103,7 +106,7 @@ def stratum(popularity: int) -> str:
 
 def _example(name: str, record: Record) -> Example | None:
     """Returns the example of a question, or None if its subject is not found in it."""
-    answers, entity = _answers(record), record["s_uri"].rpartition("/")[2]
+    answers, entity = _answers(record), _entity(record)
     if not _ENTITY.fullmatch(entity):
         raise record.error(f"s_uri is {record['s_uri']!r}, which ends in no Wikidata id")
     if record["s_pop"] < 0:
@@ -115,6 +118,10 @@ def _example(name: str, record: Record) -> Example | None:
     text = f"{record['question']} "
     views = stratum(record["s_pop"])
     return Example(name, text, (target,), answers, blank=len(text), stratum=views)
+
+
+def _entity(record: Record) -> str:
+    return str(record["s_uri"]).rpartition("/")[2]
 
 
 def _answers(record: Record) -> tuple[str, ...]:
