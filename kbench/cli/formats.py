@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from kbench.cli.columns import blank, columns_of, legend, tables_of
+from kbench.data import Split
 from kbench.errors import one_line
+from kbench.results.notes import notes
 from kbench.results.tables import Row
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]
@@ -56,6 +58,8 @@ def as_markdown(
                 values["score"] = _bold(values["score"], "**{}**")
             parts.append(_piped(values.values()))
         parts.append("")
+        for note in _notes(rows):
+            parts += [_plain(note), ""]
     return "\n".join([*parts, legend(names)])
 
 
@@ -74,8 +78,13 @@ def as_latex(
             if row.first.id in best and "score" in values:
                 values["score"] = _bold(values["score"], r"\textbf{{{}}}")
             parts.append(_latex_row(values.values()))
-        parts += [r"\bottomrule", r"\end{tabular}", ""]
+        parts += [r"\bottomrule", r"\end{tabular}"]
+        parts += [*(f"% {one_line(note)}" for note in _notes(rows)), ""]
     return "\n".join(parts)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    return notes([result for row in rows for result in row.results])
 
 
 def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
@@ -105,6 +114,9 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     for name in _COSTS:
         flat[name] = row.cost.get(name)
     flat["evaluate_seconds_per_example_without"] = row.seconds_without
+    for split in Split:
+        flat[f"{split}_kept"], flat[f"{split}_total"] = value["kept"].get(split, (None, None))
+    flat["notes"] = " ".join(value["notes"])
     return flat
 
 

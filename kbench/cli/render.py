@@ -10,6 +10,7 @@ from rich.text import Text
 
 from kbench.cli.columns import Columns, blank, columns_of, legend, tables_of
 from kbench.cli.terminal import Console
+from kbench.results.notes import notes
 from kbench.results.tables import Row
 from kbench.spec import Control
 from kbench.store import Status
@@ -74,6 +75,8 @@ def print_table(
         for row in rows:
             table.add_row(*_texts(row, shown[id(row)], row.first.id in best))
         console.print(table)
+        for note in notes([result for row in rows for result in row.results]):
+            console.print(Text(note, style="italic"))
         console.print()
     for row in (row for _, rows in tables for row in rows if row.first.reason):
         style = "red" if row.first.status == Status.FAILED else "dim"

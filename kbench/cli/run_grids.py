@@ -22,6 +22,7 @@ from kbench.grid.grids import Grid
 from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
+from kbench.results.notes import left_out, silent
 from kbench.results.tables import leaders, rows
 from kbench.spec import RunSpec
 from kbench.store import Artifacts, Result, Results, Status
@@ -161,6 +162,8 @@ def _line(result: Result) -> Text:
     score = result.score
     if score:
         line.append(f"  {100 * score.value:.1f}", style="bold")
+    for note in filter(None, (left_out(result), silent(result))):
+        line.append(f"  {note}", style="italic")
     if result.reason:
         line.append(f"  {result.reason}", style="italic")
     return line

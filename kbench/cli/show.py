@@ -97,6 +97,9 @@ def _show_task(entry: Entry, data: str | None, split: Split, count: int, console
         "types": option_types(entry),
     }
     _show_card(about, console)
+    if task.card_keys:
+        console.print("\nwhat its card may say:")
+        _show_card(task.card_keys, console)
     if not count or (task.card.obtain and data is None):
         return
     examples = task.examples(split)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kbench.data import Label
+from kbench.data import is_right
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Contrast, Metric
 from kbench.metrics.statistics import Pair, contrasts, holm
@@ -200,6 +200,8 @@ def metrics_of(result: Result) -> list[Metric]:
     defined = {(m.name, m.variant): m for m in task.metrics}
     if had - defined.keys():
         defined |= {(m.name, m.variant): m for m in _optional(result)}
+    asked = [task.metric_named(variant) for _, variant in sorted(had - defined.keys())]
+    defined |= {(m.name, m.variant): m for m in asked if m is not None}
     return [metric for key, metric in defined.items() if key in had]
 
 
@@ -223,13 +225,6 @@ def _optional(result: Result) -> Iterable[Metric]:
         return task_of(result.spec).metrics
     except KbenchError:  # a task that is made of its data, which are elsewhere
         return ()
-
-
-def is_right(label: Label, prediction: Label) -> bool:
-    """Whether a prediction is the label, or the whole set of labels."""
-    if isinstance(label, str) or isinstance(prediction, str):
-        return label == prediction
-    return {*label} == {*prediction}
 
 
 class PredictionCache:

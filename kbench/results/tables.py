@@ -28,6 +28,7 @@ from kbench.metrics.statistics import (
 )
 from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
 from kbench.results.memo import memoised
+from kbench.results.notes import kept, notes
 from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -138,6 +139,8 @@ class Row:
             value[name] = None if estimate is None else vars(estimate)
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
+        value["kept"] = kept(self.first)
+        value["notes"] = notes(self.results)
         value["cost"] = self.cost
         value["evaluate_seconds_per_example_without"] = self.seconds_without
         return value

@@ -74,7 +74,8 @@ class Prepared:
 
     def answers(self, predictions: Sequence[Label]) -> Answers:
         """Returns the examples with what a model predicts of them."""
-        return Answers(labels=self.gold.labels, predictions=predictions, strata=self.strata)
+        named = self.gold.named(predictions)
+        return Answers(labels=self.gold.labels, predictions=named, strata=self.strata)
 
 
 def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: bool) -> Prepared:

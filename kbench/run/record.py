@@ -114,7 +114,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
         labels=prepared.gold.labels,
-        predictions=evaluation.predicted.labels,
+        predictions=prepared.gold.named(evaluation.predicted.labels),
         scores=evaluation.predicted.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),
@@ -140,10 +140,22 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         metrics=metrics,
         coverage=coverage,
         buckets=parted,
-        counts={**evaluation.counts, **leaks},
+        counts={**evaluation.counts, **_spread(predictions), **leaks},
         cost={**evaluation.cost, **knowledge_cost(known)},
         training=dict(evaluation.training),
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
         predictions="predictions.parquet",
     )
     return result, predictions
+
+
+def _spread(predictions: Predictions) -> dict[str, int]:
+    """Returns how many things are said of the test examples: a model may say one, or nothing."""
+    said = predictions.predictions
+    counts = {
+        "test_distinct_labels": len({*predictions.labels}),
+        "test_distinct_predictions": len({*said}),
+    }
+    if any(not isinstance(one, str) for one in said):
+        counts["test_without_prediction"] = sum(not one for one in said)
+    return counts

@@ -25,7 +25,7 @@ from kbench.run.evaluation import Evaluation
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import Predicted, predict
-from kbench.run.preparation import Prepared
+from kbench.run.preparation import Prepared, limited
 from kbench.run.reproducibility import evaluated
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -87,11 +87,35 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         prepared=prepared,
         predicted=predicted,
         cost=cost(tuned, fitted, plug, seconds, len(predicted.labels), peak),
-        counts={**parts.task.counts, **prepared.counts, **counted(fitted)},
+        counts={**_whole(parts, prepared), **_kept(session, parts, model), **counted(fitted)},
         training=_told(session, parts, model.encoder, tuned, fitted, predicted, choice),
         before=tuned.digest,
         after=after,
     )
+
+
+def _kept(session: Session, parts: Parts, model: DownstreamModel) -> dict[str, int]:
+    """What was read of train and dev, and how much of it the head can express."""
+    counts: dict[str, int] = {}
+    for split in (Split.TRAIN, Split.DEV):
+        examples = limited(parts.task.examples(split), parts.spec.limit)
+        if examples:
+            kept = len(examples) if model.head.keeps_all else session.kept(parts, split, model)
+            counts |= {f"{split}_total": len(examples), f"{split}_kept": kept}
+    return _with_dropped(parts, counts)
+
+
+def _whole(parts: Parts, prepared: Prepared) -> dict[str, int]:
+    return _with_dropped(parts, {**parts.task.counts, **prepared.counts})
+
+
+def _with_dropped(parts: Parts, counts: dict[str, int]) -> dict[str, int]:
+    """Counts what the task itself left out among all, unless a limit was drawn of the rest."""
+    if parts.spec.limit is None:
+        for name in (f"{split}_total" for split in Split):
+            if name in counts:
+                counts[name] = max(counts[name], parts.task.counts.get(name, 0))
+    return counts
 
 
 def _told(

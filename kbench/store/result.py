@@ -191,17 +191,15 @@ def _of_another(path: Path, writer: str, what: str) -> VersionError:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes predictions; label sets become lists."""
+    """Writes predictions; label sets become lists, and so do acceptable answers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    several = any(isinstance(label, tuple) for label in predictions.labels)
-    words = pa.list_(pa.string()) if several else pa.string()
     table = pa.table(
         {
             "id": pa.array(predictions.ids, pa.string()),
-            "label": pa.array(_plain(predictions.labels), words),
-            "prediction": pa.array(_plain(predictions.predictions), words),
+            "label": _column(predictions.labels),
+            "prediction": _column(predictions.predictions),
             "score": pa.array(predictions.scores, pa.float32()),
             "linked": pa.array(predictions.linked, pa.bool_()),
             "degree": pa.array(predictions.degrees, pa.int32()),
@@ -242,8 +240,14 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def _plain(labels: Sequence[Label]) -> list[str | list[str]]:
-    return [label if isinstance(label, str) else list(label) for label in labels]
+def _column(labels: Sequence[Label]) -> Any:
+    """Returns labels as a column of text, or of lists where one is several."""
+    import pyarrow as pa
+
+    if all(isinstance(label, str) for label in labels):
+        return pa.array(labels, pa.string())
+    several = [label if isinstance(label, str) else list(label) for label in labels]
+    return pa.array(several, pa.list_(pa.string()))
 
 
 def _label(value: str | list[str]) -> Label:

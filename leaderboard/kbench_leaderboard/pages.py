@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from kbench.errors import UsageError
 from kbench.parts.registry import Kind
+from kbench.results.notes import notes
 from kbench.results.published import Figure
 from kbench.results.tables import Estimate
 from kbench.spec import RunSpec
@@ -55,6 +56,7 @@ class Pages:
             share=_share,
             paper=paper,
             command=_command,
+            notes=notes,
         )
         self._jinja.globals.update(chosen=_chosen, whisker=_whisker, ends=_ends)
 

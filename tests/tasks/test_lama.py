@@ -107,12 +107,12 @@ def test_the_vocabulary_is_the_shared_one_if_it_is_there(write: Write, folder: s
     task, _ = read(folder)
     assert task.vocabulary == ("London", "Paris")
     assert task.counts["object_vocabulary_words"] == 2
-    assert [m.variant for m in task.metrics] == ["lama-p1:objects", "accuracy"]
+    assert [m.variant for m in task.metrics] == ["lama-p1:objects", "accuracy:any-answer"]
     write("common_vocab_cased.txt", "Paris\nRome\nBerlin\nRome\n\n")
     shared, _ = read(folder)
     assert shared.vocabulary == ("Berlin", "Paris", "Rome")
     assert shared.counts["shared_vocabulary_words"] == 3
-    assert [m.variant for m in shared.metrics] == ["lama-p1", "accuracy"]
+    assert [m.variant for m in shared.metrics] == ["lama-p1", "accuracy:any-answer"]
     assert read(folder, vocabulary="objects")[0].vocabulary == task.vocabulary
     # Another vocabulary is another probe: other data, and another head on the same model.
     assert shared.digest != task.digest

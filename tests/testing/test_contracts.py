@@ -185,6 +185,11 @@ BROKEN = [
     (Kind.TASKS, "same data", broken_parts.Fickle),
     (Kind.TASKS, "perfect", broken_parts.Unfair),
     (Kind.TASKS, "head", broken_parts.Headless),
+    (Kind.TASKS, "whole", broken_parts.Targetless),
+    (Kind.TASKS, "whole", broken_parts.TwoTargets),
+    (Kind.TASKS, "whole", broken_parts.Blankless),
+    (Kind.TASKS, "several answers", broken_parts.OneAnswer),
+    (Kind.TASKS, "spelled", broken_parts.LowerCased),
     (Kind.TUNINGS, "card", broken_parts.Recipeless),
     (Kind.TUNINGS, "starts as base", broken_parts.Jumps),
     (Kind.TUNINGS, "trains", broken_parts.ForgetsHead),
@@ -220,8 +225,9 @@ def test_a_part_of_another_kind_that_breaks_a_contract_is_caught(
     assert not found.held, found.figure
 
 
-def test_a_sound_probe_passes() -> None:
-    with registered(Kind.TASKS, broken=f"{broken_parts.__name__}:Probe"):
+@pytest.mark.parametrize("part", [broken_parts.Probe, broken_parts.Questions])
+def test_sound_questions_pass(part: type) -> None:
+    with registered(Kind.TASKS, broken=f"{broken_parts.__name__}:{part.__name__}"):
         assert_contracts(Kind.TASKS, "broken")
 
 
