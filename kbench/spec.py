@@ -99,6 +99,11 @@ class RunSpec(BaseModel):
             raise UsageError(f"options.{kind}.{name} is {options!r}; expected a mapping")
         return options
 
+    @property
+    def set_options(self) -> list[str]:
+        """Its options, each as ``--set`` takes it."""
+        return [f"{path}={_spelled(value)}" for path, value in _leaves(self.options)]
+
     def command(self) -> str:
         """Returns the command that repeats this run alone."""
         import shlex
@@ -113,8 +118,8 @@ class RunSpec(BaseModel):
                 words += [f"--{name}", str(getattr(self, name))]
         if self.dtype != "float32":
             words += ["--dtype", self.dtype]
-        for path, value in _leaves(self.options):
-            words += ["--set", f"{path}={_spelled(value)}"]
+        for option in self.set_options:
+            words += ["--set", option]
         return shlex.join(words)
 
 

@@ -11,7 +11,7 @@ from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
 from kbench.grid.grids import Grid
-from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.plan import Cell, Events, Place, refused
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
@@ -172,7 +172,8 @@ def run(
     """Runs the cells that have no good result yet; returns the results of all, in order.
 
     A run that fails becomes a result with status ``failed``, one that cannot be a result with
-    status ``skipped``; neither stops the grid unless ``fail_fast``.
+    status ``skipped``; neither stops the grid unless ``fail_fast``. One whose input is bad is no
+    experiment: its result has the status ``refused`` and is not stored.
 
     Args:
         cells: the plan.
@@ -186,6 +187,10 @@ def run(
     """
     events = events or Events()
     by_id = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
+    bad = {cell.id: refused(cell, cell.refusal) for cell in cells if cell.refusal}
+    if bad and fail_fast:
+        return [*bad.values()][:1]
+    by_id |= bad
     todo = [cell for cell in cells if cell.id not in by_id]
     if todo:
         check_writable(place.out, Results.instead)
@@ -194,6 +199,6 @@ def run(
             by_id[cell.id] = result
             if events.finished:
                 events.finished(cell, result)
-            if fail_fast and result.status == Status.FAILED:
+            if fail_fast and result.status in (Status.FAILED, Status.REFUSED):
                 break
     return [by_id[cell.id] for cell in cells if cell.id in by_id]

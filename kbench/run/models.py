@@ -16,7 +16,7 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, FrozenReader, ReadStates, digest
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import WithStates, last_states
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import Parts, loaded
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
 from kbench.run.session import Session
@@ -63,7 +63,7 @@ def untrained(session: Session, parts: Parts) -> DownstreamModel:
     Raises:
         Unsupported: the head reads a masked-LM head that the backbone lacks.
     """
-    encoder = parts.backbone.load()
+    encoder = loaded(parts)
     torch.manual_seed(parts.spec.seed)
     head = parts.task.head(encoder.width)
     if head.needs_lm_head and not encoder.has_lm_head:

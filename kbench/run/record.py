@@ -59,7 +59,12 @@ def blame(error: BaseException) -> str:
 
 
 def save(results: Results, result: Result, predictions: Predictions | None = None) -> Result:
-    """Stores a result and returns what is stored; a failed one where it cannot be."""
+    """Stores a result and returns what is stored; a failed one where it cannot be.
+
+    What was refused is no result of an experiment: it is returned, and not stored.
+    """
+    if result.status == Status.REFUSED:
+        return result
     try:
         return results.save(result, predictions)
     except Exception as error:  # a plugin's words that no file can hold, a full disk

@@ -35,11 +35,12 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
 class Status(StrEnum):
-    """How a run ended."""
+    """How a run ended; what is refused for bad input is told, and never stored."""
 
     OK = "ok"
     SKIPPED = "skipped"
     FAILED = "failed"
+    REFUSED = "refused"
 
 
 class _Model(BaseModel):
@@ -162,7 +163,10 @@ def read_result(path: Path) -> Result:
     if schema != SCHEMA:
         raise DataError(path, f"has schema {schema!r}", f"schema {SCHEMA}")
     try:
-        return Result.model_validate(value)
+        result = Result.model_validate(value)
+        if result.status != Status.REFUSED:
+            return result
+        raise DataError(path, "is of a run that was refused", "a run that was made or skipped")
     except ValidationError as error:
         faults = error.errors(include_url=False)
     where = ".".join(str(part) for part in faults[0]["loc"])
