@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TypeAlias
@@ -19,6 +20,7 @@ NAMES = {
     "score": "score",
     "delta": "Δ none",
     "gain": "knowledge gain",
+    "net": "net gain",
     "covered": "covered",
     "trained": "trained",
     "seconds": "seconds",
@@ -35,6 +37,7 @@ _LEGEND = (
     "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
 )
 _MORE = {
+    "net gain": "Net gain: the lesser of Δ none and knowledge gain; rows are in its order.",
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
     "ms (without)": "Ms: to evaluate an example, and without knowledge.",
@@ -66,17 +69,29 @@ def legend(shown: Iterable[str]) -> str:
 def tables_of(all_rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Returns a heading and the rows of each table: task, backbone, tuning, metric and limit.
 
-    The yardstick is the first of its table.
+    The yardstick is the first of its table; then come the methods by their net gain, each with
+    its controls below it, and then those that have none.
     """
-    ordered = sorted(all_rows, key=_order)
+    nets: dict[str, float] = {}
+    for row in all_rows:
+        if row.first.spec.control == Control.NONE and row.net:
+            nets[_true(row)] = row.net.value
+    ordered = sorted(all_rows, key=lambda row: _order(row, nets.get(_true(row))))
     return [(heading, [*rows]) for heading, rows in groupby(ordered, key=_heading)]
 
 
-def _order(row: Row) -> tuple[str, bool, str, int, str, int]:
+def _true(row: Row) -> str:
+    """Tells the runs that differ in their control alone from all others."""
+    return repr(
+        (_heading(row), row.first.spec.model_dump(mode="json", exclude={"control", "seed"}))
+    )
+
+
+def _order(row: Row, net: float | None) -> tuple[str, bool, float, str, int, str, str, int]:
     spec = row.first.spec
     setting, control = list(Setting).index(spec.setting), list(Control).index(spec.control)
-    known = spec.knowledge or ""
-    return _heading(row), bool(known), spec.method, setting, known, control
+    known, place = spec.knowledge or "", math.inf if net is None else -net
+    return _heading(row), bool(known), place, spec.method, setting, known, _true(row), control
 
 
 def _heading(row: Row) -> str:
@@ -102,6 +117,7 @@ def columns_of(row: Row) -> Columns:
         "score": _estimate(row.score, sign="") if row.score else str(result.status),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
+        "net gain": _estimate(row.net, sign="+"),
         "covered": "" if row.coverage is None else f"{100 * row.coverage:.0f}%",
         "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
         "seconds": f"{row.training_seconds or 0:.0f} s" if trained else "",

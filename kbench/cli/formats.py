@@ -95,7 +95,7 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
     flat = {name: value[name] for name in (*names, "status", "reason", "metric")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
-    for name in ("score", "delta", "gain"):
+    for name in ("score", "delta", "gain", "net_gain"):
         for figure in _FIGURES:
             key = name if figure == "value" else f"{name}_{figure}"
             flat[key] = value[name][figure] if value[name] else None

@@ -28,6 +28,7 @@ from kbench.metrics.statistics import (
 )
 from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
 from kbench.results.memo import memoised
+from kbench.results.ranking import net_gain
 from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -108,6 +109,11 @@ class Row:
         return {name: mean(r.cost[name] for r in self.results) for name in shared}
 
     @property
+    def net(self) -> Estimate | None:
+        """The net gain, by which methods are ranked: the lesser of ``gain`` and ``delta``."""
+        return net_gain(self.gain, self.delta)
+
+    @property
     def training_seconds(self) -> float | None:
         """Training time of the plug, with that of the general plug it started from."""
         cost = self.cost
@@ -133,9 +139,11 @@ class Row:
             "metric": self.first.main_metric,
             "ids": [result.id for result in self.results],
         }
-        for name in ("score", "delta", "gain", "locality"):
+        for name in ("score", "delta", "gain", "net", "locality"):
             estimate = getattr(self, name)
-            value[name] = None if estimate is None else vars(estimate)
+            value["net_gain" if name == "net" else name] = (
+                None if estimate is None else vars(estimate)
+            )
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
         value["cost"] = self.cost
