@@ -74,7 +74,7 @@ def tables_of(all_rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """
     nets: dict[str, float] = {}
     for row in all_rows:
-        if row.first.spec.control == Control.NONE and row.net:
+        if row.chosen and row.first.spec.control == Control.NONE and row.net:
             nets[_true(row)] = row.net.value
     ordered = sorted(all_rows, key=lambda row: _order(row, nets.get(_true(row))))
     return [(heading, [*rows]) for heading, rows in groupby(ordered, key=_heading)]
@@ -111,10 +111,10 @@ def columns_of(row: Row) -> Columns:
     trained = informed and row.score is not None
     memory = cost.get("peak_device_memory_bytes", cost.get("peak_memory_bytes"))
     return {
-        "method": spec.method,
+        "method": "\n".join(filter(None, (spec.method, row.choice.text if row.choice else ""))),
         "setting": str(spec.setting) if informed else "",
         "knowledge": f"{control}{_short(spec.knowledge)}" if spec.knowledge else "",
-        "score": _estimate(row.score, sign="") if row.score else str(result.status),
+        "score": _estimate(row.score, sign="") if row.score else _standing(row),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
         "net gain": _estimate(row.net, sign="+"),
@@ -126,6 +126,10 @@ def columns_of(row: Row) -> Columns:
         "memory": _bytes(memory),
         "knowledge size": _bytes(cost.get("knowledge_bytes")),
     }
+
+
+def _standing(row: Row) -> str:
+    return str(row.first.status) if row.chosen else "–"
 
 
 def blank(several: Sequence[Columns]) -> set[str]:

@@ -94,6 +94,7 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     value = row.as_json()
     names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
     flat = {name: value[name] for name in (*names, "status", "reason", "metric")}
+    flat |= {name: value[name] for name in ("chosen", "variants")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
     for name in ("score", "delta", "gain", "net_gain"):
         for figure in _FIGURES:

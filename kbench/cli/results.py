@@ -14,6 +14,7 @@ from kbench.cli import options as shared
 from kbench.cli.messages import plain, say
 from kbench.errors import UsageError
 from kbench.results.selection import Selection
+from kbench.spec import spelled
 from kbench.store import Result, Results, Status
 
 __all__ = ["results"]
@@ -45,7 +46,8 @@ class _Item:
         told = {"data": spec.data, "limit": spec.limit, "linker": spec.linker}
         told |= {"dtype": None if spec.dtype == "float32" else spec.dtype}
         more = [f"{name}={value}" for name, value in told.items() if value is not None]
-        return " ".join([spec.title, *more, *spec.set_options])
+        more += [f"{path}={spelled(value)}" for path, value in spec.settings]
+        return " ".join([spec.title, *more])
 
     def as_json(self) -> dict[str, object]:
         value: dict[str, object] = {"id": self.id, "status": self.state}

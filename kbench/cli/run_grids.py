@@ -22,6 +22,7 @@ from kbench.grid.grids import Grid
 from kbench.grid.plan import CANNOT, Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
+from kbench.results.choice import shown_of, with_choices
 from kbench.results.tables import leaders, rows
 from kbench.spec import RunSpec
 from kbench.store import Artifacts, Result, Results, Status
@@ -134,12 +135,16 @@ def run(
             print(json.dumps(result.as_json(), ensure_ascii=False))
     else:
         # What was refused for its input is no result, and told above.
-        shown = rows([r for r in results if r.status != Status.REFUSED], store)
+        kept = [result for result in results if result.status != Status.REFUSED]
+        # A choice is among all variants, those of earlier calls too.
+        shown, hidden = shown_of(with_choices(rows(kept, store), store))
+        for line in hidden:
+            messages.print(line, markup=False, highlight=False, soft_wrap=True)
         print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
     ended = {result.status for result in results}
-    kept = sum(result.status != Status.REFUSED for result in results)
-    messages.print(f"{kept} results in {place.out} ({seconds:.1f} s)", highlight=False)
+    count = sum(result.status != Status.REFUSED for result in results)
+    messages.print(f"{count} results in {place.out} ({seconds:.1f} s)", highlight=False)
     return 2 if Status.REFUSED in ended else 1 if Status.FAILED in ended else 0
 
 

@@ -12,6 +12,7 @@ from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
 from kbench.grid.grids import Grid
 from kbench.grid.plan import Cell, Events, Place, refused
+from kbench.grid.sweeps import swept
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
@@ -27,7 +28,8 @@ __all__ = ["plan", "resolve", "run", "unused"]
 def resolve(*grids: Grid) -> list[RunSpec]:
     """Resolves names, globs and ``all`` of grids, and drops cells that are the same run.
 
-    Where no tuning is asked for, every task has its own.
+    Where no tuning is asked for, every task has its own. An option of several values is as many
+    runs (:mod:`kbench.grid.sweeps`).
 
     Raises:
         UsageError: a name is unknown; the nearest are given.
@@ -51,7 +53,8 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         asked = "tuning" in grid.model_fields_set
         tuning = chosen.tuning if asked else (default_tuning(task),)
         own = chosen.model_copy(update={"task": (task,), "tuning": tuning})
-        yield from map(normalised, own.cells())
+        for spec in own.cells():
+            yield from swept(normalised(spec))
 
 
 def unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> Iterator[str]:

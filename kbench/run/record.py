@@ -143,6 +143,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         spec=parts.spec,
         main_metric=task.main_metric.name,
         metrics=metrics,
+        dev=evaluation.dev,
         coverage=coverage,
         buckets=parted,
         counts={**evaluation.counts, **leaks},

@@ -15,7 +15,7 @@ from typing import Any
 
 from kbench.data import Split
 from kbench.encoding.computing import described
-from kbench.errors import FrozenError, Unsupported
+from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.method import Plug
 from kbench.model import DownstreamModel, digest
 from kbench.model.compiling import compiled
@@ -29,7 +29,7 @@ from kbench.run.preparation import Prepared
 from kbench.run.reproducibility import evaluated
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
-from kbench.spec import Setting
+from kbench.spec import Control, Setting
 
 __all__ = ["Stage", "evaluate", "make"]
 
@@ -75,6 +75,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
     if parts.knowledge is not None:
         plug, fitted = fit(session, parts, parts.spec.setting, model)
     choice = _choose(session, parts, model, plug) if plug else None
+    dev = _dev(session, parts, model, plug, tuned)
     prepared = session.prepared(parts, Split.TEST, model, injected=plug is not None)
     started = time.perf_counter()
     session.reset_peak()
@@ -89,9 +90,35 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         cost=cost(tuned, fitted, plug, seconds, len(predicted.labels), peak),
         counts={**parts.task.counts, **prepared.counts, **counted(fitted)},
         training=_told(session, parts, tuned, fitted, predicted, choice),
+        dev=dev,
         before=tuned.digest,
         after=after,
     )
+
+
+def _dev(
+    session: Session,
+    parts: Parts,
+    model: DownstreamModel,
+    plug: Plug | None,
+    tuned: TrainingRecord,
+) -> float | None:
+    """Returns the main metric on dev, of which the options of a sweep are chosen.
+
+    A control is read under the options of its true run, and so has no part in it.
+    """
+    if parts.spec.control != Control.NONE:
+        return None
+    history = tuned.history
+    if history.dev and (plug is None or parts.plug_is_fixed):
+        return history.dev[history.best]  # of the weights that were kept
+    try:
+        if not parts.task.examples(Split.DEV):
+            return None
+        with plug.attach(model.encoder) if plug else nullcontext():
+            return session.validate(parts, model, injected=plug is not None)
+    except KbenchError:  # a split that is not there, or of which nothing can be used
+        return None
 
 
 def _told(

@@ -100,7 +100,8 @@ class Result(_Model):
     ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
     and history of each stage; numbers in ``cost`` carry their unit in the name. ``buckets`` has
     the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
-    ``torso``, ``tail``) of the entity.
+    ``torso``, ``tail``) of the entity. ``dev`` is the main metric on the dev split, by which the
+    options of a sweep are chosen; None without such a split, and of controls.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -110,6 +111,7 @@ class Result(_Model):
     spec: RunSpec
     main_metric: str | None = None
     metrics: dict[str, Score] = Field(default_factory=dict)
+    dev: float | None = Field(default=None, ge=0, le=1)
     coverage: Coverage | None = None
     buckets: dict[str, dict[str, Score]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)

@@ -18,6 +18,7 @@ from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array, bootstrap_replicates
 from kbench.parts.find import task_kind
+from kbench.results.choice import untold
 from kbench.results.comparison import PredictionCache, is_right, metric_of
 from kbench.results.ranking import net_replicates
 from kbench.results.selection import Group as Runs
@@ -69,13 +70,14 @@ class Line:
 
     @property
     def ranked(self) -> bool:
-        """Whether it is an entry of its own: no control, and scored."""
+        """Whether it is an entry of its own: no control, scored, and of a sweep the best on dev."""
         return _is_entry(self.row)
 
     @property
     def name(self) -> str:
         """What tells it from the other lines of its group, for people."""
-        return title(self.first.spec)
+        choice = self.row.choice.text if self.row.choice else ""
+        return f"{title(self.first.spec)} ({choice})" if choice else title(self.first.spec)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ def family(result: Result) -> str:
 
 
 def _group(key: _Key, results: list[Result], shelf: Shelf) -> Group:
-    made, tables = rows(results, shelf), PredictionCache(shelf)
+    made = [row if row.chosen else untold(row) for row in rows(results, shelf)]
+    tables = PredictionCache(shelf)
     entries = [row for row in made if _is_entry(row)]
     drawn = _drawn(
         [runs for row in entries for runs in (row.results, row.shuffled, row.none) if runs], tables
@@ -182,7 +185,7 @@ def _net(row: Row, own: Array | None, drawn: Mapping[tuple[str, ...], Array]) ->
 
 
 def _is_entry(row: Row) -> bool:
-    return row.score is not None and row.first.spec.control == Control.NONE
+    return row.score is not None and row.first.spec.control == Control.NONE and row.chosen
 
 
 def _ids(runs: Runs) -> tuple[str, ...]:

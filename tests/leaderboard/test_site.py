@@ -452,7 +452,7 @@ def test_the_commands_of_the_workflow_exist(tmp_path: Path) -> None:
     stored.store(tmp_path / "results", told, task="atlas-qa", method="none")
     verify = _shell(_steps()["Verify every result"], tmp_path)
     assert verify.returncode == 1  # made by hand, it states no weights
-    assert "rejected, 0 of 1 results" in verify.stdout
+    assert "1 of 1 results rejected" in verify.stdout
     assert _shell(_steps()["Build the site"], tmp_path).returncode == 0
     assert (tmp_path / "site" / "index.html").is_file()
 
