@@ -34,13 +34,14 @@ _LEGEND = (
     "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
     "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
     "the same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
-    "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
+    "examples with a linked entity. Trained: parameters of the plug, and the seconds "
+    "of processor time they took (wall: of wall clock, where processor time is not known)."
 )
 _MORE = {
     "net gain": "Net gain: the lesser of Δ none and knowledge gain; rows are in its order.",
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
-    "ms (without)": "Ms: to evaluate an example, and without knowledge.",
+    "ms (without)": "Ms: wall clock to evaluate an example, and without knowledge.",
     "memory": "Memory: the peak of the process or device.",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -120,12 +121,18 @@ def columns_of(row: Row) -> Columns:
         "net gain": _estimate(row.net, sign="+"),
         "covered": "" if row.coverage is None else f"{100 * row.coverage:.0f}%",
         "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
-        "seconds": f"{row.training_seconds or 0:.0f} s" if trained else "",
+        "seconds": _seconds(row) if trained else "",
         "broken": _locality(row),
         "ms (without)": _latency(row),
         "memory": _bytes(memory),
         "knowledge size": _bytes(cost.get("knowledge_bytes")),
     }
+
+
+def _seconds(row: Row) -> str:
+    """Processor time, for machines are shared; wall clock where there is nothing else."""
+    spent = row.training_processor_seconds
+    return f"{row.training_seconds or 0:.0f} s wall" if spent is None else f"{spent:.0f} s"
 
 
 def _standing(row: Row) -> str:

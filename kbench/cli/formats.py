@@ -34,6 +34,8 @@ _COSTS = (
     "trainable_parameters",
     "train_seconds",
     "start_seconds",
+    "train_processor_seconds",
+    "start_processor_seconds",
     "evaluate_seconds_per_example",
     "peak_memory_bytes",
     "peak_device_memory_bytes",

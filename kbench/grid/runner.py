@@ -7,11 +7,12 @@ from contextlib import closing
 from dataclasses import replace
 
 from kbench.data.sources import is_hub
-from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
+from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
 from kbench.grid.grids import Grid
-from kbench.grid.plan import Cell, Events, Place, refused
+from kbench.grid.obstacles import Obstacles
+from kbench.grid.plan import CANNOT, Cell, Events, Place, refused
 from kbench.grid.sweeps import swept
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -91,7 +92,21 @@ def plan(
     runs = [Parts(spec, loader) for spec in specs]
     for parts in runs:  # of all, before a backbone is fetched for the first
         _check_options(parts)
-    return [_planned(parts, results, offline) for parts in runs]
+    cells = [_planned(parts, results, offline) for parts in runs]
+    seen = Obstacles()
+    # One backbone after the other, for each has to be loaded.
+    for at in sorted(range(len(cells)), key=lambda at: cells[at].spec.backbone):
+        if not cells[at].done and cells[at].standing != CANNOT and not cells[at].missing:
+            cells[at] = _tried(cells[at], runs[at], seen)
+    return cells
+
+
+def _tried(cell: Cell, parts: Parts, seen: Obstacles) -> Cell:
+    """Puts in what its parts say against a run, before any of it is made."""
+    try:
+        return replace(cell, impossible=seen.of(parts))
+    except InputError as error:
+        return replace(cell, problem=error)
 
 
 def _check_options(parts: Parts) -> None:

@@ -93,7 +93,7 @@ class Worker:
         if cell.problem is not None:
             raise cell.problem
         parts = Parts(cell.spec, self._loader)
-        if reason := impossible(parts):
+        if reason := cell.impossible or impossible(parts):
             raise Unsupported(reason)
         if result_id(parts) != cell.id:
             raise ArtifactError(

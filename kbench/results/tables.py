@@ -123,11 +123,17 @@ class Row:
 
     @property
     def training_seconds(self) -> float | None:
-        """Training time of the plug, with that of the general plug it started from."""
+        """Wall clock of the training of the plug, with that of the general plug it started from."""
         cost = self.cost
         if "train_seconds" not in cost:
             return None
         return cost["train_seconds"] + cost.get("start_seconds", 0.0)
+
+    @property
+    def training_processor_seconds(self) -> float | None:
+        """The same in processor time; None where that is not known, as of a GPU."""
+        cost, names = self.cost, ("train_processor_seconds", "start_processor_seconds")
+        return sum(cost[name] for name in names) if all(name in cost for name in names) else None
 
     @property
     def coverage(self) -> float | None:

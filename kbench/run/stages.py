@@ -20,12 +20,13 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, digest
 from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
-from kbench.run.costs import cost, counted
+from kbench.run.costs import Spent, cost, counted
 from kbench.run.evaluation import Evaluation
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import Predicted, predict
 from kbench.run.preparation import Prepared
+from kbench.run.processor import ProcessorClock
 from kbench.run.reproducibility import evaluated
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -77,17 +78,17 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
     choice = _choose(session, parts, model, plug) if plug else None
     dev = _dev(session, parts, model, plug, tuned)
     prepared = session.prepared(parts, Split.TEST, model, injected=plug is not None)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), ProcessorClock(session.device)
     session.reset_peak()
     predicted = _predicted(session, parts, model, plug, prepared)
-    seconds, peak = time.perf_counter() - started, session.peak()
+    spent = Spent(time.perf_counter() - started, processor.seconds, session.peak())
     after = digest(model)
     if after != tuned.digest:
         raise FrozenError("the downstream model's weights changed after tuning")
     return Evaluation(
         prepared=prepared,
         predicted=predicted,
-        cost=cost(tuned, fitted, plug, seconds, len(predicted.labels), peak),
+        cost=cost(tuned, fitted, plug, spent, len(predicted.labels)),
         counts={**parts.task.counts, **prepared.counts, **counted(fitted)},
         training=_told(session, parts, tuned, fitted, predicted, choice),
         dev=dev,

@@ -131,14 +131,20 @@ def test_bad_input_is_told_and_nothing_is_stored(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_turns_out_bad_while_it_runs_is_not_stored_either(
-    jobs: int, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    jobs: int,
+    toy_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The plan sees a backbone that does not load; here it is as if it had not looked.
+    monkeypatch.setattr("kbench.grid.obstacles.Obstacles.of", lambda *_: "")
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in (toy_folder / "bert").iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:200])  # found when it is loaded, not by its digest
+    weights.write_bytes(weights.read_bytes()[:200])
     words = ["run", "--task", "atlas-relations", "--method", "none", "--jobs", str(jobs), "--json"]
     words += ["--backbone", str(broken), "--device", "cpu", "--out", str(tmp_path / "out")]
     code, out, err = call(capsys, *words)
