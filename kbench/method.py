@@ -236,6 +236,17 @@ class InjectionMethod(ABC):
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
 
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:  # noqa: B027
+        """Refuses a backbone or a knowledge base that lacks what the method needs.
+
+        Asked when a grid is planned, so that its runs are not counted and the reason is told before
+        anything is trained: it must be quick, and leave the encoder as it is. What it does not say
+        is told when the run is tried. As it stands nothing is refused.
+
+        Raises:
+            Unsupported: it says what is lacking.
+        """
+
     def template(self) -> str | None:
         """Returns the slot template; as it stands :attr:`slot`. Options may choose another."""
         return self.slot

@@ -44,6 +44,8 @@ _PURPOSES = {
         "kbench.results.selection",
         "kbench.results.tables",
         "kbench.results.comparison",
+        "kbench.results.choice",
+        "kbench.results.ranking",
         "kbench.results.example_diff",
         "kbench.results.rescoring",
         "kbench.results.published",

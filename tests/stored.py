@@ -78,6 +78,7 @@ def store(
     digest: str = "d1",
     cost: dict[str, float] | None = None,
     knowledge: str = "k",
+    dev: float | None = None,
     **changes: Any,
 ) -> Result:
     """Writes a result that scores what was predicted, as its task does; returns it."""
@@ -92,6 +93,7 @@ def store(
         spec=chosen,
         main_metric=task.metrics[0].name,
         metrics=metrics,
+        dev=dev,
         coverage=coverage if chosen.knowledge else None,
         cost=cost or {},
         provenance=provenance(digest, knowledge=knowledge),

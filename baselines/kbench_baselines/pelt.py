@@ -215,14 +215,17 @@ class Pelt(Untrained):
         known: NDArray[np.bool_] = np.isin(rows, self._occurrences(knowledge).rows)
         return known
 
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+            raise Unsupported("PELT needs a backbone with a masked-LM head")
+
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         """Returns a table of zeros for the entities that occur.
 
         Raises:
             Unsupported: the backbone has no masked-LM head, or no entity occurs.
         """
-        if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
-            raise Unsupported("PELT needs a backbone with a masked-LM head")
+        self.check(encoder, knowledge)
         rows = np.unique(self._occurrences(knowledge).rows)
         if not len(rows):
             raise Unsupported(

@@ -184,6 +184,9 @@ class VisibleMatrix(_TextMethod):
         chosen = knowledge.facts(row)[: int(self.options["facts"])]
         return [f"{relation} {tail}" for relation, tail in chosen]
 
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        _check_attention(encoder)
+
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         """Returns an empty plug.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TypeAlias
@@ -19,6 +20,7 @@ NAMES = {
     "score": "score",
     "delta": "Δ none",
     "gain": "knowledge gain",
+    "net": "net gain",
     "covered": "covered",
     "trained": "trained",
     "seconds": "seconds",
@@ -32,12 +34,14 @@ _LEGEND = (
     "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
     "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
     "the same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
-    "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
+    "examples with a linked entity. Trained: parameters of the plug, and the seconds "
+    "of processor time they took (wall: of wall clock, where processor time is not known)."
 )
 _MORE = {
+    "net gain": "Net gain: the lesser of Δ none and knowledge gain; rows are in its order.",
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
-    "ms (without)": "Ms: to evaluate an example, and without knowledge.",
+    "ms (without)": "Ms: wall clock to evaluate an example, and without knowledge.",
     "memory": "Memory: the peak of the process or device.",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -66,17 +70,29 @@ def legend(shown: Iterable[str]) -> str:
 def tables_of(all_rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Returns a heading and the rows of each table: task, backbone, tuning, metric and limit.
 
-    The yardstick is the first of its table.
+    The yardstick is the first of its table; then come the methods by their net gain, each with
+    its controls below it, and then those that have none.
     """
-    ordered = sorted(all_rows, key=_order)
+    nets: dict[str, float] = {}
+    for row in all_rows:
+        if row.chosen and row.first.spec.control == Control.NONE and row.net:
+            nets[_true(row)] = row.net.value
+    ordered = sorted(all_rows, key=lambda row: _order(row, nets.get(_true(row))))
     return [(heading, [*rows]) for heading, rows in groupby(ordered, key=_heading)]
 
 
-def _order(row: Row) -> tuple[str, bool, str, int, str, int]:
+def _true(row: Row) -> str:
+    """Tells the runs that differ in their control alone from all others."""
+    return repr(
+        (_heading(row), row.first.spec.model_dump(mode="json", exclude={"control", "seed"}))
+    )
+
+
+def _order(row: Row, net: float | None) -> tuple[str, bool, float, str, int, str, str, int]:
     spec = row.first.spec
     setting, control = list(Setting).index(spec.setting), list(Control).index(spec.control)
-    known = spec.knowledge or ""
-    return _heading(row), bool(known), spec.method, setting, known, control
+    known, place = spec.knowledge or "", math.inf if net is None else -net
+    return _heading(row), bool(known), place, spec.method, setting, known, _true(row), control
 
 
 def _heading(row: Row) -> str:
@@ -96,20 +112,31 @@ def columns_of(row: Row) -> Columns:
     trained = informed and row.score is not None
     memory = cost.get("peak_device_memory_bytes", cost.get("peak_memory_bytes"))
     return {
-        "method": spec.method,
+        "method": "\n".join(filter(None, (spec.method, row.choice.text if row.choice else ""))),
         "setting": str(spec.setting) if informed else "",
         "knowledge": f"{control}{_short(spec.knowledge)}" if spec.knowledge else "",
-        "score": _estimate(row.score, sign="") if row.score else str(result.status),
+        "score": _estimate(row.score, sign="") if row.score else _standing(row),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
+        "net gain": _estimate(row.net, sign="+"),
         "covered": "" if row.coverage is None else f"{100 * row.coverage:.0f}%",
         "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
-        "seconds": f"{row.training_seconds or 0:.0f} s" if trained else "",
+        "seconds": _seconds(row) if trained else "",
         "broken": _locality(row),
         "ms (without)": _latency(row),
         "memory": _bytes(memory),
         "knowledge size": _bytes(cost.get("knowledge_bytes")),
     }
+
+
+def _seconds(row: Row) -> str:
+    """Processor time, for machines are shared; wall clock where there is nothing else."""
+    spent = row.training_processor_seconds
+    return f"{row.training_seconds or 0:.0f} s wall" if spent is None else f"{spent:.0f} s"
+
+
+def _standing(row: Row) -> str:
+    return str(row.first.status) if row.chosen else "–"
 
 
 def blank(several: Sequence[Columns]) -> set[str]:

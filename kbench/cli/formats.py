@@ -36,6 +36,8 @@ _COSTS = (
     "trainable_parameters",
     "train_seconds",
     "start_seconds",
+    "train_processor_seconds",
+    "start_processor_seconds",
     "evaluate_seconds_per_example",
     "peak_memory_bytes",
     "peak_device_memory_bytes",
@@ -103,8 +105,9 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     value = row.as_json()
     names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
     flat = {name: value[name] for name in (*names, "status", "reason", "metric")}
+    flat |= {name: value[name] for name in ("chosen", "variants")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
-    for name in ("score", "delta", "gain"):
+    for name in ("score", "delta", "gain", "net_gain"):
         for figure in _FIGURES:
             key = name if figure == "value" else f"{name}_{figure}"
             flat[key] = value[name][figure] if value[name] else None

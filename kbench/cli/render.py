@@ -31,7 +31,7 @@ _ALWAYS = (
     "trained",
     "seconds",
 )
-_IF_ROOM = ("interval", "broken", "ms (without)", "memory", "knowledge size")
+_IF_ROOM = ("net gain", "interval", "broken", "ms (without)", "memory", "knowledge size")
 """Shown in this order of preference where the terminal is wide enough."""
 _BAR = 20
 """Signs of an interval bar."""

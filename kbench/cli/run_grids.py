@@ -19,9 +19,10 @@ from kbench.grid import runner
 from kbench.grid.estimate import GpuHours, Machine, WorkKind
 from kbench.grid.executor import Executor
 from kbench.grid.grids import Grid
-from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.plan import CANNOT, Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
+from kbench.results.choice import shown_of, with_choices
 from kbench.results.notes import left_out, silent
 from kbench.results.tables import leaders, rows
 from kbench.spec import RunSpec
@@ -29,7 +30,11 @@ from kbench.store import Artifacts, Result, Results, Status
 
 __all__ = ["dry_run", "run"]
 
-_MARKS = {Status.OK: ("ok", "green"), Status.SKIPPED: ("skipped", "yellow")}
+_MARKS = {
+    Status.OK: ("ok", "green"),
+    Status.SKIPPED: ("skipped", "yellow"),
+    Status.REFUSED: ("REFUSED", "bold red"),
+}
 
 
 def dry_run(
@@ -62,7 +67,8 @@ def dry_run(
     models = sum(work.stage == WorkKind.TUNING for work in made)
     plugs = sum(work.stage in (WorkKind.GENERAL, WorkKind.TASK) for work in made)
     missing = dict.fromkeys(what for cell in cells for what in cell.missing)
-    lines = [_work(cells, models, plugs), *(f"not there yet: {what}" for what in missing)]
+    lines = [_work(cells, models, plugs), *_reasons(cells)]
+    lines += [f"not there yet: {what}" for what in missing]
     for line in (*lines, *estimate.lines()):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -70,10 +76,25 @@ def dry_run(
 
 def _work(cells: Sequence[Cell], models: int, plugs: int) -> str:
     done = sum(cell.done for cell in cells)
+    cannot = sum(cell.standing == CANNOT for cell in cells)
+    rest = f", {cannot} cannot" if cannot else ""
     return (
-        f"{len(cells)} runs: {done} stored, {len(cells) - done} to run; "
+        f"{len(cells)} runs: {done} stored, {len(cells) - done - cannot} to run{rest}; "
         f"to train: {models} downstream models, {plugs} plugs"
     )
+
+
+def _reasons(cells: Sequence[Cell]) -> list[str]:
+    """Why runs of a plan cannot be, each reason once with the runs that it is about."""
+    about: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.standing == CANNOT:
+            about.setdefault(cell.obstacle, []).append(cell.spec.title)
+    return [f"cannot run: {_of(titles)}: {reason}" for reason, titles in about.items()]
+
+
+def _of(titles: Sequence[str]) -> str:
+    return titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
 
 
 def run(
@@ -99,11 +120,13 @@ def run(
     _say_unused(specs, settings)
     cells = runner.plan(specs, place)
     messages = Console(stderr=True)
-    todo = [cell for cell in cells if not cell.done]
+    todo = [cell for cell in cells if not cell.done and cell.standing != CANNOT]
     stored = executor.stored(place)
     models = {cell.model for cell in todo if cell.model and ("model", cell.model) not in stored}
     plugs = {cell.plug for cell in todo if cell.plug and ("plug", cell.plug) not in stored}
     messages.print(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
+    for line in _reasons(cells):
+        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     started = time.perf_counter()
     with _shown(messages, len(todo)) as events:
         results = runner.run(cells, place, executor=executor, fail_fast=fail_fast, events=events)
@@ -112,11 +135,18 @@ def run(
         for result in results:
             print(json.dumps(result.as_json(), ensure_ascii=False))
     else:
-        shown = rows(results, store)
+        # What was refused for its input is no result, and told above.
+        kept = [result for result in results if result.status != Status.REFUSED]
+        # A choice is among all variants, those of earlier calls too.
+        shown, hidden = shown_of(with_choices(rows(kept, store), store))
+        for line in hidden:
+            messages.print(line, markup=False, highlight=False, soft_wrap=True)
         print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
-    messages.print(f"{len(results)} results in {place.out} ({seconds:.1f} s)", highlight=False)
-    return 1 if any(result.status == Status.FAILED for result in results) else 0
+    ended = {result.status for result in results}
+    count = sum(result.status != Status.REFUSED for result in results)
+    messages.print(f"{count} results in {place.out} ({seconds:.1f} s)", highlight=False)
+    return 2 if Status.REFUSED in ended else 1 if Status.FAILED in ended else 0
 
 
 def _say_unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> None:

@@ -309,6 +309,24 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _sync_folder(target.parent)
 
 
+@contextmanager
+def removed_folder(target: Path) -> Iterator[None]:
+    """Removes a folder if the block ends well, and leaves it else; its writers wait meanwhile.
+
+    It is renamed before it is emptied, so that nobody ever reads half of it, and whatever lies in
+    it is taken away without a link being followed.
+    """
+    name = _short(target.name)
+    with FileLock(target.parent / f".{name}.lock"):
+        yield
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}.tmp-"))
+        try:
+            os.replace(target, scratch / "removed")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        _sync_folder(target.parent)
+
+
 def abandoned(folder: Path) -> Iterator[Path]:
     """Yields the scratch folders in a folder whose writers are gone, each while it is locked.
 

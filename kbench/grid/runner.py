@@ -7,11 +7,13 @@ from contextlib import closing
 from dataclasses import replace
 
 from kbench.data.sources import is_hub
-from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
+from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
 from kbench.grid.grids import Grid
-from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.obstacles import Obstacles
+from kbench.grid.plan import CANNOT, Cell, Events, Place, refused
+from kbench.grid.sweeps import swept
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
@@ -27,7 +29,8 @@ __all__ = ["plan", "resolve", "run", "unused"]
 def resolve(*grids: Grid) -> list[RunSpec]:
     """Resolves names, globs and ``all`` of grids, and drops cells that are the same run.
 
-    Where no tuning is asked for, every task has its own.
+    Where no tuning is asked for, every task has its own. An option of several values is as many
+    runs (:mod:`kbench.grid.sweeps`).
 
     Raises:
         UsageError: a name is unknown; the nearest are given.
@@ -51,7 +54,8 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         asked = "tuning" in grid.model_fields_set
         tuning = chosen.tuning if asked else (default_tuning(task),)
         own = chosen.model_copy(update={"task": (task,), "tuning": tuning})
-        yield from map(normalised, own.cells())
+        for spec in own.cells():
+            yield from swept(normalised(spec))
 
 
 def unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> Iterator[str]:
@@ -88,7 +92,21 @@ def plan(
     runs = [Parts(spec, loader) for spec in specs]
     for parts in runs:  # of all, before a backbone is fetched for the first
         _check_options(parts)
-    return [_planned(parts, results, offline) for parts in runs]
+    cells = [_planned(parts, results, offline) for parts in runs]
+    seen = Obstacles()
+    # One backbone after the other, for each has to be loaded.
+    for at in sorted(range(len(cells)), key=lambda at: cells[at].spec.backbone):
+        if not cells[at].done and cells[at].standing != CANNOT and not cells[at].missing:
+            cells[at] = _tried(cells[at], runs[at], seen)
+    return cells
+
+
+def _tried(cell: Cell, parts: Parts, seen: Obstacles) -> Cell:
+    """Puts in what its parts say against a run, before any of it is made."""
+    try:
+        return replace(cell, impossible=seen.of(parts))
+    except InputError as error:
+        return replace(cell, problem=error)
 
 
 def _check_options(parts: Parts) -> None:
@@ -172,7 +190,8 @@ def run(
     """Runs the cells that have no good result yet; returns the results of all, in order.
 
     A run that fails becomes a result with status ``failed``, one that cannot be a result with
-    status ``skipped``; neither stops the grid unless ``fail_fast``.
+    status ``skipped``; neither stops the grid unless ``fail_fast``. One whose input is bad is no
+    experiment: its result has the status ``refused`` and is not stored.
 
     Args:
         cells: the plan.
@@ -186,6 +205,10 @@ def run(
     """
     events = events or Events()
     by_id = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
+    bad = {cell.id: refused(cell, cell.refusal) for cell in cells if cell.refusal}
+    if bad and fail_fast:
+        return [*bad.values()][:1]
+    by_id |= bad
     todo = [cell for cell in cells if cell.id not in by_id]
     if todo:
         check_writable(place.out, Results.instead)
@@ -194,6 +217,6 @@ def run(
             by_id[cell.id] = result
             if events.finished:
                 events.finished(cell, result)
-            if fail_fast and result.status == Status.FAILED:
+            if fail_fast and result.status in (Status.FAILED, Status.REFUSED):
                 break
     return [by_id[cell.id] for cell in cells if cell.id in by_id]

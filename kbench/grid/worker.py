@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
 from kbench.encoding.computing import described, set_up
-from kbench.errors import ArtifactError, KbenchError, Unsupported
+from kbench.errors import ArtifactError, InputError, KbenchError, Unsupported
 from kbench.grid.devices import find_device
-from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.plan import Cell, Events, Place, refused
 from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
 from kbench.parts.run_parts import PartLoader, Parts, impossible
@@ -93,7 +93,7 @@ class Worker:
         if cell.problem is not None:
             raise cell.problem
         parts = Parts(cell.spec, self._loader)
-        if reason := impossible(parts):
+        if reason := cell.impossible or impossible(parts):
             raise Unsupported(reason)
         if result_id(parts) != cell.id:
             raise ArtifactError(
@@ -108,6 +108,8 @@ class Worker:
         self._session.forget()
         if isinstance(error, Unsupported):
             return ended(cell.id, cell.spec, Status.SKIPPED, str(error))
+        if isinstance(error, InputError):
+            return refused(cell, error)
         return ended(cell.id, cell.spec, Status.FAILED, blame(error))
 
     def _origin(self, cell: Cell, clock: Clock) -> Provenance:

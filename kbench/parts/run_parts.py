@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
-from kbench.errors import KbenchError, UsageError
+from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
-from kbench.model import Backbone
+from kbench.model import Backbone, Encoder, Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
@@ -19,7 +19,7 @@ from kbench.spec import RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 
-__all__ = ["PartLoader", "Parts", "impossible"]
+__all__ = ["PartLoader", "Parts", "headed", "impossible", "loaded"]
 
 T = TypeVar("T")
 _RECIPE = frozenset(Recipe.types)
@@ -199,6 +199,35 @@ def _check_recipe(fields: Any, what: str) -> None:
         raise UsageError(f"{what} is {fields!r}; expected a mapping such as {{epochs: 3}}")
     check_options(fields, _RECIPE, what)
     check_values(fields, {}, Recipe.types, what)
+
+
+def loaded(parts: Parts) -> Encoder:
+    """Loads the backbone of a run.
+
+    Raises:
+        InputError: it cannot be loaded; that is no experiment that failed.
+    """
+    try:
+        return parts.backbone.load()
+    except (InputError, Unsupported):
+        raise
+    except KbenchError as error:
+        raise InputError(str(error)) from error
+
+
+def headed(parts: Parts, encoder: Encoder) -> Head:
+    """Returns a new head of a run's task, for its backbone.
+
+    Raises:
+        Unsupported: it reads a masked-LM head that the backbone lacks.
+    """
+    head = parts.task.head(encoder.width)
+    if head.needs_lm_head and not encoder.has_lm_head:
+        raise Unsupported(
+            f"task {parts.spec.task} is answered at [MASK], and backbone "
+            f"{parts.spec.backbone} has no masked-LM head"
+        )
+    return head
 
 
 def impossible(parts: Parts) -> str:

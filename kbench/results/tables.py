@@ -26,9 +26,11 @@ from kbench.metrics.statistics import (
     holm,
     intervals,
 )
+from kbench.results.choice import Choice, with_choices
 from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
 from kbench.results.memo import memoised
 from kbench.results.notes import kept, notes
+from kbench.results.ranking import net_gain
 from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -81,6 +83,7 @@ class Row:
         seconds_without: per example, of evaluating the model without knowledge.
         none: what ``delta`` is against, of the same seeds; None if one is not there.
         shuffled: what ``gain`` is against, likewise.
+        choice: how it stands among runs that differ in options alone; None if it did not end well.
     """
 
     results: Group
@@ -91,6 +94,12 @@ class Row:
     seconds_without: float | None = None
     none: Group | None = None
     shuffled: Group | None = None
+    choice: Choice | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it may be shown and ranked: alone in its kind, or the best of a sweep on dev."""
+        return self.choice is None or self.choice.chosen
 
     @property
     def first(self) -> Result:
@@ -109,12 +118,23 @@ class Row:
         return {name: mean(r.cost[name] for r in self.results) for name in shared}
 
     @property
+    def net(self) -> Estimate | None:
+        """The net gain, by which methods are ranked: the lesser of ``gain`` and ``delta``."""
+        return net_gain(self.gain, self.delta)
+
+    @property
     def training_seconds(self) -> float | None:
-        """Training time of the plug, with that of the general plug it started from."""
+        """Wall clock of the training of the plug, with that of the general plug it started from."""
         cost = self.cost
         if "train_seconds" not in cost:
             return None
         return cost["train_seconds"] + cost.get("start_seconds", 0.0)
+
+    @property
+    def training_processor_seconds(self) -> float | None:
+        """The same in processor time; None where that is not known, as of a GPU."""
+        cost, names = self.cost, ("train_processor_seconds", "start_processor_seconds")
+        return sum(cost[name] for name in names) if all(name in cost for name in names) else None
 
     @property
     def coverage(self) -> float | None:
@@ -134,13 +154,18 @@ class Row:
             "metric": self.first.main_metric,
             "ids": [result.id for result in self.results],
         }
-        for name in ("score", "delta", "gain", "locality"):
+        for name in ("score", "delta", "gain", "net", "locality"):
             estimate = getattr(self, name)
-            value[name] = None if estimate is None else vars(estimate)
+            value["net_gain" if name == "net" else name] = (
+                None if estimate is None else vars(estimate)
+            )
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
         value["kept"] = kept(self.first)
         value["notes"] = notes(self.results)
+        value["chosen"] = self.chosen
+        value["variants"] = self.choice.tried if self.choice else 1
+        value["choice"] = self.choice.text if self.choice else ""
         value["cost"] = self.cost
         value["evaluate_seconds_per_example_without"] = self.seconds_without
         return value
@@ -163,7 +188,7 @@ def rows(results: Sequence[Result], store: Results) -> list[Row]:
             made[row.first.id] = row
     for group in _ended(results):
         made[group[0].id] = Row(group, None, None, None)
-    return [made[result.id] for result in results if result.id in made]
+    return with_choices([made[result.id] for result in results if result.id in made], results)
 
 
 def _own(groups: Iterable[Group], theirs: Selection, results: Iterable[Result]) -> dict[str, Group]:
@@ -349,13 +374,13 @@ def leaders(shown: Sequence[Row], store: Results) -> frozenset[str]:
     """Returns the ids of the rows with the best score of their table, or statistically tied.
 
     A row is tied where a paired test of it against the best, with Holm's correction over the
-    table, has p >= 0.05. Broken knowledge takes no part.
+    table, has p >= 0.05. Broken knowledge takes no part, nor do variants that dev did not choose.
 
     Returns:
         the id of the first result of each.
     """
     best: set[str] = set()
-    able = [r for r in shown if r.score and r.first.spec.control == Control.NONE]
+    able = [r for r in shown if r.score and r.first.spec.control == Control.NONE and r.chosen]
     for _, several in groupby(sorted(able, key=_table_of), key=_table_of):
         ranked = sorted(several, key=_score, reverse=True)
         runs = [result for row in ranked for result in row.results]

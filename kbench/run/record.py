@@ -59,7 +59,12 @@ def blame(error: BaseException) -> str:
 
 
 def save(results: Results, result: Result, predictions: Predictions | None = None) -> Result:
-    """Stores a result and returns what is stored; a failed one where it cannot be."""
+    """Stores a result and returns what is stored; a failed one where it cannot be.
+
+    What was refused is no result of an experiment: it is returned, and not stored.
+    """
+    if result.status == Status.REFUSED:
+        return result
     try:
         return results.save(result, predictions)
     except Exception as error:  # a plugin's words that no file can hold, a full disk
@@ -138,6 +143,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         spec=parts.spec,
         main_metric=task.main_metric.name,
         metrics=metrics,
+        dev=evaluation.dev,
         coverage=coverage,
         buckets=parted,
         counts={**evaluation.counts, **_spread(predictions), **leaks},

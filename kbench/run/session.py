@@ -12,7 +12,7 @@ from kbench.data.files import canonical_digest
 from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.method import InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder, FrozenReader, ReadStates
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import Parts, loaded
 from kbench.run.prediction import predict
 from kbench.run.preparation import Prepared, limited, prepare
 from kbench.store import Artifacts
@@ -106,7 +106,7 @@ class Session:
     def pretrained(self, parts: Parts) -> Encoder:
         """Returns the backbone that nothing was tuned of."""
         return self.remember(
-            ("encoder", parts.backbone.digest), lambda: parts.backbone.load().to(self.device)
+            ("encoder", parts.backbone.digest), lambda: loaded(parts).to(self.device)
         )
 
     def reset_peak(self) -> None:

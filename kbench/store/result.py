@@ -35,11 +35,12 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
 class Status(StrEnum):
-    """How a run ended."""
+    """How a run ended; what is refused for bad input is told, and never stored."""
 
     OK = "ok"
     SKIPPED = "skipped"
     FAILED = "failed"
+    REFUSED = "refused"
 
 
 class _Model(BaseModel):
@@ -99,7 +100,8 @@ class Result(_Model):
     ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
     and history of each stage; numbers in ``cost`` carry their unit in the name. ``buckets`` has
     the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
-    ``torso``, ``tail``) of the entity.
+    ``torso``, ``tail``) of the entity. ``dev`` is the main metric on the dev split, by which the
+    options of a sweep are chosen; None without such a split, and of controls.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -109,6 +111,7 @@ class Result(_Model):
     spec: RunSpec
     main_metric: str | None = None
     metrics: dict[str, Score] = Field(default_factory=dict)
+    dev: float | None = Field(default=None, ge=0, le=1)
     coverage: Coverage | None = None
     buckets: dict[str, dict[str, Score]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
@@ -162,7 +165,10 @@ def read_result(path: Path) -> Result:
     if schema != SCHEMA:
         raise DataError(path, f"has schema {schema!r}", f"schema {SCHEMA}")
     try:
-        return Result.model_validate(value)
+        result = Result.model_validate(value)
+        if result.status != Status.REFUSED:
+            return result
+        raise DataError(path, "is of a run that was refused", "a run that was made or skipped")
     except ValidationError as error:
         faults = error.errors(include_url=False)
     where = ".".join(str(part) for part in faults[0]["loc"])

@@ -8,7 +8,7 @@ ties with a better and a worse one, which do differ, stands between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array, bootstrap_replicates
 from kbench.parts.find import task_kind
+from kbench.results.choice import untold
 from kbench.results.comparison import PredictionCache, is_right, metric_of
+from kbench.results.ranking import net_replicates
 from kbench.results.selection import Group as Runs
 from kbench.results.selection import title
 from kbench.results.tables import Row, rows
@@ -58,7 +60,7 @@ class Line:
     """A row of the board; a rank is None where there is nothing to rank, as of a control."""
 
     row: Row
-    by_gain: int | None
+    by_net: int | None
     by_score: int | None
 
     @property
@@ -68,13 +70,14 @@ class Line:
 
     @property
     def ranked(self) -> bool:
-        """Whether it is an entry of its own: no control, and scored."""
+        """Whether it is an entry of its own: no control, scored, and of a sweep the best on dev."""
         return _is_entry(self.row)
 
     @property
     def name(self) -> str:
         """What tells it from the other lines of its group, for people."""
-        return title(self.first.spec)
+        choice = self.row.choice.text if self.row.choice else ""
+        return f"{title(self.first.spec)} ({choice})" if choice else title(self.first.spec)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Group:
-    """What can be compared. ``lines`` are in the order of their ranks, by gain and then score."""
+    """What can be compared. ``lines`` are in the order of their ranks, by net gain, then score."""
 
     family: str
     task: str
@@ -159,25 +162,30 @@ def family(result: Result) -> str:
 
 
 def _group(key: _Key, results: list[Result], shelf: Shelf) -> Group:
-    made, tables = rows(results, shelf), PredictionCache(shelf)
+    made = [row if row.chosen else untold(row) for row in rows(results, shelf)]
+    tables = PredictionCache(shelf)
     entries = [row for row in made if _is_entry(row)]
     drawn = _drawn(
-        [runs for row in entries for runs in (row.results, row.shuffled) if runs], tables
+        [runs for row in entries for runs in (row.results, row.shuffled, row.none) if runs], tables
     )
     scores = [drawn.get(_ids(row.results)) if _is_entry(row) else None for row in made]
-    gains = [
-        own - drawn[_ids(row.shuffled)]
-        if own is not None and row.gain and row.shuffled and _ids(row.shuffled) in drawn
-        else None
-        for row, own in zip(made, scores, strict=True)
-    ]
-    ranked = zip(made, ranks(gains), ranks(scores), strict=True)
+    nets = [_net(row, own, drawn) for row, own in zip(made, scores, strict=True)]
+    ranked = zip(made, ranks(nets), ranks(scores), strict=True)
     lines = tuple(sorted((Line(*values) for values in ranked), key=_order))
     return Group(*key, lines, _difficulty(entries, tables))
 
 
+def _net(row: Row, own: Array | None, drawn: Mapping[tuple[str, ...], Array]) -> Array | None:
+    """Returns replicates of the net gain of a row; None where it has none."""
+    sides = [drawn.get(_ids(runs)) for runs in (row.shuffled, row.none) if runs]
+    if own is None or row.net is None or len(sides) < 2:
+        return None
+    shuffled, none = sides
+    return None if shuffled is None or none is None else net_replicates(own, shuffled, none)
+
+
 def _is_entry(row: Row) -> bool:
-    return row.score is not None and row.first.spec.control == Control.NONE
+    return row.score is not None and row.first.spec.control == Control.NONE and row.chosen
 
 
 def _ids(runs: Runs) -> tuple[str, ...]:
@@ -187,7 +195,7 @@ def _ids(runs: Runs) -> tuple[str, ...]:
 def _order(line: Line) -> tuple[object, ...]:
     last = 1_000_000_000
     value = line.row.score.value if line.row.score else 0.0
-    return line.by_gain or last, line.by_score or last, -value, line.first.id
+    return line.by_net or last, line.by_score or last, -value, line.first.id
 
 
 def ranks(drawn: Sequence[Array | None]) -> list[int | None]:

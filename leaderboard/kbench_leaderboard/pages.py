@@ -33,6 +33,8 @@ _EXPORT = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
 _MODELS = ("spec", "coverage", "frozen", "provenance")
 _PAIRS = 2000
 """Comparisons that a page lists without a script; the chooser has all."""
+_NOT_CHOSEN = "not chosen"
+"""What variants that dev did not choose are filtered as, beside the controls."""
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge", "control")
 
 
@@ -88,12 +90,15 @@ class Pages:
         """Writes the front page, and what all pages share."""
         self._static()
         scored = [line.first for _, line in content.lines]
+        filters = {name: _values(scored, name) for name in _FILTERS}
+        if not all(line.row.chosen for _, line in content.lines):
+            filters["control"].append(_NOT_CHOSEN)
         self._page(
             "index.html",
             root="",
             content=content,
             families=list(content.families()),
-            filters={name: _values(scored, name) for name in _FILTERS},
+            filters=filters,
         )
 
     def _method(self, name: str, content: Content) -> None:
@@ -217,7 +222,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def _chosen(line: Line) -> dict[str, str]:
     """What the filters look at."""
     spec = line.first.spec
-    return {name: str(getattr(spec, name) or "") for name in _FILTERS}
+    told = {name: str(getattr(spec, name) or "") for name in _FILTERS}
+    return told if line.row.chosen else {**told, "control": _NOT_CHOSEN}
 
 
 def _command(spec: RunSpec) -> str:

@@ -95,9 +95,9 @@ def board(folder: Path) -> list[Group]:
 def test_rows_that_cannot_be_told_apart_share_a_rank(results: Path) -> None:
     (group,) = board(results)
     by_score = {line.first.spec.method: line.by_score for line in group.lines if line.ranked}
-    by_gain = {line.first.spec.method: line.by_gain for line in group.lines if line.ranked}
+    by_net = {line.first.spec.method: line.by_net for line in group.lines if line.ranked}
     assert by_score == {"best": 1, "level": 1, "low": 3, "none": 4, HOSTILE: 4}
-    assert by_gain == {"best": 1, "level": 2, "low": 2, HOSTILE: 4, "none": None}
+    assert by_net == {"best": 1, "level": 2, "low": 2, HOSTILE: 4, "none": None}
     assert next(line.first.spec.method for line in group.lines) == "best"
 
 
@@ -105,7 +105,7 @@ def test_controls_are_shown_and_not_ranked(results: Path) -> None:
     (group,) = board(results)
     controls = [line for line in group.lines if line.first.spec.control != "none"]
     assert len(controls) == 4
-    assert all(line.by_gain is line.by_score is None for line in controls)
+    assert all(line.by_net is line.by_score is None for line in controls)
 
 
 def test_a_rank_needs_a_difference_beyond_chance() -> None:
@@ -452,7 +452,7 @@ def test_the_commands_of_the_workflow_exist(tmp_path: Path) -> None:
     stored.store(tmp_path / "results", told, task="atlas-qa", method="none")
     verify = _shell(_steps()["Verify every result"], tmp_path)
     assert verify.returncode == 1  # made by hand, it states no weights
-    assert "rejected, 0 of 1 results" in verify.stdout
+    assert "1 of 1 results rejected" in verify.stdout
     assert _shell(_steps()["Build the site"], tmp_path).returncode == 0
     assert (tmp_path / "site" / "index.html").is_file()
 
