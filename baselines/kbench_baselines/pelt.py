@@ -153,7 +153,9 @@ def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
     output, table = encoder.network.get_output_embeddings(), encoder.word_embeddings
     # Some say so of a map inside the head (DeBERTa): an output embedding is one of each token.
     if output is not None and len(output.weight) == len(table.weight):
-        handle = output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        handle = output.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].flatten(0, -2))
+        )
         try:
             encoder.predict_tokens(hidden)
         finally:

@@ -345,7 +345,7 @@ def _masked_lm_head(network: PreTrainedModel) -> Callable[[Tensor], Tensor] | No
 
     def head(hidden: Tensor) -> Tensor:
         own = vars(base).get("forward")
-        base.forward = lambda *_, **__: _Said((hidden.unsqueeze(0),))
+        base.forward = lambda *_, **__: _Said((hidden.unsqueeze(0),))  # as one text
         try:
             logits: Tensor = network(inputs_embeds=None).logits
         finally:
