@@ -251,7 +251,7 @@ def _asked(run: Mapping[str, Any]) -> list[_Asked]:
 
     settings = run["settings"]
     given = {name: value for name, value in run.items() if name != "settings" and value is not None}
-    (grid,) = make_grids({"method": "none"}, "the options", given, settings)
+    (grid,) = make_grids({"method": "all"}, "the options", given, settings)
     names = registry.expand("tasks", ",".join(grid.task))
     for text in settings:
         if text.split(".")[0] != "task" or text.split(".")[1] not in names:

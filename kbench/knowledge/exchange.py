@@ -80,11 +80,11 @@ class Shuffled(Exchanged):
 
     The permutation is a cycle, drawn by the seed, in each group of entities that are alike: the
     method covers them, or not; they have a vector, or not; a description, facts that can be
-    told, both or neither; and texts of like size, by powers of two of the characters of the
-    description, or of the number of facts where there is none. A group by size has 50 entities
-    at least, any other two: one that has fewer joins its neighbour, so that nobody keeps its
-    own. So size is given up first, then which text there is, then the vector; never what the
-    method covers. Of the entities that it covers all knowledge is there still, once.
+    told, both or neither; a name of their own; and texts of like size, by powers of two of the
+    characters of the description, or of the number of facts where there is none. A group by size
+    has 50 entities at least, any other two: one that has fewer joins its neighbour, so that
+    nobody keeps its own. So size is given up first, then the name, which text there is, the
+    vector; never what the method covers. Of whom it covers all knowledge is there still, once.
 
     Args:
         base: the true knowledge base.
@@ -137,7 +137,8 @@ class Shuffled(Exchanged):
     def _alike(self) -> list[NDArray[np.int32]]:
         """The entities by what a method may read of them, those it covers apart from the others."""
         base, everyone = self.base, np.arange(len(self.base), dtype=np.int32)
-        told = named(base)[base.triples[:, 2]]
+        name = named(base)
+        told = name[base.triples[:, 0]] & name[base.triples[:, 2]]
         facts = np.bincount(base.triples[told, 0], minlength=len(base)).astype(np.int32)
         length = base.description_lengths
         # In an order in which neighbours share something: nothing, facts, both, a description.
@@ -145,7 +146,7 @@ class Shuffled(Exchanged):
         size = _power(np.where(length > 0, length, facts))
         vector = base.has_vector(everyone.astype(np.int64))
         del facts, told
-        keys = ((self.covered, 0), (vector, 2), (text, 2), (size, _WIDE))
+        keys = ((self.covered, 0), (vector, 2), (text, 2), (name, 2), (size, _WIDE))
         groups = [everyone]
         for key, least in keys:
             groups = [part for group in groups for part in _parted(group, key[group], least)]
@@ -153,7 +154,7 @@ class Shuffled(Exchanged):
 
 
 def named(base: KnowledgeBase) -> NDArray[np.bool_]:
-    """Returns who has a name; a fact whose tail has none cannot be told. ``[entities]``."""
+    """Returns who has a name; of others no fact can be told, as head or tail. ``[entities]``."""
     return np.fromiter((bool(label) for label in base.labels), dtype=bool, count=len(base))
 
 

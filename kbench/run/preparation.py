@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,14 +18,14 @@ from kbench.errors import KbenchError
 from kbench.knowledge import Links
 from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
-from kbench.model import DownstreamModel
+from kbench.model import DownstreamModel, Encoder
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "limited", "prepare"]
+__all__ = ["Prepared", "inputs_of", "limited", "prepare"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -97,23 +97,46 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     covers = partial(method.covers, base) if base is not None else None
     texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
     # Two texts share the room of one.
-    fit = partial(room_of_text, encoder.tokenizer) if several else int
-    layout = Layout(
-        markers=task.markers, slot=None, max_length=fit(min(task.max_length, encoder.max_length))
-    )
-    passages: list[list[Passage]] = []
-    if injected:
-        layout = replace(layout, slot=method.template())
-    if injected and method.text:
-        layout = replace(layout, room=fit(min(int(method.options["room"]), encoder.max_length)))
-        passages = _passages(parts, links)
-    inputs = encode(encoder.tokenizer, texts, links.rows, layout, passages)
+    room = partial(room_of_text, encoder.tokenizer) if several else int
+    inputs = inputs_of(parts, encoder, texts, links, injected=injected, room=room)
     if several:
         links = joined(links, [several.texts_of(number) for number in range(len(kept))])
         pairs = Pairs.encoded(encoder.tokenizer, inputs, several)
         return Prepared(split, kept, gold, pairs, links, len(examples))
-    answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
+    answered = _answered(encoder.tokenizer, kept, inputs) if injected and method.text else None
     return Prepared(split, kept, gold, inputs, links, len(examples), answered)
+
+
+def inputs_of(
+    parts: Parts,
+    encoder: Encoder,
+    texts: Sequence[Example],
+    links: Links,
+    *,
+    injected: bool,
+    room: Callable[[int], int] = int,
+) -> Inputs:
+    """Encodes linked texts as a run does, with what its method adds if that is injected.
+
+    Args:
+        parts: of the run.
+        encoder: its tokenizer is used.
+        texts: with the mentions that are linked.
+        links: of their mentions, to entities that the method covers.
+        injected: whether slots are put in, and the entities' texts.
+        room: what of a length in tokens one text may take.
+    """
+    method = parts.method
+    longest = min(parts.task.max_length, encoder.max_length)
+    layout = Layout(markers=parts.task.markers, slot=None, max_length=room(longest))
+    passages: list[list[Passage]] = []
+    if injected:
+        layout = replace(layout, slot=method.template())
+    if injected and method.text:
+        longest = min(int(method.options["room"]), encoder.max_length)
+        layout = replace(layout, room=room(longest))
+        passages = _passages(parts, links)
+    return encode(encoder.tokenizer, texts, links.rows, layout, passages)
 
 
 def _passages(parts: Parts, links: Links) -> list[list[Passage]]:
