@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, Protocol
@@ -95,6 +95,10 @@ class Encoded(Protocol):
         """Returns what the sequences of examples decide between; None where each is its own."""
 
 
+def _no_places() -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Encoded examples as flat arrays; example ``i`` owns ``bounds[i]:bounds[i + 1]``.
@@ -116,6 +120,9 @@ class Inputs:
         shortened: examples that lost text.
         segments: 1 for tokens of passages, else 0; None without passages. ``[tokens]``.
         branches: where anchored passages hang; None without such.
+        openings: position of the marker before each mention within its example, -1 where it has
+            none: the first token of a longer one. ``[mentions]``; empty where
+            nothing asks for it.
     """
 
     ids: NDArray[np.int64]
@@ -133,6 +140,7 @@ class Inputs:
     shortened: int = 0
     segments: NDArray[np.uint8] | None = None
     branches: Branches | None = None
+    openings: NDArray[np.int64] = field(default_factory=_no_places)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -241,6 +249,7 @@ class Tokens:
     spans: NDArray[np.int64]
     blank: int
     branches: Branches | None = None
+    openings: NDArray[np.int64] = field(default_factory=_no_places)
 
 
 class Builder:
@@ -285,6 +294,7 @@ class Builder:
             shortened=self.shortened,
             segments=brought.astype(np.uint8) if brought.any() else None,
             branches=_joined(many),
+            openings=_flat([t.openings for t in many], np.int64),
         )
 
 

@@ -249,6 +249,7 @@ def _bare(inputs: Inputs, before: int, after: int, after_passages: int) -> Input
         bounds=np.concatenate([[0], np.cumsum(lengths)]),
         slots=inputs.slots - before,
         spans=np.maximum(inputs.spans - before, 0),  # an empty span is 0, 0 and stays so
+        openings=np.where(inputs.openings < 0, -1, inputs.openings - before),
         segments=None,
     )
 
