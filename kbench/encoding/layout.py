@@ -24,7 +24,7 @@ from kbench.encoding.inputs import Builder, Inputs, TokenKind, Tokens
 from kbench.encoding.passages import Passage, Passages
 from kbench.encoding.tokens import Affixes, affixes, bare_tokens
 from kbench.encoding.truncation import truncate
-from kbench.errors import KbenchError
+from kbench.errors import InputError, KbenchError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -95,7 +95,7 @@ def encode(
         passages: texts that come with each example, if any.
 
     Raises:
-        KbenchError: what may not be cut (markers, slots, the ends of every mention, the blank)
+        InputError: what may not be cut (markers, slots, the ends of every mention, the blank)
             is longer than the layout allows.
     """
     plans = [_plan(e, r, layout) for e, r in zip(examples, rows, strict=True)]
@@ -294,7 +294,7 @@ def _fit(
         elif context:
             loose.append(context.pop(0))
         else:
-            raise KbenchError(
+            raise InputError(
                 f"example {example.id}: its markers, slots, mention ends and blank alone take more "
                 f"than {layout.max_length} tokens; raise max_length"
             )
