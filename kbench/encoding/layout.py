@@ -39,7 +39,7 @@ from kbench.encoding.tokens import (
 )
 from kbench.encoding.truncation import kept, truncate
 from kbench.encoding.written import Written, written
-from kbench.errors import KbenchError, Unsupported
+from kbench.errors import InputError, Unsupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -80,7 +80,7 @@ class Layout:
         if self.slot is None:
             return (), ()
         if self.slot.count(_SLOT) != 1 or self.slot.count(_MENTION) > 1:
-            raise KbenchError(
+            raise InputError(
                 f"slot template {self.slot!r}: expected {_SLOT} once and {_MENTION} at most once"
             )
         before, _, after = self.slot.partition(_MENTION)
@@ -109,7 +109,7 @@ def encode(
         passages: texts that come with each example, if any.
 
     Raises:
-        KbenchError: what may not be cut (markers, slots, the ends of mentions that are marked or
+        InputError: what may not be cut (markers, slots, the ends of mentions that are marked or
             have a slot, the blank) is longer than the layout allows; or the tokenizer does not
             know a marker, cannot tell two of them apart, or has no mask token for a blank.
         Unsupported: it does not know a word of the slot template.
@@ -184,7 +184,7 @@ def _check_markers(tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, st
         both = f"markers {markers[other]!r} of {other} and {marker!r} of {role} are one to"
         problem = both if alike else f"marker {marker!r} of {role} is unknown to"
         known = " ".join(known_words(tokenizer, _SUGGESTED)) or "none of the usual ones"
-        raise KbenchError(
+        raise InputError(
             f"{problem} the backbone's tokenizer ({name_of(tokenizer)}); expected markers that it "
             f"knows and tells apart: give others, such as {known} (`markers` in card.yaml of your "
             "own data), or use another backbone"
@@ -333,7 +333,7 @@ def _fit(text: _Text) -> tuple[Tokens, list[int], int]:
         short = truncate(tokens, layout.max_length, [*claims, *silent[lost:]])
         if short is not None:
             return short, slots, lost
-    raise KbenchError(
+    raise InputError(
         f"example {example.id}: its markers, slots, mention ends and blank alone take more than "
         f"{layout.max_length} tokens; raise max_length"
     )

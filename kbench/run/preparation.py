@@ -14,7 +14,7 @@ import numpy as np
 from kbench.data import Answers, Example, Label, Split
 from kbench.encoding import Encoded, Inputs, Layout, Pairs, Passage, TokenKind, bare_tokens, encode
 from kbench.encoding.pairs import compared, room_of_text
-from kbench.errors import KbenchError
+from kbench.errors import InputError
 from kbench.knowledge import Links
 from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
@@ -82,14 +82,14 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     """Reads, limits, links and encodes a split; without the method's additions if not injected.
 
     Raises:
-        KbenchError: no example is left.
+        InputError: no example is left.
     """
     task, encoder, method = parts.task, model.encoder, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
     gold = model.head.gold(examples, encoder.tokenizer)
     kept = [examples[index] for index in gold.kept]
     if not kept:
-        raise KbenchError(
+        raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
         )
     base = parts.base_knowledge if injected else None
