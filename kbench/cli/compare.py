@@ -63,12 +63,14 @@ def compare(
     """Compare run A with run B, paired by test example and seed.
 
     A and B are each a method, terms such as map-tuning,setting=general,control=shuffled, or the
-    beginning of a result's id. What B does not name is as in A, so `kbench compare map-tuning
-    none` compares on every task, backbone and tuning. The control is the true knowledge unless
-    named. Without B a run is compared with its own `none` and its own shuffled control.
+    beginning of a result's id. A term names a field (data=rivers, linker=alias, dtype=bfloat16)
+    or an option, by its path as of --set or the end of it (tuning.full.epochs=2, epochs=default).
+    What B does not name is as in A, so `kbench compare map-tuning none` compares on every task,
+    backbone and tuning. The control is the true knowledge unless named. Without B a run is
+    compared with its own `none` and its own shuffled control.
     """
     from kbench.results.comparison import compare as compared
-    from kbench.results.selection import FIELDS
+    from kbench.results.identity import FIELDS
     from kbench.store import Results
 
     if family not in ("all", *FIELDS):
@@ -78,7 +80,7 @@ def compare(
     pairs = [
         (one, two)
         for one, two in _pairs(results, runs, every)
-        if shared.chosen(one[0].spec, filters, _FILTERS)
+        if shared.chosen(one[0], filters, _FILTERS)
     ]
     if not pairs:
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
@@ -97,7 +99,7 @@ def compare(
 def _pairs(
     results: Sequence[Result], runs: tuple[str, ...], every: bool
 ) -> list[tuple[Group, Group]]:
-    from kbench.results.selection import Selection, grouped, partners
+    from kbench.results.selection import Selection, apart, grouped, partners
 
     if len(runs) > 2 - every or not (runs or every):
         raise UsageError(
@@ -118,7 +120,7 @@ def _pairs(
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(
             f"no result {against} belongs to one of {first.text!r}: what B does not name has to "
-            "be as in A, and only runs that ended well count"
+            f"be as in A, and only runs that ended well count{apart(ours, yardsticks, results)}"
         )
     return pairs
 
@@ -152,8 +154,8 @@ def _table(heading: str) -> Table:
 
 
 def _heading(comparison: Comparison) -> str:
-    spec = comparison.ours[0].spec
-    words = [spec.task, spec.backbone, spec.tuning, comparison.metric.name]
+    words = [comparison.name(name) for name in ("task", "backbone", "tuning")]
+    words += [*comparison.shared, comparison.metric.name]
     n = comparison.contrast.difference.n
     seeds = len(comparison.ours)
     return "  ·  ".join([*words, f"{n:,} examples", *([f"{seeds} seeds"] if seeds > 1 else [])])
@@ -161,18 +163,17 @@ def _heading(comparison: Comparison) -> str:
 
 def _order(comparison: Comparison) -> tuple[str, ...]:
     one, two = comparison.ours[0].spec, comparison.theirs[0].spec
-    return _heading(comparison), one.method, one.setting, two.method, two.setting, two.control
+    order = one.method, one.setting, two.method, two.setting, two.control
+    return _heading(comparison), *order, *comparison.titles
 
 
 def _columns(comparison: Comparison) -> list[str | Text]:
     from rich.text import Text
 
     from kbench.metrics.statistics import LEVEL
-    from kbench.results.selection import title
 
     contrast, change = comparison.contrast, comparison.contrast.difference
-    sides = (comparison.ours, comparison.theirs)
-    one, two = (title(side[0].spec) for side in sides)
+    one, two = comparison.titles
     runs = Text(f"{one}\n− {two}")
     if len(contrast.by_seed) > 1:
         each = "  ".join(

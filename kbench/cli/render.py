@@ -8,7 +8,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from kbench.cli.columns import Columns, blank, columns_of, legend, tables_of
+from kbench.cli.columns import Columns, blank, columns_of, legend, options_of, tables_of
 from kbench.cli.terminal import Console
 from kbench.results.tables import Row
 from kbench.spec import Control
@@ -58,7 +58,10 @@ def print_table(
         return
     tables = tables_of(all_rows)
     bars = {id(row): bar for _, rows in tables for row, bar in zip(rows, _bars(rows), strict=True)}
-    everything = {id(row): {**columns_of(row), "interval": bars[id(row)]} for row in all_rows}
+    told = options_of(all_rows)
+    everything = {
+        id(row): {**columns_of(row, told[id(row)]), "interval": bars[id(row)]} for row in all_rows
+    }
     names = list(columns) if columns else _fitting([*everything.values()], console.width)
     shown = {key: {name: value[name] for name in names} for key, value in everything.items()}
     if not columns and _total(list(shown.values())) > console.width:

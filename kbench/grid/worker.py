@@ -119,7 +119,12 @@ class Worker:
                 # The addresses that the id is made of: a model that nobody trains has one too.
                 made, digests = addresses(parts), _digests(parts)
         hardware = described(self._session.device, self._session.compiled)
-        return origin(cell.spec, clock, hardware, digests, made)
+        comes = origin(cell.spec, clock, hardware, digests, made)
+        if parts:
+            with suppress(Exception):
+                said = {"names": _names(parts), "defaults": parts.defaults}
+                comes = comes.model_copy(update=said)
+        return comes
 
 
 def _digests(parts: Parts) -> dict[str, str | None]:
@@ -128,3 +133,8 @@ def _digests(parts: Parts) -> dict[str, str | None]:
         "backbone": parts.backbone.digest,
         "knowledge": parts.base_knowledge.digest if parts.base_knowledge else None,
     }
+
+
+def _names(parts: Parts) -> dict[str, str]:
+    name = parts.task.card.name
+    return {"task": f"{parts.spec.task}:{name}"} if name else {}

@@ -78,7 +78,12 @@ class Frozen(_Model):
 
 
 class Provenance(_Model):
-    """Where a result comes from, enough to repeat it."""
+    """Where a result comes from, enough to repeat it.
+
+    ``names`` holds what parts call themselves, where the spec does not say it: ``task`` where
+    data of one's own make the task. ``defaults`` holds, by its path, what each option that the
+    spec sets would have been otherwise.
+    """
 
     kbench: str
     revision: int
@@ -88,6 +93,8 @@ class Provenance(_Model):
     hardware: dict[str, str | int]
     digests: dict[str, str | None]
     addresses: dict[str, str | None]
+    names: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
     command: str
     started: str
     seconds: float

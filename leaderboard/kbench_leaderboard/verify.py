@@ -20,6 +20,7 @@ from kbench.errors import KbenchError, with_type
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
+from kbench.results.identity import Names, content, differences, options
 from kbench.results.rescoring import Again, rescored
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Status, result_address
@@ -180,6 +181,7 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
 def _left_out(results: list[Result]) -> Iterator[Problem]:
     """Names yardsticks, controls and seeds that belong to a result and are not there."""
     there = {_cell(r) for r in results}
+    names = Names(results)
     seeds: dict[str, set[int]] = defaultdict(set)
     for result in results:
         seeds[_cell(result, seed=None)].add(result.spec.seed)
@@ -190,7 +192,7 @@ def _left_out(results: list[Result]) -> Iterator[Problem]:
             yield Problem(result.id, f"is there without seed {', '.join(map(str, lacking))}")
         if result.status != Status.OK or result.provenance is None:
             continue
-        digests[_data(result)].add(str(result.provenance.digests.get("data")))
+        digests[_data(result, names)].add(str(result.provenance.digests.get("data")))
         if result.spec.knowledge is None or result.spec.control != Control.NONE:
             continue
         if _reads(result) and _cell(result, control="shuffled") not in there:
@@ -211,19 +213,22 @@ def _reads(result: Result) -> bool:
 
 
 def _cell(result: Result, **other: Any) -> str:
-    return canonical_digest({**result.spec.model_dump(mode="json"), **other})
+    """A run by content, with its seed; two that differ in nothing else are one."""
+    fields = {**content(result), "seed": result.spec.seed, **other}
+    return canonical_digest([fields, options(result)])
 
 
-def _data(result: Result) -> str:
-    return f"task {result.spec.task} {result.spec.options.get('task') or ''}".strip()
+def _data(result: Result, names: Names) -> str:
+    own = {path: value for path, value in options(result).items() if path.startswith("task.")}
+    return f"task {names.task(result).partition('@')[0]} {own or ''}".strip()
 
 
 def _yardstick(result: Result, other: Result) -> bool:
-    names = ("task", "backbone", "tuning", "seed", "limit", "dtype")
     return (
         other.spec.knowledge is None
         and other.status == Status.OK
-        and all(getattr(result.spec, name) == getattr(other.spec, name) for name in names)
+        and other.spec.seed == result.spec.seed
+        and {*differences(result, other)} <= {"method", "data"}
     )
 
 
