@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 from kbench.errors import UsageError, nearest
-from kbench.results.identity import Names, table_key, told_apart
+from kbench.results.identity import Names, options, table_key, told_apart
 from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
 
@@ -108,7 +108,7 @@ def _order(row: Row) -> tuple[object, ...]:
     spec = row.first.spec
     setting, control = list(Setting).index(spec.setting), list(Control).index(spec.control)
     known = row.name("knowledge") if spec.knowledge else ""
-    return _table(row), bool(known), spec.method, setting, known, control
+    return _table(row), bool(known), spec.method, setting, known, str(options(row.first)), control
 
 
 def _table(row: Row) -> tuple[str, ...]:

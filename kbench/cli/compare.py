@@ -13,9 +13,9 @@ from kbench.cli import options as shared
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
+    from kbench.cli.layout import Column
     from kbench.cli.terminal import Console
     from kbench.results.comparison import Comparison
     from kbench.results.selection import Group
@@ -128,29 +128,27 @@ def _pairs(
 def _print(comparisons: Sequence[Comparison], console: Console) -> None:
     from itertools import groupby
 
-    from rich.text import Text
+    from kbench.cli.layout import prose, show
 
     for heading, several in groupby(sorted(comparisons, key=_order), key=_heading):
-        table = _table(heading)
-        for comparison in several:
-            table.add_row(*_columns(comparison))
-        console.print(table)
+        show(console, _table([_columns(comparison) for comparison in several]), heading)
         console.print()
     warnings = {w: None for comparison in comparisons for w in comparison.warnings}
     for warning in warnings:
         those = sum(warning in comparison.warnings for comparison in comparisons)
-        console.print(Text(f"warning: {warning} ({those} of {len(comparisons)})", style="red"))
-    console.print(_LEGEND, style="dim")
+        prose(console, f"warning: {warning} ({those} of {len(comparisons)})", "red")
+    prose(console, _LEGEND, "dim")
 
 
-def _table(heading: str) -> Table:
-    from kbench.cli.render import titled
+def _table(rows: Sequence[Sequence[str | Text]]) -> list[Column]:
+    from kbench.cli.layout import Column
 
-    table = titled(heading)
-    table.add_column("runs", overflow="fold")
-    for name in ("score", "difference", "p", "Holm", "shows\nfrom"):
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    runs, *figures = zip(*rows, strict=True)
+    names = {"score": 3, "difference": 0, "p": 2, "Holm": 1, "shows\nfrom": 4}
+    return [Column("runs", runs, text=True)] + [
+        Column(name, cells, side="right", rank=rank)
+        for (name, rank), cells in zip(names.items(), figures, strict=True)
+    ]
 
 
 def _heading(comparison: Comparison) -> str:

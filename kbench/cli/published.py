@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from rich.text import Text
-
-from kbench.cli.render import titled
+from kbench.cli.layout import Column, prose, show
 from kbench.cli.terminal import Console
 from kbench.results.published import Figure, figures
 from kbench.results.tables import Row
@@ -38,14 +36,22 @@ def print_published(figures: Sequence[Figure], shown: Sequence[Row], console: Co
         console.print("published: nothing is known of these tasks and metrics", style="dim")
         return
     for task, group in groupby(figures, key=lambda figure: figure.task):
-        table = titled(f"{task}  ·  published")
-        for name in ("method", "setting", "model", "published", "source"):
-            table.add_column(name, justify="right" if name == "published" else "left")
-        for figure in group:
-            table.add_row(*(Text(cell, style="dim") for cell in _columns(figure, ours.get(task))))
-        console.print(table)
+        cells = zip(*(_columns(figure, ours.get(task)) for figure in group), strict=True)
+        names = ("method", "setting", "model", "published", "source")
+        columns = [
+            Column(
+                name,
+                column,
+                side="right" if name == "published" else "left",
+                text=name != "published",
+                rank=1 if name == "setting" else 0,
+                style="dim",
+            )
+            for name, column in zip(names, cells, strict=True)
+        ]
+        show(console, columns, f"{task}  ·  published")
         console.print()
-    console.print(_LEGEND, style="dim")
+    prose(console, _LEGEND, "dim")
 
 
 def _columns(figure: Figure, ours: str | None) -> tuple[str, ...]:

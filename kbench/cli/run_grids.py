@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.layout import Column, show
 from kbench.cli.messages import say
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
@@ -51,13 +51,13 @@ def dry_run(
             print(json.dumps(value, default=str))
         print(json.dumps({"estimate": estimate.as_json()}))
         return 0
-    table = Table(box=None, header_style="bold")
-    for name in ("plan", "run", "result"):
-        table.add_column(name, overflow="fold")
-    for cell in cells:
-        table.add_row(cell.standing, Text(cell.spec.title), cell.id[:12])
     console = Console()
-    console.print(table)
+    columns = [
+        Column("plan", [cell.standing for cell in cells], text=True),
+        Column("run", [cell.spec.title for cell in cells], text=True),
+        Column("result", [cell.id[:12] for cell in cells], rank=1),
+    ]
+    show(console, columns)
     models = sum(work.stage == WorkKind.TUNING for work in made)
     plugs = sum(work.stage in (WorkKind.GENERAL, WorkKind.TASK) for work in made)
     missing = dict.fromkeys(what for cell in cells for what in cell.missing)
@@ -111,7 +111,7 @@ def run(
         for result in results:
             print(json.dumps(result.as_json(), ensure_ascii=False))
     else:
-        shown = rows(results, store)
+        shown = rows(results, store, beside=store)
         print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
     messages.print(f"{len(results)} results in {place.out} ({seconds:.1f} s)", highlight=False)

@@ -138,16 +138,17 @@ def compare(
 def titles(ours: Result, theirs: Result, names: Names) -> tuple[tuple[str, str], tuple[str, ...]]:
     """Returns what tells each of two runs from the other, and what is to be said of both."""
     shared, own = told_apart([ours, theirs], names)
-    apart = [name for name in differences(ours, theirs) if name in ("task", "backbone", "tuning")]
+    both = ours, theirs
+    apart = [
+        name
+        for name in ("task", "backbone", "tuning")
+        if len({names.of(result, name) for result in both}) > 1
+    ]
     one, two = (
-        ", ".join([names.title(result), *(names.of(result, name) for name in apart), *_any(text)])
-        for result, text in zip((ours, theirs), own, strict=True)
+        [names.title(result), *(names.of(result, name) for name in apart), text]
+        for result, text in zip(both, own, strict=True)
     )
-    return (one, two), tuple(shared)
-
-
-def _any(text: str) -> list[str]:
-    return [text] if text else []
+    return (", ".join(filter(None, one)), ", ".join(filter(None, two))), tuple(shared)
 
 
 def _corrected(values: Sequence[float], families: Sequence[str]) -> list[float]:

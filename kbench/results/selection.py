@@ -189,6 +189,8 @@ def apart(ours: Sequence[Group], theirs: Sequence[Selection], results: Sequence[
     """Returns what the nearest of some selections differs from ours in, for an error; or empty."""
     others = [group for each in theirs for group in grouped(r for r in results if r in each)]
     pairs = [(one[0], two[0]) for one in ours for two in others if one[0].id != two[0].id]
+    if not others:
+        return f"; no run that ended well is {' or '.join(repr(each.text) for each in theirs)}"
     if not pairs:
         return ""
     one, two = min(pairs, key=lambda pair: len(_named_by_none(pair[0], pair[1], theirs)))
@@ -210,7 +212,7 @@ def choices(groups: Sequence[Group], names: Names) -> str:
     told: list[str] = []
     for name in ("method", *(n for n in FIELDS if n != "method"), *option_paths(first)):
         values = dict.fromkeys(value for result in first if (value := _value(result, name, names)))
-        if len(values) > 1:
+        if len(values) > 1 and not (name == "data" and any("task=" in each for each in told)):
             terms = [f"{name}={value}" for value in values]
             more = f" or {len(terms) - _NAMED} more" if len(terms) > _NAMED else ""
             told.append(" or ".join(terms[:_NAMED]) + more)
