@@ -31,12 +31,18 @@ def beside(shown: Sequence[Row], chosen: Callable[[Figure], bool]) -> list[Figur
 
 def print_published(figures: Sequence[Figure], shown: Sequence[Row], console: Console) -> None:
     """Prints a table a task, with the source, split and exact metric of every figure."""
-    ours = {row.first.spec.task: score.variant for row in shown if (score := row.first.score)}
+    ours = {
+        (row.first.spec.task, row.first.main_metric): score.variant
+        for row in shown
+        if (score := row.first.score)
+    }
     if not figures:
         console.print("published: nothing is known of these tasks and metrics", style="dim")
         return
     for task, group in groupby(figures, key=lambda figure: figure.task):
-        cells = zip(*(_columns(figure, ours.get(task)) for figure in group), strict=True)
+        cells = zip(
+            *(_columns(figure, ours.get((task, figure.metric))) for figure in group), strict=True
+        )
         names = ("method", "setting", "model", "published", "source")
         columns = [
             Column(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console as RichConsole
@@ -70,28 +71,27 @@ def print_table(
     cells = [{**columns_of(row, told[id(row)]), "interval": bars[id(row)]} for row in ordered]
     if columns:
         asked = [name for name in columns if name not in blank(cells) & {"options"}]
-        shown, gone = _asked(_made(cells, asked, ordered, best), console.width), list[str]()
+        shown, gone = _asked(cells, asked, ordered, best, console.width), list[str]()
     else:
         shown, gone = _chosen(cells, ordered, best, console.width)
     for block, found in shown:
         start = 0
         for heading, rows in tables:
             end = start + len(rows)
-            table(console, [_part(column, start, end) for column in block], found, heading)
+            table(
+                console,
+                [replace(column, cells=column.cells[start:end]) for column in block],
+                found,
+                heading,
+            )
             console.print()
             start = end
     for row in (row for row in ordered if row.first.reason):
         style = "red" if row.first.status == Status.FAILED else "dim"
-        prose(console, f"{row.first.status}: {row.first.spec.title}: {row.first.reason}", style)
+        prose(console, f"{row.first.status}: {row.first.spec.label}: {row.first.reason}", style)
     bold = " Bold: the best, and what a paired test does not tell from it." if best else ""
     names = {name for block, _ in shown for column in block for name in _in(column.name)}
     prose(console, legend(names) + bold + _lacking(gone), "dim")
-
-
-def _part(column: Column, start: int, end: int) -> Column:
-    return Column(
-        column.name, column.cells[start:end], column.side, column.text, column.rank, column.style
-    )
 
 
 def _in(heading: str) -> list[str]:
@@ -153,22 +153,32 @@ def _with_widths(columns: list[Column], width: int) -> tuple[list[Column], dict[
     return columns, fitted(columns, width)[0]
 
 
-def _asked(columns: list[Column], width: int) -> _Shown:
+def _asked(
+    cells: Sequence[Columns],
+    names: Sequence[str],
+    rows: Sequence[Row],
+    best: frozenset[str],
+    width: int,
+) -> _Shown:
     """Columns that were asked for: those without room go on below, each row's name again."""
-    for more in (columns, taller(columns), taller(taller(columns))):
-        if widths(more, width) is not None:
-            return [_with_widths(more, width)]
-    columns = taller(taller(columns))
-    names = [column for column in columns if column.name in IDENTITY]
-    blocks: _Shown = []
-    block = [*names]
-    for column in (column for column in columns if column.name not in IDENTITY):
-        if widths([*block, column], width) is None and len(block) > len(names):
-            blocks.append(_with_widths(block, width))
-            block = [*names]
-        block.append(Column(column.name, column.cells, column.side))
-    blocks.append(_with_widths(block, width))
-    return blocks
+    flat = _made(cells, names, rows, best)
+    for columns in (flat, taller(flat)):
+        if widths(columns, width) is not None:
+            return [_with_widths(columns, width)]
+    figures = [name for name in names if name not in IDENTITY]
+    tall = [
+        {**_named(each), **{name.replace(" ", "\n"): each[name] for name in figures}}
+        for each in cells
+    ]
+    columns = taller(taller(_made(tall, [*tall[0]], rows, best)))
+    words = [column for column in columns if column.text]
+    blocks, block = list[list[Column]](), [*words]
+    for column in columns[len(words) :]:
+        if widths([*block, column], width) is None and len(block) > len(words):
+            blocks.append(block)
+            block = [*words]
+        block.append(replace(column, rank=0))
+    return [_with_widths(each, width) for each in (*blocks, block)]
 
 
 def _made(
@@ -184,7 +194,7 @@ def _made(
     columns = []
     for name in names:
         plain = name.replace("\n", " ")
-        words = plain in IDENTITY or plain == _NAMED
+        words = plain in IDENTITY or plain == "setting knowledge"
         columns.append(
             Column(
                 name,
@@ -220,7 +230,6 @@ def _bars(rows: Sequence[Row]) -> list[str]:
     return bars
 
 
-_NAMED = "setting knowledge"
 _UNSTACKED = {"trained": ("trained", "seconds"), "knowledge\ngain": ("knowledge gain",)}
 """What stands in a column of a narrow table."""
 
@@ -232,10 +241,17 @@ def _stacked(values: Columns) -> Columns:
         name: values[name].replace(" [", "\n[").replace(", ", ",")
         for name in ("score", "Δ none", "knowledge gain")
     }
-    method = [values["method"], values["options"], covered]
+    return {
+        **_named(values, covered),
+        **{name.replace("knowledge gain", "knowledge\ngain"): v for name, v in figures.items()},
+        "trained": f"{values['trained']}\n{values['seconds']}".strip(),
+    }
+
+
+def _named(values: Columns, *more: str) -> Columns:
+    """What tells a row from the others, in two columns."""
+    method = (values["method"], values["options"], *more)
     return {
         "method": "\n".join(filter(None, method)),
         "setting\nknowledge": f"{values['setting']}\n{values['knowledge']}".strip(),
-        **{name.replace("knowledge gain", "knowledge\ngain"): v for name, v in figures.items()},
-        "trained": f"{values['trained']}\n{values['seconds']}".strip(),
     }

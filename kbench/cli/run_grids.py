@@ -54,7 +54,7 @@ def dry_run(
     console = Console()
     columns = [
         Column("plan", [cell.standing for cell in cells], text=True),
-        Column("run", [cell.spec.title for cell in cells], text=True),
+        Column("run", [cell.spec.label for cell in cells], text=True),
         Column("result", [cell.id[:12] for cell in cells], rank=1),
     ]
     show(console, columns)
@@ -157,7 +157,7 @@ def _shown(console: Console, total: int) -> Iterator[Events]:
 def _line(result: Result) -> Text:
     word, style = _MARKS.get(result.status, ("FAILED", "bold red"))
     line = Text(f"{word:<8}", style=style)
-    line.append(result.spec.title, style="default")
+    line.append(result.spec.label, style="default")
     score = result.score
     if score:
         line.append(f"  {100 * score.value:.1f}", style="bold")

@@ -136,5 +136,8 @@ def _digests(parts: Parts) -> dict[str, str | None]:
 
 
 def _names(parts: Parts) -> dict[str, str]:
-    name = parts.task.card.name
-    return {"task": f"{parts.spec.task}:{name}"} if name else {}
+    """What data call themselves; of a folder only its own name, which is no path."""
+    name, data = parts.task.card.name, parts.spec.data
+    folder = data.rstrip("/").rsplit("/", maxsplit=1)[-1] if data else ""
+    named = {"task": f"{parts.spec.task}:{name}" if name else "", "data": folder}
+    return {key: value for key, value in named.items() if value}

@@ -189,7 +189,7 @@ class Names:
         fields = content(result)
         for name in _FILED:
             at = _place(result, fields, name)
-            self._spelled[at].add(_tidy(getattr(result.spec, name)))
+            self._spelled[at].add(_typed(result, name))
             if name == "data" and (own := _own_name(result)):
                 self._owned[at].add(own)
         self._data[_variant(result)].add(fields["data"])
@@ -210,7 +210,7 @@ class Names:
             return self.task(result)
         if name in _FILED:
             at = _place(result, fields, name)
-            return self._shown.get(at) or _shortest({_tidy(getattr(result.spec, name))})
+            return self._shown.get(at) or _shortest({_typed(result, name)})
         return fields[name]
 
     def task(self, result: Result) -> str:
@@ -340,6 +340,12 @@ def _place(result: Result, fields: Mapping[str, str], name: str) -> tuple[str, .
     return (name, *((result.spec.task,) if name == "data" else ()), fields[name])
 
 
+def _typed(result: Result, name: str) -> str:
+    """A part as it was typed; of data whose folder is not said any more, the name of it."""
+    named = result.provenance.names if result.provenance and name == "data" else {}
+    return _tidy(getattr(result.spec, name)) or named.get(name, "")
+
+
 def _own_name(result: Result) -> str:
     """The name of the data where these make the task: what it is called after a colon."""
     named = result.provenance.names.get("task", "") if result.provenance else ""
@@ -401,7 +407,7 @@ def _spellings(result: Result, name: str) -> list[str]:
         return [result.spec.task, *([own, f"{result.spec.task}:{own}"] if own else [])]
     if name not in _FILED:
         return [fields[name] or "none", _word(getattr(result.spec, name))]
-    typed = getattr(result.spec, name)
+    typed = getattr(result.spec, name) or _typed(result, name) or None
     if typed is None and name != "data":
         return ["none"]
     paths = {typed or "", _tidy(typed), _base(_tidy(typed)), _own_name(result) * (name == "data")}

@@ -211,7 +211,7 @@ def choices(groups: Sequence[Group], names: Names) -> str:
     first = [group[0] for group in groups]
     told: list[str] = []
     for name in ("method", *(n for n in FIELDS if n != "method"), *option_paths(first)):
-        values = dict.fromkeys(value for result in first if (value := _value(result, name, names)))
+        values = sorted({value for result in first if (value := _value(result, name, names))})
         if len(values) > 1 and not (name == "data" and any("task=" in each for each in told)):
             terms = [f"{name}={value}" for value in values]
             more = f" or {len(terms) - _NAMED} more" if len(terms) > _NAMED else ""

@@ -80,8 +80,8 @@ class Frozen(_Model):
 class Provenance(_Model):
     """Where a result comes from, enough to repeat it.
 
-    ``names`` holds what parts call themselves, where the spec does not say it: ``task`` where
-    data of one's own make the task. ``defaults`` holds, by its path, what each option that the
+    ``names`` holds what data call themselves: ``task`` where data of one's own make the task, and
+    ``data``, the name of their folder. ``defaults`` holds, by its path, what each option that the
     spec sets would have been otherwise.
     """
 

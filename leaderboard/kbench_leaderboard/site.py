@@ -133,5 +133,5 @@ def _content(
             told[result.id] = samples(result, shelf.predictions(result), sources)
     failed = [result for result in kept if result.status != Status.OK]
     built.failed = len(failed)
-    failed.sort(key=lambda result: (result.spec.title, result.id))
+    failed.sort(key=lambda result: (result.spec.label, result.id))
     return Content(built, shown, told, failed, list(figures()), names)

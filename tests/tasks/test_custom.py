@@ -207,3 +207,20 @@ def test_a_grid_on_ones_own_data(
     coverage = results[1].coverage
     assert coverage is not None
     assert (coverage.linker, coverage.examples, coverage.ambiguous) == (linker, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"), [("", None), ("name: rivers-2\n", "rivers-2"), ("name: 2024\n", "2024")]
+)
+def test_data_are_called_by_their_card_or_their_folder(
+    write: Write, tmp_path: Path, line: str, name: str | None
+) -> None:
+    folder = given(write, tmp_path, CARD + line, RELATION)
+    assert find_task("custom", f"{folder}/").card.name == (name or tmp_path.name)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a/b", "a b", "a@b", "*", "x" * 41])
+def test_a_name_that_no_term_could_say_is_refused(write: Write, tmp_path: Path, name: str) -> None:
+    folder = given(write, tmp_path, f"{CARD}name: '{name}'\n", RELATION)
+    with pytest.raises(DataError, match="name: "):
+        find_task("custom", folder)
