@@ -89,6 +89,17 @@ class RunSpec(BaseModel):
         return f"{' / '.join(parts)} / seed {self.seed}"
 
     @property
+    def label(self) -> str:
+        """The title with all else that is set: data, options, linker, precision, limit."""
+        parts = [self.title]
+        parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
+        parts += [f"{path.rsplit('.', 1)[-1]}={spelled(value)}" for path, value in self.settings]
+        parts += [f"linker={self.linker}"] if self.linker else []
+        parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
+        parts += [f"limit={self.limit}"] if self.limit else []
+        return " / ".join(parts)
+
+    @property
     def settings(self) -> list[tuple[str, Any]]:
         """Every option that is set, by its path as of ``--set``, and its value."""
         return _leaves(self.options)

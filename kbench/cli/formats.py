@@ -8,11 +8,12 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from kbench.cli.columns import blank, columns_of, legend, tables_of
+from kbench.cli.columns import IDENTITY, blank, columns_of, legend, options_of, tables_of
 from kbench.data import Split
 from kbench.errors import one_line
 from kbench.results.notes import notes
 from kbench.results.tables import Row
+from kbench.spec import spelled
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]
 
@@ -30,8 +31,20 @@ _LATEX = {
 }
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|&])")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
-_LEFT = ("method", "setting", "knowledge")
 _FIGURES = ("value", "low", "high", "deviation")
+_FIELDS = (
+    "task",
+    "data",
+    "backbone",
+    "tuning",
+    "method",
+    "setting",
+    "knowledge",
+    "control",
+    "linker",
+    "dtype",
+    "limit",
+)
 _COSTS = (
     "trainable_parameters",
     "train_seconds",
@@ -50,7 +63,7 @@ def as_markdown(
 ) -> str:
     """Returns a table for each task, backbone, tuning and limit; the best and what ties in bold."""
     names, lines = _grid(all_rows, columns)
-    sides = ["---" if name in _LEFT else "---:" for name in names]
+    sides = ["---" if name in IDENTITY else "---:" for name in names]
     parts = []
     for heading, rows in tables_of(all_rows):
         parts += [f"### {_plain(heading)}", "", _piped(map(_plain, names)), f"|{'|'.join(sides)}|"]
@@ -70,7 +83,7 @@ def as_latex(
 ) -> str:
     """Returns a booktabs tabular for each task, backbone, tuning and limit; likewise in bold."""
     names, lines = _grid(all_rows, columns)
-    sides = "".join("l" if name in _LEFT else "r" for name in names)
+    sides = "".join("l" if name in IDENTITY else "r" for name in names)
     parts = [r"% needs \usepackage{booktabs}", f"% {legend(names)}"]
     for heading, rows in tables_of(all_rows):
         parts += [f"% {one_line(heading)}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
@@ -103,8 +116,8 @@ def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
 
 def _flat(row: Row, best: bool) -> dict[str, Any]:
     value = row.as_json()
-    names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
-    flat = {name: value[name] for name in (*names, "status", "reason", "metric")}
+    flat = {name: value[name] for name in (*_FIELDS, "status", "reason", "metric")}
+    flat["options"] = " ".join(f"{key}={spelled(each)}" for key, each in value["options"].items())
     flat |= {name: value[name] for name in ("chosen", "variants")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
     for name in ("score", "delta", "gain", "net_gain"):
@@ -127,10 +140,13 @@ def _grid(
     rows: Sequence[Row], columns: Sequence[str] | None
 ) -> tuple[list[str], dict[int, dict[str, str]]]:
     """Returns the headings, and the cells of each row: those asked for, or all with anything."""
-    lines = {id(row): columns_of(row) for row in rows}
+    told = options_of(rows)
+    lines = {id(row): columns_of(row, told[id(row)]) for row in rows}
     empty = blank([*lines.values()])
     known = next(iter(lines.values()), {})
-    names = list(columns) if columns else [name for name in known if name not in empty]
+    if columns:  # what is asked for is shown, blank or not
+        empty &= {"options"}
+    names = [name for name in columns or known if name not in empty]
     return names, {key: {name: line[name] for name in names} for key, line in lines.items()}
 
 

@@ -108,20 +108,25 @@ def import_bundle(
             }
         )
     else:
-        console.print(_report_table(report))
+        _print_report(console, report)
         _hint(console, bundle)
 
 
-def _report_table(report: Report) -> Any:
-    from rich.table import Table
+def _print_report(console: Console, report: Report) -> None:
+    from kbench.cli.layout import Column, show
 
-    table = Table("rows", "read", "kept", "dropped", title="import")
+    rows = []
     for kind, row in report.as_json()["rows"].items():
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in row["dropped"].items())
-        table.add_row(kind, f"{row['read']:,}", f"{row['kept']:,}", dropped or "0")
-    for fact, number in report.facts.items():
-        table.add_row(fact, "", f"{number:,}", "")
-    return table
+        rows.append((kind, f"{row['read']:,}", f"{row['kept']:,}", dropped or "0"))
+    rows += [(fact, "", f"{number:,}", "") for fact, number in report.facts.items()]
+    names = ("rows", "read", "kept", "dropped")
+    words = ("rows", "dropped")
+    columns = [
+        Column(name, cells, "left" if name in words else "right", name in words)
+        for name, cells in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+    show(console, columns, "import")
 
 
 def _hint(console: Console, bundle: Bundle) -> None:
@@ -162,7 +167,7 @@ def train(folder: Path, as_json: bool, **given: Any) -> None:
     if as_json:
         _print_json({"bundle": str(folder), "digest": bundle.digest, "vectors": vectors})
     else:
-        _console().print(_pairs_table("vectors", vectors))
+        _print_pairs(_console(), "vectors", vectors)
 
 
 @contextmanager
@@ -229,7 +234,7 @@ def holdout(
         "examples asked about": len(examples),
         "of them with a known pair": about["examples_with_a_pair"],
     }
-    console.print(_pairs_table("left out", {**told, **dropped}))
+    _print_pairs(console, "left out", {**told, **dropped})
     _hint(console, made)
 
 
@@ -311,7 +316,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
         return
     console = _console(stderr=False)
     for title, part in _sections(about):
-        console.print(_pairs_table(title, part))
+        _print_pairs(console, title, part)
     for entity in examples:
         named = entity.label or "(no label)"
         types = ", ".join(entity.types[:5])
@@ -351,15 +356,11 @@ def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from nested.items()
 
 
-def _pairs_table(title: str, values: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _print_pairs(console: Console, title: str, values: Mapping[str, Any]) -> None:
+    from kbench.cli.layout import pairs
 
-    table = Table(title=title, show_header=False, title_justify="left")
-    for key, value in values.items():
-        shown = f"{value:,}" if type(value) is int else str(value)
-        table.add_row(escape(key), escape(shown))
-    return table
+    shown = {key: f"{v:,}" if type(v) is int else str(v) for key, v in values.items()}
+    pairs(console, shown, title)
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.layout import Column, show
 from kbench.cli.messages import say
 from kbench.cli.render import print_table
 from kbench.cli.terminal import Console
@@ -22,7 +22,7 @@ from kbench.grid.grids import Grid
 from kbench.grid.plan import CANNOT, Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
-from kbench.results.choice import shown_of, with_choices
+from kbench.results.choice import shown_of
 from kbench.results.notes import left_out, silent
 from kbench.results.tables import leaders, rows
 from kbench.spec import RunSpec
@@ -57,13 +57,13 @@ def dry_run(
             print(json.dumps(value, default=str))
         print(json.dumps({"estimate": estimate.as_json()}))
         return 0
-    table = Table(box=None, header_style="bold")
-    for name in ("plan", "run", "result"):
-        table.add_column(name, overflow="fold")
-    for cell in cells:
-        table.add_row(cell.standing, Text(cell.spec.title), cell.id[:12])
     console = Console()
-    console.print(table)
+    columns = [
+        Column("plan", [cell.standing for cell in cells], text=True),
+        Column("run", [cell.spec.label for cell in cells], text=True),
+        Column("result", [cell.id[:12] for cell in cells], rank=1),
+    ]
+    show(console, columns)
     models = sum(work.stage == WorkKind.TUNING for work in made)
     plugs = sum(work.stage in (WorkKind.GENERAL, WorkKind.TASK) for work in made)
     missing = dict.fromkeys(what for cell in cells for what in cell.missing)
@@ -137,8 +137,7 @@ def run(
     else:
         # What was refused for its input is no result, and told above.
         kept = [result for result in results if result.status != Status.REFUSED]
-        # A choice is among all variants, those of earlier calls too.
-        shown, hidden = shown_of(with_choices(rows(kept, store), store))
+        shown, hidden = shown_of(rows(kept, store, beside=store))
         for line in hidden:
             messages.print(line, markup=False, highlight=False, soft_wrap=True)
         print_table(shown, Console(), leaders(shown, store))
@@ -188,7 +187,7 @@ def _shown(console: Console, total: int) -> Iterator[Events]:
 def _line(result: Result) -> Text:
     word, style = _MARKS.get(result.status, ("FAILED", "bold red"))
     line = Text(f"{word:<8}", style=style)
-    line.append(result.spec.title, style="default")
+    line.append(result.spec.label, style="default")
     score = result.score
     if score:
         line.append(f"  {100 * score.value:.1f}", style="bold")

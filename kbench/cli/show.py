@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.layout import pairs, prose
 from kbench.cli.terminal import Console
 from kbench.data import Example, Split, outermost
 from kbench.data.files import is_folder
@@ -70,13 +70,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
 
 def _show_card(card: Any, console: Console) -> None:
     values = asdict(card) if is_dataclass(card) and not isinstance(card, type) else card
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for key, value in values.items():
-        if value not in ("", None, {}):
-            table.add_row(key, Text(_words(value)))
-    console.print(table)
+    pairs(console, {k: _words(v) for k, v in values.items() if v not in ("", None, {})})
 
 
 def _words(value: Any) -> str:
@@ -105,7 +99,7 @@ def _show_task(entry: Entry, data: str | None, split: Split, count: int, console
     examples = task.examples(split)
     console.print(f"\n{len(examples)} examples in {split}; the first {min(count, len(examples))}:")
     for example in examples[:count]:
-        console.print(_labelled(example))
+        prose(console, _labelled(example))
 
 
 def marked(example: Example) -> Text:
@@ -151,4 +145,4 @@ def _show_knowledge(bundle: Bundle, count: int, console: Console) -> None:
         line.append(entity.label or "(no label)", style="bold default")
         line.append(f"  {', '.join(entity.types)}", style="green")
         line.append(f"  {entity.description}", style="default")
-        console.print(line)
+        prose(console, line)

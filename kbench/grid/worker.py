@@ -121,7 +121,12 @@ class Worker:
                 # The addresses that the id is made of: a model that nobody trains has one too.
                 made, digests = addresses(parts), _digests(parts)
         hardware = described(self._session.device, self._session.compiled)
-        return origin(cell.spec, clock, hardware, digests, made)
+        comes = origin(cell.spec, clock, hardware, digests, made)
+        if parts:
+            with suppress(Exception):
+                said = {"names": _names(parts), "defaults": parts.defaults}
+                comes = comes.model_copy(update=said)
+        return comes
 
 
 def _digests(parts: Parts) -> dict[str, str | None]:
@@ -130,3 +135,11 @@ def _digests(parts: Parts) -> dict[str, str | None]:
         "backbone": parts.backbone.digest,
         "knowledge": parts.base_knowledge.digest if parts.base_knowledge else None,
     }
+
+
+def _names(parts: Parts) -> dict[str, str]:
+    """What data call themselves; of a folder only its own name, which is no path."""
+    name, data = parts.task.card.name, parts.spec.data
+    folder = data.rstrip("/").rsplit("/", maxsplit=1)[-1] if data else ""
+    named = {"task": f"{parts.spec.task}:{name}" if name else "", "data": folder}
+    return {key: value for key, value in named.items() if value}

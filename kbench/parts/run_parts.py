@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,7 @@ from kbench.model import Backbone, Encoder, Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
-from kbench.spec import RunSpec, Setting, check_options, check_values
+from kbench.spec import OptionKind, RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 
@@ -176,6 +177,31 @@ class Parts:
             self._stated_by_backbone(f"{self.spec.method} {setting}"),
             self.spec.options_of("method").get(str(setting), {}),
         )
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What each option that the spec sets would be otherwise, by its path as of ``--set``.
+
+        An option without a default, as of a part that cannot be read, is left out.
+        """
+        plain = replace(self, spec=self.spec.model_copy(update={"options": {}}))
+        kinds: tuple[tuple[OptionKind, Callable[[], Mapping[str, Any]]], ...] = (
+            ("task", lambda: plain.task.defaults),
+            ("tuning", lambda: plain.tuning_options),
+            ("tuning", lambda: plain.tuning_recipe.as_dict() if plain.tuning_recipe else {}),
+            ("method", lambda: plain.method.defaults),
+        )
+        known: dict[str, Any] = {}
+        for kind, read in kinds:
+            with suppress(KbenchError):
+                owner = f"{kind}.{getattr(self.spec, kind)}"
+                known |= {f"{owner}.{name}": value for name, value in read().items()}
+        for setting in Setting if self.spec.knowledge is not None else ():
+            with suppress(KbenchError):
+                owner = f"method.{self.spec.method}.{setting}"
+                recipe = plain.plug_recipe(setting).as_dict()
+                known |= {f"{owner}.{name}": value for name, value in recipe.items()}
+        return {path: known[path] for path, _ in self.spec.settings if path in known}
 
 
 def _stated(recipes: Mapping[str, Mapping[str, Any]], key: str, whose: str) -> Mapping[str, Any]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from kbench.results.identity import key, options
 from kbench.results.selection import Group, grouped
-from kbench.results.selection import _key as key
 from kbench.spec import Control, Setting
 from kbench.store import Result
 
@@ -119,14 +119,15 @@ def _downstream(result: Result) -> str:
 def _without(result: Result, *kinds: str) -> Result:
     """Returns a result as if options of some kinds were not set, and its knowledge were true."""
     spec = result.spec
-    options = {kind: value for kind, value in spec.options.items() if kind not in kinds}
-    changes = {"options": options, "control": Control.NONE}
+    kept = {kind: value for kind, value in spec.options.items() if kind not in kinds}
+    changes = {"options": kept, "control": Control.NONE}
     return result.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 
 def _options(result: Result, *kinds: str) -> str:
-    """The options of some kinds, as text."""
-    return json.dumps([result.spec.options.get(kind) or {} for kind in kinds], sort_keys=True)
+    """The options of some kinds, as text; one that is given as it would be anyway is none."""
+    told = {path: value for path, value in options(result).items() if path.split(".")[0] in kinds}
+    return json.dumps(told, sort_keys=True)
 
 
 def _tunings(sweeps: Iterable[Sequence[Group]]) -> dict[str, str | None]:
@@ -154,14 +155,14 @@ def _chosen(groups: Sequence[Group], tunings: Mapping[str, str | None]) -> dict[
         able = [group for group in true if _options(group[0], "tuning") == tunings[model]]
     variants = {_options(group[0], "tuning", "method") for group in groups}
     best = _best(able)
-    options = None if best is None else _options(best[0], "tuning", "method")
+    picked = None if best is None else _options(best[0], "tuning", "method")
     if not true and len(variants) == 1:
-        (options,) = variants  # a control whose true run is elsewhere
+        (picked,) = variants  # a control whose true run is elsewhere
     told: dict[str, Choice] = {}
     for group in groups:
-        chosen = _options(group[0], "tuning", "method") == options
+        chosen = _options(group[0], "tuning", "method") == picked
         why = "" if chosen else _why(group, true, able)
-        choice = Choice(len(variants), chosen, why, settled=options is not None)
+        choice = Choice(len(variants), chosen, why, settled=picked is not None)
         told |= {result.id: choice for result in group}
     return told
 

@@ -1,14 +1,14 @@
 """Results as rows of a table: scores, and what they are to be read against.
 
 A row is a run over its seeds. ``delta`` is against the downstream model without knowledge,
-``gain`` (the knowledge gain) against the same method with the ``shuffled`` knowledge; both are
-paired by example and seed.
+``gain`` (the knowledge gain) against the same method with the ``shuffled`` knowledge, both equal to
+it in all else (:mod:`kbench.results.identity`) and paired by example and seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from statistics import mean, stdev
@@ -28,6 +28,7 @@ from kbench.metrics.statistics import (
 )
 from kbench.results.choice import Choice, with_choices
 from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
+from kbench.results.identity import Names, content, key, on_one_model, options, table_key
 from kbench.results.memo import memoised
 from kbench.results.notes import kept, notes
 from kbench.results.ranking import net_gain
@@ -84,6 +85,7 @@ class Row:
         none: what ``delta`` is against, of the same seeds; None if one is not there.
         shuffled: what ``gain`` is against, likewise.
         choice: how it stands among runs that differ in options alone; None if it did not end well.
+        names: of data, backbones and knowledge bases, clear among all that were looked at.
     """
 
     results: Group
@@ -100,6 +102,12 @@ class Row:
     def chosen(self) -> bool:
         """Whether it may be shown and ranked: alone in its kind, or the best of a sweep on dev."""
         return self.choice is None or self.choice.chosen
+
+    names: Names | None = field(default=None, repr=False, compare=False)
+
+    def name(self, field: str) -> str:
+        """Returns the value of a field of the run as people read it."""
+        return (self.names or Names(self.results)).of(self.first, field)
 
     @property
     def first(self) -> Result:
@@ -147,7 +155,12 @@ class Row:
         spec = self.first.spec
         names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
         value = {name: getattr(spec, name) for name in names}
+        value |= {name: self.name(name) or None for name in ("task", "data", "backbone")}
         value |= {
+            "knowledge": self.name("knowledge") if spec.knowledge else None,
+            "linker": content(self.first)["linker"] or None,
+            "dtype": spec.dtype,
+            "options": options(self.first),
             "seeds": self.seeds,
             "status": self.first.status,
             "reason": self.first.reason,
@@ -171,39 +184,55 @@ class Row:
         return value
 
 
-def rows(results: Sequence[Result], store: Results) -> list[Row]:
+def rows(
+    results: Sequence[Result],
+    store: Results,
+    beside: Iterable[Result] = (),
+    names: Names | None = None,
+) -> list[Row]:
     """Builds the rows of results, in the order of their first appearance.
 
     Args:
         results: what to show; yardsticks and controls are taken from it too.
         store: gives the predictions.
+        beside: what else is stored, for yardsticks and controls alone.
+        names: of parts, if they are to be clear among more than these results.
     """
     good = grouped(results)
-    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), results)
-    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), results)
+    everything = [*{result.id: result for result in (*beside, *results)}.values()]
+    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), everything)
+    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), everything)
+    names = names or Names(everything)
     made = {}
     for _, several in groupby(sorted(good, key=_test_set), key=_test_set):
         # Predictions are kept in memory for one test set at a time.
         for row in _rows([*several], none, shuffled, store):
-            made[row.first.id] = row
+            made[row.first.id] = replace(row, names=names)
     for group in _ended(results):
-        made[group[0].id] = Row(group, None, None, None)
-    return with_choices([made[result.id] for result in results if result.id in made], results)
+        made[group[0].id] = Row(group, None, None, None, names=names)
+    return with_choices([made[result.id] for result in results if result.id in made], everything)
 
 
 def _own(groups: Iterable[Group], theirs: Selection, results: Iterable[Result]) -> dict[str, Group]:
-    """Returns what belongs beside each run, by the id of its first result."""
+    """Returns what belongs beside each run, by the id of its first result.
+
+    It is equal in all that the selection does not name, and of the same downstream model; of
+    several methods without knowledge it is the one called ``none``.
+    """
     informed = [group for group in groups if group[0].spec.knowledge is not None]
     own: dict[str, Group] = {}
-    for one, two in partners(informed, theirs, results):
-        if not any(differing(one[0], two[0], one[0].main_metric or "")):
+    pairs = partners(informed, theirs, results, strict=True)
+    for one, two in sorted(pairs, key=lambda pair: pair[1][0].spec.method != "none"):
+        comparable = not any(differing(one[0], two[0], one[0].main_metric or ""))
+        of_seed = {result.spec.seed: result for result in two}
+        seeds = [(r, of_seed.get(r.spec.seed)) for r in one]
+        if comparable and all(other is None or on_one_model(r, other) for r, other in seeds):
             own.setdefault(one[0].id, two)
     return own
 
 
 def _test_set(group: Group) -> str:
-    made = group[0].provenance
-    return f"{group[0].spec.task} {made.digests.get('data') if made else ''}"
+    return f"{group[0].spec.task} {content(group[0])['data']}"
 
 
 def _ended(results: Iterable[Result]) -> Iterator[Group]:
@@ -211,9 +240,8 @@ def _ended(results: Iterable[Result]) -> Iterator[Group]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         if result.status != Status.OK:
-            spec = result.spec.model_dump(mode="json", exclude={"seed"})
-            key = canonical_digest([spec, result.status, result.reason])
-            groups.setdefault(key, []).append(result)
+            ended = canonical_digest([key(result), result.status, result.reason])
+            groups.setdefault(ended, []).append(result)
     for group in groups.values():
         yield tuple(sorted(group, key=lambda result: result.spec.seed))
 
@@ -389,10 +417,8 @@ def leaders(shown: Sequence[Row], store: Results) -> frozenset[str]:
     return frozenset(best)
 
 
-def _table_of(row: Row) -> str:
-    spec = row.first.spec
-    words = (spec.backbone, spec.tuning, str(spec.limit), row.first.main_metric or "")
-    return " ".join((_test_set(row.results), *words))
+def _table_of(row: Row) -> tuple[str, ...]:
+    return table_key(row.first)
 
 
 def _score(row: Row) -> float:

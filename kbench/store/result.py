@@ -79,7 +79,12 @@ class Frozen(_Model):
 
 
 class Provenance(_Model):
-    """Where a result comes from, enough to repeat it."""
+    """Where a result comes from, enough to repeat it.
+
+    ``names`` holds what data call themselves: ``task`` where data of one's own make the task, and
+    ``data``, the name of their folder. ``defaults`` holds, by its path, what each option that the
+    spec sets would have been otherwise.
+    """
 
     kbench: str
     revision: int
@@ -89,6 +94,8 @@ class Provenance(_Model):
     hardware: dict[str, str | int]
     digests: dict[str, str | None]
     addresses: dict[str, str | None]
+    names: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
     command: str
     started: str
     seconds: float

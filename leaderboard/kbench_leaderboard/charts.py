@@ -72,7 +72,10 @@ def _percent(line: Line) -> float:
 
 def _name(line: Line) -> str:
     spec = line.first.spec
-    return spec.method if spec.knowledge is None else f"{spec.method} ({spec.setting})"
+    told = [line.options] if line.options else []
+    if spec.knowledge is not None:
+        told.insert(0, str(spec.setting))
+    return f"{spec.method} ({', '.join(told)})" if told else spec.method
 
 
 def _drawn(values: list[dict[str, object]], metric: str, clock: str) -> str:

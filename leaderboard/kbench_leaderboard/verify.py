@@ -21,6 +21,7 @@ from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
 from kbench.results.choice import Choice, choices
+from kbench.results.identity import Names, content, differences, options
 from kbench.results.rescoring import Again, rescored
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Status, result_address
@@ -182,22 +183,22 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
 def _left_out(read: Mapping[str, Result]) -> Iterator[Problem]:
     """Names what belongs to a result and is not there, by the folder that the result lies in."""
     results = [*read.values()]
-    there, chosen = {_cell(r) for r in results}, choices(results)
+    there, chosen, names = {_cell(r) for r in results}, choices(results), Names(results)
     seeds: dict[str, set[int]] = defaultdict(set)
     digests: dict[str, set[str]] = defaultdict(set)
     for result in results:
         seeds[_cell(result, seed=None)].add(result.spec.seed)
         if result.status == Status.OK and result.provenance is not None:
-            digests[_data(result)].add(str(result.provenance.digests.get("data")))
+            digests[_data(result, names)].add(str(result.provenance.digests.get("data")))
     every = {seed for several in seeds.values() for seed in several}
     for where, result in read.items():
         if lacking := sorted(every - seeds[_cell(result, seed=None)]):
             yield Problem(where, f"is there without seed {', '.join(map(str, lacking))}")
         if result.status != Status.OK or result.provenance is None:
             continue
-        if len(several := digests[_data(result)]) > 1:
+        if len(several := digests[_data(result, names)]) > 1:
             yield Problem(
-                where, f"{_data(result)} is there with {len(several)} different test data"
+                where, f"{_data(result, names)} is there with {len(several)} different test data"
             )
         choice = chosen.get(result.id, Choice(1, chosen=True))  # of a seed run twice, the latest
         if not choice.settled:
@@ -230,19 +231,22 @@ def _reads(result: Result) -> bool:
 
 
 def _cell(result: Result, **other: Any) -> str:
-    return canonical_digest({**result.spec.model_dump(mode="json"), **other})
+    """A run by content, with its seed; two that differ in nothing else are one."""
+    fields = {**content(result), "seed": result.spec.seed, **other}
+    return canonical_digest([fields, options(result)])
 
 
-def _data(result: Result) -> str:
-    return f"task {result.spec.task} {result.spec.options.get('task') or ''}".strip()
+def _data(result: Result, names: Names) -> str:
+    own = {path: value for path, value in options(result).items() if path.startswith("task.")}
+    return f"task {names.task(result).partition('@')[0]} {own or ''}".strip()
 
 
 def _yardstick(result: Result, other: Result) -> bool:
-    names = ("task", "backbone", "tuning", "seed", "limit", "dtype")
     return (
         other.spec.knowledge is None
         and other.status == Status.OK
-        and all(getattr(result.spec, name) == getattr(other.spec, name) for name in names)
+        and other.spec.seed == result.spec.seed
+        and {*differences(result, other)} <= {"method", "data"}
     )
 
 

@@ -87,6 +87,8 @@ class CustomCard(BaseModel):
 
     Attributes:
         title: name in print.
+        name: short name; the task is called ``custom:NAME`` wherever results are shown. Default:
+            the name of the folder.
         family: ``entity typing``, ``relation classification`` or ``question answering``.
         licence: of the data.
         revision: raise it when the data change for good.
@@ -105,6 +107,7 @@ class CustomCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field(min_length=1)
+    name: str | None = Field(default=None, pattern=r"^[\w.+-]{1,40}$", coerce_numbers_to_str=True)
     family: Family
     licence: str = Field(min_length=1)
     revision: str = Field(default="1", coerce_numbers_to_str=True)
@@ -171,7 +174,13 @@ class Custom(Task):
         if data:
             own = _read_card(data)
             self.card = TaskCard(  # type: ignore[misc]
-                own.title, own.revision, own.licence, own.citation, own.source, Custom.card.obtain
+                own.title,
+                own.revision,
+                own.licence,
+                own.citation,
+                own.source,
+                Custom.card.obtain,
+                name=own.name or Path(data).expanduser().absolute().name,
             )
             self.max_length, self.linking = own.max_length, own.linking  # type: ignore[misc]
             self.markers = own.markers or self.markers  # type: ignore[misc]

@@ -365,3 +365,20 @@ def test_ids_of_the_data_and_links_that_are_not_sure(write: Write, tmp_path: Pat
         write("ids.tsv", text)
         with pytest.raises(DataError, match=problem):
             Custom(str(tmp_path)).examples(Split.TEST)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"), [("", None), ("name: rivers-2\n", "rivers-2"), ("name: 2024\n", "2024")]
+)
+def test_data_are_called_by_their_card_or_their_folder(
+    write: Write, tmp_path: Path, line: str, name: str | None
+) -> None:
+    folder = given(write, tmp_path, CARD + line, RELATION)
+    assert find_task("custom", f"{folder}/").card.name == (name or tmp_path.name)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a/b", "a b", "a@b", "*", "x" * 41])
+def test_a_name_that_no_term_could_say_is_refused(write: Write, tmp_path: Path, name: str) -> None:
+    folder = given(write, tmp_path, f"{CARD}name: '{name}'\n", RELATION)
+    with pytest.raises(DataError, match="name: "):
+        find_task("custom", folder)
