@@ -48,6 +48,7 @@ _SHAPES: Mapping[Family, Any] = {
 
 _KEY_WORDS = {
     "title": "text: its name in print",
+    "name": "text of letters, digits and . + - _, at most 40: what results call the data",
     "family": f"one of {', '.join(Family)}",
     "licence": "text, such as CC0-1.0",
     "revision": "text or a number: raise it when the data change for good",
