@@ -125,7 +125,7 @@ class Task(ABC):
         """
         roles = {m.role for m in example.mentions} - {Role.CONTEXT, *self.markers}
         if roles:
-            marked = ", ".join(self.markers) or "none"
+            marked = ", ".join(self.markers) or "nothing"
             return f"has a mention of the role {min(roles)}, and {self.family} here marks {marked}"
         return ""
 

@@ -49,6 +49,7 @@ _PURPOSES = {
         "kbench.results.example_diff",
         "kbench.results.rescoring",
         "kbench.results.published",
+        "kbench.results.notes",
         "kbench.parts.registry",
         "kbench.parts.find",
         "kbench.parts.source_text",

@@ -192,3 +192,21 @@ def assert_one_line(task: Task, problem: str) -> None:
         task.digest  # noqa: B018
     assert "\n" not in str(caught.value)
     assert "; expected " in str(caught.value)
+
+
+def test_a_query_knows_the_other_objects_of_its_subject(write: Write, folder: str) -> None:
+    other = {**ADA, "uuid": "2", "obj_label": "Marylebone"}
+    write("TREx/P19.jsonl", [ADA, other, {**ADA, "sub_uri": "Q2", "obj_label": "Rome"}])
+    task, examples = read(folder)
+    labels = {example.id: example.label for example in examples}
+    # Its own object is the first: P@1 of the release has no other.
+    assert labels["P19/0"] == ("London", "Marylebone")
+    assert labels["P19/1"] == ("Marylebone", "London")
+    assert labels["P19/2"] == ("Rome",)
+    said = ["London" if example.id.startswith("P19/") else "Paris" for example in examples]
+    gold = [example.label for example in examples]
+    p1, accuracy = (metric.score(gold, said) for metric in task.metrics)
+    assert accuracy == pytest.approx(3 / 4)
+    assert p1 < accuracy
+    # The object of one template stands at the beginning, that of the other behind a blank.
+    assert {example.before_blank for example in examples} == {"", " "}
