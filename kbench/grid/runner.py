@@ -88,7 +88,11 @@ def plan(
     runs = [Parts(spec, loader) for spec in specs]
     for parts in runs:  # of all, before a backbone is fetched for the first
         _check_options(parts)
-    return [_planned(parts, results, offline) for parts in runs]
+    cells: dict[str, Cell] = {}
+    for parts in runs:  # two spellings of one run are one cell
+        cell = _planned(parts, results, offline)
+        cells.setdefault(cell.id, cell)
+    return [*cells.values()]
 
 
 def _check_options(parts: Parts) -> None:
