@@ -92,13 +92,16 @@ def plan(
     runs = [Parts(spec, loader) for spec in specs]
     for parts in runs:  # of all, before a backbone is fetched for the first
         _check_options(parts)
-    cells = [_planned(parts, results, offline) for parts in runs]
+    planned: dict[str, tuple[Cell, Parts]] = {}
+    for parts in runs:  # two spellings of one run are one cell
+        cell = _planned(parts, results, offline)
+        planned.setdefault(cell.id, (cell, parts))
     seen = Obstacles()
     # One backbone after the other, for each has to be loaded.
-    for at in sorted(range(len(cells)), key=lambda at: cells[at].spec.backbone):
-        if not cells[at].done and cells[at].standing != CANNOT and not cells[at].missing:
-            cells[at] = _tried(cells[at], runs[at], seen)
-    return cells
+    for key, (cell, parts) in sorted(planned.items(), key=lambda item: item[1][0].spec.backbone):
+        if not cell.done and cell.standing != CANNOT and not cell.missing:
+            planned[key] = _tried(cell, parts, seen), parts
+    return [cell for cell, _ in planned.values()]
 
 
 def _tried(cell: Cell, parts: Parts, seen: Obstacles) -> Cell:

@@ -35,6 +35,7 @@ __all__ = [
     "options",
     "table_key",
     "told_apart",
+    "value_text",
 ]
 
 FIELDS = (
@@ -93,7 +94,7 @@ def options(result: Result) -> dict[str, Any]:
     Those of a recipe that the run's setting has no use for are left out.
     """
     spec = result.spec
-    defaults = result.provenance.defaults if result.provenance else {}
+    defaults = _defaults(result)
     return {
         path: value
         for path, value in spec.settings
@@ -103,7 +104,7 @@ def options(result: Result) -> dict[str, Any]:
 
 def key(result: Result) -> str:
     """Returns the same text for results of one run, whatever the seed."""
-    chosen = {path: _text(value) for path, value in options(result).items()}
+    chosen = {path: value_text(value) for path, value in options(result).items()}
     return json.dumps([content(result), chosen], sort_keys=True)
 
 
@@ -166,8 +167,7 @@ def fits(result: Result, name: str, glob: str) -> bool:
     paths = [path for path in told if _ends(path, name)]
     if paths:
         return any(_is(told[path], glob) for path in paths)
-    defaults = result.provenance.defaults if result.provenance else {}
-    same = [value for path, value in defaults.items() if _ends(path, name)]
+    same = [value for path, value in _defaults(result).items() if _ends(path, name)]
     return glob == "default" or any(_is(value, glob) for value in same)
 
 
@@ -247,7 +247,8 @@ def told_apart(results: Sequence[Result], names: Names) -> tuple[list[str], list
         what they share, as ``name=value`` each; and a text for each run, empty where nothing is
         to be said.
     """
-    told = [dict(_aspects(result, results, names)) for result in results]
+    among = _Among(results)
+    told = [dict(among.aspects(result, names)) for result in results]
     paths = [*dict.fromkeys(path for each in told for path in each)]
     shared = [path for path in paths if _is_shared(path, results, told)]
     short = _short(paths)
@@ -259,34 +260,39 @@ def told_apart(results: Sequence[Result], names: Names) -> tuple[list[str], list
     return above, own
 
 
-def _aspects(result: Result, results: Sequence[Result], names: Names) -> Iterator[tuple[str, str]]:
-    """Yields what is to be said of a run among some, by field or path of an option."""
-    if data := names.data(result):
-        yield "data", data
-    own = options(result)
-    for path in option_paths(results):
-        if not _counts(path, result.spec):
-            continue
-        if path in own:
-            yield path, spelled(own[path])
-        elif (default := _default(path, result, results)) is not None:
-            yield path, spelled(default)
-    linkers = {_linker(r) for r in results if r.spec.knowledge is not None and _linker(r)}
-    asked = any(r.spec.linker for r in results)
-    if result.spec.knowledge is not None and _linker(result) and (asked or len(linkers) > 1):
-        yield "linker", _linker(result)
-    if any(r.spec.dtype != "float32" for r in results):
-        yield "dtype", result.spec.dtype
-    if len({r.spec.limit for r in results}) > 1:
-        yield "limit", str(result.spec.limit or "none")
+class _Among:
+    """What there is to be said of runs, seen from all that are looked at together."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        informed = [result for result in results if result.spec.knowledge is not None]
+        self._paths = option_paths(results)
+        self._linker = len({_linker(r) for r in informed} - {""}) > 1
+        self._linker |= any(result.spec.linker for result in informed)
+        self._dtype = any(result.spec.dtype != "float32" for result in results)
+        self._limit = len({result.spec.limit for result in results}) > 1
+        self._defaults: dict[str, Any] = {}
+        for result in results:
+            self._defaults |= _defaults(result)
+
+    def aspects(self, result: Result, names: Names) -> Iterator[tuple[str, str]]:
+        """Yields what is to be said of a run, by field or path of an option."""
+        if data := names.data(result):
+            yield "data", data
+        # An option that it does not set has its default, as the run itself says or one beside it.
+        values = {**self._defaults, **_defaults(result), **options(result)}
+        for path in self._paths:
+            if _counts(path, result.spec) and values.get(path) is not None:
+                yield path, spelled(values[path])
+        if self._linker and _linker(result):
+            yield "linker", _linker(result)
+        if self._dtype:
+            yield "dtype", result.spec.dtype
+        if self._limit:
+            yield "limit", str(result.spec.limit or "none")
 
 
-def _default(path: str, result: Result, results: Sequence[Result]) -> Any:
-    """The default of an option, as the run itself says or one beside it; None if none does."""
-    for each in (result, *results):
-        if each.provenance and path in each.provenance.defaults:
-            return each.provenance.defaults[path]
-    return None
+def _defaults(result: Result) -> Mapping[str, Any]:
+    return result.provenance.defaults if result.provenance else {}
 
 
 def _is_shared(path: str, results: Sequence[Result], told: Sequence[Mapping[str, str]]) -> bool:
@@ -354,7 +360,7 @@ def _own_name(result: Result) -> str:
 
 def _variant(result: Result) -> str:
     """A task with those of its options that are no defaults."""
-    own = {p: _text(v) for p, v in options(result).items() if p.startswith("task.")}
+    own = {p: value_text(v) for p, v in options(result).items() if p.startswith("task.")}
     return json.dumps([result.spec.task, own], sort_keys=True)
 
 
@@ -440,11 +446,11 @@ def _is(value: Any, glob: str) -> bool:
 
 
 def _same(one: Any, two: Any) -> bool:
-    return _text(one) == _text(two)
+    return value_text(one) == value_text(two)
 
 
-def _text(value: Any) -> str:
-    """A value as text; 8 and 8.0 are one number, 1 and true are two things."""
+def value_text(value: Any) -> str:
+    """Returns a value as text; 8 and 8.0 are one number, 1 and true are two things."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True, default=str)

@@ -24,6 +24,7 @@ from kbench.results.identity import (
     key,
     option_paths,
     options,
+    value_text,
 )
 from kbench.spec import Control, spelled
 from kbench.store import Result, Status
@@ -177,7 +178,13 @@ def _shared(result: Result, theirs: Selection, informed: bool) -> tuple[str, ...
     fields = content(result)
     counting = [name for name in FIELDS if informed or name not in OF_KNOWLEDGE]
     asked = [name for name in counting if not theirs.decides(name)]
-    return (str(informed), *(fields[name] for name in asked))
+    # Of parts that both have; where a part may be another one, options are looked at one by one.
+    chosen = [
+        f"{path}={value_text(value)}"
+        for path, value in options(result).items()
+        if not (theirs.decides(path) or theirs.decides(path.partition(".")[0]))
+    ]
+    return (str(informed), *(fields[name] for name in asked), *sorted(chosen))
 
 
 def _unnamed(one: Result, two: Result, theirs: Selection) -> list[str]:

@@ -475,3 +475,37 @@ def test_a_pull_request_may_only_add_results(change: str, good: bool, tmp_path: 
     assert _shell(f"{change} && {commit}", tmp_path).returncode == 0
     done = _shell(_steps()["A pull request only adds results"], tmp_path, BASE=base)
     assert (done.returncode == 0) == good, done.stdout + done.stderr
+
+
+def test_a_board_goes_by_content_and_shows_what_differs(tmp_path: Path) -> None:
+    for name in ("rivers", "roads"):
+        for machine, method in (("m1", "none"), ("m2", "map-tuning")):
+            for epochs in (1, 2):
+                made = {
+                    "names": {"task": f"toy-relations:{name}"},
+                    "digests": {"backbone": "b" * 64},
+                }
+                stored.store(
+                    tmp_path / "results",
+                    stored.predictions(GOLD, guesses(0.5, epochs)),
+                    method=method,
+                    backbone=f"/{machine}/bert",
+                    digest=name * 4,
+                    data=f"/{machine}/{name}",
+                    options={"tuning": {"full": {"epochs": epochs}}},
+                    made=made,
+                )
+    out = tmp_path / "site"
+    site.build([tmp_path / "results"], out)
+    page = Page()
+    page.feed((out / "index.html").read_text(encoding="utf-8"))
+    chosen = [attrs for name, attrs in page.tags if name == "tr" and "data-task" in attrs]
+    assert {attrs["data-task"] for attrs in chosen} == {
+        "toy-relations:rivers",
+        "toy-relations:roads",
+    }
+    assert {attrs["data-backbone"] for attrs in chosen} == {"bert"}
+    assert page.words.count("epochs=2") == 4
+    assert "toy-relations:rivers / bert / full / accuracy" in " ".join(page.words)
+    assert len([*(out / "compare").glob("*.html")]) == 2
+    assert (out / "tasks" / f"{slug('toy-relations:roads')}.html").is_file()
