@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,12 @@ _MARKS = {
 
 
 def dry_run(
-    grids: Sequence[Grid], out: Path, peak: float, as_json: bool, settings: Sequence[str] = ()
+    grids: Sequence[Grid],
+    out: Path,
+    peak: float,
+    as_json: bool,
+    settings: Sequence[str] = (),
+    narrowed: Collection[str] = (),
 ) -> int:
     """Prints the plan: every run, how it stands, what has to be made for it, and what that costs.
 
@@ -47,7 +52,7 @@ def dry_run(
     place = Place.default(out)
     loader = PartLoader(download=False)
     specs = runner.resolve(*grids)
-    _say_unused(specs, settings)
+    _say_unused(grids, specs, settings, narrowed)
     cells = runner.plan(specs, place, offline=True, loader=loader)
     made = works(cells, loader, Artifacts(place.artifacts))
     estimate = GpuHours.of(made, Machine(peak))
@@ -105,6 +110,7 @@ def run(
     fail_fast: bool,
     as_json: bool,
     settings: Sequence[str] = (),
+    narrowed: Collection[str] = (),
 ) -> int:
     """Runs grids and prints their table; returns the exit status.
 
@@ -114,10 +120,11 @@ def run(
         executor: who works through the plan.
         fail_fast: stop at the first run that fails.
         as_json: print results as JSON Lines instead of the table.
-        settings: of ``--set``; one that no run has a use for is told.
+        settings: of ``--set``; one that no run has a use for is told, as of a grid file's options.
+        narrowed: the axes that the command line chooses of.
     """
     specs = runner.resolve(*grids)
-    _say_unused(specs, settings)
+    _say_unused(grids, specs, settings, narrowed)
     cells = runner.plan(specs, place)
     messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done and cell.standing != CANNOT]
@@ -148,8 +155,13 @@ def run(
     return 2 if Status.REFUSED in ended else 1 if Status.FAILED in ended else 0
 
 
-def _say_unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> None:
-    for line in runner.unused(specs, settings):
+def _say_unused(
+    grids: Sequence[Grid],
+    specs: Sequence[RunSpec],
+    settings: Sequence[str],
+    narrowed: Collection[str],
+) -> None:
+    for line in runner.unused(grids, specs, settings, narrowed):
         say(f"warning: {line}", err=True)
 
 

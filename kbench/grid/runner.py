@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import get_args
 
 from kbench.data.sources import is_hub
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
@@ -19,7 +20,7 @@ from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
 from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, general_plug, result_id
-from kbench.spec import RunSpec
+from kbench.spec import OptionKind, RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
 
@@ -58,14 +59,33 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
             yield from swept(normalised(spec))
 
 
-def unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> Iterator[str]:
-    """Yields what is to be said of each ``--set`` of a task, tuning or method that no run has."""
+def unused(
+    grids: Sequence[Grid],
+    specs: Sequence[RunSpec],
+    settings: Sequence[str],
+    narrowed: Collection[str] = (),
+) -> Iterator[str]:
+    """Yields what is to be said of options of a task, tuning or method that no run has.
+
+    Args:
+        grids: whose options they are.
+        specs: the runs of these.
+        settings: those given with ``--set``.
+        narrowed: the kinds of which the command line chose: what a file says of others is no
+            mistake.
+    """
+    there = {kind: {str(getattr(spec, kind)) for spec in specs} for kind in get_args(OptionKind)}
+    said: dict[tuple[str, str], str] = {}
     for text in settings:
         kind, part = text.split(".")[:2]
-        there = sorted({str(getattr(spec, kind)) for spec in specs})
-        if part not in there:
-            known = ", ".join(there)
-            yield f"--set {text!r} changes nothing: no run has {kind} {part}; there is {known}"
+        said[kind, part] = f"--set {text!r}"
+    for kind, parts in ((kind, parts) for grid in grids for kind, parts in grid.options.items()):
+        for part in parts if kind not in narrowed else ():
+            said.setdefault((kind, part), f"options.{kind}.{part}")
+    for (kind, part), what in said.items():
+        if part not in there[kind]:
+            known = ", ".join(sorted(there[kind]))
+            yield f"{what} changes nothing: no run has {kind} {part}; there is {known}"
 
 
 def plan(

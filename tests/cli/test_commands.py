@@ -417,3 +417,22 @@ def test_a_setting_that_no_run_has_a_use_for_is_told(
     assert "changes nothing: no run has tuning lora; there is full" in err
     _, _, err = call(capsys, *words, "--set", "tuning.full.epochs=2")
     assert "changes nothing" not in err
+
+
+def test_options_of_a_grid_file_that_no_run_has_a_use_for_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "task: [atlas-qa]\nmethod: [none, ra]\ntuning: [head]\n"
+        "options: {method: {ra: {room: 64}, ra-vm: {room: 64}}, tuning: {full: {epochs: 2}}}\n"
+    )
+    words = ["run", str(grid), "--dry-run", "--out", str(tmp_path / "out")]
+    status, _, err = call(capsys, *words)
+    assert status == 0
+    assert "options.method.ra-vm changes nothing: no run has method ra-vm; there is none, ra" in err
+    assert "options.tuning.full changes nothing" in err
+    assert err.count("changes nothing") == 2
+    # What the command line leaves out of a file is meant to be left out.
+    _, _, err = call(capsys, *words, "--method", "none", "--tuning", "head")
+    assert "changes nothing" not in err
