@@ -41,6 +41,7 @@ _PURPOSES = {
     "an executor": ("kbench.grid.executor", "kbench.grid.plan", "kbench.store"),
     "a page of results": (
         "kbench.store",
+        "kbench.results.identity",
         "kbench.results.selection",
         "kbench.results.tables",
         "kbench.results.comparison",

@@ -69,7 +69,7 @@ def card(loaded: Loaded) -> Verdict:
         check_options(recipe, Recipe.types, "a recipe")
         check_values(recipe, {}, Recipe.types, "a recipe")
     given = asdict(loaded.kind.card)
-    optional = ("obtain", "sizes")
+    optional = ("obtain", "sizes", "name")
     missing = [name for name, value in given.items() if not value and name not in optional]
     missing += [] if summary(loaded.entry) else ["the first line of the docstring"]
     missing += [] if loaded.kind.metrics else ["metrics"]
