@@ -11,6 +11,7 @@ from rich.text import Text
 from kbench.cli.columns import Columns, blank, columns_of, legend, tables_of
 from kbench.cli.terminal import Console
 from kbench.results.tables import Row
+from kbench.results.unknown_words import unknown_words
 from kbench.spec import Control
 from kbench.store import Status
 
@@ -79,6 +80,9 @@ def print_table(
         style = "red" if row.first.status == Status.FAILED else "dim"
         problem = f"{row.first.status}: {row.first.spec.title}: {row.first.reason}"
         console.print(Text(problem, style=style))
+    for result in (result for row in all_rows for result in row.results):
+        if note := unknown_words(result):
+            console.print(Text(f"{result.spec.title}: {note}.", style="italic"))
     bold = " Bold: the best, and what a paired test does not tell from it." if best else ""
     console.print(legend(names) + bold, style="dim")
 

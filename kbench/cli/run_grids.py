@@ -23,6 +23,7 @@ from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
 from kbench.results.tables import leaders, rows
+from kbench.results.unknown_words import unknown_words
 from kbench.spec import RunSpec
 from kbench.store import Artifacts, Result, Results, Status
 
@@ -163,4 +164,6 @@ def _line(result: Result) -> Text:
         line.append(f"  {100 * score.value:.1f}", style="bold")
     if result.reason:
         line.append(f"  {result.reason}", style="italic")
+    if note := unknown_words(result):
+        line.append(f"  {note}", style="italic")
     return line

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label
-from kbench.encoding import bare_tokens
+from kbench.encoding import inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
@@ -404,6 +404,6 @@ class VocabularyHead(_AnsweringHead):
 
 def _single_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[int | None]:
     """Returns the token of each word inside a sentence; None if it is unknown or several."""
-    pieces = bare_tokens(tokenizer, [f" {word}" for word in words])
+    pieces = inner_tokens(tokenizer, words)
     single = [ids[0] if len(ids) == 1 else None for ids in pieces]
     return [None if token == tokenizer.unk_token_id else token for token in single]

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Answers, Example, Label, Split
-from kbench.encoding import Encoded, Inputs, Layout, Pairs, Passage, TokenKind, bare_tokens, encode
+from kbench.encoding import (
+    Encoded,
+    Inputs,
+    Layout,
+    Pairs,
+    Passage,
+    TokenKind,
+    bare_tokens,
+    encode,
+    known_markers,
+)
 from kbench.encoding.pairs import compared, room_of_text
 from kbench.errors import KbenchError
 from kbench.knowledge import KnowledgeBase, Links, link
@@ -67,6 +77,7 @@ class Prepared:
             "shortened": self.inputs.shortened,
             "mentions_without_room": self.inputs.unslotted,
             "tokens": int(self.inputs.lengths.sum()),
+            **self.inputs.words,
         }
         if self.answered is not None:
             counts["answer_in_context"] = self.answered
@@ -96,8 +107,9 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     texts, links = _linked(parts, several.texts if several else kept, base)
     # Two texts share the room of one.
     fit = partial(room_of_text, encoder.tokenizer) if several else int
+    own = task.markers if task.states_markers else known_markers(encoder.tokenizer, task.markers)
     layout = Layout(
-        markers=task.markers, slot=None, max_length=fit(min(task.max_length, encoder.max_length))
+        markers=own, slot=None, max_length=fit(min(task.max_length, encoder.max_length))
     )
     passages: list[list[Passage]] = []
     if injected:
