@@ -54,7 +54,9 @@ class Task(ABC):
 
     Attributes:
         metrics: the main metric first.
-        markers: wordpieces set around a mention of each role, with and without knowledge.
+        markers: words set around a mention of each role, with and without knowledge. Where they
+            are the family's own, another sign takes the place of one that the vocabulary lacks
+            (:func:`kbench.encoding.known_markers`); those that a task states are refused then.
         max_length: tokens of an input, specials included.
         linking: default linker: ``gold`` (ids of the data) or ``title`` (exact label).
         head_name: of the head, in the address of every downstream model. A class that defines
@@ -159,6 +161,11 @@ class Task(ABC):
             "markers": {str(role): marker for role, marker in sorted(self.markers.items())},
             "max_length": self.max_length,
         }
+
+    @property
+    def states_markers(self) -> bool:
+        """Whether its markers are its own, and not those of its family."""
+        return all(self.markers is not kind.markers for kind in _FAMILIES)
 
     @property
     def main_metric(self) -> Metric:
@@ -266,6 +273,9 @@ class QuestionTask(Task):
         from kbench.model.heads import BlankHead
 
         return BlankHead()
+
+
+_FAMILIES: tuple[type[Task], ...] = (TypingTask, RelationTask, QuestionTask)
 
 
 class ProbeTask(QuestionTask):

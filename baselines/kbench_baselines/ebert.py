@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.encoding import bare_tokens
+from kbench.encoding import inner_tokens
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
@@ -100,7 +100,7 @@ def whole_wordpieces(
     unfit = set(tokenizer.all_special_ids)
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
-        pieces = bare_tokens(tokenizer, [f" {text}" for text in block])
+        pieces = inner_tokens(tokenizer, block)
         for at, ids in enumerate(pieces, start):
             if len(ids) == 1 and ids[0] not in unfit and texts[at].strip():
                 tokens[at] = ids[0]

@@ -23,7 +23,7 @@ from kbench.grid.plan import CANNOT, Cell, Events, Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader
 from kbench.results.choice import shown_of
-from kbench.results.notes import left_out, silent
+from kbench.results.notes import left_out, silent, unknown_words
 from kbench.results.tables import leaders, rows
 from kbench.spec import RunSpec
 from kbench.store import Artifacts, Result, Results, Status
@@ -203,7 +203,7 @@ def _line(result: Result) -> Text:
     score = result.score
     if score:
         line.append(f"  {100 * score.value:.1f}", style="bold")
-    for note in filter(None, (left_out(result), silent(result))):
+    for note in filter(None, (left_out(result), unknown_words(result), silent(result))):
         line.append(f"  {note}", style="italic")
     if result.reason:
         line.append(f"  {result.reason}", style="italic")

@@ -16,7 +16,7 @@ over tokens.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,7 +44,7 @@ from kbench.errors import InputError, Unsupported
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Layout", "encode"]
+__all__ = ["Layout", "encode", "known_markers"]
 
 _SLOT = "{slot}"
 _MENTION = "{mention}"
@@ -129,7 +129,8 @@ def encode(
         if bring:
             tokens = bring.add(tokens, passages[number], layout.room)
         builder.add(tokens, row, [row[mention] for mention in slots])
-    return builder.done(tokenizer.pad_token_id or 0)
+    unknown = tokenizer.unk_token_id
+    return builder.done(tokenizer.pad_token_id or 0, -1 if unknown is None else unknown)
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,29 @@ def _words(tokenizer: PreTrainedTokenizerFast, layout: Layout) -> _Words:
 
 
 _PAIR = {Role.HEAD, Role.TAIL}
-_SUGGESTED = ("#", "$", "*", "&", "%", "^", "~", "@", "|", "+", "=", "/")
+_SIGNS = "#$*&%^~@|+=/<>[]{}_:;!?-\"'(),."
+"""What may mark a mention where a vocabulary lacks the usual sign, what is rare in texts first."""
+
+
+def known_markers(
+    tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, str]
+) -> dict[Role, str]:
+    """Returns markers that a tokenizer knows and tells apart, for the same roles.
+
+    Those given stay where it knows them. For another it is the first sign of
+    ``# $ * & % ^ ~ @ | + = / < > [ ] { } _ : ; ! ? - " ' ( ) , .`` that it knows and that marks no
+    other role; where it knows none, the marker stays as it is, and :func:`encode` refuses it.
+
+    Args:
+        tokenizer: of the backbone.
+        markers: word set around mentions of a role.
+    """
+    known = known_words(tokenizer, dict.fromkeys([*markers.values(), *_SIGNS]))
+    free = [sign for sign in known if sign in _SIGNS and sign not in markers.values()]
+    return {
+        role: marker if not marker or marker in known or not free else free.pop(0)
+        for role, marker in markers.items()
+    }
 
 
 def _check_markers(tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, str]) -> None:
@@ -183,7 +206,7 @@ def _check_markers(tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, st
             continue
         both = f"markers {markers[other]!r} of {other} and {marker!r} of {role} are one to"
         problem = both if alike else f"marker {marker!r} of {role} is unknown to"
-        known = " ".join(known_words(tokenizer, _SUGGESTED)) or "none of the usual ones"
+        known = " ".join(known_words(tokenizer, _SIGNS)[:8]) or "none of the usual signs"
         raise InputError(
             f"{problem} the backbone's tokenizer ({name_of(tokenizer)}); expected markers that it "
             f"knows and tells apart: give others, such as {known} (`markers` in card.yaml of your "
@@ -243,7 +266,6 @@ class _Text:
 
         # A mention of characters that yield no token has an empty span.
         spans = [(new_place(a), new_place(b - 1) + 1) if b > a else (0, 0) for a, b in places]
-        openings = [new_place(a) if b else -1 for a, b in map(self._marker, self.written.openings)]
         blank = self.written.blank
         tokens = Tokens(
             np.array(ids, dtype=np.int64),
@@ -251,7 +273,6 @@ class _Text:
             np.array([*slots.values()], dtype=np.int64),
             np.array(spans, dtype=np.int64).reshape(-1, 2),
             new_place(bisect_right(self.placed.ends, blank)) if blank >= 0 else -1,
-            openings=np.array(openings, dtype=np.int64),
         )
         return self._replaced(tokens, slots) if self.layout.replaces else tokens, [*slots]
 
@@ -264,20 +285,12 @@ class _Text:
     def _within(self, span: tuple[int, int]) -> tuple[int, int]:
         return self.placed.within(self.written.text, *span)
 
-    def _marker(self, span: tuple[int, int]) -> tuple[int, int]:
-        """The tokens of a marker, without those of the blank before it; 0, 0 for none."""
-        start, end = span
-        if start < 0:
-            return 0, 0
-        return bisect_right(self.placed.ends, start), bisect_left(self.placed.starts, end)
-
     def _kinds(self) -> list[int]:
         """The kinds of the written text's own tokens."""
         kinds: list[int] = [TokenKind.TEXT] * len(self.placed.ids)
-        for span in (*self.written.openings, *self.written.closings):
-            if span[0] >= 0:
-                first, last = self._within(span)
-                kinds[first:last] = [TokenKind.INSERTED] * (last - first)
+        for span in self.written.markers:
+            first, last = self._within(span)
+            kinds[first:last] = [TokenKind.INSERTED] * (last - first)
         if self.written.blank >= 0:
             kinds[bisect_right(self.placed.ends, self.written.blank)] = TokenKind.BLANK
         return kinds

@@ -8,7 +8,7 @@ of all episodes form one list, so that pairs of like length share a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -158,6 +158,12 @@ class Pairs:
         return self.texts.unslotted
 
     @property
+    def words(self) -> Mapping[str, int]:
+        """How many tokens of the texts of all pairs stand for words, and for unknown ones."""
+        read = np.concatenate([self.of.left, self.of.right])
+        return self.texts.words_of(np.bincount(read, minlength=len(self.texts)))
+
+    @property
     def candidates(self) -> Sequence[tuple[str, ...]]:
         """Labels that each example chooses between."""
         return self.of.names
@@ -249,7 +255,6 @@ def _bare(inputs: Inputs, before: int, after: int, after_passages: int) -> Input
         bounds=np.concatenate([[0], np.cumsum(lengths)]),
         slots=inputs.slots - before,
         spans=np.maximum(inputs.spans - before, 0),  # an empty span is 0, 0 and stays so
-        openings=np.where(inputs.openings < 0, -1, inputs.openings - before),
         segments=None,
     )
 

@@ -58,7 +58,6 @@ def kept(tokens: Tokens, keep: NDArray[np.bool_]) -> Tokens:
         slots=before[tokens.slots],
         spans=spans,
         blank=int(before[tokens.blank]) if tokens.blank >= 0 else -1,
-        openings=np.where(tokens.openings >= 0, before[tokens.openings], -1),
     )
 
 

@@ -24,17 +24,16 @@ class Written:
 
     Attributes:
         text: as it is tokenized.
-        spans: first character of each mention and the one after its last.
-        openings: of the marker before each mention, likewise; -1, -1 for none.
-        closings: of the marker after it.
+        spans: first character of each mention and the one after its last: all that stands
+            between its markers, those of a mention within it among it.
+        markers: of each marker, likewise.
         blank: first character of the mask token; -1 for none.
         order: the mentions by where they open, the outer of two first.
     """
 
     text: str
     spans: list[tuple[int, int]]
-    openings: list[tuple[int, int]]
-    closings: list[tuple[int, int]]
+    markers: list[tuple[int, int]]
     blank: int
     order: list[int]
 
@@ -59,8 +58,7 @@ def written(example: Example, markers: Mapping[Role, str], mask: str | None) -> 
         if example.blank is not None and mask is None:
             raise KbenchError("the tokenizer has no mask token, which a blank needs")
         return _put_together(_Writer(text), example, order, words, mask or "")
-    none = [(-1, -1)] * len(mentions)
-    return Written(text, [(m.start, m.end) for m in mentions], none, none, -1, order)
+    return Written(text, [(m.start, m.end) for m in mentions], [], -1, order)
 
 
 def _put_together(
@@ -68,28 +66,22 @@ def _put_together(
 ) -> Written:
     mentions, blank = example.mentions, -1
     starts, ends = [0] * len(mentions), [0] * len(mentions)
-    openings, closings = [(-1, -1)] * len(mentions), [(-1, -1)] * len(mentions)
-    for at in sorted(_edges(example)):
+    edges = {at for mention in mentions for at in (mention.start, mention.end)}
+    for at in sorted(edges if example.blank is None else {*edges, example.blank}):
         writer.text_to(at)
         for m in reversed(order):
             if mentions[m].end == at:
                 ends[m] = writer.length
-                closings[m] = writer.word(words[m])
+                writer.word(words[m])
         if example.blank == at:
             blank = writer.mask(mask)
         for m in order:
             if mentions[m].start == at:
-                openings[m] = writer.word(words[m])
+                writer.word(words[m])
                 starts[m] = writer.length
+    writer.text_to(len(example.text))
     spans = list(zip(starts, ends, strict=True))
-    return Written(writer.done(), spans, openings, closings, blank, order)
-
-
-def _edges(example: Example) -> set[int]:
-    """Returns the offsets at which something is written, or a mention begins or ends."""
-    blank = set() if example.blank is None else {example.blank}
-    ends = {at for mention in example.mentions for at in (mention.start, mention.end)}
-    return {0, len(example.text)} | ends | blank
+    return Written(writer.done(), spans, writer.words, blank, order)
 
 
 class _Writer:
@@ -97,6 +89,7 @@ class _Writer:
 
     def __init__(self, text: str) -> None:
         self.length = 0
+        self.words: list[tuple[int, int]] = []
         self._text = text
         self._at = 0
         self._parts: list[str] = []
@@ -108,14 +101,14 @@ class _Writer:
             self._add(self._text[self._at : at])
             self._at = at
 
-    def word(self, word: str) -> tuple[int, int]:
-        """Adds a word if it is one; returns its first character and the one after its last."""
+    def word(self, word: str) -> None:
+        """Adds a word, if it is one."""
         if not word:
-            return -1, -1
+            return
         self._apart = bool(self._parts) and not self._parts[-1][-1].isspace()
         self._add(word)
         self._apart = True
-        return self.length - len(word), self.length
+        self.words.append((self.length - len(word), self.length))
 
     def mask(self, mask: str) -> int:
         """Adds the mask token; returns its first character."""

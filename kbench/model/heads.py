@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label
-from kbench.encoding import bare_tokens
+from kbench.encoding import bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ __all__ = [
     "TypingHead",
     "VocabularyHead",
 ]
-
-_SENTENCE = "."
-"""Stands for what a sentence holds before a blank: every tokenizer keeps it apart."""
 
 
 @dataclass(frozen=True)
@@ -484,8 +481,11 @@ def _single_tokens(
 
     The tokenizer is shown the word with what stands before it, for that decides of the form.
     """
-    lead = f"{_SENTENCE} " if before == " " else before
-    first, *pieces = bare_tokens(tokenizer, [lead.strip(), *(lead + w.strip() for w in words)])
-    behind = [ids[len(first) :] if ids[: len(first)] == first else [] for ids in pieces]
+    bare = [word.strip() for word in words]
+    if before == " ":
+        behind = inner_tokens(tokenizer, bare)
+    else:
+        first, *pieces = bare_tokens(tokenizer, [before, *(before + word for word in bare)])
+        behind = [ids[len(first) :] if ids[: len(first)] == first else [] for ids in pieces]
     single = [ids[0] if len(ids) == 1 else None for ids in behind]
     return [None if token == tokenizer.unk_token_id else token for token in single]

@@ -1,8 +1,8 @@
-"""What must be read beside a score: on how many examples it is, and whether a model says anything.
+"""What must be read beside a score: on how many examples, read how well, and whether it says much.
 
 A question whose answers no token spells is left out, and coverage is then a share of the rest. A
-model that gives one answer to everything has a score too. Both are in the counts of a result;
-here they are put in words for whoever shows it.
+model that could read next to nothing, or gives one answer to everything, has a score too. All of
+it is in the counts of a result; here it is put in words for whoever shows it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from kbench.data import Split
 from kbench.store import Result
 
-__all__ = ["kept", "left_out", "notes", "silent"]
+__all__ = ["kept", "left_out", "notes", "silent", "unknown_words"]
+
+_MOST = 0.5
+"""Share of unknown tokens from which on it is said."""
 
 
 def kept(result: Result) -> dict[str, tuple[int, int]]:
@@ -45,8 +48,21 @@ def silent(result: Result) -> str:
     return ""
 
 
+def unknown_words(result: Result) -> str:
+    """Returns that most of a run's test texts, or of its passages, are ``[UNK]``; else nothing."""
+    told = []
+    for kind, name in (("text", "texts"), ("passage", "passages")):
+        of = result.counts.get(f"test_{kind}_tokens", 0)
+        unknown = result.counts.get(f"test_unknown_{kind}_tokens", 0)
+        if of and unknown >= _MOST * of:
+            told.append(f"{unknown:,} of {of:,} tokens of its test {name}")
+    return f"the backbone's vocabulary does not know {' and '.join(told)}" if told else ""
+
+
 def notes(results: Sequence[Result]) -> list[str]:
     """Returns what must be read beside the scores of some runs, a line each."""
     lines = [f"Kept: {text}." for result in results if (text := left_out(result))]
-    lines += [f"{r.spec.title}: {text}." for r in results if (text := silent(r))]
+    for result in results:
+        said = (unknown_words(result), silent(result))
+        lines += [f"{result.spec.title}: {text}." for text in said if text]
     return list(dict.fromkeys(lines))

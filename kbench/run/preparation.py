@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Answers, Example, Label, Split
-from kbench.encoding import Encoded, Inputs, Layout, Pairs, Passage, TokenKind, bare_tokens, encode
+from kbench.encoding import (
+    Encoded,
+    Inputs,
+    Layout,
+    Pairs,
+    Passage,
+    TokenKind,
+    bare_tokens,
+    encode,
+    known_markers,
+)
 from kbench.encoding.pairs import compared, room_of_text
 from kbench.errors import InputError
 from kbench.knowledge import Links
@@ -67,6 +77,7 @@ class Prepared:
             "shortened": self.inputs.shortened,
             "mentions_without_room": self.inputs.unslotted,
             "tokens": int(self.inputs.lengths.sum()),
+            **self.inputs.words,
         }
         if self.answered is not None:
             counts["answer_in_context"] = self.answered
@@ -126,9 +137,10 @@ def inputs_of(
         injected: whether slots are put in, and the entities' texts.
         room: what of a length in tokens one text may take.
     """
-    method = parts.method
-    longest = min(parts.task.max_length, encoder.max_length)
-    layout = Layout(markers=parts.task.markers, slot=None, max_length=room(longest))
+    method, task, tokenizer = parts.method, parts.task, encoder.tokenizer
+    longest = min(task.max_length, encoder.max_length)
+    own = task.markers if task.states_markers else known_markers(tokenizer, task.markers)
+    layout = Layout(markers=own, slot=None, max_length=room(longest))
     passages: list[list[Passage]] = []
     if injected:
         layout = replace(layout, slot=method.template())
@@ -136,7 +148,7 @@ def inputs_of(
         longest = min(int(method.options["room"]), encoder.max_length)
         layout = replace(layout, room=room(longest))
         passages = _passages(parts, links)
-    return encode(encoder.tokenizer, texts, links.rows, layout, passages)
+    return encode(tokenizer, texts, links.rows, layout, passages)
 
 
 def _passages(parts: Parts, links: Links) -> list[list[Passage]]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kbench.data import Example
-from kbench.encoding import Batch, Layout, encode
+from kbench.data import Example, Mention, Role
+from kbench.encoding import Batch, Layout, TokenKind, encode, known_markers
 from kbench.errors import KbenchError
 from kbench.model import Backbone, Encoder, digest, dropout
 from kbench.model.trial import Trial
@@ -26,6 +26,20 @@ from kbench.training import Recipe
 __all__ = ["CONTRACTS", "subject"]
 
 TOLERANCE = 1e-4
+_CUT = (
+    (
+        "The town's bank (Tiber) was near Rome, not on it.",
+        ("town", "Tiber", "Rome"),
+        "The {0} town {0} 's bank (Tiber) was near Rome, not on it.",
+    ),
+    (
+        "(Rome)'s river and its towns: a port.",
+        ("Rome", "river", "port"),
+        "( {0} Rome {0} )'s river and its towns: a port.",
+    ),
+    ("ria", ("i",), "r {0} i {0} a"),
+)
+"""Texts with names that a tokenizer would write otherwise apart; with the first one marked."""
 _TEXTS = ("It rained.", "The river flows to the sea , and a town lies on it .")
 
 
@@ -94,6 +108,28 @@ def same_weights(loaded: Loaded) -> Verdict:
     weights = digest(loaded.encoder), digest(two.load())
     figure = f"content {one.digest[:8]} and {two.digest[:8]}, weights {weights[0][:8]}"
     return one.digest == two.digest and weights[0] == weights[1], f"{figure} and {weights[1][:8]}"
+
+
+@contract
+def whole_texts(loaded: Loaded) -> Verdict:
+    """A text has the tokens that its tokenizer writes, whatever is marked or inserted in it."""
+    tokenizer = loaded.encoder.tokenizer
+    markers = known_markers(tokenizer, {Role.TARGET: "$"})
+    wrong = []
+    for text, names, written in _CUT:
+        spans = [(text.index(name), text.index(name) + len(name)) for name in names]
+        bare = Example("", text, tuple(Mention(*span) for span in spans), "")
+        target = Example("", text, (Mention(*spans[0], None, Role.TARGET),), "")
+        plain = encode(tokenizer, [bare], [[-1] * len(spans)], Layout({}))
+        slotted = encode(tokenizer, [bare], [[0] * len(spans)], Layout({}, "{slot}{mention}"))
+        marked = encode(tokenizer, [target], [[-1]], Layout(markers))
+        words = slotted.ids[slotted.kinds != TokenKind.SLOT].tolist()
+        if not plain.ids.tolist() == words == tokenizer(text)["input_ids"]:
+            wrong.append(text)
+        full = written.format(markers[Role.TARGET])
+        if marked.ids.tolist() != tokenizer(full)["input_ids"]:
+            wrong.append(full)
+    return not wrong, f"{len(_CUT)} texts, {'; '.join(wrong) or 'none'} otherwise"
 
 
 @contract
@@ -176,6 +212,7 @@ CONTRACTS: tuple[Callable[[Loaded], Finding], ...] = (
     loads,
     weights,
     same_weights,
+    whole_texts,
     slots,
     own_words,
     both_ways,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
 from kbench.data import Example, Label, Role, Split, TaskCard
 from kbench.knowledge import Bundle, KnowledgeSource
@@ -437,6 +438,22 @@ class NotFinite(Bert):
         encoder = super().load()
         with torch.no_grad():
             next(encoder.parameters()).flatten()[5] = float("nan")
+        return encoder
+
+
+class _Rewriting(PreTrainedTokenizerFast):
+    """Writes a text otherwise than its own core: it sets what is in brackets apart."""
+
+    def __call__(self, text: Any, *others: Any, **options: Any) -> Any:
+        return super().__call__(text.replace("(", " a "), *others, **options)
+
+
+class Rewrites(Bert):
+    """Breaks whole texts."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.tokenizer.__class__ = _Rewriting
         return encoder
 
 

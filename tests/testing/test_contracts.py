@@ -237,6 +237,7 @@ BROKEN = [
     (Kind.BACKBONES, "card", broken_parts.UnknownField),
     (Kind.BACKBONES, "loads", broken_parts.Training),
     (Kind.BACKBONES, "same weights", broken_parts.Shifting),
+    (Kind.BACKBONES, "whole texts", broken_parts.Rewrites),
     (Kind.BACKBONES, "slots", broken_parts.NoSlots),
     (Kind.BACKBONES, "own words", broken_parts.Doubles),
     (Kind.BACKBONES, "padding", broken_parts.Padded),
