@@ -12,7 +12,6 @@ from kbench.encoding.tokens import (
     affixes,
     bare_tokens,
     inner_tokens,
-    is_known,
     known_words,
 )
 from kbench.encoding.training_data import Data, Examples
@@ -35,7 +34,6 @@ __all__ = [
     "bare_tokens",
     "encode",
     "inner_tokens",
-    "is_known",
     "known_markers",
     "known_words",
     "ragged",

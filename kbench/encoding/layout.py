@@ -194,6 +194,11 @@ def known_markers(
 
 def _check_markers(tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, str]) -> None:
     """Refuses markers that would not be told from others, or from any unknown word."""
+    if markers.get(Role.CONTEXT):
+        raise KbenchError(
+            "markers are for target, head and tail: a linker adds mentions of context, which a run "
+            "without knowledge does not know"
+        )
     said: dict[tuple[int, ...], Role] = {}
     for role, marker in markers.items():
         if not marker:

@@ -254,6 +254,12 @@ def test_markers_that_are_unknown_or_alike_are_refused_by_name() -> None:
     assert len(encode(cased, [example], [(-1, -1)], layout)) == 1
 
 
+def test_context_is_not_marked_since_a_linker_may_add_to_it() -> None:
+    example = Example("x", "we saw it", (Mention(0, 2, "h"),), "")
+    with pytest.raises(KbenchError, match="markers are for target, head and tail"):
+        encode(family("wordpiece"), [example], [(-1,)], Layout({Role.CONTEXT: "#"}))
+
+
 def test_a_template_with_a_word_that_is_unknown_is_unsupported() -> None:
     example = Example("x", "we saw it", (Mention(0, 2, "h"),), "")
     with pytest.raises(Unsupported, match=r"'\{slot\} \| \{mention\}' holds '\|'"):
