@@ -10,6 +10,7 @@ from kbench.data import Label
 from kbench.data.files import canonical_digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
+from kbench.run.addresses import ENGINE_REVISION
 from kbench.run.buckets import estimate
 from kbench.spec import RunSpec, Setting
 from kbench.store import Predictions, Result, Results, Status
@@ -58,7 +59,7 @@ def provenance(digest: str = "d1", **digests: str | None) -> Provenance:
     """As of a run, with the digest of its data."""
     return Provenance(
         kbench="0",
-        revision=1,
+        revision=ENGINE_REVISION,
         versions={},
         git={},
         plugin={},

@@ -138,3 +138,15 @@ def test_texts_and_knowledge_are_shown_only_if_they_are_those_of_the_run(
     assert (found and found.digest, problem) == (base.digest, "")
     assert "is not what the result was made with" in known(result(), str(tmp_path / "kb"))[1]
     assert known(right.model_copy(update={"spec": spec(method="none")})) == (None, "")
+
+
+def test_a_shuffle_is_shown_only_if_it_can_be_made_again(tmp_path: Path) -> None:
+    base = world(tmp_path / "kb", np.eye(3))
+    shuffled = result("shuffled", knowledge=base.digest)
+    assert known(shuffled, str(base.folder))[1] == ""
+    of_old = shuffled.provenance.model_copy(update={"revision": 4})
+    found, problem = known(shuffled.model_copy(update={"provenance": of_old}), str(base.folder))
+    assert (found, "by revision 4 of the engine" in problem) == (None, True)
+    gone = spec(control="shuffled", method="gone")
+    found, problem = known(shuffled.model_copy(update={"spec": gone}), str(base.folder))
+    assert (found, "'gone'" in problem) == (None, True)
