@@ -195,7 +195,7 @@ def known_markers(
 def _check_markers(tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, str]) -> None:
     """Refuses markers that would not be told from others, or from any unknown word."""
     if markers.get(Role.CONTEXT):
-        raise KbenchError(
+        raise InputError(
             "markers are for target, head and tail: a linker adds mentions of context, which a run "
             "without knowledge does not know"
         )
