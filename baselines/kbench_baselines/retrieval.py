@@ -61,21 +61,17 @@ class _TextMethod(Untrained):
     def fit(self, plug: Plug, fit: Fit) -> History:
         """Counts, and tells, what has no name and so is not told."""
         true = fit.knowledge.unbroken
-        named = true.has_name(np.arange(len(true), dtype=np.int64))
-        if named.all():
+        entities, facts = true.unnamed()
+        if not entities:
             return History()
-        counts = {
-            "entities_without_name": int((~named).sum()),
-            "facts_not_told": int((~true.told).sum()),
-        }
         warnings.warn(
-            f"knowledge base {true.name}: {counts['entities_without_name']:,} of {len(true):,} "
+            f"knowledge base {true.name}: {entities:,} of {len(true):,} "
             "entities have no name (no label, no alias, an id that is no words), so that "
-            f"{counts['facts_not_told']:,} of {len(true.triples):,} facts are not told",
+            f"{facts:,} of {len(true.triples):,} facts are not told",
             UserWarning,
             stacklevel=2,
         )
-        return History(counts=counts)
+        return History(counts={"entities_without_name": entities, "facts_not_told": facts})
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         """Returns an empty plug.

@@ -273,6 +273,11 @@ class KnowledgeBase(ABC):
         told: NDArray[np.bool_] = named[self.triples[:, 0]] & named[self.triples[:, 2]]
         return told
 
+    def unnamed(self) -> tuple[int, int]:
+        """Returns how many entities have no name, and how many facts are not told for that."""
+        named = self.has_name(np.arange(len(self), dtype=np.int64))
+        return (0, 0) if named.all() else (int((~named).sum()), int((~self.told).sum()))
+
     def has_facts(self, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether :meth:`facts` has any of each; False for row -1. ``[rows]``."""
         heads = self.triples[:, 0]

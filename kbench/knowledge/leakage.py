@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kbench.data import Example, Role
 from kbench.knowledge.base import KnowledgeBase, Rows
+from kbench.knowledge.folding import folded
 
 __all__ = ["fingerprint", "leakage", "marked_rows"]
 
@@ -85,7 +86,7 @@ def marked_rows(examples: Sequence[Example], knowledge: KnowledgeBase) -> tuple[
 
 def fingerprint(text: str) -> bytes:
     """Returns eight bytes that stand for the words of a sentence, whatever is between them."""
-    words = " ".join(_NO_WORD.sub(" ", text.casefold()).split())
+    words = " ".join(_NO_WORD.sub(" ", folded(text)).split())
     return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 

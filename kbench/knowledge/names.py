@@ -22,6 +22,7 @@ from kbench.knowledge.folding import Folded, folded, is_mark
 
 __all__ = [
     "begins_with",
+    "find_word",
     "first_place",
     "id_name",
     "is_capitals",
@@ -170,13 +171,13 @@ def first_place(names: Iterable[str], text: str) -> tuple[int, int] | None:
         short = len(key) < shortest(key)
         if short and at and not is_capitals(name):
             continue
-        if (start := _first(name, text)) >= 0:
+        if (start := find_word(name, text)) >= 0:
             return start, start + len(name)
         if short:
             continue
         whole = whole or Folded.of(text)
         start = -1
-        while (start := _first(key, whole.text, start + 1)) >= 0:
+        while (start := find_word(key, whole.text, start + 1)) >= 0:
             if place := whole.span(start, start + len(key)):
                 return place
     return None
@@ -188,8 +189,14 @@ def begins_with(text: str, name: str) -> bool:
     return bool(key) and whole.startswith(key) and stands(whole, 0, len(key))
 
 
-def _first(name: str, text: str, start: int = 0) -> int:
-    """Returns where a name first stands in a text as whole words, -1 if it does not."""
+def find_word(name: str, text: str, start: int = 0) -> int:
+    """Returns where a name first stands in a text as whole words, -1 if it does not.
+
+    Args:
+        name: as the text spells it.
+        text: may be folded, as the name is then.
+        start: where to look from.
+    """
     start = text.find(name, start) if name else -1
     while start >= 0 and not stands(text, start, start + len(name)):
         start = text.find(name, start + 1)
