@@ -14,7 +14,7 @@ Concat is map-tuning's input form with a map in closed form. Nothing is trained.
 
 **Anchors** are the rows of ``X`` and ``Y``. With *words* they are the paper's: words of the space
 that are spelled like one whole wordpiece, one each; specials and continuations are none. A bundle
-whose space has no words (TransE) leaves *names*: entities whose label is a single wordpiece.
+whose space has no words (TransE) leaves *names*: entities whose name is a single wordpiece.
 Names go through the control, so that broken vectors break the fit as well; words do not.
 """
 
@@ -148,7 +148,7 @@ class EBert(Untrained):
         citation="2020.findings-emnlp.71",
         trains="0 (d H in closed form)",
     )
-    revision = "1"
+    revision = "2"
     defaults: ClassVar[Mapping[str, Any]] = {"form": "concat", "anchors": "auto"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "form": OptionType("text", words=("concat", "replace")),
@@ -215,8 +215,8 @@ class EBert(Untrained):
             known = np.isfinite(vectors).all(1)
             return "words", vectors[known], tokens[known]
         covered = _covered(knowledge)
-        tokens, labels = np.full(len(covered), -1, dtype=np.int64), knowledge.labels
+        tokens = np.full(len(covered), -1, dtype=np.int64)
         for at in range(0, len(covered), _BLOCK):
-            names = [labels[row] for row in covered[at : at + _BLOCK].tolist()]
+            names = [knowledge.name_of(row) for row in covered[at : at + _BLOCK].tolist()]
             tokens[at : at + _BLOCK] = whole_wordpieces(encoder.tokenizer, names)
         return "names", knowledge.vectors(covered[tokens >= 0]), tokens[tokens >= 0]

@@ -224,7 +224,7 @@ class Kar(CorpusTrained):
         citation="D19-1005",
         trains="2 d H + H + 8 d^2 + 4 d f + 2 f + 26 d + 402, f = 1024 d / 300",
     )
-    revision = "1"
+    revision = "2"
     defaults: ClassVar[Mapping[str, Any]] = {
         "start": "general",
         "max_length": 128,

@@ -1,8 +1,8 @@
 """Candidates of a mention: the entities that share a name with the linked one.
 
-A name is a label or an alias, whatever its case. How likely a candidate is before the context is
-read, its prior, is taken as proportional to one more than the number of facts it occurs in. Names
-are what mentions are made of, so controls leave them; facts come through the control.
+A name is a label or an alias, whatever its form and case. How likely a candidate is before the
+context is read, its prior, is taken as proportional to one more than the number of facts it occurs
+in. Names are what mentions are made of, so controls leave them; facts come through the control.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge import KnowledgeBase, Rows, folded
 
 __all__ = ["Namesakes"]
 
@@ -104,11 +104,11 @@ def _groups(knowledge: KnowledgeBase) -> list[set[int]]:
 
 
 def _names(knowledge: KnowledgeBase) -> Iterator[tuple[str, int]]:
-    """Yields each name of each entity with a vector, once, whatever its case."""
+    """Yields each name of each entity with a vector, once, whatever its form and case."""
     known = knowledge.has_vector(np.arange(len(knowledge)))
-    for row, (label, aliases) in enumerate(zip(knowledge.labels, knowledge.aliases, strict=True)):
+    for row, names in enumerate(knowledge.each_name()):
         if known[row]:
-            yield from ((n, row) for n in {name.casefold() for name in (label, *aliases) if name})
+            yield from ((n, row) for n in {folded(name) for name in names})
 
 
 def _likeliest(rows: set[int], weights: NDArray[np.int64], most: int) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Example
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge import KnowledgeBase, Rows, first_place
 
 __all__ = ["Draw", "Occurrences", "Wanted", "draw", "occurrences"]
 
@@ -24,12 +24,14 @@ class Occurrences:
         places: number of the text, first character of the mention and the one after its last.
             ``[occurrences, 3]``.
         repeated: occurrences left out because their text recurs.
+        unnamed: descriptions left out because no name of their entity stands in them.
     """
 
     texts: list[str]
     rows: Rows
     places: NDArray[np.int64]
     repeated: int
+    unnamed: int = 0
 
     def masked(self, at: int) -> Example:
         """Returns an occurrence with one blank in the place of the whole mention."""
@@ -52,8 +54,8 @@ def occurrences(knowledge: KnowledgeBase, *, descriptions: bool) -> Occurrences:
 
     Args:
         knowledge: the texts are its true ones, whatever the control.
-        descriptions: count the entity's own description too where it holds the entity's label as
-            whole words; the first such place is the mention.
+        descriptions: count the entity's own description too where a name of the entity stands in
+            it; the first such place is the mention (:func:`kbench.knowledge.first_place`).
     """
     true = knowledge.unbroken
     numbers: dict[str, int] = {}
@@ -65,30 +67,22 @@ def occurrences(knowledge: KnowledgeBase, *, descriptions: bool) -> Occurrences:
         ids += [mention.entity for mention in sentence.mentions]
     rows = true.rows(ids).tolist()
     everyone = np.arange(len(true) if descriptions else 0, dtype=np.int64)
+    unnamed = 0
     for row in everyone[true.has_description(everyone)].tolist():
         entity = true.entity(row)
-        start = _first(entity.label, entity.description)
-        if start >= 0:
-            number = numbers.setdefault(entity.description, len(numbers))
-            places.append((number, start, start + len(entity.label)))
-            rows.append(row)
+        place = first_place(entity.names, entity.description)
+        if place is None:
+            unnamed += 1
+            continue
+        number = numbers.setdefault(entity.description, len(numbers))
+        places.append((number, *place))
+        rows.append(row)
     every = np.column_stack(
         [np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64).reshape(-1, 3)]
     )
     linked = every[every[:, 0] >= 0]
     kept = np.unique(linked, axis=0)
-    return Occurrences(list(numbers), kept[:, 0], kept[:, 1:], len(linked) - len(kept))
-
-
-def _first(label: str, text: str) -> int:
-    """Returns where a label first stands in a text as whole words, -1 if it does not."""
-    start = text.find(label) if label else -1
-    while start >= 0:
-        end = start + len(label)
-        if not (text[max(0, start - 1) : start].isalnum() or text[end : end + 1].isalnum()):
-            return start
-        start = text.find(label, start + 1)
-    return -1
+    return Occurrences(list(numbers), kept[:, 0], kept[:, 1:], len(linked) - len(kept), unnamed)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ class Pelt(Untrained):
         citation="2022.acl-short.57",
         trains="0 (H numbers an entity in closed form)",
     )
-    revision = "2"
+    revision = "3"
     slot = "{mention} ( {slot} )"
     defaults: ClassVar[Mapping[str, Any]] = {
         "occurrences": 256,
@@ -232,7 +232,7 @@ class Pelt(Untrained):
         if not len(rows):
             raise Unsupported(
                 f"knowledge base {knowledge.name} mentions none of its entities: it has no "
-                "linked sentence, and no description that holds its entity's name"
+                "linked sentence, and no description that holds a name of its entity"
             )
         plug = EntityTable(knowledge, rows, encoder.slot_width)
         plug.choose(self.choices()[0])
@@ -250,6 +250,8 @@ class Pelt(Untrained):
         counts = Counter(
             corpus_occurrences=len(mentions.rows), corpus_occurrences_repeated=mentions.repeated
         )
+        if mentions.unnamed:
+            counts["corpus_descriptions_without_name"] = mentions.unnamed
         for block in mentions.blocks(_BLOCK):
             counts.update(self._read(sums, mentions, block, priority[block]))
             if fit.progress:

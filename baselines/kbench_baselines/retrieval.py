@@ -23,6 +23,7 @@ mention, as the sentence does, so that hanging something there moves nothing els
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, final
@@ -35,7 +36,7 @@ from torch import Tensor
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported, first_line
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge import KnowledgeBase, Rows, begins_with
 from kbench.method import Fit, MethodCard, NoPlug, Plug
 from kbench.model import Encoder, dropout
 from kbench.spec import OptionType
@@ -49,14 +50,39 @@ _PROBE = 256
 
 
 class _TextMethod(Untrained):
-    """A method whose knowledge is text in the input: its plug is empty."""
+    """A method whose knowledge is text in the input: its plug is empty.
+
+    Attributes:
+        missing: what a knowledge base lacks that has nothing to tell.
+    """
+
+    missing: ClassVar[str] = "no description, and no fact between two entities with names"
 
     def fit(self, plug: Plug, fit: Fit) -> History:
-        return History()
+        """Counts, and tells, what has no name and so is not told."""
+        true = fit.knowledge.unbroken
+        entities, facts = true.unnamed()
+        if not entities:
+            return History()
+        warnings.warn(
+            f"knowledge base {true.name}: {entities:,} of {len(true):,} "
+            "entities have no name (no label, no alias, an id that is no words), so that "
+            f"{facts:,} of {len(true.triples):,} facts are not told",
+            UserWarning,
+            stacklevel=2,
+        )
+        return History(counts={"entities_without_name": entities, "facts_not_told": facts})
 
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        """Returns an empty plug.
 
-def _begins(text: str, label: str) -> bool:
-    return text.casefold().startswith(label.casefold())
+        Raises:
+            Unsupported: there is nothing to tell of any entity.
+        """
+        true = knowledge.unbroken
+        if not self.covers(true, np.arange(len(true), dtype=np.int64)).any():
+            raise Unsupported(f"knowledge base {true.name} has nothing to tell: {self.missing}")
+        return NoPlug()
 
 
 def _check_attention(encoder: Encoder) -> None:
@@ -117,9 +143,10 @@ def _same(one: Tensor, other: Tensor) -> bool:
 class RetrievalAugmentation(_TextMethod):
     """Retrieval augmentation: what is known of an entity, after the input.
 
-    The text is the entity's description, or its facts where it has none. A description that
-    begins with the name goes without ``name :``; where the true description does, another's in
-    its place (the shuffled control) goes without it as well, so that the form is the same.
+    The text is the entity's description, or its facts where it has none. A text that begins with
+    the name goes without ``name :``, and so does that of an entity without a name; where the true
+    description begins so, another's in its place (the shuffled control) goes without it as well,
+    so that the form is the same.
     """
 
     card = MethodCard(
@@ -131,7 +158,7 @@ class RetrievalAugmentation(_TextMethod):
         citation="2023.acl-long.594",
         trains="0",
     )
-    revision = "1"
+    revision = "2"
     text = "appended"
     defaults: ClassVar[Mapping[str, Any]] = {"room": 256}
     option_types: ClassVar[Mapping[str, OptionType]] = {
@@ -142,14 +169,12 @@ class RetrievalAugmentation(_TextMethod):
         return knowledge.described(rows)
 
     def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
-        label, text = knowledge.entity(row).label, knowledge.describe(row)
+        name, text = knowledge.name_of(row), knowledge.describe(row)
         if not text:
             return ()
-        named = _begins(text, label) or _begins(knowledge.unbroken.describe(row), label)
-        return (text if named else f"{label} : {text}",)
-
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        return NoPlug()
+        true = knowledge.unbroken.describe(row)
+        named = not name or begins_with(text, name) or begins_with(true, name)
+        return (text if named else f"{name} : {text}",)
 
 
 @final
@@ -168,8 +193,9 @@ class VisibleMatrix(_TextMethod):
         citation="arXiv:1909.07606",
         trains="0",
     )
-    revision = "1"
+    revision = "2"
     text = "hung"
+    missing = "no fact between two entities with names"
     defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "facts": 2}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "room": OptionType("whole number", least=1),
@@ -177,8 +203,7 @@ class VisibleMatrix(_TextMethod):
     }
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
-        known: NDArray[np.bool_] = np.isin(rows, knowledge.triples[:, 0])
-        return known
+        return knowledge.has_facts(rows) & (int(self.options["facts"]) > 0)
 
     def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
         chosen = knowledge.facts(row)[: int(self.options["facts"])]
@@ -191,7 +216,8 @@ class VisibleMatrix(_TextMethod):
         """Returns an empty plug.
 
         Raises:
-            Unsupported: the backbone attends by anything but position ids and mask.
+            Unsupported: the backbone attends by anything but position ids and mask, or there is
+                nothing to tell of any entity.
         """
         _check_attention(encoder)
-        return NoPlug()
+        return super().build(encoder, knowledge)

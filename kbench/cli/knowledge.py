@@ -130,6 +130,13 @@ def _print_report(console: Console, report: Report) -> None:
 
 
 def _hint(console: Console, bundle: Bundle) -> None:
+    entities, facts = bundle.unnamed()
+    if entities:
+        console.print(
+            f"{entities:,} of {len(bundle):,} entities have no name (no label, no alias, an id "
+            f"that is no words): no text finds them, and {facts:,} facts are not told",
+            style="yellow", markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     line = f"{bundle.folder}: {len(bundle):,} entities, digest {bundle.digest[:12]}"
     if not bundle.dimension:
         line += f"; no vectors yet: run `kbench knowledge train {bundle.folder}`"
@@ -310,7 +317,13 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
     if verify:
         bundle.verify()
     examples = [bundle.entity(row) for row in _examples(bundle, entities)]
-    about = {**bundle.card, "verified": verify, "coverage": _coverage(bundle)}
+    entities, facts = bundle.unnamed()
+    about = {
+        **bundle.card,
+        "verified": verify,
+        "coverage": _coverage(bundle),
+        "names": {"entities without a name": entities, "facts not told for that": facts},
+    }
     if as_json:
         _print_json({**about, "examples": [asdict(entity) for entity in examples]})
         return
@@ -318,7 +331,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
     for title, part in _sections(about):
         _print_pairs(console, title, part)
     for entity in examples:
-        named = entity.label or "(no label)"
+        named = entity.name or "(no name)"
         types = ", ".join(entity.types[:5])
         console.print(f"{entity.id}  {named}  {types}", markup=False, highlight=False)
 
@@ -334,9 +347,9 @@ def _open(name: str) -> Bundle:
 
 
 def _examples(bundle: Bundle, number: int) -> list[int]:
-    """Returns rows spread over the bundle, those that have a label first."""
-    labelled = [row for row, label in enumerate(bundle.labels) if label]
-    rows = labelled if len(labelled) >= number else list(range(len(bundle)))
+    """Returns rows spread over the bundle, those that have a name first."""
+    named = [row for row, names in enumerate(bundle.each_name()) if names]
+    rows = named if len(named) >= number else list(range(len(bundle)))
     step = max(1, len(rows) // max(1, number))
     return rows[::step][:number]
 

@@ -142,7 +142,7 @@ def _show_knowledge(bundle: Bundle, count: int, console: Console) -> None:
     for row in range(0, min(len(bundle), step * count), step):
         entity = bundle.entity(row)
         line = Text(f"{entity.id}  ", style="cyan")
-        line.append(entity.label or "(no label)", style="bold default")
+        line.append(entity.name or "(no name)", style="bold default")
         line.append(f"  {', '.join(entity.types)}", style="green")
         line.append(f"  {entity.description}", style="default")
         prose(console, line)

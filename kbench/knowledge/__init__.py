@@ -12,7 +12,9 @@ from kbench.knowledge.base import (
     Words,
 )
 from kbench.knowledge.bundle import Bundle
+from kbench.knowledge.folding import folded
 from kbench.knowledge.linking import LINKERS, Links, link
+from kbench.knowledge.names import begins_with, first_place
 from kbench.knowledge.writing import distinct_facts, write_bundle, write_vectors
 
 __all__ = [
@@ -27,7 +29,10 @@ __all__ = [
     "Spelled",
     "Vectors",
     "Words",
+    "begins_with",
     "distinct_facts",
+    "first_place",
+    "folded",
     "in_blocks",
     "link",
     "write_bundle",

@@ -1,15 +1,16 @@
-"""Mentions found by name: an Aho-Corasick dictionary of a knowledge base's labels and aliases.
+"""Mentions found by name: an Aho-Corasick dictionary of the names in a knowledge base.
 
-For data without links. It is a simple linker and says so: case does not count, the longest name
-wins, and of several entities of one name the most popular, that is the one in most facts. How
-many mentions were ambiguous is in every result.
+For data without links. It is a simple linker and says so: names are compared folded
+(:mod:`kbench.knowledge.folding`), the longest wins, and of several entities of one name the most
+popular, that is the one in most facts. A name of two capitals (EU, UK) is found where it is
+written so. How many mentions were ambiguous is in every result.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import final
 from weakref import WeakKeyDictionary
 
@@ -17,11 +18,12 @@ import numpy as np
 
 from kbench.data import Example, Mention, Role
 from kbench.knowledge.base import KnowledgeBase
+from kbench.knowledge.folding import Folded, folded
+from kbench.knowledge.names import is_capitals, shortest, stands
 
 __all__ = ["Aliases", "NameMatch", "aliases_of"]
 
-_SHORTEST = 3
-"""Characters of a name that is looked for in running text: shorter ones are mostly other words."""
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,41 +56,57 @@ class Aliases:
 
         popularity = knowledge.degrees.tolist()
         self._known: dict[str, tuple[int, bool]] = {}
-        names = enumerate(zip(knowledge.labels, knowledge.aliases, strict=True))
-        for row, (label, aliases) in names:
-            for name in {_folded(name) for name in chain([label], aliases) if name.strip()}:
-                best, ambiguous = self._known.get(name, (row, False))
-                # Of equals the first row stays.
-                better = popularity[row] > popularity[best]
-                self._known[name] = (row if better else best, ambiguous or best != row)
+        self._capitals: dict[str, tuple[int, bool]] = {}
+        for row, names in enumerate(knowledge.each_name()):
+            for name in {folded(name) for name in names}:
+                _add(self._known, name, row, popularity)
+            for name in names:
+                if len(name) == 2 and is_capitals(name):
+                    _add(self._capitals, _composed(name), row, popularity)
         self._automaton = ahocorasick.Automaton()
         for name in self._known:
-            if len(name) >= _SHORTEST:
+            if len(name) >= shortest(name):
                 self._automaton.add_word(name, name)
+        for name in map(folded, self._capitals):
+            self._automaton.add_word(name, name)
         self._automaton.make_automaton()
 
     def lookup(self, name: str) -> tuple[int, bool]:
         """Returns the entity of a name, -1 if nobody is called so, and whether others share it."""
-        return self._known.get(_folded(name), (-1, False))
+        return self._known.get(folded(name), (-1, False))
 
     def find(self, text: str) -> list[NameMatch]:
         """Returns the names in a text that stand as whole words, the longest of what overlaps."""
         if not len(self._automaton):
             return []
-        spans = sorted(self._spans(_folded(text)), key=lambda span: (span[0] - span[1], span[0]))
-        taken = np.zeros(len(text), dtype=bool)
+        whole = Folded.of(text)
+        spans = sorted(self._spans(whole, text), key=lambda span: (span[0] - span[1], span[0]))
+        taken = np.zeros(len(whole.text), dtype=bool)
         matches = []
-        for start, end, name in spans:
+        for start, end, place, entity in spans:
             if not taken[start:end].any():
                 taken[start:end] = True
-                matches.append(NameMatch(start, end, *self._known[name]))
+                matches.append(NameMatch(*place, *entity))
         return sorted(matches, key=lambda match: match.start)
 
-    def _spans(self, text: str) -> Iterator[tuple[int, int, str]]:
-        for last, name in self._automaton.iter(text):
+    def _spans(
+        self, whole: Folded, text: str
+    ) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, bool]]]:
+        """Yields where names stand in a folded text and in the text, and whose they are."""
+        folds = whole.text
+        for last, name in self._automaton.iter(folds):
             start, end = last + 1 - len(name), last + 1
-            if not (text[max(0, start - 1) : start].isalnum() or text[end : end + 1].isalnum()):
-                yield start, end, name
+            # Most are parts of longer words, which shows at a glance in ASCII.
+            if start and folds[start - 1] in _PLAIN and name[0] in _PLAIN:
+                continue
+            if folds[end : end + 1] in _PLAIN and name[-1] in _PLAIN:
+                continue
+            if not stands(folds, start, end) or not (place := whole.span(start, end)):
+                continue
+            if len(name) > 2 or len(name) >= shortest(name):
+                yield start, end, place, self._known[name]
+            elif entity := self._capitals.get(_composed(text[slice(*place)])):
+                yield start, end, place, entity
 
     def linked(
         self, examples: Sequence[Example], knowledge: KnowledgeBase
@@ -128,9 +146,17 @@ def _covered(name: NameMatch, mentions: Iterable[Mention], blank: int | None) ->
     return within or any(m.start < name.end and name.start < m.end for m in mentions)
 
 
-def _folded(text: str) -> str:
-    """The text without regard to case, sign for sign: lower case may be longer (İ, ß)."""
-    return "".join(lower if len(lower := sign.casefold()) == 1 else sign for sign in text)
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFKC", name)
+
+
+def _add(
+    known: dict[str, tuple[int, bool]], name: str, row: int, popularity: Sequence[int]
+) -> None:
+    """Adds an entity of a name; of several the most popular stays, of equals the first."""
+    best, ambiguous = known.get(name, (row, False))
+    better = popularity[row] > popularity[best]
+    known[name] = (row if better else best, ambiguous or best != row)
 
 
 _made: WeakKeyDictionary[KnowledgeBase, Aliases] = WeakKeyDictionary()

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from kbench.data import Mention
 from kbench.data.files import remembered
@@ -24,6 +24,7 @@ __all__ = [
     "in_blocks",
     "in_order",
     "made",
+    "maybe_among",
     "open_columns",
     "sentence_batch",
     "sentence_of",
@@ -35,6 +36,8 @@ _T = TypeVar("_T")
 _BLOCK = 1 << 16
 """Rows of a batch. Part of the layout: other batches would give the same content another digest."""
 
+_ODD = "[^ -~]|  |`|^ | $"
+"""What is more than lower case when it is folded."""
 _READ = 1 << 9
 """Rows read at a time of each run that is merged."""
 
@@ -267,6 +270,22 @@ class Sentences(Sequence[Sentence]):
         for batch in self._table.to_batches(max_chunksize=4096):
             for value in batch.to_pylist():
                 yield made(sentence_of, value, self._path)
+
+
+def maybe_among(values: pa.Array, keys: pa.Array) -> list[int]:
+    """Returns the places of the names that may be among some when they are folded.
+
+    All others are certainly not, so that few of many have to be folded.
+
+    Args:
+        values: names, ``[n]``.
+        keys: folded names.
+    """
+    import pyarrow.compute as pc
+
+    odd = pc.match_substring_regex(values, _ODD)
+    some = pc.or_(odd, pc.is_in(pc.ascii_lower(values), value_set=keys))
+    return cast("list[int]", pc.indices_nonzero(some).to_pylist())
 
 
 def made(make: Callable[[dict[str, Any]], _T], value: dict[str, Any], path: Path) -> _T:

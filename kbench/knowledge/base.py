@@ -6,7 +6,7 @@ Free of torch: vectors come as NumPy arrays.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Mention
+from kbench.knowledge.folding import folded
+from kbench.knowledge.names import id_name, names_of
 
 __all__ = [
     "Entity",
@@ -51,6 +53,16 @@ class Entity:
     aliases: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     description: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, first how it is called: see :mod:`kbench.knowledge.names`."""
+        return names_of(self.id, self.label, self.aliases)
+
+    @property
+    def name(self) -> str:
+        """How it is called in a text; empty if it has no name."""
+        return next(iter(self.names), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,43 @@ class KnowledgeBase(ABC):
         return [self.entity(row).aliases for row in range(len(self))]
 
     @property
+    def ids(self) -> Sequence[str]:
+        """The id of every row."""
+        return [self.entity(row).id for row in range(len(self))]
+
+    def each_name(self) -> Iterator[tuple[str, ...]]:
+        """Yields the names of every row, as :attr:`Entity.names` has them; in one pass."""
+        ids: Sequence[str] | None = None
+        for row, (label, aliases) in enumerate(zip(self.labels, self.aliases, strict=True)):
+            if not label or label.isspace():
+                ids = self.ids if ids is None else ids
+            yield names_of(ids[row] if ids is not None else "", label, aliases)
+
+    def named(self, keys: Collection[str]) -> Iterator[tuple[int, str, bool]]:
+        """Yields the names that, folded, are among some; in any order, some perhaps twice.
+
+        Args:
+            keys: folded names (:func:`kbench.knowledge.folding.folded`).
+
+        Yields:
+            The row, the name, and whether it is how the entity is called.
+        """
+        for row, names in enumerate(self.each_name()):
+            for at, name in enumerate(names):
+                if folded(name) in keys:
+                    yield row, name, at == 0
+
+    def name_of(self, row: int) -> str:
+        """Returns how an entity is called in a text; empty if it has no name."""
+        return self.labels[row].strip() or self.entity(row).name
+
+    def has_name(self, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether each row has a name; False for row -1. ``[rows]``."""
+        wanted = np.unique(rows).tolist()
+        known = {row: row >= 0 and bool(self.name_of(row)) for row in wanted}
+        return np.array([known[row] for row in rows.tolist()], dtype=bool)
+
+    @property
     def unbroken(self) -> KnowledgeBase:
         """The knowledge base without its control.
 
@@ -193,37 +242,64 @@ class KnowledgeBase(ABC):
         return np.bincount(ends, minlength=len(self))
 
     def facts(self, row: int) -> list[tuple[str, str]]:
-        """Returns what the triples say of an entity as head: labels of relations and tails."""
-        names, heads = list(self.relations.values()), self._by_head[:, 0]
+        """Returns what the triples say of an entity as head: names of relations and tails.
+
+        What has no name is not told of: nothing of an entity without one, and no fact whose tail
+        has none. A relation without a label goes by its id.
+        """
+        heads = self._by_head[:, 0]
         # Numbers of another width would have NumPy make a copy of all heads.
         start, end = np.searchsorted(heads, np.array([row, row + 1], dtype=heads.dtype))
-        own = self._by_head[start:end]
-        return [(names[relation], self.labels[tail]) for _, relation, tail in own.tolist()]
+        own = self._by_head[start:end].tolist()
+        if not own or not self.name_of(row):
+            return []
+        told = ((self._relation_names[kind], self.name_of(tail)) for _, kind, tail in own)
+        return [(relation, tail) for relation, tail in told if tail]
 
     def describe(self, row: int) -> str:
         """Returns the description of an entity, else its facts as text; empty if there are none."""
         entity = self.entity(row)
-        if entity.description:
+        if entity.description and not entity.description.isspace():
             return entity.description
         facts = "; ".join(f"{relation} {tail}" for relation, tail in self.facts(row))
-        return f"{entity.label} {facts}." if facts else ""
+        return f"{entity.name} {facts}." if facts else ""
+
+    @cached_property
+    def told(self) -> NDArray[np.bool_]:
+        """Whether each triple can be told: head and tail have names. ``[triples]``."""
+        named = self.has_name(np.arange(len(self), dtype=np.int64))
+        if named.all():
+            return np.ones(len(self.triples), dtype=bool)
+        told: NDArray[np.bool_] = named[self.triples[:, 0]] & named[self.triples[:, 2]]
+        return told
+
+    def unnamed(self) -> tuple[int, int]:
+        """Returns how many entities have no name, and how many facts are not told for that."""
+        named = self.has_name(np.arange(len(self), dtype=np.int64))
+        return (0, 0) if named.all() else (int((~named).sum()), int((~self.told).sum()))
+
+    def has_facts(self, rows: Rows) -> NDArray[np.bool_]:
+        """Returns whether :meth:`facts` has any of each; False for row -1. ``[rows]``."""
+        heads = self.triples[:, 0]
+        known: NDArray[np.bool_] = np.isin(rows, heads if self.told.all() else heads[self.told])
+        return known
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether each row has a description; False for row -1. ``[rows]``."""
         wanted = np.unique(rows).tolist()
-        known = {row: row >= 0 and bool(self.entity(row).description) for row in wanted}
+        known = {row: row >= 0 and bool(self.entity(row).description.strip()) for row in wanted}
         return np.array([known[row] for row in rows.tolist()], dtype=bool)
 
     @cached_property
     def description_lengths(self) -> NDArray[np.int32]:
-        """Characters of the description of each entity. ``[entities]``."""
-        lengths = (len(self.entity(row).description) for row in range(len(self)))
+        """Characters of the description of each entity; 0 for one of blanks. ``[entities]``."""
+        texts = (self.entity(row).description for row in range(len(self)))
+        lengths = (0 if text.isspace() else len(text) for text in texts)
         return np.fromiter(lengths, dtype=np.int32, count=len(self))
 
     def described(self, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether :meth:`describe` has a text for each; False for row -1. ``[rows]``."""
-        facts: NDArray[np.bool_] = np.isin(rows, self.triples[:, 0])
-        return facts | self.has_description(rows)
+        return self.has_facts(rows) | self.has_description(rows)
 
     def _linked(self) -> Iterator[list[int]]:
         """Yields the rows of the mentions of each sentence."""
@@ -235,6 +311,14 @@ class KnowledgeBase(ABC):
         for several in mentions:
             yield rows[start : start + len(several)]
             start += len(several)
+
+    @cached_property
+    def _relation_names(self) -> list[str]:
+        """How each relation is called in a text: by its label, else its id, as words if it is."""
+        return [
+            text if (text := label.strip()) and label != relation else id_name(relation) or relation
+            for relation, label in self.relations.items()
+        ]
 
     @cached_property
     def _by_head(self) -> NDArray[np.int32]:

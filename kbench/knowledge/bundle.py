@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
@@ -32,12 +32,15 @@ from kbench.knowledge.arrow import (
     entity_batch,
     entity_of,
     made,
+    maybe_among,
     open_columns,
     sentence_batch,
     word_batch,
 )
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
+from kbench.knowledge.folding import folded
 from kbench.knowledge.matrix import Matrix
+from kbench.knowledge.names import names_of
 from kbench.knowledge.views import OtherVectors
 
 if TYPE_CHECKING:
@@ -162,6 +165,10 @@ class Bundle(KnowledgeBase):
     def aliases(self) -> Sequence[Sequence[str]]:
         return Column[list[str]](self._entities.column("aliases"))
 
+    @property
+    def ids(self) -> Sequence[str]:
+        return Column[str](self._entities.column("id"))
+
     @cached_property
     def words(self) -> Words | None:
         if "words.arrow" not in self.card["files"]:
@@ -206,13 +213,48 @@ class Bundle(KnowledgeBase):
         import pyarrow.compute as pc
 
         chunks = self._entities.column("description").chunks
-        lengths = [pc.utf8_length(chunk).to_numpy() for chunk in chunks]
+        lengths = [np.where(_blank(chunk), 0, pc.utf8_length(chunk).to_numpy()) for chunk in chunks]
         return np.concatenate([np.zeros(0, dtype=np.int32), *lengths])
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
-        known = np.zeros(len(rows), dtype=bool)
-        known[rows >= 0] = self.description_lengths[rows[rows >= 0]] > 0
-        return known
+        return _at(self.description_lengths > 0, rows)
+
+    @cached_property
+    def _with_name(self) -> NDArray[np.bool_]:
+        named = self._filled("label")
+        ids, aliases = self.ids, self.aliases
+        for row in np.flatnonzero(~named).tolist():
+            named[row] = bool(names_of(ids[row], "", aliases[row]))
+        return named
+
+    def named(self, keys: Collection[str]) -> Iterator[tuple[int, str, bool]]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted, start = pa.array(sorted(keys), pa.string()), 0
+        for batch in self._entities.to_batches():
+            labels, aliases = batch.column("label"), batch.column("aliases")
+            several, owners = aliases.flatten(), pc.list_parent_indices(aliases)
+            found = [(at, labels[at].as_py(), True) for at in maybe_among(labels, wanted)]
+            found += [
+                (owners[at].as_py(), several[at].as_py(), False)
+                for at in maybe_among(several, wanted)
+            ]
+            for at in np.flatnonzero(_blank(labels)).tolist():
+                names = names_of(batch.column("id")[at].as_py(), "", aliases[at].as_py())
+                found += [(at, name, True) for name in names[:1]]
+            for at, name, called in found:
+                if folded(name := name.strip()) in keys:
+                    yield start + at, name, called
+            start += len(batch)
+
+    def has_name(self, rows: Rows) -> NDArray[np.bool_]:
+        return _at(self._with_name, rows)
+
+    def _filled(self, column: str) -> NDArray[np.bool_]:
+        """Returns whether each entity has more than blanks in a column of text. ``[entities]``."""
+        filled = [~_blank(chunk) for chunk in self._entities.column(column).chunks]
+        return np.concatenate([np.zeros(0, dtype=bool), *filled])
 
     def entity(self, row: int) -> Entity:
         value = self._entities.slice(row, 1).to_pylist()[0]
@@ -231,6 +273,22 @@ class Bundle(KnowledgeBase):
             problem = f"has the type {getattr(matrix, 'dtype', '?')} and shape {np.shape(matrix)}"
             raise DataError(path, problem, wanted)
         return cast("NDArray[Any]", matrix)
+
+
+def _blank(texts: pa.Array) -> NDArray[np.bool_]:
+    """Returns whether each text is empty, or blanks alone. ``[texts]``."""
+    import pyarrow.compute as pc
+
+    blank: NDArray[np.bool_] = pc.or_(
+        pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)
+    ).to_numpy(zero_copy_only=False)
+    return blank
+
+
+def _at(known: NDArray[np.bool_], rows: Rows) -> NDArray[np.bool_]:
+    found = np.zeros(len(rows), dtype=bool)
+    found[rows >= 0] = known[rows[rows >= 0]]
+    return found
 
 
 def find_rows(known: NDArray[np.bytes_], ids: Sequence[str | None]) -> Rows:

@@ -21,7 +21,7 @@ from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
 from kbench.knowledge.linking import Covers
 from kbench.knowledge.views import Broken
 
-__all__ = ["Exchanged", "Shuffled", "named"]
+__all__ = ["Exchanged", "Shuffled"]
 
 _WIDE = 50
 """Entities at least among which a partner is drawn by the size of the text."""
@@ -137,7 +137,7 @@ class Shuffled(Exchanged):
     def _alike(self) -> list[NDArray[np.int32]]:
         """The entities by what a method may read of them, those it covers apart from the others."""
         base, everyone = self.base, np.arange(len(self.base), dtype=np.int32)
-        name = named(base)
+        name = base.has_name(everyone.astype(np.int64))
         told = name[base.triples[:, 0]] & name[base.triples[:, 2]]
         facts = np.bincount(base.triples[told, 0], minlength=len(base)).astype(np.int32)
         length = base.description_lengths
@@ -151,11 +151,6 @@ class Shuffled(Exchanged):
         for key, least in keys:
             groups = [part for group in groups for part in _parted(group, key[group], least)]
         return groups
-
-
-def named(base: KnowledgeBase) -> NDArray[np.bool_]:
-    """Returns who has a name; of others no fact can be told, as head or tail. ``[entities]``."""
-    return np.fromiter((bool(label) for label in base.labels), dtype=bool, count=len(base))
 
 
 def _power(sizes: NDArray[np.integer]) -> NDArray[np.int8]:

@@ -218,10 +218,15 @@ class Importer(ABC):
         report = Report(watch=watch)
         with _staged(target) as stage:
             self.convert(source, stage, checked, report)
+        bundle = Bundle(target)
+        entities, facts = bundle.unnamed()
+        if entities:
+            report.facts["entities without a name"] = entities
+            report.facts["facts not told for want of a name"] = facts
         for kind, rows in report.read.items():
             if rows and not report.kept[kind]:
                 report.note(f"none of the {rows} {kind} rows was kept")
-        return Bundle(target), report
+        return bundle, report
 
     @classmethod
     def check(cls, given: Iterable[tuple[str, str]]) -> Options:

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Example, Role
-from kbench.knowledge.aliases import _folded as folded
 from kbench.knowledge.base import KnowledgeBase, Rows
+from kbench.knowledge.folding import folded
 from kbench.knowledge.linked import anyone, linked
 
 __all__ = ["Pairs", "fingerprint", "leakage", "pairs_of"]
@@ -155,10 +155,9 @@ def _called(names: Iterable[str], knowledge: KnowledgeBase) -> Mapping[str, Sequ
     """Returns all entities that have one of some names, by the folded name."""
     wanted = {folded(name) for name in names if name.strip()}
     found: dict[str, list[int]] = defaultdict(list)
-    known = zip(knowledge.labels, knowledge.aliases, strict=True) if wanted else ()
-    for row, (label, aliases) in enumerate(known):
-        for name in {folded(name) for name in (label, *aliases)} & wanted:
-            found[name].append(row)
+    for row, name, _ in knowledge.named(wanted) if wanted else ():
+        if row not in (rows := found[folded(name)]):
+            rows.append(row)
     return found
 
 
@@ -203,7 +202,7 @@ class _Held:
 
 def fingerprint(text: str) -> bytes:
     """Returns eight bytes that stand for the words of a sentence, whatever is between them."""
-    words = " ".join(_NO_WORD.sub(" ", text.casefold()).split())
+    words = " ".join(_NO_WORD.sub(" ", folded(text)).split())
     return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from kbench.data import Example
 from kbench.errors import UsageError, nearest
 from kbench.knowledge.base import KnowledgeBase, Rows
+from kbench.knowledge.folding import folded
 
 __all__ = ["LINKERS", "Links", "joined", "link"]
 
 LINKERS = ("gold", "title", "alias")
-"""The ways to find the entity of a mention: by the data's id, an exact label, any name."""
+"""The ways to find the entity of a mention: by the data's id, a title, any name in the text."""
 
 Covers: TypeAlias = Callable[[Rows], NDArray[np.bool_]]
 
@@ -56,8 +57,10 @@ def link(
     Args:
         examples: the examples.
         knowledge: where to look; None links nothing.
-        linker: ``gold``: by the ids in the data. ``title``: by the exact label (else by the
-            label in another case), for mentions without an id. ``alias``: by the ids too, which
+        linker: ``gold``: by the ids in the data. ``title``: for mentions without an id by the
+            label; else by the label folded (:func:`kbench.knowledge.folding.folded`); else, where
+            nobody is called so, by the other names, exact and then folded. Each of these counts
+            where it is one entity's. ``alias``: by the ids too, which
             :meth:`kbench.knowledge.aliases.Aliases.linked` has put there.
         covers: whether something can be said of each row; default: whether it has a vector.
 
@@ -78,7 +81,7 @@ def link(
                 for at, (example, mention) in enumerate(mentions)
                 if mention.entity is None
             }
-            titles = _Titles(knowledge.labels, asked.values())
+            titles = _Titles(knowledge, asked.values())
             for at, title in asked.items():
                 matches = titles.find(title)
                 ambiguous += len(matches) > 1
@@ -119,16 +122,27 @@ def _links(examples: Sequence[Example], rows: list[int], linker: str, ambiguous:
 
 
 class _Titles:
-    """Rows of some titles by exact label, and failing that by label without regard to case."""
+    """Entities of some titles: by how they are called, else by their other names.
 
-    def __init__(self, labels: Sequence[str], titles: Iterable[str]) -> None:
-        self._exact: dict[str, list[int]] = {title: [] for title in titles}
-        self._folded: dict[str, list[int]] = {title.casefold(): [] for title in self._exact}
-        for row, label in enumerate(labels if self._exact else ()):
-            if label in self._exact:
-                self._exact[label].append(row)
-            if (folded := label.casefold()) in self._folded:
-                self._folded[folded].append(row)
+    Each is tried as it is written and then folded.
+    """
+
+    def __init__(self, knowledge: KnowledgeBase, titles: Iterable[str]) -> None:
+        self._named: dict[str, list[tuple[int, str, bool]]] = {
+            folded(title): [] for title in titles
+        }
+        for row, name, called in knowledge.named(self._named.keys()) if self._named else ():
+            self._named[folded(name)].append((row, name, called))
 
     def find(self, title: str) -> list[int]:
-        return self._exact[title] or self._folded[title.casefold()]
+        named = self._named[folded(title)]
+        for first in (True, False):
+            for exact in (True, False):
+                rows = {
+                    row: None
+                    for row, name, called in named
+                    if called == first and (name == title or not exact)
+                }
+                if rows:
+                    return list(rows)
+        return []

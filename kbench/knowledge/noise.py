@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
-from kbench.knowledge.exchange import named
+from kbench.knowledge.names import DENSE
 from kbench.knowledge.views import Broken
 
 __all__ = ["Random"]
 
 _SAMPLE = 1 << 11
 """Entities whose words, or types, are drawn from."""
-_NO_BLANKS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff"
-"""Scripts that put no blanks between words; there a sign counts as one."""
-_WORD = re.compile(f"[{_NO_BLANKS}]|[^\\W_{_NO_BLANKS}]+")
+_WORD = re.compile(rf"{DENSE}|(?:(?!{DENSE})[^\W_])+")
+"""A word; where a script puts no blanks between words, a sign."""
 
 
 @final
@@ -86,7 +85,7 @@ class Random(Broken):
         rng = np.random.default_rng(self._seed)
         broken = np.array(self.base.triples)
         broken[:, 1] = rng.integers(max(1, len(self.relations)), size=len(broken))
-        known = named(self.base)
+        known = self.base.has_name(np.arange(len(self), dtype=np.int64))
         told = known[broken[:, 2]]
         for facts, tails in ((told, known), (~told, ~known)):
             broken[facts, 2] = rng.choice(np.flatnonzero(tails), size=int(facts.sum()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -57,6 +57,22 @@ class View(KnowledgeBase):
     @property
     def aliases(self) -> Sequence[Sequence[str]]:
         return self.base.aliases
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.base.ids
+
+    def each_name(self) -> Iterator[tuple[str, ...]]:
+        return self.base.each_name()
+
+    def named(self, keys: Collection[str]) -> Iterator[tuple[int, str, bool]]:
+        return self.base.named(keys)
+
+    def name_of(self, row: int) -> str:
+        return self.base.name_of(row)
+
+    def has_name(self, rows: Rows) -> NDArray[np.bool_]:
+        return self.base.has_name(rows)
 
     @property
     def unbroken(self) -> KnowledgeBase:

@@ -49,7 +49,7 @@ class Injected:
     Attributes:
         mention: its text.
         entity: id of its entity.
-        label: its label.
+        label: how it is called.
         instead: name of the entity whose knowledge was brought in its stead (``shuffled``).
         types: as brought in, like all that follows.
         description: or the facts as text.
@@ -264,7 +264,7 @@ def injected(
         instead = _name(base, other) if other != row else None
         vector = bool(base.has_vector(np.array([other]))[0])
         text = seen.describe(row)
-        return entity.id, entity.label, instead, entity.types, text, vector, near.get(row, ())
+        return entity.id, entity.name, instead, entity.types, text, vector, near.get(row, ())
 
     return [
         [
@@ -277,6 +277,6 @@ def injected(
 
 
 def _name(base: Bundle, row: int) -> str:
-    """The label of an entity, or its id where it has none."""
+    """How an entity is called, or its id where it has no name."""
     entity = base.entity(row)
-    return entity.label or entity.id
+    return entity.name or entity.id

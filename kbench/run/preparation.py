@@ -25,9 +25,10 @@ from kbench.encoding import (
 )
 from kbench.encoding.pairs import compared, room_of_text
 from kbench.errors import InputError
-from kbench.knowledge import Links
+from kbench.knowledge import Links, folded
 from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
+from kbench.knowledge.names import find_word
 from kbench.model import DownstreamModel, Encoder
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
@@ -186,7 +187,7 @@ def _answered(
     ids = [[] if tokenizer.unk_token_id in pieces else pieces for pieces in ids]
     spelled = dict(zip(known, _read_back(tokenizer, ids), strict=True))
     return sum(
-        any(spelled[label].strip() and spelled[label] in text for label in several)
+        any(find_word(spelled[label], text) >= 0 for label in several)
         for text, several in zip(texts, labels, strict=True)
     )
 
@@ -196,7 +197,7 @@ def _read_back(tokenizer: PreTrainedTokenizerFast, ids: list[list[int]]) -> list
 
 
 def _plain(text: str) -> str:
-    return f" {' '.join(_NO_WORD.sub(' ', text.casefold()).split())} "
+    return " ".join(_NO_WORD.sub(" ", folded(text)).split())
 
 
 def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

@@ -158,7 +158,7 @@ def test_ten_of_twelve_layers_are_below(depth: int, after: int, bundle: Bundle) 
 
 def test_at_the_size_of_knowbert_the_parameters_are_those_of_its_parts() -> None:
     class Nothing:
-        dimension, labels, aliases = 300, (), ()
+        dimension = 300
         triples = np.empty((0, 3), dtype=np.int32)
 
         def __len__(self) -> int:
@@ -166,6 +166,9 @@ def test_at_the_size_of_knowbert_the_parameters_are_those_of_its_parts() -> None
 
         def has_vector(self, rows: Any) -> Any:
             return np.empty(0, dtype=bool)
+
+        def each_name(self) -> Any:
+            return ()
 
     with torch.device("meta"):
         plug = KarPlug(Nothing(), 768, 12, 8)  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def found(names: Aliases, text: str) -> list[tuple[str, int, bool]]:
         ("New York City or New York", [("New York City", 3, False), ("New York", 2, False)]),
         ("New Yorker, comparison, yorkshire", []),
         ("york (York) [york]", [("york", 3, False), ("York", 3, False), ("york", 3, False)]),
-        ("NY is two letters", []),
+        ("NY is two letters, Ny or ny is not", [("NY", 3, False)]),
         ("İİ İstanbul İ straße", [("İstanbul", 4, False), ("straße", 6, False)]),
         ("", []),
     ],
