@@ -14,7 +14,10 @@ from kbench.knowledge.leakage import leakage, pairs_of
 
 CARD = {"name": "leaks", "version": "1", "licence": "none", "source": "test"}
 FACTS = [("Q0", "P17", "Q1"), ("Q2", "P36", "Q1"), ("Q3", "P36", "Q3")]
-CORPUS = [Sentence("The Wye flows, through Wales.", ())]
+CORPUS = [
+    Sentence("The Wye flows, through Wales.", ()),
+    Sentence("Zürich’s lake is “blue”.", ()),
+]
 
 
 @pytest.fixture
@@ -61,6 +64,7 @@ def test_pairs_and_facts(base: Bundle, given: Example, known: int, pairs: int, f
         ("The Wye flows through Wales", 1),
         ("The Wye flowsthrough Wales", 0),
         ("The Wye flows through Wales today", 0),
+        ("Zu\u0308rich's\u00a0lake is blue", 1),
     ],
 )
 def test_sentences(base: Bundle, text: str, same: int) -> None:

@@ -10,7 +10,15 @@ import pytest
 
 from kbench.data import Example, Mention
 from kbench.errors import UsageError
-from kbench.knowledge import Entity, KnowledgeBase, Rows, Sentence, Vectors
+from kbench.knowledge import (
+    Entity,
+    KnowledgeBase,
+    Rows,
+    Sentence,
+    Vectors,
+    folded,
+    write_bundle,
+)
 from kbench.knowledge.linking import link
 
 LABELS = ("Paris", "paris", "Tokyo", "TOKYO tower", "Tokyo Tower", "", "Straße", "Nowhere")
@@ -111,3 +119,52 @@ def test_without_examples_or_mentions_coverage_is_nothing(linker: str) -> None:
 def test_an_unknown_linker_is_a_usage_error_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="did you mean title"):
         link([naming("Paris")], Names(), "titel")
+
+
+NAMED = [
+    Entity("Q0", "Ann Mary Lee", ("annie", "The Mayor")),
+    Entity("Q1", "Zürich", ("The Mayor", "Turicum", "turicum")),
+    Entity("Q2", "annie"),
+    Entity("Q3", "O’Connor Hall"),
+    Entity("New_York"),
+    Entity("Q5", "", ("Gotham",)),
+    Entity("Q6"),
+    Entity("Q7", "Geneva", ("us",)),
+    Entity("Q8", "Bern", ("US",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("title", "entity", "ambiguous"),
+    [
+        ("annie", "Q2", 0),  # called so, where another has it as an alias
+        ("ANN MARY LEE", "Q0", 0),
+        ("turicum", "Q1", 0),
+        ("TURICUM", "Q1", 0),  # one entity's, in two forms
+        ("The Mayor", None, 1),
+        ("the mayor", None, 1),
+        ("us", "Q7", 0),
+        ("US", "Q8", 0),
+        ("Us", None, 1),
+        ("Zu\u0308rich", "Q1", 0),
+        ("O'Connor\u00a0Hall", "Q3", 0),
+        ("Ｏ’ＣＯＮＮＯＲ Hall", "Q3", 0),
+        ("New York", "New_York", 0),
+        ("gotham", "Q5", 0),
+        ("Q6", None, 0),
+        ("Zurich", None, 0),
+    ],
+)
+def test_titles_link_by_other_names_where_nobody_is_called_so(
+    tmp_path_factory: pytest.TempPathFactory, title: str, entity: str | None, ambiguous: int
+) -> None:
+    card = {"name": "named", "version": "1", "licence": "none", "source": "test"}
+    base = write_bundle(tmp_path_factory.mktemp("kb") / "kb", card, NAMED)
+    links = link([naming(title)], base, "title", lambda rows: rows >= 0)
+    assert links.rows == ((int(base.rows([entity])[0]),),)
+    assert links.ambiguous == ambiguous
+    # The names that a bundle finds in its columns are those that a loop finds.
+    keys = {folded(title)}
+    looped = [(row, name, called) for row, name, called in KnowledgeBase.named(base, keys)]
+    assert {*looped} <= {*base.named(keys)}
+    assert {row for row, *_ in base.named(keys)} == {row for row, *_ in looped}
