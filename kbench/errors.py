@@ -10,6 +10,7 @@ __all__ = [
     "ArtifactError",
     "DataError",
     "FrozenError",
+    "InputError",
     "KbenchError",
     "PluginError",
     "Unsupported",
@@ -26,11 +27,15 @@ class KbenchError(Exception):
     """Base of every error with a message meant for the user; the command prints it bare."""
 
 
-class UsageError(KbenchError):
+class InputError(KbenchError):
+    """Something that was given cannot be used: no experiment was made, so no result is stored."""
+
+
+class UsageError(InputError):
     """A name, option or grid that cannot be understood (exit status 2)."""
 
 
-class PluginError(KbenchError):
+class PluginError(InputError):
     """An installed part that cannot be loaded; names the distribution and the cause."""
 
 
@@ -46,7 +51,7 @@ class Unsupported(KbenchError):
     """A combination that cannot run by design; becomes a result with status ``skipped``."""
 
 
-class DataError(KbenchError):
+class DataError(InputError):
     """A file that is missing or malformed.
 
     Args:

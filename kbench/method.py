@@ -199,6 +199,7 @@ class InjectionMethod(ABC):
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
             no control.
+        trains: False for a method that has nothing to train, and so no recipe to change.
         switched: whether an example without a known entity is left as it is. False for a method
             that works on every token; its untrained plug, or one of its choices, must then leave
             the model as it is.
@@ -212,6 +213,7 @@ class InjectionMethod(ABC):
     slot: ClassVar[str | None] = None
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
@@ -233,6 +235,17 @@ class InjectionMethod(ABC):
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
+
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:  # noqa: B027
+        """Refuses a backbone or a knowledge base that lacks what the method needs.
+
+        Asked when a grid is planned, so that its runs are not counted and the reason is told before
+        anything is trained: it must be quick, and leave the encoder as it is. What it does not say
+        is told when the run is tried. As it stands nothing is refused.
+
+        Raises:
+            Unsupported: it says what is lacking.
+        """
 
     def template(self) -> str | None:
         """Returns the slot template; as it stands :attr:`slot`. Options may choose another."""

@@ -26,6 +26,7 @@ __all__ = [
     "check_options",
     "check_values",
     "parse_value",
+    "spelled",
 ]
 
 
@@ -87,6 +88,22 @@ class RunSpec(BaseModel):
             parts += [] if self.control == Control.NONE else [f"control={self.control}"]
         return f"{' / '.join(parts)} / seed {self.seed}"
 
+    @property
+    def label(self) -> str:
+        """The title with all else that is set: data, options, linker, precision, limit."""
+        parts = [self.title]
+        parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
+        parts += [f"{path.rsplit('.', 1)[-1]}={spelled(value)}" for path, value in self.settings]
+        parts += [f"linker={self.linker}"] if self.linker else []
+        parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
+        parts += [f"limit={self.limit}"] if self.limit else []
+        return " / ".join(parts)
+
+    @property
+    def settings(self) -> list[tuple[str, Any]]:
+        """Every option that is set, by its path as of ``--set``, and its value."""
+        return _leaves(self.options)
+
     def options_of(self, kind: OptionKind) -> dict[str, Any]:
         """Returns what is set of the run's task, tuning or method.
 
@@ -113,12 +130,12 @@ class RunSpec(BaseModel):
                 words += [f"--{name}", str(getattr(self, name))]
         if self.dtype != "float32":
             words += ["--dtype", self.dtype]
-        for path, value in _leaves(self.options):
-            words += ["--set", f"{path}={_spelled(value)}"]
+        for path, value in self.settings:
+            words += ["--set", f"{path}={spelled(value)}"]
         return shlex.join(words)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """Returns text that ``--set`` reads as the value."""
     if isinstance(value, str) and _reads_back(value):
         return value
@@ -246,7 +263,8 @@ class OptionType:
             UsageError: it says what was given and what is expected.
         """
         if not self.allows(value):
-            raise UsageError(f"{name} is {value!r}; expected {self.expected}")
+            hint = nearest(value, self.words) if isinstance(value, str) else ""
+            raise UsageError(f"{name} is {value!r}; expected {self.expected}{hint}")
 
     def _allows_one(self, value: Any) -> bool:
         if self.kind == "text":

@@ -6,17 +6,17 @@ Free of torch until a head is asked for.
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kbench.data import Example, Role, Size, Split, TaskCard, digest_examples
-from kbench.errors import UsageError
 from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
-from kbench.spec import OptionType
+from kbench.spec import OptionType, check_values
 
 if TYPE_CHECKING:
     from kbench.model import Head
@@ -54,7 +54,9 @@ class Task(ABC):
 
     Attributes:
         metrics: the main metric first.
-        markers: wordpieces set around a mention of each role, with and without knowledge.
+        markers: words set around a mention of each role, with and without knowledge. Where they
+            are the family's own, another sign takes the place of one that the vocabulary lacks
+            (:func:`kbench.encoding.known_markers`); those that a task states are refused then.
         max_length: tokens of an input, specials included.
         linking: default linker: ``gold`` (ids of the data) or ``title`` (exact label).
         head_name: of the head, in the address of every downstream model. A class that defines
@@ -67,6 +69,7 @@ class Task(ABC):
         option_types: what an option may be, where its default does not tell.
         counts: what loading kept and dropped, by name; filled by :meth:`load`.
         link_threshold: the confidence that links of the data must have; None if they have none.
+        card_keys: what a card beside the data may say, in words, where the task reads one.
     """
 
     card: ClassVar[TaskCard]
@@ -81,6 +84,7 @@ class Task(ABC):
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
     link_threshold: float | None = None
+    card_keys: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -92,6 +96,7 @@ class Task(ABC):
     ) -> None:
         self.data = data
         self.options = {**self.defaults, **(options or {})}
+        check_values(self.options, self.defaults, self.option_types, self.card.title)
         self.counts: dict[str, int] = {}
         self._splits: dict[Split, Sequence[Example]] = {}
 
@@ -112,6 +117,27 @@ class Task(ABC):
         if split not in self._splits:
             self._splits[split] = tuple(self.load(split))
         return self._splits[split]
+
+    def misfit(self, example: Example) -> str:
+        """Returns what makes an example none of the task's as a whole; empty if nothing does.
+
+        Each field may be right and all together wrong: roles that nothing is set around, a
+        relation without its head, a question without a blank. A model would then learn from texts
+        in which what is asked about is not shown, and score as by chance.
+        """
+        roles = {m.role for m in example.mentions} - {Role.CONTEXT, *self.markers}
+        if roles:
+            marked = ", ".join(self.markers) or "nothing"
+            return f"has a mention of the role {min(roles)}, and {self.family} here marks {marked}"
+        return ""
+
+    @classmethod
+    def metric_named(cls, variant: str) -> Metric | None:
+        """Returns a metric that the class does not list and its data may ask for.
+
+        So that a stored result can be scored again where its data are not.
+        """
+        return None
 
     @cached_property
     def digest(self) -> str:
@@ -136,25 +162,10 @@ class Task(ABC):
             "max_length": self.max_length,
         }
 
-    def number(self, option: str, fits: Callable[[float], bool], range_: str) -> float:
-        """Returns an option that is a number.
-
-        Args:
-            option: its name.
-            fits: whether a number is allowed.
-            range_: which are, for the error: ``from 0 to 1``.
-
-        Raises:
-            UsageError: it is none, or not allowed.
-        """
-        given = self.options[option]
-        try:
-            value = math.nan if isinstance(given, bool) else float(given)
-        except (TypeError, ValueError):
-            value = math.nan  # which fits nothing
-        if not (math.isfinite(value) and fits(value)):
-            raise UsageError(f"{option} is {given!r}: expected a number {range_}")
-        return value
+    @property
+    def states_markers(self) -> bool:
+        """Whether its markers are its own, and not those of its family."""
+        return all(self.markers is not kind.markers for kind in _FAMILIES)
 
     @property
     def main_metric(self) -> Metric:
@@ -163,7 +174,19 @@ class Task(ABC):
 
 
 class _LabelledTask(Task):
-    """A task over a closed set of classes, those of its training split unless given."""
+    """A task over a closed set of classes, those of its training split unless given.
+
+    In every example one mention has each of the roles that are marked.
+    """
+
+    def misfit(self, example: Example) -> str:
+        found = Counter(mention.role for mention in example.mentions)
+        for role in self.markers:
+            if role != Role.CONTEXT and found[role] != 1:
+                return f"has {found[role] or 'no'} mentions of the role {role}, not one"
+        if example.blank is not None:
+            return "has a blank, which only questions have"
+        return super().misfit(example)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -187,6 +210,11 @@ class TypingTask(_LabelledTask):
     metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
 
+    def misfit(self, example: Example) -> str:
+        if isinstance(example.label, str):
+            return f"has the label {example.label!r}, no set of types"
+        return super().misfit(example)
+
     def head(self, width: int) -> Head:
         """Returns a linear layer on the pooled output with one logit a type."""
         from kbench.model.heads import TypingHead
@@ -206,6 +234,11 @@ class RelationTask(_LabelledTask):
     metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.HEAD: "#", Role.TAIL: "$"}
 
+    def misfit(self, example: Example) -> str:
+        if not isinstance(example.label, str):
+            return f"has the labels {', '.join(example.label)}, not the name of one relation"
+        return super().misfit(example)
+
     def head(self, width: int) -> Head:
         """Returns a linear layer on the pooled output with one logit a relation."""
         from kbench.model.heads import RelationHead
@@ -216,22 +249,33 @@ class RelationTask(_LabelledTask):
 class QuestionTask(Task):
     """Question answering at ``[MASK]``: the label is the tuple of acceptable answers.
 
-    An example is kept where some answer, lower-cased, is one token of the backbone; the first
-    such answer becomes the only gold one (the convention of the map-tuning release). How many
-    were kept of how many is part of every result.
+    An example is kept where some answer is one token of the backbone, as its tokenizer spells the
+    answer at the blank; a model is tuned on the first such answer, and right by any (the map-tuning
+    release lower-cases all answers, and takes the first for the only one). How many were kept of
+    how many stands beside every score.
     """
 
     family = Family.QUESTION
     head_name = "kbench.task:QuestionTask"
-    metrics: tuple[Metric, ...] = (Accuracy(),)
+    metrics: tuple[Metric, ...] = (Accuracy(any_answer=True),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     max_length = 64
+
+    def misfit(self, example: Example) -> str:
+        if example.blank is None:
+            return "has no blank, the place of the answer"
+        if isinstance(example.label, str) or not any(map(str.strip, example.label)):
+            return f"has the label {example.label!r}, not the acceptable answers"
+        return super().misfit(example)
 
     def head(self, width: int) -> Head:
         """Returns the backbone's masked-LM head, read at the blank."""
         from kbench.model.heads import BlankHead
 
         return BlankHead()
+
+
+_FAMILIES: tuple[type[Task], ...] = (TypingTask, RelationTask, QuestionTask)
 
 
 class ProbeTask(QuestionTask):
@@ -257,9 +301,14 @@ class ProbeTask(QuestionTask):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        self._dev_share = self.number(
-            "dev_share", lambda share: 0 <= share < 1, "from 0 to below 1"
-        )
+        self._dev_share = float(self.options["dev_share"])
+
+    def misfit(self, example: Example) -> str:
+        if not example.mentions:
+            return "has no mention, of which the first is its subject"
+        # Nothing is marked, whatever the role.
+        bare = replace(example, mentions=())
+        return super().misfit(bare)
 
     @abstractmethod
     def questions(self) -> Sequence[Example]:
@@ -289,7 +338,11 @@ class ProbeTask(QuestionTask):
         return tuple(self.questions())
 
     def _split(self, example: Example) -> Split:
-        content = subject_of(example).encode("utf-8", "surrogatepass")
+        return self.split_of(subject_of(example))
+
+    def split_of(self, subject: str) -> Split:
+        """Returns the split, dev or test, in which a subject is asked about."""
+        content = subject.encode("utf-8", "surrogatepass")
         number = int.from_bytes(hashlib.sha256(content).digest()[:8])
         return Split.DEV if number < self._dev_share * 2**64 else Split.TEST
 

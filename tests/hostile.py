@@ -104,7 +104,7 @@ def metaspace() -> PreTrainedTokenizerFast:
     core.normalizer = normalizers.NFKC()
     core.pre_tokenizer = pre_tokenizers.Metaspace()
     core.decoder = decoders.Metaspace()
-    return _trained(core)
+    return _trained(core, initial_alphabet=[*"#$/()"])
 
 
 def _trained(core: Any, **options: Any) -> PreTrainedTokenizerFast:

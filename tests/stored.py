@@ -10,6 +10,7 @@ from kbench.data import Label
 from kbench.data.files import canonical_digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
+from kbench.run.addresses import ENGINE_REVISION
 from kbench.run.buckets import estimate
 from kbench.spec import RunSpec, Setting
 from kbench.store import Predictions, Result, Results, Status
@@ -58,7 +59,7 @@ def provenance(digest: str = "d1", **digests: str | None) -> Provenance:
     """As of a run, with the digest of its data."""
     return Provenance(
         kbench="0",
-        revision=1,
+        revision=ENGINE_REVISION,
         versions={},
         git={},
         plugin={},
@@ -78,24 +79,35 @@ def store(
     digest: str = "d1",
     cost: dict[str, float] | None = None,
     knowledge: str = "k",
+    dev: float | None = None,
+    made: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Result:
-    """Writes a result that scores what was predicted, as its task does; returns it."""
+    """Writes a result that scores what was predicted, as its task does; returns it.
+
+    What was ``made`` takes the place of fields of its provenance.
+    """
     chosen = spec(**changes)
     task = cast("type[Task]", registry.get(Kind.TASKS, chosen.task))
     metrics = {metric.name: estimate(metric, metric.measure(found)) for metric in task.metrics}
     share = sum(found.linked) / max(1, len(found.linked))
-    coverage = Coverage(examples=share, mentions=share, linker="gold")
+    coverage = Coverage(examples=share, mentions=share, linker=chosen.linker or "gold")
     result = Result(
         id=canonical_digest([chosen.model_dump(mode="json"), digest])[:32],
         status=Status.OK,
         spec=chosen,
         main_metric=task.metrics[0].name,
         metrics=metrics,
+        dev=dev,
         coverage=coverage if chosen.knowledge else None,
         cost=cost or {},
-        provenance=provenance(digest, knowledge=knowledge),
+        provenance=_updated(provenance(digest, knowledge=knowledge), made or {}),
         predictions="predictions.parquet",
     )
     Results(folder).save(result, found)
     return result
+
+
+def _updated(origin: Provenance, made: dict[str, Any]) -> Provenance:
+    digests = {**origin.digests, **made.get("digests", {})}
+    return origin.model_copy(update={**made, "digests": digests})

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.encoding import bare_tokens
+from kbench.encoding import inner_tokens
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
@@ -46,6 +46,8 @@ __all__ = ["EBert", "LinearMap", "least_squares", "whole_wordpieces"]
 _FORMS = {"concat": "{slot} / {mention}", "replace": "{slot}"}
 _ANCHORS = ("auto", "words", "names")
 _BLOCK = 1 << 16
+_QUICK = 100_000
+"""Names or words whose anchors are counted while a grid is planned."""
 _SAMPLE = 1 << 14
 
 
@@ -98,7 +100,7 @@ def whole_wordpieces(
     unfit = set(tokenizer.all_special_ids)
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
-        pieces = bare_tokens(tokenizer, [f" {text}" for text in block])
+        pieces = inner_tokens(tokenizer, block)
         for at, ids in enumerate(pieces, start):
             if len(ids) == 1 and ids[0] not in unfit and texts[at].strip():
                 tokens[at] = ids[0]
@@ -164,6 +166,12 @@ class EBert(Untrained):
     def template(self) -> str:
         return _FORMS[self.options["form"]]
 
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        """Counts the anchors, where there are not too many names or words to do so quickly."""
+        words = knowledge.words
+        if max(len(knowledge), len(words.words) if words else 0) <= _QUICK:
+            self._anchored(encoder, knowledge)
+
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         return LinearMap(knowledge, encoder.slot_width)
 
@@ -175,17 +183,24 @@ class EBert(Untrained):
         """
         assert isinstance(plug, LinearMap)
         started = time.perf_counter()
-        kind, vectors, tokens = self._anchors(fit.encoder, fit.knowledge)
-        if len(tokens) < max(1, fit.knowledge.dimension):
-            raise Unsupported(
-                f"E-BERT has {len(tokens)} anchors ({kind} that are single wordpieces) for "
-                f"{fit.knowledge.dimension} dimensions of {fit.knowledge.name}"
-            )
+        kind, vectors, tokens = self._anchored(fit.encoder, fit.knowledge)
         table = fit.encoder.word_embeddings.weight.detach()
         solved = least_squares(vectors, table[torch.from_numpy(tokens).to(table.device)])
         plug.matrix.copy_(solved)
         counts = {f"anchors_{kind}": len(tokens), **_norms(plug, fit.knowledge, table)}
         return History(seconds=time.perf_counter() - started, counts=counts)
+
+    def _anchored(
+        self, encoder: Encoder, knowledge: KnowledgeBase
+    ) -> tuple[str, Vectors, NDArray[np.int64]]:
+        """Returns the anchors if there are enough of them."""
+        kind, vectors, tokens = self._anchors(encoder, knowledge)
+        if len(tokens) < max(1, knowledge.dimension):
+            raise Unsupported(
+                f"E-BERT has {len(tokens)} anchors ({kind} that are single wordpieces) for "
+                f"{knowledge.dimension} dimensions of {knowledge.name}"
+            )
+        return kind, vectors, tokens
 
     def _anchors(
         self, encoder: Encoder, knowledge: KnowledgeBase

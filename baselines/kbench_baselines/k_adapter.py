@@ -292,7 +292,7 @@ class KAdapter(InjectionMethod):
         trains="adapter: 3 (2 H w + w + H) + 6 (12 w^2 + 13 w), w = min(768, H); task-specific: "
         "2 H^2 + H",
     )
-    revision = "2"
+    revision = "3"
     settings = frozenset(Setting)
     switched = False
     defaults: ClassVar[Mapping[str, Any]] = {
@@ -320,8 +320,8 @@ class KAdapter(InjectionMethod):
         return True
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
-        """Whether an entity has a fact at all; it decides nothing, the adapter has no entities."""
-        told: NDArray[np.bool_] = np.isin(rows, knowledge.triples[:, [0, 2]])
+        """Whether an entity has a fact at all, in truth; the adapter itself has no entities."""
+        told: NDArray[np.bool_] = np.isin(rows, knowledge.unbroken.triples[:, [0, 2]])
         return told & (rows >= 0)
 
     def choices(self) -> Sequence[float]:

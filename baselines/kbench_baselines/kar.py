@@ -242,6 +242,9 @@ class Kar(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        vector_width(knowledge)
+
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         init, candidates = self.options["init"], int(self.options["candidates"])
         if init not in ("zero", "inverse") or candidates < 1:

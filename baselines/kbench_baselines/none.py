@@ -19,6 +19,7 @@ class NoInjection(InjectionMethod):
     card = MethodCard(title="none", paper="", year=0, needs="nothing")
     revision = "1"
     settings: ClassVar[frozenset[Setting]] = frozenset()
+    trains = False
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         return NoPlug()

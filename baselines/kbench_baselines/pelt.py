@@ -150,9 +150,12 @@ def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
         Unsupported: the head has no output embedding of the size of a word embedding.
     """
     seen: list[Tensor] = []
-    output = encoder.network.get_output_embeddings()
-    if output is not None:
-        handle = output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    output, table = encoder.network.get_output_embeddings(), encoder.word_embeddings
+    # Some say so of a map inside the head (DeBERTa): an output embedding is one of each token.
+    if output is not None and len(output.weight) == len(table.weight):
+        handle = output.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].flatten(0, -2))
+        )
         try:
             encoder.predict_tokens(hidden)
         finally:
@@ -214,14 +217,17 @@ class Pelt(Untrained):
         known: NDArray[np.bool_] = np.isin(rows, self._occurrences(knowledge).rows)
         return known
 
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+            raise Unsupported("PELT needs a backbone with a masked-LM head")
+
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         """Returns a table of zeros for the entities that occur.
 
         Raises:
             Unsupported: the backbone has no masked-LM head, or no entity occurs.
         """
-        if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
-            raise Unsupported("PELT needs a backbone with a masked-LM head")
+        self.check(encoder, knowledge)
         rows = np.unique(self._occurrences(knowledge).rows)
         if not len(rows):
             raise Unsupported(

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, first_line
 from kbench.knowledge import KnowledgeBase, Rows, begins_with
 from kbench.method import Fit, MethodCard, NoPlug, Plug
 from kbench.model import Encoder, dropout
@@ -101,10 +101,16 @@ def _check_attention(encoder: Encoder) -> None:
                 encoder(b.to(encoder.word_embeddings.weight.device))[0]
                 for b in (replace(batch, visible=None), batch, _moved(batch, order))
             )
-        except RuntimeError as cause:
-            raise Unsupported(f"{name} does not take a visible matrix: {cause}") from cause
+        except Unsupported:
+            raise
+        except Exception as cause:  # whatever a stranger's network raises at what it never saw
+            reason = f"{name} does not take a visible matrix ({first_line(cause)})"
+            raise Unsupported(reason) from cause
     if not _same(plain, whole):
-        raise Unsupported(f"{name} attends through windows, which a visible matrix would undo")
+        raise Unsupported(
+            f"{name} attends through windows or another mask of its own, which a visible matrix "
+            "would undo"
+        )
     if not _same(plain[order.to(plain.device)], moved):
         raise Unsupported(f"{name} attends by the place of tokens, not by position ids")
 
@@ -202,6 +208,9 @@ class VisibleMatrix(_TextMethod):
     def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
         chosen = knowledge.facts(row)[: int(self.options["facts"])]
         return [f"{relation} {tail}" for relation, tail in chosen]
+
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        _check_attention(encoder)
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         """Returns an empty plug.

@@ -2,7 +2,9 @@
 
 A sentence that links the head and the tail of a triple is an example of its relation, once for
 each such pair of mentions. Markers stand around both, ``@ head @`` and ``# tail #``, and the
-relation is read from the first marker of each.
+relation is read from the first marker of each: its own, also where one of the two lies within the
+other. For a sign that the vocabulary lacks another takes its place
+(:func:`kbench.encoding.known_markers`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example, Mention, Role
-from kbench.encoding import Batch, Inputs, Layout, encode
+from kbench.encoding import Batch, Inputs, Layout, encode, known_markers, known_words
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Spelled
 from kbench.model import Encoder
@@ -74,7 +76,8 @@ def spelled_facts(
         without: ids of relations that are dropped in any case.
 
     Raises:
-        Unsupported: there are no facts of two relations to tell apart.
+        Unsupported: there are no facts of two relations to tell apart, or the tokenizer knows no
+            two markers.
     """
     spelled = knowledge.spelled
     often = np.bincount(spelled.relation, minlength=len(knowledge.relations))
@@ -121,7 +124,13 @@ def _encoded(
         mentions = [(sentence.mentions[int(number)], role) for role, number in ends]
         pair = tuple(Mention(m.start, m.end, m.entity, role) for m, role in mentions)
         examples.append(Example(str(fact), sentence.text, pair, ""))
-    layout = Layout(markers=_MARKERS, max_length=max_length, truncate=False)
+    markers = known_markers(encoder.tokenizer, _MARKERS)
+    if len(known_words(encoder.tokenizer, markers.values())) < len(markers):
+        raise Unsupported(
+            "factual pre-training needs two markers, and the backbone's tokenizer knows no two "
+            "signs that could be"
+        )
+    layout = Layout(markers=markers, max_length=max_length, truncate=False)
     return encode(encoder.tokenizer, examples, [(-1, -1)] * len(examples), layout)
 
 
@@ -153,7 +162,10 @@ class FactHead(nn.Module):
         return F.cross_entropy(logits.float(), batch.targets)
 
     def logits(self, features: Tensor, batch: Batch) -> Tensor:
-        """Reads the token before each mention, its first marker. ``[batch, relations]``."""
+        """Reads the token before each mention, its own first marker. ``[batch, relations]``.
+
+        A mention begins after its own marker, and the markers of one within it are part of it.
+        """
         markers = batch.mentions[:, 0] - 1
         pair = features.flatten(0, 1)[markers].view(len(batch.ids), -1)
         logits: Tensor = self.out(self.dropout(self.dense(pair)))

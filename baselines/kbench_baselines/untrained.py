@@ -16,6 +16,7 @@ class Untrained(InjectionMethod):
     """A method without trainable parameters, and so without a task-specific setting."""
 
     settings = frozenset({Setting.GENERAL, Setting.FINE_TUNING})
+    trains = False
 
     def corpus_readings(self) -> float | None:
         return 0

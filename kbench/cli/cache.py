@@ -75,13 +75,10 @@ def _items() -> Iterator[_Item]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(as_json: bool) -> None:
     """List what is stored: kind, address, size, age and what it belongs to."""
-    from rich.table import Table
-
+    from kbench.cli.layout import Column, prose, show
     from kbench.cli.terminal import Console
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("kind", "address", "MB", "days", "of"):
-        table.add_column(name, justify="right" if name in ("MB", "days") else "left")
+    rows: list[tuple[str, ...]] = []
     total = 0
     for item in _items():
         total += item.bytes
@@ -91,10 +88,17 @@ def ls(as_json: bool) -> None:
             print(json.dumps(value))
             continue
         of = str(item.about.get("of", "(damaged)"))
-        table.add_row(kind, key, f"{item.bytes / 1e6:.1f}", f"{item.days:.1f}", of)
-    if not as_json:
-        Console().print(table)
-        Console().print(f"{total / 1e6:.1f} MB in {cache_home()}")
+        rows.append((kind, key, f"{item.bytes / 1e6:.1f}", f"{item.days:.1f}", of))
+    if as_json:
+        return
+    ranks = {"kind": 0, "address": 0, "MB": 2, "days": 3, "of": 1}
+    cells = zip(*rows, strict=True) if rows else ([] for _ in ranks)
+    columns = [
+        Column(name, [*column], "right" if name in ("MB", "days") else "left", name == "of", rank)
+        for (name, rank), column in zip(ranks.items(), cells, strict=True)
+    ]
+    show(Console(), columns)
+    prose(Console(), f"{total / 1e6:.1f} MB in {cache_home()}")
 
 
 @cache.command("verify")

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
 from kbench.errors import UsageError, nearest
+from kbench.results.identity import Names, content, options, table_key, told_apart
 from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
 
-__all__ = ["NAMES", "Columns", "blank", "columns_of", "headings", "legend", "tables_of"]
+__all__ = [
+    "IDENTITY",
+    "NAMES",
+    "Columns",
+    "blank",
+    "columns_of",
+    "headings",
+    "legend",
+    "options_of",
+    "tables_of",
+]
 
 Columns: TypeAlias = dict[str, str]
 """Text by heading."""
 
+IDENTITY = ("method", "setting", "knowledge", "options")
+"""Columns that tell the rows of a table apart."""
 NAMES = {
     "score": "score",
     "delta": "Δ none",
     "gain": "knowledge gain",
+    "net": "net gain",
     "covered": "covered",
     "trained": "trained",
     "seconds": "seconds",
@@ -32,12 +47,14 @@ _LEGEND = (
     "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
     "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
     "the same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
-    "examples with a linked entity. Trained: parameters of the plug, and the seconds they took."
+    "examples with a linked entity. Trained: parameters of the plug, and the seconds "
+    "of processor time they took (wall: of wall clock, where processor time is not known)."
 )
 _MORE = {
+    "net gain": "Net gain: the lesser of Δ none and knowledge gain; rows are in its order.",
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
-    "ms (without)": "Ms: to evaluate an example, and without knowledge.",
+    "ms (without)": "Ms: wall clock to evaluate an example, and without knowledge.",
     "memory": "Memory: the peak of the process or device.",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -55,7 +72,7 @@ def headings(columns: str | None) -> list[str] | None:
     for name in names:
         if name not in NAMES:
             raise UsageError(f"--columns: no column is called {name!r}{nearest(name, NAMES)}")
-    return ["method", "setting", "knowledge", *(NAMES[name] for name in names)]
+    return [*IDENTITY, *(NAMES[name] for name in names)]
 
 
 def legend(shown: Iterable[str]) -> str:
@@ -66,29 +83,74 @@ def legend(shown: Iterable[str]) -> str:
 def tables_of(all_rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Returns a heading and the rows of each table: task, backbone, tuning, metric and limit.
 
-    The yardstick is the first of its table.
+    The heading says too what all rows share beyond the defaults: options, linker, precision. What
+    differs among them is in the column ``options``. The yardstick is the first of its table; then
+    come the methods by their net gain, each with its controls below it, and then those that have
+    none.
     """
-    ordered = sorted(all_rows, key=_order)
-    return [(heading, [*rows]) for heading, rows in groupby(ordered, key=_heading)]
+    nets = {
+        _true(row): row.net.value
+        for row in all_rows
+        if row.chosen and row.first.spec.control == Control.NONE and row.net
+    }
+    tables = []
+    ordered = sorted(all_rows, key=lambda row: _order(row, nets.get(_true(row))))
+    for _, several in groupby(ordered, key=_table):
+        rows = [*several]
+        shared, _ = _told_apart(rows)
+        tables.append((_heading(rows[0], shared), rows))
+    return tables
 
 
-def _order(row: Row) -> tuple[str, bool, str, int, str, int]:
+def options_of(all_rows: Sequence[Row]) -> dict[int, str]:
+    """Returns what tells each row from the others of its table beside its columns, by its id()."""
+    told: dict[int, str] = {}
+    for _, rows in tables_of(all_rows):
+        _, own = _told_apart(rows)
+        told |= {id(row): text for row, text in zip(rows, own, strict=True)}
+    return told
+
+
+def _told_apart(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    names = rows[0].names or Names(result for row in rows for result in row.results)
+    return told_apart([row.first for row in rows], names)
+
+
+def _true(row: Row) -> str:
+    """The same text for runs that differ in their control alone."""
+    return str((_table(row), {**content(row.first), "control": ""}, options(row.first)))
+
+
+def _order(row: Row, net: float | None) -> tuple[object, ...]:
     spec = row.first.spec
     setting, control = list(Setting).index(spec.setting), list(Control).index(spec.control)
-    known = spec.knowledge or ""
-    return _heading(row), bool(known), spec.method, setting, known, control
+    informed, place = spec.knowledge is not None, math.inf if net is None else -net
+    known = row.name("knowledge") if informed else ""
+    own = (spec.method, setting, known, str(options(row.first)), control)
+    return _table(row), informed, place, *own
 
 
-def _heading(row: Row) -> str:
+def _table(row: Row) -> tuple[str, ...]:
+    """What rows of one table share; those that failed, whose data nobody read, have their own."""
+    shown = tuple(row.name(name) for name in ("task", "backbone", "tuning"))
+    return (*shown, str(row.first.main_metric), str(row.first.spec.limit), *table_key(row.first))
+
+
+def _heading(row: Row, shared: Sequence[str]) -> str:
     spec = row.first.spec
-    words = [spec.task, spec.backbone, spec.tuning]
+    words = [row.name("task"), row.name("backbone"), spec.tuning, *shared]
     words += [row.first.main_metric] if row.first.main_metric else []
     words += [f"--limit {spec.limit}: not comparable"] if spec.limit else []
     return "  ·  ".join(words)
 
 
-def columns_of(row: Row) -> Columns:
-    """Returns the columns of a row."""
+def columns_of(row: Row, told: str = "") -> Columns:
+    """Returns the columns of a row.
+
+    Args:
+        row: the row.
+        told: what tells it from others beside them, as of :func:`options_of`.
+    """
     result, cost = row.first, row.cost
     spec = result.spec
     informed = spec.knowledge is not None
@@ -96,15 +158,17 @@ def columns_of(row: Row) -> Columns:
     trained = informed and row.score is not None
     memory = cost.get("peak_device_memory_bytes", cost.get("peak_memory_bytes"))
     return {
-        "method": spec.method,
+        "method": "\n".join(filter(None, (spec.method, row.choice.text if row.choice else ""))),
         "setting": str(spec.setting) if informed else "",
-        "knowledge": f"{control}{_short(spec.knowledge)}" if spec.knowledge else "",
-        "score": _estimate(row.score, sign="") if row.score else str(result.status),
+        "knowledge": f"{control}{row.name('knowledge')}" if informed else "",
+        "options": told,
+        "score": _estimate(row.score, sign="") if row.score else _standing(row),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
+        "net gain": _estimate(row.net, sign="+"),
         "covered": "" if row.coverage is None else f"{100 * row.coverage:.0f}%",
         "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
-        "seconds": f"{row.training_seconds or 0:.0f} s" if trained else "",
+        "seconds": _seconds(row) if trained else "",
         "broken": _locality(row),
         "ms (without)": _latency(row),
         "memory": _bytes(memory),
@@ -112,14 +176,20 @@ def columns_of(row: Row) -> Columns:
     }
 
 
+def _seconds(row: Row) -> str:
+    """Processor time, for machines are shared; wall clock where there is nothing else."""
+    spent = row.training_processor_seconds
+    return f"{row.training_seconds or 0:.0f} s wall" if spent is None else f"{spent:.0f} s"
+
+
+def _standing(row: Row) -> str:
+    return str(row.first.status) if row.chosen else "–"
+
+
 def blank(several: Sequence[Columns]) -> set[str]:
     """Returns the headings under which no row has anything."""
     names = several[0] if several else {}
     return {name for name in names if not any(row[name] for row in several)}
-
-
-def _short(knowledge: str) -> str:
-    return knowledge.rstrip("/").rsplit("/", maxsplit=1)[-1]
 
 
 def _estimate(estimate: Estimate | None, sign: str) -> str:

@@ -13,9 +13,9 @@ from kbench.cli import options as shared
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
+    from kbench.cli.layout import Column
     from kbench.cli.terminal import Console
     from kbench.results.comparison import Comparison
     from kbench.results.selection import Group
@@ -63,12 +63,14 @@ def compare(
     """Compare run A with run B, paired by test example and seed.
 
     A and B are each a method, terms such as map-tuning,setting=general,control=shuffled, or the
-    beginning of a result's id. What B does not name is as in A, so `kbench compare map-tuning
-    none` compares on every task, backbone and tuning. The control is the true knowledge unless
-    named. Without B a run is compared with its own `none` and its own shuffled control.
+    beginning of a result's id. A term names a field (data=rivers, linker=alias, dtype=bfloat16)
+    or an option, by its path as of --set or the end of it (tuning.full.epochs=2, epochs=default).
+    What B does not name is as in A, so `kbench compare map-tuning none` compares on every task,
+    backbone and tuning. The control is the true knowledge unless named. Without B a run is
+    compared with its own `none` and its own shuffled control.
     """
     from kbench.results.comparison import compare as compared
-    from kbench.results.selection import FIELDS
+    from kbench.results.identity import FIELDS
     from kbench.store import Results
 
     if family not in ("all", *FIELDS):
@@ -78,7 +80,7 @@ def compare(
     pairs = [
         (one, two)
         for one, two in _pairs(results, runs, every)
-        if shared.chosen(one[0].spec, filters, _FILTERS)
+        if shared.chosen(one[0], filters, _FILTERS)
     ]
     if not pairs:
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
@@ -97,7 +99,7 @@ def compare(
 def _pairs(
     results: Sequence[Result], runs: tuple[str, ...], every: bool
 ) -> list[tuple[Group, Group]]:
-    from kbench.results.selection import Selection, grouped, partners
+    from kbench.results.selection import Selection, apart, grouped, partners
 
     if len(runs) > 2 - every or not (runs or every):
         raise UsageError(
@@ -118,7 +120,7 @@ def _pairs(
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(
             f"no result {against} belongs to one of {first.text!r}: what B does not name has to "
-            "be as in A, and only runs that ended well count"
+            f"be as in A, and only runs that ended well count{apart(ours, yardsticks, results)}"
         )
     return pairs
 
@@ -126,34 +128,32 @@ def _pairs(
 def _print(comparisons: Sequence[Comparison], console: Console) -> None:
     from itertools import groupby
 
-    from rich.text import Text
+    from kbench.cli.layout import prose, show
 
     for heading, several in groupby(sorted(comparisons, key=_order), key=_heading):
-        table = _table(heading)
-        for comparison in several:
-            table.add_row(*_columns(comparison))
-        console.print(table)
+        show(console, _table([_columns(comparison) for comparison in several]), heading)
         console.print()
     warnings = {w: None for comparison in comparisons for w in comparison.warnings}
     for warning in warnings:
         those = sum(warning in comparison.warnings for comparison in comparisons)
-        console.print(Text(f"warning: {warning} ({those} of {len(comparisons)})", style="red"))
-    console.print(_LEGEND, style="dim")
+        prose(console, f"warning: {warning} ({those} of {len(comparisons)})", "red")
+    prose(console, _LEGEND, "dim")
 
 
-def _table(heading: str) -> Table:
-    from kbench.cli.render import titled
+def _table(rows: Sequence[Sequence[str | Text]]) -> list[Column]:
+    from kbench.cli.layout import Column
 
-    table = titled(heading)
-    table.add_column("runs", overflow="fold")
-    for name in ("score", "difference", "p", "Holm", "shows\nfrom"):
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    runs, *figures = zip(*rows, strict=True)
+    names = {"score": 3, "difference": 0, "p": 2, "Holm": 1, "shows\nfrom": 4}
+    return [Column("runs", runs, text=True)] + [
+        Column(name, cells, side="right", rank=rank)
+        for (name, rank), cells in zip(names.items(), figures, strict=True)
+    ]
 
 
 def _heading(comparison: Comparison) -> str:
-    spec = comparison.ours[0].spec
-    words = [spec.task, spec.backbone, spec.tuning, comparison.metric.name]
+    words = [comparison.name(name) for name in ("task", "backbone", "tuning")]
+    words += [*comparison.shared, comparison.metric.name]
     n = comparison.contrast.difference.n
     seeds = len(comparison.ours)
     return "  ·  ".join([*words, f"{n:,} examples", *([f"{seeds} seeds"] if seeds > 1 else [])])
@@ -161,18 +161,17 @@ def _heading(comparison: Comparison) -> str:
 
 def _order(comparison: Comparison) -> tuple[str, ...]:
     one, two = comparison.ours[0].spec, comparison.theirs[0].spec
-    return _heading(comparison), one.method, one.setting, two.method, two.setting, two.control
+    order = one.method, one.setting, two.method, two.setting, two.control
+    return _heading(comparison), *order, *comparison.titles
 
 
 def _columns(comparison: Comparison) -> list[str | Text]:
     from rich.text import Text
 
     from kbench.metrics.statistics import LEVEL
-    from kbench.results.selection import title
 
     contrast, change = comparison.contrast, comparison.contrast.difference
-    sides = (comparison.ours, comparison.theirs)
-    one, two = (title(side[0].spec) for side in sides)
+    one, two = comparison.titles
     runs = Text(f"{one}\n− {two}")
     if len(contrast.by_seed) > 1:
         each = "  ".join(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kbench.cli.terminal import Console
     from kbench.data import Label
     from kbench.results.example_diff import Changed, Injected
+    from kbench.results.selection import Group, Selection
     from kbench.store import Predictions, Result, Results
 
 __all__ = ["diff"]
@@ -115,21 +116,17 @@ def _sides(
 ) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
     """Finds the two results, and checks that they are over the same examples."""
     from kbench.results.comparison import PredictionCache, differing
-    from kbench.results.selection import Selection, grouped, partners, title
+    from kbench.results.identity import fits
+    from kbench.results.selection import Selection, grouped, partners
 
     results = list(store)
     first, second = (Selection.parse(text, results) for text in texts)
-    of_task = (r for r in results if r in first and task in (None, r.spec.task))
+    of_task = [r for r in results if r in first and (task is None or fits(r, "task", task))]
     pairs = partners(grouped(of_task), second, results)
     if len(pairs) != 1:
-        those = "; ".join(
-            f"{one[0].spec.task} {one[0].spec.tuning} {title(one[0].spec)} against "
-            f"{title(two[0].spec)}"
-            for one, two in pairs[:3]
-        )
         raise UsageError(
             f"{texts[0]!r} against {texts[1]!r} are {len(pairs)} pairs of runs; expected one"
-            + (f": {those}{', …' if len(pairs) > 3 else ''}; name more of it" if pairs else "")
+            + _choose(pairs, grouped(of_task), second, results)
         )
     ours, theirs = _of_a_seed(*pairs[0])
     tables = PredictionCache(store)
@@ -137,6 +134,27 @@ def _sides(
     if problems:
         raise UsageError(f"the two runs cannot be compared: {'; '.join(problems)}")
     return ours, theirs, (tables.predictions(ours), tables.predictions(theirs))
+
+
+def _choose(
+    pairs: Sequence[tuple[Group, Group]],
+    ours: Sequence[Group],
+    theirs: Selection,
+    results: Sequence[Result],
+) -> str:
+    """What would make one pair of several, or why there is none."""
+    from kbench.results.identity import Names
+    from kbench.results.selection import apart, choices
+
+    if not pairs:
+        return apart(ours, [theirs], results)
+    names = Names(results)
+    told = []
+    for number, letter in enumerate("AB"):
+        side = {pair[number][0].id: pair[number] for pair in pairs}
+        if terms := choices([*side.values()], names):
+            told.append(f"{letter} by {terms}")
+    return f"; choose {', and '.join(told)}" if told else ""
 
 
 def _of_a_seed(one: Sequence[Result], two: Sequence[Result]) -> tuple[Result, Result]:
@@ -163,12 +181,14 @@ def _print(
 ) -> None:
     from rich.text import Text
 
-    from kbench.results.selection import title
+    from kbench.results.comparison import titles
+    from kbench.results.identity import Names
 
-    spec = sides[0].spec
-    names = [title(side.spec) for side in sides]
-    place = "  ·  ".join([spec.task, spec.backbone, spec.tuning, f"seed {spec.seed}"])
-    console.print(Text(f"{place}\nA {names[0]}\nB {names[1]}", style="bold cyan"))
+    names, first = Names(sides), sides[0]
+    (one, two), shared = titles(*sides, names)
+    words = [names.of(first, name) for name in ("task", "backbone", "tuning")]
+    place = "  ·  ".join([*words, *shared, f"seed {first.spec.seed}"])
+    console.print(Text(f"{place}\nA {one}\nB {two}", style="bold cyan"))
     totals = [f"{len(_only(changed, name))} {name}" for name in _SHOWN.values()]
     console.print(Text(", ".join(totals)))
     for name in _SHOWN.values():

@@ -8,9 +8,12 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from kbench.cli.columns import blank, columns_of, legend, tables_of
+from kbench.cli.columns import IDENTITY, blank, columns_of, legend, options_of, tables_of
+from kbench.data import Split
 from kbench.errors import one_line
+from kbench.results.notes import notes
 from kbench.results.tables import Row
+from kbench.spec import spelled
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]
 
@@ -28,12 +31,26 @@ _LATEX = {
 }
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|&])")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
-_LEFT = ("method", "setting", "knowledge")
 _FIGURES = ("value", "low", "high", "deviation")
+_FIELDS = (
+    "task",
+    "data",
+    "backbone",
+    "tuning",
+    "method",
+    "setting",
+    "knowledge",
+    "control",
+    "linker",
+    "dtype",
+    "limit",
+)
 _COSTS = (
     "trainable_parameters",
     "train_seconds",
     "start_seconds",
+    "train_processor_seconds",
+    "start_processor_seconds",
     "evaluate_seconds_per_example",
     "peak_memory_bytes",
     "peak_device_memory_bytes",
@@ -46,7 +63,7 @@ def as_markdown(
 ) -> str:
     """Returns a table for each task, backbone, tuning and limit; the best and what ties in bold."""
     names, lines = _grid(all_rows, columns)
-    sides = ["---" if name in _LEFT else "---:" for name in names]
+    sides = ["---" if name in IDENTITY else "---:" for name in names]
     parts = []
     for heading, rows in tables_of(all_rows):
         parts += [f"### {_plain(heading)}", "", _piped(map(_plain, names)), f"|{'|'.join(sides)}|"]
@@ -56,6 +73,8 @@ def as_markdown(
                 values["score"] = _bold(values["score"], "**{}**")
             parts.append(_piped(values.values()))
         parts.append("")
+        for note in _notes(rows):
+            parts += [_plain(note), ""]
     return "\n".join([*parts, legend(names)])
 
 
@@ -64,7 +83,7 @@ def as_latex(
 ) -> str:
     """Returns a booktabs tabular for each task, backbone, tuning and limit; likewise in bold."""
     names, lines = _grid(all_rows, columns)
-    sides = "".join("l" if name in _LEFT else "r" for name in names)
+    sides = "".join("l" if name in IDENTITY else "r" for name in names)
     parts = [r"% needs \usepackage{booktabs}", f"% {legend(names)}"]
     for heading, rows in tables_of(all_rows):
         parts += [f"% {one_line(heading)}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
@@ -74,8 +93,13 @@ def as_latex(
             if row.first.id in best and "score" in values:
                 values["score"] = _bold(values["score"], r"\textbf{{{}}}")
             parts.append(_latex_row(values.values()))
-        parts += [r"\bottomrule", r"\end{tabular}", ""]
+        parts += [r"\bottomrule", r"\end{tabular}"]
+        parts += [*(f"% {one_line(note)}" for note in _notes(rows)), ""]
     return "\n".join(parts)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    return notes([result for row in rows for result in row.results])
 
 
 def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
@@ -92,10 +116,11 @@ def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
 
 def _flat(row: Row, best: bool) -> dict[str, Any]:
     value = row.as_json()
-    names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
-    flat = {name: value[name] for name in (*names, "status", "reason", "metric")}
+    flat = {name: value[name] for name in (*_FIELDS, "status", "reason", "metric")}
+    flat["options"] = " ".join(f"{key}={spelled(each)}" for key, each in value["options"].items())
+    flat |= {name: value[name] for name in ("chosen", "variants")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
-    for name in ("score", "delta", "gain"):
+    for name in ("score", "delta", "gain", "net_gain"):
         for figure in _FIGURES:
             key = name if figure == "value" else f"{name}_{figure}"
             flat[key] = value[name][figure] if value[name] else None
@@ -105,6 +130,9 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     for name in _COSTS:
         flat[name] = row.cost.get(name)
     flat["evaluate_seconds_per_example_without"] = row.seconds_without
+    for split in Split:
+        flat[f"{split}_kept"], flat[f"{split}_total"] = value["kept"].get(split, (None, None))
+    flat["notes"] = " ".join(value["notes"])
     return flat
 
 
@@ -112,10 +140,13 @@ def _grid(
     rows: Sequence[Row], columns: Sequence[str] | None
 ) -> tuple[list[str], dict[int, dict[str, str]]]:
     """Returns the headings, and the cells of each row: those asked for, or all with anything."""
-    lines = {id(row): columns_of(row) for row in rows}
+    told = options_of(rows)
+    lines = {id(row): columns_of(row, told[id(row)]) for row in rows}
     empty = blank([*lines.values()])
     known = next(iter(lines.values()), {})
-    names = list(columns) if columns else [name for name in known if name not in empty]
+    if columns:  # what is asked for is shown, blank or not
+        empty &= {"options"}
+    names = [name for name in columns or known if name not in empty]
     return names, {key: {name: line[name] for name in names} for key, line in lines.items()}
 
 

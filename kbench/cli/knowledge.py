@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,17 @@ import click
 from kbench.cli.messages import say
 from kbench.cli.options import pair
 from kbench.data.files import is_folder
+from kbench.errors import UsageError
 from kbench.knowledge.vectors import VectorSettings
 from kbench.parts import registry
 
 if TYPE_CHECKING:
     from kbench.cli.terminal import Console
+    from kbench.data import Example
     from kbench.knowledge import Bundle
     from kbench.knowledge.importing import Report
+    from kbench.knowledge.leakage import Pairs
+    from kbench.task import Task
 
 __all__ = ["knowledge"]
 
@@ -104,20 +108,25 @@ def import_bundle(
             }
         )
     else:
-        console.print(_report_table(report))
+        _print_report(console, report)
         _hint(console, bundle)
 
 
-def _report_table(report: Report) -> Any:
-    from rich.table import Table
+def _print_report(console: Console, report: Report) -> None:
+    from kbench.cli.layout import Column, show
 
-    table = Table("rows", "read", "kept", "dropped", title="import")
+    rows = []
     for kind, row in report.as_json()["rows"].items():
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in row["dropped"].items())
-        table.add_row(kind, f"{row['read']:,}", f"{row['kept']:,}", dropped or "0")
-    for fact, number in report.facts.items():
-        table.add_row(fact, "", f"{number:,}", "")
-    return table
+        rows.append((kind, f"{row['read']:,}", f"{row['kept']:,}", dropped or "0"))
+    rows += [(fact, "", f"{number:,}", "") for fact, number in report.facts.items()]
+    names = ("rows", "read", "kept", "dropped")
+    words = ("rows", "dropped")
+    columns = [
+        Column(name, cells, "left" if name in words else "right", name in words)
+        for name, cells in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+    show(console, columns, "import")
 
 
 def _hint(console: Console, bundle: Bundle) -> None:
@@ -165,7 +174,7 @@ def train(folder: Path, as_json: bool, **given: Any) -> None:
     if as_json:
         _print_json({"bundle": str(folder), "digest": bundle.digest, "vectors": vectors})
     else:
-        _console().print(_pairs_table("vectors", vectors))
+        _print_pairs(_console(), "vectors", vectors)
 
 
 @contextmanager
@@ -188,33 +197,107 @@ def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
 @click.argument("target", metavar="DST", type=_FOLDER)
 @click.option("--task", required=True, help="Tasks whose test and dev splits are held out.")
 @click.option("--data", help="Where their data are.")
+@click.option("--set", "settings", multiple=True, metavar="task.TASK.KEY=VALUE",
+              help="An option of a task, as for `kbench run`; repeatable.")  # fmt: skip
+@click.option("--linker", help="gold, title or alias. Default: each task's own.")
+@click.option("--limit", type=int, help="Examples of each split at most, as for `kbench run`.")
+@click.option("--seed", help="Taken as `kbench run` takes it; the examples hang on no seed.")
+@click.option("--only-sentences", is_flag=True, help="Leave out sentences, and keep every fact.")
 @click.option("--replace", is_flag=True, help="Replace the bundle at DST.")
 @_JSON
 def holdout(
-    source: str, target: Path, task: str, data: str | None, replace: bool, as_json: bool
+    source: str, target: Path, only_sentences: bool, replace: bool, as_json: bool, **run: Any
 ) -> None:
     """Write bundle DST: bundle SRC without what the tests of some tasks hold.
 
-    Facts that join the head and tail of an example of test or dev are left out, and sentences
-    with the words of one. So are the vectors, which were made of the facts: train them again.
+    Facts that join the pair of an example of test or dev are left out: its head and tail, or what
+    a question links and whoever is called as an answer is. So are sentences with the words of an
+    example, and the vectors, which were made of the facts: train them again. Give the task, --set
+    and --linker of the runs, so that the examples and their links are theirs. A task of which no
+    pair is known is refused, unless only its sentences are to be left out.
     """
-    from kbench.data import Split
     from kbench.knowledge.holdout import hold_out
     from kbench.knowledge.importing import check_target
-    from kbench.parts.find import find_task
 
     check_target(target, replace)
-    names = registry.expand("tasks", task)
-    tasks = [find_task(name, data) for name in names]
-    examples = [e for t in tasks for split in (Split.TEST, Split.DEV) for e in t.examples(split)]
-    about = {"tasks": names, "data": [t.digest for t in tasks], "examples": len(examples)}
-    bundle, dropped = hold_out(_open(source), target, examples, about)
+    asked, bundle = _asked(run), _open(source)
+    pairs = [] if only_sentences else [_known_pairs(each, bundle) for each in asked]
+    examples = [example for each in asked for example in each.examples]
+    about: dict[str, object] = {
+        "tasks": [each.name for each in asked],
+        "data": [each.task.digest for each in asked],
+        "options": {each.name: each.task.options for each in asked if each.task.options},
+        "linkers": {each.name: each.linker for each in asked},
+        "examples": len(examples),
+        "examples_with_a_pair": sum(each.examples for each in pairs),
+    }
+    made, dropped = hold_out(bundle, target, examples, pairs, about)
     if as_json:
-        _print_json({"bundle": str(target), "digest": bundle.digest, "dropped": dropped})
+        counted = {name: about[name] for name in ("examples", "examples_with_a_pair")}
+        _print_json({"bundle": str(target), "digest": made.digest, **counted, "dropped": dropped})
         return
     console = _console()
-    console.print(_pairs_table("left out", {"examples asked about": len(examples), **dropped}))
-    _hint(console, bundle)
+    told = {
+        "examples asked about": len(examples),
+        "of them with a known pair": about["examples_with_a_pair"],
+    }
+    _print_pairs(console, "left out", {**told, **dropped})
+    _hint(console, made)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task whose tests are held out, with its examples of test and dev, and their linker."""
+
+    name: str
+    task: Task
+    linker: str
+    examples: list[Example]
+
+
+def _asked(run: Mapping[str, Any]) -> list[_Asked]:
+    """Returns the tasks of a `kbench run` with these options."""
+    from kbench.data import Split
+    from kbench.grid.grids import make_grids
+    from kbench.parts.find import find_task
+
+    settings = run["settings"]
+    given = {name: value for name, value in run.items() if name != "settings" and value is not None}
+    (grid,) = make_grids({"method": "all"}, "the options", given, settings)
+    names = registry.expand("tasks", ",".join(grid.task))
+    for text in settings:
+        if text.split(".")[0] != "task" or text.split(".")[1] not in names:
+            say(f"warning: --set {text!r} changes nothing here: it is of no task given", err=True)
+    asked = []
+    for name in names:
+        task = find_task(name, grid.data, grid.options.get("task", {}).get(name, {}))
+        splits = [task.examples(split) for split in (Split.TEST, Split.DEV)]
+        if grid.limit is not None:
+            from kbench.run.preparation import limited  # brings torch
+
+            splits = [limited(split, grid.limit) for split in splits]
+        examples = [example for split in splits for example in split]
+        asked.append(_Asked(name, task, grid.linker or task.linking, examples))
+    return asked
+
+
+def _known_pairs(asked: _Asked, bundle: Bundle) -> Pairs:
+    """Returns the pairs of a task's examples.
+
+    Raises:
+        UsageError: there is none, so that no fact could be held out.
+    """
+    from kbench.knowledge.leakage import pairs_of
+
+    pairs = pairs_of(asked.examples, bundle, asked.linker)
+    if not len(pairs):
+        raise UsageError(
+            f"task {asked.name}: which facts tell its labels cannot be known: of "
+            f"{len(asked.examples)} examples the linker {asked.linker} finds none with a head and "
+            f"a tail, or a question's entity and an answer, in {bundle.name}; try another "
+            "--linker, or --only-sentences, which keeps every fact"
+        )
+    return pairs
 
 
 @knowledge.command("info", short_help="Show what is in a bundle, and verify it.")
@@ -246,7 +329,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
         return
     console = _console(stderr=False)
     for title, part in _sections(about):
-        console.print(_pairs_table(title, part))
+        _print_pairs(console, title, part)
     for entity in examples:
         named = entity.name or "(no name)"
         types = ", ".join(entity.types[:5])
@@ -286,15 +369,11 @@ def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from nested.items()
 
 
-def _pairs_table(title: str, values: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _print_pairs(console: Console, title: str, values: Mapping[str, Any]) -> None:
+    from kbench.cli.layout import pairs
 
-    table = Table(title=title, show_header=False, title_justify="left")
-    for key, value in values.items():
-        shown = f"{value:,}" if type(value) is int else str(value)
-        table.add_row(escape(key), escape(shown))
-    return table
+    shown = {key: f"{v:,}" if type(v) is int else str(v) for key, v in values.items()}
+    pairs(console, shown, title)
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

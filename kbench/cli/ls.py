@@ -14,6 +14,8 @@ __all__ = ["ls"]
 
 _COLUMNS = ("name", "what it is", "from")
 _OF_METHODS = ("name", "year", "settings", "needs", "from")
+_RANKS = {"from": 3, "needs": 2, "year": 1}
+"""What goes first where there is no room."""
 _STYLES = {"name": "bold", "from": "dim"}
 
 
@@ -33,23 +35,30 @@ def ls(kind: str | None, as_json: bool) -> None:
         for entry in listed:
             print(json.dumps(_value(entry), ensure_ascii=False))
         return
-    from rich.table import Table
     from rich.text import Text
 
+    from kbench.cli.layout import Column, show
     from kbench.cli.terminal import Console
 
     columns = _OF_METHODS if kind == Kind.METHODS else _COLUMNS
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name == "name")
+    lines: list[dict[str, str | Text]] = []
     last = None
     for entry in listed:
         if kind is None and entry.kind != last:
-            table.add_row(Text(str(entry.kind), style="bold cyan"))
+            lines.append({"name": Text(str(entry.kind), style="bold cyan")})
         last = entry.kind
-        cells = _columns(entry)
-        table.add_row(*(Text(cells[name], style=_STYLES.get(name, "")) for name in columns))
-    Console().print(table)
+        lines.append({**_columns(entry)})
+    shown = [
+        Column(
+            name,
+            [line.get(name, "") for line in lines],
+            text=name not in ("name", "year"),
+            rank=_RANKS.get(name, 0),
+            style=_STYLES.get(name, ""),
+        )
+        for name in columns
+    ]
+    show(Console(), shown)
 
 
 def _columns(entry: Entry) -> dict[str, str]:

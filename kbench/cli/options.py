@@ -82,9 +82,17 @@ def filters(names: Iterable[str]) -> Callable[[click.Command], click.Command]:
 
 
 def chosen(thing: object, given: Mapping[str, str | None], names: Iterable[str]) -> bool:
-    """Whether the fields of a run or figure fit the options given."""
+    """Whether the fields of a result or figure fit the options given."""
+    from kbench.results.identity import fits
+    from kbench.store import Result
+
+    def fitting(name: str, glob: str) -> bool:
+        if isinstance(thing, Result):
+            return fits(thing, name, glob)
+        return fnmatchcase(getattr(thing, name) or "", glob)
+
     return all(
-        any(fnmatchcase(getattr(thing, name) or "", glob.strip()) for glob in wanted.split(","))
+        any(fitting(name, glob.strip()) for glob in wanted.split(","))
         for name in names
         if (wanted := given[name])
     )

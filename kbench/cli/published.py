@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from rich.text import Text
-
-from kbench.cli.render import titled
+from kbench.cli.layout import Column, prose, show
 from kbench.cli.terminal import Console
 from kbench.results.published import Figure, figures
 from kbench.results.tables import Row
@@ -33,19 +31,33 @@ def beside(shown: Sequence[Row], chosen: Callable[[Figure], bool]) -> list[Figur
 
 def print_published(figures: Sequence[Figure], shown: Sequence[Row], console: Console) -> None:
     """Prints a table a task, with the source, split and exact metric of every figure."""
-    ours = {row.first.spec.task: score.variant for row in shown if (score := row.first.score)}
+    ours = {
+        (row.first.spec.task, row.first.main_metric): score.variant
+        for row in shown
+        if (score := row.first.score)
+    }
     if not figures:
         console.print("published: nothing is known of these tasks and metrics", style="dim")
         return
     for task, group in groupby(figures, key=lambda figure: figure.task):
-        table = titled(f"{task}  ·  published")
-        for name in ("method", "setting", "model", "published", "source"):
-            table.add_column(name, justify="right" if name == "published" else "left")
-        for figure in group:
-            table.add_row(*(Text(cell, style="dim") for cell in _columns(figure, ours.get(task))))
-        console.print(table)
+        cells = zip(
+            *(_columns(figure, ours.get((task, figure.metric))) for figure in group), strict=True
+        )
+        names = ("method", "setting", "model", "published", "source")
+        columns = [
+            Column(
+                name,
+                column,
+                side="right" if name == "published" else "left",
+                text=name != "published",
+                rank=1 if name == "setting" else 0,
+                style="dim",
+            )
+            for name, column in zip(names, cells, strict=True)
+        ]
+        show(console, columns, f"{task}  ·  published")
         console.print()
-    console.print(_LEGEND, style="dim")
+    prose(console, _LEGEND, "dim")
 
 
 def _columns(figure: Figure, ours: str | None) -> tuple[str, ...]:

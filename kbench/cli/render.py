@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
-from rich.table import Table
+from rich.console import Console as RichConsole
 from rich.text import Text
 
-from kbench.cli.columns import Columns, blank, columns_of, legend, tables_of
-from kbench.cli.terminal import Console
+from kbench.cli.columns import (
+    IDENTITY,
+    NAMES,
+    Columns,
+    blank,
+    columns_of,
+    legend,
+    options_of,
+    tables_of,
+)
+from kbench.cli.layout import Column, fitted, prose, table, taller, widths
+from kbench.results.notes import notes
 from kbench.results.tables import Row
 from kbench.spec import Control
 from kbench.store import Status
 
-__all__ = ["print_table", "titled"]
+__all__ = ["print_table"]
 
-_NAME = 10
-"""Columns that a method's name has at least."""
-_LEFT = frozenset({"method", "setting", "knowledge", "setting knowledge", "interval"})
 _ALWAYS = (
-    "method",
-    "setting",
-    "knowledge",
+    *IDENTITY,
     "score",
     "Δ none",
     "knowledge gain",
@@ -30,22 +36,25 @@ _ALWAYS = (
     "trained",
     "seconds",
 )
-_IF_ROOM = ("interval", "broken", "ms (without)", "memory", "knowledge size")
+_IF_ROOM = ("net gain", "interval", "broken", "ms (without)", "memory", "knowledge size")
 """Shown in this order of preference where the terminal is wide enough."""
+_RANKS = {"trained": 3, "seconds": 3, "covered": 3, "Δ none": 2, "knowledge gain": 1}
+"""Where it is narrow, what has the highest goes first; all else of a row stays."""
 _BAR = 20
 """Signs of an interval bar."""
 
 
 def print_table(
     all_rows: Sequence[Row],
-    console: Console,
+    console: RichConsole,
     best: frozenset[str] = frozenset(),
     columns: Sequence[str] | None = None,
 ) -> None:
     """Prints a table for each task, backbone, tuning and limit, all with the same columns.
 
-    Where the terminal is narrow, cells that belong together are stacked; where it is wide, there
-    are more of them, and bars of the intervals.
+    Where the terminal is narrow, cells that belong together are stacked; then intervals take two
+    lines, and columns go, which is said; columns that were asked for go on in a further table
+    instead. Where it is wide, there are more of them, and bars of the intervals.
 
     Args:
         all_rows: the rows.
@@ -58,49 +67,149 @@ def print_table(
         return
     tables = tables_of(all_rows)
     bars = {id(row): bar for _, rows in tables for row, bar in zip(rows, _bars(rows), strict=True)}
-    everything = {id(row): {**columns_of(row), "interval": bars[id(row)]} for row in all_rows}
-    names = list(columns) if columns else _fitting([*everything.values()], console.width)
-    shown = {key: {name: value[name] for name in names} for key, value in everything.items()}
-    if not columns and _total(list(shown.values())) > console.width:
-        shown = {key: _stacked(value) for key, value in shown.items()}
-        wider = {key: {**value, "interval": bars[key]} for key, value in shown.items()}
-        shown = wider if _total(list(wider.values())) <= console.width else shown
-    widths = _widths(list(shown.values()))
-    # A long name gives way before a figure does.
-    over = max(0, sum(widths.values()) + len(widths) - console.width)
-    widths["method"] = max(_NAME, widths["method"] - over)
-    for heading, rows in tables:
-        table = _table(heading, widths)
-        for row in rows:
-            table.add_row(*_texts(row, shown[id(row)], row.first.id in best))
-        console.print(table)
-        console.print()
-    for row in (row for _, rows in tables for row in rows if row.first.reason):
+    told = options_of(all_rows)
+    ordered = [row for _, rows in tables for row in rows]
+    cells = [{**columns_of(row, told[id(row)]), "interval": bars[id(row)]} for row in ordered]
+    if columns:
+        asked = [name for name in columns if name not in blank(cells) & {"options"}]
+        shown, gone = _asked(cells, asked, ordered, best, console.width), list[str]()
+    else:
+        shown, gone = _chosen(cells, ordered, best, console.width)
+    for number, (block, found) in enumerate(shown, 1):
+        start = 0
+        for heading, rows in tables:
+            end = start + len(rows)
+            table(
+                console,
+                [replace(column, cells=column.cells[start:end]) for column in block],
+                found,
+                heading,
+            )
+            # Columns that go on below are of the same rows: what is said of these is said once.
+            told_of = rows if number == len(shown) else []
+            for note in notes([result for row in told_of for result in row.results]):
+                prose(console, note, "italic")
+            console.print()
+            start = end
+    for row in (row for row in ordered if row.first.reason):
         style = "red" if row.first.status == Status.FAILED else "dim"
-        problem = f"{row.first.status}: {row.first.spec.title}: {row.first.reason}"
-        console.print(Text(problem, style=style))
+        prose(console, f"{row.first.status}: {row.first.spec.label}: {row.first.reason}", style)
     bold = " Bold: the best, and what a paired test does not tell from it." if best else ""
-    console.print(legend(names) + bold, style="dim")
+    names = {name for block, _ in shown for column in block for name in _in(column.name)}
+    prose(console, legend(names) + bold + _lacking(gone), "dim")
 
 
-def _texts(row: Row, values: Columns, best: bool) -> list[Text]:
-    """What a row shows: broken knowledge dimmed, the score of the best in bold."""
-    style = "dim" if row.first.spec.control != Control.NONE else ""
-    return [
-        Text(text, style="bold" if name == "score" and best else style)
-        for name, text in values.items()
+def _in(heading: str) -> list[str]:
+    return [heading, heading.replace("\n", " ")]
+
+
+def _lacking(gone: Sequence[str]) -> str:
+    """What is said of columns for which there is no room."""
+    known = {heading: name for name, heading in NAMES.items()}
+    names = [name for name in gone if name in known]
+    if not names:
+        return ""
+    asked = ",".join(known[name] for name in names)
+    return (
+        f" Left out for want of room: {', '.join(names)}; a wider terminal shows them, or "
+        f"`kbench table --columns {asked}`."
+    )
+
+
+_Shown = list[tuple[list[Column], dict[str, int]]]
+"""Columns that are printed beside each other, with their widths."""
+
+
+def _chosen(
+    cells: Sequence[Columns], rows: Sequence[Row], best: frozenset[str], width: int
+) -> tuple[_Shown, list[str]]:
+    """Chooses what fits: the columns, and the names of those for which there is no room."""
+    empty = blank(cells)
+    names = [name for name in _ALWAYS if name != "options" or name not in empty]
+    wanted = [name for name in _IF_ROOM if name not in empty]
+    make: Callable[[Sequence[str]], list[Column]] = partial(_made, cells, rows=rows, best=best)
+    if _unwrapped(make(names), width):
+        for name in wanted:
+            names += [name] if _unwrapped(make([*names, name]), width) else []
+        return [_with_widths(make(names), width)], [name for name in wanted if name not in names]
+    stacked = [_stacked(each) for each in cells]
+    known = [*stacked[0]]
+    make = partial(_made, stacked, rows=rows, best=best)
+    if widths(make(known), width) is not None:
+        barred = [
+            {**one, "interval": two["interval"]} for one, two in zip(stacked, cells, strict=True)
+        ]
+        wider = _made(barred, [*known, "interval"], rows, best)
+        room = "interval" in wanted and _unwrapped(wider, width)
+        return [_with_widths(wider if room else make(known), width)], wanted
+    columns = taller(make(known))
+    found, gone = fitted(columns, width)
+    kept = [column for column in columns if column.name in found]
+    lost = [each for name in gone for each in _UNSTACKED.get(name, (name,))]
+    return [(kept, found)], [*lost, *wanted]
+
+
+def _unwrapped(columns: Sequence[Column], width: int) -> bool:
+    """Whether columns fit without any text being wrapped."""
+    return sum(column.full + 1 for column in columns) <= width
+
+
+def _with_widths(columns: list[Column], width: int) -> tuple[list[Column], dict[str, int]]:
+    return columns, fitted(columns, width)[0]
+
+
+def _asked(
+    cells: Sequence[Columns],
+    names: Sequence[str],
+    rows: Sequence[Row],
+    best: frozenset[str],
+    width: int,
+) -> _Shown:
+    """Columns that were asked for: those without room go on below, each row's name again."""
+    flat = _made(cells, names, rows, best)
+    for columns in (flat, taller(flat)):
+        if widths(columns, width) is not None:
+            return [_with_widths(columns, width)]
+    figures = [name for name in names if name not in IDENTITY]
+    tall = [
+        {**_named(each), **{name.replace(" ", "\n"): each[name] for name in figures}}
+        for each in cells
     ]
+    columns = taller(taller(_made(tall, [*tall[0]], rows, best)))
+    words = [column for column in columns if column.text]
+    blocks, block = list[list[Column]](), [*words]
+    for column in columns[len(words) :]:
+        if widths([*block, column], width) is None and len(block) > len(words):
+            blocks.append(block)
+            block = [*words]
+        block.append(replace(column, rank=0))
+    return [_with_widths(each, width) for each in (*blocks, block)]
 
 
-def _fitting(everything: Sequence[Columns], width: int) -> list[str]:
-    """The headings for which there is room."""
-    names = list(_ALWAYS)
-    empty = blank(everything)
-    for name in _IF_ROOM:
-        wider = [*names, name]
-        if name not in empty and _total([{n: c[n] for n in wider} for c in everything]) <= width:
-            names = wider
-    return names
+def _made(
+    cells: Sequence[Columns], names: Sequence[str], rows: Sequence[Row], best: frozenset[str]
+) -> list[Column]:
+    """The columns of these names: broken knowledge dimmed, the score of the best in bold."""
+
+    def styled(name: str, row: Row, text: str) -> Text:
+        broken = row.first.spec.control != Control.NONE
+        bold = name == "score" and row.first.id in best
+        return Text(text, style="bold" if bold else "dim" if broken else "")
+
+    columns = []
+    for name in names:
+        plain = name.replace("\n", " ")
+        words = plain in IDENTITY or plain == "setting knowledge"
+        columns.append(
+            Column(
+                name,
+                [styled(name, row, each[name]) for row, each in zip(rows, cells, strict=True)],
+                side="left" if words or name == "interval" else "right",
+                text=words,
+                rank=_RANKS.get(plain, 0 if words or name == "score" else 4),
+            )
+        )
+    return columns
 
 
 def _bars(rows: Sequence[Row]) -> list[str]:
@@ -126,28 +235,8 @@ def _bars(rows: Sequence[Row]) -> list[str]:
     return bars
 
 
-def titled(heading: str) -> Table:
-    """Returns an empty table as all are that show results."""
-    return Table(
-        box=None,
-        header_style="bold",
-        padding=(0, 1, 0, 0),
-        title=Text(heading, style="bold cyan"),
-        title_justify="left",
-    )
-
-
-def _table(heading: str, widths: dict[str, int]) -> Table:
-    table = titled(heading)
-    for name, width in widths.items():
-        table.add_column(
-            name, justify=_side(name), width=width, no_wrap=name != "method", overflow="fold"
-        )
-    return table
-
-
-def _side(name: str) -> Literal["left", "right"]:
-    return "left" if name.replace("\n", " ") in _LEFT else "right"
+_UNSTACKED = {"trained": ("trained", "seconds"), "knowledge\ngain": ("knowledge gain",)}
+"""What stands in a column of a narrow table."""
 
 
 def _stacked(values: Columns) -> Columns:
@@ -158,22 +247,16 @@ def _stacked(values: Columns) -> Columns:
         for name in ("score", "Δ none", "knowledge gain")
     }
     return {
-        "method": f"{values['method']}\n{covered}".rstrip(),
-        "setting\nknowledge": f"{values['setting']}\n{values['knowledge']}".strip(),
+        **_named(values, covered),
         **{name.replace("knowledge gain", "knowledge\ngain"): v for name, v in figures.items()},
         "trained": f"{values['trained']}\n{values['seconds']}".strip(),
     }
 
 
-def _widths(several: list[Columns]) -> dict[str, int]:
+def _named(values: Columns, *more: str) -> Columns:
+    """What tells a row from the others, in two columns."""
+    method = (values["method"], values["options"], *more)
     return {
-        name: max(
-            len(part) for row in several for part in (*row[name].split("\n"), *name.split("\n"))
-        )
-        for name in several[0]
+        "method": "\n".join(filter(None, method)),
+        "setting\nknowledge": f"{values['setting']}\n{values['knowledge']}".strip(),
     }
-
-
-def _total(several: list[Columns]) -> int:
-    widths = _widths(several)
-    return sum(widths.values()) + len(widths)

@@ -106,6 +106,7 @@ def run(grid: Path | None, **options: Any) -> int:
     from kbench.grid.pool import Limits
 
     chosen = _grids(grid, options)
+    narrowed = [name for name in _AXES if options[name] is not None]
     if _is_demo(grid, options) and options["executor"] == "local":
         # A thread each: the same bits on every machine of a kind, and no faster with more.
         options["jobs"] = options["jobs"] or min(_DEMO_JOBS, os.cpu_count() or 1)
@@ -113,7 +114,7 @@ def run(grid: Path | None, **options: Any) -> int:
     if options["dry_run"]:
         peak = 1e12 * options["tflops"]
         return run_grids.dry_run(
-            chosen, options["out"], peak, options["as_json"], settings=options["settings"]
+            chosen, options["out"], peak, options["as_json"], options["settings"], narrowed
         )
     place = replace(
         Place.default(options["out"], options["device"]),
@@ -136,6 +137,7 @@ def run(grid: Path | None, **options: Any) -> int:
         fail_fast=options["fail_fast"],
         as_json=options["as_json"],
         settings=options["settings"],
+        narrowed=narrowed,
     )
 
 

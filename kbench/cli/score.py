@@ -40,7 +40,7 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
         chosen = Selection.parse(runs, results)
         chosen = Selection(chosen.text, {"control": "*", **chosen.named}, chosen.id)
         results = [result for result in results if result in chosen]
-    results = [r for r in results if shared.chosen(r.spec, filters, _FILTERS)]
+    results = [r for r in results if shared.chosen(r, filters, _FILTERS)]
     scores = wrong = 0
     for result in results:
         rescored, problem = _again(store, result)
@@ -54,7 +54,7 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
             print(json.dumps(value, ensure_ascii=False))
             continue
         for text in problems:
-            say(f"{result.id[:12]} {result.spec.title}: {text}")
+            say(f"{result.id[:12]} {result.spec.label}: {text}")
     if not as_json:
         verdict = f"{wrong} differ or cannot be made again" if wrong else "all as stored"
         click.echo(f"{len(results)} results, {scores} scores: {verdict}")

@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.layout import pairs, prose
 from kbench.cli.terminal import Console
 from kbench.data import Example, Split, outermost
 from kbench.data.files import is_folder
 from kbench.errors import UsageError, nearest
 from kbench.parts import registry
 from kbench.parts.catalogue import Entry, Kind, entries
-from kbench.parts.source_text import declared, defaults, option_types, settings, summary
+from kbench.parts.source_text import (
+    constant,
+    declared,
+    defaults,
+    option_types,
+    recipe_types,
+    settings,
+    summary,
+)
 
 if TYPE_CHECKING:
     from kbench.knowledge import Bundle
@@ -55,18 +63,14 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
             about = {"settings": ", ".join(settings(entry)), "defaults": defaults(entry)}
             if kind in (Kind.METHODS, Kind.TUNINGS):
                 about["types"] = option_types(entry)
+                if constant(entry, "trains") is not False:
+                    about["training"] = recipe_types()
             _show_card({**declared(entry), **about}, console)
 
 
 def _show_card(card: Any, console: Console) -> None:
     values = asdict(card) if is_dataclass(card) and not isinstance(card, type) else card
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for key, value in values.items():
-        if value not in ("", None, {}):
-            table.add_row(key, Text(_words(value)))
-    console.print(table)
+    pairs(console, {k: _words(v) for k, v in values.items() if v not in ("", None, {})})
 
 
 def _words(value: Any) -> str:
@@ -87,12 +91,15 @@ def _show_task(entry: Entry, data: str | None, split: Split, count: int, console
         "types": option_types(entry),
     }
     _show_card(about, console)
+    if task.card_keys:
+        console.print("\nwhat its card may say:")
+        _show_card(task.card_keys, console)
     if not count or (task.card.obtain and data is None):
         return
     examples = task.examples(split)
     console.print(f"\n{len(examples)} examples in {split}; the first {min(count, len(examples))}:")
     for example in examples[:count]:
-        console.print(_labelled(example))
+        prose(console, _labelled(example))
 
 
 def marked(example: Example) -> Text:
@@ -138,4 +145,4 @@ def _show_knowledge(bundle: Bundle, count: int, console: Console) -> None:
         line.append(entity.name or "(no name)", style="bold default")
         line.append(f"  {', '.join(entity.types)}", style="green")
         line.append(f"  {entity.description}", style="default")
-        console.print(line)
+        prose(console, line)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbench.cli import options as shared
+from kbench.cli.messages import say
 from kbench.errors import UsageError, nearest
 from kbench.store import Result
 
@@ -28,6 +29,9 @@ _FORMATS = ("rich", "markdown", "latex", "csv", "json")
 @shared.out
 @click.option("--metric", help="Another metric than the main one, such as macro_f1.")
 @click.option(
+    "--all", "everything", is_flag=True, help="Also the variants that dev did not choose."
+)
+@click.option(
     "--published", is_flag=True, help="Beside them, what papers publish; for the eye, not ranked."
 )
 @click.option(
@@ -43,6 +47,7 @@ _FORMATS = ("rich", "markdown", "latex", "csv", "json")
 def table(
     out: Path,
     metric: str | None,
+    everything: bool,
     published: bool,
     form: str,
     columns: str | None,
@@ -51,10 +56,12 @@ def table(
 ) -> None:
     """Show stored results: score, difference to no knowledge, knowledge gain, cost.
 
+    Of runs that differ in options alone the one that is best on dev is shown (docs/results.md).
     In bold is the best score of each table, and what a paired test does not tell from it.
     """
     from kbench.cli.columns import headings
     from kbench.cli.published import FILTERS, beside
+    from kbench.results.choice import shown_of
     from kbench.results.tables import leaders, rows
     from kbench.store import Results
 
@@ -65,11 +72,16 @@ def table(
     store = Results(shared.opened(out))
     # Yardsticks and controls are needed even where they are not to be shown.
     stored = _measured(list(store), metric) if metric else list(store)
-    shown = [row for row in rows(stored, store) if shared.chosen(row.first.spec, filters, _FILTERS)]
+    shown = [row for row in rows(stored, store) if shared.chosen(row.first, filters, _FILTERS)]
+    hidden: list[str] = []
+    if not everything:
+        shown, hidden = shown_of(shown)
     figures = (
         beside(shown, lambda figure: shared.chosen(figure, filters, FILTERS)) if published else []
     )
     best = leaders(shown, store)
+    for line in hidden:
+        say(line, err=True)
     if form == "json":
         for row in shown:
             print(json.dumps({**row.as_json(), "best": row.first.id in best}, ensure_ascii=False))

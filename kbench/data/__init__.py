@@ -12,7 +12,7 @@ from kbench.data.examples import (
     digest_examples,
     outermost,
 )
-from kbench.data.predictions import Answers, Predictions
+from kbench.data.predictions import Answers, Predictions, is_right
 
 __all__ = [
     "NONE_OF_THE_ABOVE",
@@ -27,5 +27,6 @@ __all__ = [
     "Split",
     "TaskCard",
     "digest_examples",
+    "is_right",
     "outermost",
 ]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from kbench.data.examples import Split
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Size", "TaskCard"]
 
@@ -46,6 +42,7 @@ class TaskCard:
         source: where it comes from.
         obtain: how to get it and what ``--data`` must point to; empty for embedded tasks.
         sizes: of its splits as published, where that is known.
+        name: short, of data of one's own that make the task: it is called ``TASK:NAME`` then.
     """
 
     title: str
@@ -55,3 +52,4 @@ class TaskCard:
     source: str
     obtain: str = ""
     sizes: Mapping[Split, Size] = field(default_factory=dict)
+    name: str = ""

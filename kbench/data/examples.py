@@ -90,6 +90,20 @@ class Example:
     candidates: tuple[Candidate, ...] = field(default=(), repr=False)
     stratum: str = field(default="", repr=False)
 
+    @property
+    def before_blank(self) -> str:
+        """What stands right before the blank, for many tokenizers spell a word by it.
+
+        Nothing at the beginning of the text, a blank behind one of any kind, else the character
+        itself. Where there is no blank the answer is taken to stand inside a sentence.
+        """
+        if self.blank is None:
+            return " "
+        before = self.text[: self.blank]
+        if not before.strip():
+            return ""
+        return " " if before[-1].isspace() else before[-1]
+
     def __post_init__(self) -> None:
         for mention in self.mentions:
             if not 0 <= mention.start < mention.end <= len(self.text):

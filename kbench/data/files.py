@@ -127,14 +127,29 @@ def load_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-_EXPONENT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+_CORE: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("int", re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII), "-+0123456789"),
+    (
+        "float",
+        re.compile(
+            r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+            re.ASCII,
+        ),
+        "-+.0123456789",
+    ),
+    ("null", re.compile(r"~|null|Null|NULL|"), "~nN\0"),
+    ("merge", re.compile(r"<<"), "<"),
+)
+"""Which plain words are no text in YAML 1.2 (core schema), with the signs that they begin with."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone, no key twice in a mapping, and numbers such as 1e-4.
+    """Plain values of YAML 1.2 alone, and no key twice in a mapping.
 
-    YAML 1.1, which the library reads, takes 1e-4 for text; nobody who writes it without quotes
-    means text.
+    The library reads YAML 1.1, in which 010 is eight, 12:30 is 750, ``no`` is false, and 1e-4 is
+    text: nobody who writes these without quotes means that.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -143,7 +158,7 @@ class _Loader(yaml.SafeLoader):
         seen: dict[Any, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                written = key.tag.endswith((":merge", ":value"))  # signs, of which no value is made
+                written = key.tag.endswith(":merge")  # a sign, of which no value is made
                 name = key.value if written else self.construct_object(key)
                 if name in seen:
                     problem = f"key {name!r} is there twice, first in line {seen[name]}"
@@ -151,13 +166,26 @@ class _Loader(yaml.SafeLoader):
                 seen[name] = key.start_mark.line + 1
         return node
 
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        """Reads a whole number: zeros in front change nothing, 0o is octal, 0x hexadecimal."""
+        text = str(self.construct_scalar(node))
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what :class:`_Loader` reads: text that looks like a number is put in quotes."""
+    """Writes what :class:`_Loader` reads, and readers of YAML 1.1 likewise.
+
+    Text that looks like anything else to either is put in quotes.
+    """
 
 
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+.0123456789"])
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+for _name, _words, _first in _CORE:
+    _pattern = re.compile(rf"(?:{_words.pattern})$", _words.flags)
+    _signs = ["" if sign == "\0" else sign for sign in _first]
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _signs)
 
 
 def dump_yaml(value: Any, style: str | None = None, *, readable: bool = True) -> str:
@@ -180,7 +208,7 @@ def dump_yaml(value: Any, style: str | None = None, *, readable: bool = True) ->
 
 
 def parse_yaml(text: str) -> Any:
-    """Parses YAML; nothing but plain values is made of it, and 1e-4 is a number.
+    """Parses YAML 1.2 (core schema); nothing but plain values is made of it.
 
     Raises:
         yaml.YAMLError: it is none, or a mapping has a key twice.
@@ -193,7 +221,7 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
     except yaml.YAMLError:
         raise
-    except Exception as cause:  # PyYAML fails in many ways at a date, number or truth that is none
+    except Exception as cause:  # PyYAML fails in many ways at a number or truth that is none
         raise yaml.YAMLError(f"{type(cause).__name__}: {first_line(cause)[:200]}") from None
 
 
@@ -278,6 +306,24 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+        _sync_folder(target.parent)
+
+
+@contextmanager
+def removed_folder(target: Path) -> Iterator[None]:
+    """Removes a folder if the block ends well, and leaves it else; its writers wait meanwhile.
+
+    It is renamed before it is emptied, so that nobody ever reads half of it, and whatever lies in
+    it is taken away without a link being followed.
+    """
+    name = _short(target.name)
+    with FileLock(target.parent / f".{name}.lock"):
+        yield
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}.tmp-"))
+        try:
+            os.replace(target, scratch / "removed")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         _sync_folder(target.parent)
 
 

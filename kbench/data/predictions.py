@@ -8,7 +8,20 @@ from typing import Self
 
 from kbench.data.examples import Label
 
-__all__ = ["Answers", "Predictions"]
+__all__ = ["Answers", "Predictions", "is_right"]
+
+
+def is_right(label: Label, prediction: Label) -> bool:
+    """Returns whether a prediction is right.
+
+    Args:
+        label: the gold one: a class, a set of classes, or the acceptable answers of a question.
+        prediction: a class, which must be the label or one of the acceptable answers; or a set
+            of classes, which must be the whole set.
+    """
+    if isinstance(prediction, str):
+        return prediction == label if isinstance(label, str) else prediction in label
+    return not isinstance(label, str) and {*label} == {*prediction}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +29,8 @@ class Answers:
     """Examples with their gold labels and what was predicted, one entry each, in their order.
 
     Attributes:
-        labels: gold ones.
-        predictions: of a model.
+        labels: gold ones; of a question all acceptable answers, as the data spell them.
+        predictions: of a model; a right answer to a question is spelled as the data spell it.
         strata: what each counts under, see :attr:`kbench.data.Example.stratum`.
     """
 

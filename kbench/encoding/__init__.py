@@ -3,11 +3,17 @@
 from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
 from kbench.encoding.computing import sent
 from kbench.encoding.inputs import Branches, Encoded, Inputs, TokenKind
-from kbench.encoding.layout import Layout, encode
+from kbench.encoding.layout import Layout, encode, known_markers
 from kbench.encoding.micro_batches import targets_in
 from kbench.encoding.pairs import Pairs
 from kbench.encoding.passages import Passage
-from kbench.encoding.tokens import Affixes, affixes, bare_tokens
+from kbench.encoding.tokens import (
+    Affixes,
+    affixes,
+    bare_tokens,
+    inner_tokens,
+    known_words,
+)
 from kbench.encoding.training_data import Data, Examples
 
 __all__ = [
@@ -27,6 +33,9 @@ __all__ = [
     "affixes",
     "bare_tokens",
     "encode",
+    "inner_tokens",
+    "known_markers",
+    "known_words",
     "ragged",
     "sent",
     "targets_in",

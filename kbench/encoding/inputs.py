@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -72,6 +72,10 @@ class Encoded(Protocol):
         """Context mentions that lost their slot because their text was full."""
 
     @property
+    def words(self) -> Mapping[str, int]:
+        """How many tokens stand for words, and how many of these are ``[UNK]``, by name."""
+
+    @property
     def candidates(self) -> Sequence[tuple[str, ...]]:
         """What each example chooses between, by name; empty where it is the task's classes."""
 
@@ -106,12 +110,15 @@ class Inputs:
         slots: position of each slot within its example. ``[slots]``.
         slot_rows: knowledge-base row of each slot. ``[slots]``.
         slot_bounds: ``[examples + 1]``, into ``slots``.
-        spans: first token and token after the last of each mention, within its example; the
-            span may hold inserted tokens of a nested mention. ``[mentions, 2]``.
+        spans: first token and token after the last of each mention, within its example: what
+            stands between its own markers, so that the token before is the last of its own marker
+            where it is marked and has no slot; the span holds what is inserted at mentions within
+            it. 0, 0 for a mention without a token. ``[mentions, 2]``.
         span_rows: knowledge-base row of each mention, -1 if unlinked. ``[mentions]``.
         span_bounds: ``[examples + 1]``, into ``spans``.
         blanks: position of the ``[MASK]`` within its example, -1 for none. ``[examples]``.
         pad: token id of padding.
+        unknown: token id of what the tokenizer does not know; -1 if there is none.
         unslotted: context mentions that lost their slot because the input was full.
         shortened: examples that lost text.
         segments: 1 for tokens of passages, else 0; None without passages. ``[tokens]``.
@@ -129,6 +136,7 @@ class Inputs:
     span_bounds: NDArray[np.int64]
     blanks: NDArray[np.int64]
     pad: int = 0
+    unknown: int = -1
     unslotted: int = 0
     shortened: int = 0
     segments: NDArray[np.uint8] | None = None
@@ -146,6 +154,23 @@ class Inputs:
     def sequence_lengths(self) -> NDArray[np.int64]:
         """Those of the examples: each is one sequence. ``[examples]``."""
         return self.lengths
+
+    @property
+    def words(self) -> Mapping[str, int]:
+        """How many tokens are of texts and of passages, and how many of these are ``[UNK]``."""
+        return self.words_of(np.ones(len(self), dtype=np.int64))
+
+    def words_of(self, times: NDArray[np.int64]) -> dict[str, int]:
+        """Returns the same, where each example is read so many times. ``[examples]``."""
+        read = np.repeat(times, self.lengths)
+        unknown = self.ids == self.unknown
+        counts = {}
+        for name, kind in (("text", TokenKind.TEXT), ("passage", TokenKind.PASSAGE)):
+            own = self.kinds == kind
+            if kind == TokenKind.TEXT or own.any():
+                counts[f"{name}_tokens"] = int(read[own].sum())
+                counts[f"unknown_{name}_tokens"] = int(read[own & unknown].sum())
+        return counts
 
     @property
     def candidates(self) -> Sequence[tuple[str, ...]]:
@@ -264,7 +289,7 @@ class Builder:
         self._span_rows += span_rows
         self._slot_rows += slot_rows
 
-    def done(self, pad: int) -> Inputs:
+    def done(self, pad: int, unknown: int = -1) -> Inputs:
         """Returns all that was added."""
         many = self._tokens
         kinds = _flat([t.kinds for t in many], np.uint8)
@@ -281,6 +306,7 @@ class Builder:
             span_bounds=_bounds([len(t.spans) for t in many]),
             blanks=np.array([t.blank for t in many], dtype=np.int64),
             pad=pad,
+            unknown=unknown,
             unslotted=self.unslotted,
             shortened=self.shortened,
             segments=brought.astype(np.uint8) if brought.any() else None,

@@ -1,9 +1,13 @@
 """Examples to token arrays: markers, entity slots and mentions as explicit positions.
 
-The text is cut at the character offsets where something begins, ends or is inserted, each piece
-is tokenized by itself (one batched call for all pieces of all examples), and what is inserted
-goes between pieces. So nothing is ever added to a tokenizer, and a mention is exactly the
-tokens of its own characters, whatever lower-casing does to lengths.
+**The written text** is the text with all that the task adds, with and without knowledge: markers
+as words beside the mentions they mark, and the tokenizer's mask token at the blank. It is
+tokenized whole (one batched call for all texts), so that its tokens are those that the tokenizer
+writes; a mention alone, with nothing inserted at it, changes none of them. Mentions are found by
+the characters that tokens stand for. What a method inserts goes between two of these tokens:
+before the one that holds the first character of the mention, or after the one that holds its
+last. So an input with knowledge differs from that without in what is inserted alone, and nothing
+is ever added to a tokenizer.
 
 All examples live in flat arrays with bounds ("ragged"); a batch is a few gathers, with no loop
 over tokens.
@@ -12,7 +16,8 @@ over tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,18 +27,27 @@ import numpy as np
 from kbench.data import Example, Role
 from kbench.encoding.inputs import Builder, Inputs, TokenKind, Tokens
 from kbench.encoding.passages import Passage, Passages
-from kbench.encoding.tokens import Affixes, affixes, bare_tokens
-from kbench.encoding.truncation import truncate
-from kbench.errors import KbenchError
+from kbench.encoding.tokens import (
+    Affixes,
+    PlacedTokens,
+    affixes,
+    inner_tokens,
+    is_known,
+    known_words,
+    name_of,
+    placed_tokens,
+)
+from kbench.encoding.truncation import kept, truncate
+from kbench.encoding.written import Written, written
+from kbench.errors import InputError, Unsupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Layout", "encode"]
+__all__ = ["Layout", "encode", "known_markers"]
 
 _SLOT = "{slot}"
 _MENTION = "{mention}"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class Layout:
     """How an input is laid out.
 
     Attributes:
-        markers: text set around mentions of a role.
+        markers: words set around mentions of a role.
         slot: template of a linked mention such as ``{slot} / {mention}``; ``{slot}`` alone stands
             in the place of the mention; None for no slot.
         max_length: tokens at most, specials included.
@@ -66,7 +80,7 @@ class Layout:
         if self.slot is None:
             return (), ()
         if self.slot.count(_SLOT) != 1 or self.slot.count(_MENTION) > 1:
-            raise KbenchError(
+            raise InputError(
                 f"slot template {self.slot!r}: expected {_SLOT} once and {_MENTION} at most once"
             )
         before, _, after = self.slot.partition(_MENTION)
@@ -95,141 +109,114 @@ def encode(
         passages: texts that come with each example, if any.
 
     Raises:
-        KbenchError: what may not be cut (markers, slots, the ends of every mention, the blank)
-            is longer than the layout allows.
+        InputError: what may not be cut (markers, slots, the ends of mentions that are marked or
+            have a slot, the blank) is longer than the layout allows; or the tokenizer does not
+            know a marker, cannot tell two of them apart, or has no mask token for a blank.
+        Unsupported: it does not know a word of the slot template.
     """
-    plans = [_plan(e, r, layout) for e, r in zip(examples, rows, strict=True)]
-    words = _Words(
-        _tokenize(tokenizer, plans),
-        affixes(tokenizer),
-        _placeholder(tokenizer),
-        tokenizer.mask_token_id,
-    )
+    words = _words(tokenizer, layout)
+    texts = [written(example, layout.markers, words.mask) for example in examples]
+    placed = placed_tokens(tokenizer, [t.text for t in texts], [t.blank for t in texts])
     bring = Passages(tokenizer, passages) if passages else None
     builder = Builder()
-    for number, (example, row, plan) in enumerate(zip(examples, rows, plans, strict=True)):
-        tokens = _assemble(words, plan, len(example.mentions))
+    for number, (example, row) in enumerate(zip(examples, rows, strict=True)):
+        text = _Text(example, row, layout, words, texts[number], placed[number])
+        tokens, slots = text.assembled()
         if layout.truncate and len(tokens.ids) > layout.max_length:
-            tokens, plan, lost = _fit(words, example, row, plan, layout)
+            tokens, slots, lost = _fit(text)
             builder.shortened += 1
             builder.unslotted += lost
         if bring:
             tokens = bring.add(tokens, passages[number], layout.room)
-        slots = [row[piece.mention] for piece in plan if piece.kind == TokenKind.SLOT]
-        builder.add(tokens, row, slots)
-    return builder.done(tokenizer.pad_token_id or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A run of characters, a literal, a slot (``mention >= 0`` and no text) or the blank."""
-
-    kind: int
-    text: str = ""
-    mention: int = -1
-    inside: tuple[int, ...] = ()
-
-
-def _plan(
-    example: Example, rows: Sequence[int], layout: Layout, muted: frozenset[int] = frozenset()
-) -> list[_Piece]:
-    """Cuts the text and lays the insertions between the cuts."""
-    mentions = example.mentions
-    # At one offset: inner mentions close first, then the blank, then outer mentions open first.
-    opening = sorted(range(len(mentions)), key=lambda m: (mentions[m].start, -mentions[m].end))
-    closing = list(reversed(opening))
-    replaced = {m for m, row in enumerate(rows) if layout.replaces and row >= 0 and m not in muted}
-    plan: list[_Piece] = []
-    edges = sorted(_edges(example))
-    for at, end in zip(edges, [*edges[1:], None], strict=True):
-        for m in closing:
-            if mentions[m].end == at:
-                plan += _insert(m, mentions[m].role, rows[m], layout, muted, after=True)
-        if example.blank == at:
-            plan.append(_Piece(TokenKind.BLANK))
-        for m in opening:
-            if mentions[m].start == at:
-                plan += _insert(m, mentions[m].role, rows[m], layout, muted, after=False)
-        if end is not None and end > at:
-            inside = tuple(
-                m for m, span in enumerate(mentions) if span.start <= at and end <= span.end
-            )
-            if replaced.isdisjoint(inside):
-                text = _SURROGATE.sub("\ufffd", example.text[at:end])
-                plan.append(_Piece(TokenKind.TEXT, text, inside=inside))
-    return list(_blanks_lead(plan))
-
-
-def _edges(example: Example) -> set[int]:
-    """Returns the offsets at which the text is cut."""
-    blank = set() if example.blank is None else {example.blank}
-    ends = {at for mention in example.mentions for at in (mention.start, mention.end)}
-    return {0, len(example.text)} | ends | blank
-
-
-def _blanks_lead(plan: list[_Piece]) -> Iterator[_Piece]:
-    """Moves blanks at the end of a text piece to the start of the next.
-
-    Byte-level and SentencePiece tokenizers read a blank as part of the word after it; at the end
-    of a piece it would be a token of its own. ``[MASK]`` takes the blank before it into itself.
-    """
-    blanks = ""
-    last = max((at for at, piece in enumerate(plan) if piece.kind == TokenKind.TEXT), default=-1)
-    for at, piece in enumerate(plan):
-        if piece.kind == TokenKind.TEXT:
-            text = blanks + piece.text
-            kept = text if at == last else text.rstrip()
-            blanks = text[len(kept) :]
-            if kept:
-                yield replace(piece, text=kept)
-        else:
-            blanks = "" if piece.kind == TokenKind.BLANK else blanks
-            yield piece
-
-
-def _insert(
-    mention: int, role: Role, row: int, layout: Layout, muted: frozenset[int], *, after: bool
-) -> list[_Piece]:
-    pieces: list[_Piece] = []
-    if row >= 0 and mention not in muted:
-        for piece in layout.around[after]:
-            if piece == _SLOT:
-                # A slot in the place of its mention is what is left of it.
-                inside = (mention,) if layout.replaces else ()
-                pieces.append(_Piece(TokenKind.SLOT, mention=mention, inside=inside))
-            else:
-                pieces.append(_Piece(TokenKind.INSERTED, f" {piece}", mention))
-    marker = layout.markers.get(role)
-    if marker:
-        edge = _Piece(TokenKind.INSERTED, f" {marker}", mention)
-        return [*pieces, edge] if after else [edge, *pieces]
-    return pieces
-
-
-def _tokenize(
-    tokenizer: PreTrainedTokenizerFast, plans: Iterable[list[_Piece]]
-) -> dict[str, list[int]]:
-    texts = list(dict.fromkeys(piece.text for plan in plans for piece in plan if piece.text))
-    return dict(zip(texts, bare_tokens(tokenizer, texts), strict=True))
+        builder.add(tokens, row, [row[mention] for mention in slots])
+    unknown = tokenizer.unk_token_id
+    return builder.done(tokenizer.pad_token_id or 0, -1 if unknown is None else unknown)
 
 
 @dataclass(frozen=True)
 class _Words:
-    """Token ids of everything that a plan may hold."""
+    """What goes around and between the tokens of a text.
 
-    pieces: Mapping[str, list[int]]
+    Attributes:
+        template: token ids of each word of the slot template.
+        around: special tokens.
+        placeholder: token id at a slot.
+        mask: the mask token as it is written, if there is one.
+    """
+
+    template: Mapping[str, list[int]]
     around: Affixes
     placeholder: int
-    mask: int | None
+    mask: str | None
 
-    def of(self, piece: _Piece) -> list[int]:
-        if piece.kind == TokenKind.SLOT:
-            return [self.placeholder]
-        if piece.kind == TokenKind.BLANK:
-            if self.mask is None:
-                raise KbenchError("the tokenizer has no mask token, which a blank needs")
-            return [self.mask]
-        return self.pieces[piece.text]
+
+def _words(tokenizer: PreTrainedTokenizerFast, layout: Layout) -> _Words:
+    _check_markers(tokenizer, layout.markers)
+    literals = [piece for side in layout.around for piece in side if piece != _SLOT]
+    for literal in literals:
+        if not is_known(tokenizer, literal):
+            raise Unsupported(
+                f"the slot template {layout.slot!r} holds {literal!r}, which the backbone's "
+                f"tokenizer ({name_of(tokenizer)}) does not know; use another backbone"
+            )
+    template = dict(zip(literals, inner_tokens(tokenizer, literals), strict=True))
+    mask = tokenizer.mask_token
+    return _Words(
+        template, affixes(tokenizer), _placeholder(tokenizer), None if mask is None else str(mask)
+    )
+
+
+_PAIR = {Role.HEAD, Role.TAIL}
+_SIGNS = "#$*&%^~@|+=/<>[]{}_:;!?-\"'(),."
+"""What may mark a mention where a vocabulary lacks the usual sign, what is rare in texts first."""
+
+
+def known_markers(
+    tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, str]
+) -> dict[Role, str]:
+    """Returns markers that a tokenizer knows and tells apart, for the same roles.
+
+    Those given stay where it knows them. For another it is the first sign of
+    ``# $ * & % ^ ~ @ | + = / < > [ ] { } _ : ; ! ? - " ' ( ) , .`` that it knows and that marks no
+    other role; where it knows none, the marker stays as it is, and :func:`encode` refuses it.
+
+    Args:
+        tokenizer: of the backbone.
+        markers: word set around mentions of a role.
+    """
+    known = known_words(tokenizer, dict.fromkeys([*markers.values(), *_SIGNS]))
+    free = [sign for sign in known if sign in _SIGNS and sign not in markers.values()]
+    return {
+        role: marker if not marker or marker in known or not free else free.pop(0)
+        for role, marker in markers.items()
+    }
+
+
+def _check_markers(tokenizer: PreTrainedTokenizerFast, markers: Mapping[Role, str]) -> None:
+    """Refuses markers that would not be told from others, or from any unknown word."""
+    if markers.get(Role.CONTEXT):
+        raise InputError(
+            "markers are for target, head and tail: a linker adds mentions of context, which a run "
+            "without knowledge does not know"
+        )
+    said: dict[tuple[int, ...], Role] = {}
+    for role, marker in markers.items():
+        if not marker:
+            continue
+        tokens = tuple(inner_tokens(tokenizer, [marker])[0])
+        other = said.setdefault(tokens, role)
+        # Head and tail stand in one text; a target stands alone, whatever marks it.
+        alike = other != role and (markers[other] != marker or {other, role} == _PAIR)
+        if is_known(tokenizer, marker) and not alike:
+            continue
+        both = f"markers {markers[other]!r} of {other} and {marker!r} of {role} are one to"
+        problem = both if alike else f"marker {marker!r} of {role} is unknown to"
+        known = " ".join(known_words(tokenizer, _SIGNS)[:8]) or "none of the usual signs"
+        raise InputError(
+            f"{problem} the backbone's tokenizer ({name_of(tokenizer)}); expected markers that it "
+            f"knows and tells apart: give others, such as {known} (`markers` in card.yaml of your "
+            "own data), or use another backbone"
+        )
 
 
 def _placeholder(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -241,63 +228,133 @@ def _placeholder(tokenizer: PreTrainedTokenizerFast) -> int:
     return 0
 
 
-def _assemble(words: _Words, plan: list[_Piece], mentions: int) -> Tokens:
-    ids: list[int] = list(words.around.before)
-    kinds: list[int] = [TokenKind.SPECIAL] * len(ids)
-    slots: list[int] = []
-    blank = -1
-    spans = [[-1, -1] for _ in range(mentions)]
-    for piece in plan:
-        new = words.of(piece)
-        if piece.kind == TokenKind.SLOT:
-            slots.append(len(ids))
-        elif piece.kind == TokenKind.BLANK:
-            blank = len(ids)
-        for m in piece.inside if new else ():
-            spans[m][0] = len(ids) if spans[m][0] < 0 else spans[m][0]
-            spans[m][1] = len(ids) + len(new)
-        ids += new
-        kinds += [piece.kind] * len(new)
-    ids += words.around.after
-    kinds += [TokenKind.SPECIAL] * len(words.around.after)
-    return Tokens(
-        np.array(ids, dtype=np.int64),
-        np.array(kinds, dtype=np.uint8),
-        np.array(slots, dtype=np.int64),
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """An example with the tokens of its written text, to be assembled with what is inserted."""
+
+    example: Example
+    rows: Sequence[int]
+    layout: Layout
+    words: _Words
+    written: Written
+    placed: PlacedTokens
+
+    def assembled(self, muted: frozenset[int] = frozenset()) -> tuple[Tokens, list[int]]:
+        """Puts the tokens together; returns the mentions of the slots, in their order, too.
+
+        Args:
+            muted: mentions that get no slot.
+        """
+        before, after = self.words.around.before, self.words.around.after
+        places = [self._within(span) for span in self.written.spans]
+        slotted = [m for m in self.slotted() if m not in muted]
+        ids, at = [*before], 0
+        kinds: list[int] = [TokenKind.SPECIAL] * len(before)
+        own, slots = self._kinds(), dict[int, int]()
+        cuts, moved = list[int](), [len(before)]
+        for upto, mention, piece in self._insertions(places, slotted):
+            ids += self.placed.ids[at:upto]
+            kinds += own[at:upto]
+            at = upto
+            if piece == _SLOT:
+                slots[mention] = len(ids)
+            new = self.words.template.get(piece, [self.words.placeholder])
+            ids += new
+            kinds += [TokenKind.SLOT if piece == _SLOT else TokenKind.INSERTED] * len(new)
+            cuts.append(upto)
+            moved.append(moved[-1] + len(new))
+        ids += [*self.placed.ids[at:], *after]
+        kinds += [*own[at:], *[TokenKind.SPECIAL] * len(after)]
+
+        def new_place(token: int) -> int:
+            return token + moved[bisect_right(cuts, token)]
+
         # A mention of characters that yield no token has an empty span.
-        np.maximum(np.array(spans, dtype=np.int64).reshape(-1, 2), 0),
-        blank,
-    )
+        spans = [(new_place(a), new_place(b - 1) + 1) if b > a else (0, 0) for a, b in places]
+        blank = self.written.blank
+        tokens = Tokens(
+            np.array(ids, dtype=np.int64),
+            np.array(kinds, dtype=np.uint8),
+            np.array([*slots.values()], dtype=np.int64),
+            np.array(spans, dtype=np.int64).reshape(-1, 2),
+            new_place(bisect_right(self.placed.ends, blank)) if blank >= 0 else -1,
+        )
+        return self._replaced(tokens, slots) if self.layout.replaces else tokens, [*slots]
+
+    def slotted(self) -> list[int]:
+        """Returns the mentions that are to have a slot."""
+        if self.layout.slot is None:
+            return []
+        return [mention for mention, row in enumerate(self.rows) if row >= 0]
+
+    def _within(self, span: tuple[int, int]) -> tuple[int, int]:
+        return self.placed.within(self.written.text, *span)
+
+    def _kinds(self) -> list[int]:
+        """The kinds of the written text's own tokens."""
+        kinds: list[int] = [TokenKind.TEXT] * len(self.placed.ids)
+        for span in self.written.markers:
+            first, last = self._within(span)
+            kinds[first:last] = [TokenKind.INSERTED] * (last - first)
+        if self.written.blank >= 0:
+            kinds[bisect_right(self.placed.ends, self.written.blank)] = TokenKind.BLANK
+        return kinds
+
+    def _insertions(
+        self, places: Sequence[tuple[int, int]], slotted: Sequence[int]
+    ) -> list[tuple[int, int, str]]:
+        """What is inserted: before which token, at which mention, which piece; in their order."""
+        if not slotted:
+            return []
+        text, spans, order = self.written.text, self.written.spans, self.written.order
+        rank = {mention: number for number, mention in enumerate(order)}
+        edges: list[tuple[int, int, int, int, int]] = []
+        for m in slotted:
+            (first, last), (start, end) = places[m], spans[m]
+            name = text[start:end]
+            start, end = end - len(name.lstrip()), start + len(name.rstrip())
+            # Where one ends and another begins, the one ends first.
+            edges.append((last, end, 0, -rank[m], m))
+            edges.append((first, start, 1, rank[m], m))
+        return [
+            (upto, m, piece)
+            for upto, _, opens, _, m in sorted(edges)
+            for piece in self.layout.around[not opens]
+        ]
+
+    def _replaced(self, tokens: Tokens, slots: Mapping[int, int]) -> Tokens:
+        """Takes the mentions out that a slot stands for."""
+        keep = np.ones(len(tokens.ids), dtype=bool)
+        spans = tokens.spans.copy()
+        for mention in slots:
+            keep[slice(*spans[mention])] = False
+        keep |= tokens.kinds != TokenKind.TEXT
+        for mention, slot in slots.items():
+            spans[mention] = slot, slot + 1
+        return kept(replace(tokens, spans=spans), keep)
 
 
-def _fit(
-    words: _Words, example: Example, rows: Sequence[int], plan: list[_Piece], layout: Layout
-) -> tuple[Tokens, list[_Piece], int]:
+def _fit(text: _Text) -> tuple[Tokens, list[int], int]:
     """Truncates; where even the essentials are too many, context mentions give way.
 
-    Farthest first they lose their slots, and then their claim to a place. The mentions that the
-    task is about lose neither. Returns the number of lost slots beside tokens and plan.
+    Farthest first they lose their slots, and with them their claim to a place: a context mention
+    at which nothing is inserted has none, for a run without knowledge may not know it. The mentions
+    that the task is about lose neither. Returns the mentions of the slots and the number of lost
+    slots beside the tokens.
     """
-    muted: frozenset[int] = frozenset()
-    context = _farthest_context_first(example)
-    silent = [mention for mention in context if rows[mention] >= 0]
-    loose: list[int] = []
-    while True:
-        tokens = _assemble(words, plan, len(example.mentions))
-        ends = [m for m in range(len(example.mentions)) if m not in loose]
-        short = truncate(tokens, layout.max_length, ends)
+    example, layout = text.example, text.layout
+    claims = [m for m, mention in enumerate(example.mentions) if mention.role != Role.CONTEXT]
+    slotted = text.slotted()
+    silent = [m for m in _farthest_context_first(example) if m in slotted]
+    for lost in range(len(silent) + 1):
+        tokens, slots = text.assembled(frozenset(silent[:lost]))
+        short = truncate(tokens, layout.max_length, [*claims, *silent[lost:]])
         if short is not None:
-            return short, plan, len(muted)
-        if silent:
-            muted |= {silent.pop(0)}
-            plan = _plan(example, rows, layout, muted)
-        elif context:
-            loose.append(context.pop(0))
-        else:
-            raise KbenchError(
-                f"example {example.id}: its markers, slots, mention ends and blank alone take more "
-                f"than {layout.max_length} tokens; raise max_length"
-            )
+            return short, slots, lost
+    raise InputError(
+        f"example {example.id}: its markers, slots, mention ends and blank alone take more than "
+        f"{layout.max_length} tokens; raise max_length"
+    )
 
 
 def _farthest_context_first(example: Example) -> list[int]:

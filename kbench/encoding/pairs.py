@@ -8,7 +8,7 @@ of all episodes form one list, so that pairs of like length share a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -156,6 +156,12 @@ class Pairs:
     def unslotted(self) -> int:
         """Context mentions that lost their slot because their text was full."""
         return self.texts.unslotted
+
+    @property
+    def words(self) -> Mapping[str, int]:
+        """How many tokens of the texts of all pairs stand for words, and for unknown ones."""
+        read = np.concatenate([self.of.left, self.of.right])
+        return self.texts.words_of(np.bincount(read, minlength=len(self.texts)))
 
     @property
     def candidates(self) -> Sequence[tuple[str, ...]]:

@@ -1,6 +1,8 @@
 """Texts that entities bring into an input: appended to it, or hung at their mention.
 
-The input itself is never cut for them: they share what room is left.
+The input itself is never cut for them: they share what room is left. Those that are appended are
+one text, as the tokenizer writes a second one: the first begins it, the others go on after a
+blank. What hangs at a mention goes on after it.
 """
 
 from __future__ import annotations
@@ -8,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbench.encoding.inputs import Branches, TokenKind, Tokens
-from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes
+from kbench.encoding.tokens import affixes, pair_affixes, placed_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -50,11 +53,13 @@ class Passages:
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, brought: Sequence[Sequence[Passage]]
     ) -> None:
-        texts = {p.text: _SENTENCE_END.split(p.text) for several in brought for p in several}
-        sentences = list(dict.fromkeys(s for several in texts.values() for s in several))
-        tokens = bare_tokens(tokenizer, [f" {s}" for s in sentences])
-        ids = dict(zip(sentences, tokens, strict=True))
-        self._texts = {text: [ids[s] for s in several] for text, several in texts.items()}
+        begins, goes_on = dict[str, None](), dict[str, None]()
+        for several in brought:
+            for number, passage in enumerate(several):
+                first = number == 0 and passage.mention < 0
+                (begins if first else goes_on)[passage.text] = None
+        self._begins = _sentences(tokenizer, [*begins], inner=False)
+        self._goes_on = _sentences(tokenizer, [*goes_on], inner=True)
         self._after = affixes(tokenizer).after
         self._pair = pair_affixes(tokenizer)
 
@@ -75,7 +80,8 @@ class Passages:
     def _append(self, tokens: Tokens, brought: Sequence[Passage], room: int) -> Tokens:
         body = len(tokens.ids) - len(self._after)
         left = room - body - len(self._pair.between) - len(self._pair.after)
-        pieces = self._fitted(brought, left)
+        texts = [(self._goes_on if at else self._begins)[p.text] for at, p in enumerate(brought)]
+        pieces = _fitted(texts, left)
         if not any(pieces):
             return tokens
         text = [token for piece in pieces for token in piece]
@@ -91,7 +97,7 @@ class Passages:
         )
 
     def _hang(self, tokens: Tokens, brought: Sequence[Passage], room: int) -> Tokens:
-        pieces = self._fitted(brought, room - len(tokens.ids))
+        pieces = _fitted([self._goes_on[p.text] for p in brought], room - len(tokens.ids))
         length = len(tokens.ids)
         positions, numbers = [np.arange(length)], [np.zeros(length, dtype=np.int32)]
         anchors = [np.zeros((length, 2), dtype=np.int32)]
@@ -110,11 +116,23 @@ class Passages:
             ),
         )
 
-    def _fitted(self, brought: Sequence[Passage], room: int) -> list[list[int]]:
-        """Cuts passages to their shares of the room."""
-        texts = [self._texts[passage.text] for passage in brought]
-        wanted = [sum(map(len, sentences)) for sentences in texts]
-        return [_cut(s, share) for s, share in zip(texts, shares(wanted, room), strict=True)]
+
+def _sentences(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, inner: bool
+) -> dict[str, list[Sequence[int]]]:
+    """The tokens of each text, sentence by sentence: the text is tokenized whole."""
+    found = {}
+    for text, tokens in zip(texts, placed_tokens(tokenizer, texts, inner=inner), strict=True):
+        ends = [m.end() for m in _SENTENCE_END.finditer(text)]
+        cuts = [0, *(tokens.within(text, at, len(text))[0] for at in ends), len(tokens.ids)]
+        found[text] = [tokens.ids[a:b] for a, b in pairwise(cuts) if b > a]
+    return found
+
+
+def _fitted(texts: Sequence[Sequence[Sequence[int]]], room: int) -> list[list[int]]:
+    """Cuts passages to their shares of the room."""
+    wanted = [sum(map(len, sentences)) for sentences in texts]
+    return [_cut(s, share) for s, share in zip(texts, shares(wanted, room), strict=True)]
 
 
 def shares(wanted: Sequence[int], room: int) -> list[int]:
@@ -138,7 +156,7 @@ def _cut(sentences: Sequence[Sequence[int]], share: int) -> list[int]:
         if len(kept) + len(sentence) > share:
             break
         kept += sentence
-    return kept or list(sentences[0][:share])
+    return kept or [token for sentence in sentences[:1] for token in sentence[:share]]
 
 
 def _joined(*parts: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:

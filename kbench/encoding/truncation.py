@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbench.encoding.inputs import Tokens
 
-__all__ = ["truncate"]
+__all__ = ["kept", "truncate"]
 
 
-def truncate(tokens: Tokens, limit: int, kept: Sequence[int]) -> Tokens | None:
+def truncate(tokens: Tokens, limit: int, claims: Sequence[int]) -> Tokens | None:
     """Keeps ``limit`` tokens: the essentials, then mentions, then the text nearest to them.
 
     Essential are all inserted tokens (specials, markers, slots, the blank) and the first and last
-    token of the mentions ``kept``. Of the rest, tokens of mentions come first, then those with
+    token of the mentions ``claims``. Of the rest, tokens of mentions come first, then those with
     the smallest distance to an essential that is not a special; without any such, the beginning
     of the text. Order is kept.
 
@@ -26,7 +27,7 @@ def truncate(tokens: Tokens, limit: int, kept: Sequence[int]) -> Tokens | None:
     text = tokens.kinds == 1
     essential = ~text
     within = np.zeros_like(text)
-    for mention in kept:
+    for mention in claims:
         start, end = tokens.spans[mention]
         if end > start:
             essential[[start, end - 1]] = True
@@ -38,14 +39,25 @@ def truncate(tokens: Tokens, limit: int, kept: Sequence[int]) -> Tokens | None:
     cost[essential] = -1
     keep = np.zeros_like(text)
     keep[np.argsort(cost, kind="stable")[:limit]] = True
+    return kept(tokens, keep)
+
+
+def kept(tokens: Tokens, keep: NDArray[np.bool_]) -> Tokens:
+    """Returns an example with some of its tokens; slots, markers and the blank are among them.
+
+    A mention that keeps none has an empty span.
+    """
     # before[p] is the new position of token p if it is kept, of the next kept one if not.
     before = np.concatenate([[0], np.cumsum(keep)])
-    return Tokens(
-        tokens.ids[keep],
-        tokens.kinds[keep],
-        before[tokens.slots],
-        before[tokens.spans],
-        int(before[tokens.blank]) if tokens.blank >= 0 else -1,
+    spans = before[tokens.spans]
+    spans[spans[:, 0] == spans[:, 1]] = 0
+    return replace(
+        tokens,
+        ids=tokens.ids[keep],
+        kinds=tokens.kinds[keep],
+        slots=before[tokens.slots],
+        spans=spans,
+        blank=int(before[tokens.blank]) if tokens.blank >= 0 else -1,
     )
 
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbench.data.files import cache_home
-from kbench.errors import KbenchError
+from kbench.errors import KbenchError, Unsupported, one_line
 from kbench.spec import RunSpec
 from kbench.store import Result, Status
 
-__all__ = ["Cell", "Events", "Place"]
+__all__ = ["CANNOT", "Cell", "Events", "Place", "refused"]
+
+CANNOT = "cannot run"
+"""How a run stands that cannot be: by design, or for what is wrong with its input."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,25 @@ class Cell:
         return self.stored is not None and self.stored.status == Status.OK
 
     @property
+    def refusal(self) -> KbenchError | None:
+        """What is wrong with its input, so that it is not even tried; None for other problems."""
+        return None if isinstance(self.problem, Unsupported) else self.problem
+
+    @property
     def standing(self) -> str:
         """How it stands, in a word or two."""
         if self.done:
             return "stored"
         if self.problem is not None or self.impossible:
-            return "cannot run"
+            return CANNOT
         if self.missing:
             return "not yet"
         return "run again" if self.stored else "run"
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot run; empty if it can, as far as that is known."""
+        return self.impossible or (one_line(self.problem) if self.problem else "")
 
     @property
     def artifacts(self) -> set[tuple[str, str]]:
@@ -104,3 +117,8 @@ class Events:
     step: Callable[[str, int, int], None] | None = None
     finished: Callable[[Cell, Result], None] | None = None
     said: Callable[[str], None] | None = None
+
+
+def refused(cell: Cell, error: KbenchError) -> Result:
+    """Returns what is told of a run whose input cannot be used; it is never stored."""
+    return Result(id=cell.id, status=Status.REFUSED, reason=one_line(error), spec=cell.spec)

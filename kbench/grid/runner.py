@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import get_args
 
 from kbench.data.sources import is_hub
-from kbench.errors import KbenchError, Unsupported, UsageError, VersionError
+from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
 from kbench.grid.grids import Grid
-from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.obstacles import Obstacles
+from kbench.grid.plan import CANNOT, Cell, Events, Place, refused
+from kbench.grid.sweeps import swept
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, normalised
 from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, general_plug, result_id
-from kbench.spec import RunSpec
+from kbench.spec import OptionKind, RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
 
@@ -27,7 +30,8 @@ __all__ = ["plan", "resolve", "run", "unused"]
 def resolve(*grids: Grid) -> list[RunSpec]:
     """Resolves names, globs and ``all`` of grids, and drops cells that are the same run.
 
-    Where no tuning is asked for, every task has its own.
+    Where no tuning is asked for, every task has its own. An option of several values is as many
+    runs (:mod:`kbench.grid.sweeps`).
 
     Raises:
         UsageError: a name is unknown; the nearest are given.
@@ -51,17 +55,37 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         asked = "tuning" in grid.model_fields_set
         tuning = chosen.tuning if asked else (default_tuning(task),)
         own = chosen.model_copy(update={"task": (task,), "tuning": tuning})
-        yield from map(normalised, own.cells())
+        for spec in own.cells():
+            yield from swept(normalised(spec))
 
 
-def unused(specs: Sequence[RunSpec], settings: Sequence[str]) -> Iterator[str]:
-    """Yields what is to be said of each ``--set`` of a task, tuning or method that no run has."""
+def unused(
+    grids: Sequence[Grid],
+    specs: Sequence[RunSpec],
+    settings: Sequence[str],
+    narrowed: Collection[str] = (),
+) -> Iterator[str]:
+    """Yields what is to be said of options of a task, tuning or method that no run has.
+
+    Args:
+        grids: whose options they are.
+        specs: the runs of these.
+        settings: those given with ``--set``.
+        narrowed: the kinds of which the command line chose: what a file says of others is no
+            mistake.
+    """
+    there = {kind: {str(getattr(spec, kind)) for spec in specs} for kind in get_args(OptionKind)}
+    said: dict[tuple[str, str], str] = {}
     for text in settings:
         kind, part = text.split(".")[:2]
-        there = sorted({str(getattr(spec, kind)) for spec in specs})
-        if part not in there:
-            known = ", ".join(there)
-            yield f"--set {text!r} changes nothing: no run has {kind} {part}; there is {known}"
+        said[kind, part] = f"--set {text!r}"
+    for kind, parts in ((kind, parts) for grid in grids for kind, parts in grid.options.items()):
+        for part in parts if kind not in narrowed else ():
+            said.setdefault((kind, part), f"options.{kind}.{part}")
+    for (kind, part), what in said.items():
+        if part not in there[kind]:
+            known = ", ".join(sorted(there[kind]))
+            yield f"{what} changes nothing: no run has {kind} {part}; there is {known}"
 
 
 def plan(
@@ -88,7 +112,24 @@ def plan(
     runs = [Parts(spec, loader) for spec in specs]
     for parts in runs:  # of all, before a backbone is fetched for the first
         _check_options(parts)
-    return [_planned(parts, results, offline) for parts in runs]
+    planned: dict[str, tuple[Cell, Parts]] = {}
+    for parts in runs:  # two spellings of one run are one cell
+        cell = _planned(parts, results, offline)
+        planned.setdefault(cell.id, (cell, parts))
+    seen = Obstacles()
+    # One backbone after the other, for each has to be loaded.
+    for key, (cell, parts) in sorted(planned.items(), key=lambda item: item[1][0].spec.backbone):
+        if not cell.done and cell.standing != CANNOT and not cell.missing:
+            planned[key] = _tried(cell, parts, seen), parts
+    return [cell for cell, _ in planned.values()]
+
+
+def _tried(cell: Cell, parts: Parts, seen: Obstacles) -> Cell:
+    """Puts in what its parts say against a run, before any of it is made."""
+    try:
+        return replace(cell, impossible=seen.of(parts))
+    except InputError as error:
+        return replace(cell, problem=error)
 
 
 def _check_options(parts: Parts) -> None:
@@ -172,7 +213,8 @@ def run(
     """Runs the cells that have no good result yet; returns the results of all, in order.
 
     A run that fails becomes a result with status ``failed``, one that cannot be a result with
-    status ``skipped``; neither stops the grid unless ``fail_fast``.
+    status ``skipped``; neither stops the grid unless ``fail_fast``. One whose input is bad is no
+    experiment: its result has the status ``refused`` and is not stored.
 
     Args:
         cells: the plan.
@@ -186,6 +228,10 @@ def run(
     """
     events = events or Events()
     by_id = {cell.id: cell.stored for cell in cells if cell.done and cell.stored}
+    bad = {cell.id: refused(cell, cell.refusal) for cell in cells if cell.refusal}
+    if bad and fail_fast:
+        return [*bad.values()][:1]
+    by_id |= bad
     todo = [cell for cell in cells if cell.id not in by_id]
     if todo:
         check_writable(place.out, Results.instead)
@@ -194,6 +240,6 @@ def run(
             by_id[cell.id] = result
             if events.finished:
                 events.finished(cell, result)
-            if fail_fast and result.status == Status.FAILED:
+            if fail_fast and result.status in (Status.FAILED, Status.REFUSED):
                 break
     return [by_id[cell.id] for cell in cells if cell.id in by_id]

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
 from kbench.encoding.computing import described, set_up
-from kbench.errors import ArtifactError, KbenchError, Unsupported
+from kbench.errors import ArtifactError, InputError, KbenchError, Unsupported
 from kbench.grid.devices import find_device
-from kbench.grid.plan import Cell, Events, Place
+from kbench.grid.plan import Cell, Events, Place, refused
 from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
 from kbench.parts.run_parts import PartLoader, Parts, impossible
@@ -93,7 +93,7 @@ class Worker:
         if cell.problem is not None:
             raise cell.problem
         parts = Parts(cell.spec, self._loader)
-        if reason := impossible(parts):
+        if reason := cell.impossible or impossible(parts):
             raise Unsupported(reason)
         if result_id(parts) != cell.id:
             raise ArtifactError(
@@ -108,6 +108,8 @@ class Worker:
         self._session.forget()
         if isinstance(error, Unsupported):
             return ended(cell.id, cell.spec, Status.SKIPPED, str(error))
+        if isinstance(error, InputError):
+            return refused(cell, error)
         return ended(cell.id, cell.spec, Status.FAILED, blame(error))
 
     def _origin(self, cell: Cell, clock: Clock) -> Provenance:
@@ -119,7 +121,12 @@ class Worker:
                 # The addresses that the id is made of: a model that nobody trains has one too.
                 made, digests = addresses(parts), _digests(parts)
         hardware = described(self._session.device, self._session.compiled)
-        return origin(cell.spec, clock, hardware, digests, made)
+        comes = origin(cell.spec, clock, hardware, digests, made)
+        if parts:
+            with suppress(Exception):
+                said = {"names": _names(parts), "defaults": parts.defaults}
+                comes = comes.model_copy(update=said)
+        return comes
 
 
 def _digests(parts: Parts) -> dict[str, str | None]:
@@ -128,3 +135,11 @@ def _digests(parts: Parts) -> dict[str, str | None]:
         "backbone": parts.backbone.digest,
         "knowledge": parts.base_knowledge.digest if parts.base_knowledge else None,
     }
+
+
+def _names(parts: Parts) -> dict[str, str]:
+    """What data call themselves; of a folder only its own name, which is no path."""
+    name, data = parts.task.card.name, parts.spec.data
+    folder = data.rstrip("/").rsplit("/", maxsplit=1)[-1] if data else ""
+    named = {"task": f"{parts.spec.task}:{name}" if name else "", "data": folder}
+    return {key: value for key, value in named.items() if value}

@@ -290,6 +290,13 @@ class KnowledgeBase(ABC):
         known = {row: row >= 0 and bool(self.entity(row).description.strip()) for row in wanted}
         return np.array([known[row] for row in rows.tolist()], dtype=bool)
 
+    @cached_property
+    def description_lengths(self) -> NDArray[np.int32]:
+        """Characters of the description of each entity; 0 for one of blanks. ``[entities]``."""
+        texts = (self.entity(row).description for row in range(len(self)))
+        lengths = (0 if text.isspace() else len(text) for text in texts)
+        return np.fromiter(lengths, dtype=np.int32, count=len(self))
+
     def described(self, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether :meth:`describe` has a text for each; False for row -1. ``[rows]``."""
         return self.has_facts(rows) | self.has_description(rows)

@@ -209,12 +209,15 @@ class Bundle(KnowledgeBase):
         return self._vectors.take(rows)
 
     @cached_property
-    def _with_description(self) -> NDArray[np.bool_]:
+    def description_lengths(self) -> NDArray[np.int32]:
+        import pyarrow.compute as pc
+
         chunks = self._entities.column("description").chunks
-        return np.concatenate([np.zeros(0, dtype=bool), *(~_blank(chunk) for chunk in chunks)])
+        lengths = [np.where(_blank(chunk), 0, pc.utf8_length(chunk).to_numpy()) for chunk in chunks]
+        return np.concatenate([np.zeros(0, dtype=np.int32), *lengths])
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
-        return _at(self._with_description, rows)
+        return _at(self.description_lengths > 0, rows)
 
     @cached_property
     def _with_name(self) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import numpy as np
 from kbench.data import Example
 from kbench.knowledge.base import Entity, Sentence
 from kbench.knowledge.bundle import Bundle
-from kbench.knowledge.leakage import fingerprint, marked_rows
+from kbench.knowledge.leakage import Pairs, fingerprint
 from kbench.knowledge.writing import write_bundle
 
 __all__ = ["hold_out"]
@@ -20,27 +20,31 @@ _OF_CONTENT = frozenset({"schema", "files", "digest", "counts", "vectors"})
 
 
 def hold_out(
-    bundle: Bundle, target: Path, examples: Sequence[Example], about: dict[str, object]
+    bundle: Bundle,
+    target: Path,
+    examples: Sequence[Example],
+    pairs: Sequence[Pairs],
+    about: dict[str, object],
 ) -> tuple[Bundle, dict[str, int]]:
     """Writes a bundle without the facts and sentences of some examples, and without vectors.
 
-    A fact goes if it joins the head and tail that an example marks, in either order and whatever
-    its relation; a sentence if it has the words of an example. Vectors are left out, for they
-    were made of the facts: train them again.
+    A fact goes if it joins a pair, in either order and whatever its relation; a sentence if it has
+    the words of an example. Vectors are left out, for they were made of the facts: train them
+    again.
 
     Args:
         bundle: the whole knowledge base.
         target: where the other goes.
-        examples: of tests (and dev splits).
+        examples: of tests (and dev splits), whose sentences go.
+        pairs: theirs, linked as a run links them (:func:`kbench.knowledge.leakage.pairs_of`).
         about: what is recorded of them in the card.
 
     Returns:
         The new bundle, and how many triples and sentences it lacks.
     """
-    heads, tails = marked_rows(examples, bundle)
-    linked = (heads >= 0) & (tails >= 0)
     size = max(1, len(bundle))
-    held = np.concatenate([heads * size + tails, tails * size + heads])[np.tile(linked, 2)]
+    ends = [(p.head, p.tail) for p in pairs] + [(p.tail, p.head) for p in pairs]
+    held = np.concatenate([np.zeros(0, dtype=np.int64), *(one * size + two for one, two in ends)])
     facts = bundle.triples.astype(np.int64)
     kept = ~np.isin(facts[:, 0] * size + facts[:, 2], held)
     known = {fingerprint(example.text) for example in examples}

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar, cast, final
 
@@ -40,6 +41,7 @@ __all__ = [
     "fields",
     "read_lines",
     "read_rows",
+    "read_whole",
 ]
 
 _T = TypeVar("_T")
@@ -50,6 +52,10 @@ PACKED = (".gz", ".bz2", ".xz")
 _EMPTY_BZ2 = b"\x17\x72\x45\x38\x50\x90"
 _NOTES = 20
 """Notes of one import that are kept."""
+_LONGEST = 64 << 20
+"""Bytes of a line: packed, a file of a few kilobytes can hold a line that fills the memory."""
+_LARGEST = 4 << 30
+"""Bytes of a file that is read as a whole."""
 _WATCHED = 20_000
 """Rows between two calls of who watches."""
 
@@ -335,13 +341,39 @@ def read_lines(path: Path, expected: str) -> Iterator[tuple[int, bytes]]:
         expected: the format in words, for errors.
 
     Raises:
-        DataError: the file is missing or cannot be read.
+        DataError: the file is missing or cannot be read, or a line is longer than any row is.
     """
+    with _opened(path, expected) as file:
+        for number, line in enumerate(iter(partial(file.readline, _LONGEST), b""), 1):
+            if len(line) == _LONGEST:
+                raise DataError(path, f"is longer than {_LONGEST >> 20} MiB", expected, line=number)
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            yield number, text.rstrip(b"\r\n")
+
+
+def read_whole(path: Path, expected: str) -> bytes:
+    """Returns what a file holds, unpacked as :func:`read_lines` does.
+
+    Args:
+        path: the file.
+        expected: the format in words, for errors.
+
+    Raises:
+        DataError: the file is missing or cannot be read, or is too large to be held.
+    """
+    with _opened(path, expected) as file:
+        content = file.read(_LARGEST)
+    if len(content) == _LARGEST:
+        raise DataError(path, f"is larger than {_LARGEST >> 30} GiB", expected)
+    return content
+
+
+@contextmanager
+def _opened(path: Path, expected: str) -> Iterator[IO[bytes]]:
+    """Opens a file, and says in one line what stands against it."""
     try:
         with _unpacked(path) as file:
-            for number, line in enumerate(file, 1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                yield number, text.rstrip(b"\r\n")
+            yield file
     except FileNotFoundError:
         raise DataError(path, "is missing", expected) from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as cause:

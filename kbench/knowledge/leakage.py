@@ -3,14 +3,21 @@
 A vector trained on the very fact that a test sentence expresses, or a plug trained on the very
 sentence, may tell the answer instead of helping to find it. That is no fault of a method, and on
 some tasks it is the point; but whoever reads a gain must know. So every result with knowledge
-counts the test examples whose marked pair, whose fact or whose sentence the knowledge base holds.
+counts the test examples whose pair, whose fact or whose sentence the knowledge base holds.
+
+Which pair that is, is known once an example is linked, by the linker of the run. Where a head and
+a tail are marked it is these two. A question asks about the entities it links, and its answers are
+names: each entity of such a name makes a pair with each that the question links.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import final
 from weakref import WeakKeyDictionary
 
@@ -20,38 +27,155 @@ from numpy.typing import NDArray
 from kbench.data import Example, Role
 from kbench.knowledge.base import KnowledgeBase, Rows
 from kbench.knowledge.folding import folded
+from kbench.knowledge.linked import anyone, linked
 
-__all__ = ["fingerprint", "leakage", "marked_rows"]
+__all__ = ["Pairs", "fingerprint", "leakage", "pairs_of"]
 
 _NO_WORD = re.compile(r"[\W_]+")
+_ANY, _NONE = -1, -2
+"""In the place of a relation's number: any would tell the label; the knowledge base has none."""
 
 
-def leakage(examples: Sequence[Example], knowledge: KnowledgeBase) -> dict[str, int]:
+@dataclass(frozen=True)
+class Pairs:
+    """Entities of which a fact that joins them may tell an example's label.
+
+    Attributes:
+        example: number of the example of each pair. ``[pairs]``.
+        head: row of its head, or of what a question asks about. ``[pairs]``.
+        tail: row of its tail, or of an entity called as an answer is. ``[pairs]``.
+        relation: number of the relation that the label names; -1 for any, where a question does
+            not say which it asks for; -2 where the knowledge base has none such. ``[pairs]``.
+    """
+
+    example: Rows
+    head: Rows
+    tail: Rows
+    relation: Rows
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    @property
+    def examples(self) -> int:
+        """How many examples have a pair."""
+        return len(np.unique(self.example))
+
+
+def leakage(
+    examples: Sequence[Example], knowledge: KnowledgeBase, linker: str = "gold"
+) -> dict[str, int]:
     """Counts the examples that a knowledge base knows something of that it better did not.
 
     Args:
         examples: of a test split.
         knowledge: the true one.
+        linker: of the run.
 
     Returns:
-        ``test_pairs_in_knowledge``: a triple joins the example's head and tail, in either order.
-        ``test_facts_in_knowledge``: a triple says that head and tail have the very relation that
-        is the example's label. ``test_sentences_in_corpus``: the text is a sentence of the
+        ``test_pairs_known``: examples with a pair of entities that a fact could join, see
+        :func:`pairs_of`; of the others nothing can be said. ``test_pairs_in_knowledge``: a triple
+        joins such a pair, in either order. ``test_facts_in_knowledge``: a triple says that head
+        and tail have the very relation that is the example's label (by id, else by its text). A
+        question's is its stratum, where that names a relation; else any triple that joins the
+        pair tells the answer. ``test_sentences_in_corpus``: the text is a sentence of the
         corpus, punctuation, case and blanks apart.
     """
-    held = _held(knowledge)
-    heads, tails = marked_rows(examples, knowledge)
-    relation = {name: number for number, name in enumerate(knowledge.relations)}
-    labels = np.array(
-        [relation.get(str(example.label), -1) for example in examples], dtype=np.int64
-    )
-    linked = (heads >= 0) & (tails >= 0)
-    pairs = held.joins(heads, tails) | held.joins(tails, heads)
+    held, pairs = _held(knowledge), pairs_of(examples, knowledge, linker)
+    head, tail, relation = pairs.head, pairs.tail, pairs.relation
+    joined = held.joins(head, tail) | held.joins(tail, head)
+    stated = np.where(relation == _ANY, joined, held.states(head, relation, tail))
     return {
-        "test_pairs_in_knowledge": int((linked & pairs).sum()),
-        "test_facts_in_knowledge": int((linked & held.states(heads, labels, tails)).sum()),
+        "test_pairs_known": pairs.examples,
+        "test_pairs_in_knowledge": len(np.unique(pairs.example[joined])),
+        "test_facts_in_knowledge": len(np.unique(pairs.example[stated])),
         "test_sentences_in_corpus": sum(fingerprint(e.text) in held.sentences for e in examples),
     }
+
+
+def pairs_of(examples: Sequence[Example], knowledge: KnowledgeBase, linker: str) -> Pairs:
+    """Returns the pairs of entities whose facts may tell the labels of examples.
+
+    An example may have none: its mentions find no entity, no entity is called as its answer is,
+    or it asks for neither a relation nor an answer (typing).
+
+    Args:
+        examples: as a task gives them.
+        knowledge: the true one.
+        linker: of the run.
+
+    Raises:
+        UsageError: no such linker.
+    """
+    texts, links = linked(examples, knowledge, linker, anyone)
+    asked = {answer for example in examples for answer in _answers(example)}
+    called, relations = _called(asked, knowledge), _Relations(knowledge)
+    found: set[tuple[int, int, int, int]] = set()
+    for number, (example, rows) in enumerate(zip(texts, links.rows, strict=True)):
+        for head, tail, names in chain(
+            _marked(example, rows, relations), _asked(example, rows, called, relations)
+        ):
+            found.update((number, head, tail, name) for name in names)
+    return Pairs(*np.array(sorted(found), dtype=np.int64).reshape(-1, 4).T)
+
+
+_Found = Iterator[tuple[int, int, Sequence[int]]]
+
+
+def _marked(example: Example, rows: Sequence[int], relations: _Relations) -> _Found:
+    """Yields the head and tail that an example marks; of several of a role the first counts."""
+    pairs = zip(example.mentions, rows, strict=True)
+    ends = {mention.role: row for mention, row in reversed([*pairs])}
+    head, tail = ends.get(Role.HEAD, -1), ends.get(Role.TAIL, -1)
+    if head >= 0 and tail >= 0:
+        yield head, tail, relations.of(example.label) or [_NONE]
+
+
+def _asked(
+    example: Example,
+    rows: Sequence[int],
+    called: Mapping[str, Sequence[int]],
+    relations: _Relations,
+) -> _Found:
+    """Yields what a question links, with each entity that is called as an answer is."""
+    names = relations.of(example.stratum) or [_ANY]
+    for subject in {row for row in rows if row >= 0}:
+        for answer in _answers(example):
+            yield from ((subject, row, names) for row in called.get(folded(answer), ()))
+
+
+def _answers(example: Example) -> Collection[str]:
+    """The answers of a question; nothing else has any."""
+    if example.blank is None:
+        return ()
+    return (example.label,) if isinstance(example.label, str) else example.label
+
+
+def _called(names: Iterable[str], knowledge: KnowledgeBase) -> Mapping[str, Sequence[int]]:
+    """Returns all entities that have one of some names, by the folded name."""
+    wanted = {folded(name) for name in names if name.strip()}
+    found: dict[str, list[int]] = defaultdict(list)
+    for row, name, _ in knowledge.named(wanted) if wanted else ():
+        if row not in (rows := found[folded(name)]):
+            rows.append(row)
+    return found
+
+
+@final
+class _Relations:
+    """Relations by their ids, else by their texts, which several may share."""
+
+    def __init__(self, knowledge: KnowledgeBase) -> None:
+        self._ids = {name: [number] for number, name in enumerate(knowledge.relations)}
+        self._texts: dict[str, list[int]] = defaultdict(list)
+        for number, text in enumerate(knowledge.relations.values()):
+            self._texts[folded(text)].append(number)
+
+    def of(self, label: object) -> list[int]:
+        """Returns the numbers of the relations that a label names; none if it names no one."""
+        if not isinstance(label, str) or not label:
+            return []
+        return self._ids.get(label) or self._texts.get(folded(label), [])
 
 
 @final
@@ -74,14 +198,6 @@ class _Held:
         facts = (heads * self._kinds + relations) * self._size + tails
         known: NDArray[np.bool_] = np.isin(facts, self._facts)
         return known & (relations >= 0)
-
-
-def marked_rows(examples: Sequence[Example], knowledge: KnowledgeBase) -> tuple[Rows, Rows]:
-    """Returns the rows of head and tail; -1 where there is no such mention or no link."""
-    # Of several mentions of a role the first counts.
-    marked = [{m.role: m.entity for m in reversed(example.mentions)} for example in examples]
-    heads, tails = ([ends.get(role) for ends in marked] for role in (Role.HEAD, Role.TAIL))
-    return knowledge.rows(heads), knowledge.rows(tails)
 
 
 def fingerprint(text: str) -> bytes:

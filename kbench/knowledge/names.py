@@ -21,6 +21,7 @@ from functools import lru_cache
 from kbench.knowledge.folding import Folded, folded, is_mark
 
 __all__ = [
+    "DENSE",
     "begins_with",
     "find_word",
     "first_place",
@@ -31,13 +32,14 @@ __all__ = [
     "stands",
 ]
 
-_DENSE = re.compile(
+DENSE = (
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u19e0-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f"
     "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf"
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua980-\ua9df\uaa60-\uaadf\uf900-\ufaff"
     "\U0001b000-\U0001b16f\U00020000-\U0003fffd]"
 )
-"""Scripts that put no blanks between words."""
+"""A sign of a script that puts no blanks between words, as a regular expression."""
+_DENSE_SIGN = re.compile(DENSE)
 _KATAKANA = re.compile("[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]")
 _HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7a3]")
 _LATER = frozenset("々ゝゞーぁぃぅぇぉゃゅょゎะาๅະາ")
@@ -108,7 +110,7 @@ def shortest(name: str) -> int:
     """
     if name.isascii():
         return 3
-    return 2 if _DENSE.search(name) or _HANGUL.search(name) else 3
+    return 2 if _DENSE_SIGN.search(name) or _HANGUL.search(name) else 3
 
 
 def is_capitals(name: str) -> bool:
@@ -151,7 +153,7 @@ def _joined(inner: str, outer: str) -> bool:
         return False
     if _KATAKANA.match(inner) and _KATAKANA.match(outer):
         return True
-    return not (_DENSE.match(inner) or _DENSE.match(outer))
+    return not (_DENSE_SIGN.match(inner) or _DENSE_SIGN.match(outer))
 
 
 def first_place(names: Iterable[str], text: str) -> tuple[int, int] | None:

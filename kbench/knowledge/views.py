@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kbench.data.files import canonical_digest
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Sentence, Spelled, Vectors, Words
 
-__all__ = ["OtherVectors", "View"]
+__all__ = ["Broken", "OtherVectors", "View"]
 
 
 class View(KnowledgeBase):
@@ -90,6 +90,24 @@ class View(KnowledgeBase):
         return OtherVectors(self, rows, vectors)
 
 
+class Broken(View):
+    """A view that breaks what is known; its digest names how, by which seed and on which grounds.
+
+    Args:
+        base: the true knowledge base.
+        control: how.
+        seed: of what is drawn; None where nothing is.
+        grounds: what else decides who answers with what; None for nothing.
+    """
+
+    def __init__(
+        self, base: KnowledgeBase, control: str, seed: int | None, grounds: object = None
+    ) -> None:
+        about = [base.digest, control, seed] + ([] if grounds is None else [grounds])
+        super().__init__(base, canonical_digest(about))
+        self.seed = seed
+
+
 @final
 class OtherVectors(View):
     """The same entities with other vectors, for some of them.
@@ -111,6 +129,10 @@ class OtherVectors(View):
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         return self.base.has_description(rows)
+
+    @property
+    def description_lengths(self) -> NDArray[np.int32]:
+        return self.base.description_lengths
 
     def vectors(self, rows: Rows) -> Vectors:
         return self._vectors[np.searchsorted(self._rows, rows)]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast, final
+from typing import cast, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.data import Answers, Label
+from kbench.data import Answers, Label, is_right
 
 __all__ = [
     "Accuracy",
@@ -74,12 +74,19 @@ class Accuracy(Metric):
     For single-label tasks the "micro-F1" of the map-tuning release, and that of ERNIE and E-BERT
     on FewRel, are this very number, since every error is one false positive and one false
     negative.
+
+    Args:
+        any_answer: whether the label of an example is a set of acceptable answers, of which any
+            is right. The formula is the same; the variant says so.
     """
 
     name = "accuracy"
-    variant = "accuracy"
+
+    def __init__(self, any_answer: bool = False) -> None:
+        self.variant = f"accuracy{':any-answer' if any_answer else ''}"
 
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
+        """Returns right, and one, of each example. ``[examples, 2]``."""
         return _hits(labels, predictions)
 
     def value(self, sums: Array) -> Array:
@@ -183,7 +190,7 @@ class StrictAccuracy(_SetMetric):
     variant = "strict-set-accuracy"
 
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
-        return _hits([set(g) for g in labels], [set(p) for p in predictions])
+        return _hits([tuple(g) for g in labels], [tuple(p) for p in predictions])
 
     def value(self, sums: Array) -> Array:
         return _ratio(sums[..., 0], sums[..., 1])
@@ -231,8 +238,8 @@ class LooseMacroF1(_SetMetric):
         return _harmonic(precision, recall)
 
 
-def _hits(labels: Sequence[Any], predictions: Sequence[Any]) -> Array:
-    hits = [float(gold == guess) for gold, guess in zip(labels, predictions, strict=True)]
+def _hits(labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
+    hits = [float(is_right(gold, guess)) for gold, guess in zip(labels, predictions, strict=True)]
     return np.stack([np.array(hits), np.ones(len(hits))], axis=1)
 
 

@@ -43,7 +43,8 @@ class LamaPrecision(Stratified):
     Petroni et al. 2019: a query is right where its object is the best of the vocabulary, which is
     the head's affair (:class:`~kbench.model.heads.VocabularyHead`). An example's stratum is its
     relation. Relations of few queries weigh as much as those of many; :class:`Accuracy` beside it
-    is over queries.
+    is over queries. As in the release a query is right by its own object alone, the first of its
+    label, though the data may know other objects of the same fact; :class:`Accuracy` takes any.
 
     Args:
         of_objects: whether the vocabulary is made of the data's own objects, which makes the
@@ -62,7 +63,8 @@ class LamaPrecision(Stratified):
         column = {name: number for number, name in enumerate(dict.fromkeys(strata))}
         counts = np.zeros((len(labels), len(column), 2))
         chosen = [column[stratum] for stratum in strata]
-        counts[np.arange(len(labels)), chosen] = Accuracy().statistics(labels, predictions)
+        own = [label if isinstance(label, str) else label[0] for label in labels]
+        counts[np.arange(len(labels)), chosen] = Accuracy().statistics(own, predictions)
         return counts.reshape(len(labels), 2 * len(column))
 
     def value(self, sums: Array) -> Array:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kbench.encoding import Batch, sent
+from kbench.encoding import Batch, affixes, sent
 from kbench.encoding.computing import asynchronous
 from kbench.errors import Unsupported
 from kbench.model.last_layer import only_at
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Encoder", "SlotSource"]
 
 _HELD = 65536
+_LENGTH = 512
+"""Tokens of a text at most, where the network does not say."""
 _LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers")
 
 SlotSource = Callable[[Tensor], Tensor]
@@ -44,12 +46,18 @@ class Encoder(nn.Module):
         tokenizer: its fast tokenizer.
         pooler: whether the network came with a trained pooler.
         segments: how many segments it was trained with; None for as many as it has.
+        unread: modules whose weights came with it and are not read: heads of other purposes.
 
     Attributes:
         width: size of a hidden state.
         slot_width: size of a word embedding, and so of a slot vector.
         max_length: tokens it can read.
+        unread: see above.
+        rounding: how far its states move where only the batch differs, as a share of the largest;
+            0 where nobody has tried.
     """
+
+    rounding: float = 0.0
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class Encoder(nn.Module):
         *,
         pooler: bool,
         segments: int | None = None,
+        unread: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.network = network
@@ -66,10 +75,14 @@ class Encoder(nn.Module):
         self.width = int(self.config.hidden_size)
         self.slot_width = int(self.word_embeddings.embedding_dim)
         self.max_length = _max_length(network, tokenizer)
+        # What is put before a text, not what the tokenizer could put there.
+        self._first = bool(affixes(tokenizer).before)
         self._pooler = pooler
         self._lm = _masked_lm_head(network)
+        self._blanks_padding = bool(getattr(self.config, "trigram_input", False))
         self._takes_masks = _takes_masks(network)
         known = int(getattr(self.config, "type_vocab_size", 0) or 0)
+        self.unread = unread
         self._segments = known if segments is None else min(known, segments)
         self._slots: SlotSource | None = None
         self._batch: Batch | None = None
@@ -89,6 +102,16 @@ class Encoder(nn.Module):
     def has_lm_head(self) -> bool:
         """Whether it predicts tokens at ``[MASK]``."""
         return self._lm is not None
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether a trained pooler reads the special token that the tokenizer puts first."""
+        return self._pooler and self._first
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether it is told the segment of each token."""
+        return self._segments > 0
 
     @contextmanager
     def slots(self, source: SlotSource) -> Iterator[None]:
@@ -141,8 +164,11 @@ class Encoder(nn.Module):
         """
         if batch.states is not None:
             return batch.states.last
+        vectors = self.embed(batch)
+        if self._blanks_padding:  # MobileBERT joins each token's vector with its neighbours'
+            vectors = vectors * batch.mask.unsqueeze(-1).to(vectors.dtype)
         given: dict[str, Tensor] = {
-            "inputs_embeds": self.embed(batch),
+            "inputs_embeds": vectors,
             "attention_mask": self._mask(batch.mask),
         }
         if self._segments:
@@ -244,7 +270,7 @@ class Encoder(nn.Module):
 
     def pooled(self, batch: Batch) -> Tensor | None:
         """Returns the positions that :meth:`pool` reads, flattened; None for all. ``[batch]``."""
-        if not self._pooler and self.tokenizer.cls_token_id is None:
+        if not self._first:
             return None
         size, width = batch.ids.shape
         return torch.arange(0, size * width, width, device=batch.ids.device)
@@ -252,17 +278,18 @@ class Encoder(nn.Module):
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns one vector an example, ``[batch, width]``.
 
-        The trained pooler where the network has one, else the first token's state where the
-        tokenizer puts a special token there, else the mean over tokens.
+        Where the tokenizer puts a special token first, the trained pooler's output, which reads
+        that token, or its state where the network has no pooler; else the mean over tokens.
         """
-        if self._pooler:
+        if self.has_pooler:
             pooled: Tensor
-            if isinstance(self.base.pooler, nn.Linear):  # ALBERT's, which is but a part of it
-                pooled = self.base.pooler_activation(self.base.pooler(hidden[:, 0]))
+            if isinstance(self.base.pooler, nn.Linear):  # ALBERT's and BigBird's: a part of it
+                act = getattr(self.base, "pooler_activation", None) or self.base.activation
+                pooled = act(self.base.pooler(hidden[:, 0]))
             else:
                 pooled = self.base.pooler(hidden)
             return pooled
-        if self.tokenizer.cls_token_id is not None:
+        if self._first:
             return hidden[:, 0]
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1)
@@ -288,8 +315,15 @@ def _takes_masks(network: PreTrainedModel) -> bool:
 
 
 def _max_length(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    positions = int(getattr(network.config, "max_position_embeddings", 512) or 512)
-    return int(min(positions - _first_position(network), tokenizer.model_max_length))
+    positions = int(getattr(network.config, "max_position_embeddings", 0) or 0)
+    # -1 or nothing: the network has no longest text (XLNet).
+    positions = positions - _first_position(network) if positions > 0 else _LENGTH
+    whole = int(getattr(network.config, "kbench_max_length", positions))
+    windows = getattr(network.config, "attention_window", None)
+    if windows:  # Longformer fills a text up to whole windows, for which there must be positions
+        widest = max(windows) if isinstance(windows, list) else int(windows)
+        whole = min(whole, positions // widest * widest)
+    return int(min(positions, whole, tokenizer.model_max_length))
 
 
 def _first_position(network: PreTrainedModel) -> int:
@@ -300,26 +334,36 @@ def _first_position(network: PreTrainedModel) -> int:
 
 
 def _masked_lm_head(network: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
-    """Returns the network's own head as a function of hidden states at chosen positions."""
-    if network.base_model is network:
+    """Returns the network's own head as a function of hidden states at chosen positions.
+
+    It is what the network does with the states of its encoder, whatever its modules are called:
+    the network is run on an encoder that says nothing but these states.
+    """
+    base: Any = network.base_model
+    if base is network:
         return None
-    for names in (
-        ("cls",),
-        ("lm_head",),
-        ("predictions",),
-        ("head", "decoder"),
-        ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
-        ("generator_predictions", "generator_lm_head"),
-    ):
-        if all(hasattr(network, name) for name in names):
-            steps = [getattr(network, name) for name in names]
 
-            def head(hidden: Tensor, steps: list[Any] = steps) -> Tensor:
-                for step in steps:
-                    hidden = step(hidden)
-                return hidden
+    def head(hidden: Tensor) -> Tensor:
+        own = vars(base).get("forward")
+        base.forward = lambda *_, **__: _Said((hidden.unsqueeze(0),))  # as one text
+        try:
+            logits: Tensor = network(inputs_embeds=None).logits
+        finally:
+            del base.forward
+            if own is not None:
+                base.forward = own
+        return logits[0]
 
-            return head
-    raise Unsupported(
-        f"the masked-LM head of {type(network).__name__} is of a form kbench does not know"
-    )
+    return head
+
+
+class _Said(tuple[Tensor]):
+    """What an encoder says that says its last hidden states, and nothing else that is asked."""
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)

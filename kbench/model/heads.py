@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label
-from kbench.encoding import bare_tokens
+from kbench.encoding import bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
@@ -43,12 +43,24 @@ class Gold:
         labels: gold label of each, as it is compared with predictions.
         targets: the same for the loss. ``[kept, ...]``.
         counts: what the head has to say of how they were made, by name.
+        spelled: how the data spell what :meth:`Head.predict` calls a right answer, for each; empty
+            where both are spelled alike.
     """
 
     kept: NDArray[np.int64]
     labels: list[Label]
     targets: NDArray[Any]
     counts: Mapping[str, int] = field(default_factory=dict)
+    spelled: Sequence[Mapping[str, str]] = ()
+
+    def named(self, predictions: Sequence[Label]) -> list[Label]:
+        """Returns predictions in the words of the labels, as far as they are right."""
+        if not self.spelled:
+            return list(predictions)
+        return [
+            own.get(guess, guess) if isinstance(guess, str) else guess
+            for own, guess in zip(self.spelled, predictions, strict=True)
+        ]
 
 
 class Head(nn.Module, ABC):
@@ -56,9 +68,11 @@ class Head(nn.Module, ABC):
 
     Attributes:
         needs_lm_head: whether it reads the backbone's masked-LM head.
+        keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
     """
 
     needs_lm_head = False
+    keeps_all = False
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -106,6 +120,8 @@ class Head(nn.Module, ABC):
 
 
 class _LinearHead(Head):
+    keeps_all = True
+
     def __init__(self, width: int, labels: Sequence[str], dropout: float) -> None:
         super().__init__()
         self.labels = tuple(labels)
@@ -213,6 +229,8 @@ class PairHead(Head):
         none: whether an example may be of none of its candidates.
     """
 
+    keeps_all = True
+
     def __init__(self, width: int, *, none: bool = False) -> None:
         super().__init__()
         self.none = none
@@ -283,29 +301,74 @@ def _named(candidates: Sequence[str], number: int) -> str:
 
 
 class _AnsweringHead(Head):
-    """The backbone's own masked-LM head, read at the blank."""
+    """The backbone's own masked-LM head, read at the blank.
+
+    Every answer that is one token is right; the loss has the first of them for its target. Case
+    and accents are the tokenizer's affair: an answer is the token that it makes of the text at the
+    blank. So ``Rome`` is ``rome`` where it folds case, ``ĠRome`` or ``▁Rome`` where a blank is
+    part of the word after it, and at the beginning of a text what it makes of ``Rome`` there.
+    """
 
     needs_lm_head = True
 
-    @abstractmethod
     def tokens(
-        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
+        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str = " "
     ) -> list[int | None]:
-        """Returns the token of each answer; None where it is none that can be answered."""
+        """Returns the token of each answer; None where it is none that can be answered.
+
+        Args:
+            answers: in the words of the data.
+            tokenizer: of the model.
+            before: what stands before the blank, see :attr:`kbench.data.Example.before_blank`.
+        """
+        return _single_tokens(answers, tokenizer, before)
+
+    def target(self, tokens: Sequence[int | None]) -> int | None:
+        """Returns the token that an example is trained on, by those of its answers; None for none.
+
+        An example without is left out.
+        """
+        return next((token for token in tokens if token is not None), None)
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
-        answers = [list(example.label) for example in examples]
-        answered = iter(
-            self.tokens([answer for several in answers for answer in several], tokenizer)
-        )
-        kept, targets = [], []
-        for index, several in enumerate(answers):
-            usable = [token for _ in several if (token := next(answered)) is not None]
-            if usable:
-                kept.append(index)
-                targets.append(usable[0])
-        labels: list[Label] = [tokenizer.decode([token]).strip() for token in targets]
-        return Gold(np.array(kept, dtype=np.int64), labels, np.array(targets, dtype=np.int64))
+        kept, labels, targets, spelled = [], list[Label](), [], []
+        words: dict[int, str] = {}
+        for index, (answers, tokens) in enumerate(self._answers(examples, tokenizer)):
+            target = self.target(tokens)
+            if target is None:
+                continue
+            own: dict[str, str] = {}
+            for answer, token in zip(answers, tokens, strict=True):
+                if token is not None:
+                    if token not in words:
+                        words[token] = _word(tokenizer, token)
+                    own.setdefault(words[token], answer)
+            kept.append(index)
+            labels.append(answers)
+            targets.append(target)
+            spelled.append(own)
+        numbers = np.array(kept, dtype=np.int64), np.array(targets, dtype=np.int64)
+        return Gold(numbers[0], labels, numbers[1], spelled=spelled)
+
+    def _answers(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast
+    ) -> list[tuple[tuple[str, ...], list[int | None]]]:
+        """Returns the answers of each example, and the token of each of them."""
+        several = [
+            (e.label,) if isinstance(e.label, str) else tuple(dict.fromkeys(e.label))
+            for e in examples
+        ]
+        before = [example.before_blank for example in examples]
+        known: dict[tuple[str, str], int | None] = {}
+        for lead in dict.fromkeys(before):
+            asked = (own for own, each in zip(several, before, strict=True) if each == lead)
+            answers = list(dict.fromkeys(answer for own in asked for answer in own))
+            tokens = self.tokens(answers, tokenizer, lead)
+            known |= {(lead, a): token for a, token in zip(answers, tokens, strict=True)}
+        return [
+            (own, [known[lead, answer] for answer in own])
+            for own, lead in zip(several, before, strict=True)
+        ]
 
     def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
         return encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
@@ -323,21 +386,13 @@ class _AnsweringHead(Head):
         candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
         scores, best = torch.softmax(logits, -1).max(-1)
-        words: list[Label] = [tokenizer.decode([token]).strip() for token in best.tolist()]
+        words: list[Label] = [_word(tokenizer, token) for token in best.tolist()]
         return words, scores.tolist()
 
 
 @final
 class BlankHead(_AnsweringHead):
-    """The masked-LM head at the blank; the answer is the best token of all.
-
-    Answers are lower-cased, as in the map-tuning release.
-    """
-
-    def tokens(
-        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
-    ) -> list[int | None]:
-        return _single_tokens([answer.lower() for answer in answers], tokenizer)
+    """The masked-LM head at the blank; the answer is the best token of all."""
 
 
 @final
@@ -350,20 +405,31 @@ class VocabularyHead(_AnsweringHead):
 
     Args:
         vocabulary: the words.
+        before: what stands before the blanks of the examples, for a word may be another token
+            behind a blank than at the beginning of a text.
+        first: whether an example is kept by its first answer alone, as of LAMA, where that is the
+            object of the fact; else by any.
     """
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
+    def __init__(
+        self, vocabulary: Sequence[str], *, before: Sequence[str] = (" ",), first: bool = False
+    ) -> None:
         super().__init__()
         self.vocabulary = tuple(vocabulary)
+        self._before = tuple(before)
+        self._first = first
         self._allowed: tuple[object, list[int]] | None = None
         self._columns: Tensor | None = None
 
     def tokens(
-        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast
+        self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str = " "
     ) -> list[int | None]:
         allowed = set(self.allowed(tokenizer))
-        known = _single_tokens(answers, tokenizer)
+        known = super().tokens(answers, tokenizer, before)
         return [token if token in allowed else None for token in known]
+
+    def target(self, tokens: Sequence[int | None]) -> int | None:
+        return tokens[0] if self._first and tokens else super().target(tokens)
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         counts = {"vocabulary_tokens": len(self.allowed(tokenizer))}
@@ -391,7 +457,8 @@ class VocabularyHead(_AnsweringHead):
             KbenchError: no word of it is one token.
         """
         if self._allowed is None or self._allowed[0] is not tokenizer:
-            tokens = {*_single_tokens(self.vocabulary, tokenizer)} - {None}
+            found = [_single_tokens(self.vocabulary, tokenizer, lead) for lead in self._before]
+            tokens = {token for several in found for token in several} - {None}
             if not tokens:
                 raise KbenchError(
                     f"none of the {len(self.vocabulary)} words of the vocabulary is one token of "
@@ -402,8 +469,23 @@ class VocabularyHead(_AnsweringHead):
         return self._allowed[1]
 
 
-def _single_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[int | None]:
-    """Returns the token of each word inside a sentence; None if it is unknown or several."""
-    pieces = bare_tokens(tokenizer, [f" {word}" for word in words])
-    single = [ids[0] if len(ids) == 1 else None for ids in pieces]
+def _word(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    """What a token says, without the blank that it may begin with."""
+    return str(tokenizer.decode([token])).strip()
+
+
+def _single_tokens(
+    words: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str = " "
+) -> list[int | None]:
+    """Returns the token that each word is behind a text; None if it is unknown or several.
+
+    The tokenizer is shown the word with what stands before it, for that decides of the form.
+    """
+    bare = [word.strip() for word in words]
+    if before == " ":
+        behind = inner_tokens(tokenizer, bare)
+    else:
+        first, *pieces = bare_tokens(tokenizer, [before, *(before + word for word in bare)])
+        behind = [ids[len(first) :] if ids[: len(first)] == first else [] for ids in pieces]
+    single = [ids[0] if len(ids) == 1 else None for ids in behind]
     return [None if token == tokenizer.unk_token_id else token for token in single]

@@ -10,10 +10,14 @@ from typing import Any, final
 from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
 from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
+from kbench.model.checkpoint import read
 from kbench.model.encoder import Encoder
+from kbench.model.trial import try_out
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
 
+_TRIED: dict[object, float] = {}
+"""What was found where networks were tried, by folder and state of its files."""
 _READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
 
 
@@ -87,9 +91,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in _READ for path in folder.glob(pattern)})
+
+
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the files of a model that are read. See :attr:`Backbone.digest`."""
-    files = sorted({path for pattern in _READ for path in folder.glob(pattern)})
+    files = _files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise KbenchError(
             f"{folder}: no .safetensors file; expected a model folder saved with "
@@ -101,41 +109,36 @@ def folder_digest(folder: Path) -> str:
 def load_folder(folder: Path, segments: int | None = None) -> Encoder:
     """Loads an encoder, with its masked-LM head and its pooler where the weights have them.
 
+    What it can do is tried on a few short texts, once a process for the files as they are.
+
     Args:
         folder: a model in the Hugging Face format.
         segments: how many segments it was trained with, if fewer than it has.
 
     Raises:
-        KbenchError: the folder is no model, has no fast tokenizer, or is not an encoder.
+        KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
+            it is not an encoder as kbench needs one.
     """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    options: dict[str, Any] = {
-        "use_safetensors": True,
-        "trust_remote_code": False,
-        "local_files_only": True,
-        "output_loading_info": True,
-        "dtype": "float32",
-    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = read_config(folder)
+            read_config(folder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            base, info = transformers.AutoModel.from_pretrained(folder, **options)
-            pooler = getattr(base, "pooler", None) is not None and not any(
-                "pooler" in key for key in info["missing_keys"]
-            )
-            if not pooler and hasattr(base, "pooler"):
-                base.pooler = None  # else it is random, other at each load, and never read
-            network = base
-            if _has_lm_head(config, folder):
-                network, info = transformers.AutoModelForMaskedLM.from_pretrained(folder, **options)
-                # One body for both: the masked-LM class alone would come without the pooler.
-                setattr(network, network.base_model_prefix, base)
-                network.tie_weights()
+            # Where there are no files, transformers makes a tokenizer that knows no word.
+            if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
+                raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
+            checkpoint = read(folder)
+            encoder = Encoder(
+                checkpoint.network,
+                tokenizer,
+                pooler=checkpoint.pooler,
+                segments=segments,
+                unread=checkpoint.unread,
+            ).eval()
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
@@ -143,22 +146,19 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
         file = getattr(cause, "filename", None) or folder
         problem = f"cannot be loaded as an encoder ({first_line(cause)})"
         raise KbenchError(f"{file}: {problem}") from cause
-    # Where there are no files, transformers makes a tokenizer that knows no word.
-    if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
-    return Encoder(network, tokenizer, pooler=pooler, segments=segments).eval()
+    encoder.rounding = _rounding(folder, encoder)
+    return encoder
 
 
-def _has_lm_head(config: dict[str, Any], folder: Path) -> bool:
-    """Whether the *weights* hold a masked-LM head; the configuration may merely promise one."""
-    from safetensors import safe_open
-
-    promised = [str(name) for name in config.get("architectures") or ()]
-    if not any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in promised):
-        return False
-    heads = ("cls.predictions", "lm_head", "vocab_", "generator_", "predictions.", "head.")
-    keys: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as weights:
-            keys.update(weights.keys())
-    return any(key.startswith(heads) for key in keys)
+def _rounding(folder: Path, encoder: Encoder) -> float:
+    """What :func:`try_out` says of a network, which is tried where its files are new."""
+    files = [(path.name, path.stat()) for path in _files(folder)]
+    state = (folder.resolve(), *((n, about.st_size, about.st_mtime_ns) for n, about in files))
+    if state not in _TRIED:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _TRIED[state] = try_out(encoder)
+        except KbenchError as problem:
+            raise KbenchError(f"{folder}: {problem}") from problem.__cause__
+    return _TRIED[state]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
-from kbench.errors import KbenchError, UsageError
+from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.method import InjectionMethod
-from kbench.model import Backbone
+from kbench.model import Backbone, Encoder, Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
-from kbench.spec import RunSpec, Setting, check_options, check_values
+from kbench.spec import OptionKind, RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 
-__all__ = ["PartLoader", "Parts", "impossible"]
+__all__ = ["PartLoader", "Parts", "headed", "impossible", "loaded"]
 
 T = TypeVar("T")
 _RECIPE = frozenset(Recipe.types)
@@ -90,7 +91,14 @@ class Parts:
         options = self.spec.options_of("method")
         settings = {str(setting) for setting in Setting}
         check_options(options, {*kind.defaults, *settings}, f"method {self.spec.method}")
+        trained = kind.settings if kind.trains else ()
         for setting in settings & options.keys():
+            if setting not in trained:
+                there = ", ".join(sorted(trained)) or "none: it trains nothing"
+                raise UsageError(
+                    f"method {self.spec.method} trains nothing in the setting {setting}, for which "
+                    f"options are given; settings in which it trains: {there}"
+                )
             _check_recipe(options[setting], f"method {self.spec.method}, {setting}")
         own = {k: v for k, v in options.items() if k not in settings}
         check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
@@ -103,9 +111,17 @@ class Parts:
 
     @cached_property
     def knowledge(self) -> KnowledgeBase | None:
-        """The knowledge base seen through the control."""
+        """The knowledge base seen through the control, on the grounds of whom the method covers."""
         base = self.base_knowledge
-        return None if base is None else controlled(base, self.spec.control, self.spec.seed)
+        return None if base is None else self.control_of(base)
+
+    def control_of(self, base: KnowledgeBase) -> KnowledgeBase:
+        """Returns a knowledge base as the run's method sees it, through the run's control."""
+        method, spec = self.method, self.spec
+        own = type(method).covers is not InjectionMethod.covers
+        # By name: whom a method covers may take long to find out, and a plan need not know it.
+        grounds = [spec.method, method.revision, method.options] if own else "vector"
+        return controlled(base, spec.control, spec.seed, partial(method.covers, base), grounds)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
@@ -162,6 +178,31 @@ class Parts:
             self.spec.options_of("method").get(str(setting), {}),
         )
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What each option that the spec sets would be otherwise, by its path as of ``--set``.
+
+        An option without a default, as of a part that cannot be read, is left out.
+        """
+        plain = replace(self, spec=self.spec.model_copy(update={"options": {}}))
+        kinds: tuple[tuple[OptionKind, Callable[[], Mapping[str, Any]]], ...] = (
+            ("task", lambda: plain.task.defaults),
+            ("tuning", lambda: plain.tuning_options),
+            ("tuning", lambda: plain.tuning_recipe.as_dict() if plain.tuning_recipe else {}),
+            ("method", lambda: plain.method.defaults),
+        )
+        known: dict[str, Any] = {}
+        for kind, read in kinds:
+            with suppress(KbenchError):
+                owner = f"{kind}.{getattr(self.spec, kind)}"
+                known |= {f"{owner}.{name}": value for name, value in read().items()}
+        for setting in Setting if self.spec.knowledge is not None else ():
+            with suppress(KbenchError):
+                owner = f"method.{self.spec.method}.{setting}"
+                recipe = plain.plug_recipe(setting).as_dict()
+                known |= {f"{owner}.{name}": value for name, value in recipe.items()}
+        return {path: known[path] for path, _ in self.spec.settings if path in known}
+
 
 def _stated(recipes: Mapping[str, Mapping[str, Any]], key: str, whose: str) -> Mapping[str, Any]:
     """Returns the fields that a part states for a tuning, or for a method's setting.
@@ -184,6 +225,35 @@ def _check_recipe(fields: Any, what: str) -> None:
         raise UsageError(f"{what} is {fields!r}; expected a mapping such as {{epochs: 3}}")
     check_options(fields, _RECIPE, what)
     check_values(fields, {}, Recipe.types, what)
+
+
+def loaded(parts: Parts) -> Encoder:
+    """Loads the backbone of a run.
+
+    Raises:
+        InputError: it cannot be loaded; that is no experiment that failed.
+    """
+    try:
+        return parts.backbone.load()
+    except (InputError, Unsupported):
+        raise
+    except KbenchError as error:
+        raise InputError(str(error)) from error
+
+
+def headed(parts: Parts, encoder: Encoder) -> Head:
+    """Returns a new head of a run's task, for its backbone.
+
+    Raises:
+        Unsupported: it reads a masked-LM head that the backbone lacks.
+    """
+    head = parts.task.head(encoder.width)
+    if head.needs_lm_head and not encoder.has_lm_head:
+        raise Unsupported(
+            f"task {parts.spec.task} is answered at [MASK], and backbone "
+            f"{parts.spec.backbone} has no masked-LM head"
+        )
+    return head
 
 
 def impossible(parts: Parts) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kbench.parts.catalogue import Entry, Kind
 
-__all__ = ["constant", "declared", "defaults", "option_types", "settings", "summary"]
+if TYPE_CHECKING:
+    from kbench.spec import OptionType
+
+__all__ = [
+    "constant",
+    "declared",
+    "defaults",
+    "option_types",
+    "recipe_types",
+    "settings",
+    "summary",
+]
 
 _Definition: TypeAlias = ast.ClassDef | ast.FunctionDef
 
@@ -36,7 +47,7 @@ def declared(entry: Entry) -> dict[str, Any]:
     A card built by a call with literal keywords is found, in a base class too; anything computed
     is left out.
     """
-    call = _assigned(entry, "card")
+    call = _assigned(entry.target, "card")
     return dict(_literals(call)) if isinstance(call, ast.Call) else {}
 
 
@@ -45,13 +56,13 @@ def settings(entry: Entry) -> tuple[str, ...]:
 
     ``frozenset(Setting)`` is all of them; else the members named in the assignment.
     """
-    value = _assigned(entry, "settings")
+    value = _assigned(entry.target, "settings")
     return tuple(_members(value)) if value else ()
 
 
 def defaults(entry: Entry) -> dict[str, Any]:
     """Returns the options of a part with their defaults, read from the source if literal there."""
-    value = _assigned(entry, "defaults")
+    value = _assigned(entry.target, "defaults")
     try:
         options = ast.literal_eval(value) if value else {}
     except ValueError:
@@ -64,19 +75,35 @@ def option_types(entry: Entry) -> dict[str, str]:
     from kbench.spec import OptionType  # takes time to import, which a listing has not
 
     kinds = {name: OptionType.of(default) for name, default in defaults(entry).items()}
-    value = _assigned(entry, "option_types")
+    return _expected({**kinds, **_types(entry.target, "option_types")})
+
+
+def recipe_types() -> dict[str, str]:
+    """Returns what each option of a training's recipe may be, in words."""
+    return _expected(_types("kbench.training.recipe:Recipe", "types"))
+
+
+def _expected(kinds: Mapping[str, OptionType | None]) -> dict[str, str]:
+    return {name: kind.expected for name, kind in kinds.items() if kind is not None}
+
+
+def _types(target: str, name: str) -> dict[str, OptionType]:
+    """The types that a class declares under a name, as far as they are literal there."""
+    from kbench.spec import OptionType  # takes time to import, which a listing has not
+
+    value, kinds = _assigned(target, name), {}
     if isinstance(value, ast.Dict):
-        for name, call in zip(value.keys, value.values, strict=True):
-            if isinstance(name, ast.Constant) and isinstance(call, ast.Call):
+        for key, call in zip(value.keys, value.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(call, ast.Call):
                 with suppress(ValueError, TypeError):  # computed, or no call of this type
                     given = [ast.literal_eval(argument) for argument in call.args]
-                    kinds[str(name.value)] = OptionType(*given, **dict(_literals(call)))
-    return {name: kind.expected for name, kind in kinds.items() if kind is not None}
+                    kinds[str(key.value)] = OptionType(*given, **dict(_literals(call)))
+    return kinds
 
 
 def constant(entry: Entry, name: str) -> str | int | bool | None:
     """Returns what the class gives to a name, read from the source; None if not a plain value."""
-    value = _assigned(entry, name)
+    value = _assigned(entry.target, name)
     plain = value.value if isinstance(value, ast.Constant) else None
     return plain if isinstance(plain, str | int | bool) else None
 
@@ -109,9 +136,9 @@ def _literals(call: ast.Call) -> list[tuple[str, Any]]:
     return literals
 
 
-def _assigned(entry: Entry, name: str) -> ast.expr | None:
+def _assigned(target: str, name: str) -> ast.expr | None:
     """The value that a class, or the nearest base class that has one, gives to a name."""
-    for definition in _definitions(entry.target):
+    for definition in _definitions(target):
         for statement in definition.body:
             if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, name):
                 value: ast.expr | None = statement.value

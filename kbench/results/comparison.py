@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from kbench.data import Label
+from kbench.data import is_right
 from kbench.errors import KbenchError, UsageError, nearest
 from kbench.metrics import Array, Contrast, Metric
 from kbench.metrics.statistics import Pair, contrasts, holm
 from kbench.parts.find import task_kind, task_of
-from kbench.results.selection import Group, title
+from kbench.results.identity import Names, content, differences, options, told_apart
+from kbench.results.selection import Group
 from kbench.store import Predictions, Result, Results
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "is_right",
     "metric_of",
     "metrics_of",
+    "titles",
 ]
 
 
@@ -43,6 +45,9 @@ class Comparison:
         adjusted: its p-value after Holm's correction over the family.
         family: the value of the field that families go by; empty for one family.
         warnings: why this should not be read as a comparison, and what was left out.
+        titles: of ours and theirs, with all in which the two differ.
+        shared: what else is to be said of both, as ``name=value`` each.
+        names: of data, backbones and knowledge bases.
     """
 
     ours: Group
@@ -53,14 +58,22 @@ class Comparison:
     adjusted: float
     family: str
     warnings: tuple[str, ...]
+    titles: tuple[str, str]
+    shared: tuple[str, ...]
+    names: Names
+
+    def name(self, field: str) -> str:
+        """Returns the value of a field of ours as people read it."""
+        return self.names.of(self.ours[0], field)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the comparison as a JSON value."""
         contrast = self.contrast
         return {
-            "task": self.ours[0].spec.task,
-            "ours": _named(self.ours, self.scores[0]),
-            "theirs": _named(self.theirs, self.scores[1]),
+            "task": self.name("task"),
+            "ours": _named(self.ours, self.scores[0], self.names),
+            "theirs": _named(self.theirs, self.scores[1], self.names),
+            "differ": differences(self.ours[0], self.theirs[0]),
             "metric": self.metric.name,
             "variant": self.metric.variant,
             "difference": vars(contrast.difference),
@@ -76,8 +89,11 @@ class Comparison:
         }
 
 
-def _named(group: Group, score: float) -> dict[str, Any]:
+def _named(group: Group, score: float, names: Names) -> dict[str, Any]:
     about = group[0].spec.model_dump(mode="json", exclude={"seed", "task"})
+    for name in ("data", "backbone", "knowledge"):
+        about[name] = names.of(group[0], name) or None
+    about |= {"linker": content(group[0])["linker"] or None, "options": options(group[0])}
     return {**about, "ids": [result.id for result in group], "score": score}
 
 
@@ -102,16 +118,37 @@ def compare(
         UsageError: two runs cannot be compared; says which field differs.
     """
     tables = PredictionCache(store)
-    aligned = [_aligned(one, two, tables, metric, force) for one, two in pairs]
+    names = Names(result for pair in pairs for group in pair for result in group)
+    aligned = [_aligned(one, two, tables, metric, force, names) for one, two in pairs]
     told = contrasts([pair for *_, pair in aligned])
-    names = [str(getattr(one[0].spec, family)) if family else "" for one, *_ in aligned]
-    adjusted = _corrected([contrast.p for contrast in told], names)
+    families = [names.of(one[0], family) if family else "" for one, *_ in aligned]
+    adjusted = _corrected([contrast.p for contrast in told], families)
     return [
-        Comparison(one, two, pair.metric, _scores(pair), contrast, p, name, warnings)
+        Comparison(
+            *(one, two, pair.metric, _scores(pair), contrast, p, name, warnings),
+            *titles(one[0], two[0], names),
+            names,
+        )
         for (one, two, warnings, pair), contrast, p, name in zip(
-            aligned, told, adjusted, names, strict=True
+            aligned, told, adjusted, families, strict=True
         )
     ]
+
+
+def titles(ours: Result, theirs: Result, names: Names) -> tuple[tuple[str, str], tuple[str, ...]]:
+    """Returns what tells each of two runs from the other, and what is to be said of both."""
+    shared, own = told_apart([ours, theirs], names)
+    both = ours, theirs
+    apart = [
+        name
+        for name in ("task", "backbone", "tuning")
+        if len({names.of(result, name) for result in both}) > 1
+    ]
+    one, two = (
+        [names.title(result), *(names.of(result, name) for name in apart), text]
+        for result, text in zip(both, own, strict=True)
+    )
+    return (", ".join(filter(None, one)), ", ".join(filter(None, two))), tuple(shared)
 
 
 def _corrected(values: Sequence[float], families: Sequence[str]) -> list[float]:
@@ -131,10 +168,17 @@ def _scores(pair: Pair) -> tuple[float, float]:
 
 
 def _aligned(
-    one: Group, two: Group, tables: PredictionCache, metric: str | None, force: bool
+    one: Group,
+    two: Group,
+    tables: PredictionCache,
+    metric: str | None,
+    force: bool,
+    names: Names,
 ) -> tuple[Group, Group, tuple[str, ...], Pair]:
     """Returns what two runs share: their seeds and examples, and what does not match."""
-    ours, theirs, left_out = _same_seeds(one, two)
+    (left_title, right_title), _ = titles(one[0], two[0], names)
+    pair_of = f"{left_title} and {right_title} on {names.task(one[0])}"
+    ours, theirs, left_out = _same_seeds(one, two, pair_of)
     name = metric or ours[0].main_metric or ""
     if name not in ours[0].metrics:
         hint = nearest(name, ours[0].metrics)
@@ -142,7 +186,6 @@ def _aligned(
     problems = list(differing(ours[0], theirs[0], name))
     if not problems:
         problems += tables.unlike(ours + theirs)
-    pair_of = f"{title(one[0].spec)} and {title(two[0].spec)} on {one[0].spec.task}"
     if problems and not force:
         raise UsageError(
             f"{pair_of} cannot be compared: {'; '.join(problems)} (--force compares them all "
@@ -159,7 +202,7 @@ def _aligned(
     return ours, theirs, (*(f"not comparable: {text}" for text in problems), *left_out), pair
 
 
-def _same_seeds(one: Group, two: Group) -> tuple[Group, Group, list[str]]:
+def _same_seeds(one: Group, two: Group, pair_of: str) -> tuple[Group, Group, list[str]]:
     theirs = {result.spec.seed: result for result in two}
     shared = [result for result in one if result.spec.seed in theirs]
     if shared:
@@ -170,8 +213,8 @@ def _same_seeds(one: Group, two: Group) -> tuple[Group, Group, list[str]]:
     if len(one) == len(two) == 1:
         return one, two, [f"of two seeds: {one[0].spec.seed} against {two[0].spec.seed}"]
     raise UsageError(
-        f"{title(one[0].spec)} and {title(two[0].spec)} on {one[0].spec.task} share no seed: "
-        f"{[r.spec.seed for r in one]} against {[r.spec.seed for r in two]}"
+        f"{pair_of} share no seed: {[r.spec.seed for r in one]} against "
+        f"{[r.spec.seed for r in two]}"
     )
 
 
@@ -200,6 +243,8 @@ def metrics_of(result: Result) -> list[Metric]:
     defined = {(m.name, m.variant): m for m in task.metrics}
     if had - defined.keys():
         defined |= {(m.name, m.variant): m for m in _optional(result)}
+    asked = [task.metric_named(variant) for _, variant in sorted(had - defined.keys())]
+    defined |= {(m.name, m.variant): m for m in asked if m is not None}
     return [metric for key, metric in defined.items() if key in had]
 
 
@@ -223,13 +268,6 @@ def _optional(result: Result) -> Iterable[Metric]:
         return task_of(result.spec).metrics
     except KbenchError:  # a task that is made of its data, which are elsewhere
         return ()
-
-
-def is_right(label: Label, prediction: Label) -> bool:
-    """Whether a prediction is the label, or the whole set of labels."""
-    if isinstance(label, str) or isinstance(prediction, str):
-        return label == prediction
-    return {*label} == {*prediction}
 
 
 class PredictionCache:

@@ -18,13 +18,14 @@ import numpy as np
 
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
-from kbench.knowledge import Bundle, link
-from kbench.knowledge.aliases import aliases_of
+from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled, controlled
+from kbench.knowledge.linked import anyone, linked
 from kbench.parts.find import find_knowledge, task_of
 from kbench.results.comparison import is_right
 from kbench.results.nearest import nearest_rows
 from kbench.run.buckets import Popularity
+from kbench.spec import Control
 from kbench.store import Predictions, Result
 
 __all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
@@ -198,7 +199,31 @@ def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str
         return None, f"knowledge is not shown: {error}"
     if result.provenance is None or base.digest != result.provenance.digests.get("knowledge"):
         return None, f"knowledge is not shown: {base.folder} is not what the result was made with"
+    if result.spec.control == Control.SHUFFLED:
+        from kbench.run.addresses import ENGINE_REVISION
+
+        if (made := result.provenance.revision) != ENGINE_REVISION:
+            was = f"revision {made} of the engine, and {ENGINE_REVISION} shuffles otherwise"
+            return None, f"knowledge is not shown: the result is by {was}"
+    try:
+        _seen(result, base)
+    except KbenchError as error:
+        return None, f"knowledge is not shown: {error}"
     return base, ""
+
+
+def _seen(result: Result, base: Bundle) -> KnowledgeBase:
+    """The knowledge base as the run saw it; who is shuffled with whom hangs on the method.
+
+    Raises:
+        KbenchError: it is shuffled, and the method is not installed or refuses its options.
+    """
+    spec = result.spec
+    if spec.control != Control.SHUFFLED:
+        return controlled(base, spec.control, spec.seed)
+    from kbench.parts.run_parts import Parts  # brings torch, as the method does
+
+    return Parts(spec).control_of(base)
 
 
 def injected(
@@ -206,8 +231,7 @@ def injected(
 ) -> list[list[Injected]]:
     """Returns what a run had to say of the mentions of each example, seen through its control.
 
-    What a method reads of it (vectors, texts, facts) is its own; methods that make vectors of
-    their own, such as ``pelt``, break those under a control, perhaps by another shuffle.
+    What a method reads of it (vectors, texts, facts) is its own.
 
     Args:
         result: the run.
@@ -216,10 +240,9 @@ def injected(
         neighbours: how many of the nearest entities are named.
     """
     linker = result.coverage.linker if result.coverage else result.spec.linker or "gold"
-    if linker == "alias":
-        examples, _ = aliases_of(base).linked(examples, base)
-    rows = link(examples, base, linker, lambda linked: linked >= 0).rows
-    seen = controlled(base, result.spec.control, result.spec.seed)
+    examples, links = linked(examples, base, linker, anyone)
+    rows = links.rows
+    seen = _seen(result, base)
     entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
     sources = seen.other[entities] if isinstance(seen, Shuffled) else entities
     vectors = base.has_vector(sources)

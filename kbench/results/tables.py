@@ -1,14 +1,14 @@
 """Results as rows of a table: scores, and what they are to be read against.
 
 A row is a run over its seeds. ``delta`` is against the downstream model without knowledge,
-``gain`` (the knowledge gain) against the same method with the ``shuffled`` knowledge; both are
-paired by example and seed.
+``gain`` (the knowledge gain) against the same method with the ``shuffled`` knowledge, both equal to
+it in all else (:mod:`kbench.results.identity`) and paired by example and seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from statistics import mean, stdev
@@ -26,8 +26,12 @@ from kbench.metrics.statistics import (
     holm,
     intervals,
 )
+from kbench.results.choice import Choice, with_choices
 from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
+from kbench.results.identity import Names, content, key, on_one_model, options, table_key
 from kbench.results.memo import memoised
+from kbench.results.notes import kept, notes
+from kbench.results.ranking import net_gain
 from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -80,6 +84,8 @@ class Row:
         seconds_without: per example, of evaluating the model without knowledge.
         none: what ``delta`` is against, of the same seeds; None if one is not there.
         shuffled: what ``gain`` is against, likewise.
+        choice: how it stands among runs that differ in options alone; None if it did not end well.
+        names: of data, backbones and knowledge bases, clear among all that were looked at.
     """
 
     results: Group
@@ -90,6 +96,18 @@ class Row:
     seconds_without: float | None = None
     none: Group | None = None
     shuffled: Group | None = None
+    choice: Choice | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it may be shown and ranked: alone in its kind, or the best of a sweep on dev."""
+        return self.choice is None or self.choice.chosen
+
+    names: Names | None = field(default=None, repr=False, compare=False)
+
+    def name(self, field: str) -> str:
+        """Returns the value of a field of the run as people read it."""
+        return (self.names or Names(self.results)).of(self.first, field)
 
     @property
     def first(self) -> Result:
@@ -108,12 +126,23 @@ class Row:
         return {name: mean(r.cost[name] for r in self.results) for name in shared}
 
     @property
+    def net(self) -> Estimate | None:
+        """The net gain, by which methods are ranked: the lesser of ``gain`` and ``delta``."""
+        return net_gain(self.gain, self.delta)
+
+    @property
     def training_seconds(self) -> float | None:
-        """Training time of the plug, with that of the general plug it started from."""
+        """Wall clock of the training of the plug, with that of the general plug it started from."""
         cost = self.cost
         if "train_seconds" not in cost:
             return None
         return cost["train_seconds"] + cost.get("start_seconds", 0.0)
+
+    @property
+    def training_processor_seconds(self) -> float | None:
+        """The same in processor time; None where that is not known, as of a GPU."""
+        cost, names = self.cost, ("train_processor_seconds", "start_processor_seconds")
+        return sum(cost[name] for name in names) if all(name in cost for name in names) else None
 
     @property
     def coverage(self) -> float | None:
@@ -126,56 +155,84 @@ class Row:
         spec = self.first.spec
         names = ("task", "backbone", "tuning", "method", "setting", "knowledge", "control", "limit")
         value = {name: getattr(spec, name) for name in names}
+        value |= {name: self.name(name) or None for name in ("task", "data", "backbone")}
         value |= {
+            "knowledge": self.name("knowledge") if spec.knowledge else None,
+            "linker": content(self.first)["linker"] or None,
+            "dtype": spec.dtype,
+            "options": options(self.first),
             "seeds": self.seeds,
             "status": self.first.status,
             "reason": self.first.reason,
             "metric": self.first.main_metric,
             "ids": [result.id for result in self.results],
         }
-        for name in ("score", "delta", "gain", "locality"):
+        for name in ("score", "delta", "gain", "net", "locality"):
             estimate = getattr(self, name)
-            value[name] = None if estimate is None else vars(estimate)
+            value["net_gain" if name == "net" else name] = (
+                None if estimate is None else vars(estimate)
+            )
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
+        value["kept"] = kept(self.first)
+        value["notes"] = notes(self.results)
+        value["chosen"] = self.chosen
+        value["variants"] = self.choice.tried if self.choice else 1
+        value["choice"] = self.choice.text if self.choice else ""
         value["cost"] = self.cost
         value["evaluate_seconds_per_example_without"] = self.seconds_without
         return value
 
 
-def rows(results: Sequence[Result], store: Results) -> list[Row]:
+def rows(
+    results: Sequence[Result],
+    store: Results,
+    beside: Iterable[Result] = (),
+    names: Names | None = None,
+) -> list[Row]:
     """Builds the rows of results, in the order of their first appearance.
 
     Args:
         results: what to show; yardsticks and controls are taken from it too.
         store: gives the predictions.
+        beside: what else is stored, for yardsticks and controls alone.
+        names: of parts, if they are to be clear among more than these results.
     """
     good = grouped(results)
-    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), results)
-    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), results)
+    everything = [*{result.id: result for result in (*beside, *results)}.values()]
+    none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), everything)
+    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), everything)
+    names = names or Names(everything)
     made = {}
     for _, several in groupby(sorted(good, key=_test_set), key=_test_set):
         # Predictions are kept in memory for one test set at a time.
         for row in _rows([*several], none, shuffled, store):
-            made[row.first.id] = row
+            made[row.first.id] = replace(row, names=names)
     for group in _ended(results):
-        made[group[0].id] = Row(group, None, None, None)
-    return [made[result.id] for result in results if result.id in made]
+        made[group[0].id] = Row(group, None, None, None, names=names)
+    return with_choices([made[result.id] for result in results if result.id in made], everything)
 
 
 def _own(groups: Iterable[Group], theirs: Selection, results: Iterable[Result]) -> dict[str, Group]:
-    """Returns what belongs beside each run, by the id of its first result."""
+    """Returns what belongs beside each run, by the id of its first result.
+
+    It is equal in all that the selection does not name, and of the same downstream model; of
+    several methods without knowledge it is the one called ``none``.
+    """
     informed = [group for group in groups if group[0].spec.knowledge is not None]
     own: dict[str, Group] = {}
-    for one, two in partners(informed, theirs, results):
-        if not any(differing(one[0], two[0], one[0].main_metric or "")):
+    pairs = partners(informed, theirs, results, strict=True)
+    for one, two in sorted(pairs, key=lambda pair: pair[1][0].spec.method != "none"):
+        comparable = not any(differing(one[0], two[0], one[0].main_metric or ""))
+        of_seed = {result.spec.seed: result for result in two}
+        seeds = [(r, of_seed.get(r.spec.seed)) for r in one]
+        if comparable and all(other is None or on_one_model(r, other) for r, other in seeds):
             own.setdefault(one[0].id, two)
     return own
 
 
 def _test_set(group: Group) -> str:
-    made = group[0].provenance
-    return f"{group[0].spec.task} {made.digests.get('data') if made else ''}"
+    return f"{group[0].spec.task} {content(group[0])['data']}"
 
 
 def _ended(results: Iterable[Result]) -> Iterator[Group]:
@@ -183,9 +240,8 @@ def _ended(results: Iterable[Result]) -> Iterator[Group]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         if result.status != Status.OK:
-            spec = result.spec.model_dump(mode="json", exclude={"seed"})
-            key = canonical_digest([spec, result.status, result.reason])
-            groups.setdefault(key, []).append(result)
+            ended = canonical_digest([key(result), result.status, result.reason])
+            groups.setdefault(ended, []).append(result)
     for group in groups.values():
         yield tuple(sorted(group, key=lambda result: result.spec.seed))
 
@@ -346,13 +402,13 @@ def leaders(shown: Sequence[Row], store: Results) -> frozenset[str]:
     """Returns the ids of the rows with the best score of their table, or statistically tied.
 
     A row is tied where a paired test of it against the best, with Holm's correction over the
-    table, has p >= 0.05. Broken knowledge takes no part.
+    table, has p >= 0.05. Broken knowledge takes no part, nor do variants that dev did not choose.
 
     Returns:
         the id of the first result of each.
     """
     best: set[str] = set()
-    able = [r for r in shown if r.score and r.first.spec.control == Control.NONE]
+    able = [r for r in shown if r.score and r.first.spec.control == Control.NONE and r.chosen]
     for _, several in groupby(sorted(able, key=_table_of), key=_table_of):
         ranked = sorted(several, key=_score, reverse=True)
         runs = [result for row in ranked for result in row.results]
@@ -361,10 +417,8 @@ def leaders(shown: Sequence[Row], store: Results) -> frozenset[str]:
     return frozenset(best)
 
 
-def _table_of(row: Row) -> str:
-    spec = row.first.spec
-    words = (spec.backbone, spec.tuning, str(spec.limit), row.first.main_metric or "")
-    return " ".join((_test_set(row.results), *words))
+def _table_of(row: Row) -> tuple[str, ...]:
+    return table_key(row.first)
 
 
 def _score(row: Row) -> float:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import dataclass
 
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.method import Plug
 from kbench.run.training_record import TrainingRecord
 
-__all__ = ["cost", "counted", "knowledge_cost"]
+__all__ = ["Spent", "cost", "counted", "knowledge_cost"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stage took.
+
+    Attributes:
+        seconds: of wall clock.
+        processor: seconds of all threads; None on a GPU.
+        peak: bytes held on the device; None without one.
+    """
+
+    seconds: float
+    processor: float | None
+    peak: int | None
 
 
 def cost(
     tuned: TrainingRecord,
     fitted: TrainingRecord | None,
     plug: Plug | None,
-    seconds: float,
+    spent: Spent,
     examples: int,
-    peak: int | None,
 ) -> dict[str, float]:
     """Returns what a run cost, units in the names.
 
@@ -25,12 +40,11 @@ def cost(
         tuned: the downstream model's making.
         fitted: the plug's making, if there is one.
         plug: the plug.
-        seconds: that evaluation took.
+        spent: on evaluation.
         examples: evaluated.
-        peak: bytes held on the device while evaluating; None without one.
     """
     start = fitted.start if fitted else None
-    spent = {
+    costs = {
         "tune_seconds": tuned.history.seconds,
         "tuned_parameters": float(tuned.trainable_parameters),
         "train_seconds": fitted.history.seconds if fitted else 0.0,
@@ -39,21 +53,29 @@ def cost(
         "plug_bytes": float(
             sum(t.numel() * t.element_size() for t in plug.state_dict().values()) if plug else 0
         ),
-        "evaluate_seconds": seconds,
-        "evaluate_seconds_per_example": seconds / max(1, examples),
+        "evaluate_seconds": spent.seconds,
+        "evaluate_seconds_per_example": spent.seconds / max(1, examples),
         "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
+    processor = {
+        "tune": tuned.processor_seconds if tuned.recipe else 0.0,
+        "train": fitted.processor_seconds if fitted else 0.0,
+        "start": start.processor_seconds if start else 0.0,
+        "evaluate": spent.processor,
+    }
+    # Of a GPU there is none: not 0, but no number.
+    costs |= {f"{at}_processor_seconds": s for at, s in processor.items() if s is not None}
     peaks = {
         "tune": tuned.peak_device_memory_bytes,
         "train": fitted.peak_device_memory_bytes if fitted else None,
         "start": start.peak_device_memory_bytes if start else None,
-        "evaluate": peak,
+        "evaluate": spent.peak,
     }
     known = {stage: float(value) for stage, value in peaks.items() if value is not None}
-    spent |= {f"{stage}_peak_device_memory_bytes": value for stage, value in known.items()}
+    costs |= {f"{stage}_peak_device_memory_bytes": value for stage, value in known.items()}
     if known:
-        spent["peak_device_memory_bytes"] = max(known.values())
-    return spent
+        costs["peak_device_memory_bytes"] = max(known.values())
+    return costs
 
 
 def knowledge_cost(knowledge: KnowledgeBase | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ class Evaluation:
         cost: numbers with their unit in the name.
         counts: what was kept and dropped, by name.
         training: recipe and history of each stage, by its name.
+        dev: main metric on the dev split; None where there is none, and of controls.
         before: SHA-256 of the downstream model's weights after tuning.
         after: the same after evaluation.
     """
@@ -31,5 +32,6 @@ class Evaluation:
     cost: Mapping[str, float]
     counts: Mapping[str, int]
     training: Mapping[str, Any]
+    dev: float | None
     before: str
     after: str

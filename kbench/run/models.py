@@ -11,14 +11,15 @@ import torch
 
 from kbench.data import Split
 from kbench.encoding import Data, Examples
-from kbench.errors import KbenchError, Unsupported
+from kbench.errors import KbenchError
 from kbench.method import Plug
 from kbench.model import DownstreamModel, FrozenReader, ReadStates, digest
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import WithStates, last_states
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import Parts, headed, loaded
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
+from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
 from kbench.run.weights import check_finite, restore, untied
@@ -63,15 +64,9 @@ def untrained(session: Session, parts: Parts) -> DownstreamModel:
     Raises:
         Unsupported: the head reads a masked-LM head that the backbone lacks.
     """
-    encoder = parts.backbone.load()
+    encoder = loaded(parts)
     torch.manual_seed(parts.spec.seed)
-    head = parts.task.head(encoder.width)
-    if head.needs_lm_head and not encoder.has_lm_head:
-        raise Unsupported(
-            f"task {parts.spec.task} is answered at [MASK], and backbone "
-            f"{parts.spec.backbone} has no masked-LM head"
-        )
-    model = DownstreamModel(encoder, head)
+    model = DownstreamModel(encoder, headed(parts, encoder))
     parts.tuning.prepare(model, parts.tuning_options)
     return model.to(session.device)
 
@@ -100,12 +95,14 @@ def _train(
     split = session.prepared(parts, Split.TRAIN, model, injected=plug is not None)
     examples = Examples(split.inputs, split.gold.targets)
     once, started = parts.tuning.reads_once, time.perf_counter()
+    processor = ProcessorClock(session.device)
     if once:
         material = _read_once(session, parts, model, recipe, examples, plug)
     else:
         material = _Material(examples, plug)
     session.reset_peak()
     history = _moved(session, parts, model, recipe, material, injected=plug is not None)
+    spent = processor.seconds
     if once:
         history.seconds, history.states = time.perf_counter() - started, material.states
     check_finite(model, f"tuning {parts.spec.tuning}: the model", history)
@@ -116,6 +113,7 @@ def _train(
         history=history,
         trainable_parameters=trained,
         digest=digest(model),
+        processor_seconds=spent,
         **session.computed(parts, compiled=False),
     )
 

@@ -16,6 +16,7 @@ from kbench.model import DownstreamModel, Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import plug_inputs
+from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
 from kbench.run.weights import check_finite, refill
@@ -90,8 +91,10 @@ def _train(
     network = model if model is not None else encoder
     before = digest(network)
     session.reset_peak()
+    processor = ProcessorClock(session.device)
     with frozen(network):
         history = parts.method.fit(plug, asked)
+    spent = processor.seconds
     if digest(network) != before:
         raise FrozenError(f"{parts.spec.method} changed weights of the frozen model")
     check_finite(plug, f"{parts.spec.method}: the plug", history)
@@ -99,6 +102,7 @@ def _train(
         recipe=asked.recipe.as_dict(),
         history=history,
         trainable_parameters=sum(p.numel() for p in plug.parameters() if p.requires_grad),
+        processor_seconds=spent,
         **session.computed(parts, compiled=session.compiled),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -12,21 +12,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Answers, Example, Label, Split
-from kbench.encoding import Encoded, Inputs, Layout, Pairs, Passage, TokenKind, bare_tokens, encode
+from kbench.encoding import (
+    Encoded,
+    Inputs,
+    Layout,
+    Pairs,
+    Passage,
+    TokenKind,
+    bare_tokens,
+    encode,
+    known_markers,
+)
 from kbench.encoding.pairs import compared, room_of_text
-from kbench.errors import KbenchError
-from kbench.knowledge import KnowledgeBase, Links, folded, link
-from kbench.knowledge.aliases import aliases_of
+from kbench.errors import InputError
+from kbench.knowledge import Links, folded
+from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
 from kbench.knowledge.names import find_word
-from kbench.model import DownstreamModel
+from kbench.model import DownstreamModel, Encoder
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "limited", "prepare"]
+__all__ = ["Prepared", "inputs_of", "limited", "prepare"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -68,6 +78,7 @@ class Prepared:
             "shortened": self.inputs.shortened,
             "mentions_without_room": self.inputs.unslotted,
             "tokens": int(self.inputs.lengths.sum()),
+            **self.inputs.words,
         }
         if self.answered is not None:
             counts["answer_in_context"] = self.answered
@@ -75,57 +86,70 @@ class Prepared:
 
     def answers(self, predictions: Sequence[Label]) -> Answers:
         """Returns the examples with what a model predicts of them."""
-        return Answers(labels=self.gold.labels, predictions=predictions, strata=self.strata)
+        named = self.gold.named(predictions)
+        return Answers(labels=self.gold.labels, predictions=named, strata=self.strata)
 
 
 def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: bool) -> Prepared:
     """Reads, limits, links and encodes a split; without the method's additions if not injected.
 
     Raises:
-        KbenchError: no example is left.
+        InputError: no example is left.
     """
     task, encoder, method = parts.task, model.encoder, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
     gold = model.head.gold(examples, encoder.tokenizer)
     kept = [examples[index] for index in gold.kept]
     if not kept:
-        raise KbenchError(
+        raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
         )
     base = parts.base_knowledge if injected else None
     several = compared(kept) if any(example.candidates for example in kept) else None
-    texts, links = _linked(parts, several.texts if several else kept, base)
+    covers = partial(method.covers, base) if base is not None else None
+    texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
     # Two texts share the room of one.
-    fit = partial(room_of_text, encoder.tokenizer) if several else int
-    layout = Layout(
-        markers=task.markers, slot=None, max_length=fit(min(task.max_length, encoder.max_length))
-    )
-    passages: list[list[Passage]] = []
-    if injected:
-        layout = replace(layout, slot=method.template())
-    if injected and method.text:
-        layout = replace(layout, room=fit(min(int(method.options["room"]), encoder.max_length)))
-        passages = _passages(parts, links)
-    inputs = encode(encoder.tokenizer, texts, links.rows, layout, passages)
+    room = partial(room_of_text, encoder.tokenizer) if several else int
+    inputs = inputs_of(parts, encoder, texts, links, injected=injected, room=room)
     if several:
         links = joined(links, [several.texts_of(number) for number in range(len(kept))])
         pairs = Pairs.encoded(encoder.tokenizer, inputs, several)
         return Prepared(split, kept, gold, pairs, links, len(examples))
-    answered = _answered(encoder.tokenizer, kept, inputs) if passages else None
+    answered = _answered(encoder.tokenizer, kept, inputs) if injected and method.text else None
     return Prepared(split, kept, gold, inputs, links, len(examples), answered)
 
 
-def _linked(
-    parts: Parts, texts: Sequence[Example], base: KnowledgeBase | None
-) -> tuple[Sequence[Example], Links]:
-    """Links the mentions of texts, with those that the linker adds."""
-    if base is None:
-        return texts, link(texts, None, parts.linker)
-    covers = partial(parts.method.covers, base)
-    if parts.linker != "alias":
-        return texts, link(texts, base, parts.linker, covers)
-    named, ambiguous = aliases_of(base).linked(texts, base)
-    return named, replace(link(named, base, parts.linker, covers), ambiguous=ambiguous)
+def inputs_of(
+    parts: Parts,
+    encoder: Encoder,
+    texts: Sequence[Example],
+    links: Links,
+    *,
+    injected: bool,
+    room: Callable[[int], int] = int,
+) -> Inputs:
+    """Encodes linked texts as a run does, with what its method adds if that is injected.
+
+    Args:
+        parts: of the run.
+        encoder: its tokenizer is used.
+        texts: with the mentions that are linked.
+        links: of their mentions, to entities that the method covers.
+        injected: whether slots are put in, and the entities' texts.
+        room: what of a length in tokens one text may take.
+    """
+    method, task, tokenizer = parts.method, parts.task, encoder.tokenizer
+    longest = min(task.max_length, encoder.max_length)
+    own = task.markers if task.states_markers else known_markers(tokenizer, task.markers)
+    layout = Layout(markers=own, slot=None, max_length=room(longest))
+    passages: list[list[Passage]] = []
+    if injected:
+        layout = replace(layout, slot=method.template())
+    if injected and method.text:
+        longest = min(int(method.options["room"]), encoder.max_length)
+        layout = replace(layout, room=room(longest))
+        passages = _passages(parts, links)
+    return encode(tokenizer, texts, links.rows, layout, passages)
 
 
 def _passages(parts: Parts, links: Links) -> list[list[Passage]]:

@@ -59,7 +59,12 @@ def blame(error: BaseException) -> str:
 
 
 def save(results: Results, result: Result, predictions: Predictions | None = None) -> Result:
-    """Stores a result and returns what is stored; a failed one where it cannot be."""
+    """Stores a result and returns what is stored; a failed one where it cannot be.
+
+    What was refused is no result of an experiment: it is returned, and not stored.
+    """
+    if result.status == Status.REFUSED:
+        return result
     try:
         return results.save(result, predictions)
     except Exception as error:  # a plugin's words that no file can hold, a full disk
@@ -114,7 +119,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
         labels=prepared.gold.labels,
-        predictions=evaluation.predicted.labels,
+        predictions=prepared.gold.named(evaluation.predicted.labels),
         scores=evaluation.predicted.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),
@@ -131,19 +136,32 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))
-        leaks = leakage(prepared.examples, known)
+        leaks = leakage(prepared.examples, known, links.linker)
     result = Result(
         id=key,
         status=Status.OK,
         spec=parts.spec,
         main_metric=task.main_metric.name,
         metrics=metrics,
+        dev=evaluation.dev,
         coverage=coverage,
         buckets=parted,
-        counts={**evaluation.counts, **leaks},
+        counts={**evaluation.counts, **_spread(predictions), **leaks},
         cost={**evaluation.cost, **knowledge_cost(known)},
         training=dict(evaluation.training),
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
         predictions="predictions.parquet",
     )
     return result, predictions
+
+
+def _spread(predictions: Predictions) -> dict[str, int]:
+    """Returns how many things are said of the test examples: a model may say one, or nothing."""
+    said = predictions.predictions
+    counts = {
+        "test_distinct_labels": len({*predictions.labels}),
+        "test_distinct_predictions": len({*said}),
+    }
+    if any(not isinstance(one, str) for one in said):
+        counts["test_without_prediction"] = sum(not one for one in said)
+    return counts

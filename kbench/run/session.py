@@ -12,9 +12,9 @@ from kbench.data.files import canonical_digest
 from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.method import InjectionMethod, Plug
 from kbench.model import DownstreamModel, Encoder, FrozenReader, ReadStates
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import Parts, loaded
 from kbench.run.prediction import predict
-from kbench.run.preparation import Prepared, prepare
+from kbench.run.preparation import Prepared, limited, prepare
 from kbench.store import Artifacts
 from kbench.training import Progress
 
@@ -52,6 +52,7 @@ class Session:
         self.compiled = compiled
         self._progress = progress
         self._memory: dict[tuple[Hashable, ...], Any] = {}
+        self._kept: dict[tuple[Hashable, ...], int] = {}
 
     def prepared(
         self, parts: Parts, split: Split, model: DownstreamModel, *, injected: bool
@@ -62,6 +63,14 @@ class Session:
         return self.remember(
             (*key, *shaped), lambda: prepare(parts, split, model, injected=injected)
         )
+
+    def kept(self, parts: Parts, split: Split, model: DownstreamModel) -> int:
+        """Returns how many examples of a split the head can express; counted once for all runs."""
+        about = (parts.task.digest, split, parts.spec.limit, parts.backbone.digest)
+        if about not in self._kept:
+            examples = limited(parts.task.examples(split), parts.spec.limit)
+            self._kept[about] = len(model.head.gold(examples, model.encoder.tokenizer).kept)
+        return self._kept[about]
 
     def validate(
         self,
@@ -97,7 +106,7 @@ class Session:
     def pretrained(self, parts: Parts) -> Encoder:
         """Returns the backbone that nothing was tuned of."""
         return self.remember(
-            ("encoder", parts.backbone.digest), lambda: parts.backbone.load().to(self.device)
+            ("encoder", parts.backbone.digest), lambda: loaded(parts).to(self.device)
         )
 
     def reset_peak(self) -> None:

@@ -15,21 +15,22 @@ from typing import Any
 
 from kbench.data import Split
 from kbench.encoding.computing import described
-from kbench.errors import FrozenError, Unsupported
+from kbench.errors import FrozenError, KbenchError, Unsupported
 from kbench.method import Plug
-from kbench.model import DownstreamModel, digest
+from kbench.model import DownstreamModel, Encoder, digest
 from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
-from kbench.run.costs import cost, counted
+from kbench.run.costs import Spent, cost, counted
 from kbench.run.evaluation import Evaluation
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import Predicted, predict
-from kbench.run.preparation import Prepared
+from kbench.run.preparation import Prepared, limited
+from kbench.run.processor import ProcessorClock
 from kbench.run.reproducibility import evaluated
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
-from kbench.spec import Setting
+from kbench.spec import Control, Setting
 
 __all__ = ["Stage", "evaluate", "make"]
 
@@ -75,28 +76,80 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
     if parts.knowledge is not None:
         plug, fitted = fit(session, parts, parts.spec.setting, model)
     choice = _choose(session, parts, model, plug) if plug else None
+    dev = _dev(session, parts, model, plug, tuned)
     prepared = session.prepared(parts, Split.TEST, model, injected=plug is not None)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), ProcessorClock(session.device)
     session.reset_peak()
     predicted = _predicted(session, parts, model, plug, prepared)
-    seconds, peak = time.perf_counter() - started, session.peak()
+    spent = Spent(time.perf_counter() - started, processor.seconds, session.peak())
     after = digest(model)
     if after != tuned.digest:
         raise FrozenError("the downstream model's weights changed after tuning")
     return Evaluation(
         prepared=prepared,
         predicted=predicted,
-        cost=cost(tuned, fitted, plug, seconds, len(predicted.labels), peak),
-        counts={**parts.task.counts, **prepared.counts, **counted(fitted)},
-        training=_told(session, parts, tuned, fitted, predicted, choice),
+        cost=cost(tuned, fitted, plug, spent, len(predicted.labels)),
+        counts={**_whole(parts, prepared), **_kept(session, parts, model), **counted(fitted)},
+        training=_told(session, parts, model.encoder, tuned, fitted, predicted, choice),
+        dev=dev,
         before=tuned.digest,
         after=after,
     )
 
 
+def _kept(session: Session, parts: Parts, model: DownstreamModel) -> dict[str, int]:
+    """What was read of train and dev, and how much of it the head can express."""
+    counts: dict[str, int] = {}
+    for split in (Split.TRAIN, Split.DEV):
+        examples = limited(parts.task.examples(split), parts.spec.limit)
+        if examples:
+            kept = len(examples) if model.head.keeps_all else session.kept(parts, split, model)
+            counts |= {f"{split}_total": len(examples), f"{split}_kept": kept}
+    return _with_dropped(parts, counts)
+
+
+def _whole(parts: Parts, prepared: Prepared) -> dict[str, int]:
+    return _with_dropped(parts, {**parts.task.counts, **prepared.counts})
+
+
+def _with_dropped(parts: Parts, counts: dict[str, int]) -> dict[str, int]:
+    """Counts what the task itself left out among all, unless a limit was drawn of the rest."""
+    if parts.spec.limit is None:
+        for name in (f"{split}_total" for split in Split):
+            if name in counts:
+                counts[name] = max(counts[name], parts.task.counts.get(name, 0))
+    return counts
+
+
+def _dev(
+    session: Session,
+    parts: Parts,
+    model: DownstreamModel,
+    plug: Plug | None,
+    tuned: TrainingRecord,
+) -> float | None:
+    """Returns the main metric on dev, of which the options of a sweep are chosen.
+
+    A control is read under the options of its true run, and so has no part in it.
+    """
+    if parts.spec.control != Control.NONE:
+        return None
+    history = tuned.history
+    if history.dev and (plug is None or parts.plug_is_fixed):
+        return history.dev[history.best]  # of the weights that were kept
+    try:
+        if not parts.task.examples(Split.DEV):
+            return None
+        with plug.attach(model.encoder) if plug else nullcontext():
+            return session.validate(parts, model, injected=plug is not None)
+    except KbenchError:  # a split that is not there, or of which nothing can be used
+        return None
+
+
 def _told(
     session: Session,
     parts: Parts,
+    encoder: Encoder,
     tuned: TrainingRecord,
     fitted: TrainingRecord | None,
     predicted: Predicted,
@@ -106,7 +159,8 @@ def _told(
     how = described(session.device, session.compiled)
     return {
         "tuning": tuned.summary(),
-        "evaluation": evaluated(how, parts.spec.dtype, predicted),
+        "evaluation": evaluated(how, parts.spec.dtype, predicted, encoder.rounding),
+        **({"unread": list(encoder.unread)} if encoder.unread else {}),
         **({"plug": fitted.summary_of_plug()} if fitted else {}),
         **({"choice": choice} if choice else {}),
     }

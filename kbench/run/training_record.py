@@ -25,6 +25,7 @@ class TrainingRecord:
         digest: SHA-256 of a downstream model's weights; empty for a plug.
         computed: the device, its settings and the precision; empty if nothing was trained.
         peak_device_memory_bytes: held on the device meanwhile; None without one.
+        processor_seconds: of all threads; None where it was trained on a GPU, or nobody counted.
         of: title of the run that it was made for first.
         address: in the store; empty for a backbone as it is, which is not stored.
         start: of the general plug that a plug started from, or None.
@@ -36,6 +37,7 @@ class TrainingRecord:
     digest: str = ""
     computed: Mapping[str, str | int] = field(default_factory=dict)
     peak_device_memory_bytes: int | None = None
+    processor_seconds: float | None = None
     of: str = ""
     address: str = ""
     start: TrainingRecord | None = None
@@ -57,6 +59,7 @@ class TrainingRecord:
                 digest=about.get("digest", ""),
                 computed=about.get("computed", {}),
                 peak_device_memory_bytes=about.get("peak_device_memory_bytes"),
+                processor_seconds=about.get("processor_seconds"),
                 of=about.get("of", ""),
                 address=about.get("address", ""),
                 start=None if start is None else cls.from_json(start),
@@ -75,13 +78,14 @@ class TrainingRecord:
     def summary(self) -> dict[str, Any]:
         """Returns what of it goes into a result."""
         computed = {"computed": dict(self.computed)} if self.computed else {}
-        peak = self.peak_device_memory_bytes
+        peak, spent = self.peak_device_memory_bytes, self.processor_seconds
         return {
             "recipe": self.recipe,
             "history": asdict(self.history),
             "trainable_parameters": self.trainable_parameters,
             **computed,
             **({} if peak is None else {"peak_device_memory_bytes": peak}),
+            **({} if spent is None else {"processor_seconds": spent}),
         }
 
     def summary_of_plug(self) -> dict[str, Any]:

@@ -35,11 +35,12 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
 class Status(StrEnum):
-    """How a run ended."""
+    """How a run ended; what is refused for bad input is told, and never stored."""
 
     OK = "ok"
     SKIPPED = "skipped"
     FAILED = "failed"
+    REFUSED = "refused"
 
 
 class _Model(BaseModel):
@@ -78,7 +79,12 @@ class Frozen(_Model):
 
 
 class Provenance(_Model):
-    """Where a result comes from, enough to repeat it."""
+    """Where a result comes from, enough to repeat it.
+
+    ``names`` holds what data call themselves: ``task`` where data of one's own make the task, and
+    ``data``, the name of their folder. ``defaults`` holds, by its path, what each option that the
+    spec sets would have been otherwise.
+    """
 
     kbench: str
     revision: int
@@ -88,6 +94,8 @@ class Provenance(_Model):
     hardware: dict[str, str | int]
     digests: dict[str, str | None]
     addresses: dict[str, str | None]
+    names: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
     command: str
     started: str
     seconds: float
@@ -99,7 +107,8 @@ class Result(_Model):
     ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
     and history of each stage; numbers in ``cost`` carry their unit in the name. ``buckets`` has
     the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
-    ``torso``, ``tail``) of the entity.
+    ``torso``, ``tail``) of the entity. ``dev`` is the main metric on the dev split, by which the
+    options of a sweep are chosen; None without such a split, and of controls.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -109,6 +118,7 @@ class Result(_Model):
     spec: RunSpec
     main_metric: str | None = None
     metrics: dict[str, Score] = Field(default_factory=dict)
+    dev: float | None = Field(default=None, ge=0, le=1)
     coverage: Coverage | None = None
     buckets: dict[str, dict[str, Score]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
@@ -162,7 +172,10 @@ def read_result(path: Path) -> Result:
     if schema != SCHEMA:
         raise DataError(path, f"has schema {schema!r}", f"schema {SCHEMA}")
     try:
-        return Result.model_validate(value)
+        result = Result.model_validate(value)
+        if result.status != Status.REFUSED:
+            return result
+        raise DataError(path, "is of a run that was refused", "a run that was made or skipped")
     except ValidationError as error:
         faults = error.errors(include_url=False)
     where = ".".join(str(part) for part in faults[0]["loc"])
@@ -191,17 +204,15 @@ def _of_another(path: Path, writer: str, what: str) -> VersionError:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes predictions; label sets become lists."""
+    """Writes predictions; label sets become lists, and so do acceptable answers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    several = any(isinstance(label, tuple) for label in predictions.labels)
-    words = pa.list_(pa.string()) if several else pa.string()
     table = pa.table(
         {
             "id": pa.array(predictions.ids, pa.string()),
-            "label": pa.array(_plain(predictions.labels), words),
-            "prediction": pa.array(_plain(predictions.predictions), words),
+            "label": _column(predictions.labels),
+            "prediction": _column(predictions.predictions),
             "score": pa.array(predictions.scores, pa.float32()),
             "linked": pa.array(predictions.linked, pa.bool_()),
             "degree": pa.array(predictions.degrees, pa.int32()),
@@ -242,8 +253,14 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def _plain(labels: Sequence[Label]) -> list[str | list[str]]:
-    return [label if isinstance(label, str) else list(label) for label in labels]
+def _column(labels: Sequence[Label]) -> Any:
+    """Returns labels as a column of text, or of lists where one is several."""
+    import pyarrow as pa
+
+    if all(isinstance(label, str) for label in labels):
+        return pa.array(labels, pa.string())
+    several = [label if isinstance(label, str) else list(label) for label in labels]
+    return pa.array(several, pa.list_(pa.string()))
 
 
 def _label(value: str | list[str]) -> Label:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kbench.data.files import atomic_folder, file_digest, write_json
+from kbench.data.files import atomic_folder, file_digest, removed_folder, write_json
 from kbench.errors import DataError, VersionError
 from kbench.spec import RunSpec
 from kbench.store.folder import DamageWarning, address, written
@@ -23,6 +24,7 @@ __all__ = ["Results", "result_address"]
 
 _RESULT = "result.json"
 _PREDICTIONS = "predictions.parquet"
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def result_address(
@@ -66,6 +68,10 @@ class _KeptError(Exception):
 
     def __init__(self, result: Result) -> None:
         self.result = result
+
+
+class _LeftError(Exception):
+    """A result is not removed; says why."""
 
 
 class Results:
@@ -155,6 +161,52 @@ class Results:
         except _KeptError as kept:
             return kept.result
         return result
+
+    def entries(self) -> Iterator[tuple[str, Result | None, str]]:
+        """Yields the id of each result, the result, and why it cannot be read where it cannot."""
+        for path in sorted(self.folder.iterdir()):
+            if _ID.fullmatch(path.name) and (path / _RESULT).exists():
+                try:
+                    yield path.name, self._opened(path.name), ""
+                except DataError as error:
+                    yield path.name, None, str(error)
+
+    def remove(self, key: str, seen: Result | None) -> str:
+        """Removes a result with its predictions, and nothing else.
+
+        Args:
+            key: its id.
+            seen: the result as it was when it was chosen; None if it could not be read.
+
+        Returns:
+            why it was left where it is; empty if it is removed.
+
+        Raises:
+            ArtifactError: it cannot be removed.
+        """
+        path = self.folder / key
+        try:
+            with written(path, "give yourself leave to write there"), removed_folder(path):
+                self._check_removable(path, seen)
+        except _LeftError as left:
+            return str(left)
+        return ""
+
+    def _check_removable(self, path: Path, seen: Result | None) -> None:
+        """Looks again, while nobody can write there."""
+        if path.is_symlink():
+            raise _LeftError("is a link; what it leads to is no part of this folder")
+        if not path.is_dir():
+            raise _LeftError("is gone already")
+        others = sorted({file.name for file in path.iterdir()} - {_RESULT, _PREDICTIONS})
+        if others:
+            raise _LeftError(f"holds {others[0]!r}, which is no part of a result")
+        try:
+            now = self._opened(path.name)
+        except DataError:
+            now = None
+        if now != seen:
+            raise _LeftError("has changed meanwhile")
 
     def files(self, result: Result) -> tuple[Path, Path]:
         """Returns where a result and its predictions lie."""

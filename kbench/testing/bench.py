@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -71,7 +72,7 @@ class Bench:
         self.entry = registry.find(Kind.METHODS, name)
         self.method = cast("type[InjectionMethod]", registry.load(self.entry))
         self._runs, self._session = new_session(), new_session()
-        self._tried: dict[tuple[Setting, Control], Trial | Exception] = {}
+        self._tried: dict[tuple[Setting, Control, Path], Trial | Exception] = {}
 
     def parts(self, setting: Setting, **changes: Any) -> Parts:
         """Returns the parts of a run with quick recipes.
@@ -144,25 +145,36 @@ class Bench:
         """The method fitted in each setting that runs."""
         return [self.tried(setting) for setting in self.settings]
 
-    def tried(self, setting: Setting, control: Control = Control.NONE) -> Trial:
+    def tried(
+        self,
+        setting: Setting,
+        control: Control = Control.NONE,
+        knowledge: Path | None = None,
+    ) -> Trial:
         """Returns the method fitted in a setting, on the first task that it supports; once.
+
+        Args:
+            setting: in which.
+            control: that the knowledge is seen through.
+            knowledge: another than the tiny knowledge base that has everything.
 
         Raises:
             Exception: whatever it raised; the same each time.
         """
-        key = (setting, control)
+        key = (setting, control, knowledge or tiny().knowledge)
         if key not in self._tried:
-            self._tried[key] = self._try(setting, control)
+            self._tried[key] = self._try(*key)
         outcome = self._tried[key]
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    def _try(self, setting: Setting, control: Control) -> Trial | Exception:
+    def _try(self, setting: Setting, control: Control, knowledge: Path) -> Trial | Exception:
         refused: Exception = Unsupported("there is no task")
         for task in TASKS:
             try:
-                return try_out(self.parts(setting, control=control, task=task), self._session)
+                named = {"control": control, "task": task, "knowledge": str(knowledge)}
+                return try_out(self.parts(setting, **named), self._session)
             except Unsupported as error:
                 refused = error
             except Exception as error:  # whatever a stranger's method raises

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kbench.data import Example
-from kbench.encoding import Batch, Layout, encode
-from kbench.model import Backbone, Encoder, digest
+from kbench.data import Example, Mention, Role
+from kbench.encoding import Batch, Layout, TokenKind, encode, known_markers
+from kbench.errors import KbenchError
+from kbench.model import Backbone, Encoder, digest, dropout
+from kbench.model.trial import Trial
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.source_text import summary
@@ -24,6 +26,20 @@ from kbench.training import Recipe
 __all__ = ["CONTRACTS", "subject"]
 
 TOLERANCE = 1e-4
+_CUT = (
+    (
+        "The town's bank (Tiber) was near Rome, not on it.",
+        ("town", "Tiber", "Rome"),
+        "The {0} town {0} 's bank (Tiber) was near Rome, not on it.",
+    ),
+    (
+        "(Rome)'s river and its towns: a port.",
+        ("Rome", "river", "port"),
+        "( {0} Rome {0} )'s river and its towns: a port.",
+    ),
+    ("ria", ("i",), "r {0} i {0} a"),
+)
+"""Texts with names that a tokenizer would write otherwise apart; with the first one marked."""
 _TEXTS = ("It rained.", "The river flows to the sea , and a town lies on it .")
 
 
@@ -73,7 +89,16 @@ def loads(loaded: Loaded) -> Verdict:
     size = sum(p.numel() for p in encoder.parameters())
     head = "with" if encoder.has_lm_head else "without"
     figure = f"{size} parameters, width {encoder.width}, {encoder.max_length} tokens"
-    return not wrong, "; ".join(wrong) or f"{figure}, {head} a masked-LM head"
+    unread = f"; not read: {', '.join(encoder.unread)}" if encoder.unread else ""
+    return not wrong, "; ".join(wrong) or f"{figure}, {head} a masked-LM head{unread}"
+
+
+@contract
+def weights(loaded: Loaded) -> Verdict:
+    """All weights are finite numbers."""
+    state = loaded.encoder.state_dict()
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    return not bad, f"not finite: {', '.join(bad[:3])}" if bad else f"{len(state)} tensors"
 
 
 @contract
@@ -83,6 +108,28 @@ def same_weights(loaded: Loaded) -> Verdict:
     weights = digest(loaded.encoder), digest(two.load())
     figure = f"content {one.digest[:8]} and {two.digest[:8]}, weights {weights[0][:8]}"
     return one.digest == two.digest and weights[0] == weights[1], f"{figure} and {weights[1][:8]}"
+
+
+@contract
+def whole_texts(loaded: Loaded) -> Verdict:
+    """A text has the tokens that its tokenizer writes, whatever is marked or inserted in it."""
+    tokenizer = loaded.encoder.tokenizer
+    markers = known_markers(tokenizer, {Role.TARGET: "$"})
+    wrong = []
+    for text, names, written in _CUT:
+        spans = [(text.index(name), text.index(name) + len(name)) for name in names]
+        bare = Example("", text, tuple(Mention(*span) for span in spans), "")
+        target = Example("", text, (Mention(*spans[0], None, Role.TARGET),), "")
+        plain = encode(tokenizer, [bare], [[-1] * len(spans)], Layout({}))
+        slotted = encode(tokenizer, [bare], [[0] * len(spans)], Layout({}, "{slot}{mention}"))
+        marked = encode(tokenizer, [target], [[-1]], Layout(markers))
+        words = slotted.ids[slotted.kinds != TokenKind.SLOT].tolist()
+        if not plain.ids.tolist() == words == tokenizer(text)["input_ids"]:
+            wrong.append(text)
+        full = written.format(markers[Role.TARGET])
+        if marked.ids.tolist() != tokenizer(full)["input_ids"]:
+            wrong.append(full)
+    return not wrong, f"{len(_CUT)} texts, {'; '.join(wrong) or 'none'} otherwise"
 
 
 @contract
@@ -114,12 +161,46 @@ def own_words(loaded: Loaded) -> Verdict:
 
 
 @contract
+def both_ways(loaded: Loaded) -> Verdict:
+    """A token moves the states of the tokens before it: it does not read left to right."""
+    return _tried(loaded, Trial.looks_both_ways)
+
+
+@contract
+def fitting(loaded: Loaded) -> Verdict:
+    """Every token of its tokenizer has a word vector, and it reads as many tokens as it says."""
+    return _tried(loaded, Trial.tokens_fit, Trial.reads_whole_length)
+
+
+@contract
+def own_outputs(loaded: Loaded) -> Verdict:
+    """Its states, pooler and masked-LM head are those of the network asked with tokens."""
+    return _tried(loaded, Trial.reads_vectors_as_words, Trial.says_what_the_network_says)
+
+
+@contract
 def padding(loaded: Loaded) -> Verdict:
-    """Hidden states do not depend on the padding of the batch."""
+    """Hidden states depend neither on what padding holds nor on how much of it there is."""
     with torch.inference_mode():
         short, both = loaded.encoder(loaded.batch(0)), loaded.encoder(loaded.batch(0, 1))
     apart = _apart(short[0], both[0, : short.shape[1]])
-    return float(apart) <= TOLERANCE, f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
+    figure = f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
+    if float(apart) > TOLERANCE:
+        return False, figure
+    sound, said = _tried(loaded, Trial.masks_padding)
+    return sound, figure if sound else said
+
+
+def _tried(loaded: Loaded, *asked: Callable[[Trial], object]) -> Verdict:
+    """Whether it does what is asked of a backbone when it is loaded, and what it does instead."""
+    try:
+        with dropout(loaded.encoder, None), torch.inference_mode():
+            trial = Trial(loaded.encoder)
+            for ask in asked:
+                ask(trial)
+    except KbenchError as problem:
+        return False, str(problem)
+    return True, f"{trial.name}, {loaded.encoder.max_length} tokens"
 
 
 def _apart(one: Tensor, other: Tensor) -> str:
@@ -129,8 +210,13 @@ def _apart(one: Tensor, other: Tensor) -> str:
 CONTRACTS: tuple[Callable[[Loaded], Finding], ...] = (
     card,
     loads,
+    weights,
     same_weights,
+    whole_texts,
     slots,
     own_words,
+    both_ways,
+    fitting,
+    own_outputs,
     padding,
 )

@@ -130,6 +130,8 @@ def controls(opened: Opened) -> Verdict:
     true, rows = opened.bundle, opened.covered
     if not len(rows):
         raise Unchecked("it has no vectors yet: see `kbench knowledge train`")
+    if true.has_vector(np.arange(len(true), dtype=np.int64)).sum() < 2:
+        raise Unchecked("one entity alone has a vector, and nobody to answer for it")
     digests = {control.digest for control in opened.controls.values()} | {true.digest}
     wrong = [] if len(digests) == 4 else ["some digests are the same"]
     shares = []

@@ -13,7 +13,7 @@ from kbench.parts.source_text import declared, defaults, settings
 from kbench.run.evaluation import Evaluation
 from kbench.run.plugs import fit
 from kbench.spec import Setting
-from kbench.testing import contracts_plugs
+from kbench.testing import contracts_controls, contracts_plugs
 from kbench.testing.bench import Bench
 from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
 from kbench.testing.tiny import HEADLESS, TASKS, tiny
@@ -132,5 +132,6 @@ CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
     refuses,
     frozen_weights,
     fixed_plug,
+    *contracts_controls.CONTRACTS,
     *contracts_plugs.CONTRACTS,
 )

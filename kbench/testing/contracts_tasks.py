@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import product
 from typing import cast
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Role, Split, digest_examples
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Role, Split, digest_examples, is_right
 from kbench.errors import KbenchError
 from kbench.knowledge import LINKERS
 from kbench.model import Head
@@ -68,7 +69,7 @@ def card(loaded: Loaded) -> Verdict:
         check_options(recipe, Recipe.types, "a recipe")
         check_values(recipe, {}, Recipe.types, "a recipe")
     given = asdict(loaded.kind.card)
-    optional = ("obtain", "sizes")
+    optional = ("obtain", "sizes", "name")
     missing = [name for name, value in given.items() if not value and name not in optional]
     missing += [] if summary(loaded.entry) else ["the first line of the docstring"]
     missing += [] if loaded.kind.metrics else ["metrics"]
@@ -148,6 +149,15 @@ def mentions(loaded: Loaded) -> Verdict:
 
 
 @contract
+def whole(loaded: Loaded) -> Verdict:
+    """Every example is one of the task's family as a whole: roles, label and blank."""
+    everyone = [e for examples in loaded.splits.values() for e in examples]
+    told = [(e.id, misfit) for e in everyone if (misfit := loaded.task.misfit(e))]
+    first = f", as {told[0][0]}: {told[0][1]}" if told else ""
+    return not told, f"{len(told)} of {len(everyone)} are not{first}"
+
+
+@contract
 def same_data(loaded: Loaded) -> Verdict:
     """Loaded twice, the data have the same digest."""
     one = digest_examples(e for examples in loaded.splits.values() for e in examples)
@@ -157,13 +167,53 @@ def same_data(loaded: Loaded) -> Verdict:
 
 @contract
 def perfect(loaded: Loaded) -> Verdict:
-    """The gold labels themselves score 1 by every metric, on test."""
+    """The gold labels themselves score 1 by every metric, of questions the first answer."""
     gold = [e.label for e in loaded.splits[Split.TEST]]
+    said = gold
     if isinstance(loaded.task, QuestionTask):
-        gold = [_labels(e)[0] for e in loaded.splits[Split.TEST]]
-    scores = {m.name: m.score(gold, gold) for m in loaded.task.metrics}
+        said = [_labels(e)[0] for e in loaded.splits[Split.TEST]]
+    scores = {m.name: m.score(gold, said) for m in loaded.task.metrics}
     figure = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     return all(abs(score - 1) < 1e-9 for score in scores.values()), figure
+
+
+@contract
+def several_answers(loaded: Loaded) -> Verdict:
+    """Of a question with several answers any is right by some metric, as the data spell it."""
+    # By some: the main one may keep the convention of a release, as LAMA's, which has the first.
+    if not isinstance(loaded.task, QuestionTask):
+        raise Unchecked("it asks no questions")
+    told: list[Label] = [("Rome", "rome", "Roma"), ("Rome", "rome", "Roma")]
+    said: list[Label] = ["Roma", "Rome"]
+    scores = {m.name: m.score(told, said) for m in loaded.kind.metrics}
+    wrong = max(m.score(told, ["ROMA", "Ro"]) for m in loaded.kind.metrics)
+    figure = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    return max(scores.values()) == 1 and not wrong, f"{figure}; of wrong ones {wrong:.3f}"
+
+
+@contract
+def spelled(loaded: Loaded) -> Verdict:
+    """An answer of one token is kept and right, whatever tokenizer spells it, cased or not."""
+    from kbench.testing.spelling import byte_level_of, metaspace_of, wordpiece
+
+    if not isinstance(loaded.task, QuestionTask):
+        raise Unchecked("it asks no questions")
+    answers = {a: e for e in loaded.splits[Split.TEST] for a in _labels(e) if a.isalpha()}
+    told = [replace(e, label=(answer,)) for answer, e in sorted(answers.items())]
+    made = loaded.task.head(_WIDTH)
+    if not made.needs_lm_head or not told:
+        raise Unchecked("no answer of one word is given at the blank")
+    figures, held = [], True
+    for make, folds in product((wordpiece, byte_level_of, metaspace_of), (False, True)):
+        tokenizer = make([*answers], lowercase=folds)
+        gold = made.gold(told, tokenizer)
+        words = [str(tokenizer.decode([token])).strip() for token in gold.targets.tolist()]
+        wanted = [answer.lower() if folds else answer for answer in sorted(answers)]
+        alike = sum(map(is_right, gold.labels, gold.named(words)))
+        right = alike if words == wanted else 0
+        held &= right == len(told)
+        figures.append(f"{make.__name__}{' folding case' * folds} {right} of {len(told)}")
+    return held, ", ".join(figures)
 
 
 @contract
@@ -181,7 +231,10 @@ CONTRACTS: tuple[Callable[[Loaded], Finding], ...] = (
     splits,
     labels,
     mentions,
+    whole,
     same_data,
     perfect,
+    several_answers,
+    spelled,
     head,
 )

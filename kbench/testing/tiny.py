@@ -31,6 +31,7 @@ from kbench.testing.toys import (
     ToyRelations,
     ToyTyping,
     write_backbone,
+    write_uneven,
     write_world,
 )
 
@@ -68,6 +69,7 @@ class TinyParts:
         headless: the same without.
         knowledge: a knowledge base that has everything.
         bare: one that has names alone.
+        uneven: one in which what one entity has another lacks.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class TinyParts:
     headless: Path
     knowledge: Path
     bare: Path
+    uneven: Path
 
 
 @cache
@@ -93,6 +96,7 @@ def tiny() -> TinyParts:
         write_backbone(folder / "headless", layers=3, lm_head=False),
         folder / "toy",
         folder / "bare",
+        write_uneven(folder / "uneven", entities=ENTITIES).folder,
     )
 
 

@@ -21,7 +21,15 @@ from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.knowledge import Bundle, Entity, Sentence, Words, write_bundle, write_vectors
 from kbench.task import QuestionTask, RelationTask, TypingTask
 
-__all__ = ["CLASSES", "ToyQuestions", "ToyRelations", "ToyTyping", "write_backbone", "write_world"]
+__all__ = [
+    "CLASSES",
+    "ToyQuestions",
+    "ToyRelations",
+    "ToyTyping",
+    "write_backbone",
+    "write_uneven",
+    "write_world",
+]
 
 CLASSES = ("red", "green", "blue", "white")
 DIMENSION = 8
@@ -36,6 +44,8 @@ _CARDS = {"name": "toy", "version": "1", "licence": "Apache-2.0", "source": "gen
 _PLACE = "we know that {} is a {} thing near {} today"
 _VECTORLESS = 16
 """In the full world every so manyth entity has no vector."""
+_NAMELESS = 11
+"""In the uneven world every so manyth entity has no name."""
 
 
 @cache
@@ -114,6 +124,50 @@ def _write_full(folder: Path, names: Sequence[str], classes: Sequence[str]) -> N
         sentences.append(_linked(_PLACE, (name, colour, other), ids))
     relations = {"color": "has color", "near": "is near"}
     write_bundle(folder, _CARDS, things, facts, relations, sentences)
+
+
+def write_uneven(folder: Path, *, entities: int = 64) -> Bundle:
+    """Writes a toy knowledge base in which no two things go together: what one has, another lacks.
+
+    Of each four entities two have a vector, two a description, two some facts and two a sentence,
+    in every combination: some have but one of these, some all, some none. A description may hold
+    the name of its entity or not. Some entities have no name, and are tails of facts. All names
+    and relations have as many words, so that words can be counted.
+
+    Args:
+        folder: where to.
+        entities: how many there are, the first of all that the tasks know.
+    """
+    names, classes = _names()[:entities], _classes()[:entities]
+    things, facts, sentences = [Entity(f"class:{name}", name) for name in CLASSES], [], []
+    for number, (name, colour) in enumerate(zip(names, classes, strict=True)):
+        described, heads, told = (bool(number >> bit & 1) for bit in (1, 2, 3))
+        other = names[(number + 16) % len(names)]  # in a sentence of its own too
+        subject = name if number % 3 else "it"
+        text = f"{subject} is a {colour} thing" + " again , as ever" * (number % 4)
+        things.append(
+            Entity(
+                f"toy:{name}",
+                "" if number % _NAMELESS == _NAMELESS - 1 else name,
+                types=(colour,) * (number % 2),
+                description=text if described else "",
+            )
+        )
+        ends = [names[(number + step) % len(names)] for step in range(5, 5 + number % 5)]
+        if heads:
+            facts += [(f"toy:{name}", "color", f"class:{colour}")]
+            facts += [(f"toy:{name}", "near", f"toy:{end}") for end in ends]
+        if told:
+            ids = (f"toy:{name}", f"class:{colour}", f"toy:{other}")
+            sentences.append(_linked(_PLACE, (name, colour, other), ids))
+    relations = {"color": "has color", "near": "is near"}
+    write_bundle(folder, _CARDS | {"name": "uneven"}, things, facts, relations, sentences)
+    bundle, rng = Bundle(folder), np.random.default_rng(17)
+    centres = rng.standard_normal((len(CLASSES), DIMENSION))
+    vectors = np.full((len(bundle), DIMENSION), np.nan, dtype=np.float32)
+    known = bundle.rows([f"toy:{name}" for name in names[1::2]])
+    vectors[known] = rng.standard_normal((len(known), DIMENSION))
+    return write_vectors(folder, vectors, {"model": "planted"}, words=_words(rng, centres))
 
 
 def _linked(pattern: str, names: Sequence[str], ids: Sequence[str]) -> Sentence:

@@ -1,14 +1,14 @@
 """Results as a board: groups of what can be compared, rows over their seeds, and ranks.
 
-A group is of one task, test data, backbone, tuning and metric, to the letter. Within it a rank is
-one more than the number of rows that are better beyond chance: the 95% interval of their paired
+A group is of one task, test data, backbone, tuning and metric, by content. Within it a rank is one
+more than the number of rows that are better beyond chance: the 95% interval of their paired
 bootstrap difference lies above 0. So rows that cannot be told apart share a number, and a row that
 ties with a better and a worse one, which do differ, stands between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +18,17 @@ from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array, bootstrap_replicates
 from kbench.parts.find import task_kind
+from kbench.results.choice import untold
 from kbench.results.comparison import PredictionCache, is_right, metric_of
+from kbench.results.identity import Names, content, table_key, told_apart
+from kbench.results.ranking import net_replicates
 from kbench.results.selection import Group as Runs
-from kbench.results.selection import title
 from kbench.results.tables import Row, rows
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Results, Status
 from kbench_leaderboard.submission import read
 
 __all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "family", "groups", "ranks"]
-
-_Key = tuple[str, str, str, str, str, str, str]
 
 OTHER = "other tasks"
 """The family of tasks that are not installed where the site is built."""
@@ -55,11 +55,15 @@ class Shelf(Results):
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the board; a rank is None where there is nothing to rank, as of a control."""
+    """A row of the board; a rank is None where there is nothing to rank, as of a control.
+
+    ``options`` says what tells it from the others of its group beside method and knowledge.
+    """
 
     row: Row
-    by_gain: int | None
+    by_net: int | None
     by_score: int | None
+    options: str = ""
 
     @property
     def first(self) -> Result:
@@ -68,13 +72,16 @@ class Line:
 
     @property
     def ranked(self) -> bool:
-        """Whether it is an entry of its own: no control, and scored."""
+        """Whether it is an entry of its own: no control, scored, and of a sweep the best on dev."""
         return _is_entry(self.row)
 
     @property
     def name(self) -> str:
         """What tells it from the other lines of its group, for people."""
-        return title(self.first.spec)
+        names = self.row.names or Names(self.row.results)
+        name = ", ".join(filter(None, (names.title(self.first), self.options)))
+        choice = self.row.choice.text if self.row.choice else ""
+        return f"{name} ({choice})" if choice else name
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,10 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Group:
-    """What can be compared. ``lines`` are in the order of their ranks, by gain and then score."""
+    """What can be compared. ``lines`` are in the order of their ranks, by net gain, then score.
+
+    ``shared`` says what all of them share beyond the defaults: options, linker, precision.
+    """
 
     family: str
     task: str
@@ -105,16 +115,18 @@ class Group:
     data: str
     lines: tuple[Line, ...]
     difficulty: Difficulty | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """A short name for people."""
-        return f"{self.task} / {self.backbone} / {self.tuning} / {self.metric}"
+        words = (self.task, self.backbone, self.tuning, *self.shared, self.metric)
+        return " / ".join(words)
 
     @property
     def key(self) -> str:
         """Tells it from all other groups; fit for a file name and an anchor."""
-        return "g" + canonical_digest([self.title, self.variant, self.data])[:12]
+        return "g" + canonical_digest([*table_key(self.lines[0].first)])[:12]
 
     @property
     def results(self) -> Iterator[Result]:
@@ -122,32 +134,21 @@ class Group:
         return (result for line in self.lines for result in line.row.results)
 
 
-def groups(results: Iterable[Result], shelf: Shelf) -> Iterator[Group]:
+def groups(results: Iterable[Result], shelf: Shelf, names: Names | None = None) -> Iterator[Group]:
     """Yields the groups of results that ended well, by family, task, backbone and tuning.
 
-    Predictions of a group are on the shelf while it is being looked at, and no longer.
+    Predictions of a group are on the shelf while it is being looked at, and no longer. The names
+    of parts are clear among these results unless others are given.
     """
-    parts: dict[_Key, list[Result]] = {}
-    for result in results:
-        if result.status == Status.OK and result.score is not None:
-            parts.setdefault(_key(result), []).append(result)
+    scored = [r for r in results if r.status == Status.OK and r.score is not None]
+    names = names or Names(scored)
+    parts: dict[tuple[str, ...], list[Result]] = {}
+    for result in scored:
+        shown = (family(result), *(names.of(result, n) for n in ("task", "backbone", "tuning")))
+        parts.setdefault((*shown, *table_key(result)), []).append(result)
     for key in sorted(parts):
-        yield _group(key, sorted(parts[key], key=lambda result: result.id), shelf)
+        yield _group(sorted(parts[key], key=lambda result: result.id), shelf, names)
         shelf.forget()
-
-
-def _key(result: Result) -> _Key:
-    spec, score, made = result.spec, result.score, result.provenance
-    assert score is not None
-    return (
-        family(result),
-        spec.task,
-        spec.backbone,
-        spec.tuning,
-        str(result.main_metric),
-        score.variant,
-        str(made.digests.get("data") if made else None),
-    )
 
 
 def family(result: Result) -> str:
@@ -158,26 +159,46 @@ def family(result: Result) -> str:
         return OTHER
 
 
-def _group(key: _Key, results: list[Result], shelf: Shelf) -> Group:
-    made, tables = rows(results, shelf), PredictionCache(shelf)
+def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
+    made = [row if row.chosen else untold(row) for row in rows(results, shelf, names=names)]
+    tables = PredictionCache(shelf)
+    shared, told = told_apart([row.first for row in made], names)
     entries = [row for row in made if _is_entry(row)]
     drawn = _drawn(
-        [runs for row in entries for runs in (row.results, row.shuffled) if runs], tables
+        [runs for row in entries for runs in (row.results, row.shuffled, row.none) if runs], tables
     )
     scores = [drawn.get(_ids(row.results)) if _is_entry(row) else None for row in made]
-    gains = [
-        own - drawn[_ids(row.shuffled)]
-        if own is not None and row.gain and row.shuffled and _ids(row.shuffled) in drawn
-        else None
-        for row, own in zip(made, scores, strict=True)
-    ]
-    ranked = zip(made, ranks(gains), ranks(scores), strict=True)
+    nets = [_net(row, own, drawn) for row, own in zip(made, scores, strict=True)]
+    ranked = zip(made, ranks(nets), ranks(scores), told, strict=True)
     lines = tuple(sorted((Line(*values) for values in ranked), key=_order))
-    return Group(*key, lines, _difficulty(entries, tables))
+    first = made[0].first
+    assert first.score is not None
+    task, backbone, tuning = (names.of(first, name) for name in ("task", "backbone", "tuning"))
+    return Group(
+        family=family(first),
+        task=task,
+        backbone=backbone,
+        tuning=tuning,
+        metric=str(first.main_metric),
+        variant=first.score.variant,
+        data=content(first)["data"],
+        lines=lines,
+        difficulty=_difficulty(entries, tables),
+        shared=tuple(shared),
+    )
+
+
+def _net(row: Row, own: Array | None, drawn: Mapping[tuple[str, ...], Array]) -> Array | None:
+    """Returns replicates of the net gain of a row; None where it has none."""
+    sides = [drawn.get(_ids(runs)) for runs in (row.shuffled, row.none) if runs]
+    if own is None or row.net is None or len(sides) < 2:
+        return None
+    shuffled, none = sides
+    return None if shuffled is None or none is None else net_replicates(own, shuffled, none)
 
 
 def _is_entry(row: Row) -> bool:
-    return row.score is not None and row.first.spec.control == Control.NONE
+    return row.score is not None and row.first.spec.control == Control.NONE and row.chosen
 
 
 def _ids(runs: Runs) -> tuple[str, ...]:
@@ -187,7 +208,7 @@ def _ids(runs: Runs) -> tuple[str, ...]:
 def _order(line: Line) -> tuple[object, ...]:
     last = 1_000_000_000
     value = line.row.score.value if line.row.score else 0.0
-    return line.by_gain or last, line.by_score or last, -value, line.first.id
+    return line.by_net or last, line.by_score or last, -value, line.first.id
 
 
 def ranks(drawn: Sequence[Array | None]) -> list[int | None]:

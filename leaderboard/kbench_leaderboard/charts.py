@@ -43,7 +43,13 @@ def chart(group: Group) -> Chart | None:
     shown = [line for line in group.lines if line.ranked and line.row.training_seconds is not None]
     if len(shown) < 2:
         return None
-    points = [(line.row.training_seconds or 0.0, _percent(line)) for line in shown]
+    spent = [line.row.training_processor_seconds for line in shown]
+    # One clock for all points: a front of seconds of two kinds would be none.
+    known = [cost for cost in spent if cost is not None]
+    processor = len(known) == len(spent)
+    clock = "processor time" if processor else "wall clock"
+    costs = known if processor else [line.row.training_seconds or 0.0 for line in shown]
+    points = [(cost, _percent(line)) for cost, line in zip(costs, shown, strict=True)]
     told = list(zip(points, front(points), map(_name, shown), strict=True))
     values = [
         {"seconds": cost, "score": score, "front": best, "name": name[:_LONGEST]}
@@ -52,10 +58,11 @@ def chart(group: Group) -> Chart | None:
     best = sorted((cost, score, name) for (cost, score), on, name in told if on)
     words = "; ".join(f"{name}: {score:.1f} at {cost:,.1f} s" for cost, score, name in best)
     text = (
-        f"{group.title}: score against plug training time of {len(shown)} rows. "
+        f"{group.title}: score against plug training, in seconds of {clock}, of {len(shown)} "
+        "rows. "
         f"On the Pareto front, from the cheapest: {words}."
     )
-    return Chart(_drawn(values, group.metric), text)
+    return Chart(_drawn(values, group.metric, clock), text)
 
 
 def _percent(line: Line) -> float:
@@ -65,14 +72,17 @@ def _percent(line: Line) -> float:
 
 def _name(line: Line) -> str:
     spec = line.first.spec
-    return spec.method if spec.knowledge is None else f"{spec.method} ({spec.setting})"
+    told = [line.options] if line.options else []
+    if spec.knowledge is not None:
+        told.insert(0, str(spec.setting))
+    return f"{spec.method} ({', '.join(told)})" if told else spec.method
 
 
-def _drawn(values: list[dict[str, object]], metric: str) -> str:
+def _drawn(values: list[dict[str, object]], metric: str, clock: str) -> str:
     import altair as alt
 
     base = alt.Chart(alt.InlineData(values=values)).encode(
-        x=alt.X("seconds:Q", title="plug training, seconds").scale(type="symlog"),
+        x=alt.X("seconds:Q", title=f"plug training, seconds of {clock}").scale(type="symlog"),
         y=alt.Y("score:Q", title=f"{metric}, %").scale(zero=False),
     )
     best = base.transform_filter("datum.front")

@@ -44,9 +44,15 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
         for problem in problems:
             where = f"{path}/{problem.where}" if problem.where else str(path)
             say(f"{where}: {problem.text}")
-        good = count - len({problem.where for problem in problems if problem.where})
-        click.echo(f"{path}: {'rejected' if problems else 'good'}, {good} of {count} results")
+        bad = len({problem.where for problem in problems if problem.where})
+        verdict = _verdict(bad, count) if count else "rejected, it holds no result"
+        click.echo(f"{path}: {verdict}")
     return int(wrong > 0)
+
+
+def _verdict(bad: int, count: int) -> str:
+    """How many results are rejected, each counted once however much is wrong with it."""
+    return f"{bad} of {count} results rejected" if bad else f"good, {count} of {count} results"
 
 
 @leaderboard.command()

@@ -10,6 +10,7 @@ from typing import Any
 from kbench.data import Example, Label, outermost
 from kbench.errors import KbenchError
 from kbench.results.comparison import Comparison, PredictionCache, compare
+from kbench.results.identity import differences
 from kbench.spec import Control
 from kbench_leaderboard.board import Group, Line, Shelf
 
@@ -56,14 +57,14 @@ def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Com
 def _pairs(group: Group, tables: PredictionCache) -> Iterator[tuple[Line, Line]]:
     entries = [line for line in group.lines if line.ranked]
     controls = [line for line in group.lines if line.first.spec.control != Control.NONE]
-    own = [(one, two) for one in entries for two in controls if _apart(one) == _apart(two)]
+    own = [(one, two) for one in entries for two in controls if _is_control(one, two)]
     for one, two in [*combinations(entries, 2), *own]:
         if {*one.row.seeds} & {*two.row.seeds} and _alike(one, two, tables):
             yield one, two
 
 
-def _apart(line: Line) -> dict[str, Any]:
-    return line.first.spec.model_dump(exclude={"seed", "control"})
+def _is_control(one: Line, two: Line) -> bool:
+    return differences(one.first, two.first) == ["control"]
 
 
 def _alike(one: Line, two: Line, tables: PredictionCache) -> bool:

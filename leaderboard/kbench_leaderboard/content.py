@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from kbench.data import Example, Label, outermost
 from kbench.results.comparison import is_right
 from kbench.results.example_diff import Injected
+from kbench.results.identity import Names
 from kbench.results.published import Figure
 from kbench.store import Predictions, Result
 from kbench_leaderboard.board import Group, Line, family
@@ -119,6 +120,7 @@ class Content:
     samples: dict[str, list[Sample]]
     failed: list[Result]
     published: list[Figure]
+    names: Names
 
     @property
     def lines(self) -> Iterator[tuple[Group, Line]]:
@@ -134,7 +136,8 @@ class Content:
         for result in self.failed:
             failed[family(result)].append(result)
         for name in sorted({*by_family, *failed}):
-            tasks = {each.group.task for each in by_family[name]}
+            lines = [line for each in by_family[name] for line in each.group.lines]
+            tasks = {line.first.spec.task for line in lines}
             told = [figure for figure in self.published if figure.task in tasks]
             yield Family(name, by_family[name], failed[name], told)
 

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 
 from kbench.errors import UsageError
 from kbench.parts.registry import Kind
+from kbench.results.identity import Names
+from kbench.results.notes import notes
 from kbench.results.published import Figure
 from kbench.results.tables import Estimate
 from kbench.spec import RunSpec
@@ -32,6 +34,8 @@ _EXPORT = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
 _MODELS = ("spec", "coverage", "frozen", "provenance")
 _PAIRS = 2000
 """Comparisons that a page lists without a script; the chooser has all."""
+_NOT_CHOSEN = "not chosen"
+"""What variants that dev did not choose are filtered as, beside the controls."""
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge", "control")
 
 
@@ -55,6 +59,7 @@ class Pages:
             share=_share,
             paper=paper,
             command=_command,
+            notes=notes,
         )
         self._jinja.globals.update(chosen=_chosen, whisker=_whisker, ends=_ends)
 
@@ -72,9 +77,9 @@ class Pages:
         self.front(content)
         lines = list(content.lines)
         every = [*(line.first for _, line in lines), *content.failed]
-        for name in _values(every, "method"):
+        for name in _values(every, "method", content.names):
             self._method(name, content)
-        for name in _values(every, "task"):
+        for name in _values(every, "task", content.names):
             self._task(name, content)
         for group, line in lines:
             for result in line.row.results:
@@ -86,12 +91,15 @@ class Pages:
         """Writes the front page, and what all pages share."""
         self._static()
         scored = [line.first for _, line in content.lines]
+        filters = {name: _values(scored, name, content.names) for name in _FILTERS}
+        if not all(line.row.chosen for _, line in content.lines):
+            filters["control"].append(_NOT_CHOSEN)
         self._page(
             "index.html",
             root="",
             content=content,
             families=list(content.families()),
-            filters={name: _values(scored, name) for name in _FILTERS},
+            filters=filters,
         )
 
     def _method(self, name: str, content: Content) -> None:
@@ -106,14 +114,17 @@ class Pages:
 
     def _task(self, name: str, content: Content) -> None:
         shown = [each for each in content.shown if each.group.task == name]
+        failed = [r for r in content.failed if content.names.task(r) == name]
+        first = next((line.first for each in shown for line in each.group.lines), *failed[:1])
+        task = first.spec.task  # the part, which data of one's own give another name
         self._page(
             f"tasks/{slug(name)}.html",
             name=name,
-            card=card(Kind.TASKS, name),
+            card=card(Kind.TASKS, task),
             shown=shown,
             counts=_counts(each.group for each in shown),
-            failed=[r for r in content.failed if r.spec.task == name],
-            published=_told(content.published, task=name),
+            failed=failed,
+            published=_told(content.published, task=task),
         )
 
     def _run(
@@ -123,6 +134,7 @@ class Pages:
         self._page(
             f"runs/{result.id}.html",
             result=result,
+            names=content.names,
             group=group,
             line=line,
             samples=content.samples.get(result.id, []),
@@ -179,23 +191,25 @@ def _renamed(exports: str) -> Iterator[tuple[str, str]]:
         yield outside or inside, inside
 
 
-def _values(results: Iterable[Result], name: str) -> list[str]:
-    return sorted({str(getattr(r.spec, name)) for r in results if getattr(r.spec, name)})
+def _values(results: Iterable[Result], name: str, names: Names) -> list[str]:
+    return sorted({names.of(r, name) for r in results} - {""})
 
 
 def _told(figures: Iterable[Figure], **wanted: str) -> list[Figure]:
     return [f for f in figures if all(getattr(f, key) == want for key, want in wanted.items())]
 
 
-def _counts(groups: Iterable[Group]) -> list[tuple[Result, dict[str, int]]]:
+def _counts(groups: Iterable[Group]) -> list[tuple[Line, dict[str, int]]]:
     """One result for each knowledge base of a task: its counts say what is where."""
-    first: dict[tuple[str, str], Result] = {}
+    first: dict[tuple[str, str, str], Line] = {}
     for group in groups:
         for line in group.lines:
             if line.ranked and line.first.coverage:
-                first.setdefault((group.data, str(line.first.spec.knowledge)), line.first)
+                known = line.row.name("knowledge")
+                first.setdefault((group.data, known, line.first.coverage.linker), line)
     return [
-        (r, {k: v for k, v in r.counts.items() if k.startswith("test_")}) for r in first.values()
+        (line, {k: v for k, v in line.first.counts.items() if k.startswith("test_")})
+        for line in first.values()
     ]
 
 
@@ -214,8 +228,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _chosen(line: Line) -> dict[str, str]:
     """What the filters look at."""
-    spec = line.first.spec
-    return {name: str(getattr(spec, name) or "") for name in _FILTERS}
+    told = {name: line.row.name(name) for name in _FILTERS}
+    return told if line.row.chosen else {**told, "control": _NOT_CHOSEN}
 
 
 def _command(spec: RunSpec) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kbench.data.files import atomic_folder, write_json
 from kbench.errors import DataError, UsageError
+from kbench.results.identity import Names
 from kbench.results.published import figures
 from kbench.store import Result, Status
 from kbench_leaderboard.board import Shelf, groups
@@ -123,7 +124,8 @@ def _content(
     """Looks at one group after the other; what two of its rows predict is written at once."""
     shown: list[Shown] = []
     told: dict[str, list[Sample]] = {}
-    for group in groups(kept, shelf):
+    names = Names(kept)
+    for group in groups(kept, shelf, names):
         shown.append(Shown(group, chart(group)))
         first = group.lines[0].first
         pages.compare(group, compared(group, shelf, sources.examples(first)))
@@ -131,5 +133,5 @@ def _content(
             told[result.id] = samples(result, shelf.predictions(result), sources)
     failed = [result for result in kept if result.status != Status.OK]
     built.failed = len(failed)
-    failed.sort(key=lambda result: (result.spec.title, result.id))
-    return Content(built, shown, told, failed, list(figures()))
+    failed.sort(key=lambda result: (result.spec.label, result.id))
+    return Content(built, shown, told, failed, list(figures()), names)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from kbench.errors import KbenchError, with_type
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
+from kbench.results.choice import Choice, choices
+from kbench.results.identity import Names, content, differences, options
 from kbench.results.rescoring import Again, rescored
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Status, result_address
@@ -44,10 +46,11 @@ class Problem:
 def verify(entries: Iterable[Entry]) -> list[Problem]:
     """Returns everything that is wrong with a submission; of an empty one, that it is empty."""
     problems: list[Problem] = []
-    results: list[Result] = []
+    results: dict[str, Result] = {}
     for entry in entries:
         problems += [Problem(entry.where, text) for text in _of_one(entry)]
-        results += [entry.result] if entry.result is not None else []
+        if entry.result is not None:
+            results[entry.where] = entry.result
     if not (problems or results):
         return [Problem("", "holds no result")]
     return problems + list(_left_out(results))
@@ -177,29 +180,46 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         )
 
 
-def _left_out(results: list[Result]) -> Iterator[Problem]:
-    """Names yardsticks, controls and seeds that belong to a result and are not there."""
-    there = {_cell(r) for r in results}
+def _left_out(read: Mapping[str, Result]) -> Iterator[Problem]:
+    """Names what belongs to a result and is not there, by the folder that the result lies in."""
+    results = [*read.values()]
+    there, chosen, names = {_cell(r) for r in results}, choices(results), Names(results)
     seeds: dict[str, set[int]] = defaultdict(set)
-    for result in results:
-        seeds[_cell(result, seed=None)].add(result.spec.seed)
-    every = {seed for several in seeds.values() for seed in several}
     digests: dict[str, set[str]] = defaultdict(set)
     for result in results:
+        seeds[_cell(result, seed=None)].add(result.spec.seed)
+        if result.status == Status.OK and result.provenance is not None:
+            digests[_data(result, names)].add(str(result.provenance.digests.get("data")))
+    every = {seed for several in seeds.values() for seed in several}
+    for where, result in read.items():
         if lacking := sorted(every - seeds[_cell(result, seed=None)]):
-            yield Problem(result.id, f"is there without seed {', '.join(map(str, lacking))}")
+            yield Problem(where, f"is there without seed {', '.join(map(str, lacking))}")
         if result.status != Status.OK or result.provenance is None:
             continue
-        digests[_data(result)].add(str(result.provenance.digests.get("data")))
-        if result.spec.knowledge is None or result.spec.control != Control.NONE:
-            continue
-        if _reads(result) and _cell(result, control="shuffled") not in there:
-            yield Problem(result.id, "is there without its shuffled control")
-        if not any(_yardstick(result, other) for other in results):
-            yield Problem(result.id, "is there without the model without knowledge")
-    for what, several in digests.items():
-        if len(several) > 1:
-            yield Problem("", f"{what} is there with {len(several)} different test data")
+        if len(several := digests[_data(result, names)]) > 1:
+            yield Problem(
+                where, f"{_data(result, names)} is there with {len(several)} different test data"
+            )
+        choice = chosen.get(result.id, Choice(1, chosen=True))  # of a seed run twice, the latest
+        if not choice.settled:
+            yield Problem(
+                where, f"is one of {choice.tried} variants, of which none is chosen: {choice.why}"
+            )
+        yield from (Problem(where, text) for text in _alone(result, results, there, choice))
+
+
+def _alone(
+    result: Result, results: Sequence[Result], there: Set[str], choice: Choice
+) -> Iterator[str]:
+    """Yields what a result is to be read against and is not there."""
+    if result.spec.knowledge is None or result.spec.control != Control.NONE:
+        return
+    # What dev did not choose is not shown, and needs no control.
+    asked = choice.chosen and _reads(result)
+    if asked and _cell(result, control="shuffled") not in there:
+        yield "is there without its shuffled control"
+    if not any(_yardstick(result, other) for other in results):
+        yield "is there without the model without knowledge"
 
 
 def _reads(result: Result) -> bool:
@@ -211,19 +231,22 @@ def _reads(result: Result) -> bool:
 
 
 def _cell(result: Result, **other: Any) -> str:
-    return canonical_digest({**result.spec.model_dump(mode="json"), **other})
+    """A run by content, with its seed; two that differ in nothing else are one."""
+    fields = {**content(result), "seed": result.spec.seed, **other}
+    return canonical_digest([fields, options(result)])
 
 
-def _data(result: Result) -> str:
-    return f"task {result.spec.task} {result.spec.options.get('task') or ''}".strip()
+def _data(result: Result, names: Names) -> str:
+    own = {path: value for path, value in options(result).items() if path.startswith("task.")}
+    return f"task {names.task(result).partition('@')[0]} {own or ''}".strip()
 
 
 def _yardstick(result: Result, other: Result) -> bool:
-    names = ("task", "backbone", "tuning", "seed", "limit", "dtype")
     return (
         other.spec.knowledge is None
         and other.status == Status.OK
-        and all(getattr(result.spec, name) == getattr(other.spec, name) for name in names)
+        and other.spec.seed == result.spec.seed
+        and {*differences(result, other)} <= {"method", "data"}
     )
 
 

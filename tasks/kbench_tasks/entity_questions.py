@@ -71,7 +71,9 @@ class EntityQuestions(QuestionTask):
     The mention is what a question has in place of ``[X]``; it carries no id, so it is linked by
     its title. A question that does not fit its template is dropped and counted. As in the
     map-tuning release the input is the question, a blank and ``[MASK]``; which answers are one
-    token is up to the backbone. Not comparable with retrieval or generation on the same data.
+    token is up to the backbone. Any of a question's answers is right; that release lower-cases
+    them and takes the first of one token alone, so its figures are a little lower by definition.
+    Not comparable with retrieval or generation on the same data.
     """
 
     card = TaskCard(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Size, Split, TaskCard
 from kbench.data.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
-from kbench.errors import DataError, UsageError
+from kbench.errors import DataError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
@@ -109,7 +109,6 @@ class FewRel(RelationTask):
 
         Raises:
             DataError: a file is missing or malformed, or has too few relations or sentences.
-            UsageError: an option is not a number that makes sense.
         """
         relations = self._relations[split]
         self.counts[f"{split}_relations"] = len(relations)
@@ -134,26 +133,19 @@ class FewRel(RelationTask):
 
     def _episodes(self, split: Split, form: str) -> int:
         if split != Split.TEST:
-            return self._whole(f"{split}_episodes", 1)
+            return int(self.options[f"{split}_episodes"])
         ways, _ = FORMS[form]
-        return max(1, self._whole("episodes", 1) * 5 // ways)
+        return max(1, int(self.options["episodes"]) * 5 // ways)
 
     @property
     def _none_of_the_above(self) -> int:
         """Queries of an episode that are of none of its relations."""
-        rate = self.number("none_rate", lambda rate: 0 <= rate < 100, "from 0 on, such as 0.5")
-        return int(rate * self._whole("queries", 1))
-
-    def _whole(self, option: str, least: int) -> int:
-        given = self.options[option]
-        if not str(given).isdecimal() or int(given) < least:
-            raise UsageError(f"{option} is {given!r}: expected a whole number, at least {least}")
-        return int(given)
+        return int(float(self.options["none_rate"]) * int(self.options["queries"]))
 
     def _episode(
         self, split: Split, form: str, episode: int, relations: Relations
     ) -> Iterator[Example]:
-        (ways, shots), queries = FORMS[form], self._whole("queries", 1)
+        (ways, shots), queries = FORMS[form], int(self.options["queries"])
         name = f"{split}/{form}/{episode}"
         draws = _Draws(name)
         self._check_enough(split, ways, shots + queries, relations)

@@ -20,7 +20,7 @@ from kbench.data.sources import (
 )
 from kbench.errors import DataError
 from kbench.task import RelationTask
-from kbench_tasks.tokenized import Marked, deal, mark, split_seed
+from kbench_tasks.tokenized import Marked, deal, mark
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
 
@@ -81,7 +81,7 @@ class FewRelSupervised(RelationTask):
 
     @cached_property
     def _parts(self) -> Parts:
-        seed = split_seed(self.options)
+        seed = int(self.options["split_seed"])
         groups = self._groups()
         cut = [_cut(relation, groups[relation], seed, self._stem) for relation in sorted(groups)]
         parts = {split: take_turns(one[split] for one in cut) for split in Split}

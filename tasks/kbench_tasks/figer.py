@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from kbench.data import Size, Split, TaskCard
-from kbench.errors import UsageError, nearest
 from kbench.metrics import LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
 from kbench.spec import OptionType
 from kbench_tasks.typing_records import ErnieTyping
@@ -72,9 +71,5 @@ class Figer(ErnieTyping):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        given = str(self.options["fallback"])
-        if given not in _FALLBACKS:
-            hint = nearest(given, _FALLBACKS)
-            raise UsageError(f"fallback is {given!r}: expected argmax or none{hint}")
-        self.fallback = _FALLBACKS[given]
+        self.fallback = _FALLBACKS[str(self.options["fallback"])]
         self.metrics = _metrics(self.fallback)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -22,7 +22,7 @@ from kbench.data.sources import (
 )
 from kbench.errors import DataError, KbenchError, UsageError, nearest
 from kbench.metrics import Accuracy, LamaPrecision, Metric
-from kbench.task import ProbeTask
+from kbench.task import ProbeTask, subject_of
 
 if TYPE_CHECKING:
     from kbench.model import Head
@@ -75,7 +75,7 @@ _CORPORA = {
 
 
 def _metrics(of_objects: bool) -> tuple[Metric, ...]:
-    return LamaPrecision(of_objects), Accuracy()
+    return LamaPrecision(of_objects), Accuracy(any_answer=True)
 
 
 class Lama(ProbeTask):
@@ -89,6 +89,10 @@ class Lama(ProbeTask):
     ``google-re-uhn``. As in LAMA a fact is asked once, whatever the number of its evidences, and
     what Google-RE's judges refuse is left out; both are counted.
 
+    A query is kept where its object is one token of the vocabulary, and P@1 is that of the release:
+    right is the query's own object alone. Where the file knows several objects of a subject, they
+    are queries of their own; ``accuracy`` takes any of them.
+
     The object is one token, and the answer the best of a vocabulary: the words of
     ``common_vocab_cased.txt``, if it is in the folder (option ``vocabulary``, the name of a
     file), else those of the objects themselves (``objects``). Its size is in ``counts``, and its
@@ -97,7 +101,7 @@ class Lama(ProbeTask):
 
     card = TaskCard(
         title="LAMA",
-        revision="1",
+        revision="2",
         licence="CC BY-NC 4.0",
         citation="Petroni, Rocktäschel, Lewis, Bakhtin, Wu, Miller and Riedel: Language Models as "
         "Knowledge Bases?, EMNLP 2019",
@@ -130,7 +134,7 @@ class Lama(ProbeTask):
         """Returns the backbone's masked-LM head over the vocabulary."""
         from kbench.model.heads import VocabularyHead
 
-        return VocabularyHead(self.vocabulary)
+        return VocabularyHead(self.vocabulary, before=self._before, first=True)
 
     def questions(self) -> Sequence[Example]:
         """Reads all queries; relations take turns.
@@ -166,7 +170,13 @@ class Lama(ProbeTask):
 
     @property
     def form(self) -> dict[str, object]:
-        return {**super().form, "vocabulary": canonical_digest(self.vocabulary)}
+        words = canonical_digest([self.vocabulary, self._before])
+        return {**super().form, "vocabulary": words}
+
+    @cached_property
+    def _before(self) -> tuple[str, ...]:
+        """What stands before the objects."""
+        return tuple(sorted({question.before_blank for question in self._questions}))
 
     @cached_property
     def _folder(self) -> Path:
@@ -216,6 +226,7 @@ class Lama(ProbeTask):
     def _queries(self, path: Path, template: str) -> list[Example]:
         relation = path.name.removesuffix(self._corpus.ending)
         asked: set[tuple[str, str]] = set()
+        objects: dict[str, list[str]] = {}
         examples = []
         for number, record in enumerate(stream_records(path, self._corpus.shape)):
             fact = (record["sub_label"].strip(), record["obj_label"].strip())
@@ -230,7 +241,13 @@ class Lama(ProbeTask):
             text, mention, blank = _filled(template, fact[0], entity)
             name = f"{relation}/{number}"
             examples.append(Example(name, text, (mention,), fact[1:], blank, stratum=relation))
-        return examples
+            objects.setdefault(subject_of(examples[-1]), []).append(fact[1])
+        return [_with_others(example, objects[subject_of(example)]) for example in examples]
+
+
+def _with_others(example: Example, objects: Sequence[str]) -> Example:
+    """Returns a query with all objects of its subject for answers, its own first."""
+    return replace(example, label=tuple(dict.fromkeys((*example.label, *objects))))
 
 
 def _filled(template: str, subject: str, entity: str | None) -> tuple[str, Mention, int]:

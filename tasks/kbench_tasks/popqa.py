@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 
-from kbench.data import Example, Mention, Role, TaskCard
+from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import find_folder, hub_records, is_hub, read_table
 from kbench.metrics import Accuracy, Metric, Within
@@ -53,8 +54,8 @@ class PopQA(ProbeTask):
     ``s_uri``.
 
     The input is the question, a blank and ``[MASK]``, as in EntityQuestions: a question is kept
-    where some answer is one token of the backbone, and the first such answer is the gold one.
-    Accuracy is given for all and for each power of ten of the subject's popularity
+    where some answer is one token of the backbone, and every possible answer is right. Accuracy
+    is given for all and for each power of ten of the subject's popularity
     (``accuracy_pop_1e3``: from 1,000 to below 10,000 page views a month). Not comparable with the
     figures of generative models, which answer all questions, in as many words as they like.
     """
@@ -69,7 +70,10 @@ class PopQA(ProbeTask):
         obtain="a folder with popQA.tsv of the data folder of "
         "https://github.com/AlexTMallen/adaptive-retrieval, or test.tsv of hf:akariasai/PopQA",
     )
-    metrics: tuple[Metric, ...] = (Accuracy(), *(Within(name, Accuracy()) for name in STRATA))
+    metrics: tuple[Metric, ...] = (
+        Accuracy(any_answer=True),
+        *(Within(name, Accuracy(any_answer=True)) for name in STRATA),
+    )
 
     def questions(self) -> Sequence[Example]:
         """Reads all questions.
@@ -82,6 +86,8 @@ class PopQA(ProbeTask):
         examples = [example for example in made if example is not None]
         self.counts["questions"] = len(records)
         self.counts["questions_without_subject"] = len(records) - len(examples)
+        asked = Counter(self.split_of(_entity(record)) for record in records)
+        self.counts |= {f"{split}_total": asked[split] for split in (Split.DEV, Split.TEST)}
         return examples
 
     def _records(self) -> list[Record]:
@@ -100,7 +106,7 @@ def stratum(popularity: int) -> str:
 
 def _example(name: str, record: Record) -> Example | None:
     """Returns the example of a question, or None if its subject is not found in it."""
-    answers, entity = _answers(record), record["s_uri"].rpartition("/")[2]
+    answers, entity = _answers(record), _entity(record)
     if not _ENTITY.fullmatch(entity):
         raise record.error(f"s_uri is {record['s_uri']!r}, which ends in no Wikidata id")
     if record["s_pop"] < 0:
@@ -112,6 +118,10 @@ def _example(name: str, record: Record) -> Example | None:
     text = f"{record['question']} "
     views = stratum(record["s_pop"])
     return Example(name, text, (target,), answers, blank=len(text), stratum=views)
+
+
+def _entity(record: Record) -> str:
+    return str(record["s_uri"]).rpartition("/")[2]
 
 
 def _answers(record: Record) -> tuple[str, ...]:

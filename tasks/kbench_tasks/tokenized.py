@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
 from kbench.data import Example, Mention, Role
 from kbench.data.records import Record
-from kbench.errors import UsageError
 
-__all__ = ["Marked", "deal", "mark", "split_seed"]
+__all__ = ["Marked", "deal", "mark"]
 
 Marked = tuple[Role, str | None, int, int]
 """A mention of a token list: its role, its entity, its first token and its last."""
@@ -46,16 +45,3 @@ def deal(examples: Sequence[Example], seed: int, tenths: Sequence[int]) -> list[
     )
     ends = [-(-len(order) * tenth // 10) for tenth in accumulate(tenths, initial=0)]
     return [order[start:end] for start, end in pairwise(ends)]
-
-
-def split_seed(options: Mapping[str, float | int | str]) -> int:
-    """Returns the option ``split_seed``.
-
-    Raises:
-        UsageError: it is not an integer.
-    """
-    given = options["split_seed"]
-    try:
-        return int(str(given))  # int(0.5) would be 0
-    except ValueError:
-        raise UsageError(f"split_seed is {given!r}: expected an integer") from None

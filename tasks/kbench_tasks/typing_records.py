@@ -105,8 +105,7 @@ class ErnieTyping(TypingRecords):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        least = self.number("link_threshold", lambda least: 0 <= least <= 1, "from 0 to 1")
-        self.link_threshold: float = least
+        self.link_threshold: float = float(self.options["link_threshold"])
 
     def mentions(
         self, record: Record, target: Mention, counts: Counter[str]

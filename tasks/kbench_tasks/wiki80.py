@@ -13,7 +13,7 @@ from kbench.data.sources import find_folder, hub_records, hub_splits, is_hub, re
 from kbench.errors import DataError
 from kbench.metrics import Accuracy, MacroF1
 from kbench.task import RelationTask
-from kbench_tasks.tokenized import deal, mark, split_seed
+from kbench_tasks.tokenized import deal, mark
 
 __all__ = ["Wiki80"]
 
@@ -85,7 +85,7 @@ class Wiki80(RelationTask):
 
     @cached_property
     def _cut(self) -> Mapping[Split, Sequence[Example]]:
-        seed = split_seed(self.options)
+        seed = int(self.options["split_seed"])
         examples = self._read(Split.TRAIN)
         groups: dict[str, list[Example]] = {}
         for example in examples:

@@ -26,6 +26,7 @@ from kbench.method import Fit
 from kbench.model import Encoder, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
+from kbench.parts.find import find_backbone
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Status, hidden_states
 from kbench.testing.toys import ToyRelations, write_backbone
@@ -37,7 +38,7 @@ from kbench_baselines.k_adapter import (
     KnowledgeAdapter,
     taps,
 )
-from kbench_baselines.spelled_facts import SpelledFacts, spelled_facts
+from kbench_baselines.spelled_facts import FactHead, SpelledFacts, spelled_facts
 from tests import reference
 from tests.grid.toygrid import grid, run
 
@@ -330,6 +331,43 @@ def test_facts_are_read_from_the_first_marker_of_each_mention(
     assert [tokens[at] for at in (batch.mentions[:, 0] - 1).tolist()] == ["@", "#", "@", "#"]
     assert batch.targets is not None
     assert batch.targets.tolist() == [0, 1]
+
+
+def test_a_mention_within_another_is_read_at_its_own_marker(small: Encoder, tmp_path: Path) -> None:
+    text = "kim lo lies in mo"
+    spans = {"kimlo": (0, 6), "kim": (0, 3), "lo": (4, 6), "mo": (15, 17)}
+    linked = [Mention(*span, entity=f"Q{name}") for name, span in spans.items()]
+    sentences = [Sentence(text, (linked[0], mention)) for mention in linked[1:]]
+    triples = [("Qkimlo", "near", "Qkim"), ("Qlo", "with", "Qkimlo"), ("Qkimlo", "near", "Qmo")]
+    data = _data(small, _bundle(tmp_path / "kb", [*spans], triples, sentences), least=1)
+    batch = data.batch(np.arange(len(data.usable)))
+    tokens = small.tokenizer.convert_ids_to_tokens(batch.ids.flatten().tolist())
+    markers = (batch.mentions[:, 0] - 1).tolist()
+    assert [tokens[at] for at in markers] == ["@", "#"] * 3
+    assert len({*markers}) == len(markers)
+    # What tells head from tail is read at both, each apart.
+    features = torch.zeros(*batch.ids.shape, 1)
+    features.flatten()[markers] = torch.arange(1.0, len(markers) + 1)
+    head = FactHead(1, 2, 0.0)
+    seen: list[torch.Tensor] = []
+    head.dense.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    head.logits(features, batch)
+    assert seen[0].tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_markers_that_a_vocabulary_lacks_are_others_that_it_has(tmp_path: Path) -> None:
+    tiny = find_backbone("kbench-tiny").load()
+    assert "@" not in tiny.tokenizer.get_vocab()
+    names = ["rome", "paris", "berlin"]
+    sentences = [
+        _sentence("the rome near paris", "rome", "paris"),
+        _sentence("berlin near rome", "berlin", "rome"),
+    ]
+    triples = [("Qrome", "near", "Qparis"), ("Qberlin", "with", "Qrome")]
+    data = _data(tiny, _bundle(tmp_path / "kb", names, triples, sentences), least=1)
+    batch = data.batch(np.arange(2))
+    tokens = tiny.tokenizer.convert_ids_to_tokens(batch.ids.flatten().tolist())
+    assert [tokens[at] for at in (batch.mentions[:, 0] - 1).tolist()] == ["$", "#"] * 2
 
 
 def test_rare_relations_long_sentences_and_those_named_are_dropped(

@@ -449,3 +449,10 @@ def test_a_model_tuned_with_the_table_reads_what_the_corpus_says(
     scores = _ok(run(chosen, place))
     assert scores[Control.NONE] > 0.6, scores
     assert scores[Control.SHUFFLED] < 0.45, scores
+
+
+def test_a_head_whose_output_embedding_is_none_of_tokens_is_refused(tmp_path: Path) -> None:
+    encoder = load_folder(write(tmp_path, "deberta-v3"))
+    assert encoder.has_lm_head
+    with pytest.raises(Unsupported, match="has no output embeddings"):
+        pelt.before_output(encoder, torch.zeros(2, encoder.width))

@@ -393,6 +393,8 @@ def test_padding_changes_nothing_and_an_example_without_branches_is_as_it_was(
         ("mpnet", "by the place of tokens"),
         ("deberta-v2", "does not take"),
         ("modernbert", "through windows"),
+        ("longformer", "does not take"),
+        ("xlm", "does not take"),
     ],
 )
 def test_a_backbone_that_cannot_bear_branches_is_refused(

@@ -288,7 +288,8 @@ def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixt
     assert status == 0
     assert "settings  general, task-specific, fine-tuning" in out
     assert "defaults  start general, max_length 64" in out
-    assert "types     start general or scratch, max_length a whole number of at least 1" in out
+    assert "start general or scratch, max_length a whole number of at least 1" in out
+    assert "learning_rate a number above 0" in out
 
 
 def test_an_executor_is_shown_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,4 +416,23 @@ def test_a_setting_that_no_run_has_a_use_for_is_told(
     assert status == 0
     assert "changes nothing: no run has tuning lora; there is full" in err
     _, _, err = call(capsys, *words, "--set", "tuning.full.epochs=2")
+    assert "changes nothing" not in err
+
+
+def test_options_of_a_grid_file_that_no_run_has_a_use_for_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "task: [atlas-qa]\nmethod: [none, ra]\ntuning: [head]\n"
+        "options: {method: {ra: {room: 64}, ra-vm: {room: 64}}, tuning: {full: {epochs: 2}}}\n"
+    )
+    words = ["run", str(grid), "--dry-run", "--out", str(tmp_path / "out")]
+    status, _, err = call(capsys, *words)
+    assert status == 0
+    assert "options.method.ra-vm changes nothing: no run has method ra-vm; there is none, ra" in err
+    assert "options.tuning.full changes nothing" in err
+    assert err.count("changes nothing") == 2
+    # What the command line leaves out of a file is meant to be left out.
+    _, _, err = call(capsys, *words, "--method", "none", "--tuning", "head")
     assert "changes nothing" not in err

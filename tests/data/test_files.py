@@ -255,7 +255,7 @@ def test_the_cache_is_where_the_environment_says(
         ("- {1: a, 0x1: b}\n", 1),
         ("base: &base {a: 1}\nown:\n  <<: *base\n  <<: *base\n", 4),
         ("base: &base\n  a: 1\n  a: 2\nown:\n  <<: *base\n", 3),
-        ("true: a\nyes: b\n", 2),
+        ("true: a\nTRUE: b\n", 2),
     ],
 )
 def test_a_key_twice_in_a_yaml_mapping_is_an_error_with_its_line(
@@ -291,9 +291,22 @@ def test_what_a_merge_brings_in_may_be_said_otherwise() -> None:
         ("'1e-4'", "1e-4"),
         ("1e-4x", "1e-4x"),
         ("e5", "e5"),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("007.5", 7.5),
+        ("-.inf", float("-inf")),
+        ("12:30", "12:30"),
+        ("1_000", "1_000"),
+        ("2026-01-01", "2026-01-01"),
+        ("no", "no"),
+        ("True", True),
+        ("~", None),
+        ("'010'", "010"),
+        ("'yes'", "yes"),
     ],
 )
-def test_a_number_with_an_exponent_is_a_number(text: str, value: Any) -> None:
+def test_plain_words_are_read_by_the_core_schema(text: str, value: Any) -> None:
     found = parse_yaml(f"a: {text}")["a"]
     assert found == value
     assert type(found) is type(value)

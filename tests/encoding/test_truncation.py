@@ -33,10 +33,23 @@ def own(inputs: Inputs) -> list[list[int]]:
     ]
 
 
-def essentials(inputs: Inputs) -> int:
-    """Tokens that may not be lost: everything inserted, and the ends of every mention."""
-    ends = {p for mention in own(inputs) if mention for p in (mention[0], mention[-1])}
-    return int((inputs.kinds != TokenKind.TEXT).sum()) + len(ends)
+def claims(example: Example, rows: tuple[int, ...]) -> list[bool]:
+    """Which mentions have a place of their own: the marked ones, and those with a slot."""
+    return [
+        m.role != Role.CONTEXT or row >= 0 for m, row in zip(example.mentions, rows, strict=True)
+    ]
+
+
+def essentials(inputs: Inputs, example: Example, rows: tuple[int, ...]) -> int:
+    """Tokens that may not be lost: everything inserted, and the ends of mentions with a claim."""
+    ends = {
+        p
+        for (start, end), claim in zip(inputs.spans.tolist(), claims(example, rows), strict=True)
+        if claim and end
+        for p in (start, end - 1)
+    }
+    inserted = set(np.flatnonzero(inputs.kinds != TokenKind.TEXT).tolist())
+    return len(inserted | ends)
 
 
 def is_subsequence(short: list[Any], long: list[Any]) -> bool:
@@ -51,7 +64,7 @@ def test_truncation_keeps_all_that_matters(
 ) -> None:
     example, rows = case
     full = one(tokenizer, example, rows, LONG, template)
-    limit = data.draw(st.integers(essentials(full), len(full.ids)))
+    limit = data.draw(st.integers(essentials(full, example, rows), len(full.ids)))
     short = one(tokenizer, example, rows, limit, template)
 
     assert len(short.ids) == limit
@@ -66,11 +79,14 @@ def test_truncation_keeps_all_that_matters(
         assert short.kinds[short.blanks[0]] == TokenKind.BLANK
     else:
         assert short.blanks[0] == -1
-    for before, after in zip(own(full), own(short), strict=True):
-        assert bool(after) == bool(before)
-        if before:
+    spans = zip(full.spans.tolist(), short.spans.tolist(), strict=True)
+    for (before, after), claim in zip(spans, claims(example, rows), strict=True):
+        assert not any(after) or after[1] > after[0]
+        if claim:
+            assert any(after) == any(before)
+        if claim and any(before):
             assert short.ids[after[0]] == full.ids[before[0]]
-            assert short.ids[after[-1]] == full.ids[before[-1]]
+            assert short.ids[after[1] - 1] == full.ids[before[1] - 1]
     assert short.unslotted == 0
     assert short.shortened == (limit < len(full.ids))
 
@@ -82,7 +98,7 @@ def test_too_little_room_for_marked_mentions_is_an_error_that_names_the_example(
 ) -> None:
     example, rows = case
     full = one(toy_tokenizer, example, rows, LONG, TEMPLATES[0])
-    limit = data.draw(st.integers(0, essentials(full) - 1))
+    limit = data.draw(st.integers(0, essentials(full, example, rows) - 1))
     with pytest.raises(KbenchError, match=r"example x: .* more than .* tokens"):
         one(toy_tokenizer, example, rows, limit, TEMPLATES[0])
 
@@ -95,10 +111,12 @@ def test_context_mentions_lose_their_slots_before_anything_else_fails(
     example, rows = case
     context = [m.role == Role.CONTEXT for m in example.mentions]
     muted = tuple(-1 if c else row for row, c in zip(rows, context, strict=True))
-    least = essentials(one(toy_tokenizer, example, muted, LONG, TEMPLATES[0]))
+    bare = one(toy_tokenizer, example, muted, LONG, TEMPLATES[0])
+    least = essentials(bare, example, muted)
     full = one(toy_tokenizer, example, rows, LONG, TEMPLATES[0])
-    assume(least < essentials(full))
-    limit = data.draw(st.integers(least, essentials(full) - 1))
+    most = essentials(full, example, rows)
+    assume(least < most)
+    limit = data.draw(st.integers(least, most - 1))
     short = one(toy_tokenizer, example, rows, limit, TEMPLATES[0])
 
     assert len(short.ids) <= limit
@@ -109,8 +127,8 @@ def test_context_mentions_lose_their_slots_before_anything_else_fails(
             kept.remove(row)
     assert 0 < short.unslotted == len(full.slots) - len(short.slots)
     assert (short.kinds[short.slots] == TokenKind.SLOT).all()
-    for before, after in zip(own(full), own(short), strict=True):
-        assert bool(after) == bool(before)
+    for before, after, c in zip(own(full), own(short), context, strict=True):
+        assert c or bool(after) == bool(before)
 
 
 @settings(deadline=None, max_examples=100)
@@ -181,8 +199,8 @@ def test_the_inside_of_a_long_mention_is_kept_before_the_words_beside_it(
     toy_tokenizer: Any,
 ) -> None:
     text = "it was prague today again"
-    example = Example("x", text, (Mention(7, 13, "e"),), "label")
-    short = one(toy_tokenizer, example, (-1,), 9, TEMPLATES[0])
+    example = Example("x", text, (Mention(7, 13, "e", Role.TARGET),), "label")
+    short = encode(toy_tokenizer, [example], [(-1,)], Layout({}, max_length=9))
     names = toy_tokenizer.convert_ids_to_tokens(short.ids.tolist())
     assert names == ["[CLS]", "was", "p", "##r", "##a", "##g", "##u", "##e", "[SEP]"]
 
@@ -198,7 +216,9 @@ def test_the_context_mention_farthest_from_the_target_loses_its_slot_first(
     )
     example = Example("x", text, mentions, "label")
     full = one(toy_tokenizer, example, (1, 2, 3), LONG, TEMPLATES[0])
-    short = one(toy_tokenizer, example, (1, 2, 3), essentials(full) - 1, TEMPLATES[0])
+    short = one(
+        toy_tokenizer, example, (1, 2, 3), essentials(full, example, (1, 2, 3)) - 1, TEMPLATES[0]
+    )
     assert short.slot_rows.tolist() == [3, 2]
     assert short.unslotted == 1
 

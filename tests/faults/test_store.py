@@ -305,7 +305,7 @@ def test_two_versions_on_one_store_leave_each_others_results_alone(
     monkeypatch.setattr("kbench.grid.worker.evaluate", None)  # nothing is computed again
     none, mapped = run(chosen(toy_folder), place)
     assert mapped == first[1]
-    assert none.status == Status.FAILED
+    assert none.status == Status.REFUSED
     assert none.metrics == {}
     assert f"{path}: was written by kbench 7.1 and has a field unknown here" in none.reason
     assert "install the version that wrote it, or give another --out" in none.reason

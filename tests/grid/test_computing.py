@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from kbench.run.reproducibility import MOVES
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.result import read_result
+from tests.architectures import rewrite
 from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -177,3 +179,14 @@ def test_a_gpu_that_is_not_there_is_told_in_one_line(
     assert "cannot be used: PyTorch" in line
     assert line.endswith("try --device cpu")
     assert "Traceback" not in err
+
+
+def test_heads_that_came_with_a_backbone_and_are_not_read_are_named(
+    toy_folder: Path, tmp_path: Path, place: Place
+) -> None:
+    plain = grid(toy_folder, method="none")
+    shutil.copytree(toy_folder / "bert", tmp_path / "bert")
+    rewrite(tmp_path / "bert", lambda held: {**held, "classifier.weight": torch.ones(2, 32)})
+    tuned = grid(toy_folder, method="none", backbone=str(tmp_path / "bert"))
+    assert "unread" not in _ok(run(plain, place))[0].training
+    assert _ok(run(tuned, place))[0].training["unread"] == ["classifier"]

@@ -168,7 +168,7 @@ def test_general_plugs_are_plugged_into_the_backbone_as_it_is(
     right = {name: [0, 0] for name in ("P1", "P2")}
     told = zip(stored.labels, stored.predictions, stored.strata, strict=True)
     for label, guess, relation in told:
-        right[relation][0] += label == guess
+        right[relation][0] += label[0] == guess
         right[relation][1] += 1
     by_hand = sum(hits / total for hits, total in right.values()) / 2
     assert mapped.metrics["p1"].value == pytest.approx(by_hand)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
 
 from kbench.cli import main
 from kbench.cli.knowledge import knowledge
+from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.errors import DataError, UsageError
-from kbench.knowledge import Bundle
+from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.parts.catalogue import Kind
+from kbench.task import RelationTask, TypingTask
+from kbench.testing import registered
 
 
 def run(*arguments: object, **environment: str) -> Result:
@@ -86,12 +91,74 @@ def test_holdout(release: Path, tmp_path: Path) -> None:
         line = json.dumps({"text": "a b", "mentions": mentions, "label": "x"})
         (mine / f"{split}.jsonl").write_text(line)
     asked = ("holdout", tmp_path / "kb", tmp_path / "rest", "--task", "custom", "--data", mine)
-    assert good(*asked)["dropped"] == {"triples": 1, "sentences": 0}
+    made = good(*asked)
+    assert made["dropped"] == {"triples": 1, "sentences": 0}
+    assert (made["examples"], made["examples_with_a_pair"]) == (2, 1)
     assert len(Bundle(tmp_path / "rest").triples) == 2
     assert "--replace" in str(run(*asked).exception)
     shown = run(*asked, "--replace")
     assert shown.exit_code == 0
     assert "knowledge train" in shown.stderr
+
+
+def test_holdout_is_of_the_examples_and_links_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["Wye", "Monmouth"]
+    card = {"name": "rivers", "version": "1", "licence": "none", "source": "test"}
+    entities = [Entity(f"Q{n}", name) for n, name in enumerate(names)]
+    write_bundle(tmp_path / "kb", card, entities, [("Q0", "in", "Q1")])
+
+    class Parted(RelationTask):
+        """A relation task whose option says which split has the fact."""
+
+        card: ClassVar[TaskCard] = TaskCard(
+            title="t", revision="1", licence="none", citation="t", source="t"
+        )
+        linking = "title"
+        defaults: ClassVar[Mapping[str, int]] = {"seed": 0}
+
+        def load(self, split: Split) -> list[Example]:
+            told = (split == Split.TEST) == (self.options["seed"] == 3)
+            text = " ".join(names) if told and split != Split.DEV else "no one"
+            start = len(names[0]) + 1 if told and split != Split.DEV else 3
+            mentions = (
+                Mention(0, start - 1, role=Role.HEAD), Mention(start, len(text), role=Role.TAIL)
+            )  # fmt: skip
+            return [Example(str(split), text, mentions, "x")]
+
+    class Typed(TypingTask):
+        """A typing task: no pair tells its labels."""
+
+        card = Parted.card
+
+        def load(self, split: Split) -> list[Example]:
+            return [Example(str(split), names[0], (Mention(0, 2),), ("x",))]
+
+    monkeypatch.setitem(globals(), "Parted", Parted)
+    monkeypatch.setitem(globals(), "Typed", Typed)
+    parts = {"parted": f"{__name__}:Parted", "typed": f"{__name__}:Typed"}
+    with registered(Kind.TASKS, **parts):
+        asked = ("holdout", tmp_path / "kb", tmp_path / "rest", "--replace", "--task")
+        option = ("--set", "task.parted.seed=3", "--seed", "0-2", "--limit", "5")
+        made = good(*asked, "parted", *option)
+        assert made["dropped"]["triples"] == 1
+        about = Bundle(tmp_path / "rest").card["held_out"]
+        assert (about["options"], about["linkers"]) == (
+            {"parted": {"seed": 3}},
+            {"parted": "title"},
+        )
+        for refused in (("parted",), ("parted", *option, "--linker", "gold"), ("typed",)):
+            problem = run(*asked, *refused).exception
+            assert isinstance(problem, UsageError)
+            assert "which facts tell its labels cannot be known" in str(problem)
+            assert "\n" not in str(problem)
+        both = good(*asked, "typed", "--only-sentences")
+        assert both["dropped"]["triples"] == 0
+        other = run(*asked, "parted", *option, "--set", "tuning.full.epochs=3")
+        assert "changes nothing here" in other.stderr
+        assert isinstance(run(*asked, "parted", "--linker", "golf").exception, UsageError)
+        assert isinstance(run(*asked, "parted", "--set", "seed=3").exception, UsageError)
 
 
 def test_formats() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,22 @@ def test_real_release(
     if size == "m":
         assert report.facts["entities with a label"] == 908
     bundle.verify()
+
+
+def test_files_of_the_release_may_be_packed(release: Path, tmp_path: Path) -> None:
+    plain, _ = CodexImporter().run(release, tmp_path / "plain", [("size", "s")])
+    for path in [*release.rglob("*.json"), *release.rglob("*.txt")]:
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    packed, _ = CodexImporter().run(release, tmp_path / "packed", [("size", "s")])
+    assert packed.digest == plain.digest
+
+
+def test_what_is_not_read_and_what_is_not_there_is_noted(release: Path, tmp_path: Path) -> None:
+    (release / "triples" / "codex-s" / "valid_negatives.txt").write_text("Q1\tP1\tQ3\n")
+    _, report = CodexImporter().run(release, tmp_path / "kb", [("size", "s")])
+    assert "not read: valid_negatives.txt" in report.notes
+    assert any("names no entity" in note for note in report.notes)
+    write_json(release / "entities" / "en" / "entities.json", {"Q1": {"label": "Ada"}})
+    _, report = CodexImporter().run(release, tmp_path / "named", [("size", "s")])
+    assert not any("names no entity" in note for note in report.notes)

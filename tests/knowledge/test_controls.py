@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
-from kbench.knowledge.controls import Random, Shuffled, Zero
+from kbench.knowledge.controls import Random, Shuffled, Zero, controlled
+from kbench.spec import Control
 
 
 @pytest.fixture
@@ -63,35 +68,178 @@ def partly_told(folder: Path, told: list[str], vectors: list[str]) -> Bundle:
     return write_vectors(folder, table, {})
 
 
+def with_vector(base: KnowledgeBase, rows: np.ndarray) -> np.ndarray:
+    return base.has_vector(rows)
+
+
+def with_text(base: KnowledgeBase, rows: np.ndarray) -> np.ndarray:
+    return base.described(rows)
+
+
+def with_facts(base: KnowledgeBase, rows: np.ndarray) -> np.ndarray:
+    return np.isin(rows, base.triples[:, 0])
+
+
+Grounds = Callable[[KnowledgeBase, np.ndarray], np.ndarray]
+
+
+@pytest.mark.parametrize("grounds", [with_vector, with_text, with_facts])
 @pytest.mark.parametrize("vectors", [range(10), [0, 1, 2, 3, 5, 6, 8], [2, 4, 5], [], [9]])
 @pytest.mark.parametrize("told", [[0, 1, 2], [0], [], range(10), [7, 8, 9]])
-def test_shuffled_breaks_what_there_is_and_adds_nothing(
-    tmp_path: Path, told: list[int], vectors: list[int]
+def test_shuffled_breaks_what_is_covered_and_keeps_how_much(
+    tmp_path: Path, told: list[int], vectors: list[int], grounds: Grounds
 ) -> None:
     base = partly_told(tmp_path / "kb", [f"E{i}" for i in told], [f"E{i}" for i in vectors])
     rows = everyone(base)
-    texts = np.array([bool(base.describe(row)) for row in rows.tolist()])
-    np.testing.assert_array_equal(base.described(rows), texts)
-    kinds = base.has_vector(rows) * 2 + texts
+    covered = grounds(base, rows)
     for seed in range(3):
-        view = Shuffled(base, seed)
-        known = rows[base.has_vector(rows)]
+        view = Shuffled(base, seed, partial(grounds, base))
+        if covered.sum() == 1:
+            with pytest.raises(Unsupported, match="one entity alone is covered") as refused:
+                view.vectors(rows[:1])
+            assert "\n" not in str(refused.value)
+            continue
+        assert sorted(view.other.tolist()) == rows.tolist()
+        assert (view.other != rows)[covered].all()
+        np.testing.assert_array_equal(covered[view.other], covered)
+        np.testing.assert_array_equal(grounds(view, rows), covered)
+        assert _read(view, rows[covered]) == _read(base, rows[covered])
+        known = rows[covered & view.has_vector(rows)]
         assert np.isfinite(view.vectors(known)).all()
-        if len(known) > 1:
-            assert (view.vectors(known) != base.vectors(known)).any(axis=1).all()
-        for row in rows.tolist():
-            alike, opposite = (np.count_nonzero(kinds == kinds[row] ^ other) for other in (0, 1))
-            if texts[row] and alike + opposite > 1:
-                assert view.describe(row) != base.describe(row)
-            elif 1 not in (alike, opposite):
-                assert view.describe(row) == ""
-    assert not base.described(np.array([-1])).any()
+        assert len(known) == np.count_nonzero(covered & base.has_vector(rows))
+    assert not grounds(base, np.array([-1])).any()
 
 
-def test_an_entity_alone_of_its_kind_gets_a_text_away(tmp_path: Path) -> None:
+def _read(base: KnowledgeBase, rows: np.ndarray) -> list[tuple[str, list[tuple[str, str]]]]:
+    return sorted((base.entity(row).description, base.facts(row)) for row in rows.tolist())
+
+
+def test_whom_no_method_covers_alike_never_exchange_knowledge(covered: Bundle) -> None:
+    rows = everyone(covered)
+    for covers in (lambda r: r % 2 == 0, lambda r: r < 5, lambda r: r >= 0):
+        other = Shuffled(covered, 0, covers).other
+        np.testing.assert_array_equal(covers(other), covers(rows))
+        assert (other != rows).all()
+
+
+def many(folder: Path, size: int) -> Bundle:
+    """Entities with a description of 1 to 512 words, and every fifth with facts."""
+    rng = np.random.default_rng(0)
+    words = 2 ** rng.integers(0, 10, size)
+    entities = [
+        Entity(f"E{i:04}", f"n{i}", (), ("a", "b"), " ".join(["word"] * n))
+        for i, n in enumerate(words.tolist())
+    ]
+    facts = [(f"E{i:04}", "r", f"E{(i + 1) % size:04}") for i in range(0, size, 5)]
+    card = {"name": "many", "version": "1", "licence": "none", "source": "test"}
+    return write_bundle(folder, card, entities, facts)
+
+
+def test_shuffled_texts_are_of_like_size_and_of_many(tmp_path: Path) -> None:
+    base = many(tmp_path / "kb", 1500)
+    view = Shuffled(base, 0, base.described)
+    rows = everyone(base)
+    size = base.description_lengths
+    ratio = size[view.other] / size
+    assert np.median(np.maximum(ratio, 1 / ratio)) < 2
+    np.testing.assert_array_equal(view.has_description(rows), base.has_description(rows))
+    np.testing.assert_array_equal(
+        np.isin(rows, view.triples[:, 0]), np.isin(rows, base.triples[:, 0])
+    )
+    # The longest are read most often: some of them read about as much as before.
+    longest = np.argsort(size)[-100:]
+    assert 0.8 < size[view.other][longest].sum() / size[longest].sum() <= 1
+    partners = {int(Shuffled(base, seed, base.described).other[7]) for seed in range(40)}
+    assert len(partners) > 25
+
+
+def test_an_entity_alone_of_its_kind_gives_its_text_to_another(tmp_path: Path) -> None:
     base = partly_told(tmp_path / "kb", ["E0"], [f"E{i}" for i in range(8)])
     assert base.describe(0) == "text 0"
-    assert Shuffled(base, 0).describe(0) == ""
+    texts = [Shuffled(base, 0).describe(row) for row in range(8)]
+    assert texts[0] == ""
+    assert sorted(texts)[-1] == "text 0"
+
+
+def test_the_digest_names_the_grounds(covered: Bundle) -> None:
+    rows = everyone(covered)
+    even, low = (lambda r: r % 2 == 0), (lambda r: r < 9)
+    digests = {
+        controlled(covered, Control.SHUFFLED, 0, covers, grounds).digest
+        for covers, grounds in (
+            (None, None), (even, None), (low, None), (even, "even"), (low, ["low", {"k": 1}]),
+        )
+    }  # fmt: skip
+    assert len(digests) == 5
+    again = Shuffled(covered, 0, lambda r: np.isin(r, rows[::2])).digest
+    assert again == Shuffled(covered, 0, even).digest
+    for control in (Control.RANDOM, Control.ZERO):  # nothing in them hangs on who is covered
+        assert len({controlled(covered, control, 0, c).digest for c in (None, even, low)}) == 1
+
+
+def test_derived_vectors_move_as_all_else_does(covered: Bundle) -> None:
+    rows = everyone(covered)
+    kept = rows[::3]
+    table = np.arange(1, 1 + len(kept), dtype=np.float32)[:, None]
+    view = Shuffled(covered, 1, lambda r: np.isin(r, kept))
+    seen = view.over(kept, table)
+    assert seen.vectors(kept)[:, 0].tolist() == [
+        1 + kept.tolist().index(other) for other in view.other[kept].tolist()
+    ]
+    assert [seen.describe(row) for row in kept.tolist()] == [
+        view.describe(r) for r in kept.tolist()
+    ]
+    # Some of whom the method covers have none: those that have keep to themselves.
+    fewer = kept[::2]
+    seen = view.over(fewer, table[::2])
+    np.testing.assert_array_equal(seen.has_vector(rows), np.isin(rows, fewer))
+    assert sorted(seen.vectors(fewer)[:, 0].tolist()) == table[::2, 0].tolist()
+    assert (seen.vectors(fewer) != table[::2]).all()
+
+
+def test_random_texts_have_as_many_words_and_the_same_form(tmp_path: Path) -> None:
+    card = {"name": "words", "version": "1", "licence": "none", "source": "test"}
+    texts = ["The town, of 3 bridges. It's old!", "a b c", "", "红色的城市,在山上", "one two three"]
+    kinds = [("x", "y"), ("z",), (), ("x",), ("w",)]
+    entities = [
+        Entity(f"E{i}", f"n{i}", types=types, description=text)
+        for i, (text, types) in enumerate(zip(texts, kinds, strict=True))
+    ]
+    base = write_bundle(tmp_path / "kb", card, entities, [("E0", "r", "E1")])
+    known = {
+        word for text in texts for word in re.findall(r"[a-zA-Z0-9]+|[红色的城市在山上]", text)
+    }
+    for seed in range(3):
+        view, again = Random(base, seed), Random(base, seed)
+        for row in range(5):
+            seen = view.entity(row)
+            assert seen == again.entity(row)
+            assert len(seen.types) == len(kinds[row])
+            assert len({*seen.types}) == len(seen.types)
+            assert bool(seen.description) == bool(texts[row])
+        first = re.fullmatch(
+            r"(\w+) (\w+), (\w+) (\w+) (\w+)\. (\w+)'(\w+) (\w+)!", view.describe(0)
+        )
+        assert first
+        assert {*first.groups()} <= known
+        assert re.fullmatch(r"\w+,\w+", view.describe(3))
+        assert view.describe(3) != texts[3]
+        assert view.describe(1) != Random(base, seed + 1).describe(1)
+    np.testing.assert_array_equal(
+        Random(base, 0).described(everyone(base)), base.described(everyone(base))
+    )
+
+
+def test_random_facts_are_told_where_the_true_ones_are(tmp_path: Path) -> None:
+    card = {"name": "names", "version": "1", "licence": "none", "source": "test"}
+    entities = [Entity(f"E{i:02}", f"n{i}" if i % 2 else "") for i in range(40)]
+    facts = [(f"E{i:02}", "r", f"E{(3 * i + 1) % 40:02}") for i in range(40)]
+    base = write_bundle(tmp_path / "kb", card, entities, facts)
+    for seed in range(3):
+        broken = Random(base, seed).triples
+        assert (broken[:, 0] == base.triples[:, 0]).all()
+        np.testing.assert_array_equal(broken[:, 2] % 2, base.triples[:, 2] % 2)
+        assert (broken[:, 2] != base.triples[:, 2]).mean() > 0.8
 
 
 def test_random_facts_are_as_many_and_zero_has_none(covered: Bundle) -> None:

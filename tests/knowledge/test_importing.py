@@ -17,6 +17,7 @@ from kbench.knowledge.importing import (
     Options,
     Report,
     fields,
+    read_lines,
     read_rows,
 )
 
@@ -174,3 +175,13 @@ def test_text_that_looks_packed(source: Path, tmp_path: Path) -> None:
     path = path.rename(tmp_path / "more.txt.xz")
     with pytest.raises(DataError, match=r"its name ends in \.xz, and it is not packed"):
         Listing().run(source, tmp_path / "kb2", [("extra", str(path))])
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbench.knowledge.importing._LONGEST", 1000)
+    path = tmp_path / "rows.tsv.gz"
+    path.write_bytes(gzip.compress(b"a\tb\n" + b"0" * 100_000))
+    with pytest.raises(DataError, match=r"rows.tsv.gz, line 2: is longer than"):
+        list(read_lines(path, "one row a line"))

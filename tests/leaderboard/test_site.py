@@ -95,9 +95,9 @@ def board(folder: Path) -> list[Group]:
 def test_rows_that_cannot_be_told_apart_share_a_rank(results: Path) -> None:
     (group,) = board(results)
     by_score = {line.first.spec.method: line.by_score for line in group.lines if line.ranked}
-    by_gain = {line.first.spec.method: line.by_gain for line in group.lines if line.ranked}
+    by_net = {line.first.spec.method: line.by_net for line in group.lines if line.ranked}
     assert by_score == {"best": 1, "level": 1, "low": 3, "none": 4, HOSTILE: 4}
-    assert by_gain == {"best": 1, "level": 2, "low": 2, HOSTILE: 4, "none": None}
+    assert by_net == {"best": 1, "level": 2, "low": 2, HOSTILE: 4, "none": None}
     assert next(line.first.spec.method for line in group.lines) == "best"
 
 
@@ -105,7 +105,7 @@ def test_controls_are_shown_and_not_ranked(results: Path) -> None:
     (group,) = board(results)
     controls = [line for line in group.lines if line.first.spec.control != "none"]
     assert len(controls) == 4
-    assert all(line.by_gain is line.by_score is None for line in controls)
+    assert all(line.by_net is line.by_score is None for line in controls)
 
 
 def test_a_rank_needs_a_difference_beyond_chance() -> None:
@@ -452,7 +452,7 @@ def test_the_commands_of_the_workflow_exist(tmp_path: Path) -> None:
     stored.store(tmp_path / "results", told, task="atlas-qa", method="none")
     verify = _shell(_steps()["Verify every result"], tmp_path)
     assert verify.returncode == 1  # made by hand, it states no weights
-    assert "rejected, 0 of 1 results" in verify.stdout
+    assert "1 of 1 results rejected" in verify.stdout
     assert _shell(_steps()["Build the site"], tmp_path).returncode == 0
     assert (tmp_path / "site" / "index.html").is_file()
 
@@ -475,3 +475,37 @@ def test_a_pull_request_may_only_add_results(change: str, good: bool, tmp_path: 
     assert _shell(f"{change} && {commit}", tmp_path).returncode == 0
     done = _shell(_steps()["A pull request only adds results"], tmp_path, BASE=base)
     assert (done.returncode == 0) == good, done.stdout + done.stderr
+
+
+def test_a_board_goes_by_content_and_shows_what_differs(tmp_path: Path) -> None:
+    for name in ("rivers", "roads"):
+        for machine, method in (("m1", "none"), ("m2", "map-tuning")):
+            for epochs in (1, 2):
+                made = {
+                    "names": {"task": f"toy-relations:{name}"},
+                    "digests": {"backbone": "b" * 64},
+                }
+                stored.store(
+                    tmp_path / "results",
+                    stored.predictions(GOLD, guesses(0.5, epochs)),
+                    method=method,
+                    backbone=f"/{machine}/bert",
+                    digest=name * 4,
+                    data=f"/{machine}/{name}",
+                    options={"tuning": {"full": {"epochs": epochs}}},
+                    made=made,
+                )
+    out = tmp_path / "site"
+    site.build([tmp_path / "results"], out)
+    page = Page()
+    page.feed((out / "index.html").read_text(encoding="utf-8"))
+    chosen = [attrs for name, attrs in page.tags if name == "tr" and "data-task" in attrs]
+    assert {attrs["data-task"] for attrs in chosen} == {
+        "toy-relations:rivers",
+        "toy-relations:roads",
+    }
+    assert {attrs["data-backbone"] for attrs in chosen} == {"bert"}
+    assert page.words.count("epochs=2") == 4
+    assert "toy-relations:rivers / bert / full / accuracy" in " ".join(page.words)
+    assert len([*(out / "compare").glob("*.html")]) == 2
+    assert (out / "tasks" / f"{slug('toy-relations:roads')}.html").is_file()

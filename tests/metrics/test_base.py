@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from kbench.data import is_right
 from kbench.metrics import (
     Accuracy,
     LooseMacroF1,
@@ -227,3 +228,18 @@ def test_two_runs_on_the_same_data_have_the_same_columns() -> None:
     gold = ["a", "b", "c"]
     one, two = (MacroF1().statistics(gold, guess) for guess in (["a", "a", "a"], ["d", "e", "c"]))
     assert one.shape == two.shape == (3, 9)
+
+
+def test_any_of_the_acceptable_answers_is_right_and_a_set_of_types_as_a_whole() -> None:
+    answers = [("Rome", "Roma"), ("Rome", "Roma"), ("Oslo",), ("Oslo",)]
+    guesses = ["Roma", "Rome", "oslo", "Oslo"]
+    assert Accuracy(any_answer=True).score(answers, guesses) == pytest.approx(3 / 4)
+    # Typing has sets on both sides: one right type is not the whole set.
+    assert not is_right(("city", "place"), ("city",))
+    assert is_right(("city", "place"), ("place", "city"))
+    assert is_right("city", "city")
+    assert not is_right("city", ("city",))
+    assert [Accuracy().variant, Accuracy(any_answer=True).variant] == [
+        "accuracy",
+        "accuracy:any-answer",
+    ]

@@ -90,6 +90,19 @@ def test_p1_of_lama_wants_the_relation_of_each_query(load: Any) -> None:
     assert found == {"p1": pytest.approx((1 + 0.5 + 0) / 3)}
 
 
+def test_a_reference_may_be_a_list_of_acceptable_answers(load: Any) -> None:
+    predictions, references = ["red", "blue", "sad"], [["green", "red"], ["blue"], ["red"]]
+    found = load(module("accuracy:any-answer")).compute(
+        predictions=predictions, references=references
+    )
+    assert found == {"accuracy": pytest.approx(2 / 3)}
+    # LAMA's release has the object of the query alone, the first.
+    found = load(module("lama-p1")).compute(
+        predictions=predictions, references=references, relations=["P1"] * 3
+    )
+    assert found == {"p1": pytest.approx(1 / 3)}
+
+
 def test_few_shot_accuracy_is_told_for_each_setting(load: Any) -> None:
     found = load(module("n-way-k-shot-accuracy")).compute(
         predictions=["a", "b", "b", "a"],
@@ -108,6 +121,7 @@ def test_every_metric_has_its_module_and_no_other_is_there() -> None:
     assert module("lama-p1:objects") == module("lama-p1")
     assert module("accuracy@5w1s") == module("n-way-k-shot-accuracy")
     assert module("accuracy@pop_1e3") == module("accuracy")
+    assert module("accuracy:any-answer@pop_1e3") == module("accuracy")
     with pytest.raises(UsageError, match=r"the variant 'micro-f1'; did you mean loose-micro-f1"):
         module("micro-f1")
 

@@ -52,3 +52,10 @@ def test_within_a_stratum_no_other_counts() -> None:
     assert (metric.name, metric.variant) == ("accuracy_P2", "accuracy@P2")
     assert metric.score_of(ANSWERS) == 0.25
     assert len(metric.measure(ANSWERS)) == 4
+
+
+def test_p1_has_the_object_of_the_query_alone_and_accuracy_takes_any() -> None:
+    objects, said = [("Oslo", "Rome"), ("Rome", "Oslo")], ["Rome", "Rome"]
+    given = Answers(labels=objects, predictions=said, strata=["P1", "P1"])
+    assert LamaPrecision().score_of(given) == 0.5
+    assert Accuracy(any_answer=True).score_of(given) == 1

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kbench.data import Example, Label
+from kbench.data import Example, Label, is_right
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
 from kbench.model import Encoder, Head
-from kbench.model.heads import BlankHead, RelationHead, TypingHead, VocabularyHead
+from kbench.model.heads import BlankHead, PairHead, RelationHead, TypingHead, VocabularyHead
+from kbench.testing.spelling import byte_level_of, dummy_prefix_of, metaspace_of, wordpiece
 from tests.hostile import byte_level
 
 WIDTH = 6
@@ -100,7 +101,7 @@ def test_a_question_is_kept_where_an_answer_is_one_known_token(toy_tokenizer: An
     examples = labelled(("red",), ("dark red",), ("Dark Blue", "BLUE", "green"), ("北",), ("",), ())
     gold = BlankHead().gold(examples, toy_tokenizer)
     assert gold.kept.tolist() == [0, 2]
-    assert gold.labels == ["red", "blue"]
+    assert gold.labels == [("red",), ("Dark Blue", "BLUE", "green")]
     vocabulary = toy_tokenizer.get_vocab()
     assert gold.targets.tolist() == [vocabulary["red"], vocabulary["blue"]]
 
@@ -116,7 +117,10 @@ def test_the_best_token_of_all_answers_in_the_words_of_the_gold(toy_tokenizer: A
     logits = torch.zeros(2, len(vocabulary))
     logits[0, vocabulary["red"]] = logits[1, vocabulary["blue"]] = 4.0
     words, scores = BlankHead().predict(logits, toy_tokenizer)
-    assert words == BlankHead().gold(labelled(("red",), ("blue",)), toy_tokenizer).labels
+    gold = BlankHead().gold(labelled(("green", "RED"), ("Blue", "blue")), toy_tokenizer)
+    assert gold.named(words) == ["RED", "Blue"]
+    assert gold.named(["blue", "green"]) == ["blue", "green"]
+    assert all(map(is_right, gold.labels, gold.named(words)))
     expected = np.exp(4) / (np.exp(4) + len(vocabulary) - 1)
     assert scores == pytest.approx([expected] * 2, rel=1e-4)
 
@@ -128,7 +132,7 @@ def test_a_vocabulary_bounds_what_is_asked_and_what_is_answered(
     vocabulary = toy_tokenizer.get_vocab()
     assert head.allowed(toy_tokenizer) == sorted(vocabulary[w] for w in ("red", "blue", "today"))
     gold = head.gold(labelled(("red",), ("green",), ("Blue",), ("dark red",)), toy_tokenizer)
-    assert (gold.kept.tolist(), gold.labels) == ([0, 2], ["red", "blue"])
+    assert (gold.kept.tolist(), gold.labels) == ([0, 2], [("red",), ("Blue",)])
     assert gold.counts == {"vocabulary_tokens": 3}
     inputs = encode(
         encoder.tokenizer, [Example("a", "it looks ", (), "x", blank=9)], [()], Layout({})
@@ -162,11 +166,70 @@ def test_a_vocabulary_without_a_token_is_an_error(toy_tokenizer: Any) -> None:
 def test_an_answer_with_a_blank_before_it_is_found_by_a_byte_level_tokenizer() -> None:
     tokenizer = byte_level()
     gold = BlankHead().gold(labelled(("the",)), tokenizer)
-    assert gold.labels == ["the"]
+    assert gold.labels == [("the",)]
     assert tokenizer.convert_ids_to_tokens(gold.targets.tolist()) == ["Ġthe"]
     logits = torch.zeros(1, len(tokenizer))
     logits[0, gold.targets[0]] = 1
-    assert BlankHead().predict(logits, tokenizer)[0] == gold.labels
+    assert BlankHead().predict(logits, tokenizer)[0] == ["the"]
+
+
+ANSWERS = ("Rome", "Paris", "rome", "green")
+TOKENS = {
+    "wordpiece, cased": (wordpiece, False, ("Rome", "Paris", "rome", "green")),
+    "wordpiece, uncased": (wordpiece, True, ("rome", "paris", "rome", "green")),
+    "byte level": (byte_level_of, False, ("ĠRome", "ĠParis", "Ġrome", "Ġgreen")),
+    "byte level, uncased": (byte_level_of, True, ("Ġrome", "Ġparis", "Ġrome", "Ġgreen")),
+    "metaspace": (metaspace_of, False, ("▁Rome", "▁Paris", "▁rome", "▁green")),
+    "metaspace, uncased": (metaspace_of, True, ("▁rome", "▁paris", "▁rome", "▁green")),
+    "llama": (dummy_prefix_of, False, ("▁Rome", "▁Paris", "▁rome", "▁green")),
+}
+
+
+@pytest.mark.parametrize("family", TOKENS)
+def test_an_answer_is_the_token_that_stands_at_the_blank(family: str) -> None:
+    make, folds, tokens = TOKENS[family]
+    tokenizer = make(ANSWERS, lowercase=folds)
+    text = "The answer is "
+    asked = [Example(a, text, (), (a,), blank=len(text)) for a in ANSWERS]
+    gold = BlankHead().gold(asked, tokenizer)
+    assert gold.kept.tolist() == [0, 1, 2, 3]
+    assert tuple(tokenizer.convert_ids_to_tokens(gold.targets.tolist())) == tokens
+    # Whoever says these tokens is right, in the words of the data.
+    logits = torch.eye(len(tokenizer))[torch.from_numpy(gold.targets)]
+    assert gold.named(BlankHead().predict(logits, tokenizer)[0]) == [*ANSWERS]
+    assert VocabularyHead(ANSWERS).gold(asked, tokenizer).targets.tolist() == gold.targets.tolist()
+    # Rome is no rome where the tokenizer tells them apart.
+    (other,) = BlankHead().gold(asked[:1], tokenizer).named(["rome" if not folds else "paris"]) * 1
+    assert not is_right(("Rome",), other)
+
+
+def test_at_the_beginning_of_a_text_there_is_no_blank_before_the_answer() -> None:
+    tokenizer = byte_level_of(("Rome", "Oslo"))
+    first = Example("a", "  is the capital", (), ("Rome",), blank=0)
+    inside = Example("b", "the capital is  .", (), ("Rome",), blank=15)
+    bracket = Example("c", "the capital () .", (), ("Rome",), blank=13)
+    head = VocabularyHead(("Rome", "Oslo"), before=("", " ", "("))
+    for gold in (h.gold([first, inside, bracket], tokenizer) for h in (BlankHead(), head)):
+        spelled = tokenizer.convert_ids_to_tokens(gold.targets.tolist())
+        assert spelled == ["Rome", "ĠRome", "Rome"]
+    assert len(head.allowed(tokenizer)) == 4
+    assert len(VocabularyHead(("Rome", "Oslo")).allowed(tokenizer)) == 2
+
+
+def test_a_piece_of_a_word_is_no_answer_behind_a_letter(toy_tokenizer: Any) -> None:
+    glued = Example("a", "it is dark", (), ("red",), blank=10)
+    assert BlankHead().gold([glued], toy_tokenizer).kept.tolist() == []
+
+
+def test_a_query_of_lama_is_kept_by_its_own_object(toy_tokenizer: Any) -> None:
+    asked = labelled(("red", "dark red"), ("dark red", "red"))
+    assert VocabularyHead(["red"], first=True).gold(asked, toy_tokenizer).kept.tolist() == [0]
+    assert VocabularyHead(["red"]).gold(asked, toy_tokenizer).kept.tolist() == [0, 1]
+
+
+def test_only_heads_that_read_the_vocabulary_leave_examples_out() -> None:
+    assert [kind.keeps_all for kind in (RelationHead, TypingHead, PairHead)] == [True] * 3
+    assert not BlankHead.keeps_all
 
 
 class _Pooling:

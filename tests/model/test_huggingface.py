@@ -14,7 +14,7 @@ import transformers
 
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
-from kbench.errors import KbenchError, Unsupported
+from kbench.errors import KbenchError
 from kbench.model import Encoder, digest, dropout
 from kbench.model.huggingface import HuggingFaceBackbone, folder_digest, load_folder
 from kbench.testing.toys import write_backbone
@@ -117,15 +117,20 @@ def test_a_backbone_has_what_its_weights_have(
     assert pooler != torch.equal(pooled, hidden[:, 0])
 
 
-def test_without_pooler_and_first_special_the_mean_over_tokens_is_taken(
-    folders: dict[str, Path],
+@pytest.mark.parametrize("kind", ["ForMaskedLM", "Model"])
+def test_where_the_tokenizer_puts_no_special_token_first_the_mean_over_tokens_is_taken(
+    tmp_path: Path, kind: str
 ) -> None:
-    encoder = load_folder(folders["bert"])
-    encoder.tokenizer.cls_token = None
+    folder = write(tmp_path, "bert", kind=kind)  # with and without a trained pooler
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
+    encoder = load_folder(folder)
+    assert encoder.tokenizer.cls_token_id is not None
     batch = batch_of(encoder)
     with torch.no_grad():
         hidden = encoder(batch)
         pooled = encoder.pool(hidden, batch.mask)
+    assert encoder.pooled(batch) is None
     for row, length in enumerate(batch.mask.sum(1).tolist()):
         torch.testing.assert_close(pooled[row], hidden[row, :length].mean(0))
 
@@ -136,13 +141,6 @@ def test_a_masked_lm_head_that_the_weights_lack_is_not_made_up(tmp_path: Path) -
     config["architectures"] = ["BertForMaskedLM"]
     (folder / "config.json").write_text(json.dumps(config))
     assert not load_folder(folder).has_lm_head
-
-
-def test_a_head_of_unknown_form_is_refused(folders: dict[str, Path]) -> None:
-    encoder = load_folder(folders["electra"])
-    del encoder.network.generator_lm_head
-    with pytest.raises(Unsupported, match="ElectraForMaskedLM is of a form"):
-        Encoder(encoder.network, encoder.tokenizer, pooler=False)
 
 
 def without(folder: Path, *names: str) -> Path:

@@ -74,6 +74,9 @@ def test_a_default_is_of_its_type_and_no_mapping_is(kind: str, name: str, option
         ("tunings", "full", "train_embeddings", "nope", "true or false"),
         ("tunings", "full", "train_embeddings", 0, "true or false"),
         ("tunings", "lora", "rank", 2.0, "a whole number of at least 1"),
+        ("tunings", "lora", "rank", "4", "a whole number of at least 1"),
+        ("tunings", "lora", "rank", 0, "a whole number of at least 1"),
+        ("tunings", "lora", "alpha", float("nan"), "a number above 0"),
         ("tunings", "lora", "alpha", 0, "a number above 0"),
         ("tunings", "adapter", "rank", True, "a whole number of at least 1"),
         ("methods", "ra", "room", -5, "a whole number of at least 1"),
@@ -106,6 +109,7 @@ def test_a_wrong_value_is_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"fine-tuning": 3}, "map-tuning, fine-tuning is 3; expected a mapping"),
         ({"general": {"epochs": "three"}}, "map-tuning, general: epochs is 'three'; expected a wh"),
         ({"task-specific": {"clip": -1}}, "map-tuning, task-specific: clip is -1; expected a n"),
         ({"general": 3}, "map-tuning, general is 3; expected a mapping such as"),
@@ -120,3 +124,17 @@ def test_a_wrong_recipe_of_a_setting_is_refused(options: Any, said: str) -> None
 def test_a_recipe_of_the_user_is_refused_where_it_stands() -> None:
     with pytest.raises(UsageError, match=r"^tuning full: epochs is 1\.5; expected a whole number"):
         _ = parts("tunings", "full", {"epochs": 1.5}).tuning_recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("ra", "general"), ("e-bert", "fine-tuning"), ("pelt", "general"), ("none", "general"),
+     ("adapter-no-knowledge", "general"), ("map-tuning-mlp", "task-specific")],
+)  # fmt: skip
+def test_options_of_a_training_that_is_never_done_are_refused(name: str, setting: str) -> None:
+    kind = registry.get("methods", name)
+    if kind.trains and setting in kind.settings:
+        checked("methods", name, {setting: {"epochs": 2}})
+        return
+    with pytest.raises(UsageError, match=f"method {name} trains nothing in the setting {setting}"):
+        checked("methods", name, {setting: {"epochs": 2}})

@@ -149,7 +149,8 @@ def test_examples_are_paired_by_their_id(tmp_path: Path) -> None:
     [
         ({"digest": "d2"}, "data digest d1 against d2"),
         ({"limit": 7}, "limit None against 7"),
-        ({"task": "toy-qa"}, ""),
+        ({"task": "atlas-relations"}, ""),
+        ({"task": "toy-qa"}, "metric accuracy against accuracy:any-answer"),
         ({"task": "toy-typing", "gold": "sets"}, "metric accuracy against None"),
         ({"gold": "others"}, "gold labels of the same examples"),
         ({"ids": "others"}, "test examples 40 against 40, 20 shared"),

@@ -107,7 +107,7 @@ def test_knowledge_is_shown_as_the_control_breaks_it(tmp_path: Path, control: st
         near, _ = nearest_rows(base, base.vectors(np.array([other])), 2, np.array([other]))
         assert [name for name, _ in ann.neighbours] == [f"label {row}" for row in near[0]]
     else:
-        assert (ann.instead, ann.types) == (None, ())
+        assert (ann.instead, len(ann.types)) == (None, int(control == "random"))
         assert len(ann.neighbours) == (2 if control == "random" else 0)
 
 
@@ -138,3 +138,15 @@ def test_texts_and_knowledge_are_shown_only_if_they_are_those_of_the_run(
     assert (found and found.digest, problem) == (base.digest, "")
     assert "is not what the result was made with" in known(result(), str(tmp_path / "kb"))[1]
     assert known(right.model_copy(update={"spec": spec(method="none")})) == (None, "")
+
+
+def test_a_shuffle_is_shown_only_if_it_can_be_made_again(tmp_path: Path) -> None:
+    base = world(tmp_path / "kb", np.eye(3))
+    shuffled = result("shuffled", knowledge=base.digest)
+    assert known(shuffled, str(base.folder))[1] == ""
+    of_old = shuffled.provenance.model_copy(update={"revision": 4})
+    found, problem = known(shuffled.model_copy(update={"provenance": of_old}), str(base.folder))
+    assert (found, "by revision 4 of the engine" in problem) == (None, True)
+    gone = spec(control="shuffled", method="gone")
+    found, problem = known(shuffled.model_copy(update={"spec": gone}), str(base.folder))
+    assert (found, "'gone'" in problem) == (None, True)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,13 @@ def test_a_result_with_any_text_in_it_comes_back_as_saved(results: Results) -> N
     assert written["schema"] == 1
     assert written["spec"]["task"] == HOSTILE
     assert outcome().score == outcome().metrics["accuracy"]
+
+
+def test_acceptable_answers_come_back_beside_the_one_that_was_given(results: Results) -> None:
+    labels = [("Rome", "Roma"), ("Oslo",)]
+    made = replace(PREDICTIONS, labels=labels, predictions=["Roma", "Bern"])
+    results.save(outcome(), made)
+    assert results.predictions(outcome()) == made
 
 
 FAILED = outcome(status=Status.FAILED, reason=HOSTILE, predictions=None, metrics={})

@@ -53,7 +53,9 @@ def given(write: Write, tmp_path: Path, card: str, *records: Any) -> str:
 
 
 def test_relations(write: Write, tmp_path: Path) -> None:
-    other = {**RELATION, "id": "mine", "label": "lies in", "mentions": []}
+    context = {"start": 0, "end": 3}
+    other = {**RELATION, "id": "mine", "label": "lies in"}
+    other["mentions"] = [*RELATION["mentions"], context]
     task = find_task("custom", given(write, tmp_path, CARD, RELATION, other))
     first, second = task.examples(Split.TEST)
     assert (first.id, second.id) == ("test/0", "mine")
@@ -65,8 +67,8 @@ def test_relations(write: Write, tmp_path: Path) -> None:
     assert isinstance(task.head(8), RelationHead)
     assert [metric.name for metric in task.metrics] == ["accuracy"]
     assert task.counts["test_total"] == 2
-    assert task.counts["test_mentions"] == 2
-    assert task.counts["test_mentions_with_entity"] == 1
+    assert task.counts["test_mentions"] == 5
+    assert task.counts["test_mentions_with_entity"] == 2
 
 
 def test_types(write: Write, tmp_path: Path) -> None:
@@ -97,12 +99,43 @@ def test_questions(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "problem"),
     [
-        ("family: entity typing\nlicence: none\n", "title: Field required"),
-        ("title: t\nfamily: typing\nlicence: none\n", "family: Input should be 'entity typing'"),
+        ("family: entity typing\nlicence: none\n", "has no title; expected title: text"),
+        (
+            "title: t\nfamily: typing\nlicence: none\n",
+            r"family is 'typing'.*; expected family: one of entity typing, relation classification",
+        ),
+        (CARD + "title: [a]\n", "has the key 'title' twice|twice"),
+        (CARD + "citation: 7\n", "citation is 7; expected citation: text"),
+        (CARD + "metric: micro-f1-without-null\n", "say which relation is none by null_label"),
+        (CARD + "metric: f1\n", "metric is 'f1': expected accuracy, micro-f1-without-null, macro"),
+        (CARD + "metric: loose-micro-f1\n", "expected accuracy, .* in relation classification"),
+        (CARD + "metric: accuracy:x\n", "metric is 'accuracy:x': expected accuracy"),
+        (CARD + "metric: 5\n", "metric is 5; expected metric: one or a list"),
+        (CARD + "null_label: no\n", "null_label is False; expected null_label: text"),
+        (
+            CARD + "null_label: a\nmetric: micro-f1-without-null:b\n",
+            "metric is 'micro-f1-without-null:b', and null_label 'a': say one",
+        ),
+        (CARD + "fallback: true\n", "fallback is for entity typing, not for relation class"),
+        (CARD + "fallback: maybe\n", "fallback is 'maybe'; expected fallback: true or false"),
+        (CARD + "link_threshold: 2\n", "link_threshold is 2; expected link_threshold: a number"),
+        (CARD + "markers: {head: ' '}\n", "markers has ' ' for head: expected a sign"),
+        (
+            "title: t\nfamily: question answering\nlicence: none\nnull_label: a\n",
+            "null_label is for relation classification, not for question answering",
+        ),
+        (
+            "title: t\nfamily: entity typing\nlicence: none\n"
+            "metric: loose-micro-f1:argmax-fallback\n",
+            "expected loose-micro-f1, and fallback: true for the best type",
+        ),
         (CARD + "titel: x\n", r"has an unknown key 'titel'; did you mean title\?"),
-        (CARD + "max_length: 2\n", "max_length: Input should be greater than or equal to 8"),
+        (
+            CARD + "max_length: 2\n",
+            "max_length is 2; expected max_length: a whole number, at least 8",
+        ),
         (CARD + "linking: gould\n", r"linking is 'gould'; did you mean gold\?"),
-        (CARD + "markers: {hed: x}\n", "markers.hed"),
+        (CARD + "markers: {hed: x}\n", r"markers is \{'hed': 'x'\}; expected markers: a mapping"),
         ("- title", "holds list"),
         ("title: [", "expected"),
         ("!!python/object:os.system {}", "could not determine a constructor"),
@@ -115,6 +148,7 @@ def test_a_card_that_is_not_understood(
     write("card.yaml", card)
     with pytest.raises(DataError, match=problem) as error:
         Custom(str(tmp_path))
+    assert "Input should" not in str(error.value)
     assert "card.yaml" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -144,6 +178,27 @@ def test_without_data_or_card(tmp_path: Path) -> None:
         ({"mentions": [{"start": 4, "end": 7, "entitiy": "Q1"}]}, "has an unknown key 'entitiy'"),
         ({"mentions": [{"start": 4, "end": 7, "entity": 1}]}, r"\[0\].entity is 1, neither"),
         ({"mentions": [{"start": 4, "end": 7, "role": "hed"}]}, r"role is 'hed'; did you mean"),
+        ({"mentions": [{"start": 3, "end": 4}]}, r"mentions\[0\] is ' ', which names nothing"),
+        ({"mentions": [{"start": 4, "end": 7, "score": 2}]}, r"\[0\].score is 2, no number from 0"),
+        # Each field is right, and the record as a whole is none of the family.
+        ({"mentions": []}, "has no mentions of the role head, not one"),
+        (
+            {
+                "mentions": [
+                    {k: v for k, v in m.items() if k != "role"} for m in RELATION["mentions"]
+                ]
+            },
+            "has no mentions of the role head, not one",
+        ),
+        ({"mentions": RELATION["mentions"][:1]}, "has no mentions of the role tail, not one"),
+        (
+            {"mentions": [*RELATION["mentions"], {"start": 0, "end": 3, "role": "head"}]},
+            "has 2 mentions of the role head, not one",
+        ),
+        (
+            {"mentions": [*RELATION["mentions"], {"start": 0, "end": 3, "role": "target"}]},
+            "a mention of the role target, and relation classification here marks head, tail",
+        ),
     ],
 )
 def test_a_malformed_line(
@@ -162,6 +217,14 @@ def test_questions_that_cannot_be_answered(write: Write, tmp_path: Path) -> None
         ({"answers": [" "]}, "has an empty answer, or none"),
         ({"blank": 99}, "blank is 99, no offset in its text of 18 characters"),
         ({"blank": "end"}, "blank is 'end', no offset"),
+        (
+            {"text": "The Wye is in [MASK] ."},
+            r"spells \[MASK\], which is read as text: take it out",
+        ),
+        (
+            {"mentions": [{"start": 13, "end": 16, "role": "head"}]},
+            "a mention of the role head, and question answering here marks target",
+        ),
     ):
         folder = given(write, tmp_path, card, {**QUESTION, **change})
         with pytest.raises(DataError, match=problem):
@@ -191,7 +254,8 @@ def test_a_grid_on_ones_own_data(
             "text": f"it is {colour} there {n} .",
             "mentions": [
                 {"start": 6, "end": 6 + len(colour), "role": "head"}
-                | ({"entity": f"class:{colour}"} if linker == "gold" else {})
+                | ({"entity": f"class:{colour}"} if linker == "gold" else {}),
+                {"start": 7 + len(colour), "end": 12 + len(colour), "role": "tail"},
             ],
             "label": colour,
         }
@@ -207,3 +271,114 @@ def test_a_grid_on_ones_own_data(
     coverage = results[1].coverage
     assert coverage is not None
     assert (coverage.linker, coverage.examples, coverage.ambiguous) == (linker, 1.0, 0)
+
+
+def test_a_typing_record_has_one_target(write: Write, tmp_path: Path) -> None:
+    card = "title: Waters\nfamily: entity typing\nlicence: none\n"
+    target = TYPES["mentions"][0]
+    for mentions, problem in (
+        ([], "has no mentions of the role target, not one"),
+        ([{"start": 4, "end": 7}], "has no mentions of the role target, not one"),
+        ([target, target], "has 2 mentions of the role target, not one"),
+        ([target, {**target, "role": "head"}], "a mention of the role head, and entity typing"),
+    ):
+        folder = given(write, tmp_path, card, {**TYPES, "mentions": mentions})
+        with pytest.raises(DataError, match=rf"train\.jsonl, line 1: .*{problem}"):
+            Custom(folder).examples(Split.TRAIN)
+    folder = given(write, tmp_path, card, {**TYPES, "label": []})
+    with pytest.raises(DataError, match=r"train\.jsonl: has no example with a label"):
+        Custom(folder).examples(Split.TRAIN)
+
+
+def test_the_roles_are_those_that_the_card_marks(write: Write, tmp_path: Path) -> None:
+    one = {**RELATION, "mentions": [{"start": 4, "end": 7, "role": "target"}]}
+    task = Custom(given(write, tmp_path, CARD + "markers: {target: '$'}\n", one))
+    assert task.examples(Split.TRAIN)[0].mentions == (Mention(4, 7, None, Role.TARGET),)
+    folder = given(write, tmp_path, CARD + "markers: {target: '$'}\n", RELATION)
+    with pytest.raises(DataError, match="has no mentions of the role target"):
+        Custom(folder).examples(Split.TRAIN)
+
+
+def variants(write: Write, tmp_path: Path, card: str, *records: Any) -> list[str]:
+    task = Custom(given(write, tmp_path, card, *records))
+    assert task.examples(Split.TRAIN)
+    for metric in task.metrics:  # a stored result is scored again without the data
+        again = Custom.metric_named(metric.variant)
+        assert again is not None
+        assert (again.name, again.variant) == (metric.name, metric.variant)
+    return [metric.variant for metric in task.metrics]
+
+
+def test_a_card_chooses_metrics_and_the_null_relation(write: Write, tmp_path: Path) -> None:
+    other = {**RELATION, "label": "NA"}
+    for lines_, expected in (
+        ("", ["accuracy"]),
+        ("null_label: NA\n", ["micro-f1-without-null:NA", "accuracy"]),
+        ("metric: micro-f1-without-null:NA\n", ["micro-f1-without-null:NA", "accuracy"]),
+        ("metric: macro-f1-over-classes\n", ["macro-f1-over-classes", "accuracy"]),
+        (
+            "metric: [accuracy, macro-f1-over-classes]\nnull_label: NA\n",
+            ["accuracy", "macro-f1-over-classes", "micro-f1-without-null:NA"],
+        ),
+    ):
+        assert variants(write, tmp_path, CARD + lines_, RELATION, other) == expected
+    folder = given(write, tmp_path, CARD + "null_label: no_relation\n", RELATION, other)
+    with pytest.raises(DataError, match="calls 'no_relation' the null relation, which train lacks"):
+        Custom(folder).examples(Split.TRAIN)
+    # What selects on dev is part of what a model is made of.
+    forms = []
+    for text in ("", "null_label: NA\n", "metric: macro-f1-over-classes\n"):
+        forms.append(Custom(given(write, tmp_path, CARD + text, RELATION, other)).form)
+    assert len({str(form) for form in forms}) == 3
+
+
+def test_a_card_chooses_the_fallback_of_typing(write: Write, tmp_path: Path) -> None:
+    card = "title: Waters\nfamily: entity typing\nlicence: none\n"
+    text = f"{card}metric: strict-set-accuracy\nfallback: true\n"
+    assert variants(write, tmp_path, text, TYPES) == [
+        "strict-set-accuracy:argmax-fallback",
+        "loose-micro-f1:argmax-fallback",
+        "loose-macro-f1:argmax-fallback",
+    ]
+    assert Custom(str(tmp_path)).head(8).fallback is True  # type: ignore[attr-defined]
+    assert variants(write, tmp_path, card, TYPES)[0] == "loose-micro-f1"
+    assert Custom(str(tmp_path)).head(8).fallback is False  # type: ignore[attr-defined]
+
+
+def test_ids_of_the_data_and_links_that_are_not_sure(write: Write, tmp_path: Path) -> None:
+    head, tail = RELATION["mentions"]
+    sure = {**head, "entity": "7", "score": 0.9}
+    unsure = {**tail, "entity": "8", "score": 0.2}
+    stranger = {"start": 8, "end": 13, "entity": "9", "score": 0.9}
+    record = {**RELATION, "mentions": [sure, unsure, stranger]}
+    write("ids.tsv", "7\tQ19\n8\tQ25\n")
+    task = Custom(given(write, tmp_path, f"{CARD}ids: ids.tsv\nlink_threshold: 0.5\n", record))
+    assert [m.entity for m in task.examples(Split.TEST)[0].mentions] == ["Q19", None, None]
+    assert task.link_threshold == 0.5
+    assert task.counts["test_links_below_threshold"] == 1
+    assert task.counts["test_ids_without_counterpart"] == 1
+    assert task.counts["test_mentions_with_entity"] == 1
+    for text, problem in (
+        ("7\n", "line 1: has 1 cells"),
+        ("7\ta\n7\tb\n", "line 2: gives '7' the"),
+    ):
+        write("ids.tsv", text)
+        with pytest.raises(DataError, match=problem):
+            Custom(str(tmp_path)).examples(Split.TEST)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"), [("", None), ("name: rivers-2\n", "rivers-2"), ("name: 2024\n", "2024")]
+)
+def test_data_are_called_by_their_card_or_their_folder(
+    write: Write, tmp_path: Path, line: str, name: str | None
+) -> None:
+    folder = given(write, tmp_path, CARD + line, RELATION)
+    assert find_task("custom", f"{folder}/").card.name == (name or tmp_path.name)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a/b", "a b", "a@b", "*", "x" * 41])
+def test_a_name_that_no_term_could_say_is_refused(write: Write, tmp_path: Path, name: str) -> None:
+    folder = given(write, tmp_path, f"{CARD}name: '{name}'\n", RELATION)
+    with pytest.raises(DataError, match="name: "):
+        find_task("custom", folder)

@@ -64,7 +64,7 @@ def test_the_fallback_is_an_option_and_in_every_variant(folder: str) -> None:
         assert [m.variant.endswith(":argmax-fallback") for m in task.metrics] == [fallback] * 3
     assert Figer(folder).fallback
     assert [m.variant for m in Figer.metrics] == [m.variant for m in Figer(folder).metrics]
-    with pytest.raises(UsageError, match=r"fallback is 'argmin': expected argmax or none; did"):
+    with pytest.raises(UsageError, match="fallback is 'argmin'; expected argmax or none; did"):
         Figer(folder, {"fallback": "argmin"})
 
 

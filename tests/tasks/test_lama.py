@@ -107,12 +107,12 @@ def test_the_vocabulary_is_the_shared_one_if_it_is_there(write: Write, folder: s
     task, _ = read(folder)
     assert task.vocabulary == ("London", "Paris")
     assert task.counts["object_vocabulary_words"] == 2
-    assert [m.variant for m in task.metrics] == ["lama-p1:objects", "accuracy"]
+    assert [m.variant for m in task.metrics] == ["lama-p1:objects", "accuracy:any-answer"]
     write("common_vocab_cased.txt", "Paris\nRome\nBerlin\nRome\n\n")
     shared, _ = read(folder)
     assert shared.vocabulary == ("Berlin", "Paris", "Rome")
     assert shared.counts["shared_vocabulary_words"] == 3
-    assert [m.variant for m in shared.metrics] == ["lama-p1", "accuracy"]
+    assert [m.variant for m in shared.metrics] == ["lama-p1", "accuracy:any-answer"]
     assert read(folder, vocabulary="objects")[0].vocabulary == task.vocabulary
     # Another vocabulary is another probe: other data, and another head on the same model.
     assert shared.digest != task.digest
@@ -122,7 +122,7 @@ def test_the_vocabulary_is_the_shared_one_if_it_is_there(write: Write, folder: s
 
 @pytest.mark.parametrize("share", [-0.1, 1, "much", "nan"])
 def test_a_share_that_is_none(folder: str, share: Any) -> None:
-    with pytest.raises(UsageError, match=r"dev_share is .*: expected a number from 0 to below 1"):
+    with pytest.raises(UsageError, match=r"dev_share is .*; expected a number of at lea"):
         Lama(folder, {"dev_share": share})
 
 
@@ -192,3 +192,21 @@ def assert_one_line(task: Task, problem: str) -> None:
         task.digest  # noqa: B018
     assert "\n" not in str(caught.value)
     assert "; expected " in str(caught.value)
+
+
+def test_a_query_knows_the_other_objects_of_its_subject(write: Write, folder: str) -> None:
+    other = {**ADA, "uuid": "2", "obj_label": "Marylebone"}
+    write("TREx/P19.jsonl", [ADA, other, {**ADA, "sub_uri": "Q2", "obj_label": "Rome"}])
+    task, examples = read(folder)
+    labels = {example.id: example.label for example in examples}
+    # Its own object is the first: P@1 of the release has no other.
+    assert labels["P19/0"] == ("London", "Marylebone")
+    assert labels["P19/1"] == ("Marylebone", "London")
+    assert labels["P19/2"] == ("Rome",)
+    said = ["London" if example.id.startswith("P19/") else "Paris" for example in examples]
+    gold = [example.label for example in examples]
+    p1, accuracy = (metric.score(gold, said) for metric in task.metrics)
+    assert accuracy == pytest.approx(3 / 4)
+    assert p1 < accuracy
+    # The object of one template stands at the beginning, that of the other behind a blank.
+    assert {example.before_blank for example in examples} == {"", " "}

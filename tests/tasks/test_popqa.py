@@ -71,7 +71,13 @@ def test_an_example(write: Write, tmp_path: Path) -> None:
     assert capital.mentions[0].start == 8
     assert capital.label == ("Rome\t",)
     assert loose.text[loose.mentions[0].start :] == "Up? "
-    assert task.counts == {"questions": 6, "questions_without_subject": 3}
+    # What is left out counts among all of its split.
+    assert task.counts == {
+        "questions": 6,
+        "questions_without_subject": 3,
+        "dev_total": 0,
+        "test_total": 6,
+    }
     assert (task.tuning, task.linking) == ("frozen", "gold")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,6 +77,48 @@ class CoversNobody(Sound):
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
         return np.ones(len(rows), dtype=bool)
+
+
+class CoversTheUntold(Sound):
+    """Breaks controls: it covers entities of which it has no text."""
+
+    text = "appended"
+    defaults: ClassVar[Mapping[str, Any]] = {"room": 64}
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        return super().covers(knowledge, rows)
+
+    def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
+        return [knowledge.describe(row)]
+
+
+class CoversByWhatIsBroken(Sound):
+    """Breaks controls: whom it covers hangs on what a control draws anew."""
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        return super().covers(knowledge, rows) & np.isin(rows, knowledge.triples[:, 2])
+
+
+class CoversVectorless(Sound):
+    """Breaks injects: it covers entities of which it has no vector."""
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        return rows >= 0
+
+
+class _DeafMap(Map):
+    def slot_vectors(self, rows: Tensor) -> Tensor:
+        return 0 * super().slot_vectors(rows)
+
+    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class CoversForNothing(Sound):
+    """Breaks injects: of those it covers nothing reaches the model."""
+
+    slot = None
+    plug = _DeafMap
 
 
 class Crashes(Sound):

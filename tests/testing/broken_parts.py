@@ -10,13 +10,17 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
-from kbench.data import Example, Role, Split, TaskCard
+from kbench.data import Example, Label, Role, Split, TaskCard
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
+from kbench.metrics import Accuracy, Metric
 from kbench.model import Backbone, DownstreamModel, Encoder
+from kbench.model import Head as TaskHead
+from kbench.model.heads import BlankHead
 from kbench.model.huggingface import load_folder
-from kbench.task import Family, ProbeTask, TypingTask
+from kbench.task import Family, ProbeTask, QuestionTask, TypingTask
 from kbench.testing.tiny import TinyTyping, tiny
 from kbench.testing.toys import ToyQuestions, write_world
 from kbench.training import Recipe, Tuning
@@ -28,7 +32,8 @@ class Typing(TypingTask):
     card: ClassVar[TaskCard] = TinyTyping.card
 
     def load(self, split: Split) -> Sequence[Example]:
-        return [replace(e, id=f"{split}/{e.id}") for e in TinyTyping().load(split)]
+        marked = (e for e in TinyTyping().load(split) if e.mentions)
+        return [replace(e, id=f"{split}/{e.id}") for e in marked]
 
     def changed(self, split: Split, **fields: Any) -> Sequence[Example]:
         """The split with fields of its first example replaced."""
@@ -103,6 +108,71 @@ class Unfair(Typing):
             if split == Split.TEST
             else (super().load(split))
         )
+
+
+class Targetless(Typing):
+    """Breaks whole: an example does not say what is to be typed."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return self.changed(split, mentions=())
+
+
+class TwoTargets(Typing):
+    """Breaks whole: an example has two mentions to be typed."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        first = super().load(split)[0]
+        return self.changed(split, mentions=(*first.mentions, *first.mentions))
+
+
+class Questions(QuestionTask):
+    """Sound questions, with answers in every case and several of them."""
+
+    card: ClassVar[TaskCard] = TinyTyping.card
+
+    def load(self, split: Split) -> Sequence[Example]:
+        given = ToyQuestions().load(split)
+        return [replace(e, label=(str(e.label[0]).title(), *e.label, "Hue")) for e in given]
+
+
+class FirstAnswer(Metric):
+    """Takes the first acceptable answer for the only one."""
+
+    name, variant = "first", "first"
+
+    def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Any:
+        first = [label[0] for label in labels]
+        return Accuracy().statistics(first, predictions)
+
+    def value(self, sums: Any) -> Any:
+        return Accuracy().value(sums)
+
+
+class OneAnswer(Questions):
+    """Breaks several answers."""
+
+    metrics = (FirstAnswer(),)
+
+
+class LowerHead(BlankHead):  # type: ignore[misc]
+    """Asks for every answer in lower case."""
+
+    def tokens(self, answers: Sequence[str], *about: Any) -> list[int | None]:
+        return super().tokens([answer.lower() for answer in answers], *about)
+
+
+class LowerCased(Questions):
+    """Breaks spelled."""
+
+    def head(self, width: int) -> TaskHead:
+        return LowerHead()
+
+
+class Blankless(Questions):
+    """Breaks whole: nobody knows where the answer goes."""
+
+    def load(self, split: Split) -> Sequence[Example]:
+        return [replace(e, blank=None) for e in super().load(split)]
 
 
 class Headless(Typing):
@@ -297,6 +367,93 @@ class Padded(Bert):
     def load(self) -> Encoder:
         encoder = super().load()
         encoder.__class__ = _Averaging
+        return encoder
+
+
+class _Loud(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        hidden = super().forward(batch)
+        return hidden + 1e-5 * self.embed(batch).roll(-1, 1)  # of the token after, padding too
+
+
+class ReadsPadding(Bert):
+    """Breaks padding, by less than the order of sums could."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Loud
+        return encoder
+
+
+class _Forwards(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        return self.embed(batch).cumsum(1)
+
+
+class LeftToRight(Bert):
+    """Breaks both ways."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Forwards
+        return encoder
+
+
+class MoreTokens(Bert):
+    """Breaks fitting: its tokenizer has more tokens than it has vectors."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.tokenizer.add_tokens(["unheard-of"])
+        return encoder
+
+
+class TooLong(Bert):
+    """Breaks fitting: it has fewer positions than it says."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.max_length += 1
+        return encoder
+
+
+class _Scaled(Encoder):
+    def forward(self, batch: Any) -> Tensor:
+        return super().forward(batch) * 1.1
+
+
+class OtherStates(Bert):
+    """Breaks own outputs."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.__class__ = _Scaled
+        return encoder
+
+
+class NotFinite(Bert):
+    """Breaks weights."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        with torch.no_grad():
+            next(encoder.parameters()).flatten()[5] = float("nan")
+        return encoder
+
+
+class _Rewriting(PreTrainedTokenizerFast):
+    """Writes a text otherwise than its own core: it sets what is in brackets apart."""
+
+    def __call__(self, text: Any, *others: Any, **options: Any) -> Any:
+        return super().__call__(text.replace("(", " a "), *others, **options)
+
+
+class Rewrites(Bert):
+    """Breaks whole texts."""
+
+    def load(self) -> Encoder:
+        encoder = super().load()
+        encoder.tokenizer.__class__ = _Rewriting
         return encoder
 
 

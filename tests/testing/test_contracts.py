@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kbench.errors import UsageError
+from kbench.knowledge import Bundle
+from kbench.knowledge.controls import Shuffled
 from kbench.parts.catalogue import Kind, entries
 from kbench.testing import (
     Finding,
     assert_contracts,
     check,
+    contracts_controls,
     contracts_methods,
     contracts_plugs,
     registered,
 )
 from kbench.testing.bench import Bench
+from kbench.testing.tiny import tiny
 from tests.testing import broken, broken_parts
 
 CHECKED = {
@@ -97,6 +102,10 @@ BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
     (contracts_methods.frozen_weights, broken.TouchesInFit),
     (contracts_methods.frozen_weights, broken.TouchesInUse),
     (contracts_methods.fixed_plug, broken.Drifts),
+    (contracts_controls.controls, broken.CoversTheUntold),
+    (contracts_controls.controls, broken.CoversByWhatIsBroken),
+    (contracts_controls.injects, broken.CoversVectorless),
+    (contracts_controls.injects, broken.CoversForNothing),
     (contracts_plugs.leaves_nothing, broken.Stays),
     (contracts_plugs.leaves_nothing, broken.StaysAfterErrors),
     (contracts_plugs.unlinked, broken.Leaks),
@@ -129,6 +138,34 @@ def test_a_method_that_breaks_a_contract_is_caught(pair: tuple[Contract, Bench])
     assert not found.held, found.figure
     assert found.figure
     assert "\n" not in found.figure
+
+
+@pytest.mark.parametrize("method", ["ra", "ra-vm"])
+def test_a_control_on_other_grounds_than_the_method_is_caught(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    everyone = [np.arange(len(Bundle(tiny().uneven)))]
+    monkeypatch.setattr(Shuffled, "_alike", lambda _: everyone)
+    found = contracts_controls.controls(Bench(method))
+    assert not found.held
+    assert "entities more or fewer are covered" in found.figure
+
+
+def test_in_the_uneven_world_no_two_things_go_together() -> None:
+    base = Bundle(tiny().uneven)
+    rows = np.arange(len(base), dtype=np.int64)
+    mentioned = base.rows([m.entity for s in base.sentences for m in s.mentions])
+    has = [
+        base.has_vector(rows),
+        base.has_description(rows),
+        np.isin(rows, base.triples[:, 0]),
+        np.isin(rows, mentioned),
+    ]
+    kinds = sum((2**bit * each.astype(int) for bit, each in enumerate(has)), np.zeros(len(rows)))
+    assert len(np.unique(kinds)) == 16
+    nameless = np.array([not label for label in base.labels])
+    assert 0 < nameless.sum() < 10
+    assert np.isin(np.flatnonzero(nameless), base.triples[:, 2]).any()
 
 
 @pytest.mark.parametrize("method", [broken.Sound, broken.Switched])
@@ -185,6 +222,11 @@ BROKEN = [
     (Kind.TASKS, "same data", broken_parts.Fickle),
     (Kind.TASKS, "perfect", broken_parts.Unfair),
     (Kind.TASKS, "head", broken_parts.Headless),
+    (Kind.TASKS, "whole", broken_parts.Targetless),
+    (Kind.TASKS, "whole", broken_parts.TwoTargets),
+    (Kind.TASKS, "whole", broken_parts.Blankless),
+    (Kind.TASKS, "several answers", broken_parts.OneAnswer),
+    (Kind.TASKS, "spelled", broken_parts.LowerCased),
     (Kind.TUNINGS, "card", broken_parts.Recipeless),
     (Kind.TUNINGS, "starts as base", broken_parts.Jumps),
     (Kind.TUNINGS, "trains", broken_parts.ForgetsHead),
@@ -195,9 +237,16 @@ BROKEN = [
     (Kind.BACKBONES, "card", broken_parts.UnknownField),
     (Kind.BACKBONES, "loads", broken_parts.Training),
     (Kind.BACKBONES, "same weights", broken_parts.Shifting),
+    (Kind.BACKBONES, "whole texts", broken_parts.Rewrites),
     (Kind.BACKBONES, "slots", broken_parts.NoSlots),
     (Kind.BACKBONES, "own words", broken_parts.Doubles),
     (Kind.BACKBONES, "padding", broken_parts.Padded),
+    (Kind.BACKBONES, "padding", broken_parts.ReadsPadding),
+    (Kind.BACKBONES, "both ways", broken_parts.LeftToRight),
+    (Kind.BACKBONES, "fitting", broken_parts.MoreTokens),
+    (Kind.BACKBONES, "fitting", broken_parts.TooLong),
+    (Kind.BACKBONES, "own outputs", broken_parts.OtherStates),
+    (Kind.BACKBONES, "weights", broken_parts.NotFinite),
     (Kind.KNOWLEDGE, "files", broken_parts.Edited),
     (Kind.IMPORTERS, "card", broken_parts.Sourceless),
     (Kind.IMPORTERS, "options", broken_parts.Disallowed),
@@ -214,8 +263,9 @@ def test_a_part_of_another_kind_that_breaks_a_contract_is_caught(
     assert not found.held, found.figure
 
 
-def test_a_sound_probe_passes() -> None:
-    with registered(Kind.TASKS, broken=f"{broken_parts.__name__}:Probe"):
+@pytest.mark.parametrize("part", [broken_parts.Probe, broken_parts.Questions])
+def test_sound_questions_pass(part: type) -> None:
+    with registered(Kind.TASKS, broken=f"{broken_parts.__name__}:{part.__name__}"):
         assert_contracts(Kind.TASKS, "broken")
 
 

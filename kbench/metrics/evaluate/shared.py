@@ -21,10 +21,12 @@ class _Face(evaluate.Metric):  # type: ignore[misc]
     Attributes:
         metric: the class that scores; ``compute`` passes on its options.
         label: what one prediction or reference is.
+        any_answer: whether a reference may be a list, of which any is right.
     """
 
     metric: ClassVar[type[Metric]]
     label: ClassVar[Any]
+    any_answer: ClassVar[bool] = False
 
     def _info(self) -> evaluate.MetricInfo:
         text = inspect.getdoc(self.metric) or ""
@@ -32,8 +34,14 @@ class _Face(evaluate.Metric):  # type: ignore[misc]
             description=text,
             citation="",
             inputs_description=f"\n{text}\n",
-            features=datasets.Features(self._columns()),
+            features=[datasets.Features(columns) for columns in self._layouts()],
         )
+
+    def _layouts(self) -> list[dict[str, Any]]:
+        """The columns that ``compute`` takes, in each form that they may have."""
+        columns = self._columns()
+        several = {**columns, "references": datasets.Sequence(self.label)}
+        return [columns, several] if self.any_answer else [columns]
 
     def _columns(self) -> dict[str, Any]:
         return {"predictions": self.label, "references": self.label}
@@ -44,7 +52,10 @@ class _Face(evaluate.Metric):  # type: ignore[misc]
 
 
 class SingleLabel(_Face):
-    """Predictions and references are one class name each."""
+    """Predictions and references are one class name each.
+
+    Where ``any_answer`` is set a reference may be a list of acceptable answers.
+    """
 
     label = datasets.Value("string")
 

@@ -13,7 +13,7 @@ from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
-from kbench.training.tunings.parameter_efficient import positive, published
+from kbench.training.tunings.parameter_efficient import published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel, Encoder
@@ -46,7 +46,7 @@ class AdapterTuning(Tuning):
         return published(family)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
-        rank = positive(options, "rank")
+        rank = options["rank"]
         outputs = list(_outputs(model.encoder))
         model.requires_grad_(False)
         for output in outputs:

@@ -12,7 +12,7 @@ from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tuning import Tuning
-from kbench.training.tunings.parameter_efficient import positive, published
+from kbench.training.tunings.parameter_efficient import published
 
 if TYPE_CHECKING:
     from kbench.model import DownstreamModel, Encoder
@@ -62,8 +62,8 @@ class LoRATuning(Tuning):
         from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import
 
         config = LoraConfig(
-            r=positive(options, "rank"),
-            lora_alpha=positive(options, "alpha", float),
+            r=options["rank"],
+            lora_alpha=options["alpha"],
             target_modules=_maps(model.encoder, options["feed_forward"]),
         )
         model.requires_grad_(False)

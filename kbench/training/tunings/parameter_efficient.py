@@ -1,16 +1,15 @@
-"""What the parameter-efficient tunings share: published settings, and how options are read."""
+"""What the parameter-efficient tunings share: the published settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training.recipe import Recipe
 from kbench.training.tunings.full import FullTuning
 
-__all__ = ["positive", "published"]
+__all__ = ["published"]
 
 _PUBLISHED: Mapping[Family, Mapping[str, Any]] = {
     # Wiki-ET, Wiki80 and EntityQuestions of the map-tuning release: the same for all three.
@@ -27,14 +26,3 @@ def published(family: Family) -> Recipe:
     What the release does not say otherwise is as in full tuning of the family.
     """
     return FullTuning().recipe(family).updated(_PUBLISHED[family], {"warmup": 0.1})
-
-
-def positive(options: Mapping[str, Any], name: str, kind: type[float] = int) -> Any:
-    """Returns an option that is a number above 0, and a whole one unless ``kind`` is float.
-
-    Raises:
-        UsageError: it is none.
-    """
-    number = OptionType("whole number" if kind is int else "number", above=0)
-    number.check(name, options[name])
-    return options[name]

@@ -14,7 +14,7 @@ let sorts = new Map(); // what a reader sorted by: board -> [column, direction]
 let drawing = false;
 
 function state() {
-  const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "rank" && value === "gain"));
+  const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "rank" && value === "net"));
   return new URLSearchParams([...values, ...[...sorts].map(([at, by]) => [`sort${at}`, by.join("-")])]);
 }
 
@@ -52,7 +52,7 @@ function restore() {
     field.value = [...field.options].some((option) => option.value === value) ? value : "";
   }
   form.elements.q.value = wanted.get("q") ?? "";
-  form.elements.rank.value = wanted.get("rank") === "score" ? "score" : "gain";
+  form.elements.rank.value = wanted.get("rank") === "score" ? "score" : "net";
   sorts = new Map();
   boards.forEach((table, at) => {
     const [, column, direction] = /^(\d+)-(asc|desc)$/.exec(wanted.get(`sort${at}`) ?? "") ?? [];

@@ -17,7 +17,9 @@ from kbench.knowledge.importing import (
     Report,
     fields,
     read_rows,
+    read_whole,
 )
+from kbench_tasks.knowledge.cards import note_unread
 from kbench_tasks.knowledge.linked import (
     LABELS,
     SENTENCES,
@@ -26,6 +28,7 @@ from kbench_tasks.knowledge.linked import (
     read_labels,
     read_sentences,
 )
+from kbench_tasks.knowledge.matrices import packed_or_not
 
 __all__ = ["CodexImporter"]
 
@@ -65,6 +68,8 @@ class CodexImporter(Importer):
         sentences, surfaces = read_sentences(options.paths("sentences"), known, report)
         given = read_labels(next(iter(options.paths("labels")), None), known, report)
         release = _objects(root / "entities" / language / "entities.json", required=False)
+        if not release:
+            report.note(f"no entities/{language}/entities.json: the release names no entity")
         types = _types(root, language, known)
         entities = list(_entities(known, given, release, surfaces, types))
         _describe(entities, report)
@@ -94,8 +99,9 @@ class CodexImporter(Importer):
 def _triples(folder: Path, report: Report) -> list[Triple]:
     layout = "one `head TAB relation TAB tail` a line"
     triples: dict[Triple, None] = {}
-    for split in _SPLITS:
-        for _, triple in read_rows(folder / f"{split}.txt", "triples", _triple, report, layout):
+    files = [packed_or_not(folder / f"{split}.txt") for split in _SPLITS]
+    for path in files:
+        for _, triple in read_rows(path, "triples", _triple, report, layout):
             if triple in triples:
                 report.drop("triples", "seen before")
             else:
@@ -103,6 +109,7 @@ def _triples(folder: Path, report: Report) -> list[Triple]:
                 report.kept["triples"] += 1
     if not triples:
         raise DataError(folder, "holds no triple", layout)
+    note_unread(report, folder, [path.name for path in files], Options({}))
     return list(triples)
 
 
@@ -112,16 +119,15 @@ def _triple(line: str) -> Triple:
 
 
 def _objects(path: Path, required: bool = True) -> dict[str, Any]:
-    """Reads a JSON object of objects or lists; an optional file that is missing is empty."""
+    """Reads a JSON object of objects or lists, packed or not; one that may be missing is empty."""
     expected = "the JSON object of the CoDEx release"
-    try:
-        value = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if required:
-            raise DataError(path, "is missing", expected) from None
+    there = packed_or_not(path)
+    if not required and not there.exists():
         return {}
-    except (OSError, ValueError) as cause:
-        raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
+    try:
+        value = parse_json(read_whole(there, expected).decode("utf-8"))
+    except (ValueError, RecursionError) as cause:
+        raise DataError(there, f"cannot be read ({first_line(cause)})", expected) from None
     if not isinstance(value, dict):
         raise DataError(path, f"is a JSON {type(value).__name__}", expected)
     return value

@@ -1,0 +1,73 @@
+"""What stands against a run that only its parts together show: seen while a grid is planned.
+
+A backbone without a masked-LM head for a task that is answered at [MASK], a tuning that finds
+nothing to train, a knowledge base without what a method needs: nothing of it has to be trained to
+be known. What a part does not say here is found when the run is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from copy import deepcopy
+from itertools import chain
+
+from kbench.data.files import canonical_digest
+from kbench.errors import InputError, Unsupported
+from kbench.model import DownstreamModel, Encoder
+from kbench.parts.run_parts import Parts, headed, loaded
+
+__all__ = ["Obstacles"]
+
+
+class Obstacles:
+    """Looks at the parts of runs, each combination once; one backbone is in memory at a time."""
+
+    def __init__(self) -> None:
+        self._encoder: tuple[str, Encoder] | None = None
+        self._known: dict[Hashable, str] = {}
+
+    def of(self, parts: Parts) -> str:
+        """Returns why the parts of a run do not go together; empty if nothing is seen.
+
+        Raises:
+            InputError: the backbone cannot be loaded.
+        """
+        spec, base = parts.spec, parts.base_knowledge
+        informed = (spec.method, str(spec.setting), base.digest) if base else ()
+        key = canonical_digest([parts.backbone.digest, spec.task, spec.tuning, spec.options])
+        if (key, informed) not in self._known:
+            self._known[key, informed] = self._seen(parts)
+        return self._known[key, informed]
+
+    def _seen(self, parts: Parts) -> str:
+        encoder = self._loaded(parts)
+        try:
+            _check_tuning(parts, encoder)
+            if parts.base_knowledge is not None:
+                parts.method.check(encoder, parts.base_knowledge)
+        except Unsupported as reason:
+            return str(reason)
+        except InputError:
+            raise
+        except Exception:  # a plugin may fail in any way: told where its run is tried
+            return ""
+        return ""
+
+    def _loaded(self, parts: Parts) -> Encoder:
+        name = parts.backbone.digest
+        if self._encoder is None or self._encoder[0] != name:
+            self._encoder = None  # before the next one is loaded
+            self._encoder = name, loaded(parts)
+        return self._encoder[1]
+
+
+def _check_tuning(parts: Parts, encoder: Encoder) -> None:
+    """Lets a tuning prepare a model whose weights are those of the encoder, and are not copied.
+
+    Raises:
+        Unsupported: it finds nothing to train, or the head nothing to read.
+    """
+    model = DownstreamModel(encoder, headed(parts, encoder))
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    parts.tuning.prepare(deepcopy(model, shared), parts.tuning_options)
+    model.requires_grad_(False)

@@ -1,0 +1,68 @@
+"""What must be read beside a score: on how many examples, read how well, and whether it says much.
+
+A question whose answers no token spells is left out, and coverage is then a share of the rest. A
+model that could read next to nothing, or gives one answer to everything, has a score too. All of
+it is in the counts of a result; here it is put in words for whoever shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kbench.data import Split
+from kbench.store import Result
+
+__all__ = ["kept", "left_out", "notes", "silent", "unknown_words"]
+
+_MOST = 0.5
+"""Share of unknown tokens from which on it is said."""
+
+
+def kept(result: Result) -> dict[str, tuple[int, int]]:
+    """Returns how many examples of each split were kept, and of how many, where it is known."""
+    counts = result.counts
+    return {
+        str(split): (counts[f"{split}_kept"], counts[f"{split}_total"])
+        for split in Split
+        if f"{split}_kept" in counts and f"{split}_total" in counts
+    }
+
+
+def left_out(result: Result) -> str:
+    """Returns on how many examples a score is, if some were left out; else nothing."""
+    shares = {split: of for split, of in kept(result).items() if of[0] < of[1]}
+    told = [f"{one:,} of {all_:,} {split} examples" for split, (one, all_) in shares.items()]
+    # What is tested comes first.
+    return ", ".join(sorted(told, key=lambda text: " test " not in text))
+
+
+def silent(result: Result) -> str:
+    """Returns that a model predicts nothing, or one thing alone, if it does; else nothing."""
+    counts = result.counts
+    tested = counts.get("test_kept", 0)
+    if tested and counts.get("test_without_prediction") == tested:
+        return f"nothing is predicted for any of the {tested:,} test examples"
+    alike = counts.get("test_distinct_predictions") == 1
+    if alike and counts.get("test_distinct_labels", 0) > 1:
+        return f"one and the same is predicted for all {tested:,} test examples"
+    return ""
+
+
+def unknown_words(result: Result) -> str:
+    """Returns that most of a run's test texts, or of its passages, are ``[UNK]``; else nothing."""
+    told = []
+    for kind, name in (("text", "texts"), ("passage", "passages")):
+        of = result.counts.get(f"test_{kind}_tokens", 0)
+        unknown = result.counts.get(f"test_unknown_{kind}_tokens", 0)
+        if of and unknown >= _MOST * of:
+            told.append(f"{unknown:,} of {of:,} tokens of its test {name}")
+    return f"the backbone's vocabulary does not know {' and '.join(told)}" if told else ""
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """Returns what must be read beside the scores of some runs, a line each."""
+    lines = [f"Kept: {text}." for result in results if (text := left_out(result))]
+    for result in results:
+        said = (unknown_words(result), silent(result))
+        lines += [f"{result.spec.title}: {text}." for text in said if text]
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,50 @@
+"""What a method is ranked by: the net gain, knowledge that arrives and pays.
+
+The knowledge gain alone rewards a method that wrong knowledge hurts: it may be large where the
+model is better off without the method. The difference to no knowledge alone rewards more
+parameters. So the figure is the lesser of the two, which is the score over the better of its two
+yardsticks, the same method with shuffled knowledge and the same model without any.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kbench.metrics import Array
+    from kbench.results.tables import Estimate
+
+__all__ = ["net_gain", "net_replicates"]
+
+E = TypeVar("E", bound="Estimate")
+
+
+def net_gain(gain: E | None, delta: E | None) -> E | None:
+    """Returns the lesser of the knowledge gain and the difference to no knowledge.
+
+    Its interval goes from the lesser of the two low ends to the lesser of the two high ends: so
+    it lies above 0 if and only if both intervals do, the intersection-union test, which needs no
+    correction for being two.
+
+    Args:
+        gain: over the method's own shuffled control.
+        delta: over the model without knowledge.
+
+    Returns:
+        None where one of them is not known.
+    """
+    if gain is None or delta is None:
+        return None
+    ends = [
+        None if one is None or two is None else min(one, two)
+        for one, two in ((gain.low, delta.low), (gain.high, delta.high))
+    ]
+    lesser = min(gain, delta, key=lambda estimate: estimate.value)
+    return type(lesser)(lesser.value, ends[0], ends[1], lesser.deviation)
+
+
+def net_replicates(own: Array, shuffled: Array, none: Array) -> Array:
+    """Returns the net gain in every resample, from the scores in it, of the same draws."""
+    return own - np.maximum(shuffled, none)

@@ -1,0 +1,111 @@
+"""A plan counts what can run, and says of the rest why it cannot, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kbench.errors import InputError
+from kbench.grid import runner
+from kbench.grid.plan import CANNOT, Place
+from kbench.store import Status
+from kbench.testing.toys import write_backbone
+from tests.calling import call
+from tests.grid.toygrid import grid, run
+
+pytestmark = pytest.mark.usefixtures("toy_tasks")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+
+
+def test_what_its_parts_say_against_a_run_is_in_the_plan(
+    tmp_path: Path, toy_folder: Path, place: Place
+) -> None:
+    headless = write_backbone(tmp_path / "headless", lm_head=False)
+    chosen = grid(
+        toy_folder,
+        task="toy-qa,toy-relations",
+        method="none,pelt",
+        tuning="full,head",
+        backbone=str(headless),
+        setting="general",
+        control="none",
+    )
+    cells = runner.plan(runner.resolve(chosen), place)
+    told = {(c.spec.task, c.spec.method, c.spec.tuning): c.obstacle for c in cells}
+    lacks = f"task toy-qa is answered at [MASK], and backbone {headless} has no masked-LM head"
+    pelt = "PELT needs a backbone with a masked-LM head"
+    assert told == {
+        ("toy-qa", "none", "full"): lacks,
+        ("toy-qa", "none", "head"): lacks,
+        ("toy-qa", "pelt", "full"): lacks,
+        ("toy-qa", "pelt", "head"): lacks,
+        ("toy-relations", "none", "full"): "",
+        ("toy-relations", "none", "head"): "",
+        ("toy-relations", "pelt", "full"): pelt,
+        ("toy-relations", "pelt", "head"): pelt,
+    }
+    results = runner.run([c for c in cells if c.standing == CANNOT], place)
+    assert {r.status for r in results} == {Status.SKIPPED}
+    assert [*place.artifacts.glob("*/*")] == []  # nothing was trained to find it out
+
+
+def test_a_tuning_that_finds_nothing_to_train_is_seen_and_leaves_no_trace(
+    toy_folder: Path, place: Place
+) -> None:
+    chosen = grid(toy_folder, task="toy-qa,toy-relations", method="none", tuning="head,lora")
+    cells = runner.plan(runner.resolve(chosen), place)
+    told = [(c.spec.task, c.spec.tuning, c.standing) for c in cells]
+    assert sorted(told) == [
+        ("toy-qa", "head", CANNOT),
+        ("toy-qa", "lora", "run"),
+        ("toy-relations", "head", "run"),
+        ("toy-relations", "lora", "run"),
+    ]
+
+
+def test_a_backbone_that_does_not_load_is_refused_by_the_plan(
+    tmp_path: Path, toy_folder: Path, place: Place
+) -> None:
+    broken = write_backbone(tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    (cell,) = runner.plan(
+        runner.resolve(grid(toy_folder, method="none", backbone=str(broken))), place
+    )
+    assert isinstance(cell.refusal, InputError)
+    (result,) = runner.run([cell], place)
+    assert result.status == Status.REFUSED
+    assert "cannot be loaded" in result.reason
+    assert not place.out.exists()
+
+
+def test_the_first_line_counts_what_can_run_and_each_reason_is_told_once(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--task", "toy-relations", "--method", "none,ra", "--control", "none"]
+    words += ["--backbone", str(toy_folder / "bert"), "--knowledge", str(toy_folder / "kb")]
+    words += ["--setting", "general,task-specific", "--seed", "0-2", "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out"), "--set", "tuning.full.epochs=1"]
+    _, out, _ = call(capsys, *words, "--dry-run")
+    assert "9 runs: 0 stored, 6 to run, 3 cannot; to train: 3 downstream models" in out
+    why = "ra has no task-specific setting (it has fine-tuning, general)"
+    assert out.count(why) == 1
+    assert f"seed 0 and 2 more: {why}" in out
+
+
+def test_processor_time_stands_beside_wall_clock(toy_folder: Path, place: Place) -> None:
+    results = run(grid(toy_folder, setting="general", control="none"), place)
+    for result in results:
+        for stage in ("tune", "train", "start", "evaluate"):
+            assert result.cost[f"{stage}_processor_seconds"] >= 0.0
+        assert result.cost["tune_processor_seconds"] > 0.1 * result.cost["tune_seconds"]
+    none, mapped = results
+    assert none.cost["train_processor_seconds"] == 0.0
+    assert mapped.cost["train_processor_seconds"] > 0.0
+    # The same figures, whoever made the model: they come with it from the store.
+    assert none.cost["tune_processor_seconds"] == mapped.cost["tune_processor_seconds"]
