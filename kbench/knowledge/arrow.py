@@ -36,8 +36,12 @@ _T = TypeVar("_T")
 _BLOCK = 1 << 16
 """Rows of a batch. Part of the layout: other batches would give the same content another digest."""
 
-_ODD = "[^ -~]|  |`|^ | $"
-"""What is more than lower case when it is folded."""
+_ODD = (
+    "[^ -~\u00c0-\u00d6\u00d8-\u00de\u00e0-\u00f6\u00f8-\u012f\u0131\u0134-\u013e\u0141-\u0148"
+    "\u014a-\u017e\u0400-\u045f\u3041-\u3094\u30a1-\u30f6\u30fc\u4e00-\u9fff\uac00-\ud7a3]"
+    "|  |`|^ | $"
+)
+"""What may be more than lower case when it is folded; of other characters it certainly is not."""
 _READ = 1 << 9
 """Rows read at a time of each run that is merged."""
 
@@ -284,7 +288,7 @@ def maybe_among(values: pa.Array, keys: pa.Array) -> list[int]:
     import pyarrow.compute as pc
 
     odd = pc.match_substring_regex(values, _ODD)
-    some = pc.or_(odd, pc.is_in(pc.ascii_lower(values), value_set=keys))
+    some = pc.or_(odd, pc.is_in(pc.utf8_lower(values), value_set=keys))
     return cast("list[int]", pc.indices_nonzero(some).to_pylist())
 
 

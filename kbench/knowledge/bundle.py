@@ -221,11 +221,16 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def _with_name(self) -> NDArray[np.bool_]:
-        named = self._filled("label")
-        ids, aliases = self.ids, self.aliases
-        for row in np.flatnonzero(~named).tolist():
-            named[row] = bool(names_of(ids[row], "", aliases[row]))
-        return named
+        import pyarrow as pa
+
+        named = [np.zeros(0, dtype=bool)]
+        for batch in self._entities.select(["id", "label", "aliases"]).to_batches():
+            blank = np.flatnonzero(_blank(batch.column("label")))
+            known = np.ones(len(batch), dtype=bool)
+            without = batch.take(pa.array(blank)).to_pylist()
+            known[blank] = [bool(names_of(e["id"], "", e["aliases"])) for e in without]
+            named.append(known)
+        return np.concatenate(named)
 
     def named(self, keys: Collection[str]) -> Iterator[tuple[int, str, bool]]:
         import pyarrow as pa
@@ -250,11 +255,6 @@ class Bundle(KnowledgeBase):
 
     def has_name(self, rows: Rows) -> NDArray[np.bool_]:
         return _at(self._with_name, rows)
-
-    def _filled(self, column: str) -> NDArray[np.bool_]:
-        """Returns whether each entity has more than blanks in a column of text. ``[entities]``."""
-        filled = [~_blank(chunk) for chunk in self._entities.column(column).chunks]
-        return np.concatenate([np.zeros(0, dtype=bool), *filled])
 
     def entity(self, row: int) -> Entity:
         value = self._entities.slice(row, 1).to_pylist()[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbench.knowledge.arrow import maybe_among
 from kbench.knowledge.folding import Folded, folded
 
 TRICKY = (
@@ -77,3 +79,12 @@ def test_no_part_of_a_character_is_found() -> None:
     assert whole.span(5, 6) is None
     assert whole.span(7, 8) is None
     assert whole.span(7, 9) == (4, 6)
+
+
+def test_what_a_column_is_asked_for_leaves_out_no_name() -> None:
+    signs = [chr(code) for code in range(0x30000) if not 0xD800 <= code < 0xE000]
+    names = [f"a{sign}{again}" for again in ("", "e\u0301") for sign in signs]
+    keys = pa.array(sorted({folded(name) for name in names}), pa.string())
+    # Each of the names is among the folded ones; few are looked at because they are odd alone.
+    assert len(maybe_among(pa.array(names), keys)) == len(names)
+    assert maybe_among(pa.array(["Zürich", "柏林", "Москва", "서울", "パリ"]), keys[:0]) == []
