@@ -87,7 +87,8 @@ def test_holdout(release: Path, tmp_path: Path) -> None:
     (mine / "card.yaml").write_text("title: t\nfamily: relation classification\nlicence: none\n")
     ends = [{"start": 0, "end": 1, "entity": "Q1", "role": "head"},
             {"start": 2, "end": 3, "entity": "Q2", "role": "tail"}]  # fmt: skip
-    for split, mentions in {"train": ends[:1], "dev": ends[1:], "test": ends}.items():
+    strangers = [{**end, "entity": None} for end in ends]
+    for split, mentions in {"train": ends, "dev": strangers, "test": ends}.items():
         line = json.dumps({"text": "a b", "mentions": mentions, "label": "x"})
         (mine / f"{split}.jsonl").write_text(line)
     asked = ("holdout", tmp_path / "kb", tmp_path / "rest", "--task", "custom", "--data", mine)
