@@ -137,15 +137,16 @@ class Shuffled(Exchanged):
     def _alike(self) -> list[NDArray[np.int32]]:
         """The entities by what a method may read of them, those it covers apart from the others."""
         base, everyone = self.base, np.arange(len(self.base), dtype=np.int32)
-        name = base.has_name(everyone.astype(np.int64))
+        rows = np.arange(len(base), dtype=np.int64)
+        name, vector = base.has_name(rows), base.has_vector(rows)
+        del rows
         told = name[base.triples[:, 0]] & name[base.triples[:, 2]]
         facts = np.bincount(base.triples[told, 0], minlength=len(base)).astype(np.int32)
         length = base.description_lengths
         # In an order in which neighbours share something: nothing, facts, both, a description.
         text = np.where(facts > 0, 1 + (length > 0), 3 * (length > 0)).astype(np.int8)
         size = _power(np.where(length > 0, length, facts))
-        vector = base.has_vector(everyone.astype(np.int64))
-        del facts, told
+        del facts, told, length
         # Of what the method does not cover nobody without a name may take the place of one with:
         # facts that are not told of it would be told of the other. So one may keep its own there.
         untold = name | self.covered
