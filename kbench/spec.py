@@ -264,6 +264,8 @@ class OptionType:
         """
         if not self.allows(value):
             hint = nearest(value, self.words) if isinstance(value, str) else ""
+            # All words that are allowed stand there already.
+            hint = hint if "did you mean" in hint else ""
             raise UsageError(f"{name} is {value!r}; expected {self.expected}{hint}")
 
     def _allows_one(self, value: Any) -> bool:

@@ -146,7 +146,10 @@ class Shuffled(Exchanged):
         size = _power(np.where(length > 0, length, facts))
         vector = base.has_vector(everyone.astype(np.int64))
         del facts, told
-        keys = ((self.covered, 0), (vector, 2), (text, 2), (name, 2), (size, _WIDE))
+        # Of what the method does not cover nobody without a name may take the place of one with:
+        # facts that are not told of it would be told of the other. So one may keep its own there.
+        untold = name | self.covered
+        keys = ((self.covered, 0), (untold, 0), (vector, 2), (text, 2), (name, 2), (size, _WIDE))
         groups = [everyone]
         for key, least in keys:
             groups = [part for group in groups for part in _parted(group, key[group], least)]

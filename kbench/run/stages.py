@@ -9,13 +9,14 @@ the runner does.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from enum import StrEnum
 from typing import Any
 
 from kbench.data import Split
 from kbench.encoding.computing import described
-from kbench.errors import FrozenError, KbenchError, Unsupported
+from kbench.errors import FrozenError, InputError, Unsupported
 from kbench.method import Plug
 from kbench.model import DownstreamModel, Encoder, digest
 from kbench.model.compiling import compiled
@@ -76,7 +77,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
     if parts.knowledge is not None:
         plug, fitted = fit(session, parts, parts.spec.setting, model)
     choice = _choose(session, parts, model, plug) if plug else None
-    dev = _dev(session, parts, model, plug, tuned)
+    dev = _dev(session, parts, model, plug, tuned, fitted, choice)
     prepared = session.prepared(parts, Split.TEST, model, injected=plug is not None)
     started, processor = time.perf_counter(), ProcessorClock(session.device)
     session.reset_peak()
@@ -127,22 +128,27 @@ def _dev(
     model: DownstreamModel,
     plug: Plug | None,
     tuned: TrainingRecord,
+    fitted: TrainingRecord | None,
+    choice: Mapping[str, Any] | None,
 ) -> float | None:
     """Returns the main metric on dev, of which the options of a sweep are chosen.
 
-    A control is read under the options of its true run, and so has no part in it.
+    What training or a choice has found is not computed again. A control is read under the options
+    of its true run, and so has no part in it.
     """
     if parts.spec.control != Control.NONE:
         return None
-    history = tuned.history
-    if history.dev and (plug is None or parts.plug_is_fixed):
-        return history.dev[history.best]  # of the weights that were kept
+    if choice is not None:
+        return float(max(choice["dev"]))
+    last = tuned if plug is None or parts.plug_is_fixed else fitted
+    if last is not None and last.history.dev:
+        return last.history.dev[last.history.best]  # of the weights that were kept
     try:
         if not parts.task.examples(Split.DEV):
             return None
         with plug.attach(model.encoder) if plug else nullcontext():
             return session.validate(parts, model, injected=plug is not None)
-    except KbenchError:  # a split that is not there, or of which nothing can be used
+    except InputError:  # a split that is not there, or of which nothing can be used
         return None
 
 

@@ -92,8 +92,8 @@ class Bench:
             **changes,
         }
         options = {"tuning": {named["tuning"]: tuning}}
-        if self.declared:
-            options["method"] = {self.entry.name: {str(s): QUICK for s in Setting}}
+        if self.declared and self.method.trains:
+            options["method"] = {self.entry.name: {str(s): QUICK for s in self.declared}}
         return Parts(RunSpec(method=self.entry.name, setting=setting, options=options, **named))
 
     @cached_property

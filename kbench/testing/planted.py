@@ -49,7 +49,10 @@ def planted_scores(
             "backbone": str(write_backbone(folder / "bert")),
             "knowledge": str(folder / "kb"),
             "control": "none,shuffled",
-            "options": {"tuning": {"full": _TUNED}, "method": {method: {str(setting): recipe}}},
+            "options": {
+                "tuning": {"full": _TUNED},
+                "method": {method: {str(setting): recipe} if recipe else {}},
+            },
         }
         where = Place(folder / "results", folder / "artifacts", "cpu")
         cells = runner.plan(runner.resolve(make_grid(values, "planted")), where)

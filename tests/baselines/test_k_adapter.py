@@ -651,6 +651,7 @@ def test_the_map_and_the_choice_read_train_and_dev_once(
     )
     train_split, dev, test = (len(ToyRelations().load(split)) for split in Split)
     told = []
+    load_folder(toy_folder / "bert")  # a network is tried once a process, which reads texts too
     for name, memory in (("kept", 1 << 30), ("direct", 0)):
         monkeypatch.setenv(hidden_states.BYTES, "0")
         monkeypatch.setattr(hidden_states, "_MEMORY", memory)

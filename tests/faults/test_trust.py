@@ -152,7 +152,7 @@ def test_yaml_makes_nothing_but_values(text: str, tmp_path: Path, canary: Path) 
 
 @pytest.mark.parametrize(
     "text",
-    ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "2001-13-45", "9" * 5000, "[" * 3000],
+    ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "9" * 5000, "[" * 3000],
 )
 def test_yaml_that_its_parser_stumbles_over_is_refused_in_a_line(text: str, tmp_path: Path) -> None:
     grid = tmp_path / "grid.yaml"

@@ -167,5 +167,5 @@ def test_a_question_that_names_its_relation_asks_for_no_other(tmp_path: Path) ->
 def test_what_a_linker_does_not_find_is_not_counted(tmp_path: Path) -> None:
     base, examples = rivers(tmp_path / "kb"), asked("relation", "alias")
     assert set(leakage(examples, base, "gold").values()) == {0}
-    # Nobody else is called so: a title leads to who has it as another name.
+    # An alias that nobody else has is a title's second choice.
     assert leakage(examples, base, "title")["test_pairs_in_knowledge"] == RIVERS

@@ -111,7 +111,7 @@ def test_questions(write: Write, tmp_path: Path) -> None:
         (CARD + "metric: loose-micro-f1\n", "expected accuracy, .* in relation classification"),
         (CARD + "metric: accuracy:x\n", "metric is 'accuracy:x': expected accuracy"),
         (CARD + "metric: 5\n", "metric is 5; expected metric: one or a list"),
-        (CARD + "null_label: no\n", "null_label is False; expected null_label: text"),
+        (CARD + "null_label: false\n", "null_label is False; expected null_label: text"),
         (
             CARD + "null_label: a\nmetric: micro-f1-without-null:b\n",
             "metric is 'micro-f1-without-null:b', and null_label 'a': say one",
