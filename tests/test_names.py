@@ -18,6 +18,7 @@ YARDSTICK = "none"
 EXAMPLES = {
     # Messages that say by an example what to type.
     "cli/compare.py": {"map-tuning"},
+    "cli/results.py": {"atlas-qa", "map-tuning"},
     "grid/grids.py": {"atlas-qa", "map-tuning"},
 }
 NONE = {

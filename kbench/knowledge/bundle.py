@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
@@ -58,6 +58,8 @@ _CARD = {
 }
 _FEW = 1 << 16
 """Rows that are looked up one by one; for more than these all are looked through, once."""
+_NAMED = "named, rule 1"
+"""What the machine's cache calls who has a name: another rule of names has another number."""
 FILES = (
     "entities.arrow",
     "ids.npy",
@@ -193,17 +195,27 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def _with_vector(self) -> NDArray[np.bool_]:
-        """Whether each entity has a vector: a bit each in the machine's cache. ``[entities]``."""
+        """Whether each entity has a vector. ``[entities]``."""
 
-        def look(_: Path) -> str:
+        def look() -> NDArray[np.bool_]:
             first = self._vectors.column(np.arange(len(self), dtype=np.int64), 0)
-            return base64.b85encode(zlib.compress(np.packbits(~np.isnan(first)).tobytes())).decode()
+            known: NDArray[np.bool_] = ~np.isnan(first)
+            return known
 
-        bits = zlib.decompress(
-            base64.b85decode(remembered(self.folder / "vectors.npy", "present", look))
-        )
-        present = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(self))
-        return present.astype(bool)
+        return self._remembered("vectors.npy", "present", look)
+
+    def _remembered(
+        self, file: str, name: str, look: Callable[[], NDArray[np.bool_]]
+    ) -> NDArray[np.bool_]:
+        """Keeps what is true of each entity, a bit each, in the machine's cache. ``[entities]``."""
+
+        def packed(_: Path) -> str:
+            return base64.b85encode(zlib.compress(np.packbits(look()).tobytes())).decode()
+
+        bits = zlib.decompress(base64.b85decode(remembered(self.folder / file, name, packed)))
+        ones = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(self))
+        true: NDArray[np.bool_] = ones.astype(bool)
+        return true
 
     def vectors(self, rows: Rows) -> Vectors:
         return self._vectors.take(rows)
@@ -221,6 +233,10 @@ class Bundle(KnowledgeBase):
 
     @cached_property
     def _with_name(self) -> NDArray[np.bool_]:
+        """Whether each entity has a name. ``[entities]``."""
+        return self._remembered("entities.arrow", _NAMED, self._look_for_names)
+
+    def _look_for_names(self) -> NDArray[np.bool_]:
         import pyarrow as pa
 
         named = [np.zeros(0, dtype=bool)]
@@ -286,8 +302,10 @@ def _blank(texts: pa.Array) -> NDArray[np.bool_]:
 
 
 def _at(known: NDArray[np.bool_], rows: Rows) -> NDArray[np.bool_]:
-    found = np.zeros(len(rows), dtype=bool)
-    found[rows >= 0] = known[rows[rows >= 0]]
+    if not len(known):
+        return np.zeros(len(rows), dtype=bool)
+    found = known[rows]
+    found &= rows >= 0
     return found
 
 

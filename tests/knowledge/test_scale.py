@@ -55,8 +55,8 @@ def test_controls_hold_no_copy_of_the_matrix(found: dict[str, Spent]) -> None:
     for control in ("zero", "random"):
         assert found[control].read < 2 * ROWS_BYTES + MIB, control
         assert found[control].resident < 4 * ROWS_BYTES, control
-    # A permutation, and what it is made of (who has a name, how long a text is): some sixty bytes
-    # an entity, names among them, where a vector has 512.
+    # A permutation, and what it is made of: some ten bytes an entity, where a vector has 512; and
+    # the labels of a small file, which say who has a name, and are remembered of a large one.
     assert found["shuffled"].peak < MATRIX_BYTES / 6
     assert found["shuffled"].read < 2 * ROWS_BYTES + MIB  # who has a vector is remembered
 
