@@ -129,7 +129,7 @@ def whole_texts(loaded: Loaded) -> Verdict:
         full = written.format(markers[Role.TARGET])
         if marked.ids.tolist() != tokenizer(full)["input_ids"]:
             wrong.append(full)
-    return not wrong, f"{len(_CUT)} texts, {'; '.join(wrong) or 'none'} otherwise"
+    return not wrong, f"{len(_CUT)} texts, {'; '.join(wrong) or 'nothing'} otherwise"
 
 
 @contract

@@ -94,14 +94,17 @@ def tokenized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     texts: list[str] = []
     original = kbench.encoding.tokens._tokenized
 
-    def counted(tokenizer: Any, given: Sequence[str]) -> list[list[int]]:
+    def counted(tokenizer: Any, given: Sequence[str]) -> Any:
         texts.extend(given)
         return original(tokenizer, given)
 
     monkeypatch.setattr(kbench.encoding.tokens, "_tokenized", counted)
-    kbench.encoding.tokens._PIECES.clear()
+    memories = (kbench.encoding.tokens._BARE, kbench.encoding.tokens._PLACED)
+    for memory in memories:
+        memory.clear()
     yield texts
-    kbench.encoding.tokens._PIECES.clear()
+    for memory in memories:
+        memory.clear()
 
 
 def test_a_text_is_tokenized_once_for_all_methods_settings_and_seeds(
@@ -132,4 +135,4 @@ def test_the_memory_of_pieces_is_bounded_and_tells_tokenizers_apart(
     assert len(tokenized) == 100
     monkeypatch.setattr(kbench.encoding.tokens, "_HELD", 60)
     assert kbench.encoding.bare_tokens(wordpiece, [*texts, *reversed(texts), "blue"])[:50] == found
-    assert sum(map(len, kbench.encoding.tokens._PIECES.values())) <= 60
+    assert kbench.encoding.tokens._BARE._held <= 60
