@@ -107,7 +107,9 @@ def rm(selections: tuple[str, ...], failed: bool, out: Path, dry_run: bool, yes:
     What changed since it was listed, is a link, or holds other files is left. Exit status 1 then.
     """
     if not selections and not failed:
-        raise UsageError("say which results: terms such as map-tuning,task=atlas-qa, ids, or --failed")
+        raise UsageError(
+            "say which results: terms such as map-tuning,task=atlas-qa, ids, or --failed"
+        )
     store = Results(shared.opened(out))
     chosen = _chosen(store, selections, failed)
     for item in chosen:
