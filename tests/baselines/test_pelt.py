@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ def test_controls_break_the_table_and_keep_its_coverage(encoder: Encoder, small:
     assert np.array(everyone)[covered].tolist() == true.rows.tolist() == [0, 1, 2, 3, 4, 6]
     own = true.slot_vectors(true.rows)
     for seed in range(3):
-        broken = Shuffled(small, seed)
+        broken = Shuffled(small, seed, partial(Pelt().covers, small), "pelt")
         assert Pelt().covers(broken, everyone).tolist() == covered.tolist()
         plug, _ = _fitted(encoder, broken)
         # The same table underneath, but everyone answers with another's vector.
