@@ -94,9 +94,9 @@ def tokenized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     texts: list[str] = []
     original = kbench.encoding.tokens._tokenized
 
-    def counted(tokenizer: Any, given: Sequence[str]) -> Any:
+    def counted(tokenizer: Any, given: Sequence[str], **options: Any) -> Any:
         texts.extend(given)
-        return original(tokenizer, given)
+        return original(tokenizer, given, **options)
 
     monkeypatch.setattr(kbench.encoding.tokens, "_tokenized", counted)
     memories = (kbench.encoding.tokens._BARE, kbench.encoding.tokens._PLACED)
@@ -114,7 +114,8 @@ def test_a_text_is_tokenized_once_for_all_methods_settings_and_seeds(
     chosen = grid(
         toy_folder, method="none,map-tuning", control="none,shuffled", seed="0,1", options=OPTIONS
     )
-    assert {result.status for result in run(chosen, place)} == {Status.OK}
+    results = run(chosen, place)
+    assert {result.status for result in results} == {Status.OK}, results[0].reason
     assert len(tokenized) > 100
     assert len(tokenized) == len(set(tokenized))
 
