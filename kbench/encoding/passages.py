@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Passage", "Passages", "shares"]
 
 # A full stop after one or two letters is that of an initial or a title: "J. R.", "St.", "U.S.".
-_SENTENCE_END = re.compile(r"(?<=[.!?;])(?<!\b\w\.)(?<!\b\w\w\.)\s+")
+# Scripts without blanks between words have none between sentences.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?;])(?<!\b\w\.)(?<!\b\w\w\.)\s+|(?<=[。！？；｡])(?![。！？；｡」』”])\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def _sentences(
     """The tokens of each text, sentence by sentence: the text is tokenized whole."""
     found = {}
     for text, tokens in zip(texts, placed_tokens(tokenizer, texts, inner=inner), strict=True):
-        ends = [m.end() for m in _SENTENCE_END.finditer(text)]
+        ends = [m.end() for m in _SENTENCE_END.finditer(text) if m.end() < len(text)]
         cuts = [0, *(tokens.within(text, at, len(text))[0] for at in ends), len(tokens.ids)]
         found[text] = [tokens.ids[a:b] for a, b in pairwise(cuts) if b > a]
     return found

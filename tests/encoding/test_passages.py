@@ -82,6 +82,14 @@ def test_passages_are_cut_at_sentences_and_share_the_room(tokenizer: Any) -> Non
     assert short.ids[body : body + len(first)].tolist() == first
 
 
+def test_sentences_without_blanks_between_them_are_sentences(tokenizer: Any) -> None:
+    first, second = "柏林在德国。", "巴黎在法国！？"
+    alone = encoded(tokenizer, [Passage(first)], 128)
+    room = len(alone.ids) + 3  # not enough for the second
+    short = encoded(tokenizer, [Passage(first + second)], room)
+    assert short.ids.tolist() == alone.ids.tolist()
+
+
 def test_a_branch_goes_on_from_its_mention_and_only_that_sees_it(tokenizer: Any) -> None:
     got = encoded(tokenizer, [Passage("red", 0), Passage("green thing", 1), Passage("blue", 1)])
     batch = got.collate(np.array([0]))
