@@ -34,7 +34,9 @@ class Obstacles:
         """
         spec, base = parts.spec, parts.base_knowledge
         informed = (spec.method, str(spec.setting), base.digest) if base else ()
-        key = canonical_digest([parts.backbone.digest, spec.task, spec.tuning, spec.options])
+        # The data too: those of one's own say what family the task is of.
+        about = [parts.backbone.digest, spec.task, spec.data, spec.tuning, spec.options]
+        key = canonical_digest(about)
         if (key, informed) not in self._known:
             self._known[key, informed] = self._seen(parts)
         return self._known[key, informed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,40 @@ def test_what_its_parts_say_against_a_run_is_in_the_plan(
     results = runner.run([c for c in cells if c.standing == CANNOT], place)
     assert {r.status for r in results} == {Status.SKIPPED}
     assert [*place.artifacts.glob("*/*")] == []  # nothing was trained to find it out
+
+
+def test_two_data_sets_of_ones_own_have_obstacles_of_their_own(
+    tmp_path: Path, toy_folder: Path, place: Place
+) -> None:
+    ends = [{"start": 4, "end": 7, "role": "head"}, {"start": 22, "end": 27, "role": "tail"}]
+    text = "The Wye flows through Wales ."
+    records = {
+        "relation classification": {"text": text, "mentions": ends, "label": "in"},
+        "question answering": {"text": text[:22], "mentions": [], "answers": ["Wales"]},
+    }
+    for family, record in records.items():
+        folder = tmp_path / family.split()[0]
+        folder.mkdir()
+        (folder / "card.yaml").write_text(f"title: t\nfamily: {family}\nlicence: none\n")
+        for split in ("train", "dev", "test"):
+            (folder / f"{split}.jsonl").write_text(json.dumps(record))
+    headless = str(write_backbone(tmp_path / "headless", lm_head=False))
+    for order in (("relation", "question"), ("question", "relation")):
+        chosen = [
+            grid(
+                toy_folder,
+                task="custom",
+                data=str(tmp_path / name),
+                method="none",
+                tuning="head",
+                backbone=headless,
+            )
+            for name in order
+        ]
+        cells = runner.plan(runner.resolve(*chosen), place)
+        told = {Path(str(cell.spec.data)).name: cell.obstacle for cell in cells}
+        assert told["relation"] == ""
+        assert "has no masked-LM head" in told["question"]
 
 
 def test_a_tuning_that_finds_nothing_to_train_is_seen_and_leaves_no_trace(
