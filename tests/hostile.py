@@ -11,12 +11,12 @@ from tokenizers import (
     models,
     normalizers,
     pre_tokenizers,
-    processors,
     trainers,
 )
 from transformers import PreTrainedTokenizerFast
 
 from kbench.data import Example, Mention, Role
+from kbench.testing.spelling import finished
 
 SNIPPETS = (
     *"abxyz.,'-()/#$ 0É",
@@ -113,19 +113,4 @@ def _trained(core: Any, **options: Any) -> PreTrainedTokenizerFast:
         vocab_size=400, special_tokens=special, show_progress=False, **options
     )
     core.train_from_iterator(_CORPUS, trainer)
-    core.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[(name, core.token_to_id(name)) for name in ("<s>", "</s>")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_max_length=512,
-    )
+    return finished(core, 512)

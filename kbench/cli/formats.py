@@ -11,6 +11,7 @@ from typing import Any
 from kbench.cli.columns import IDENTITY, blank, columns_of, legend, options_of, tables_of
 from kbench.data import Split
 from kbench.errors import one_line
+from kbench.results.identity import FIELDS
 from kbench.results.notes import notes
 from kbench.results.tables import Row
 from kbench.spec import spelled
@@ -32,19 +33,6 @@ _LATEX = {
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|&])")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _FIGURES = ("value", "low", "high", "deviation")
-_FIELDS = (
-    "task",
-    "data",
-    "backbone",
-    "tuning",
-    "method",
-    "setting",
-    "knowledge",
-    "control",
-    "linker",
-    "dtype",
-    "limit",
-)
 _COSTS = (
     "trainable_parameters",
     "train_seconds",
@@ -116,7 +104,7 @@ def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
 
 def _flat(row: Row, best: bool) -> dict[str, Any]:
     value = row.as_json()
-    flat = {name: value[name] for name in (*_FIELDS, "status", "reason", "metric")}
+    flat = {name: value[name] for name in (*FIELDS, "status", "reason", "metric")}
     flat["options"] = " ".join(f"{key}={spelled(each)}" for key, each in value["options"].items())
     flat |= {name: value[name] for name in ("chosen", "variants")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["byte_level_of", "dummy_prefix_of", "metaspace_of", "wordpiece"]
+__all__ = ["byte_level_of", "dummy_prefix_of", "finished", "metaspace_of", "wordpiece"]
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
@@ -22,7 +22,7 @@ def wordpiece(words: Sequence[str], *, lowercase: bool = False) -> PreTrainedTok
     core.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
-    return _finished(core)
+    return finished(core)
 
 
 def byte_level_of(words: Sequence[str], *, lowercase: bool = False) -> PreTrainedTokenizerFast:
@@ -33,7 +33,7 @@ def byte_level_of(words: Sequence[str], *, lowercase: bool = False) -> PreTraine
     core.normalizer = normalizers.Lowercase() if lowercase else None
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    return _finished(core)
+    return finished(core)
 
 
 def metaspace_of(words: Sequence[str], *, lowercase: bool = False) -> PreTrainedTokenizerFast:
@@ -42,7 +42,7 @@ def metaspace_of(words: Sequence[str], *, lowercase: bool = False) -> PreTrained
     core.normalizer = normalizers.Lowercase() if lowercase else None
     core.pre_tokenizer = pre_tokenizers.Metaspace()
     core.decoder = decoders.Metaspace()
-    return _finished(core)
+    return finished(core)
 
 
 def dummy_prefix_of(words: Sequence[str], *, lowercase: bool = False) -> PreTrainedTokenizerFast:
@@ -54,7 +54,7 @@ def dummy_prefix_of(words: Sequence[str], *, lowercase: bool = False) -> PreTrai
     core.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return _finished(core)
+    return finished(core)
 
 
 def _cased(words: Sequence[str], lowercase: bool) -> list[str]:
@@ -77,7 +77,13 @@ def _merged(words: Sequence[str], alphabet: Sequence[str]) -> models.BPE:
     return models.BPE(numbers, [*merges], unk_token="<unk>")
 
 
-def _finished(core: Any) -> PreTrainedTokenizerFast:
+def finished(core: Any, longest: int = 64) -> PreTrainedTokenizerFast:
+    """Gives a core the special tokens of RoBERTa's around a text and between two.
+
+    Args:
+        core: knows these tokens.
+        longest: text in tokens that it says it takes.
+    """
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
@@ -92,5 +98,5 @@ def _finished(core: Any) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         unk_token="<unk>",
         mask_token="<mask>",
-        model_max_length=64,
+        model_max_length=longest,
     )
