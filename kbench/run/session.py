@@ -58,7 +58,7 @@ class Session:
         self, parts: Parts, split: Split, model: DownstreamModel, *, injected: bool
     ) -> Prepared:
         """Returns a split linked and encoded; tokenized once for all runs that read it alike."""
-        key = ("inputs", parts.task.digest, split, parts.spec.limit, parts.backbone.digest)
+        key = ("inputs", *_read(parts, split))
         shaped = _shaping(parts) if injected else ()
         return self.remember(
             (*key, *shaped), lambda: prepare(parts, split, model, injected=injected)
@@ -66,7 +66,7 @@ class Session:
 
     def kept(self, parts: Parts, split: Split, model: DownstreamModel) -> int:
         """Returns how many examples of a split the head can express; counted once for all runs."""
-        about = (parts.task.digest, split, parts.spec.limit, parts.backbone.digest)
+        about = _read(parts, split)
         if about not in self._kept:
             examples = limited(parts.task.examples(split), parts.spec.limit)
             self._kept[about] = len(model.head.gold(examples, model.encoder.tokenizer).kept)
@@ -142,6 +142,13 @@ class Session:
         """Drops what is in memory: all of it, or what is of one kind."""
         for key in [key for key in self._memory if kind in (None, key[0])]:
             del self._memory[key]
+
+
+def _read(parts: Parts, split: Split) -> tuple[Hashable, ...]:
+    """What is read of a split, and in what form: tasks may share data and mark them otherwise."""
+    task = parts.task
+    form = canonical_digest(task.form)
+    return task.digest, form, split, parts.spec.limit, parts.backbone.digest
 
 
 def _shaping(parts: Parts) -> tuple[Hashable, ...]:
