@@ -42,9 +42,9 @@ def write(folder: Path, *, backbone: str = "bert", task: str = "toy-relations") 
             store(folder, told, method=method, seed=seed, cost=cost, **about)
             if method != "none":
                 broken = predictions(GOLD, guesses(0.6 if method == "level" else 0.4, seed))
-                shuffled = Control.SHUFFLED
+                foreign = Control.FOREIGN
                 store(
-                    folder, broken, method=method, seed=seed, control=shuffled, cost=cost, **about
+                    folder, broken, method=method, seed=seed, control=foreign, cost=cost, **about
                 )
 
 

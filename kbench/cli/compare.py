@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from kbench.cli.layout import Column
     from kbench.cli.terminal import Console
     from kbench.results.comparison import Comparison
-    from kbench.results.selection import Group
+    from kbench.results.selection import Group, Selection
     from kbench.store import Result
 
 __all__ = ["compare"]
 
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge")
-_OWN = ("none", "control=shuffled")
+_OWN = ("none", "control=foreign", "control=same-type")
 """What every run with knowledge has to be read against."""
 _LEGEND = (
     "In per cent, first minus second, paired by example and seed. Brackets: 95% bootstrap interval "
@@ -62,12 +62,14 @@ def compare(
 ) -> None:
     """Compare run A with run B, paired by test example and seed.
 
-    A and B are each a method, terms such as map-tuning,setting=general,control=shuffled, or the
+    A and B are each a method, terms such as map-tuning,setting=general,control=foreign, or the
     beginning of a result's id. A term names a field (data=rivers, linker=alias, dtype=bfloat16)
     or an option, by its path as of --set or the end of it (tuning.full.epochs=2, epochs=default).
     What B does not name is as in A, so `kbench compare map-tuning none` compares on every task,
     backbone and tuning. The control is the true knowledge unless named. Without B a run is
-    compared with its own `none` and its own shuffled control.
+    compared with its own `none` and its own controls foreign and same-type: the first is its Δ, the
+    second its knowledge gain, the third what of that is individual. What of it is of the kind, the
+    two controls say against each other.
     """
     from kbench.results.comparison import compare as compared
     from kbench.results.identity import FIELDS
@@ -116,6 +118,8 @@ def _pairs(
         for text in _OWN
     ]
     pairs = [pair for theirs in yardsticks for pair in partners(ours, theirs, results)]
+    if not given and "control" not in first.named and not first.id:
+        pairs += _kinds(first, results)
     if not pairs:
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(
@@ -123,6 +127,15 @@ def _pairs(
             f"be as in A, and only runs that ended well count{apart(ours, yardsticks, results)}"
         )
     return pairs
+
+
+def _kinds(first: Selection, results: Sequence[Result]) -> list[tuple[Group, Group]]:
+    """Returns what of the knowledge gain of runs is that of the kind: same type over foreign."""
+    from kbench.results.selection import Selection, grouped, partners
+
+    same = Selection(first.text, {**first.named, "control": "same-type"})
+    foreign = Selection("control=foreign", {"control": "foreign"})
+    return [*partners(grouped(r for r in results if r in same), foreign, results)]
 
 
 def _print(comparisons: Sequence[Comparison], console: Console) -> None:

@@ -62,7 +62,7 @@ def diff(
     A and B are selections as of `kbench compare`, each of one run; of several seeds the first is
     taken unless named (seed=1). Without B it is the same model without knowledge. Each example
     comes with its text, and the knowledge that each run had of its mentions: with
-    control=shuffled that is another entity's.
+    control=foreign that is another entity's.
     """
     from dataclasses import replace
 

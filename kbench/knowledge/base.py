@@ -191,6 +191,11 @@ class KnowledgeBase(ABC):
         rows, numbers = np.array(found, dtype=np.int64).reshape(-1, 2).T
         return Marks(rows, numbers, list(names))
 
+    @property
+    def has_types(self) -> bool:
+        """Whether the type of any entity is known."""
+        return len(self.types.row) > 0
+
     def each_name(self) -> Iterator[tuple[str, ...]]:
         """Yields the names of every row, as :attr:`Entity.names` has them; in one pass."""
         ids: Sequence[str] | None = None

@@ -79,8 +79,9 @@ def asked_about(
 class Gold:
     """The gold labels and types of entities, and who else would tell them: their marks.
 
-    A type that is called as a label is one mark with it. A mark that every entity has which has
-    any says nothing, and is left out; so are labels that say that nothing holds.
+    A type that is called as a label is one mark with it. A type that every entity has of which any
+    is known says nothing, and is left out; so are a label of all that are asked about, and labels
+    that say that nothing holds.
 
     Args:
         knowledge: the true one.
@@ -107,12 +108,14 @@ class Gold:
         """The types of all entities."""
         types = self._knowledge.types
         numbers = np.array([self._number(name) for name in types.names], dtype=np.int64)
-        return self._marks(*_telling(types.row, numbers[types.number]))
+        everyone = len(np.unique(types.row))
+        return self._marks(*_telling(types.row, numbers[types.number], everyone))
 
     @cached_property
     def labels(self) -> Marks:
         """The gold labels of the entities that examples ask about."""
-        return self._marks(*_telling(*self._asked))
+        everyone = len({row for _, row in self._pairs})
+        return self._marks(*_telling(*self._asked, everyone))
 
     @cached_property
     def told(self) -> Marks:
@@ -249,12 +252,11 @@ def _supports(examples: Iterable[Example]) -> Iterator[Example]:
                     yield support
 
 
-def _telling(rows: Rows, numbers: Rows) -> tuple[Rows, Rows]:
-    """Leaves out what every row has, of two rows and more; each pair once, rising."""
+def _telling(rows: Rows, numbers: Rows, everyone: int) -> tuple[Rows, Rows]:
+    """Leaves out what each of two and more entities has; each pair once, rising."""
     rows, numbers = _distinct(rows, numbers)
-    every = len(np.unique(rows))
     kinds, often = np.unique(numbers, return_counts=True)
-    kept = ~np.isin(numbers, kinds[often == every]) if every > 1 else slice(None)
+    kept = ~np.isin(numbers, kinds[often == everyone]) if everyone > 1 else slice(None)
     return rows[kept], numbers[kept]
 
 

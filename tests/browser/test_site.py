@@ -81,7 +81,7 @@ def test_filters_leave_the_yardstick_and_links_lead_back_to_them(desk: Visit) ->
     page = desk.open()
     page.select_option("select[name=backbone]", "roberta")
     assert {*column(page, BACKBONE)} == {"roberta"}
-    page.select_option("select[name=control]", "shuffled")
+    page.select_option("select[name=control]", "foreign")
     assert sorted(column(page, METHOD)) == sorted(["best", "level", "low", shown(HOSTILE), "none"])
     assert page.locator("#status").inner_text() == "5 rows are shown."
     page.check("input[value=score]")
@@ -89,7 +89,7 @@ def test_filters_leave_the_yardstick_and_links_lead_back_to_them(desk: Visit) ->
     assert "backbone=roberta" in address
     page.goto("about:blank")
     page.goto(address)
-    assert page.locator("select[name=control]").input_value() == "shuffled"
+    assert page.locator("select[name=control]").input_value() == "foreign"
     assert page.locator("input[value=score]").is_checked()
     assert {*column(page, BACKBONE)} == {"roberta"}
     page.click("button[type=reset]")

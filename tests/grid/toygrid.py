@@ -36,6 +36,7 @@ def grid(folder: Path, **changes: Any) -> Grid:
         "backbone": str(folder / "bert"),
         "knowledge": str(folder / "kb"),
         "setting": "task-specific",
+        "control": "none,foreign",
         "options": OPTIONS,
     }
     return make_grid({**values, **changes}, "test")

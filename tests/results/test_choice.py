@@ -47,14 +47,14 @@ def test_the_best_on_dev_is_shown_and_ranked_though_another_is_better_on_test(
     put(tmp_path, 50, method="none", dev=0.5)
     best = put(tmp_path, 60, rate=1, dev=0.7)
     other = put(tmp_path, 90, rate=2, dev=0.6)
-    put(tmp_path, 40, rate=1, control="shuffled")
-    put(tmp_path, 40, rate=2, control="shuffled")
+    put(tmp_path, 40, rate=1, control="foreign")
+    put(tmp_path, 40, rate=2, control="foreign")
     found = choices(Results(tmp_path))
     assert found[best.id].text == "best of 2 on dev"
     assert found[other.id].text == "not chosen: another variant is better on dev"
     everything = made(tmp_path)
     shown, said = shown_of(everything)
-    assert [row.results[0].spec.control for row in shown].count("shuffled") == 1
+    assert [row.results[0].spec.control for row in shown].count("foreign") == 1
     assert other.id not in {row.first.id for row in shown}
     assert said == ["2 more rows are variants that dev did not choose: `kbench table --all`"]
     assert leaders(everything, Results(tmp_path)) == {best.id}
@@ -152,9 +152,9 @@ def test_verify_asks_no_control_of_what_is_not_chosen_and_counts_each_once(
     put(tmp_path, 50, method="none", dev=0.5)
     best = put(tmp_path, 60, rate=1, dev=0.7)
     other = put(tmp_path, 90, rate=2, dev=0.6)
-    lacking = {p.where for p in verify(read(tmp_path)) if "shuffled control" in p.text}
+    lacking = {p.where for p in verify(read(tmp_path)) if "foreign control" in p.text}
     assert lacking == {best.id}
-    put(tmp_path, 50, rate=1, control="shuffled")
+    put(tmp_path, 50, rate=1, control="foreign")
     moved = tmp_path / ("a" * 32)
     (tmp_path / other.id).rename(moved)  # says another id: wrong in two ways, counted once
     code, out, _ = call(capsys, "leaderboard", "verify", str(tmp_path))
