@@ -51,7 +51,8 @@ def folded(text: str) -> str:
 
 def _normal(text: str) -> str:
     lower = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFKC", lower)
+    # Normal forms hold marks again: of the apostrophe in one character with an n, of upright dashes.
+    return unicodedata.normalize("NFKC", lower).translate(_PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
