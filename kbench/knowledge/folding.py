@@ -51,7 +51,7 @@ def folded(text: str) -> str:
 
 def _normal(text: str) -> str:
     lower = unicodedata.normalize("NFKC", text).casefold()
-    # Normal forms hold marks again: of the apostrophe in one character with an n, of upright dashes.
+    # There are marks in normal forms: an apostrophe (ŉ), primes, the dash of upright text.
     return unicodedata.normalize("NFKC", lower).translate(_PLAIN)
 
 

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from kbench.knowledge.arrow import maybe_among
 from kbench.knowledge.folding import Folded, folded
 
-TRICKY = "eE\u0301\u0308 \u00a0\t\u200b\u00ad\u00b4¨ﬁßİŉ︲‴½ｶﾞ\u1112\u1161\u11ab\u3131\u314f…’–\u0e19\u0e33`A"
+TRICKY = (
+    "eE\u0301\u0308 \u00a0\t\u200b\u00ad\u00b4¨ﬁßİŉ︲‴½"
+    "ｶﾞ\u1112\u1161\u11ab\u3131\u314f…’–\u0e19\u0e33`A"
+)
 texts = st.text(
     st.one_of(st.characters(exclude_categories=("Cs",)), st.sampled_from(TRICKY)), max_size=9
 )
