@@ -43,9 +43,7 @@ def write(folder: Path, *, backbone: str = "bert", task: str = "toy-relations") 
             if method != "none":
                 broken = predictions(GOLD, guesses(0.6 if method == "level" else 0.4, seed))
                 foreign = Control.FOREIGN
-                store(
-                    folder, broken, method=method, seed=seed, control=foreign, cost=cost, **about
-                )
+                store(folder, broken, method=method, seed=seed, control=foreign, cost=cost, **about)
 
 
 def skipped(folder: Path, key: str = "f" * 32) -> Result:

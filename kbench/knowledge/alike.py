@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kbench.knowledge.base import KnowledgeBase
 from kbench.knowledge.linking import Covers
 
-__all__ = ["Alike", "grounds_of"]
+__all__ = ["Alike", "grounds_of", "parted"]
 
 _SIZES = 64
 """More powers of two than a text has characters."""
@@ -31,9 +31,6 @@ class Alike:
 
     Attributes:
         covered: whether it does. ``[entities]``.
-        untold: False for those that it does not cover and that have no name. Nobody may take the
-            place of one who has: facts that are not told of it would be told of the other.
-            ``[entities]``.
         vector: whether they have one. ``[entities]``.
         text: what there is to read: 0 nothing, 1 facts, 2 both, 3 a description; so neighbours
             share something. ``[entities]``.
@@ -47,12 +44,10 @@ class Alike:
         self.covered = covers(rows)
         self.name, self.vector = base.has_name(rows), base.has_vector(rows)
         del rows
-        told = self.name[base.triples[:, 0]] & self.name[base.triples[:, 2]]
-        facts = np.bincount(base.triples[told, 0], minlength=len(base)).astype(np.int32)
+        facts = np.bincount(base.triples[base.told, 0], minlength=len(base)).astype(np.int32)
         length = base.description_lengths
         self.text = np.where(facts > 0, 1 + (length > 0), 3 * (length > 0)).astype(np.int8)
         self.size = _power(np.where(length > 0, length, facts))
-        self.untold = self.name | self.covered
 
     def levels(self) -> Sequence[NDArray[np.int32]]:
         """Returns groups of entities, numbered, from those alike in all to those in the least.
@@ -62,8 +57,7 @@ class Alike:
         """
         code = self.covered.astype(np.int32)
         for key, values in (
-            (self.untold, 2), (self.vector, 2), (self.text, 4), (self.name, 2),
-            (self.size, _SIZES),
+            (self.vector, 2), (self.text, 4), (self.name, 2), (self.size, _SIZES),
         ):  # fmt: skip
             code *= values
             code += key
@@ -80,3 +74,25 @@ def _power(sizes: NDArray[np.integer]) -> NDArray[np.int8]:
     """Returns the power of two that each is above or equal to. ``[n]``."""
     power: NDArray[np.int32] = np.frexp(np.maximum(1, sizes).astype(np.float32))[1]
     return power.astype(np.int8)
+
+
+def parted(
+    group: NDArray[np.int32], key: NDArray[np.generic], least: int
+) -> list[NDArray[np.int32]]:
+    """Parts a group by the values of a key; a part of fewer than ``least`` joins the next.
+
+    Args:
+        group: rows, or numbers of any kind. ``[n]``.
+        key: of each of them. ``[n]``.
+        least: how many a part has at least, if the group has as many.
+    """
+    parts: list[NDArray[np.int32]] = []
+    for value in np.unique(key):
+        part = group[key == value]
+        if parts and len(parts[-1]) < least:
+            parts[-1] = np.concatenate([parts[-1], part])
+        else:
+            parts.append(part)
+    if len(parts) > 1 and len(parts[-1]) < least:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts

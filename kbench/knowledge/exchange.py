@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.errors import Unsupported
-from kbench.knowledge.alike import Alike, grounds_of
+from kbench.knowledge.alike import Alike, grounds_of, parted
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
 from kbench.knowledge.linking import Covers
 from kbench.knowledge.views import Broken
@@ -105,21 +105,39 @@ class Exchanged(Broken):
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         return self.base.has_description(self._others(rows))
 
+    def has_facts(self, rows: Rows) -> NDArray[np.bool_]:
+        return self.base.has_facts(self._others(rows))
+
+    def facts(self, row: int) -> list[tuple[str, str]]:
+        # What is told of the other is told of this one, even if it has no name itself: whom a
+        # method covers must not hang on whose place is taken.
+        return self.base.facts(int(self.other[row])) if row >= 0 else []
+
     def entity(self, row: int) -> Entity:
         own, other = self.base.entity(row), self.base.entity(int(self.other[row]))
         return Entity(own.id, own.label, own.aliases, other.types, other.description)
 
     @cached_property
     def triples(self) -> NDArray[np.int32]:
-        # Entity e answers with the facts of other(e), which several may do.
-        facts = self.base.triples
-        order = np.argsort(facts[:, 0], kind="stable")
-        bounds = np.searchsorted(facts[order, 0], np.arange(len(self.base) + 1, dtype=np.int32))
+        head, fact = self._moved
+        broken = np.array(self.base.triples[fact])
+        broken[:, 0] = head
+        return broken
+
+    @cached_property
+    def told(self) -> NDArray[np.bool_]:
+        return np.asarray(self.base.told[self._moved[1]])
+
+    @cached_property
+    def _moved(self) -> tuple[NDArray[np.int32], Rows]:
+        """Who answers with each fact, rising, and its number: several may with the same."""
+        heads = self.base.triples[:, 0]
+        order = np.argsort(heads, kind="stable")
+        bounds = np.searchsorted(heads[order], np.arange(len(self.base) + 1, dtype=heads.dtype))
         number = np.diff(bounds)[self.other]
         own = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-        broken = np.array(facts[order[np.repeat(bounds[self.other], number) + own]])
-        broken[:, 0] = np.repeat(np.arange(len(number), dtype=np.int32), number)
-        return broken
+        head = np.repeat(np.arange(len(number), dtype=np.int32), number)
+        return head, order[np.repeat(bounds[self.other], number) + own]
 
     @cached_property
     def spelled(self) -> Spelled:
@@ -160,32 +178,14 @@ class Shuffled(Exchanged):
 
     def _groups(self) -> list[NDArray[np.int32]]:
         alike = self.alike
-        # Of what the method does not cover nobody without a name may take the place of one with:
-        # one may keep its own there.
         keys = (
-            (alike.covered, 0), (alike.untold, 0), (alike.vector, 2), (alike.text, 2),
-            (alike.name, 2), (alike.size, _WIDE),
+            (alike.covered, 0), (alike.vector, 2), (alike.text, 2), (alike.name, 2),
+            (alike.size, _WIDE),
         )  # fmt: skip
         groups = [np.arange(len(self.base), dtype=np.int32)]
         for key, least in keys:
-            groups = [part for group in groups for part in _parted(group, key[group], least)]
+            groups = [part for group in groups for part in parted(group, key[group], least)]
         return groups
-
-
-def _parted(
-    group: NDArray[np.int32], key: NDArray[np.generic], least: int
-) -> list[NDArray[np.int32]]:
-    """Parts a group by the values of a key; a part of fewer than ``least`` joins the next."""
-    parts: list[NDArray[np.int32]] = []
-    for value in np.unique(key):
-        part = group[key == value]
-        if parts and len(parts[-1]) < least:
-            parts[-1] = np.concatenate([parts[-1], part])
-        else:
-            parts.append(part)
-    if len(parts) > 1 and len(parts[-1]) < least:
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return parts
 
 
 def _cycled(groups: Iterable[NDArray[np.integer]], entities: int, rng: np.random.Generator) -> Rows:

@@ -51,7 +51,8 @@ def folded(text: str) -> str:
 
 def _normal(text: str) -> str:
     lower = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFKC", lower)
+    # There are marks in normal forms: an apostrophe (ŉ), primes, the dash of upright text.
+    return unicodedata.normalize("NFKC", lower).translate(_PLAIN)
 
 
 @dataclass(frozen=True, slots=True)

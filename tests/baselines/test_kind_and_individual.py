@@ -1,4 +1,4 @@
-"""A planted world: does the knowledge gain split into what a kind tells and what one tells alone?"""
+"""Planted worlds: does the knowledge gain split into what a kind tells, and what one alone does?"""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_where_labels_do_not_follow_types_it_is_individual(
 ) -> None:
     drawn = np.random.default_rng(3).integers(2, size=len(_names()))
     world(tmp_path / "kb", [f"kind {number}" for number in drawn])
-    row, scores = row_of(toy_folder, tmp_path)
+    row, _ = row_of(toy_folder, tmp_path)
     check_sum(row)
     assert row.kind
     assert row.individual

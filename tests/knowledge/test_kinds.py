@@ -99,9 +99,7 @@ def test_a_foreigner_shares_nothing_where_there_is_one(tmp_path: Path, seed: int
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_of_the_same_type_shares_the_rarest_that_another_has(
-    tmp_path: Path, seed: int
-) -> None:
+def test_one_of_the_same_type_shares_the_rarest_that_another_has(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     often = ["thing"] * 60
     kinds = [(f"k{k}", kind) for k, kind in zip(rng.integers(0, 12, 60), often, strict=True)]
@@ -137,7 +135,7 @@ def test_where_nobody_is_foreign_it_is_said(tmp_path: Path) -> None:
         _ = Foreign(pairs, 0).other
     assert "\n" not in str(said.value)
     nothing = typed(tmp_path / "none", (), (), ())
-    with pytest.raises(Unsupported, match="no two entities .* share a type"):
+    with pytest.raises(Unsupported, match=r"no two entities .* share a type"):
         _ = SameType(nothing, 0).other
     assert (Foreign(nothing, 0).other != everyone(nothing)).all()
     for control in (Foreign, SameType):
@@ -216,7 +214,9 @@ def test_facts_go_to_all_that_answer_with_them(tmp_path: Path) -> None:
     assert len({*view.other.tolist()}) < 8
     for row, other in enumerate(view.other.tolist()):
         assert view.facts(row) == base.facts(other)
-        np.testing.assert_array_equal(view.vectors(np.array([row])), base.vectors(np.array([other])))
+        np.testing.assert_array_equal(
+            view.vectors(np.array([row])), base.vectors(np.array([other]))
+        )
         assert view.entity(row).types == base.entity(other).types
         assert view.entity(row).label == f"n{row}"
     heads = view.triples[:, 0]

@@ -153,6 +153,7 @@ NAMED = [
         ("gotham", "Q5", 0),
         ("Q6", None, 0),
         ("Zurich", None, 0),
+        ("\u200b", None, 0),
     ],
 )
 def test_titles_link_by_other_names_where_nobody_is_called_so(

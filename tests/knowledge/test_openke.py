@@ -132,6 +132,15 @@ def test_triples_beside_the_matrix(release: Path, tmp_path: Path) -> None:
     assert report.notes == ["not read: type_constrain.txt, valid2id.txt"]
 
 
+def test_relations_without_a_triple_are_counted(release: Path, tmp_path: Path) -> None:
+    with_triples(release)
+    (release / "relation2id.txt").write_text("3\nlives in\t0\nknows\t1\nowns\t2\n")
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    assert list(bundle.relations) == ["knows", "lives in"]
+    assert (report.read["relations"], report.kept["relations"]) == (3, 2)
+    assert report.dropped["relations"] == {"relation without a triple": 1}
+
+
 def test_triples_without_names_or_entities(release: Path, tmp_path: Path) -> None:
     with_triples(release, "4\n0 1 0\n1 2 1\n0 9 0\n1 x 1\n")
     (release / "relation2id.txt").unlink()

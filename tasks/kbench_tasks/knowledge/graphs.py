@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,15 @@ from kbench_tasks.knowledge.dialects import AS_FOUND, Dialect, read_table, read_
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 from kbench_tasks.knowledge.matrices import packed_or_not
 
-__all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
+__all__ = [
+    "GraphFiles",
+    "Triples",
+    "collect",
+    "count_relations",
+    "existing",
+    "read_triples",
+    "write_graph",
+]
 
 _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
@@ -168,6 +176,13 @@ def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
     return triples
 
 
+def count_relations(named: Collection[str], triples: Triples, report: Report) -> None:
+    """Counts the relations of a file of names: a bundle has those that are in a triple."""
+    report.kept["relations"] = used = sum(name in triples.relations for name in named)
+    if spare := len(named) - used:
+        report.drop("relations", "relation without a triple", spare)
+
+
 def _triple(line: str) -> tuple[str, str, str]:
     head, relation, tail = fields(line, ["head", "relation", "tail"])
     return head, relation, tail
@@ -259,6 +274,7 @@ def _first(
 def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> dict[str, str]:
     """Returns the label of each relation of the triples, its id where there is none."""
     labels = dict.fromkeys(known, "")
+    others = 0
     path, said = files.relations, files.dialect
     rows = read_table(path, "relations", _named, report, _NAMES, known, said) if path else ()
     for relation, names in by_id(rows, "relations", report):
@@ -268,7 +284,10 @@ def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> d
             report.drop("relations", "id seen before")
         else:
             labels[relation] = names[0]
+            others += len(names) - 1
             report.kept["relations"] += 1
+    if others:
+        report.facts["other names of relations, not kept"] = others
     return {relation: label or relation for relation, label in labels.items()}
 
 
