@@ -67,7 +67,7 @@ def test_a_recipe_runs_whole_without_a_failure(recipe: Path, world: Path, tmp_pa
     results = list(Results(out))
     assert [result.reason for result in results if result.status != Status.OK] == []
     with_knowledge = [result for result in results if result.spec.knowledge]
-    assert {result.spec.control for result in with_knowledge} == {"none", "shuffled"}
+    assert {result.spec.control for result in with_knowledge} == {"none", "foreign", "same-type"}
     # The knowledge base is met everywhere, or the plugs would be attached to nothing.
     assert all(r.coverage and r.coverage.examples > 0 for r in with_knowledge)
     assert {result.spec.method for result in results} > {"none"}
