@@ -240,7 +240,7 @@ def _first(
 ) -> Iterator[tuple[str, Any]]:
     """Yields the first row of each id, and gives a number to those that have none."""
     seen = bytearray(len(known))
-    before, met = len(known), 0
+    before, met, apart = len(known), 0, ""
     for entity, value in by_id(rows, kind, report):
         number = known.setdefault(entity, len(known))
         if number == len(seen):
@@ -250,10 +250,14 @@ def _first(
             continue
         seen[number] = 1
         met += number < before
+        apart = apart if report.kept[kind] or number < before else entity
         report.kept[kind] += 1
         yield entity, value
     if report.kept[kind] and not met:
         report.note(f"none of the ids of the {kind} is in a triple")
+    if apart and met > 2 and met == report.kept[kind] - 1:
+        report.note(f"{apart!r}, the first id of the {kind}, alone is in no triple, as a header "
+                    "would be; it is kept")  # fmt: skip
 
 
 def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> dict[str, str]:
