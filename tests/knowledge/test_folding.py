@@ -38,6 +38,7 @@ texts = st.text(
         ("Müll\u00ader", "müller"),
         ("\u200fחיפה\u200e", "חיפה"),
         ("ΟΔΟΣ", "οδος"),
+        ("القاهرة", "القـاهـرة"),
     ],
 )
 def test_forms_of_one_name_are_one(one: str, other: str) -> None:
