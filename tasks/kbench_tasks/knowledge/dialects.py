@@ -207,7 +207,7 @@ def _bare(name: str) -> str:
 
 
 def _is_value(name: str) -> bool:
-    """Whether a column is of names, texts or types (``label_en``, ``rdfs:label``, ``?itemLabel``)."""
+    """Whether a column is of names, texts or types: ``label_en``, ``rdfs:label``, ``itemLabel``."""
     forms = [name, *name.split(":")]
     bares = [_bare(own) for form in forms for own in (form, _LANGUAGE.sub("", form))]
     # What is labelled may stand before: itemLabel, entity_name.
@@ -327,8 +327,8 @@ class _Marks:
             report.note(f"{path.name}: quotation marks around the fields of {self.marked} rows are "
                         f"kept{_csv(dialect)}")  # fmt: skip
         if 2 * self.framed > self.rows > 1:
-            report.note(f"{path.name}: marks around the fields of {self.framed} rows are kept: they "
-                        'are not of csv, which has " alone and doubles it inside')  # fmt: skip
+            report.note(f"{path.name}: marks around the fields of {self.framed} rows are kept: "
+                        'they are not of csv, which has " alone and doubles it inside')  # fmt: skip
         if self.opened:
             report.note(f"{path.name}: {self.opened} lines open a quotation mark and do not close "
                         "it; a field of several lines is not read as one")  # fmt: skip
