@@ -121,7 +121,7 @@ def test_a_range_of_seeds_narrows_and_is_narrowed() -> None:
         (b"a: b: c", r"line 1: mapping values are not allowed"),
         (b"- task", r"holds list; expected"),
         (b"", r"holds NoneType; expected"),
-        (b"1: a", r"holds dict; expected"),
+        (b"1: a", r"has the key 1, which is no text; expected"),
         (b"task: \xff", r"is not UTF-8"),
         (b"task: \x00", r"expected a YAML mapping"),
         (b"!!python/object:os.system {}", r"expected a YAML mapping"),
