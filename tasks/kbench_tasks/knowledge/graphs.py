@@ -20,7 +20,15 @@ from kbench_tasks.knowledge.dialects import AS_FOUND, Dialect, read_table, read_
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 from kbench_tasks.knowledge.matrices import packed_or_not
 
-__all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
+__all__ = [
+    "GraphFiles",
+    "Triples",
+    "collect",
+    "existing",
+    "misplaced",
+    "read_triples",
+    "write_graph",
+]
 
 _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
@@ -102,7 +110,7 @@ def read_triples(
     rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in files)
     triples = collect((triple for _, triple in chain.from_iterable(rows)), report)
     if len(triples.rows) and not dialect.order:
-        if problem := _misplaced(triples):
+        if problem := misplaced(triples):
             hint = dialect.hint("order=htr, order=rht, or order=hrt if it is so")
             raise DataError(files[0], problem, _TRIPLES + hint)
         relations = len(triples.relations)
@@ -128,8 +136,8 @@ def _stands_apart(rows: NDArray[np.int32]) -> bool:
     return not ((ends == 0) | (ends == tail)).any() and bool((rows[1:, 1] != 0).all())
 
 
-def _misplaced(triples: Triples) -> str:
-    """Returns why the second column can hardly be the relation, empty if it can.
+def misplaced(triples: Triples) -> str:
+    """Returns, in words, why the second column can hardly be the relation, empty if it can.
 
     Relations are few, and not heads or tails themselves.
     """
