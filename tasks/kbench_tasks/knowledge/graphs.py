@@ -143,6 +143,8 @@ def misplaced(triples: Triples) -> str:
     """
     rows = triples.rows
     spelled = list(triples.relations)
+    if not len(rows):
+        return ""
     if all(_ITEM.fullmatch(name) for name in spelled):
         for column, place in ((0, "first"), (2, "third")):
             if all(_PROPERTY.fullmatch(triple[column]) for triple in triples.spelled()):
