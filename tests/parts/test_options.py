@@ -155,3 +155,8 @@ def test_a_default_that_is_set_is_the_same_run_however_it_is_spelled(spelled: fl
     ):
         values = [getattr(value, "options", value) for value in (one, other)]
         assert canonical_digest(values[0]) == canonical_digest(values[1])
+
+
+def test_a_part_without_options_says_so() -> None:
+    with pytest.raises(UsageError, match="has no option 'x'; it has none at all"):
+        find_task("atlas-typing", None, {"x": 1})
