@@ -416,3 +416,11 @@ def test_a_title_says_what_differs() -> None:
 def test_every_error_of_the_command_is_for_the_user() -> None:
     with pytest.raises(KbenchError, match="--task is missing"):
         run.main(["--method", "none"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_an_option_that_is_not_finite_is_named(value: float, shown: str) -> None:
+    options = {"tuning": {"full": {"epochs": 1, "learning_rate": value}}}
+    with pytest.raises(UsageError) as caught:
+        make_grid({"task": "atlas-qa", "method": "none", "options": options}, "here")
+    assert f"here: options.tuning.full.learning_rate is {shown}; expected" in str(caught.value)
