@@ -117,7 +117,8 @@ def _is_help(option: click.Option) -> bool:
 def unread(verb: str, verbs: Iterable[str], load: Callable[[str], click.Command]) -> None:
     """Refuses variables that begin as the options of a verb do, or of none, and that none reads.
 
-    What begins as those of another verb is that verb's to refuse, when it is called.
+    What begins as those of another verb is that verb's to refuse, when it is called; but not what
+    begins as a variable of the engine, which every verb reads (``KBENCH_CACHE_DIR``).
 
     Args:
         verb: which is called.
@@ -129,7 +130,7 @@ def unread(verb: str, verbs: Iterable[str], load: Callable[[str], click.Command]
     """
     every = [*verbs]
     others = tuple(f"{below(PREFIX, name)}_" for name in every if name != verb)
-    own = f"{below(PREFIX, verb)}_"
+    own = (f"{below(PREFIX, verb)}_", *(f"{name}_" for name in ENGINE))
     given = [name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in ENGINE]
     asked = [name for name in given if name.startswith(own) or not name.startswith(others)]
     if not asked or {*asked} <= (known := variables(load(verb), below(PREFIX, verb))):

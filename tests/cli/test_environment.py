@@ -106,6 +106,7 @@ def test_a_variable_of_several_values_is_split_as_a_shell_does(
         ("KBENCH_RUN_SETTINGS", "KBENCH_RUN_SETTING"),
         ("KBENCH_RNU_SEED", "KBENCH_RUN_SEED"),
         ("KBENCH_HIDEN_BYTES", "KBENCH_HIDDEN_BYTES"),
+        ("KBENCH_CACHE_DIR", "KBENCH_CACHE"),  # begins as those of another verb, and all read it
         ("KBENCH_X", ""),
         ("KBENCH_VERSION", ""),
     ],
