@@ -28,6 +28,8 @@ from kbench_tasks.custom_records import SHAPES, example_of, several
 
 __all__ = ["Custom"]
 
+_IDS_EXPECTED = "a line for each id of the data: the id, a tab, the knowledge base's id"
+
 
 class Custom(Task):
     """Your own data set: a folder with card.yaml, train.jsonl, dev.jsonl and test.jsonl.
@@ -38,8 +40,8 @@ class Custom(Task):
     ``context``; ``score`` the confidence of the link; ``id`` may name the example. ``label`` is a
     list of types or the name of a relation. A question has ``answers`` instead, a list of
     acceptable ones, of which any is right, and ``blank``, the offset where the answer goes
-    (default: at the end, after a blank). One mention of a typing example is its target, one of a
-    relation its head and one its tail.
+    (default: at the end, after a blank where the script has blanks between words). One mention
+    of a typing example is its target, one of a relation its head and one its tail.
     """
 
     card = TaskCard(
@@ -122,12 +124,15 @@ class Custom(Task):
         examples = [self._example(f"{split}/{n}", record) for n, record in enumerate(records)]
         self._check(split, records, examples)
         examples = [self._linked(split, example) for example in examples]
+        linked = sum(m.entity is not None for example in examples for m in example.mentions)
+        strangers = self.counts.get(f"{split}_ids_without_counterpart", 0)
+        if self._own and self._own.ids and strangers and not linked and split == Split.TRAIN:
+            problem = f"has none of the ids that {strangers} links of train name"
+            raise DataError(self._folder / self._own.ids, problem, _IDS_EXPECTED)
         self.counts |= {
             f"{split}_total": len(examples),
             f"{split}_mentions": sum(len(example.mentions) for example in examples),
-            f"{split}_mentions_with_entity": sum(
-                mention.entity is not None for example in examples for mention in example.mentions
-            ),
+            f"{split}_mentions_with_entity": linked,
         }
         return examples
 
@@ -145,12 +150,12 @@ class Custom(Task):
         if self._own is None or self._own.ids is None:
             return None
         path = self._folder / self._own.ids
-        expected = "a line for each id of the data: the id, a tab, the knowledge base's id"
         ids: dict[str, str] = {}
-        for number, line in enumerate(read_text(path, expected).splitlines(), start=1):
+        for number, line in enumerate(read_text(path, _IDS_EXPECTED).splitlines(), start=1):
             cells = line.split("\t")
             if len(cells) != 2 or not all(cells):
-                raise DataError(path, f"has {len(cells)} cells, or an empty one", expected, number)
+                problem = f"has {len(cells)} cells, or an empty one"
+                raise DataError(path, problem, _IDS_EXPECTED, number)
             if ids.setdefault(cells[0], cells[1]) != cells[1]:
                 problem = f"gives {cells[0]!r} the id {cells[1]!r} after {ids[cells[0]]!r}"
                 raise DataError(path, problem, "one id for each", number)
@@ -217,6 +222,11 @@ class Custom(Task):
         example = example_of(self.family, name, record)
         if misfit := self.misfit(example):
             raise record.error(misfit)
+        if self.link_threshold is not None:
+            for number, mention in enumerate(example.mentions):
+                if mention.entity is not None and mention.score is None:
+                    asked = f"link_threshold {self.link_threshold:g} of {CARD} asks for one"
+                    raise record.error(f"mentions[{number}] has a link without a score: {asked}")
         return example
 
 

@@ -88,7 +88,7 @@ class CustomCard(BaseModel):
         citation: paper that introduced the data.
         source: where they come from.
         max_length: tokens of an input, specials included.
-        linking: ``gold`` (ids in the data) or ``title`` (by the mention's text).
+        linking: ``gold`` (ids in the data), ``title`` (by the mention's text) or ``alias``.
         markers: wordpiece set around mentions of each role; default: the family's.
         metric: variants of metrics, the first selects and ranks; default: the family's.
         null_label: the relation that says that none holds.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kbench.data import Example, Label, Mention, Role
 from kbench.data.records import Record
 from kbench.errors import nearest
+from kbench.knowledge import DENSE
 from kbench.task import Family
 
 __all__ = ["SHAPES", "example_of", "several"]
@@ -26,6 +28,7 @@ SHAPES: Mapping[Family, Any] = {
 }
 """What a line must have, by family."""
 _MASKS = ("[MASK]", "<mask>")
+_DENSE = re.compile(DENSE)
 
 
 def example_of(family: Family, name: str, record: Record) -> Example:
@@ -107,8 +110,14 @@ def _question(name: str, record: Record, mentions: tuple[Mention, ...]) -> Examp
                 f"spells {mask}, which is read as text: take it out, and give its place as blank"
             )
     if blank is None:
-        text = text if text.endswith(" ") else f"{text} "
+        text = f"{text} " if _wants_blank(text) else text
         blank = len(text)
     if not isinstance(blank, int) or isinstance(blank, bool) or not 0 <= blank <= len(text):
         raise record.error(f"blank is {blank!r}, no offset in its text of {len(text)} characters")
     return Example(name, text, mentions, tuple(answers), blank=blank)
+
+
+def _wants_blank(text: str) -> bool:
+    """Whether a word that goes on with a text stands behind a blank that is not there yet."""
+    last = next(filter(str.isalpha, reversed(text)), "")
+    return not (text.endswith(" ") or _DENSE.match(last))
