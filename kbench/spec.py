@@ -192,7 +192,8 @@ def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> 
     names = sorted(known)
     for name in given:
         if name not in names:
-            raise UsageError(f"{what} has no option {name!r}{nearest(name, names)}")
+            hint = nearest(name, names) if names else "; it has none"
+            raise UsageError(f"{what} has no option {name!r}{hint}")
 
 
 @dataclass(frozen=True)

@@ -148,3 +148,8 @@ def test_options_of_a_training_that_is_never_done_are_refused(name: str, setting
         return
     with pytest.raises(UsageError, match=f"method {name} trains nothing in the setting {setting}"):
         checked("methods", name, {setting: {"epochs": 2}})
+
+
+def test_a_part_without_options_says_so() -> None:
+    with pytest.raises(UsageError, match=r"^task custom has no option 'x'; it has none$"):
+        find_task("custom", None, {"x": 1})
