@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -25,6 +25,7 @@ __all__ = [
     "check_options",
     "check_values",
     "parse_value",
+    "short_names",
     "spelled",
 ]
 
@@ -97,7 +98,8 @@ class RunSpec(BaseModel):
         """The title with all else that is set: data, options, linker, precision, limit."""
         parts = [self.title]
         parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
-        parts += [f"{path.rsplit('.', 1)[-1]}={spelled(value)}" for path, value in self.settings]
+        short = short_names([path for path, _ in self.settings])
+        parts += [f"{short[path]}={spelled(value)}" for path, value in self.settings]
         parts += [f"linker={self.linker}"] if self.linker else []
         parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
         parts += [f"limit={self.limit}"] if self.limit else []
@@ -137,6 +139,15 @@ class RunSpec(BaseModel):
         for path, value in self.settings:
             words += ["--set", f"{path}={spelled(value)}"]
         return shlex.join(words)
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Returns the last word of each path, or as much of it as tells it from the others."""
+    last = [path.rsplit(".", 1)[-1] for path in paths]
+    return {
+        path: word if last.count(word) == 1 else path.partition(".")[2] or path
+        for path, word in zip(paths, last, strict=True)
+    }
 
 
 def spelled(value: Any) -> str:
@@ -180,7 +191,7 @@ def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> 
     names = sorted(known)
     for name in given:
         if name not in names:
-            hint = nearest(name, names) if names else "; it has none at all"
+            hint = nearest(name, names) if names else "; it has none"
             raise UsageError(f"{what} has no option {name!r}{hint}")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from kbench.spec import Control, RunSpec, Setting, parse_value, spelled
+from kbench.spec import Control, RunSpec, Setting, parse_value, short_names, spelled
 from kbench.store import Result
 
 __all__ = [
@@ -251,7 +251,7 @@ def told_apart(results: Sequence[Result], names: Names) -> tuple[list[str], list
     told = [dict(among.aspects(result, names)) for result in results]
     paths = [*dict.fromkeys(path for each in told for path in each)]
     shared = [path for path in paths if _is_shared(path, results, told)]
-    short = _short(paths)
+    short = short_names(paths)
     above = [f"{short[path]}={told[_first(path, told)][path]}" for path in shared]
     own = [
         ", ".join(f"{short[path]}={value}" for path, value in each.items() if path not in shared)
@@ -308,15 +308,6 @@ def _is_shared(path: str, results: Sequence[Result], told: Sequence[Mapping[str,
 
 def _first(path: str, told: Sequence[Mapping[str, str]]) -> int:
     return next(number for number, each in enumerate(told) if path in each)
-
-
-def _short(paths: Sequence[str]) -> dict[str, str]:
-    """The last word of each path, or as much of it as tells it from the others."""
-    last = [path.rsplit(".", 1)[-1] for path in paths]
-    return {
-        path: word if last.count(word) == 1 else path.partition(".")[2] or path
-        for path, word in zip(paths, last, strict=True)
-    }
 
 
 def _setting(result: Result) -> Setting | None:

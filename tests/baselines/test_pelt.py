@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, encode
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, UsageError
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
@@ -364,6 +364,19 @@ def test_what_stands_before_the_output_embeddings_is_found_in_every_head(
         inner = torch.nn.functional.gelu(head.dense(hidden))
         torch.testing.assert_close(result, head.layer_norm(inner), atol=1e-6, rtol=0)
     assert not output._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"scale": 0}, "scale is 0; expected null or a number above 0"),
+        ({"scale": -1.0}, "scale is -1.0; expected null or a number above 0"),
+        ({"min_length": 63}, "min_length is 63 and max_length 62; expected a least length up to"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        Pelt(options)
 
 
 def test_without_head_or_occurrences_it_is_unsupported(

@@ -413,6 +413,16 @@ def test_a_title_says_what_differs() -> None:
     assert bare.title == "t / kbench-tiny / full / m / seed 0"
 
 
+def test_two_options_of_one_name_are_told_apart_in_a_line() -> None:
+    own = {"full": {"epochs": 2}}, {"m": {"general": {"epochs": 3}, "facts": 1}}
+    options = {"tuning": own[0], "method": own[1]}
+    grid = make_grid({"task": "a", "method": "m", "options": options, "data": "x/y"}, "here")
+    told = grid.cells()[0].label.split(" / ")[-4:]
+    assert told == ["data=y", "facts=1", "m.general.epochs=3", "full.epochs=2"]
+    alone = make_grid({"task": "a", "method": "m", "options": {"tuning": own[0]}}, "here")
+    assert alone.cells()[0].label.endswith(" / epochs=2")
+
+
 def test_every_error_of_the_command_is_for_the_user() -> None:
     with pytest.raises(KbenchError, match="--task is missing"):
         run.main(["--method", "none"], standalone_mode=False)
