@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +26,7 @@ __all__ = [
     "check_options",
     "check_values",
     "parse_value",
+    "shortened",
     "spelled",
 ]
 
@@ -93,7 +94,8 @@ class RunSpec(BaseModel):
         """The title with all else that is set: data, options, linker, precision, limit."""
         parts = [self.title]
         parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
-        parts += [f"{path.rsplit('.', 1)[-1]}={spelled(value)}" for path, value in self.settings]
+        short = shortened([path for path, _ in self.settings])
+        parts += [f"{short[path]}={spelled(value)}" for path, value in self.settings]
         parts += [f"linker={self.linker}"] if self.linker else []
         parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
         parts += [f"limit={self.limit}"] if self.limit else []
@@ -133,6 +135,17 @@ class RunSpec(BaseModel):
         for path, value in self.settings:
             words += ["--set", f"{path}={spelled(value)}"]
         return shlex.join(words)
+
+
+def shortened(paths: Sequence[str]) -> dict[str, str]:
+    """Returns the last word of each path of an option, or as much as tells it from the others."""
+    forms = {path: (path.rsplit(".", 1)[-1], path.partition(".")[2], path) for path in paths}
+    places = range(len(forms[paths[0]])) if paths else ()
+    taken = [[each[at] for each in forms.values()] for at in places]
+    return {
+        path: next(form for form, among in zip(each, taken, strict=True) if among.count(form) == 1)
+        for path, each in forms.items()
+    }
 
 
 def spelled(value: Any) -> str:

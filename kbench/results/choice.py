@@ -16,15 +16,24 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from kbench.errors import UsageError
 from kbench.results.identity import key, options
-from kbench.results.selection import Group, grouped
+from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control, Setting
 from kbench.store import Result
 
 if TYPE_CHECKING:
     from kbench.results.tables import Row
 
-__all__ = ["Choice", "choices", "shown_of", "untold", "with_choices"]
+__all__ = [
+    "Choice",
+    "choices",
+    "meant",
+    "paired",
+    "shown_of",
+    "untold",
+    "with_choices",
+]
 
 YARDSTICK = "none"
 """The method that a tuning's options are chosen by."""
@@ -91,8 +100,89 @@ def shown_of(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
             left_out += 1
         else:
             shown.append(untold(row))
-    said = [f"{left_out} more rows are variants that dev did not choose: `kbench table --all`"]
-    return shown, said if left_out else []
+    said = f"{left_out} more rows are variants that dev did not choose: `kbench table --all`"
+    if left_out == 1:
+        said = said.replace("rows are variants", "row is a variant")
+    return shown, [said] if left_out else []
+
+
+def meant(
+    selection: Selection, results: Iterable[Result], told: Mapping[str, Choice]
+) -> list[Group]:
+    """Returns the runs that a selection means: of a sweep the chosen one, unless it asks.
+
+    Args:
+        selection: what is meant.
+        results: to select from.
+        told: how all that are stored stand, as of :func:`choices`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    groups = grouped(result for result in results if result in selection)
+    if not groups:
+        raise UsageError(f"no stored result that ended well is {selection.text!r}")
+    kept = _narrowed(groups, told, asked=selection.asks)
+    if not kept:
+        raise _none_chosen(selection, groups, told)
+    return kept
+
+
+def paired(
+    ours: Iterable[Group],
+    theirs: Selection,
+    results: Iterable[Result],
+    told: Mapping[str, Choice],
+) -> list[tuple[Group, Group]]:
+    """Returns each run with those of a selection that are its own: of a sweep the chosen one.
+
+    If a single variant belongs to a run, as its yardstick of equal options does, that is what the
+    run is to be read against, whatever dev chose for others.
+
+    Raises:
+        UsageError: there are only variants that dev did not choose, and the selection asks none.
+    """
+    pairs = partners(ours, theirs, results)
+    beside: dict[str, list[Group]] = defaultdict(list)
+    for one, two in pairs:
+        beside[one[0].id].append(two)
+    kept = {
+        (id_, two[0].id)
+        for id_, several in beside.items()
+        for two in _narrowed(several, told, asked=theirs.asks, alone=True)
+    }
+    if pairs and not kept:
+        raise _none_chosen(theirs, [two for _, two in pairs], told)
+    return [(one, two) for one, two in pairs if (one[0].id, two[0].id) in kept]
+
+
+def _none_chosen(
+    selection: Selection, groups: Sequence[Group], told: Mapping[str, Choice]
+) -> UsageError:
+    return UsageError(
+        f"of {selection.text!r} dev chose no run ({told[groups[0][0].id].why}); say by an option "
+        "or an id which variant you mean"
+    )
+
+
+def _narrowed(
+    groups: Sequence[Group], told: Mapping[str, Choice], *, asked: bool, alone: bool = False
+) -> list[Group]:
+    """Returns of each sweep the chosen run; where it is not there, all if asked, or if alone."""
+    sweeps: dict[tuple[str, Control], list[Group]] = defaultdict(list)
+    for group in groups:
+        sweeps[_sweep(group[0]), group[0].spec.control].append(group)
+    kept: set[str] = set()
+    for several in sweeps.values():
+        chosen = [group for group in several if _stands(group, told)]
+        others = several if asked or (alone and len(several) == 1) else []
+        kept |= {group[0].id for group in chosen or others}
+    return [group for group in groups if group[0].id in kept]
+
+
+def _stands(group: Group, told: Mapping[str, Choice]) -> bool:
+    choice = told.get(group[0].id)
+    return choice is None or choice.chosen
 
 
 def untold(row: Row) -> Row:
@@ -161,18 +251,20 @@ def _chosen(groups: Sequence[Group], tunings: Mapping[str, str | None]) -> dict[
     told: dict[str, Choice] = {}
     for group in groups:
         chosen = _options(group[0], "tuning", "method") == picked
-        why = "" if chosen else _why(group, true, able)
+        why = "" if chosen else _why(group, true, able, known=tunings.get(model) is not None)
         choice = Choice(len(variants), chosen, why, settled=picked is not None)
         told |= {result.id: choice for result in group}
     return told
 
 
-def _why(group: Group, true: Sequence[Group], able: Sequence[Group]) -> str:
-    """Returns why a variant is not chosen."""
+def _why(group: Group, true: Sequence[Group], able: Sequence[Group], *, known: bool) -> str:
+    """Returns why a variant is not chosen; ``known``: the options of its tuning are."""
     mine = _options(group[0], "tuning", "method")
     run = next((each for each in true if _options(each[0], "tuning", "method") == mine), None)
     if run is None:
         return "there is no run of it with the true knowledge"
+    if run not in able and not known:
+        return f"no dev score of {YARDSTICK} says which options of the tuning are best"
     if run not in able:
         return f"{YARDSTICK} is not best on dev with these options of the tuning"
     if any(result.dev is None for result in run):
