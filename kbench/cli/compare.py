@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbench.cli import options as shared
+from kbench.cli.messages import say
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def compare(
 def _pairs(
     results: Sequence[Result], runs: tuple[str, ...], every: bool, told: Mapping[str, Choice]
 ) -> list[tuple[Group, Group]]:
-    from kbench.results.choice import meant, paired
-    from kbench.results.selection import Selection, apart
+    from kbench.results.choice import meant, meant_beside
+    from kbench.results.selection import Selection, apart, grouped, partners
 
     if len(runs) > 2 - every or not (runs or every):
         raise UsageError(
@@ -112,12 +113,26 @@ def _pairs(
         )
     first = Selection("all") if every else Selection.parse(runs[0], results)
     given = runs[0 if every else 1 :]
-    ours = meant(first, [r for r in results if not every or r.spec.knowledge], told)
+    fitting = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
+    if not fitting:
+        raise UsageError(f"no stored result that ended well is {first.text!r}")
+    found = meant(fitting, told, asked=first.asks, alone=not every)
+    if not found.kept:
+        raise UsageError(f"{first.text!r} is {found.said}")
+    ours, said = found.kept, [found.said]
     yardsticks = [Selection.parse(text, results) for text in given] or [
         Selection(text, dict([text.split("=")] if "=" in text else [("method", text)]))
         for text in _OWN
     ]
-    pairs = [pair for theirs in yardsticks for pair in paired(ours, theirs, results, told)]
+    pairs: list[tuple[Group, Group]] = []
+    for theirs in yardsticks:
+        own, left = meant_beside(partners(ours, theirs, results), told, asked=theirs.asks)
+        pairs += own
+        said.append(left)
+    if not pairs and said[-1]:
+        raise UsageError(f"{yardsticks[-1].text!r} is {said[-1]}")
+    for line in filter(None, said):
+        say(f"warning: left out: {line}", err=True)
     if not pairs:
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(

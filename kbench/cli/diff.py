@@ -116,20 +116,21 @@ def _sides(
     store: Results, texts: tuple[str, str], task: str | None
 ) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
     """Finds the two results, and checks that they are over the same examples."""
-    from kbench.results.choice import choices, meant, paired
+    from kbench.results.choice import choices, meant, meant_beside
     from kbench.results.comparison import PredictionCache, differing, unchosen
     from kbench.results.identity import Names, fits
-    from kbench.results.selection import Selection
+    from kbench.results.selection import Selection, grouped, partners
 
     results = list(store)
     told, names = choices(results), Names(results)
     first, second = (Selection.parse(text, results) for text in texts)
-    of_task = [r for r in results if task is None or fits(r, "task", task, names)]
-    if task is not None and not of_task:
-        known = {names.task(result) for result in results}
-        raise UsageError(f"--task {task!r}: no stored result is of it{nearest(task, known)}")
-    groups = meant(first, of_task, told)
-    pairs = paired(groups, second, results, told)
+    of_task = [r for r in results if r in first and (task is None or fits(r, "task", task, names))]
+    fitting = grouped(of_task)
+    found = meant(fitting, told, asked=first.asks, alone=True)
+    groups = fitting if found.left else found.kept  # dev does not tell which: the user has to
+    every = partners(groups, second, results)
+    kept, left = meant_beside(every, told, asked=second.asks)
+    pairs = every if found.left or left else kept
     if len(pairs) != 1:
         raise UsageError(
             f"{texts[0]!r} against {texts[1]!r} are {len(pairs)} pairs of runs; expected one"

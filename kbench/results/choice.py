@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from kbench.errors import UsageError
 from kbench.results.identity import key, options
-from kbench.results.selection import Group, Selection, grouped, partners
+from kbench.results.selection import Group, grouped
 from kbench.spec import Control, Setting
 from kbench.store import Result
 
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Choice",
+    "Meant",
     "choices",
     "meant",
-    "paired",
+    "meant_beside",
     "shown_of",
     "untold",
     "with_choices",
@@ -106,78 +106,76 @@ def shown_of(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     return shown, [said] if left_out else []
 
 
+@dataclass(frozen=True)
+class Meant:
+    """What a selection means of the runs of sweeps.
+
+    Attributes:
+        kept: of each sweep the chosen run; all that are there, if it is not and they are asked for.
+        left: those of sweeps of which nothing is kept, with why dev did not choose them.
+    """
+
+    kept: list[Group]
+    left: list[tuple[Group, str]]
+
+    @property
+    def said(self) -> str:
+        """What is to be said of those that are left; empty if there are none."""
+        if not self.left:
+            return ""
+        count = f"{len(self.left)} variant{'' if len(self.left) == 1 else 's'}"
+        return (
+            f"{count} of which dev chose none ({self.left[0][1]}); say by an option or an id which "
+            "you mean"
+        )
+
+
 def meant(
-    selection: Selection, results: Iterable[Result], told: Mapping[str, Choice]
-) -> list[Group]:
-    """Returns the runs that a selection means: of a sweep the chosen one, unless it asks.
+    groups: Sequence[Group], told: Mapping[str, Choice], *, asked: bool, alone: bool = False
+) -> Meant:
+    """Returns which of some runs are meant where nobody says which variant.
 
     Args:
-        selection: what is meant.
-        results: to select from.
+        groups: the runs that a selection fits.
         told: how all that are stored stand, as of :func:`choices`.
-
-    Raises:
-        UsageError: there is none.
+        asked: whether the selection says which variant, by an option or an id.
+        alone: whether a single variant is meant whatever dev chose, as the yardstick of equal
+            options is of a run.
     """
-    groups = grouped(result for result in results if result in selection)
-    if not groups:
-        raise UsageError(f"no stored result that ended well is {selection.text!r}")
-    kept = _narrowed(groups, told, asked=selection.asks)
-    if not kept:
-        raise _none_chosen(selection, groups, told)
-    return kept
-
-
-def paired(
-    ours: Iterable[Group],
-    theirs: Selection,
-    results: Iterable[Result],
-    told: Mapping[str, Choice],
-) -> list[tuple[Group, Group]]:
-    """Returns each run with those of a selection that are its own: of a sweep the chosen one.
-
-    If a single variant belongs to a run, as its yardstick of equal options does, that is what the
-    run is to be read against, whatever dev chose for others.
-
-    Raises:
-        UsageError: there are only variants that dev did not choose, and the selection asks none.
-    """
-    pairs = partners(ours, theirs, results)
-    beside: dict[str, list[Group]] = defaultdict(list)
-    for one, two in pairs:
-        beside[one[0].id].append(two)
-    kept = {
-        (id_, two[0].id)
-        for id_, several in beside.items()
-        for two in _narrowed(several, told, asked=theirs.asks, alone=True)
-    }
-    if pairs and not kept:
-        raise _none_chosen(theirs, [two for _, two in pairs], told)
-    return [(one, two) for one, two in pairs if (one[0].id, two[0].id) in kept]
-
-
-def _none_chosen(
-    selection: Selection, groups: Sequence[Group], told: Mapping[str, Choice]
-) -> UsageError:
-    return UsageError(
-        f"of {selection.text!r} dev chose no run ({told[groups[0][0].id].why}); say by an option "
-        "or an id which variant you mean"
-    )
-
-
-def _narrowed(
-    groups: Sequence[Group], told: Mapping[str, Choice], *, asked: bool, alone: bool = False
-) -> list[Group]:
-    """Returns of each sweep the chosen run; where it is not there, all if asked, or if alone."""
     sweeps: dict[tuple[str, Control], list[Group]] = defaultdict(list)
     for group in groups:
         sweeps[_sweep(group[0]), group[0].spec.control].append(group)
     kept: set[str] = set()
+    left: list[tuple[Group, str]] = []
     for several in sweeps.values():
         chosen = [group for group in several if _stands(group, told)]
-        others = several if asked or (alone and len(several) == 1) else []
-        kept |= {group[0].id for group in chosen or others}
-    return [group for group in groups if group[0].id in kept]
+        if not chosen and (asked or (alone and len(several) == 1)):
+            chosen = several
+        kept |= {group[0].id for group in chosen}
+        left += [] if chosen else [(group, told[group[0].id].why) for group in several]
+    return Meant([group for group in groups if group[0].id in kept], left)
+
+
+def meant_beside(
+    pairs: Sequence[tuple[Group, Group]], told: Mapping[str, Choice], *, asked: bool
+) -> tuple[list[tuple[Group, Group]], str]:
+    """Returns which of some pairs are meant, by their second run, and what is said of the others.
+
+    Args:
+        pairs: runs with those of a selection that are their own.
+        told: how all that are stored stand.
+        asked: whether the selection says which variant.
+    """
+    beside: dict[str, list[Group]] = defaultdict(list)
+    for one, two in pairs:
+        beside[one[0].id].append(two)
+    kept: set[tuple[str, str]] = set()
+    left: list[tuple[Group, str]] = []
+    for first, several in beside.items():
+        found = meant(several, told, asked=asked, alone=True)
+        kept |= {(first, two[0].id) for two in found.kept}
+        left += found.left
+    return [(a, b) for a, b in pairs if (a[0].id, b[0].id) in kept], Meant([], left).said
 
 
 def _stands(group: Group, told: Mapping[str, Choice]) -> bool:
