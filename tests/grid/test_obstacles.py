@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kbench.errors import InputError
+from kbench.errors import InputError, Unsupported
 from kbench.grid import runner
 from kbench.grid.plan import CANNOT, Place
+from kbench.model import Encoder
+from kbench.parts.run_parts import Parts
 from kbench.store import Status
 from kbench.testing.toys import write_backbone
 from tests.calling import call
@@ -117,6 +119,29 @@ def test_a_backbone_that_does_not_load_is_refused_by_the_plan(
     assert result.status == Status.REFUSED
     assert "cannot be loaded" in result.reason
     assert not place.out.exists()
+
+
+def test_a_backbone_that_fails_is_loaded_once_and_spoils_no_plan(
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = grid(toy_folder, task="toy-relations,toy-qa", method="none", tuning="full,head")
+    specs = runner.resolve(chosen)
+    for error, standing in (
+        (InputError("no"), CANNOT),
+        (Unsupported("not this one"), CANNOT),
+        (ValueError("a plugin's"), "run"),  # told where its run is tried
+    ):
+        tried: list[Exception] = []
+
+        def load(_: Parts, error: Exception = error, tried: list[Exception] = tried) -> Encoder:
+            tried.append(error)
+            raise error
+
+        monkeypatch.setattr("kbench.grid.obstacles.loaded", load)
+        cells = runner.plan(specs, place)
+        assert {cell.standing for cell in cells} == {standing}
+        assert {cell.obstacle for cell in cells} == {str(error) if standing == CANNOT else ""}
+        assert len(tried) == 1
 
 
 def test_the_first_line_counts_what_can_run_and_each_reason_is_told_once(
