@@ -26,7 +26,7 @@ __all__ = [
     "check_options",
     "check_values",
     "parse_value",
-    "shortened",
+    "short_names",
     "spelled",
 ]
 
@@ -94,7 +94,7 @@ class RunSpec(BaseModel):
         """The title with all else that is set: data, options, linker, precision, limit."""
         parts = [self.title]
         parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
-        short = shortened([path for path, _ in self.settings])
+        short = short_names([path for path, _ in self.settings])
         parts += [f"{short[path]}={spelled(value)}" for path, value in self.settings]
         parts += [f"linker={self.linker}"] if self.linker else []
         parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
@@ -137,14 +137,12 @@ class RunSpec(BaseModel):
         return shlex.join(words)
 
 
-def shortened(paths: Sequence[str]) -> dict[str, str]:
-    """Returns the last word of each path of an option, or as much as tells it from the others."""
-    forms = {path: (path.rsplit(".", 1)[-1], path.partition(".")[2], path) for path in paths}
-    places = range(len(forms[paths[0]])) if paths else ()
-    taken = [[each[at] for each in forms.values()] for at in places]
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Returns the last word of each path, or as much of it as tells it from the others."""
+    last = [path.rsplit(".", 1)[-1] for path in paths]
     return {
-        path: next(form for form, among in zip(each, taken, strict=True) if among.count(form) == 1)
-        for path, each in forms.items()
+        path: word if last.count(word) == 1 else path.partition(".")[2] or path
+        for path, word in zip(paths, last, strict=True)
     }
 
 

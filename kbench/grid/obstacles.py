@@ -48,6 +48,7 @@ class Obstacles:
             _check_tuning(parts, encoder)
             if parts.base_knowledge is not None:
                 parts.method.check(encoder, parts.base_knowledge)
+                parts.method.check_training(parts.spec.setting, encoder, parts.base_knowledge)
         except Unsupported as reason:
             return str(reason)
         except InputError:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from kbench.spec import Control, RunSpec, Setting, parse_value, shortened, spelled
+from kbench.spec import Control, RunSpec, Setting, parse_value, short_names, spelled
 from kbench.store import Result
 
 __all__ = [
@@ -260,7 +260,7 @@ def told_apart(results: Sequence[Result], names: Names) -> tuple[list[str], list
     told = [dict(among.aspects(result, names)) for result in results]
     paths = [*dict.fromkeys(path for each in told for path in each)]
     shared = [path for path in paths if _is_shared(path, results, told)]
-    short = shortened(paths)
+    short = short_names(paths)
     above = [f"{short[path]}={told[_first(path, told)][path]}" for path in shared]
     own = [
         ", ".join(f"{short[path]}={value}" for path, value in each.items() if path not in shared)

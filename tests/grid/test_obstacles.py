@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,38 @@ def test_what_its_parts_say_against_a_run_is_in_the_plan(
     results = runner.run([c for c in cells if c.standing == CANNOT], place)
     assert {r.status for r in results} == {Status.SKIPPED}
     assert [*place.artifacts.glob("*/*")] == []  # nothing was trained to find it out
+
+
+def test_the_training_of_a_setting_is_asked_for_what_it_needs(
+    tmp_path: Path, toy_folder: Path, place: Place
+) -> None:
+    headless = write_backbone(tmp_path / "headless", lm_head=False)
+    chosen = grid(
+        toy_folder,
+        method="map-tuning,ernie,kar,k-adapter",
+        tuning="head",
+        backbone=str(headless),
+        setting="general,fine-tuning,task-specific",
+        control="none",
+        options={},
+        limit=8,
+    )
+    cells = runner.plan(runner.resolve(chosen), place)
+    told: dict[str, set[str]] = {}
+    for cell in cells:
+        told.setdefault(cell.obstacle[:20], set()).add(f"{cell.spec.method} {cell.spec.setting}")
+    settings = ("general", "fine-tuning", "task-specific")
+    corpus = {f"{method} {s}" for method in ("map-tuning", "ernie", "kar") for s in settings}
+    scratch = {each for each in corpus if each.endswith("task-specific")}
+    assert told == {
+        "masked language mode": corpus - scratch,
+        "factual pre-training": {f"k-adapter {setting}" for setting in settings},
+        "": scratch,
+    }
+    cannot = [cell for cell in cells if cell.standing == CANNOT]
+    without = [replace(cell, impossible="") for cell in cannot]
+    tried = runner.run(without, place)  # what the plan says is what the run would say
+    assert [r.reason for r in tried] == [cell.obstacle for cell in cannot]
 
 
 def test_two_data_sets_of_ones_own_have_obstacles_of_their_own(

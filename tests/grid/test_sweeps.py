@@ -111,13 +111,3 @@ def test_while_a_sweep_runs_its_variants_are_told_by_dev(
     _, _, err = call(capsys, *words, "--set", "tuning.full.batch_size=8")
     (line,) = (x for x in err.splitlines() if x.startswith("ok"))
     assert "on dev" not in line
-
-
-def test_a_label_tells_two_options_of_one_name_apart() -> None:
-    options = {"tuning": {"full": {"epochs": 1, "clip": 2.0}}}
-    options["method"] = {"full": {"epochs": 3}, "map-tuning": {"general": {"epochs": 2}}}
-    (one,) = specs({"tuning": {"full": {"epochs": 1, "clip": 2.0}}}, control="none")
-    label = one.model_copy(update={"options": options}).label
-    told = ["tuning.full.epochs=1", "clip=2.0", "method.full.epochs=3", "general.epochs=2"]
-    assert all(text in label for text in told)
-    assert len({text.split("=")[0] for text in label.split(" / ") if "=" in text}) == 4
