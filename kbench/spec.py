@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -37,6 +36,9 @@ OptionKind: TypeAlias = Literal["task", "tuning", "method"]
 """The kinds of part that take options."""
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
 """The seed of everything random in a run."""
+
+
+_LARGEST = sys.float_info.max
 
 
 class Setting(StrEnum):
@@ -174,13 +176,8 @@ def _leaves(options: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]
 
 
 def parse_value(text: str) -> Any:
-    """Returns what a value of ``--set`` means: YAML, but that 1e-4 is a number."""
-    value = parse_yaml(text)
-    if isinstance(value, str) and value == text.strip() and any(map(str.isdigit, value)):
-        # YAML 1.1 reads 1e-4 as text; nobody who types it without quotes means text.
-        with suppress(ValueError):
-            return float(value)
-    return value
+    """Returns what a value of ``--set`` means: what it would in the YAML of a grid."""
+    return parse_yaml(text)
 
 
 def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
@@ -192,7 +189,8 @@ def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> 
     names = sorted(known)
     for name in given:
         if name not in names:
-            raise UsageError(f"{what} has no option {name!r}{nearest(name, names)}")
+            hint = nearest(name, names) if names else "; it has none at all"
+            raise UsageError(f"{what} has no option {name!r}{hint}")
 
 
 @dataclass(frozen=True)
@@ -279,6 +277,13 @@ class OptionType:
             hint = hint if "did you mean" in hint else ""
             raise UsageError(f"{name} is {value!r}; expected {self.expected}{hint}")
 
+    def settled(self, value: Any) -> Any:
+        """Returns an allowed value in the one form that an address is made of: 8 is 8.0."""
+        if self.kind != "number" or value is None:
+            return value
+        # The sum takes the sign off -0.0.
+        return [one + 0.0 for one in value] if self.listed else value + 0.0
+
     def _allows_one(self, value: Any) -> bool:
         if self.kind == "text":
             return isinstance(value, str) and (not self.words or value in self.words)
@@ -287,7 +292,8 @@ class OptionType:
         if not isinstance(value, int if self.kind == "whole number" else int | float):
             return False
         return (
-            -math.inf < value < math.inf  # no number compares with nan
+            # No number compares with nan, and a whole number may be larger than any float.
+            (self.kind == "whole number" or -_LARGEST <= value <= _LARGEST)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -300,8 +306,11 @@ def check_values(
     defaults: Mapping[str, Any],
     types: Mapping[str, OptionType],
     what: str,
-) -> None:
-    """Refuses options whose values are not of their types.
+) -> dict[str, Any]:
+    """Returns options with a number in one form each; refuses values that are not of their types.
+
+    The form is that of the default for what equals it, else that of
+    :meth:`OptionType.settled`: 1 and 1.0 are one run.
 
     Args:
         given: the options.
@@ -312,7 +321,11 @@ def check_values(
     Raises:
         UsageError: a value is not allowed; it says what is expected.
     """
+    settled = dict(given)
     for name, value in given.items():
-        kind = types.get(name) or OptionType.of(defaults.get(name))
+        default = defaults.get(name)
+        kind = types.get(name) or OptionType.of(default)
         if kind is not None:
             kind.check(f"{what}: {name}", value)
+            settled[name] = default if value == default else kind.settled(value)
+    return settled

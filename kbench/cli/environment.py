@@ -118,8 +118,9 @@ def _is_help(option: click.Option) -> bool:
 def unread(verb: str, verbs: Iterable[str], load: Callable[[str], click.Command]) -> None:
     """Refuses variables that begin as the options of a verb do, or of none, and that none reads.
 
-    What begins as those of another verb is that verb's to refuse, when it is called; here it is
-    said, for it may be meant for this one (``KBENCH_CACHE_DIR``).
+    What begins as those of another verb is that verb's to refuse, when it is called, and is said
+    here; but not what begins as a variable of the engine, which every verb reads
+    (``KBENCH_CACHE_DIR``).
 
     Args:
         verb: which is called.
@@ -145,7 +146,8 @@ def unread(verb: str, verbs: Iterable[str], load: Callable[[str], click.Command]
                 continue
     others = tuple(prefix for name, prefix in prefixes.items() if name != verb)
     unknown = sorted(given - known)
-    asked = [name for name in unknown if not name.startswith(others)]
+    own = (prefixes[verb], *(f"{name}_" for name in ENGINE))
+    asked = [name for name in unknown if name.startswith(own) or not name.startswith(others)]
     if asked:
         raise UsageError(_unread(asked, known))
     if unknown:

@@ -21,7 +21,7 @@ from kbench.parts import registry
 if TYPE_CHECKING:
     from kbench.cli.terminal import Console
     from kbench.data import Example
-    from kbench.knowledge import Bundle
+    from kbench.knowledge import Bundle, KnowledgeBase
     from kbench.knowledge.importing import Report
     from kbench.knowledge.leakage import Pairs
     from kbench.task import Task
@@ -216,7 +216,7 @@ def holdout(
     and --linker of the runs, so that the examples and their links are theirs. A task of which no
     pair is known is refused, unless only its sentences are to be left out.
     """
-    from kbench.knowledge.holdout import hold_out
+    from kbench.knowledge.holdout import hold_out, pairs_in_turn
     from kbench.knowledge.importing import check_target
 
     check_target(target, replace)
@@ -231,6 +231,8 @@ def holdout(
         "examples": len(examples),
         "examples_with_a_pair": sum(each.examples for each in pairs),
     }
+    if pairs and any(each.linker == "alias" for each in asked):
+        pairs = pairs_in_turn(bundle, lambda base: [each.pairs(base) for each in asked])
     made, dropped = hold_out(bundle, target, examples, pairs, about)
     if as_json:
         counted = {name: about[name] for name in ("examples", "examples_with_a_pair")}
@@ -253,6 +255,12 @@ class _Asked:
     task: Task
     linker: str
     examples: list[Example]
+
+    def pairs(self, base: KnowledgeBase) -> Pairs:
+        """Returns the pairs of the examples in a knowledge base."""
+        from kbench.knowledge.leakage import pairs_of
+
+        return pairs_of(self.examples, base, self.linker)
 
 
 def _asked(run: Mapping[str, Any]) -> list[_Asked]:
@@ -287,9 +295,7 @@ def _known_pairs(asked: _Asked, bundle: Bundle) -> Pairs:
     Raises:
         UsageError: there is none, so that no fact could be held out.
     """
-    from kbench.knowledge.leakage import pairs_of
-
-    pairs = pairs_of(asked.examples, bundle, asked.linker)
+    pairs = asked.pairs(bundle)
     if not len(pairs):
         raise UsageError(
             f"task {asked.name}: which facts tell its labels cannot be known: of "

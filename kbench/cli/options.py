@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import click
 
 from kbench.data.files import is_folder
 from kbench.errors import UsageError
 
-__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out", "pair", "pairs"]
+__all__ = ["Duration", "Number", "Size", "chosen", "filters", "opened", "out", "pair", "pairs"]
 
 
 if TYPE_CHECKING:
@@ -39,6 +40,19 @@ class _Measure(_Float):
         factor = self.units.get(match[2].lower()) if match else None
         if not match or factor is None or not (number := float(match[1]) * factor):
             raise UsageError(f"{self.option} {value!r}: expected {self.example}")
+        return number
+
+
+class Number(click.FloatRange):
+    """A number in a range, which nan and infinity are not, though click takes them."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns it as a number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 

@@ -192,13 +192,7 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
                     f"{origin}: {key}: {value!r} holds a comma, which separates names; "
                     "rename the folder, or link to it by a name without one"
                 )
-    try:
-        canonical_digest(listed.get("options", {}))
-    except (TypeError, ValueError, RecursionError) as cause:
-        raise UsageError(
-            f"{origin}: options: {cause}; expected text, numbers, true, false, null, lists and "
-            "mappings of these"
-        ) from None
+    _check_plain(listed.get("options", {}), f"{origin}: options")
     try:
         return Grid.model_validate(listed)
     except ValidationError as error:
@@ -207,6 +201,27 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
         given = "empty" if first["input"] in ((), []) else repr(first["input"])
         expected = _EXPECTED[str(first["loc"][0])]
         raise UsageError(f"{origin}: {where} is {given}; expected {expected}") from None
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuses what no address can be made of, by its path.
+
+    Raises:
+        UsageError: it is not finite, a date, or has a key that is not text.
+    """
+    try:
+        canonical_digest(value)
+        return
+    except (TypeError, ValueError, RecursionError) as cause:
+        problem = str(cause)
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_plain(inner, f"{where}.{key}")
+    given = problem if isinstance(value, Mapping | list) else f"{value!r}"
+    raise UsageError(
+        f"{where} is {given}; expected text, finite numbers, true, false, null, lists and "
+        "mappings of these"
+    )
 
 
 _NAMES = "one or more names or globs, as text"

@@ -262,7 +262,7 @@ class KnowledgeBase(ABC):
         if entity.description and not entity.description.isspace():
             return entity.description
         facts = "; ".join(f"{relation} {tail}" for relation, tail in self.facts(row))
-        return f"{entity.name} {facts}." if facts else ""
+        return f"{entity.name} {facts}.".lstrip() if facts else ""
 
     @cached_property
     def told(self) -> NDArray[np.bool_]:

@@ -265,7 +265,7 @@ class Bundle(KnowledgeBase):
                 names = names_of(batch.column("id")[at].as_py(), "", aliases[at].as_py())
                 found += [(at, name, True) for name in names[:1]]
             for at, name, called in found:
-                if folded(name := name.strip()) in keys:
+                if (name := name.strip()) and folded(name) in keys:
                     yield start + at, name, called
             start += len(batch)
 

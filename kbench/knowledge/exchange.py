@@ -21,7 +21,7 @@ from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
 from kbench.knowledge.linking import Covers
 from kbench.knowledge.views import Broken
 
-__all__ = ["Exchanged", "Shuffled"]
+__all__ = ["Exchanged", "Shuffled", "parted"]
 
 _WIDE = 50
 """Entities at least among which a partner is drawn by the size of the text."""
@@ -48,6 +48,18 @@ class Exchanged(Broken):
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         return self.base.has_description(self._others(rows))
+
+    def has_facts(self, rows: Rows) -> NDArray[np.bool_]:
+        return self.base.has_facts(self._others(rows))
+
+    def facts(self, row: int) -> list[tuple[str, str]]:
+        # What is told of the other is told of this one, even if it has no name itself: whom a
+        # method covers must not hang on whose place is taken.
+        return self.base.facts(int(self.other[row])) if row >= 0 else []
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        return self.base.told
 
     def entity(self, row: int) -> Entity:
         own, other = self.base.entity(row), self.base.entity(int(self.other[row]))
@@ -140,20 +152,17 @@ class Shuffled(Exchanged):
         rows = np.arange(len(base), dtype=np.int64)
         name, vector = base.has_name(rows), base.has_vector(rows)
         del rows
-        told = name[base.triples[:, 0]] & name[base.triples[:, 2]]
-        facts = np.bincount(base.triples[told, 0], minlength=len(base)).astype(np.int32)
+        told = np.bincount(base.triples[base.told, 0], minlength=len(base))
+        facts = told.astype(np.int32)
         length = base.description_lengths
         # In an order in which neighbours share something: nothing, facts, both, a description.
         text = np.where(facts > 0, 1 + (length > 0), 3 * (length > 0)).astype(np.int8)
         size = _power(np.where(length > 0, length, facts))
         del facts, told, length
-        # Of what the method does not cover nobody without a name may take the place of one with:
-        # facts that are not told of it would be told of the other. So one may keep its own there.
-        untold = name | self.covered
-        keys = ((self.covered, 0), (untold, 0), (vector, 2), (text, 2), (name, 2), (size, _WIDE))
+        keys = ((self.covered, 0), (vector, 2), (text, 2), (name, 2), (size, _WIDE))
         groups = [everyone]
         for key, least in keys:
-            groups = [part for group in groups for part in _parted(group, key[group], least)]
+            groups = [part for group in groups for part in parted(group, key[group], least)]
         return groups
 
 
@@ -163,10 +172,16 @@ def _power(sizes: NDArray[np.integer]) -> NDArray[np.int8]:
     return power.astype(np.int8)
 
 
-def _parted(
+def parted(
     group: NDArray[np.int32], key: NDArray[np.generic], least: int
 ) -> list[NDArray[np.int32]]:
-    """Parts a group by the values of a key; a part of fewer than ``least`` joins the next."""
+    """Parts a group by the values of a key; a part of fewer than ``least`` joins the next.
+
+    Args:
+        group: rows, or numbers of any kind. ``[n]``.
+        key: of each of them. ``[n]``.
+        least: how many a part has at least, if the group has as many.
+    """
     parts: list[NDArray[np.int32]] = []
     for value in np.unique(key):
         part = group[key == value]

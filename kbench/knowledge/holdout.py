@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbench.data import Example
-from kbench.knowledge.base import Entity, Sentence
+from kbench.knowledge.base import Entity, KnowledgeBase, Sentence
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.leakage import Pairs, fingerprint
+from kbench.knowledge.views import View
 from kbench.knowledge.writing import write_bundle
 
-__all__ = ["hold_out"]
+__all__ = ["hold_out", "pairs_in_turn"]
 
 _OF_CONTENT = frozenset({"schema", "files", "digest", "counts", "vectors"})
 """Fields of a card that writing a bundle makes anew."""
+
+
+@final
+class _Without(View):
+    """A knowledge base that lacks some of its facts."""
+
+    def __init__(self, base: KnowledgeBase, kept: NDArray[np.bool_]) -> None:
+        super().__init__(base, base.digest)
+        self._kept = kept
+
+    @property
+    def triples(self) -> NDArray[np.int32]:
+        return self.base.triples[self._kept]
+
+
+def pairs_in_turn(bundle: Bundle, find: Callable[[KnowledgeBase], Sequence[Pairs]]) -> list[Pairs]:
+    """Returns the pairs of examples, and those they have when the facts of these are gone.
+
+    Of namesakes the linker ``alias`` takes the one that is in most facts. Without some of its facts
+    that may be another, which a run with the new bundle would find, and so on.
+
+    Args:
+        bundle: the whole knowledge base.
+        find: returns the pairs of the examples in a knowledge base.
+    """
+    pairs: list[Pairs] = []
+    rest: KnowledgeBase = bundle
+    kept = np.ones(len(bundle.triples), dtype=bool)
+    while True:
+        pairs += find(rest)
+        joined = _joined(bundle, pairs)
+        if not (joined & kept).any():
+            return pairs
+        kept = ~joined
+        rest = _Without(bundle, kept)
 
 
 def hold_out(
@@ -36,17 +74,15 @@ def hold_out(
         bundle: the whole knowledge base.
         target: where the other goes.
         examples: of tests (and dev splits), whose sentences go.
-        pairs: theirs, linked as a run links them (:func:`kbench.knowledge.leakage.pairs_of`).
+        pairs: theirs, linked as a run links them (:func:`kbench.knowledge.leakage.pairs_of`); where
+            the linker goes by facts, :func:`pairs_in_turn`.
         about: what is recorded of them in the card.
 
     Returns:
         The new bundle, and how many triples and sentences it lacks.
     """
-    size = max(1, len(bundle))
-    ends = [(p.head, p.tail) for p in pairs] + [(p.tail, p.head) for p in pairs]
-    held = np.concatenate([np.zeros(0, dtype=np.int64), *(one * size + two for one, two in ends)])
-    facts = bundle.triples.astype(np.int64)
-    kept = ~np.isin(facts[:, 0] * size + facts[:, 2], held)
+    kept = ~_joined(bundle, pairs)
+    facts = bundle.triples[kept]
     known = {fingerprint(example.text) for example in examples}
     dropped = {"triples": int((~kept).sum()), "sentences": 0}
 
@@ -66,6 +102,15 @@ def hold_out(
         return (bundle.entity(row) for row in range(len(bundle)))
 
     ids, names = [entity.id for entity in entities()], list(bundle.relations)
-    triples = ((ids[head], names[kind], ids[tail]) for head, kind, tail in facts[kept].tolist())
+    triples = ((ids[head], names[kind], ids[tail]) for head, kind, tail in facts.tolist())
     made = write_bundle(target, card, entities(), triples, bundle.relations, sentences())
     return made, dropped
+
+
+def _joined(bundle: Bundle, pairs: Sequence[Pairs]) -> NDArray[np.bool_]:
+    """Returns whether each fact joins a pair, in either order. ``[triples]``."""
+    size = max(1, len(bundle))
+    ends = [(p.head, p.tail) for p in pairs] + [(p.tail, p.head) for p in pairs]
+    held = np.concatenate([np.zeros(0, dtype=np.int64), *(one * size + two for one, two in ends)])
+    heads, _, tails = bundle.triples.astype(np.int64).T
+    return np.isin(heads * size + tails, held)

@@ -123,12 +123,13 @@ _Found = Iterator[tuple[int, int, Sequence[int]]]
 
 
 def _marked(example: Example, rows: Sequence[int], relations: _Relations) -> _Found:
-    """Yields the head and tail that an example marks; of several of a role the first counts."""
-    pairs = zip(example.mentions, rows, strict=True)
-    ends = {mention.role: row for mention, row in reversed([*pairs])}
-    head, tail = ends.get(Role.HEAD, -1), ends.get(Role.TAIL, -1)
-    if head >= 0 and tail >= 0:
-        yield head, tail, relations.of(example.label) or [_NONE]
+    """Yields the heads and tails that an example marks: of several of a role each counts."""
+    heads, tails = (
+        {row for m, row in zip(example.mentions, rows, strict=True) if m.role == role and row >= 0}
+        for role in (Role.HEAD, Role.TAIL)
+    )
+    names = relations.of(example.label) or [_NONE]
+    yield from ((head, tail, names) for head in heads for tail in tails)
 
 
 def _asked(

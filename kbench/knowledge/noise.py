@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
+from kbench.knowledge.exchange import parted
 from kbench.knowledge.names import DENSE
 from kbench.knowledge.views import Broken
 
@@ -20,6 +21,8 @@ _SAMPLE = 1 << 11
 """Entities whose words, or types, are drawn from."""
 _WORD = re.compile(rf"{DENSE}|(?:(?!{DENSE})[^\W_])+")
 """A word; where a script puts no blanks between words, a sign."""
+_PIECE = re.compile(rf"{DENSE}|(?:(?!{DENSE})\S)+")
+"""What stands between blanks; where a script puts none between words, a sign."""
 
 
 @final
@@ -28,9 +31,11 @@ class Random(Broken):
 
     A vector is a function of seed and row alone. Nothing is stored, so the control costs no copy
     of the matrix: the noise is a hash of ``(seed, row, column)`` (splitmix64) through the
-    Box-Muller transform. Each fact keeps its head and gets any relation and tail, one that has a
-    name where the true one has. A description keeps its form, but each word in it is drawn from
-    the words of two thousand descriptions; types are drawn as well, as many as there are.
+    Box-Muller transform. Each fact keeps its head. It gets any relation with as many words as the
+    true one, and any tail with as many, or with none where the true one has no name; for a tail
+    that is alone with so many words one of like length stands in. A description keeps its form, but
+    each word in it is drawn from the words of two thousand descriptions; types are drawn as well,
+    as many as there are.
     """
 
     def __init__(self, base: KnowledgeBase, seed: int) -> None:
@@ -84,11 +89,11 @@ class Random(Broken):
     def triples(self) -> NDArray[np.int32]:
         rng = np.random.default_rng(self._seed)
         broken = np.array(self.base.triples)
-        broken[:, 1] = rng.integers(max(1, len(self.relations)), size=len(broken))
-        known = self.base.has_name(np.arange(len(self), dtype=np.int64))
-        told = known[broken[:, 2]]
-        for facts, tails in ((told, known), (~told, ~known)):
-            broken[facts, 2] = rng.choice(np.flatnonzero(tails), size=int(facts.sum()))
+        names = (_length(names[0]) if names else 0 for names in self.each_name())
+        words = np.fromiter(names, dtype=np.int32, count=len(self))
+        kinds = np.array([_length(name) for name in self._relation_names], dtype=np.int32)
+        broken[:, 1] = _drawn(broken[:, 1], kinds, 1, rng)
+        broken[:, 2] = _drawn(broken[:, 2], words, 2, rng)
         return broken
 
     @cached_property
@@ -110,3 +115,27 @@ class Random(Broken):
             (state >> np.uint64(11)).astype(np.float64) + 0.5
         ) * 2.0**-53
         return uniform
+
+
+def _length(name: str) -> int:
+    """Returns how many words a name has."""
+    return len(name.split()) if name.isascii() else len(_PIECE.findall(name))
+
+
+def _drawn(
+    values: NDArray[np.int32], words: NDArray[np.int32], least: int, rng: np.random.Generator
+) -> NDArray[np.int32]:
+    """Draws another in the place of each, of ``least`` at least that have as many words.
+
+    What has no words stands only for what has none.
+    """
+    drawn, part_of = np.empty_like(values), np.empty(len(words), dtype=np.int32)
+    sides = (np.flatnonzero(side).astype(np.int32) for side in (words == 0, words > 0))
+    parts = [part for side in sides if len(side) for part in parted(side, words[side], least)]
+    for number, part in enumerate(parts):
+        part_of[part] = number
+    asked = part_of[values]
+    for number, part in enumerate(parts):
+        places = np.flatnonzero(asked == number)
+        drawn[places] = rng.choice(part, size=len(places))
+    return drawn

@@ -101,7 +101,7 @@ class Parts:
                 )
             _check_recipe(options[setting], f"method {self.spec.method}, {setting}")
         own = {k: v for k, v in options.items() if k not in settings}
-        check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
+        own = check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
         return kind(own)
 
     @cached_property
@@ -131,9 +131,10 @@ class Parts:
         check_options(options, known, f"tuning {self.spec.tuning}")
         what = f"tuning {self.spec.tuning}"
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
-        check_values(chosen, self.tuning.defaults, self.tuning.option_types, what)
+        defaults = self.tuning.defaults_for(self.task.family)
+        chosen = check_values(chosen, defaults, self.tuning.option_types, what)
         _check_recipe({k: v for k, v in options.items() if k in _RECIPE}, what)
-        return {**self.tuning.defaults_for(self.task.family), **chosen}
+        return {**defaults, **chosen}
 
     @cached_property
     def tuning_recipe(self) -> Recipe | None:

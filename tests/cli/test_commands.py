@@ -311,6 +311,22 @@ def test_the_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[s
     assert "no problems" in out
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["run", "--task", "atlas-qa", "--method", "none", "--dry-run", "--tflops"],
+        ["cache", "prune", "--days"],
+    ],
+)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str], asked: list[str], value: str
+) -> None:
+    status, out, err = call(capsys, *asked, value)
+    assert (status, out) == (2, "")
+    assert f"{asked[-1]}': '{value}' is not a finite number" in err
+
+
 @pytest.mark.usefixtures("toy_tasks")
 def test_the_cache_is_listed_verified_and_pruned(
     toy_folder: Path,

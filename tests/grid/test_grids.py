@@ -121,7 +121,7 @@ def test_a_range_of_seeds_narrows_and_is_narrowed() -> None:
         (b"a: b: c", r"line 1: mapping values are not allowed"),
         (b"- task", r"holds list; expected"),
         (b"", r"holds NoneType; expected"),
-        (b"1: a", r"holds dict; expected"),
+        (b"1: a", r"has the key 1, which is no text; expected"),
         (b"task: \xff", r"is not UTF-8"),
         (b"task: \x00", r"expected a YAML mapping"),
         (b"!!python/object:os.system {}", r"expected a YAML mapping"),
@@ -416,3 +416,11 @@ def test_a_title_says_what_differs() -> None:
 def test_every_error_of_the_command_is_for_the_user() -> None:
     with pytest.raises(KbenchError, match="--task is missing"):
         run.main(["--method", "none"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_an_option_that_is_not_finite_is_named(value: float, shown: str) -> None:
+    options = {"tuning": {"full": {"epochs": 1, "learning_rate": value}}}
+    with pytest.raises(UsageError) as caught:
+        make_grid({"task": "atlas-qa", "method": "none", "options": options}, "here")
+    assert f"here: options.tuning.full.learning_rate is {shown}; expected" in str(caught.value)

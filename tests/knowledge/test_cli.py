@@ -160,6 +160,11 @@ def test_holdout_is_of_the_examples_and_links_of_the_run(
         assert "changes nothing here" in other.stderr
         assert isinstance(run(*asked, "parted", "--linker", "golf").exception, UsageError)
         assert isinstance(run(*asked, "parted", "--set", "seed=3").exception, UsageError)
+        # Without its facts the namesake of an entity is linked instead, and is held out too.
+        facts = [("Q0", "in", "Q1"), ("Q0", "by", "Q1"), ("Q2", "in", "Q1")]
+        write_bundle(tmp_path / "kb", card, [*entities, Entity("Q2", names[0])], facts)
+        made = good(*asked, "parted", *option, "--linker", "alias")
+        assert (made["dropped"]["triples"], made["examples_with_a_pair"]) == (3, 1)
 
 
 def test_formats() -> None:

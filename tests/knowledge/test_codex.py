@@ -53,6 +53,21 @@ def lines(path: Path, rows: list[Any]) -> str:
     return str(path)
 
 
+def test_what_is_not_of_the_graph_is_counted(release: Path, tmp_path: Path) -> None:
+    names = {"Q1": {"label": "Ada"}, "Q77": {"label": "Bob"}}
+    write_json(release / "entities" / "en" / "entities.json", names)
+    (release / "extracts").mkdir()
+    _, report = CodexImporter().run(release, tmp_path / "kb", [("size", "s")])
+    counts = {kind: (report.read[kind], report.kept[kind]) for kind in report.read}
+    assert counts == {"triples": (4, 4), "names": (2, 1), "types": (4, 3), "relations": (2, 1)}
+    assert report.dropped == {
+        "names": {"entity without a triple": 1},
+        "types": {"entity without a triple": 1},
+        "relations": {"relation without a triple": 1},
+    }
+    assert report.notes == ["not read: extracts"]
+
+
 def test_release(release: Path, tmp_path: Path) -> None:
     bundle, report = CodexImporter().run(release, tmp_path / "kb", [("size", "s")])
     assert bundle.card["name"] == "codex-s"

@@ -242,6 +242,43 @@ def test_random_facts_are_told_where_the_true_ones_are(tmp_path: Path) -> None:
         assert (broken[:, 2] != base.triples[:, 2]).mean() > 0.8
 
 
+def test_who_has_no_name_is_told_what_another_is(tmp_path: Path) -> None:
+    card = {"name": "unnamed", "version": "1", "licence": "none", "source": "test"}
+    named = [Entity(f"Q{i}", f"n{i}") for i in range(5)]
+    base = write_bundle(
+        tmp_path / "kb", card, [*named, Entity("Q5", description="a town by a river")],
+        [*((f"Q{i}", "r", f"Q{(i + 1) % 5}") for i in range(5)), ("Q5", "r", "Q0")],
+    )  # fmt: skip
+    rows = everyone(base)
+    assert base.facts(5) == []
+    for seed in range(5):
+        view = Shuffled(base, seed, base.described, "text")
+        np.testing.assert_array_equal(view.described(rows), base.described(rows))
+        assert all(map(view.describe, rows.tolist()))
+        assert view.describe(5) == f"r {base.facts(int(view.other[5]))[0][1]}."
+        heir = int(np.flatnonzero(view.other == 5)[0])
+        assert (view.describe(heir), view.facts(heir)) == ("a town by a river", [])
+        assert view.facts(-1) == []
+
+
+def test_random_facts_have_as_many_words(tmp_path: Path) -> None:
+    card = {"name": "lengths", "version": "1", "licence": "none", "source": "test"}
+    names = [" ".join([f"w{i}"] * (1 + i % 4)) for i in range(40)] + ["柏林市", "上海市"]
+    entities = [Entity(f"E{i:02}", name) for i, name in enumerate(names)]
+    facts = [(f"E{i:02}", f"p{i % 5}", f"E{(7 * i + 3) % 42:02}") for i in range(42)]
+    relations = {"p0": "is", "p1": "is in", "p2": "lies by", "p3": "one of all", "p4": "has"}
+    base = write_bundle(tmp_path / "kb", card, entities, facts, relations)
+    for seed in range(3):
+        view = Random(base, seed)
+        for row in everyone(base).tolist():
+            [(true, of)], [(kind, tail)] = base.facts(row), view.facts(row)
+            assert len(kind.split()) == len(true.split())
+            # Of three signs are two names, and ten of three words.
+            assert len(tail.split()) == len(of.split()) or {"柏林市", "上海市"} & {tail, of}
+        moved = view.triples != base.triples
+        assert (moved[:, 1].mean() > 0.2, moved[:, 2].mean() > 0.8) == (True, True)
+
+
 def test_random_facts_are_as_many_and_zero_has_none(covered: Bundle) -> None:
     random, zero = Random(covered, 0), Zero(covered)
     for row in everyone(covered).tolist():

@@ -13,7 +13,8 @@ from kbench.knowledge.arrow import maybe_among
 from kbench.knowledge.folding import Folded, folded
 
 TRICKY = (
-    "eE\u0301\u0308 \u00a0\t\u200b\u00ad\u00b4¨ﬁßİ½ｶﾞ\u1112\u1161\u11ab\u3131\u314f…’–\u0e19\u0e33`A"
+    "eE\u0301\u0308 \u00a0\t\u200b\u00ad\u00b4¨ﬁßİŉ︲‴½"
+    "ｶﾞ\u1112\u1161\u11ab\u3131\u314f…’–\u0e19\u0e33`A"
 )
 texts = st.text(
     st.one_of(st.characters(exclude_categories=("Cs",)), st.sampled_from(TRICKY)), max_size=9
@@ -38,6 +39,9 @@ texts = st.text(
         ("Müll\u00ader", "müller"),
         ("\u200fחיפה\u200e", "חיפה"),
         ("ΟΔΟΣ", "οδος"),
+        ("ŉ Berg", "'n berg"),
+        ("Jean︲Luc", "jean-luc"),
+        ("القاهرة", "القـاهـرة"),
     ],
 )
 def test_forms_of_one_name_are_one(one: str, other: str) -> None:
@@ -47,6 +51,11 @@ def test_forms_of_one_name_are_one(one: str, other: str) -> None:
 @pytest.mark.parametrize(("one", "other"), [("Zürich", "Zurich"), ("a b", "ab"), ("U.S.", "US")])
 def test_other_names_stay_other(one: str, other: str) -> None:
     assert folded(one) != folded(other)
+
+
+@given(texts)
+def test_what_is_folded_stays_so(text: str) -> None:
+    assert folded(folded(text)) == folded(text)
 
 
 @given(texts)

@@ -63,6 +63,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str, str]]:
 
 def test_triples_and_what_is_beside_them(plain: Path, tmp_path: Path) -> None:
     bundle, report = TsvImporter().run(plain, tmp_path / "kb")
+    assert report.facts["other names of relations, not kept"] == 1
     assert entity(bundle, "Q1") == Entity(
         "Q1",
         "Ada Lovelace",

@@ -9,7 +9,7 @@ import pytest
 
 from kbench.data import Example, Mention, Role
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle
-from kbench.knowledge.holdout import hold_out
+from kbench.knowledge.holdout import hold_out, pairs_in_turn
 from kbench.knowledge.leakage import leakage, pairs_of
 
 CARD = {"name": "leaks", "version": "1", "licence": "none", "source": "test"}
@@ -169,3 +169,26 @@ def test_what_a_linker_does_not_find_is_not_counted(tmp_path: Path) -> None:
     assert set(leakage(examples, base, "gold").values()) == {0}
     # An alias that nobody else has is a title's second choice.
     assert leakage(examples, base, "title")["test_pairs_in_knowledge"] == RIVERS
+
+
+def test_a_namesake_that_is_linked_then_is_held_out_too(tmp_path: Path) -> None:
+    names = {"A": "Wye", "B": "Wye", "C": "Wye", "T": "Wales", "U": "Kent"}
+    facts = [("A", "in", "T"), ("A", "by", "T"), ("A", "on", "T"), ("B", "in", "T"),
+             ("B", "by", "T"), ("B", "in", "U"), ("C", "by", "T")]  # fmt: skip
+    entities = [Entity(entity, name) for entity, name in names.items()]
+    base = write_bundle(tmp_path / "kb", CARD, entities, facts)
+    text = "Wye in Wales"
+    marks = (Mention(0, 3, role=Role.HEAD), Mention(7, 12, role=Role.TAIL))
+    examples = [Example("x", text, marks, "in")]
+    pairs = pairs_in_turn(base, lambda rest: [pairs_of(examples, rest, "alias")])
+    made, dropped = hold_out(base, tmp_path / "rest", examples, pairs, {})
+    # Without its facts the first Wye is in fewer than the second, and that in as many as the third.
+    assert dropped["triples"] == 5
+    assert leakage(examples, made, "alias")["test_pairs_in_knowledge"] == 0
+
+
+def test_every_mention_of_a_role_may_be_the_one_that_is_linked(base: Bundle) -> None:
+    marks = (Mention(0, 1, None, Role.HEAD), Mention(2, 3, "Q1", Role.TAIL),
+             Mention(4, 5, "Q0", Role.HEAD))  # fmt: skip
+    found = leakage([Example("x", "a b c", marks, "P17")], base)
+    assert (found["test_pairs_known"], found["test_facts_in_knowledge"]) == (1, 1)

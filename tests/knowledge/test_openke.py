@@ -132,6 +132,15 @@ def test_triples_beside_the_matrix(release: Path, tmp_path: Path) -> None:
     assert report.notes == ["not read: type_constrain.txt, valid2id.txt"]
 
 
+def test_relations_without_a_triple_are_counted(release: Path, tmp_path: Path) -> None:
+    with_triples(release)
+    (release / "relation2id.txt").write_text("3\nlives in\t0\nknows\t1\nowns\t2\n")
+    bundle, report = OpenKEImporter().run(release, tmp_path / "kb")
+    assert list(bundle.relations) == ["knows", "lives in"]
+    assert (report.read["relations"], report.kept["relations"]) == (3, 2)
+    assert report.dropped["relations"] == {"relation without a triple": 1}
+
+
 def test_triples_without_names_or_entities(release: Path, tmp_path: Path) -> None:
     with_triples(release, "4\n0 1 0\n1 2 1\n0 9 0\n1 x 1\n")
     (release / "relation2id.txt").unlink()
@@ -155,6 +164,22 @@ def test_triples_that_are_not_of_the_form(release: Path, tmp_path: Path) -> None
     )
     assert facts(bundle) == {
         ("Q1", "lives in", "Q200"), ("Q2", "knows", "Q30"), ("Q1", "knows", "Q200")}  # fmt: skip
+
+
+def test_numbers_in_another_order_are_refused_until_someone_says(tmp_path: Path) -> None:
+    """Where no names of relations show that numbers are too large for relations."""
+    source = tmp_path / "source"
+    source.mkdir()
+    np.save(source / "e.npy", np.ones((60, 3), dtype=np.float32))
+    (source / "entity2id.txt").write_text("60\n" + "".join(f"Q{n}\t{n}\n" for n in range(60)))
+    rows = "".join(f"{n} {n % 3} {(n * 7) % 60}\n" for n in range(60))
+    (source / "train2id.txt").write_text(f"60\n{rows}")
+    with pytest.raises(DataError, match=r"to have 60 relations and 3 tails; .*-o order=hrt"):
+        OpenKEImporter().run(source, tmp_path / "kb")
+    bundle, _ = OpenKEImporter().run(source, tmp_path / "kb", [("order", "hrt")])
+    assert ("Q1", "1", "Q7") in facts(bundle)
+    other, _ = OpenKEImporter().run(source, tmp_path / "other", [("order", "htr")])
+    assert ("Q1", "7", "Q1") in facts(other)
 
 
 def test_ids_of_several_words(release: Path, tmp_path: Path) -> None:

@@ -67,6 +67,9 @@ def test_triples_and_npy(result: Path, tmp_path: Path) -> None:
     assert dict(bundle.relations) == {"r0": "r0", "r2": "r2"}
     assert bundle.triples.tolist() == sorted([[rows[0], 0, rows[1]], [rows[1], 1, rows[2]]])
     assert report.dropped["triples"] == {"seen before": 1}
+    assert report.dropped["relations"] == {"relation without a triple": 1}
+    assert (report.read["relations"], report.kept["relations"]) == (3, 2)
+    assert "not read: base.pth" in report.notes
     assert bundle.name == "transe"
     assert bundle.card["vectors"]["file"] == "entity_embeddings.npy"
     assert bundle.card["import"]["files"] == [

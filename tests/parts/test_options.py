@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kbench.data.files import canonical_digest
 from kbench.errors import UsageError
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -138,3 +139,24 @@ def test_options_of_a_training_that_is_never_done_are_refused(name: str, setting
         return
     with pytest.raises(UsageError, match=f"method {name} trains nothing in the setting {setting}"):
         checked("methods", name, {setting: {"epochs": 2}})
+
+
+@pytest.mark.parametrize("spelled", [1, 1.0])
+def test_a_default_that_is_set_is_the_same_run_however_it_is_spelled(spelled: float) -> None:
+    plain = parts("tunings", "lora", {})
+    given = parts("tunings", "lora", {"alpha": spelled, "weight_decay": 0 * spelled})
+    assert given.tuning_recipe is not None
+    assert plain.tuning_recipe is not None
+    for one, other in (
+        (plain.tuning_options, given.tuning_options),
+        (plain.tuning_recipe.as_dict(), given.tuning_recipe.as_dict()),
+        (find_task("wiki80", "x").options, find_task("wiki80", "x", {"split_seed": 0}).options),
+        (find_task("lama", "x", {"dev_share": 0}), find_task("lama", "x", {"dev_share": 0.0})),
+    ):
+        values = [getattr(value, "options", value) for value in (one, other)]
+        assert canonical_digest(values[0]) == canonical_digest(values[1])
+
+
+def test_a_part_without_options_says_so() -> None:
+    with pytest.raises(UsageError, match="has no option 'x'; it has none at all"):
+        find_task("atlas-typing", None, {"x": 1})

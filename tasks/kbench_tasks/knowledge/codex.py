@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from kbench_tasks.knowledge.matrices import packed_or_not
 __all__ = ["CodexImporter"]
 
 _SPLITS = ("train", "valid", "test")
+_FOLDERS = ("triples", "types", "relations", "entities")
 _COLUMNS = ("head", "relation", "tail")
 Triple = tuple[str, str, str]
 
@@ -63,18 +64,21 @@ class CodexImporter(Importer):
         """Reads the release and writes a bundle without vectors."""
         root = source / "data" if (source / "data" / "triples").is_dir() else source
         size, language = options.text("size") or "m", options.text("language") or "en"
+        note_unread(report, root, _FOLDERS, options)
         triples = _triples(root / "triples" / f"codex-{size}", report)
         known = dict.fromkeys(e for head, _, tail in triples for e in (head, tail))
         sentences, surfaces = read_sentences(options.paths("sentences"), known, report)
         given = read_labels(next(iter(options.paths("labels")), None), known, report)
         release = _objects(root / "entities" / language / "entities.json", required=False)
+        _count("names", release, known, "entity without a triple", report)
         if not release:
             report.note(f"no entities/{language}/entities.json: the release names no entity")
-        types = _types(root, language, known)
+        types = _types(root, language, known, report)
         entities = list(_entities(known, given, release, surfaces, types))
         _describe(entities, report)
         relations = _objects(root / "relations" / language / "relations.json")
         used = sorted({relation for _, relation, _ in triples})
+        _count("relations", relations, used, "relation without a triple", report)
         card = {
             "name": f"codex-{size}",
             "version": "1.0",
@@ -142,12 +146,27 @@ def _text(value: Any, key: str) -> str:
     return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
 
 
-def _types(root: Path, language: str, known: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _count(
+    kind: str, rows: Collection[str], known: Collection[str], reason: str, report: Report
+) -> None:
+    """Counts what is told of what a size of the graph has, and of others."""
+    kept = sum(row in known for row in rows)
+    report.see(kind, len(rows))
+    report.kept[kind] += kept
+    if kept < len(rows):
+        report.drop(kind, reason, len(rows) - kept)
+
+
+def _types(
+    root: Path, language: str, known: Mapping[str, Any], report: Report
+) -> dict[str, tuple[str, ...]]:
     """Returns the names of the types of each entity; a type without a name goes by its id."""
     names = _objects(root / "types" / language / "types.json")
     path = root / "types" / "entity2types.json"
     types: dict[str, tuple[str, ...]] = {}
-    for entity, ids in _objects(path).items():
+    rows = _objects(path)
+    _count("types", rows, known, "entity without a triple", report)
+    for entity, ids in rows.items():
         if entity not in known:
             continue
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,16 @@ from kbench_tasks.knowledge.dialects import AS_FOUND, Dialect, read_table, read_
 from kbench_tasks.knowledge.linked import Corpus, joined, names_of
 from kbench_tasks.knowledge.matrices import packed_or_not
 
-__all__ = ["GraphFiles", "Triples", "collect", "existing", "read_triples", "write_graph"]
+__all__ = [
+    "GraphFiles",
+    "Triples",
+    "collect",
+    "count_relations",
+    "existing",
+    "misplaced",
+    "read_triples",
+    "write_graph",
+]
 
 _TRIPLES = "one `head TAB relation TAB tail` a line"
 _NAMES = "one `id TAB label TAB alias …` a line"
@@ -102,7 +111,7 @@ def read_triples(
     rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in files)
     triples = collect((triple for _, triple in chain.from_iterable(rows)), report)
     if len(triples.rows) and not dialect.order:
-        if problem := _misplaced(triples):
+        if problem := misplaced(triples):
             hint = dialect.hint("order=htr, order=rht, or order=hrt if it is so")
             raise DataError(files[0], problem, _TRIPLES + hint)
         relations = len(triples.relations)
@@ -128,13 +137,15 @@ def _stands_apart(rows: NDArray[np.int32]) -> bool:
     return not ((ends == 0) | (ends == tail)).any() and bool((rows[1:, 1] != 0).all())
 
 
-def _misplaced(triples: Triples) -> str:
-    """Returns why the second column can hardly be the relation, empty if it can.
+def misplaced(triples: Triples) -> str:
+    """Returns, in words, why the second column can hardly be the relation, empty if it can.
 
     Relations are few, and not heads or tails themselves.
     """
     rows = triples.rows
     spelled = list(triples.relations)
+    if not len(rows):
+        return ""
     if all(_ITEM.fullmatch(name) for name in spelled):
         for column, place in ((0, "first"), (2, "third")):
             if all(_PROPERTY.fullmatch(triple[column]) for triple in triples.spelled()):
@@ -166,6 +177,13 @@ def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
     if again := len(every) - len(triples.rows):
         report.drop("triples", "seen before", again)
     return triples
+
+
+def count_relations(named: Collection[str], triples: Triples, report: Report) -> None:
+    """Counts the relations of a file of names: a bundle has those that are in a triple."""
+    report.kept["relations"] = used = sum(name in triples.relations for name in named)
+    if spare := len(named) - used:
+        report.drop("relations", "relation without a triple", spare)
 
 
 def _triple(line: str) -> tuple[str, str, str]:
@@ -240,7 +258,7 @@ def _first(
 ) -> Iterator[tuple[str, Any]]:
     """Yields the first row of each id, and gives a number to those that have none."""
     seen = bytearray(len(known))
-    before, met = len(known), 0
+    before, met, apart = len(known), 0, ""
     for entity, value in by_id(rows, kind, report):
         number = known.setdefault(entity, len(known))
         if number == len(seen):
@@ -250,15 +268,20 @@ def _first(
             continue
         seen[number] = 1
         met += number < before
+        apart = apart if report.kept[kind] or number < before else entity
         report.kept[kind] += 1
         yield entity, value
     if report.kept[kind] and not met:
         report.note(f"none of the ids of the {kind} is in a triple")
+    if apart and met > 2 and met == report.kept[kind] - 1:
+        report.note(f"{apart!r}, the first id of the {kind}, alone is in no triple, as a header "
+                    "would be; it is kept")  # fmt: skip
 
 
 def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> dict[str, str]:
     """Returns the label of each relation of the triples, its id where there is none."""
     labels = dict.fromkeys(known, "")
+    others = 0
     path, said = files.relations, files.dialect
     rows = read_table(path, "relations", _named, report, _NAMES, known, said) if path else ()
     for relation, names in by_id(rows, "relations", report):
@@ -268,7 +291,10 @@ def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> d
             report.drop("relations", "id seen before")
         else:
             labels[relation] = names[0]
+            others += len(names) - 1
             report.kept["relations"] += 1
+    if others:
+        report.facts["other names of relations, not kept"] = others
     return {relation: label or relation for relation, label in labels.items()}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from kbench.errors import DataError
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import (
@@ -18,7 +20,7 @@ from kbench.knowledge.importing import (
     read_rows,
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
-from kbench_tasks.knowledge.graphs import collect
+from kbench_tasks.knowledge.graphs import collect, count_relations, misplaced
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 from kbench_tasks.knowledge.matrices import (
     ENTITIES,
@@ -66,8 +68,8 @@ class OpenKEImporter(Importer):
         "triples": Option("name of a file of triples in SRC; default: those of "
                           "train2id.txt, valid2id.txt, test2id.txt that are there",
                           repeatable=True),
-        "order": Option("of their columns: h head, r relation, t tail", default="htr",
-                        choices=("htr", "hrt")),
+        "order": Option("of their columns: h head, r relation, t tail; default: htr, refused where "
+                        "it looks wrong", choices=("htr", "hrt")),
         "name": Option("of the bundle; default: the name of the matrix"),
         "licence": LICENCE,
         "sentences": SENTENCES,
@@ -88,7 +90,15 @@ class OpenKEImporter(Importer):
         values = load_matrix(path)
         numbers = read_ids(ids, len(values), report)
         report.facts["rows of the matrix without an id"] = len(values) - len(numbers)
-        triples = collect(_triples(splits, names, numbers, options, report), report)
+        relations = _relations(names, report) if splits else {}
+        triples = collect(_triples(splits, relations, numbers, options, report), report)
+        if not options.text("order") and misplaced(triples):
+            tails = len(np.unique(triples.rows[:, 2]))
+            problem = f"seems to have {len(triples.relations)} relations and {tails} tails"
+            expected = f"{_TRIPLES}; or say which: -o order=hrt, or order=htr if it is so"
+            raise DataError(splits[0], problem, expected)
+        if relations:
+            count_relations(relations.values(), triples, report)
         origin = {"format": "openke", "file": path.name, "type": str(values.dtype)}
         corpus = Corpus(options.paths("sentences"), report)
 
@@ -110,19 +120,27 @@ def _splits(source: Path, given: Sequence[str]) -> list[Path]:
     return [path for path in usual if path.exists()]
 
 
+def _relations(names: Path, report: Report) -> dict[int, str]:
+    """Returns the names of relations by their numbers; none where there is no file of them."""
+    if not names.exists():
+        report.note("there is no relation2id.txt: relations go by their numbers")
+        return {}
+    return {at: name for name, at in numbered_ids(names, report, "relations")}
+
+
 def _triples(
-    paths: Sequence[Path], names: Path, numbers: Mapping[str, int], options: Options, report: Report
+    paths: Sequence[Path],
+    relations: Mapping[int, str],
+    numbers: Mapping[str, int],
+    options: Options,
+    report: Report,
 ) -> Iterator[tuple[str, str, str]]:
     """Yields the triples by name; a relation goes by its number where there are no names."""
     entities = {row: name for name, row in numbers.items()} if paths else {}
-    relations: dict[int, str] = {}
-    if paths and names.exists():
-        relations = {at: name for name, at in numbered_ids(names, report, "relations")}
-        report.kept["relations"] = len(relations)
-    elif paths:
-        report.note("there is no relation2id.txt: relations go by their numbers")
     for path in paths:
-        yield from _numbered_triples(path, entities, relations, options.text("order") or "", report)
+        yield from _numbered_triples(
+            path, entities, relations, options.text("order") or "htr", report
+        )
 
 
 def _numbered_triples(

@@ -25,7 +25,7 @@ from kbench.knowledge.importing import (
     read_rows,
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
-from kbench_tasks.knowledge.graphs import collect
+from kbench_tasks.knowledge.graphs import collect, count_relations
 from kbench_tasks.knowledge.linked import LABELS, SENTENCES, Corpus, joined, read_labels
 from kbench_tasks.knowledge.matrices import Matrix, add_vectors, count_vectors, load_matrix
 
@@ -34,6 +34,7 @@ __all__ = ["PyKEENImporter"]
 _TRIPLES = "`head TAB relation TAB tail` by number, as PyKEEN's training_triples has them"
 _LABELS = "`id TAB label`, as PyKEEN's training_triples has them"
 _FILES = ("entity_embeddings.npy", "entity_embeddings.safetensors", "model_state.pt")
+_TABLES = ("entity_to_id.tsv.gz", "relation_to_id.tsv.gz", "numeric_triples.tsv.gz")
 _WEIGHT = re.compile(r"entity_representations\.\d+\._embeddings\.weight")
 _EXPORT = (
     'entity_embeddings.npy beside it, written where you trust the file: m = torch.load("'
@@ -71,9 +72,12 @@ class PyKEENImporter(Importer):
         path = _vectors_path(source, options.text("vectors"))
         folder = source / "training_triples"
         note_unread(report, source, [folder.name, *([path.name] if path else [])], options)
+        if folder.is_dir():
+            note_unread(report, folder, _TABLES, options)
         numbers = _numbers(folder / "entity_to_id.tsv.gz", "entities", report)
         relations = _numbers(folder / "relation_to_id.tsv.gz", "relations", report)
         triples = collect(_triples(folder, numbers, relations, report), report)
+        count_relations(relations, triples, report)
         labels = read_labels(next(iter(options.paths("labels")), None), numbers, report)
         matrix = Matrix(_vectors(path, numbers), numbers, _origin(path)) if path else None
         corpus = Corpus(options.paths("sentences"), report)
