@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kbench.cli import options as shared
+from kbench.cli.messages import say
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from kbench.cli.layout import Column
     from kbench.cli.terminal import Console
+    from kbench.results.choice import Choice
     from kbench.results.comparison import Comparison
     from kbench.results.selection import Group
     from kbench.store import Result
@@ -67,26 +69,28 @@ def compare(
     or an option, by its path as of --set or the end of it (tuning.full.epochs=2, epochs=default).
     What B does not name is as in A, so `kbench compare map-tuning none` compares on every task,
     backbone and tuning. The control is the true knowledge unless named. Without B a run is
-    compared with its own `none` and its own shuffled control.
+    compared with its own `none` and its own shuffled control. Of runs that differ in options alone
+    the one that is best on dev is meant, unless an option or an id says which.
     """
+    from kbench.results.choice import choices
     from kbench.results.comparison import compare as compared
-    from kbench.results.identity import FIELDS
+    from kbench.results.identity import FIELDS, Names
     from kbench.store import Results
 
     if family not in ("all", *FIELDS):
         raise UsageError(f"--family {family!r}: expected all or one of {', '.join(FIELDS)}")
     store = Results(shared.opened(out))
     results = list(store)
+    told, names = choices(results), Names(results)
     pairs = [
         (one, two)
-        for one, two in _pairs(results, runs, every)
-        if shared.chosen(one[0], filters, _FILTERS)
+        for one, two in _pairs(results, runs, every, told)
+        if shared.chosen(one[0], filters, _FILTERS, names)
     ]
     if not pairs:
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
-    comparisons = compared(
-        pairs, store, metric=metric, family=None if family == "all" else family, force=force
-    )
+    over = None if family == "all" else family
+    comparisons = compared(pairs, store, metric=metric, family=over, force=force, choices=told)
     if as_json:
         for value in comparisons:
             print(json.dumps(value.as_json(), ensure_ascii=False))
@@ -97,8 +101,9 @@ def compare(
 
 
 def _pairs(
-    results: Sequence[Result], runs: tuple[str, ...], every: bool
+    results: Sequence[Result], runs: tuple[str, ...], every: bool, told: Mapping[str, Choice]
 ) -> list[tuple[Group, Group]]:
+    from kbench.results.choice import meant, meant_beside
     from kbench.results.selection import Selection, apart, grouped, partners
 
     if len(runs) > 2 - every or not (runs or every):
@@ -108,14 +113,26 @@ def _pairs(
         )
     first = Selection("all") if every else Selection.parse(runs[0], results)
     given = runs[0 if every else 1 :]
-    ours = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
-    if not ours:
+    fitting = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
+    if not fitting:
         raise UsageError(f"no stored result that ended well is {first.text!r}")
+    found = meant(fitting, told, asked=first.asks, alone=not every)
+    if not found.kept:
+        raise UsageError(f"{first.text!r} is {found.said}")
+    ours, said = found.kept, [found.said]
     yardsticks = [Selection.parse(text, results) for text in given] or [
         Selection(text, dict([text.split("=")] if "=" in text else [("method", text)]))
         for text in _OWN
     ]
-    pairs = [pair for theirs in yardsticks for pair in partners(ours, theirs, results)]
+    pairs: list[tuple[Group, Group]] = []
+    for theirs in yardsticks:
+        own, left = meant_beside(partners(ours, theirs, results), told, asked=theirs.asks)
+        pairs += own
+        said.append(left)
+    if not pairs and said[-1]:
+        raise UsageError(f"{yardsticks[-1].text!r} is {said[-1]}")
+    for line in filter(None, said):
+        say(f"warning: left out: {line}", err=True)
     if not pairs:
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(
