@@ -236,6 +236,15 @@ class InjectionMethod(ABC):
         """Whether a task-specific plug starts from the general one of the same knowledge."""
         return False
 
+    def check_training(  # noqa: B027
+        self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase
+    ) -> None:
+        """Refuses what the training of a setting needs and does not find; asked like :meth:`check`.
+
+        Raises:
+            Unsupported: it says what is lacking.
+        """
+
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")

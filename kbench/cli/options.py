@@ -18,6 +18,8 @@ __all__ = ["Duration", "Number", "Size", "chosen", "filters", "opened", "out", "
 
 
 if TYPE_CHECKING:
+    from kbench.results.identity import Names
+
     _Float: TypeAlias = click.ParamType[float]
 else:  # older versions of click have no such generic
     _Float = click.ParamType
@@ -95,14 +97,26 @@ def filters(names: Iterable[str]) -> Callable[[click.Command], click.Command]:
     return decorated
 
 
-def chosen(thing: object, given: Mapping[str, str | None], names: Iterable[str]) -> bool:
-    """Whether the fields of a result or figure fit the options given."""
+def chosen(
+    thing: object,
+    given: Mapping[str, str | None],
+    names: Iterable[str],
+    parts: Names | None = None,
+) -> bool:
+    """Whether the fields of a result or figure fit the options given.
+
+    Args:
+        thing: the result or figure.
+        given: globs by the name of a field.
+        names: of the fields.
+        parts: what the parts of all results that are looked at are called.
+    """
     from kbench.results.identity import fits
     from kbench.store import Result
 
     def fitting(name: str, glob: str) -> bool:
         if isinstance(thing, Result):
-            return fits(thing, name, glob)
+            return fits(thing, name, glob, parts)
         return fnmatchcase(getattr(thing, name) or "", glob)
 
     return all(
