@@ -234,7 +234,7 @@ def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: 
     status, out, _ = call(capsys, "run", "--dry-run", "--out", str(tmp_path / "out"))
     assert status == 0
     # Three models; two general plugs for all tasks, two task-specific ones for each.
-    assert "15 runs: 0 stored, 15 to run; to train: 3 downstream models, 8 plugs" in out
+    assert "18 runs: 0 stored, 18 to run; to train: 3 downstream models, 11 plugs" in out
 
 
 @pytest.mark.parametrize(
