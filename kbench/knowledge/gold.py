@@ -108,7 +108,7 @@ class Gold:
         """The types of all entities."""
         types = self._knowledge.types
         numbers = np.array([self._number(name) for name in types.names], dtype=np.int64)
-        everyone = np.count_nonzero(np.diff(types.row, prepend=-1))
+        everyone = int(np.count_nonzero(np.diff(types.row, prepend=-1)))
         return self._marks(*_telling(types.row, numbers[types.number], everyone))
 
     @cached_property
