@@ -24,7 +24,6 @@ __all__ = [
     "Setting",
     "check_options",
     "check_values",
-    "parse_value",
     "short_names",
     "spelled",
 ]
@@ -143,10 +142,11 @@ class RunSpec(BaseModel):
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
     """Returns the last word of each path, or as much of it as tells it from the others."""
-    last = [path.rsplit(".", 1)[-1] for path in paths]
+    forms = {path: (path.rsplit(".", 1)[-1], path.partition(".")[2], path) for path in paths}
+    taken = [[*each] for each in zip(*forms.values(), strict=True)]
     return {
-        path: word if last.count(word) == 1 else path.partition(".")[2] or path
-        for path, word in zip(paths, last, strict=True)
+        path: next(form for form, among in zip(each, taken, strict=True) if among.count(form) == 1)
+        for path, each in forms.items()
     }
 
 
@@ -163,7 +163,7 @@ def spelled(value: Any) -> str:
 
 def _reads_back(text: str) -> bool:
     try:
-        value = parse_value(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         return False
     return isinstance(value, str) and value == text
@@ -175,11 +175,6 @@ def _leaves(options: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]
         name = f"{path}.{key}" if path else key
         leaves += _leaves(value, name) if isinstance(value, dict) else [(name, value)]
     return leaves
-
-
-def parse_value(text: str) -> Any:
-    """Returns what a value of ``--set`` means: what it would in the YAML of a grid."""
-    return parse_yaml(text)
 
 
 def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from kbench.spec import Control, RunSpec, Setting, parse_value, short_names, spelled
+from kbench.data.files import parse_yaml
+from kbench.spec import Control, RunSpec, Setting, short_names, spelled
 from kbench.store import Result
 
 __all__ = [
@@ -447,7 +448,7 @@ def _is(value: Any, glob: str) -> bool:
     if fnmatchcase(spelled(value), glob):
         return True
     try:
-        return _same(parse_value(glob), value)
+        return _same(parse_yaml(glob), value)
     except yaml.YAMLError:
         return False
 

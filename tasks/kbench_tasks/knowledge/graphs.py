@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ __all__ = [
     "GraphFiles",
     "Triples",
     "collect",
-    "count_relations",
+    "count_used",
     "existing",
     "misplaced",
     "read_triples",
@@ -179,11 +179,19 @@ def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
     return triples
 
 
-def count_relations(named: Collection[str], triples: Triples, report: Report) -> None:
-    """Counts the relations of a file of names: a bundle has those that are in a triple."""
-    report.kept["relations"] = used = sum(name in triples.relations for name in named)
-    if spare := len(named) - used:
-        report.drop("relations", "relation without a triple", spare)
+def count_used(kind: str, named: Collection[str], used: Container[str], report: Report) -> None:
+    """Counts what a file tells of relations or entities: a bundle has those that are in a triple.
+
+    Args:
+        kind: of row.
+        named: of whom it tells.
+        used: those in a triple.
+        report: counts them.
+    """
+    report.kept[kind] = kept = sum(name in used for name in named)
+    if spare := len(named) - kept:
+        owner = "relation" if kind == "relations" else "entity"
+        report.drop(kind, f"{owner} without a triple", spare)
 
 
 def _triple(line: str) -> tuple[str, str, str]:

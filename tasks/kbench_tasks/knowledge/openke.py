@@ -20,7 +20,7 @@ from kbench.knowledge.importing import (
     read_rows,
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
-from kbench_tasks.knowledge.graphs import collect, count_relations, misplaced
+from kbench_tasks.knowledge.graphs import collect, count_used, misplaced
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 from kbench_tasks.knowledge.matrices import (
     ENTITIES,
@@ -98,7 +98,7 @@ class OpenKEImporter(Importer):
             expected = f"{_TRIPLES}; or say which: -o order=hrt, or order=htr if it is so"
             raise DataError(splits[0], problem, expected)
         if relations:
-            count_relations(relations.values(), triples, report)
+            count_used("relations", relations.values(), triples.relations, report)
         origin = {"format": "openke", "file": path.name, "type": str(values.dtype)}
         corpus = Corpus(options.paths("sentences"), report)
 
