@@ -22,7 +22,7 @@ from kbench.spec import Control, Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
 from kbench_baselines.map_tuning import MapTuning
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.grid.toygrid import QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
@@ -30,6 +30,12 @@ pytestmark = pytest.mark.usefixtures("toy_tasks")
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+
+
+@pytest.fixture
+def shared(tmp_path: Path, made: Path) -> Place:
+    """For what is about results, whoever trained for them."""
+    return Place(tmp_path / "out", made, "cpu")
 
 
 def _score(results: list[Result], **wanted: Any) -> float:
@@ -44,10 +50,10 @@ def _score(results: list[Result], **wanted: Any) -> float:
 
 @pytest.mark.parametrize("task", ["toy-typing", "toy-relations", "toy-qa"])
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(
-    task: str, toy_folder: Path, place: Place
+    task: str, toy_folder: Path, shared: Place
 ) -> None:
     chosen = grid(toy_folder, task=task, control="none,shuffled,random,zero")
-    results = run(chosen, place)
+    results = run(chosen, shared)
     known = _score(results, method="map-tuning", control=Control.NONE)
     assert known > 0.8
     for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO):
@@ -55,9 +61,9 @@ def test_planted_knowledge_is_found_and_controls_fall_to_chance(
     assert _score(results, method="none") < 0.45
 
 
-def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: Place) -> None:
+def test_a_result_says_where_its_entities_are_known(toy_folder: Path, shared: Place) -> None:
     none, mapped = (
-        result for result in run(grid(toy_folder), place) if result.spec.control == Control.NONE
+        result for result in run(grid(toy_folder), shared) if result.spec.control == Control.NONE
     )
     assert none.buckets == {}
     assert mapped.coverage is not None
@@ -72,14 +78,14 @@ def test_a_result_says_where_its_entities_are_known(toy_folder: Path, place: Pla
     assert sum(score.n for score in mapped.buckets["popularity"].values()) == known.n
 
 
-def test_a_plug_fixed_while_tuning_brings_its_knowledge(toy_folder: Path, place: Place) -> None:
-    results = run(grid(toy_folder, setting="fine-tuning"), place)
+def test_a_plug_fixed_while_tuning_brings_its_knowledge(toy_folder: Path, shared: Place) -> None:
+    results = run(grid(toy_folder, setting="fine-tuning"), shared)
     assert _score(results, method="map-tuning", control=Control.NONE) > 0.8
-    assert _score(results, method="map-tuning", control=Control.SHUFFLED) < 0.45
+    assert _score(results, method="map-tuning", control=Control.FOREIGN) < 0.45
 
 
 def test_frozen_weights_are_the_same_before_and_after(toy_folder: Path, place: Place) -> None:
-    results = run(grid(toy_folder, setting="general,task-specific"), place)
+    results = run(grid(toy_folder, setting="general,task-specific", options=QUICK), place)
     digests = {(r.frozen.before, r.frozen.after) for r in results if r.frozen}
     assert len(results) == 5
     assert len(digests) == 1
@@ -90,28 +96,30 @@ def test_frozen_weights_are_the_same_before_and_after(toy_folder: Path, place: P
 def test_methods_share_downstream_models_and_tasks_share_general_plugs(
     toy_folder: Path, place: Place
 ) -> None:
-    run(grid(toy_folder, task="toy-*", setting="general,task-specific"), place)
+    chosen = grid(toy_folder, task="toy-*", setting="general,task-specific", options=QUICK)
+    run(chosen, place)
     kinds = [path.parent.name for path in Artifacts(place.artifacts).all()]
-    # Three tasks tuned once each; two general plugs (true and shuffled), and two a task.
+    # Three tasks tuned once each; two general plugs (true and foreign), and two a task.
     assert kinds.count("model") == 3
     assert kinds.count("plug") == 2 + 3 * 2
 
 
 def test_a_stored_grid_trains_and_runs_nothing(
-    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, shared: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run(grid(toy_folder), place)
+    first = run(grid(toy_folder), shared)
 
     def explode(*_: Any, **__: Any) -> None:
         raise AssertionError("something was computed again")
 
     monkeypatch.setattr(worker, "evaluate", explode)
-    assert run(grid(toy_folder), place) == first
+    assert run(grid(toy_folder), shared) == first
 
 
 def test_a_further_method_setting_retunes_nothing(toy_folder: Path, place: Place) -> None:
-    run(grid(toy_folder), place)
-    cells = runner.plan(runner.resolve(grid(toy_folder, control="none,shuffled,zero")), place)
+    run(grid(toy_folder, options=QUICK), place)
+    more = grid(toy_folder, control="none,foreign,zero", options=QUICK)
+    cells = runner.plan(runner.resolve(more), place)
     artifacts = Artifacts(place.artifacts)
     todo = [cell for cell in cells if not cell.done]
     assert [cell.spec.control for cell in todo] == [Control.ZERO]
@@ -122,7 +130,7 @@ def test_the_same_seed_gives_the_same_bytes(toy_folder: Path, tmp_path: Path) ->
     made = []
     for name in ("one", "two"):
         place = Place(tmp_path / name / "out", tmp_path / name / "artifacts", "cpu")
-        run(grid(toy_folder), place)
+        run(grid(toy_folder, options=QUICK), place)
         files = sorted((tmp_path / name).glob("artifacts/*/*/weights.safetensors"))
         files += sorted((tmp_path / name).glob("out/*/predictions.parquet"))
         made.append([(file.parent.name, file.read_bytes()) for file in files])
@@ -228,12 +236,13 @@ def test_a_bad_method_becomes_a_failed_result_and_the_grid_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kbench_baselines.map_tuning.MapTuning", kind)
-    results = run(grid(toy_folder, method="map-tuning,none", control="none"), place)
+    chosen = grid(toy_folder, method="map-tuning,none", control="none", options=QUICK)
+    results = run(chosen, place)
     assert [result.status for result in results] == [Status.FAILED, Status.OK]
     assert reason in results[0].reason
     assert results[0].metrics == {}
     monkeypatch.undo()
-    again = run(grid(toy_folder, method="map-tuning,none", control="none"), place)
+    again = run(chosen, place)
     assert [result.status for result in again] == [Status.OK, Status.OK]
 
 
@@ -249,6 +258,7 @@ def test_an_impossible_combination_is_skipped_with_the_reason(
         backbone=str(headless),
         setting="general",
         control="none",
+        options=QUICK,
     )
     results = run(chosen, place)
     ended = [(r.spec.task, r.spec.method, r.status) for r in results]
@@ -266,7 +276,7 @@ def test_an_impossible_combination_is_skipped_with_the_reason(
 def test_a_damaged_artifact_is_found_and_made_again_with_a_warning(
     harm: str, toy_folder: Path, place: Place
 ) -> None:
-    run(grid(toy_folder), place)
+    run(grid(toy_folder, options=QUICK), place)
     weights = next(place.artifacts.glob("plug/*/weights.safetensors"))
     good = weights.read_bytes()
     if harm == "flip":
@@ -279,22 +289,22 @@ def test_a_damaged_artifact_is_found_and_made_again_with_a_warning(
         if (result / "result.json").is_file():
             (result / "result.json").unlink()
     with pytest.warns(DamageWarning, match="made again"):
-        run(grid(toy_folder), place)
+        run(grid(toy_folder, options=QUICK), place)
     assert weights.read_bytes() == good
 
 
 def test_a_damaged_result_is_repeated_with_a_warning(toy_folder: Path, place: Place) -> None:
-    first = run(grid(toy_folder, method="none"), place)
+    first = run(grid(toy_folder, method="none", options=QUICK), place)
     path = place.out / first[0].id / "result.json"
     path.write_text(path.read_text()[:100])
     with pytest.warns(DamageWarning, match="is not JSON"):
-        again = run(grid(toy_folder, method="none"), place)
+        again = run(grid(toy_folder, method="none", options=QUICK), place)
     assert again[0].metrics == first[0].metrics
 
 
 def test_a_limited_run_is_another_run_and_says_so(toy_folder: Path, place: Place) -> None:
-    whole = run(grid(toy_folder, method="none"), place)
-    part = run(grid(toy_folder, method="none", limit=20), place)
+    whole = run(grid(toy_folder, method="none", options=QUICK), place)
+    part = run(grid(toy_folder, method="none", limit=20, options=QUICK), place)
     assert whole[0].id != part[0].id
     assert part[0].spec.limit == 20
     assert part[0].score is not None
@@ -304,7 +314,7 @@ def test_a_limited_run_is_another_run_and_says_so(toy_folder: Path, place: Place
 def test_a_result_says_all_that_is_needed_to_read_and_repeat_it(
     toy_folder: Path, place: Place
 ) -> None:
-    result = run(grid(toy_folder, control="none"), place)[1]
+    result = run(grid(toy_folder, control="none", options=QUICK), place)[1]
     value = json.loads((place.out / result.id / "result.json").read_text())
     assert value["schema"] == 1
     assert value["coverage"] == {
@@ -327,10 +337,10 @@ def test_a_result_says_all_that_is_needed_to_read_and_repeat_it(
 
 
 def test_a_table_pairs_runs_with_their_yardstick_and_control(
-    toy_folder: Path, place: Place
+    toy_folder: Path, shared: Place
 ) -> None:
-    results = run(grid(toy_folder), place)
-    table = rows(results, Results(place.out))
+    results = run(grid(toy_folder), shared)
+    table = rows(results, Results(shared.out))
     by_control = {row.first.spec.control: row for row in table if row.first.spec.knowledge}
     true = by_control[Control.NONE]
     none = next(row for row in table if row.first.spec.knowledge is None)
@@ -341,7 +351,7 @@ def test_a_table_pairs_runs_with_their_yardstick_and_control(
     assert true.delta.value == pytest.approx(true.score.value - none.score.value)
     assert true.delta.low is not None
     assert true.delta.low > 0.3
-    assert by_control[Control.SHUFFLED].gain is None
+    assert by_control[Control.FOREIGN].gain is None
     assert none.delta is None
 
 
@@ -377,13 +387,12 @@ def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
     vectors = Bundle(toy_folder / "kb").vectors(np.arange(len(bundle))).copy()
     vectors[np.arange(len(bundle)) % 33 != 0] = np.nan
     write_vectors(tmp_path / "sparse", vectors, {"model": "planted"})
-    options = {**OPTIONS, "tuning": {"full": {"epochs": 1}}}
     chosen = grid(
         toy_folder,
         method="map-tuning",
         control="none",
         knowledge=str(tmp_path / "sparse"),
-        options=options,
+        options=QUICK,
     )
     (result,) = run(chosen, place)
     assert result.status == Status.OK, result.reason
@@ -392,7 +401,7 @@ def test_a_batch_without_a_linked_mention_trains_nothing_and_breaks_nothing(
 
 
 def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
-    toy_folder: Path, tmp_path: Path, place: Place
+    toy_folder: Path, tmp_path: Path, shared: Place
 ) -> None:
     from kbench.knowledge import Bundle, write_vectors
     from kbench.testing.toys import write_world
@@ -401,8 +410,8 @@ def test_a_limited_knowledge_base_leaves_unlinked_examples_as_they_were(
     vectors = Bundle(toy_folder / "kb").vectors(np.arange(len(bundle))).copy()
     vectors[::2] = np.nan
     write_vectors(tmp_path / "half", vectors, {"model": "planted"})
-    results = run(grid(toy_folder, control="none", knowledge=str(tmp_path / "half")), place)
-    store = Results(place.out)
+    results = run(grid(toy_folder, control="none", knowledge=str(tmp_path / "half")), shared)
+    store = Results(shared.out)
     base, plugged = (store.predictions(result) for result in results)
     assert base is not None
     assert plugged is not None
@@ -424,8 +433,10 @@ def test_a_result_that_cannot_be_stored_is_a_failed_one(
         return save(self, result)
 
     monkeypatch.setattr(Results, "save", full)
-    (result,) = run(grid(toy_folder, method="none"), place)
+    (result,) = run(grid(toy_folder, method="none", options=QUICK), place)
     assert result.status == Status.FAILED
     assert "No space left on device" in result.reason
     monkeypatch.undo()
-    assert [r.status for r in run(grid(toy_folder, method="none"), place)] == [Status.OK]
+    assert [r.status for r in run(grid(toy_folder, method="none", options=QUICK), place)] == [
+        Status.OK
+    ]

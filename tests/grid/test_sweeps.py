@@ -72,8 +72,8 @@ def test_values_are_taken_once_and_wrong_ones_refused(tmp_path: Path) -> None:
         runner.plan(bad, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
 
 
-def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path, made: Path) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
     own = {**OPTIONS["method"]["map-tuning"]}
     own["general"] = {**own["general"], "learning_rate": [1e-2, 1e-7]}
     options = {**OPTIONS, "method": {"map-tuning": own}}
