@@ -231,7 +231,7 @@ def test_an_option_can_come_from_the_environment(
     assert "seed 7" in out
 
 
-def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_demo_is_eighteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, out, _ = call(capsys, "run", "--dry-run", "--out", str(tmp_path / "out"))
     assert status == 0
     # Three models; two general plugs for all tasks, two task-specific ones for each.
