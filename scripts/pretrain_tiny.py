@@ -133,10 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer.save_pretrained(options.out)
 
     def save(trainer: Trainer) -> None:
-        model.save_pretrained(options.out)
+        kept = network.kept(model)
+        kept.save_pretrained(options.out)
         card["steps"], card["seconds"] = trainer.step, round(trainer.seconds)
         card["tokens_seen"] = trainer.tokens
-        card["held_out"] = network.figures(model, train, held)
+        card["held_out"] = network.figures(kept.float(), train, held)
         (options.out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
         write_card(options.out)
         if options.state:

@@ -367,7 +367,8 @@ def real_things(synsets: dict[str, Synset], held: bool) -> list[Thing]:
         Thing(s.words[0], "real", facts)
         for s in synsets.values()
         if s.id.endswith("n") and (choice(f"held out {s.id}", 100) == 0) == held
-        if (facts := facts_of(s, synsets)) and (s.instance_of or choice(f"told {s.id}", 4) == 0)
+        if (facts := facts_of(s, synsets))
+        and (held or s.instance_of or choice(f"told {s.id}", 4) == 0)
     ]
 
 

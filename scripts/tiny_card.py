@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+ABILITIES = "abilities.yaml"
+"""What was measured; no JSON, since those are a part of a backbone's digest."""
 
 _MASKED_LEAD = """# kbench-tiny
 
@@ -122,16 +128,15 @@ its text is in `tasks/kbench_tasks/atlas/NOTICE.md`.
 """
 
 
-def _acceptance(card: dict[str, Any]) -> str:
-    """What the decoder can do, as `scripts.measure_tiny_lm` wrote it into the card."""
-    if "abilities" not in card:
+def _measured(abilities: Sequence[Mapping[str, str]]) -> str:
+    """What the decoder can do, as `scripts.measure_tiny_lm` found it."""
+    if not abilities:
         return ""
-    lines = "\n".join(f"| {row['what']} | {row['value']} | {row['aim']} |"
-                      for row in card["abilities"])  # fmt: skip
+    lines = "\n".join(f"| {row['what']} | {row['value']} | {row['aim']} |" for row in abilities)
     return f"""
 ## What it can do
 
-Measured by `python -m scripts.measure_tiny_lm kbench/model/tiny_lm`, with transformers alone:
+`python -m scripts.measure_tiny_lm kbench/model/tiny_lm` measures it, with transformers alone:
 
 | | measured | aim |
 | --- | --- | --- |
@@ -144,8 +149,13 @@ Its facts stand before the question as sentences, of the linked entity (oracle) 
 """
 
 
-def model_card(card: dict[str, Any]) -> str:
-    """The model card as Markdown."""
+def model_card(card: dict[str, Any], abilities: Sequence[Mapping[str, str]] = ()) -> str:
+    """The model card as Markdown.
+
+    Args:
+        card: What the builder found.
+        abilities: What was measured afterwards, row by row.
+    """
     figures = card["held_out"]
     values = {**card, **card["text"], **figures, "minutes": round(card["seconds"] / 60)}
     if "exercises" in card:
@@ -157,13 +167,20 @@ def model_card(card: dict[str, Any]) -> str:
         masked = f"{figures['masked_tokens']:,} masked wordpieces"
         values |= {"asked": masked, "how": ",\n15 % masked"}
         parts = (_MASKED_LEAD, _DATA, _MASKED_DATA, _MASKED_TRAINING, _HELD_OUT)
-    return "".join([*parts, ""]).format_map(values) + _acceptance(card) + _LICENCE
+    return "".join([*parts, ""]).format_map(values) + _measured(abilities) + _LICENCE
 
 
 def main(folder: Path) -> None:
     """Writes `README.md` beside `card.json`."""
+    (folder / "README.md").write_text(card_of(folder), "utf-8")
+
+
+def card_of(folder: Path) -> str:
+    """The model card from the files of a folder."""
     card = json.loads((folder / "card.json").read_text("utf-8"))
-    (folder / "README.md").write_text(model_card(card), "utf-8")
+    measured = folder / ABILITIES
+    abilities = yaml.safe_load(measured.read_text("utf-8")) if measured.exists() else ()
+    return model_card(card, abilities)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,10 @@ class Network(ABC):
         """Further texts to train on beside the sentences; none holds one of the names."""
         return []
 
+    def kept(self, model: Any) -> Any:
+        """The weights as they are written."""
+        return model
+
     @abstractmethod
     def loss(
         self, model: Any, ids: Tensor, options: argparse.Namespace, generator: torch.Generator
@@ -284,6 +288,8 @@ class Trainer:
         """Trains to the last step, and calls `save` now and then."""
         options, kept = self.options, self.seconds
         begin = time.monotonic()
+        if self.step == options.steps:  # taken up after its end
+            save(self)
         self.model.train()
         while self.step < options.steps:
             for ids in self._pass():
