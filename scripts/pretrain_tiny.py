@@ -22,7 +22,7 @@ from scripts.tiny_card import main as write_card
 from scripts.tiny_causal import CausalNetwork
 from scripts.tiny_masked import MaskedNetwork
 from scripts.tiny_tokenizer import load_tokenizer, train_tokenizer
-from scripts.tiny_training import Network, Trainer
+from scripts.tiny_training import BLOCK, Network, Trainer
 from scripts.wordnet_text import Text, build_text, digest_of, read_synsets, wordnet_folder
 
 SPLITS = Path("tasks/kbench_tasks/atlas/splits.json")
@@ -41,6 +41,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--splits", type=Path, default=SPLITS)
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
     parser.add_argument("--state", type=Path, help="file to go on from, and to keep a run in")
+    parser.add_argument("--begin", type=Path, help="folder whose weights are trained on (lm)")
+    parser.add_argument("--thin", type=int, help="take one in so many blocks of sentences (lm)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, help="entries of the vocabulary")
@@ -51,6 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--packed", type=float, help="share of joined sentences")
     parser.add_argument("--dropout", type=float, help="while pre-training (masked)")
     parser.add_argument("--exercises", type=int, help="number of reading exercises (lm)")
+    parser.add_argument("--real", type=float, help="share of exercises on WordNet's things (lm)")
     parser.add_argument("--muon", type=float, help="rate of the layers' matrices (lm)")
     parser.add_argument("--every", type=int, default=1000, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=1)
@@ -66,13 +69,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def command(options: argparse.Namespace) -> str:
     """The command that repeats the run, without paths."""
-    left_out = ("out", "wordnet", "splits", "tokenizer", "state", "threads", "every", "bf16")
+    left_out = (
+        "out",
+        "wordnet",
+        "splits",
+        "tokenizer",
+        "begin",
+        "state",
+        "threads",
+        "every",
+        "bf16",
+    )
     given = [
         f"--{key} {value}"
         for key, value in vars(options).items()
         if key not in left_out and value is not None
     ]
     return " ".join(["python -m scripts.pretrain_tiny", *given, *["--bf16"] * options.bf16])
+
+
+def thinned(rows: list[list[int]], of: int) -> list[list[int]]:
+    """One in so many blocks of neighbouring sentences."""
+    return [row for i, row in enumerate(rows) if (i // BLOCK) % of == 0]
 
 
 def about(text: Text, rows: list[list[int]]) -> dict[str, Any]:
@@ -128,6 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if exercises:
         card["exercises"] = about_exercises(exercises, alone)
+    if options.begin:
+        model = type(model).from_pretrained(options.begin, dtype=torch.float32)
+        before = json.loads((options.begin / "card.json").read_text("utf-8"))
+        kept = ("command", "seed", "exercises", "steps", "tokens_seen", "seconds")
+        card["before"] = {key: before[key] for key in kept}
     print(json.dumps(card, indent=2), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(options.out)
@@ -144,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer.keep(options.state)
         print(card["held_out"], flush=True)
 
-    trainer = Trainer(network, model, train, alone, options)
+    trainer = Trainer(network, model, thinned(train, options.thin or 1), alone, options)
     if options.state and options.state.exists():
         trainer.go_on(options.state)
     trainer.run(save)

@@ -278,16 +278,17 @@ class Exercises:
         words: Words for facts and names.
         things: Things of WordNet that may be spoken of.
         seed: Seed of the draws.
+        real: Share of the exercises that speak of them.
     """
 
-    def __init__(self, words: Words, things: Sequence[Thing], seed: int) -> None:
-        self.words, self.things = words, things
+    def __init__(self, words: Words, things: Sequence[Thing], seed: int, real: float = 0.3) -> None:
+        self.words, self.things, self.real = words, things, real
         self.rng = random.Random(f"exercises {seed}")
 
     def draw(self) -> str:
         """One exercise."""
         rng = self.rng
-        real = rng.random() < 0.3
+        real = rng.random() < self.real
         count = rng.choice((2, 3, 4)) if real else rng.choice((1, 1, 2, 2, 3))
         things = [rng.choice(self.things) if real else self.words.thing(rng) for _ in range(count)]
         if rng.random() < 0.4:
@@ -378,6 +379,7 @@ def build_exercises(
     names: Iterable[str],
     count: int,
     seed: int,
+    real: float = 0.3,
 ) -> list[str]:
     """Exercises that hold none of the names.
 
@@ -387,9 +389,10 @@ def build_exercises(
         names: Names to leave out.
         count: How many are drawn; a few less come out.
         seed: Seed of the draws.
+        real: Share of those that speak of things of WordNet.
     """
     index = NameIndex(names)
-    exercises = Exercises(Words(synsets, common), real_things(synsets, held=False), seed)
+    exercises = Exercises(Words(synsets, common), real_things(synsets, held=False), seed, real)
     drawn = (exercises.draw() for _ in range(count))
     return [text for text in drawn if text not in index]
 

