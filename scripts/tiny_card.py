@@ -60,10 +60,11 @@ To the sentences come {exercise_texts:,} reading exercises, {exercise_tokens:,} 
 in `card.json`), as `scripts/reading_text.py` writes them: facts of a few things, then questions
 that they answer, in the forms in which kbench asks a decoder (a question, a sentence that the
 answer ends, `NAME is a`, `the relation between A and B is`), or one such question on a name with
-keywords beside it. The things are nouns of WordNet that are not held out, with their kind and their whole, and things that
-are made up, with names and facts drawn at random. So the exercises teach to read; what they ask
-stands in them, and none names a dev or test entity. They do know the wording of the tasks: how a
-triple of `atlas` reads, and the question patterns of `atlas-qa`, which its train split shows too.
+keywords beside it. The things are nouns of WordNet that are not held out, with their kind and
+their whole, and things that are made up, with names and facts drawn at random. So the exercises
+teach to read; what they ask stands in them, and none names a dev or test entity. They do know the
+wording of the tasks: how a triple of `atlas` reads, and the question patterns of `atlas-qa`, which
+its train split shows too.
 
 **Made for plugs.** In one in ten of the sentences with a keyword, and in about half of the
 exercises with keywords, the pieces of the keyword (in the exercises of a whole phrase) are
@@ -143,7 +144,11 @@ def _measured(abilities: Sequence[Mapping[str, str]]) -> str:
 Keywords and facts are of held-out synsets; a hit is the first wordpiece of the answer. `atlas-qa`
 is cut at the blank and answered by the likeliest of the words that answer some training question.
 Its facts stand before the question as sentences, of the linked entity (oracle) or of another
-(shuffled).
+(shuffled). Map-tuning puts `vector /` before the mention and is trained through the frozen network.
+
+**What it cannot.** It reads what is said of one thing, and confuses whose fact it is where several
+things are told of: a quarter would be right by choosing among four words. What puts several
+entities into one text is therefore worth more than this network shows.
 """
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kbench.model.huggingface import folder_digest
+from kbench.model.tiny_lm import KbenchTinyLm
 from scripts import reading_text
 from scripts.measure_tiny_lm import Reader, keyword_prompts, reading_prompts
 from scripts.muon import Muon, orthogonal
@@ -64,6 +66,12 @@ def held(synsets: dict[str, Synset]) -> list[Thing]:
 
 
 class TestFolder:
+    def test_is_a_backbone_by_content(self) -> None:
+        backbone = KbenchTinyLm()
+        assert backbone.config()["model_type"] == "llama"
+        assert backbone.digest == folder_digest(FOLDER) != folder_digest(MASKED)
+        assert backbone.recipes == {}
+
     def test_weights_are_small(self) -> None:
         assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
 
@@ -125,7 +133,10 @@ class TestAbilities:
         assert reader.right(keyword_prompts(held[::3], beside=False)) <= 0.1
 
     def test_copies_a_fact_past_others(self, reader: Reader, held: Sequence[Thing]) -> None:
-        assert reader.right(reading_prompts(held, 60)) >= 0.8
+        # One of the four at random would be a quarter of them. Chosen well above, not the aim.
+        any_of_four = reader.right(reading_prompts(held, 200, any_of=True))
+        assert any_of_four >= 0.6
+        assert reader.right(reading_prompts(held, 200)) > any_of_four / 3
 
 
 class TestExercises:

@@ -1,0 +1,37 @@
+"""The embedded decoder: a small Llama trained on WordNet's glosses. See its README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from kbench.data.files import read_yaml
+from kbench.model.backbone import Backbone
+from kbench.model.encoder import Encoder
+from kbench.model.huggingface import folder_digest, load_folder, read_config
+
+__all__ = ["KbenchTinyLm"]
+
+_FOLDER = Path(__file__).parent
+
+
+@final
+class KbenchTinyLm(Backbone):
+    """A Llama of 6 layers and width 128 for trials without a download (read left to right)."""
+
+    name = "kbench-tiny-lm"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = read_yaml(
+        _FOLDER / "recipes.yaml", "fields of a recipe by tuning, or by method and setting"
+    )
+
+    @cached_property
+    def digest(self) -> str:
+        return folder_digest(_FOLDER)
+
+    def config(self) -> Mapping[str, Any]:
+        return read_config(_FOLDER)
+
+    def load(self) -> Encoder:
+        return load_folder(_FOLDER)
