@@ -22,7 +22,7 @@ from kbench.data import Example
 from kbench.encoding import Batch, Inputs, Layout, TokenKind, encode, ragged
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, link
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 
 __all__ = [
     "Corpus",
@@ -51,23 +51,23 @@ class Corpus:
     dropped: dict[str, int]
 
 
-def check_masked_lm(encoder: Encoder) -> None:
+def check_masked_lm(lm: LanguageModel) -> None:
     """Refuses a backbone that is no masked language model.
 
     Raises:
         Unsupported: it has no masked-LM head, or no ``[MASK]``.
     """
-    if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+    if not lm.has_lm_head or lm.tokenizer.mask_token_id is None:
         raise Unsupported("masked language modelling needs a backbone with a masked-LM head")
 
 
 def linked_corpus(
-    encoder: Encoder, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
 ) -> Corpus:
     """Links and encodes the sentences of a knowledge base for a masked-LM objective.
 
     Args:
-        encoder: its tokenizer is used; it must have a masked-LM head.
+        lm: its tokenizer is used; it must have a masked-LM head.
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template, or None.
         max_length: longest usable input in tokens, specials, slots and slashes included.
@@ -75,8 +75,8 @@ def linked_corpus(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    tokenizer = encoder.tokenizer
-    check_masked_lm(encoder)
+    tokenizer = lm.tokenizer
+    check_masked_lm(lm)
     corpus = [
         Example(str(number), sentence.text, sentence.mentions, "")
         for number, sentence in enumerate(knowledge.sentences)
@@ -137,20 +137,20 @@ class MaskedMentions:
         return replace(batch, ids=ids.view_as(batch.ids), blank_index=places, targets=targets)
 
 
-def mention_loss(encoder: Encoder, batch: Batch) -> Tensor:
+def mention_loss(lm: LanguageModel, batch: Batch) -> Tensor:
     """Returns the mean cross-entropy of the frozen masked-LM head at masked positions, a scalar."""
     assert batch.targets is not None
-    hidden = encoder(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
-    return F.cross_entropy(encoder.predict_tokens(hidden).float(), batch.targets)
+    hidden = lm(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
+    return F.cross_entropy(lm.predict_tokens(hidden).float(), batch.targets)
 
 
 def masked_mentions(
-    encoder: Encoder, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
 ) -> MaskedMentions:
     """Makes the instances of a knowledge base's corpus.
 
     Args:
-        encoder: its tokenizer and masked-LM head are used.
+        lm: its tokenizer and masked-LM head are used.
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template.
         max_length: longest kept input in tokens, specials, slots and slashes included.
@@ -158,7 +158,7 @@ def masked_mentions(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    corpus = linked_corpus(encoder, knowledge, slot, max_length)
+    corpus = linked_corpus(lm, knowledge, slot, max_length)
     instances = [
         (sentence, positions)
         for sentence in corpus.usable.tolist()

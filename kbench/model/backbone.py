@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from kbench.model.encoder import Encoder
+    from kbench.model.language_model import LanguageModel
 
 __all__ = ["Backbone"]
 
@@ -36,9 +36,9 @@ class Backbone(ABC):
         return None
 
     @abstractmethod
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         """Loads a fresh copy in eval mode on the CPU, in float32.
 
         Raises:
-            KbenchError: it cannot be found or is no encoder.
+            KbenchError: it cannot be found or is no network.
         """

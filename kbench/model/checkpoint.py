@@ -54,10 +54,10 @@ HEADS = frozenset(
         "vocab_transform",
     }
 )
-"""Modules beside the encoder that training leaves in a checkpoint, by the first part of the name.
+"""Modules beside the network that training leaves in a checkpoint, by the first part of the name.
 
 Those of pre-training (sentence order, replaced tokens) and of what a model was tuned for. They are
-not read, and the encoder is whole without them; anything else that has no place is refused.
+not read, and the network is whole without them; anything else that has no place is refused.
 """
 
 _PROMISES = ("ForMaskedLM", "ForPreTraining", "LMHead")
@@ -69,8 +69,8 @@ class Checkpoint:
     """A network filled from a folder.
 
     Attributes:
-        network: the encoder, or the masked-LM model that holds it.
-        pooler: whether the encoder's pooler was filled; else it has none.
+        network: the network, or the masked-LM model that holds it.
+        pooler: whether the network's pooler was filled; else it has none.
         unread: the modules whose weights the folder holds and nobody reads, see :data:`HEADS`.
     """
 
@@ -90,7 +90,7 @@ class _Filled:
 
 
 def read(folder: Path) -> Checkpoint:
-    """Fills an encoder, with its masked-LM head and its pooler where the weights have them.
+    """Fills a network, with its masked-LM head and its pooler where the weights have them.
 
     Only two things may be absent, each as a whole: the pooler, and the masked-LM head. Both are
     then taken off. Only weights of other heads may be left over.
@@ -99,7 +99,7 @@ def read(folder: Path) -> Checkpoint:
         folder: a model in the Hugging Face format.
 
     Raises:
-        KbenchError: the weights do not fit, or are not finite; or the model is no encoder.
+        KbenchError: the weights do not fit, or are not finite; or the model is no network.
     """
     if (folder / "adapter_config.json").exists():
         raise KbenchError(
@@ -110,14 +110,14 @@ def read(folder: Path) -> Checkpoint:
     body = _filled("AutoModel", folder, config)
     if "decoder_input_ids" in inspect.signature(body.network.forward).parameters:
         raise KbenchError(
-            f"{folder}: {type(body.network).__name__} reads with an encoder and writes with a "
+            f"{folder}: {type(body.network).__name__} reads with a network and writes with a "
             "decoder; kbench takes encoders"
         )
     pooler = _check_body(folder, body)
     if not isinstance(body.network.get_input_embeddings(), nn.Embedding):
         raise KbenchError(
             f"{folder}: {type(body.network).__name__} has no table of word vectors that kbench "
-            "could write into; expected an encoder with one"
+            "could write into; expected a network with one"
         )
     if not pooler and hasattr(body.network, "pooler"):
         body.network.pooler = None  # else it is random, other at each load
@@ -169,7 +169,7 @@ def _filled(kind: str, folder: Path, config: Any) -> _Filled:
 
 
 def _check_body(folder: Path, body: _Filled) -> bool:
-    """Refuses an encoder that is not filled as a whole; returns whether its pooler is."""
+    """Refuses a network that is not filled as a whole; returns whether its pooler is."""
     name = type(body.network).__name__
     _check_shapes(folder, name, body)
     pooler = getattr(body.network, "pooler", None)
@@ -204,7 +204,7 @@ def _without(key: str) -> str:
 
 
 def _with_head(folder: Path, config: Any, body: _Filled) -> tuple[Any, frozenset[str]]:
-    """Returns the encoder, in its masked-LM model where all of that is filled, and what is left."""
+    """Returns the network, in its masked-LM model where all of that is filled, and what is left."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
     left = body.unexpected
@@ -269,7 +269,7 @@ def _check_finite(folder: Path, network: Any) -> None:
 
 
 def _of_a_head(key: str, network: Any) -> bool:
-    """Whether a key is of a head, and so of no part of the encoder."""
+    """Whether a key is of a head, and so of no part of the network."""
     first = key.partition(".")[0]
     return first in HEADS and getattr(network, first, None) is None
 

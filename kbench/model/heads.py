@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from kbench.encoding import Batch, Choices
-    from kbench.model.encoder import Encoder
+    from kbench.model.language_model import LanguageModel
 
 __all__ = [
     "BlankHead",
@@ -79,10 +79,10 @@ class Head(nn.Module, ABC):
         """Turns labels into targets; leaves out what the head cannot express."""
 
     @abstractmethod
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns logits ``[batch, classes]`` for hidden states ``[batch, tokens, width]``."""
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
         """Returns the positions whose hidden states :meth:`forward` reads; None for all.
 
         In the flattened ``[batch * tokens]``; the states elsewhere are then not computed to the
@@ -130,12 +130,12 @@ class _LinearHead(Head):
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
-        logits: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(lm.pool(hidden, batch.mask)))
         return logits
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
-        return encoder.pooled(batch)
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
+        return lm.pooled(batch)
 
 
 @final
@@ -249,13 +249,13 @@ class PairHead(Head):
         labels: list[Label] = [str(example.label) for example in examples]
         return Gold(np.arange(len(examples)), labels, np.array(targets, dtype=np.int64))
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns the scores of pairs, ``[pairs, 1 or 2]``; :meth:`decide` makes logits of them."""
-        scores: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
+        scores: Tensor = self.linear(self.dropout(lm.pool(hidden, batch.mask)))
         return scores
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
-        return encoder.pooled(batch)
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
+        return lm.pooled(batch)
 
     def decide(self, scores: Tensor, choices: Choices) -> Tensor:
         """Returns the logits of candidates, and of none if that is an answer.
@@ -370,10 +370,10 @@ class _AnsweringHead(Head):
             for own, lead in zip(several, before, strict=True)
         ]
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
-        return encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
+        return lm.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
         return batch.blank_index
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -435,10 +435,10 @@ class VocabularyHead(_AnsweringHead):
         counts = {"vocabulary_tokens": len(self.allowed(tokenizer))}
         return replace(super().gold(examples, tokenizer), counts=counts)
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns logits ``[batch, tokens]``, minus infinity outside the vocabulary."""
-        logits = super().forward(encoder, hidden, batch)
-        kept = self._kept(encoder.tokenizer, logits.device)
+        logits = super().forward(lm, hidden, batch)
+        kept = self._kept(lm.tokenizer, logits.device)
         nothing = torch.full_like(logits, -torch.inf)
         return nothing.index_copy(1, kept, logits.index_select(1, kept))
 

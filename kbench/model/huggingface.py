@@ -12,6 +12,7 @@ from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
 from kbench.model.checkpoint import read
 from kbench.model.encoder import Encoder
+from kbench.model.language_model import LanguageModel
 from kbench.model.trial import try_out
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
@@ -81,7 +82,7 @@ class HuggingFaceBackbone(Backbone):
             return None
         return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         return load_folder(self.folder)
 
 
@@ -106,8 +107,8 @@ def folder_digest(folder: Path) -> str:
     return canonical_digest({path.name: file_digest(path) for path in files})
 
 
-def load_folder(folder: Path, segments: int | None = None) -> Encoder:
-    """Loads an encoder, with its masked-LM head and its pooler where the weights have them.
+def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
+    """Loads a network, with its masked-LM head and its pooler where the weights have them.
 
     What it can do is tried on a few short texts, once a process for the files as they are.
 
@@ -117,7 +118,7 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
 
     Raises:
         KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
-            it is not an encoder as kbench needs one.
+            it is not a network as kbench needs one.
     """
     import transformers
 
@@ -132,7 +133,7 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
             checkpoint = read(folder)
-            encoder = Encoder(
+            lm = Encoder(
                 checkpoint.network,
                 tokenizer,
                 pooler=checkpoint.pooler,
@@ -144,13 +145,13 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
     except Exception as cause:  # whatever the files of a stranger make transformers raise
         # Which of the files it is stands in an error of the system alone.
         file = getattr(cause, "filename", None) or folder
-        problem = f"cannot be loaded as an encoder ({first_line(cause)})"
+        problem = f"cannot be loaded as a network ({first_line(cause)})"
         raise KbenchError(f"{file}: {problem}") from cause
-    encoder.rounding = _rounding(folder, encoder)
-    return encoder
+    lm.rounding = _rounding(folder, lm)
+    return lm
 
 
-def _rounding(folder: Path, encoder: Encoder) -> float:
+def _rounding(folder: Path, lm: LanguageModel) -> float:
     """What :func:`try_out` says of a network, which is tried where its files are new."""
     files = [(path.name, path.stat()) for path in _files(folder)]
     state = (folder.resolve(), *((n, about.st_size, about.st_mtime_ns) for n, about in files))
@@ -158,7 +159,7 @@ def _rounding(folder: Path, encoder: Encoder) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                _TRIED[state] = try_out(encoder)
+                _TRIED[state] = try_out(lm)
         except KbenchError as problem:
             raise KbenchError(f"{folder}: {problem}") from problem.__cause__
     return _TRIED[state]

@@ -38,7 +38,7 @@ def only_at(layers: list[nn.Module], wanted: Tensor | None) -> Iterator[None]:
     changes.
 
     Args:
-        layers: of an encoder, first to last.
+        layers: of a network, first to last.
         wanted: positions in the flattened ``[batch * tokens]``; None for all. ``[n]``.
     """
     last: Any = layers[-1] if layers else None

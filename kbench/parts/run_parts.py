@@ -15,7 +15,7 @@ from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.knowledge.gold import Gold
 from kbench.method import InjectionMethod
-from kbench.model import Backbone, Encoder, Head
+from kbench.model import Backbone, Head, LanguageModel
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
@@ -271,7 +271,7 @@ def _check_recipe(fields: Any, what: str) -> None:
     check_values(fields, {}, Recipe.types, what)
 
 
-def loaded(parts: Parts) -> Encoder:
+def loaded(parts: Parts) -> LanguageModel:
     """Loads the backbone of a run.
 
     Raises:
@@ -285,14 +285,14 @@ def loaded(parts: Parts) -> Encoder:
         raise InputError(str(error)) from error
 
 
-def headed(parts: Parts, encoder: Encoder) -> Head:
+def headed(parts: Parts, lm: LanguageModel) -> Head:
     """Returns a new head of a run's task, for its backbone.
 
     Raises:
         Unsupported: it reads a masked-LM head that the backbone lacks.
     """
-    head = parts.task.head(encoder.width)
-    if head.needs_lm_head and not encoder.has_lm_head:
+    head = parts.task.head(lm.width)
+    if head.needs_lm_head and not lm.has_lm_head:
         raise Unsupported(
             f"task {parts.spec.task} is answered at [MASK], and backbone "
             f"{parts.spec.backbone} has no masked-LM head"

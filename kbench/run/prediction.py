@@ -58,7 +58,7 @@ def predict(
         dtype: the precision of it.
         batch_size: examples, or pairs of texts, at once; None for 128, on a CPU fewer where they
             are long.
-        states: what the encoder says of the inputs, where it was read before.
+        states: what the network says of the inputs, where it was read before.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
@@ -68,10 +68,10 @@ def predict(
     passes = _Pass(model, device, batch_size, states)
     labels: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
-    with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
+    with torch.inference_mode(), autocast(device, dtype), model.lm.held(rows):
         for chosen, logits in _decided(passes, inputs):
             among = [inputs.candidates[at] for at in chosen] if inputs.candidates else ()
-            words, sure = model.head.predict(logits, model.encoder.tokenizer, among)
+            words, sure = model.head.predict(logits, model.lm.tokenizer, among)
             for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
                 labels[at], scores[at] = word, score
     bad = sum(not math.isfinite(score) for score in scores)
@@ -90,7 +90,7 @@ class _Pass:
         model: the model.
         device: where it is.
         size: of a batch at most; None for what suits the device.
-        states: what the encoder says of the inputs, where it was read before.
+        states: what the network says of the inputs, where it was read before.
 
     Attributes:
         tokens: of a batch at most, padding included; None for any number.

@@ -112,9 +112,9 @@ class TuningBench:
 
 def _fresh(parts: Parts) -> DownstreamModel:
     """The backbone and a head, before the tuning prepares them."""
-    encoder = parts.backbone.load()
+    lm = parts.backbone.load()
     torch.manual_seed(parts.spec.seed)
-    return DownstreamModel(encoder, parts.task.head(encoder.width)).eval()
+    return DownstreamModel(lm, parts.task.head(lm.width)).eval()
 
 
 def _logits(parts: Parts, on: Session, model: DownstreamModel) -> Tensor:
@@ -176,14 +176,14 @@ def trains(bench: TuningBench) -> Verdict:
 def frozen_words(bench: TuningBench) -> Verdict:
     """The word embeddings stay as they are: a map into their space stays valid."""
     apart = [
-        float((tuned.model.encoder.word_embeddings.weight - _words(tuned)).abs().max())
+        float((tuned.model.lm.word_embeddings.weight - _words(tuned)).abs().max())
         for tuned in bench.tuned
     ]
     return max(apart) == 0, f"max |Δ| {max(apart):.1e}"
 
 
 def _words(tuned: Tuned) -> Tensor:
-    return tuned.untrained.encoder.word_embeddings.weight
+    return tuned.untrained.lm.word_embeddings.weight
 
 
 @contract

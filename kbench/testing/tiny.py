@@ -20,7 +20,7 @@ from typing import Any, ClassVar, final
 from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.knowledge import Entity, KnowledgeBase, write_bundle
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
-from kbench.model import Backbone, Encoder
+from kbench.model import Backbone, Encoder, LanguageModel
 from kbench.model.huggingface import folder_digest, load_folder
 from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
@@ -116,7 +116,7 @@ def offered() -> Iterator[None]:
 
 
 @cache
-def _loaded(folder: Path) -> Encoder:
+def _loaded(folder: Path) -> LanguageModel:
     return load_folder(folder)
 
 
@@ -129,9 +129,9 @@ class _Copied(Backbone):
     def digest(self) -> str:
         return folder_digest(self._place)
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         known = _loaded(self._place)
-        # Not a copy of the encoder: it holds functions of its network.
+        # Not a copy of all: it holds functions of its network.
         return Encoder(copy.deepcopy(known.network), known.tokenizer, pooler=False).eval()
 
     @property
@@ -222,5 +222,5 @@ class Nothing(InjectionMethod):
     revision = "1"
     settings: ClassVar[frozenset[Setting]] = frozenset()
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         return NoPlug()

@@ -315,7 +315,7 @@ def write_backbone(
     Args:
         folder: where to.
         lm_head: save it with a masked-LM head.
-        layers: of the encoder.
+        layers: of the network.
         width: hidden size, divisible by 4.
         vocabulary: tokens at least; made up of unused ones.
         positions: tokens of the longest input.

@@ -24,7 +24,7 @@ class Tuning(ABC):
         defaults: options beside those of the recipe.
         option_types: what an option may be, where its default does not tell.
         light: whether the backbone's weight matrices stay frozen, which saves a third of the work.
-        reads_once: whether nothing of the encoder trains. It then stays in eval mode while the
+        reads_once: whether nothing of the network trains. It then stays in eval mode while the
             head learns, and each text is read once, not once an epoch.
     """
 

@@ -15,7 +15,7 @@ from kbench.training.tuning import Tuning
 from kbench.training.tunings.parameter_efficient import published
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel, Encoder
+    from kbench.model import DownstreamModel, LanguageModel
 
 __all__ = ["LoRATuning"]
 
@@ -64,14 +64,14 @@ class LoRATuning(Tuning):
         config = LoraConfig(
             r=options["rank"],
             lora_alpha=options["alpha"],
-            target_modules=_maps(model.encoder, options["feed_forward"]),
+            target_modules=_maps(model.lm, options["feed_forward"]),
         )
         model.requires_grad_(False)
-        inject_adapter_in_model(config, model.encoder.network)
+        inject_adapter_in_model(config, model.lm.network)
         model.head.requires_grad_(True)
 
 
-def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
+def _maps(lm: LanguageModel, feed_forward: bool) -> list[str]:
     """Returns the names of the linear maps to change.
 
     Raises:
@@ -84,12 +84,12 @@ def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
     for kind, endings in kinds.items():
         names = [
             name
-            for name, part in encoder.network.named_modules()
+            for name, part in lm.network.named_modules()
             if isinstance(part, nn.Linear) and name.endswith(endings)
         ]
         if not names:
             raise Unsupported(
-                f"LoRA changes {kind} maps, and {type(encoder.base).__name__} has none that stand "
+                f"LoRA changes {kind} maps, and {type(lm.base).__name__} has none that stand "
                 "by themselves"
             )
         maps += names
