@@ -57,6 +57,8 @@ class Control(StrEnum):
     """How the knowledge is broken; ``none`` is the true knowledge base."""
 
     NONE = "none"
+    FOREIGN = "foreign"
+    SAME_TYPE = "same-type"
     SHUFFLED = "shuffled"
     RANDOM = "random"
     ZERO = "zero"

@@ -14,8 +14,23 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kbench.data import Example, Role, Size, Split, TaskCard, digest_examples
-from kbench.metrics import Accuracy, LooseMacroF1, LooseMicroF1, Metric, StrictAccuracy
+from kbench.data import (
+    NONE_OF_THE_ABOVE,
+    Example,
+    Role,
+    Size,
+    Split,
+    TaskCard,
+    digest_examples,
+)
+from kbench.metrics import (
+    Accuracy,
+    LooseMacroF1,
+    LooseMicroF1,
+    Metric,
+    MicroF1WithoutNull,
+    StrictAccuracy,
+)
 from kbench.spec import OptionType, check_values
 
 if TYPE_CHECKING:
@@ -166,6 +181,12 @@ class Task(ABC):
     def states_markers(self) -> bool:
         """Whether its markers are its own, and not those of its family."""
         return all(self.markers is not kind.markers for kind in _FAMILIES)
+
+    @property
+    def null_labels(self) -> frozenset[str]:
+        """The labels that say that nothing holds: by themselves they tell nothing."""
+        nulls = {m.null for m in self.metrics if isinstance(m, MicroF1WithoutNull)}
+        return frozenset({NONE_OF_THE_ABOVE, *nulls})
 
     @property
     def main_metric(self) -> Metric:

@@ -42,10 +42,8 @@ def write(folder: Path, *, backbone: str = "bert", task: str = "toy-relations") 
             store(folder, told, method=method, seed=seed, cost=cost, **about)
             if method != "none":
                 broken = predictions(GOLD, guesses(0.6 if method == "level" else 0.4, seed))
-                shuffled = Control.SHUFFLED
-                store(
-                    folder, broken, method=method, seed=seed, control=shuffled, cost=cost, **about
-                )
+                foreign = Control.FOREIGN
+                store(folder, broken, method=method, seed=seed, control=foreign, cost=cost, **about)
 
 
 def skipped(folder: Path, key: str = "f" * 32) -> Result:

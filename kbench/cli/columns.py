@@ -33,7 +33,10 @@ NAMES = {
     "score": "score",
     "delta": "Δ none",
     "gain": "knowledge gain",
+    "kind": "kind",
+    "individual": "individual",
     "net": "net gain",
+    "shared": "shared",
     "covered": "covered",
     "trained": "trained",
     "seconds": "seconds",
@@ -46,11 +49,16 @@ NAMES = {
 _LEGEND = (
     "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
     "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
-    "the same method with every entity's knowledge swapped for another's (shuffled). Covered: test "
-    "examples with a linked entity. Trained: parameters of the plug, and the seconds "
-    "of processor time they took (wall: of wall clock, where processor time is not known)."
+    "the same method with every entity's knowledge swapped for one's that has nothing in common "
+    "with it (foreign). Covered: test examples with a linked entity. Trained: parameters of the "
+    "plug, and the seconds of processor time they took (wall: of wall clock, where processor time "
+    "is not known)."
 )
 _MORE = {
+    "kind": "Kind and individual: the two parts of the knowledge gain, what any entity of the same "
+    "type would have told and what only this one tells.",
+    "shared": "Shared: test examples whose swapped entity tells the gold label, or has a type in "
+    "common.",
     "net gain": "Net gain: the lesser of Δ none and knowledge gain; rows are in its order.",
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
@@ -165,7 +173,10 @@ def columns_of(row: Row, told: str = "") -> Columns:
         "score": _estimate(row.score, sign="") if row.score else _standing(row),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
+        "kind": _estimate(row.kind, sign="+"),
+        "individual": _estimate(row.individual, sign="+"),
         "net gain": _estimate(row.net, sign="+"),
+        "shared": "" if row.shared is None else f"{100 * row.shared:.0f}%",
         "covered": "" if row.coverage is None else f"{100 * row.coverage:.0f}%",
         "trained": f"{cost.get('trainable_parameters', 0):,.0f}" if trained else "",
         "seconds": _seconds(row) if trained else "",

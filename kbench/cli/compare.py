@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge")
-_OWN = ("none", "control=shuffled")
+_OWN = ("none", "control=foreign", "control=same-type")
 """What every run with knowledge has to be read against."""
 _LEGEND = (
     "In per cent, first minus second, paired by example and seed. Brackets: 95% bootstrap interval "
@@ -64,13 +64,15 @@ def compare(
 ) -> None:
     """Compare run A with run B, paired by test example and seed.
 
-    A and B are each a method, terms such as map-tuning,setting=general,control=shuffled, or the
+    A and B are each a method, terms such as map-tuning,setting=general,control=foreign, or the
     beginning of a result's id. A term names a field (data=rivers, linker=alias, dtype=bfloat16)
     or an option, by its path as of --set or the end of it (tuning.full.epochs=2, epochs=default).
     What B does not name is as in A, so `kbench compare map-tuning none` compares on every task,
     backbone and tuning. The control is the true knowledge unless named. Without B a run is
-    compared with its own `none` and its own shuffled control. Of runs that differ in options alone
-    the one that is best on dev is meant, unless an option or an id says which.
+    compared with its own `none` and its own controls foreign and same-type: the first is its Δ, the
+    second its knowledge gain, the third what of that is individual. What of it is of the kind, the
+    two controls say against each other. Of runs that differ in options alone the one that is best
+    on dev is meant, unless an option or an id says which.
     """
     from kbench.results.choice import choices
     from kbench.results.comparison import compare as compared
@@ -131,6 +133,12 @@ def _pairs(
         said.append(left)
     if not pairs and said[-1]:
         raise UsageError(f"{yardsticks[-1].text!r} is {said[-1]}")
+    if not given and "control" not in first.named and not first.id:
+        same = Selection(first.text, {**first.named, "control": "same-type"})
+        true = meant(grouped(r for r in results if r in same), told, asked=first.asks, alone=False)
+        foreign = Selection("control=foreign", {"control": "foreign"})
+        kinds = partners(true.kept, foreign, results)
+        pairs += meant_beside(kinds, told, asked=first.asks)[0]  # what of the gain is of the kind
     for line in filter(None, said):
         say(f"warning: left out: {line}", err=True)
     if not pairs:

@@ -62,7 +62,7 @@ def diff(
     A and B are selections as of `kbench compare`, each of one run; of several seeds the first is
     taken unless named (seed=1). Without B it is the same model without knowledge. Each example
     comes with its text, and the knowledge that each run had of its mentions: with
-    control=shuffled that is another entity's. Of runs that differ in options alone the one that is
+    control=foreign that is another entity's. Of runs that differ in options alone the one that is
     best on dev is meant, unless an option or an id says which.
     """
     from dataclasses import replace

@@ -108,11 +108,12 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     flat["options"] = " ".join(f"{key}={spelled(each)}" for key, each in value["options"].items())
     flat |= {name: value[name] for name in ("chosen", "variants")}
     flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
-    for name in ("score", "delta", "gain", "net_gain"):
+    for name in ("score", "delta", "gain", "kind", "individual", "net_gain"):
         for figure in _FIGURES:
             key = name if figure == "value" else f"{name}_{figure}"
             flat[key] = value[name][figure] if value[name] else None
     flat |= {"locality": None, "locality_n": None, "coverage": row.coverage}
+    flat["shared"] = row.shared
     if row.locality:
         flat |= {"locality": row.locality.value, "locality_n": row.locality.n}
     for name in _COSTS:

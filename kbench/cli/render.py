@@ -36,7 +36,17 @@ _ALWAYS = (
     "trained",
     "seconds",
 )
-_IF_ROOM = ("net gain", "interval", "broken", "ms (without)", "memory", "knowledge size")
+_IF_ROOM = (
+    "kind",
+    "individual",
+    "net gain",
+    "shared",
+    "interval",
+    "broken",
+    "ms (without)",
+    "memory",
+    "knowledge size",
+)
 """Shown in this order of preference where the terminal is wide enough."""
 _RANKS = {"trained": 3, "seconds": 3, "covered": 3, "Δ none": 2, "knowledge gain": 1}
 """Where it is narrow, what has the highest goes first; all else of a row stays."""

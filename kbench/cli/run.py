@@ -36,7 +36,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--tuning", help="Tunings, likewise. Default: full; of probes, frozen.")
 @click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
 @click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
-@click.option("--control", help=f"{_choices(Control)}, or all. Default: none,shuffled.")
+@click.option("--control", help=f"{_choices(Control)}, or all. Default: the first three.")
 @click.option("--seed", help="Seeds and ranges, such as 0-4,7. Default: 0.")
 @click.option("--limit", type=int, help="Examples of each split at most; marks the result.")
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")

@@ -37,7 +37,9 @@ class Grid(BaseModel):
     tuning: _Names = ("full",)
     setting: tuple[Setting, ...] = Field((Setting.GENERAL, Setting.TASK_SPECIFIC), min_length=1)
     knowledge: _Names = ("atlas",)
-    control: tuple[Control, ...] = Field((Control.NONE, Control.SHUFFLED), min_length=1)
+    control: tuple[Control, ...] = Field(
+        (Control.NONE, Control.FOREIGN, Control.SAME_TYPE), min_length=1
+    )
     seed: tuple[Annotated[Seed, Strict()], ...] = Field((0,), min_length=1)
     limit: int | None = Field(default=None, ge=1, strict=True)
     data: str | None = None

@@ -13,8 +13,10 @@ from itertools import chain
 
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, Unsupported
+from kbench.knowledge import KnowledgeBase
 from kbench.model import DownstreamModel, Encoder
 from kbench.parts.run_parts import Parts, headed, loaded
+from kbench.spec import Control
 
 __all__ = ["Obstacles"]
 
@@ -34,7 +36,7 @@ class Obstacles:
             InputError: the backbone cannot be loaded.
         """
         spec, base = parts.spec, parts.base_knowledge
-        informed = (spec.method, str(spec.setting), base.digest) if base else ()
+        informed = (spec.method, str(spec.setting), base.digest, spec.control) if base else ()
         # The data too: those of one's own say what family the task is of.
         about = [parts.backbone.digest, spec.task, spec.data, spec.tuning, spec.options]
         key = canonical_digest(about)
@@ -49,6 +51,7 @@ class Obstacles:
             if parts.base_knowledge is not None:
                 parts.method.check(encoder, parts.base_knowledge)
                 parts.method.check_training(parts.spec.setting, encoder, parts.base_knowledge)
+                _check_control(parts.spec.control, parts.base_knowledge)
         except Unsupported as reason:
             return str(reason)
         except InputError:
@@ -69,6 +72,13 @@ class Obstacles:
                 self._failed[name] = error
                 raise
         return self._encoder[1]
+
+
+def _check_control(control: Control, base: KnowledgeBase) -> None:
+    if control == Control.SAME_TYPE and not base.has_types:
+        raise Unsupported(
+            f"control {control}: knowledge base {base.name} has no types; foreign needs none"
+        )
 
 
 def _check_tuning(parts: Parts, encoder: Encoder) -> None:

@@ -17,10 +17,10 @@ from kbench.grid.plan import CANNOT, Cell, Events, Place, refused
 from kbench.grid.sweeps import swept
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.parts.find import default_tuning, normalised
+from kbench.parts.find import default_tuning, find_knowledge, normalised
 from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, general_plug, result_id
-from kbench.spec import OptionKind, RunSpec
+from kbench.spec import Control, OptionKind, RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
 
@@ -30,8 +30,9 @@ __all__ = ["plan", "resolve", "run", "unused"]
 def resolve(*grids: Grid) -> list[RunSpec]:
     """Resolves names, globs and ``all`` of grids, and drops cells that are the same run.
 
-    Where no tuning is asked for, every task has its own. An option of several values is as many
-    runs (:mod:`kbench.grid.sweeps`).
+    Where no tuning is asked for, every task has its own; where no control is, that of the same
+    type is left out of knowledge bases without types. An option of several values is as many runs
+    (:mod:`kbench.grid.sweeps`).
 
     Raises:
         UsageError: a name is unknown; the nearest are given.
@@ -56,7 +57,18 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         tuning = chosen.tuning if asked else (default_tuning(task),)
         own = chosen.model_copy(update={"task": (task,), "tuning": tuning})
         for spec in own.cells():
-            yield from swept(normalised(spec))
+            if "control" in grid.model_fields_set or not _is_pointless(spec):
+                yield from swept(normalised(spec))
+
+
+def _is_pointless(spec: RunSpec) -> bool:
+    """Whether it is a control by types of a knowledge base that has none."""
+    if spec.control != Control.SAME_TYPE or spec.knowledge is None:
+        return False
+    try:
+        return not find_knowledge(spec.knowledge).has_types
+    except KbenchError:  # told where it is planned
+        return False
 
 
 def unused(

@@ -23,6 +23,7 @@ __all__ = [
     "Entity",
     "KnowledgeBase",
     "KnowledgeSource",
+    "Marks",
     "Rows",
     "Sentence",
     "Spelled",
@@ -84,6 +85,21 @@ class Words:
 
     words: Sequence[str]
     vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What several entities have in common, such as types.
+
+    Attributes:
+        row: of the entity, rising; once for each of its marks. ``[pairs]``.
+        number: of the mark in ``names``. ``[pairs]``.
+        names: of the marks.
+    """
+
+    row: Rows
+    number: Rows
+    names: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -162,6 +178,23 @@ class KnowledgeBase(ABC):
     def ids(self) -> Sequence[str]:
         """The id of every row."""
         return [self.entity(row).id for row in range(len(self))]
+
+    @cached_property
+    def types(self) -> Marks:
+        """The types of every row."""
+        names: dict[str, int] = {}
+        found = [
+            (row, names.setdefault(kind, len(names)))
+            for row in range(len(self))
+            for kind in self.entity(row).types
+        ]
+        rows, numbers = np.array(found, dtype=np.int64).reshape(-1, 2).T
+        return Marks(rows, numbers, list(names))
+
+    @property
+    def has_types(self) -> bool:
+        """Whether the type of any entity is known."""
+        return len(self.types.row) > 0
 
     def each_name(self) -> Iterator[tuple[str, ...]]:
         """Yields the names of every row, as :attr:`Entity.names` has them; in one pass."""

@@ -37,7 +37,15 @@ from kbench.knowledge.arrow import (
     sentence_batch,
     word_batch,
 )
-from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Sentence, Vectors, Words
+from kbench.knowledge.base import (
+    Entity,
+    KnowledgeBase,
+    Marks,
+    Rows,
+    Sentence,
+    Vectors,
+    Words,
+)
 from kbench.knowledge.folding import folded
 from kbench.knowledge.matrix import Matrix
 from kbench.knowledge.names import names_of
@@ -166,6 +174,18 @@ class Bundle(KnowledgeBase):
     @property
     def aliases(self) -> Sequence[Sequence[str]]:
         return Column[list[str]](self._entities.column("aliases"))
+
+    @cached_property
+    def types(self) -> Marks:
+        import pyarrow.compute as pc
+
+        lists = self._entities.column("types").combine_chunks()
+        kinds = pc.dictionary_encode(lists.flatten())
+        return Marks(
+            pc.list_parent_indices(lists).to_numpy().astype(np.int64),
+            kinds.indices.to_numpy().astype(np.int64),
+            kinds.dictionary.to_pylist(),
+        )
 
     @property
     def ids(self) -> Sequence[str]:

@@ -1,12 +1,13 @@
 """The controls: views of a knowledge base with its knowledge broken in one way each.
 
 Being views, every method has them without knowing of them. What a control leaves as it is, is as
-telling as what it breaks: ``shuffled`` and ``random`` leave whom a method covers and how much it
-brings; ``zero`` alone takes something away, on purpose.
+telling as what it breaks: all but ``zero`` leave whom a method covers and how much it brings. It
+alone takes something away, on purpose.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
 from kbench.knowledge.exchange import Shuffled
+from kbench.knowledge.gold import Gold
+from kbench.knowledge.kinds import Foreign, SameType
 from kbench.knowledge.linking import Covers
 from kbench.knowledge.noise import Random
 from kbench.knowledge.views import Broken
 from kbench.spec import Control
 
-__all__ = ["Random", "Shuffled", "Zero", "controlled"]
+__all__ = ["Foreign", "Random", "SameType", "Shuffled", "Zero", "controlled"]
 
 
 @final
@@ -58,6 +61,8 @@ def controlled(
     seed: int,
     covers: Covers | None = None,
     grounds: object = None,
+    gold: Callable[[], Gold] | None = None,
+    labels: object = None,
 ) -> KnowledgeBase:
     """Returns a knowledge base seen through a control.
 
@@ -68,7 +73,14 @@ def controlled(
         covers: whether the method has something to say of each row of the true knowledge base;
             default: whether it has a vector.
         grounds: what ``covers`` is called in digests; default: they name the rows themselves.
+        gold: gives the gold labels that ``foreign`` must not bring; None for types alone.
+        labels: what these are called in digests.
     """
+    if control == Control.FOREIGN:
+        about = grounds if labels is None else [grounds, labels]
+        return Foreign(base, seed, covers, about, gold)
+    if control == Control.SAME_TYPE:
+        return SameType(base, seed, covers, grounds)
     if control == Control.SHUFFLED:
         return Shuffled(base, seed, covers, grounds)
     if control == Control.RANDOM:

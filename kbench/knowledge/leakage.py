@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import final
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from kbench.data import Example, Role
 from kbench.knowledge.base import KnowledgeBase, Rows
 from kbench.knowledge.folding import folded
+from kbench.knowledge.gold import Relations, answers_of, called
 from kbench.knowledge.linked import anyone, linked
 
 __all__ = ["Pairs", "fingerprint", "leakage", "pairs_of"]
@@ -108,12 +108,12 @@ def pairs_of(examples: Sequence[Example], knowledge: KnowledgeBase, linker: str)
         UsageError: no such linker.
     """
     texts, links = linked(examples, knowledge, linker, anyone)
-    asked = {answer for example in examples for answer in _answers(example)}
-    called, relations = _called(asked, knowledge), _Relations(knowledge)
+    asked = {answer for example in examples for answer in answers_of(example)}
+    named, relations = called(asked, knowledge), Relations(knowledge)
     found: set[tuple[int, int, int, int]] = set()
     for number, (example, rows) in enumerate(zip(texts, links.rows, strict=True)):
         for head, tail, names in chain(
-            _marked(example, rows, relations), _asked(example, rows, called, relations)
+            _marked(example, rows, relations), _asked(example, rows, named, relations)
         ):
             found.update((number, head, tail, name) for name in names)
     return Pairs(*np.array(sorted(found), dtype=np.int64).reshape(-1, 4).T)
@@ -122,7 +122,7 @@ def pairs_of(examples: Sequence[Example], knowledge: KnowledgeBase, linker: str)
 _Found = Iterator[tuple[int, int, Sequence[int]]]
 
 
-def _marked(example: Example, rows: Sequence[int], relations: _Relations) -> _Found:
+def _marked(example: Example, rows: Sequence[int], relations: Relations) -> _Found:
     """Yields the heads and tails that an example marks: of several of a role each counts."""
     heads, tails = (
         {row for m, row in zip(example.mentions, rows, strict=True) if m.role == role and row >= 0}
@@ -135,48 +135,14 @@ def _marked(example: Example, rows: Sequence[int], relations: _Relations) -> _Fo
 def _asked(
     example: Example,
     rows: Sequence[int],
-    called: Mapping[str, Sequence[int]],
-    relations: _Relations,
+    named: Mapping[str, Sequence[int]],
+    relations: Relations,
 ) -> _Found:
     """Yields what a question links, with each entity that is called as an answer is."""
     names = relations.of(example.stratum) or [_ANY]
     for subject in {row for row in rows if row >= 0}:
-        for answer in _answers(example):
-            yield from ((subject, row, names) for row in called.get(folded(answer), ()))
-
-
-def _answers(example: Example) -> Collection[str]:
-    """The answers of a question; nothing else has any."""
-    if example.blank is None:
-        return ()
-    return (example.label,) if isinstance(example.label, str) else example.label
-
-
-def _called(names: Iterable[str], knowledge: KnowledgeBase) -> Mapping[str, Sequence[int]]:
-    """Returns all entities that have one of some names, by the folded name."""
-    wanted = {folded(name) for name in names if name.strip()}
-    found: dict[str, list[int]] = defaultdict(list)
-    for row, name, _ in knowledge.named(wanted) if wanted else ():
-        if row not in (rows := found[folded(name)]):
-            rows.append(row)
-    return found
-
-
-@final
-class _Relations:
-    """Relations by their ids, else by their texts, which several may share."""
-
-    def __init__(self, knowledge: KnowledgeBase) -> None:
-        self._ids = {name: [number] for number, name in enumerate(knowledge.relations)}
-        self._texts: dict[str, list[int]] = defaultdict(list)
-        for number, text in enumerate(knowledge.relations.values()):
-            self._texts[folded(text)].append(number)
-
-    def of(self, label: object) -> list[int]:
-        """Returns the numbers of the relations that a label names; none if it names no one."""
-        if not isinstance(label, str) or not label:
-            return []
-        return self._ids.get(label) or self._texts.get(folded(label), [])
+        for answer in answers_of(example):
+            yield from ((subject, row, names) for row in named.get(folded(answer), ()))
 
 
 @final

@@ -10,8 +10,8 @@ from typing import cast, final
 import numpy as np
 from numpy.typing import NDArray
 
+from kbench.knowledge.alike import parted
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
-from kbench.knowledge.exchange import parted
 from kbench.knowledge.names import DENSE
 from kbench.knowledge.views import Broken
 

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data.files import canonical_digest
-from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Sentence, Spelled, Vectors, Words
+from kbench.knowledge.base import (
+    Entity,
+    KnowledgeBase,
+    Marks,
+    Rows,
+    Sentence,
+    Spelled,
+    Vectors,
+    Words,
+)
 
 __all__ = ["Broken", "OtherVectors", "View"]
 
@@ -61,6 +70,10 @@ class View(KnowledgeBase):
     @property
     def ids(self) -> Sequence[str]:
         return self.base.ids
+
+    @property
+    def types(self) -> Marks:
+        return self.base.types
 
     def each_name(self) -> Iterator[tuple[str, ...]]:
         return self.base.each_name()

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
+from kbench.data import Split
+from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
+from kbench.knowledge.gold import Gold
 from kbench.method import InjectionMethod
 from kbench.model import Backbone, Encoder, Head
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
-from kbench.spec import OptionKind, RunSpec, Setting, check_options, check_values
+from kbench.spec import Control, OptionKind, RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 
@@ -41,17 +44,18 @@ class PartLoader:
         """Returns the task of a run with its options."""
         options = spec.options_of("task")
         key = repr((spec.task, spec.data, options))
-        return self._once("task", key, lambda: find_task(spec.task, spec.data, options))
+        return self.once("task", key, lambda: find_task(spec.task, spec.data, options))
 
     def backbone(self, name: str) -> Backbone:
         """Returns a backbone by name, folder or hub id."""
-        return self._once("backbone", name, lambda: find_backbone(name, self._download))
+        return self.once("backbone", name, lambda: find_backbone(name, self._download))
 
     def knowledge(self, name: str) -> KnowledgeBase:
         """Returns a knowledge base by name or folder."""
-        return self._once("knowledge", name, lambda: find_knowledge(name))
+        return self.once("knowledge", name, lambda: find_knowledge(name))
 
-    def _once(self, kind: str, key: str, load: Callable[[], T]) -> T:
+    def once(self, kind: str, key: str, load: Callable[[], T]) -> T:
+        """Returns what is loaded of a kind under a key, loaded if it is not."""
         if (kind, key) not in self._loaded:
             self._loaded[kind, key] = load()
         return cast("T", self._loaded[kind, key])
@@ -115,13 +119,52 @@ class Parts:
         base = self.base_knowledge
         return None if base is None else self.control_of(base)
 
-    def control_of(self, base: KnowledgeBase) -> KnowledgeBase:
-        """Returns a knowledge base as the run's method sees it, through the run's control."""
-        method, spec = self.method, self.spec
+    def knowledge_of(self, setting: Setting) -> KnowledgeBase:
+        """Returns what a plug is trained on: a task-specific one sees what its run sees.
+
+        One for all tasks sees none of them, and no gold label by which a control may choose.
+        """
+        assert self.knowledge is not None
+        return self.knowledge if setting == Setting.TASK_SPECIFIC else self._without_task
+
+    @cached_property
+    def _without_task(self) -> KnowledgeBase:
+        assert self.base_knowledge is not None
+        assert self.knowledge is not None
+        if self.spec.control != Control.FOREIGN:
+            return self.knowledge
+        return self.control_of(self.base_knowledge, of_task=False)
+
+    def control_of(
+        self, base: KnowledgeBase, control: Control | None = None, *, of_task: bool = True
+    ) -> KnowledgeBase:
+        """Returns a knowledge base as the run's method sees it, through a control.
+
+        Args:
+            base: the true one.
+            control: default: the run's.
+            of_task: whether the control may look at the gold labels of the task.
+        """
+        method, spec, control = self.method, self.spec, control or self.spec.control
         own = type(method).covers is not InjectionMethod.covers
         # By name: whom a method covers may take long to find out, and a plan need not know it.
         grounds = [spec.method, method.revision, method.options] if own else "vector"
-        return controlled(base, spec.control, spec.seed, partial(method.covers, base), grounds)
+        covers = partial(method.covers, base)
+        if control != Control.FOREIGN or not of_task:
+            return controlled(base, control, spec.seed, covers, grounds)
+        labels = [self.task.digest, self.linker, sorted(self.task.null_labels)]
+        gold = partial(self.gold_of, base)
+        return controlled(base, control, spec.seed, covers, grounds, gold, labels)
+
+    def gold_of(self, base: KnowledgeBase) -> Gold:
+        """Returns the gold labels of the task, in all its splits, by the entities of a base."""
+        task = self.task
+        examples = [example for split in Split for example in task.examples(split)]
+        return self.loader.once(
+            "gold",
+            canonical_digest([base.digest, task.digest, self.linker, sorted(task.null_labels)]),
+            lambda: Gold(base, examples, self.linker, task.null_labels),
+        )
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:

@@ -185,7 +185,9 @@ def _stands(group: Group, told: Mapping[str, Choice]) -> bool:
 
 def untold(row: Row) -> Row:
     """Returns a row without what it did on test."""
-    return replace(row, score=None, delta=None, gain=None, locality=None)
+    return replace(
+        row, score=None, delta=None, gain=None, kind=None, individual=None, locality=None
+    )
 
 
 def _sweep(result: Result) -> str:

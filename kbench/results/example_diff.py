@@ -19,7 +19,8 @@ import numpy as np
 from kbench.data import Example, Label, Split
 from kbench.errors import KbenchError, UsageError
 from kbench.knowledge import Bundle, KnowledgeBase
-from kbench.knowledge.controls import Shuffled, controlled
+from kbench.knowledge.controls import controlled
+from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.linked import anyone, linked
 from kbench.parts.find import find_knowledge, task_of
 from kbench.results.comparison import is_right
@@ -30,6 +31,7 @@ from kbench.store import Predictions, Result
 
 __all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
 
+_SWAPPING = (Control.FOREIGN, Control.SAME_TYPE, Control.SHUFFLED)
 BUCKETS = ("known", "unknown", "head", "torso", "tail")
 """By what an example can be chosen: its entity is known or not, and how popular it is."""
 
@@ -50,7 +52,7 @@ class Injected:
         mention: its text.
         entity: id of its entity.
         label: how it is called.
-        instead: name of the entity whose knowledge was brought in its stead (``shuffled``).
+        instead: name of the entity whose knowledge a control brought in its stead.
         types: as brought in, like all that follows.
         description: or the facts as text.
         vector: whether there was one.
@@ -199,11 +201,11 @@ def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str
         return None, f"knowledge is not shown: {error}"
     if result.provenance is None or base.digest != result.provenance.digests.get("knowledge"):
         return None, f"knowledge is not shown: {base.folder} is not what the result was made with"
-    if result.spec.control == Control.SHUFFLED:
+    if result.spec.control in _SWAPPING:
         from kbench.run.addresses import ENGINE_REVISION
 
         if (made := result.provenance.revision) != ENGINE_REVISION:
-            was = f"revision {made} of the engine, and {ENGINE_REVISION} shuffles otherwise"
+            was = f"revision {made} of the engine, and {ENGINE_REVISION} swaps others"
             return None, f"knowledge is not shown: the result is by {was}"
     try:
         _seen(result, base)
@@ -213,13 +215,14 @@ def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str
 
 
 def _seen(result: Result, base: Bundle) -> KnowledgeBase:
-    """The knowledge base as the run saw it; who is shuffled with whom hangs on the method.
+    """The knowledge base as the run saw it; who is swapped for whom hangs on the method.
 
     Raises:
-        KbenchError: it is shuffled, and the method is not installed or refuses its options.
+        KbenchError: entities are swapped, and the method is not installed or refuses its options,
+            or ``foreign`` cannot read the task's labels.
     """
     spec = result.spec
-    if spec.control != Control.SHUFFLED:
+    if spec.control not in _SWAPPING:
         return controlled(base, spec.control, spec.seed)
     from kbench.parts.run_parts import Parts  # brings torch, as the method does
 
@@ -244,7 +247,7 @@ def injected(
     rows = links.rows
     seen = _seen(result, base)
     entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
-    sources = seen.other[entities] if isinstance(seen, Shuffled) else entities
+    sources = seen.other[entities] if isinstance(seen, Exchanged) else entities
     vectors = base.has_vector(sources)
     near: dict[int, tuple[tuple[str, float], ...]] = {}
     if neighbours and vectors.any():

@@ -3,7 +3,10 @@
 The knowledge gain alone rewards a method that wrong knowledge hurts: it may be large where the
 model is better off without the method. The difference to no knowledge alone rewards more
 parameters. So the figure is the lesser of the two, which is the score over the better of its two
-yardsticks, the same method with shuffled knowledge and the same model without any.
+yardsticks, the same method with foreign knowledge and the same model without any. Foreign, and not
+shuffled: what an entity of the same kind happens to tell is knowledge too, and where most are of
+one kind the shuffled knowledge would take it for none. Kind and individual are not ranked apart,
+for both are knowledge: how the gain splits says what a method has read, not how well.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def net_gain(gain: E | None, delta: E | None) -> E | None:
     correction for being two.
 
     Args:
-        gain: over the method's own shuffled control.
+        gain: over the method's own foreign control.
         delta: over the model without knowledge.
 
     Returns:
@@ -45,6 +48,6 @@ def net_gain(gain: E | None, delta: E | None) -> E | None:
     return type(lesser)(lesser.value, ends[0], ends[1], lesser.deviation)
 
 
-def net_replicates(own: Array, shuffled: Array, none: Array) -> Array:
+def net_replicates(own: Array, foreign: Array, none: Array) -> Array:
     """Returns the net gain in every resample, from the scores in it, of the same draws."""
-    return own - np.maximum(shuffled, none)
+    return own - np.maximum(foreign, none)

@@ -1,8 +1,10 @@
 """Results as rows of a table: scores, and what they are to be read against.
 
 A row is a run over its seeds. ``delta`` is against the downstream model without knowledge,
-``gain`` (the knowledge gain) against the same method with the ``shuffled`` knowledge, both equal to
-it in all else (:mod:`kbench.results.identity`) and paired by example and seed.
+``gain`` (the knowledge gain) against the same method with ``foreign`` knowledge, both equal to it
+in all else (:mod:`kbench.results.identity`) and paired by example and seed. Where there is a run
+with knowledge of the ``same-type`` the gain is split: ``kind`` is what any entity of that kind
+would have told, ``individual`` what only this one tells.
 """
 
 from __future__ import annotations
@@ -79,11 +81,14 @@ class Row:
         results: in the order of the seeds.
         score: of the main metric.
         delta: difference to the model without knowledge.
-        gain: the knowledge gain.
+        gain: the knowledge gain, the sum of ``kind`` and ``individual``.
+        kind: knowledge of the same type over foreign knowledge; None without both.
+        individual: true knowledge over that of the same type.
         locality: None without a yardstick, or where no example counts.
         seconds_without: per example, of evaluating the model without knowledge.
         none: what ``delta`` is against, of the same seeds; None if one is not there.
-        shuffled: what ``gain`` is against, likewise.
+        foreign: what ``gain`` is against, likewise.
+        same_type: what splits it, likewise.
         choice: how it stands among runs that differ in options alone; None if it did not end well.
         names: of data, backbones and knowledge bases, clear among all that were looked at.
     """
@@ -92,10 +97,13 @@ class Row:
     score: Estimate | None
     delta: Estimate | None
     gain: Estimate | None
+    kind: Estimate | None = None
+    individual: Estimate | None = None
     locality: Locality | None = None
     seconds_without: float | None = None
     none: Group | None = None
-    shuffled: Group | None = None
+    foreign: Group | None = None
+    same_type: Group | None = None
     choice: Choice | None = None
 
     @property
@@ -145,6 +153,18 @@ class Row:
         return sum(cost[name] for name in names) if all(name in cost for name in names) else None
 
     @property
+    def shared(self) -> float | None:
+        """Share of the test examples whose swapped entity may tell the answer all the same.
+
+        By a gold label in common, else a type; a mean over the seeds. None without a control that
+        swaps entities.
+        """
+        swapped = [r.counts for r in self.results if r.counts.get("test_swapped")]
+        told = [c["test_swapped_label"] + c["test_swapped_type"] for c in swapped]
+        shares = [n / c["test_swapped"] for n, c in zip(told, swapped, strict=True)]
+        return mean(shares) if shares else None
+
+    @property
     def coverage(self) -> float | None:
         """Share of the test examples that got knowledge, a mean over the seeds."""
         shares = [r.coverage.examples for r in self.results if r.coverage]
@@ -167,13 +187,14 @@ class Row:
             "metric": self.first.main_metric,
             "ids": [result.id for result in self.results],
         }
-        for name in ("score", "delta", "gain", "net", "locality"):
+        for name in ("score", "delta", "gain", "kind", "individual", "net", "locality"):
             estimate = getattr(self, name)
             value["net_gain" if name == "net" else name] = (
                 None if estimate is None else vars(estimate)
             )
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
+        value["shared"] = self.shared
         value["kept"] = kept(self.first)
         value["notes"] = notes(self.results)
         value["chosen"] = self.chosen
@@ -201,12 +222,15 @@ def rows(
     good = grouped(results)
     everything = [*{result.id: result for result in (*beside, *results)}.values()]
     none = _own(good, Selection("", {"method": "*", "knowledge": "none"}), everything)
-    shuffled = _own(good, Selection("", {"control": str(Control.SHUFFLED)}), everything)
+    foreign, same = (
+        _own(good, Selection("", {"control": str(control)}), everything)
+        for control in (Control.FOREIGN, Control.SAME_TYPE)
+    )
     names = names or Names(everything)
     made = {}
     for _, several in groupby(sorted(good, key=_test_set), key=_test_set):
         # Predictions are kept in memory for one test set at a time.
-        for row in _rows([*several], none, shuffled, store):
+        for row in _rows([*several], none, foreign, same, store):
             made[row.first.id] = replace(row, names=names)
     for group in _ended(results):
         made[group[0].id] = Row(group, None, None, None, names=names)
@@ -247,14 +271,18 @@ def _ended(results: Iterable[Result]) -> Iterator[Group]:
 
 
 def _rows(
-    groups: Sequence[Group], none: dict[str, Group], shuffled: dict[str, Group], store: Results
+    groups: Sequence[Group],
+    none: dict[str, Group],
+    foreign: dict[str, Group],
+    same_type: dict[str, Group],
+    store: Results,
 ) -> list[Row]:
     """Builds the rows of one test set."""
     beside: list[_Beside] = []
     for group in groups:
-        broken = group[0].spec.control != Control.NONE
-        swapped = None if broken else _of_seeds(shuffled.get(group[0].id), group)
-        beside.append((group, _of_seeds(none.get(group[0].id), group), swapped))
+        key = "" if group[0].spec.control != Control.NONE else group[0].id
+        swapped = [_of_seeds(of.get(key), group) for of in (foreign, same_type)]
+        beside.append((group, _of_seeds(none.get(group[0].id), group), swapped[0], swapped[1]))
     asked = [
         [several[0][0].main_metric, *([result.id for result in own or ()] for own in several)]
         for several in beside
@@ -269,33 +297,42 @@ def _rows(
             score and Estimate(**score),
             delta and Estimate(**delta),
             gain and Estimate(**gain),
+            kind and Estimate(**kind),
+            individual and Estimate(**individual),
             locality and Locality(**locality),
             _seconds(base) if base else None,
             base,
-            swapped,
+            other,
+            same,
         )
-        for (group, base, swapped), (score, delta, gain, locality) in zip(
+        for (group, base, other, same), (score, delta, gain, kind, individual, locality) in zip(
             beside, figures, strict=True
         )
     ]
 
 
-_Beside: TypeAlias = tuple[Group, Group | None, Group | None]
-"""A run, and those without knowledge and with shuffled knowledge that belong beside it."""
+_Beside: TypeAlias = tuple[Group, Group | None, Group | None, Group | None]
+"""A run, and those without knowledge, with foreign and of the same type that belong beside it."""
 
 
 def _figures(
     beside: Sequence[_Beside], tables: PredictionCache
 ) -> list[list[dict[str, Any] | None]]:
-    """Computes score, delta, gain and locality of runs; all their resamples share their draws."""
+    """Computes the figures of rows; all their resamples share their draws."""
     book = _Book(tables)
     waiting = [
-        (book.score(group), book.difference(group, base), book.difference(group, swapped))
-        for group, base, swapped in beside
+        (
+            book.score(group),
+            book.difference(group, base),
+            book.difference(group, foreign),
+            book.difference(same, foreign),
+            book.difference(group, same),
+        )
+        for group, base, foreign, same in beside
     ]
     book.work()
     figures: list[list[dict[str, Any] | None]] = []
-    for (group, base, _), asked in zip(beside, waiting, strict=True):
+    for (group, base, *_), asked in zip(beside, waiting, strict=True):
         values: list[Estimate | Locality | None] = [estimate() for estimate in asked]
         values.append(_locality(group, base, tables) if base else None)
         figures.append([vars(value) if value else None for value in values])
@@ -343,9 +380,9 @@ class _Book:
         self._scores.append(asked[:2])
         return lambda: _estimate(self._found[0][number], values)
 
-    def difference(self, group: Group, other: Group | None) -> Callable[[], Estimate | None]:
+    def difference(self, group: Group | None, other: Group | None) -> Callable[[], Estimate | None]:
         """Asks for the paired difference of two runs."""
-        asked = self._statistics(group, other) if other else None
+        asked = self._statistics(group, other) if group and other else None
         if asked is None:
             return lambda: None
         number, pair = len(self._pairs), Pair(*asked)

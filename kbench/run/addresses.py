@@ -42,20 +42,22 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
     if parts.tuning_recipe is not None:
         inputs |= _precision(spec.dtype)
     if parts.plug_is_fixed:
+        assert parts.knowledge is not None
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
+        inputs["knowledge"] = parts.knowledge.digest
         inputs["linker"] = parts.linker
     return inputs
 
 
 def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
     """Returns all that determines a plug: no task, unless it is task-specific."""
-    assert parts.knowledge is not None
+    seen = parts.knowledge_of(setting)
     inputs = {
         "engine": ENGINE_REVISION,
         "method": [parts.spec.method, parts.method.revision, parts.method.options],
         "setting": str(setting),
         "recipe": parts.plug_recipe(setting).as_dict(),
-        "knowledge": parts.knowledge.digest,
+        "knowledge": seen.digest,
         "backbone": parts.backbone.digest,
         "seed": parts.spec.seed,
         **_precision(parts.spec.dtype),

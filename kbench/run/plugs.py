@@ -37,13 +37,29 @@ def fit(
         setting: of the plug.
         model: the downstream model; only a task-specific plug sees it.
     """
+    assert parts.knowledge is not None
     inputs = plug_inputs(parts, setting)
     key = address("plug", inputs)
     # A general plug belongs to the backbone as pre-trained, whatever was tuned since.
     downstream = model if setting == Setting.TASK_SPECIFIC else None
-    return session.remember(
+    fitted = session.remember(
         ("plug", key), lambda: _fitted(session, parts, setting, downstream, inputs, key)
     )
+    if parts.knowledge_of(setting).digest == parts.knowledge.digest:
+        return fitted
+    return session.remember(
+        ("plug", key, parts.knowledge.digest), lambda: _over(session, parts, *fitted)
+    )
+
+
+def _over(
+    session: Session, parts: Parts, fitted: Plug, record: TrainingRecord
+) -> tuple[Plug, TrainingRecord]:
+    """Returns a plug of the same weights over the knowledge base as the run sees it."""
+    assert parts.knowledge is not None
+    plug = parts.method.build(session.pretrained(parts), parts.knowledge).to(session.device)
+    plug.load_state_dict(fitted.state_dict())
+    return plug.eval(), record
 
 
 def _fitted(
@@ -54,12 +70,12 @@ def _fitted(
     inputs: dict[str, Any],
     key: str,
 ) -> tuple[Plug, TrainingRecord]:
-    assert parts.knowledge is not None
+    knowledge = parts.knowledge_of(setting)
     encoder = model.encoder if model else session.pretrained(parts)
     torch.manual_seed(parts.spec.seed)
-    plug = parts.method.build(encoder, parts.knowledge).to(session.device)
+    plug = parts.method.build(encoder, knowledge).to(session.device)
     start: TrainingRecord | None = None
-    if model and parts.method.starts_general(encoder, parts.knowledge):
+    if model and parts.method.starts_general(encoder, knowledge):
         general, start = fit(session, parts, Setting.GENERAL, model)
         plug.load_state_dict(general.state_dict())
     with session.artifacts.making("plug", key):
@@ -116,12 +132,11 @@ def _asked(
     plug: Plug,
 ) -> Fit:
     """Puts together all that a method may look at while it trains a plug."""
-    assert parts.knowledge is not None
     recipe, spec = parts.plug_recipe(setting), parts.spec
     common = partial(
         Fit,
         encoder=encoder,
-        knowledge=parts.knowledge,
+        knowledge=parts.knowledge_of(setting),
         recipe=recipe,
         options=parts.method.options,
         seed=spec.seed,

@@ -7,11 +7,14 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from kbench import __version__
-from kbench.errors import KbenchError, one_line, with_type
+from kbench.errors import KbenchError, Unsupported, one_line, with_type
+from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.leakage import leakage
+from kbench.knowledge.sharing import sharing
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
@@ -20,7 +23,8 @@ from kbench.run.addresses import ENGINE_REVISION
 from kbench.run.buckets import Popularity, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
 from kbench.run.evaluation import Evaluation
-from kbench.spec import RunSpec
+from kbench.run.preparation import Prepared
+from kbench.spec import Control, RunSpec
 from kbench.store import Coverage, Frozen, Predictions, Provenance, Result, Results, Score, Status
 
 __all__ = ["Clock", "blame", "ended", "origin", "result_of", "save"]
@@ -136,7 +140,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))
-        leaks = leakage(prepared.examples, known, links.linker)
+        leaks = leakage(prepared.examples, known, links.linker) | _swapped(parts, prepared)
     result = Result(
         id=key,
         status=Status.OK,
@@ -153,6 +157,24 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         predictions="predictions.parquet",
     )
     return result, predictions
+
+
+def _swapped(parts: Parts, prepared: Prepared) -> dict[str, int]:
+    """Counts of how many test examples another entity's knowledge may tell what is asked.
+
+    Of a run with the true knowledge: if it were shuffled, which says what anyone's would tell.
+    """
+    base, seen, prefix = parts.base_knowledge, parts.knowledge, "test_swapped"
+    if base is not None and parts.spec.control == Control.NONE and parts.method.reads_knowledge:
+        seen, prefix = parts.control_of(base, Control.SHUFFLED), "test_if_shuffled"
+    if base is None or not isinstance(seen, Exchanged):
+        return {}
+    covers = partial(parts.method.covers, base)
+    try:
+        found = sharing(prepared.examples, seen, parts.linker, covers, parts.gold_of(base))
+    except Unsupported:  # nobody is there to be swapped with
+        return {}
+    return {f"{prefix}{suffix}": number for suffix, number in found.items()}
 
 
 def _spread(predictions: Predictions) -> dict[str, int]:

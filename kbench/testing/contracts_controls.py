@@ -29,13 +29,15 @@ from kbench.testing.trial import Trial
 
 __all__ = ["CONTRACTS"]
 
-_CONTROLS = (Control.SHUFFLED, Control.RANDOM)
+_CONTROLS = (Control.FOREIGN, Control.SAME_TYPE, Control.SHUFFLED, Control.RANDOM)
+_AS_MUCH = (Control.SHUFFLED, Control.RANDOM)
+"""Those under which exactly as many words are there; of the others like texts are drawn."""
 _SEEDS = 3
 
 
 @contract
 def controls(bench: Bench) -> Verdict:
-    """Shuffled and random knowledge is there of the same entities, and is as much."""
+    """Under every control knowledge is there of the same entities, and is as much."""
     if not bench.declared or not bench.method.reads_knowledge:
         raise Unchecked("it reads no knowledge")
     wrong, figure = [], ""
@@ -70,6 +72,8 @@ def _amount(
     silent = [int((words == 0).sum()) for words in (true, broken)]
     if any(silent):
         return f"of {len(rows)} covered entities {silent[0]} bring no text, {silent[1]} broken"
+    if control not in _AS_MUCH:
+        return ""
     # Shuffled, an entity has another's; drawn at random, as much as its own.
     same = true.sum() == broken.sum() if control == Control.SHUFFLED else (true == broken).all()
     return "" if same else f"{broken.sum()} words in the place of {true.sum()}"

@@ -164,7 +164,7 @@ def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
     tables = PredictionCache(shelf)
     shared, told = told_apart([row.first for row in made], names)
     entries = [row for row in made if _is_entry(row)]
-    several = [r for row in entries for r in (row.results, row.shuffled, row.none) if r]
+    several = [r for row in entries for r in (row.results, row.foreign, row.none) if r]
     drawn = _drawn([*{_ids(runs): runs for runs in several}.values()], tables)  # a yardstick once
     scores = [drawn.get(_ids(row.results)) if _is_entry(row) else None for row in made]
     nets = [_net(row, own, drawn) for row, own in zip(made, scores, strict=True)]
@@ -189,11 +189,11 @@ def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
 
 def _net(row: Row, own: Array | None, drawn: Mapping[tuple[str, ...], Array]) -> Array | None:
     """Returns replicates of the net gain of a row; None where it has none."""
-    sides = [drawn.get(_ids(runs)) for runs in (row.shuffled, row.none) if runs]
+    sides = [drawn.get(_ids(runs)) for runs in (row.foreign, row.none) if runs]
     if own is None or row.net is None or len(sides) < 2:
         return None
-    shuffled, none = sides
-    return None if shuffled is None or none is None else net_replicates(own, shuffled, none)
+    foreign, none = sides
+    return None if foreign is None or none is None else net_replicates(own, foreign, none)
 
 
 def _is_entry(row: Row) -> bool:

@@ -216,8 +216,8 @@ def _alone(
         return
     # What dev did not choose is not shown, and needs no control.
     asked = choice.chosen and _reads(result)
-    if asked and _cell(result, control="shuffled") not in there:
-        yield "is there without its shuffled control"
+    if asked and _cell(result, control="foreign") not in there:
+        yield "is there without its foreign control"
     if not any(_yardstick(result, other) for other in results):
         yield "is there without the model without knowledge"
 

@@ -432,7 +432,7 @@ def test_without_a_masked_lm_head_general_training_is_unsupported(
 
 @pytest.fixture
 def scores(
-    request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path
+    request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path, made: Path
 ) -> dict[str, float]:
     task, setting, controls = request.param
     recipe = {"learning_rate": 1e-2, "epochs": 8, "batch_size": 16, "dropout": None}
@@ -447,7 +447,7 @@ def scores(
         options={"tuning": OPTIONS["tuning"], "method": {"tested-kar": options}},
     )
     with registered(Kind.METHODS, tested_kar="kbench_baselines.kar:Kar"):
-        results = run(chosen, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+        results = run(chosen, Place(tmp_path / "out", made, "cpu"))
     found = {}
     for result in results:
         assert result.status == Status.OK, result.reason

@@ -295,8 +295,10 @@ def test_an_epoch_that_is_never_reached_is_refused(encoder: Encoder, tmp_path: P
 
 
 @pytest.mark.usefixtures("toy_tasks")
-def test_a_task_takes_the_map_that_is_best_on_its_dev(toy_folder: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def test_a_task_takes_the_map_that_is_best_on_its_dev(
+    toy_folder: Path, tmp_path: Path, made: Path
+) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
     options = deepcopy(OPTIONS)
     # A last epoch, and one at which the map has hardly moved.
     options["method"]["map-tuning"] |= {

@@ -415,9 +415,9 @@ def _ok(results: list[Result]) -> dict[Control, float]:
 
 @pytest.mark.usefixtures("offered")
 def test_the_scale_is_chosen_on_dev_and_entities_without_occurrence_stay_as_they_were(
-    toy_folder: Path, tmp_path: Path, told: Bundle
+    toy_folder: Path, tmp_path: Path, made: Path, told: Bundle
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     chosen = grid(
         toy_folder,
         method="none,pelt",
@@ -450,9 +450,9 @@ def test_the_scale_is_chosen_on_dev_and_entities_without_occurrence_stay_as_they
 
 @pytest.mark.usefixtures("offered")
 def test_a_model_tuned_with_the_table_reads_what_the_corpus_says(
-    toy_folder: Path, tmp_path: Path, told: Bundle
+    toy_folder: Path, tmp_path: Path, made: Path, told: Bundle
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     chosen = grid(
         toy_folder,
         method="pelt",

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> str:
         for seed in (0, 1):
             guesses = {
                 ("map-tuning", "none"): ["red"] * 60 + GOLD[60:],
-                ("map-tuning", "shuffled"): ["red"] * 70 + GOLD[70:],
+                ("map-tuning", "foreign"): ["red"] * 70 + GOLD[70:],
                 ("none", "none"): ["red"] * (80 + seed) + GOLD[80 + seed :],
             }
             for (method, control), guess in guesses.items():
@@ -50,7 +50,7 @@ def test_a_run_is_compared_with_its_yardsticks(
     assert sorted(against) == [
         (task, *other)
         for task in ("toy-qa", "toy-relations")
-        for other in (("map-tuning", "shuffled"), ("none", "none"))
+        for other in (("map-tuning", "foreign"), ("none", "none"))
     ]
     gap = next(v for v in found if v["theirs"]["method"] == "none")
     assert gap["difference"]["value"] == pytest.approx((0.15 + 0.15) / 2)
@@ -103,7 +103,7 @@ def test_what_is_not_comparable_is_refused_or_marked(
         (("--all", "none", "none"), "given 2 runs and --all"),
         (("map-tunning", "none"), "did you mean map-tuning?"),
         (("map-tuning", "none", "--task", "x"), "no comparison is left"),
-        (("none", "control=shuffled"), "no result 'control=shuffled' belongs to one of 'none'"),
+        (("none", "control=foreign"), "no result 'control=foreign' belongs to one of 'none'"),
         (("map-tuning", "none", "--family", "colour"), "--family 'colour'"),
         (("map-tuning", "none", "--metric", "f7"), "has no metric 'f7'"),
     ],

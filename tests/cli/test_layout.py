@@ -53,6 +53,8 @@ def row(method: str, learning_rate: float, control: Control = Control.NONE) -> R
         Estimate(0.5123, 0.4812, 0.5456),
         Estimate(-0.0834, -0.1267, -0.0401),
         Estimate(0.1178, 0.0723, 0.1634),
+        Estimate(0.1002, 0.0551, 0.1449),
+        Estimate(0.0176, -0.0083, 0.0431),
         Locality(0.075, 4567),
         0.0012,
     )

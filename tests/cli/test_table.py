@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> str:
     more = {**cost, "trainable_parameters": 16_512.0, "knowledge_bytes": 12_345.0}
     for method, control, wrong in (
         ("map-tuning", "none", range(60, 70)),
-        ("map-tuning", "shuffled", range(50, 80)),
+        ("map-tuning", "foreign", range(50, 80)),
         ("pelt_x", "none", range(60, 72)),
         ("none", "none", range(50, 100)),
     ):
@@ -52,7 +52,7 @@ def test_markdown(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     lines = out.splitlines()
     assert lines[0] == "### toy-relations  ·  bert  ·  full  ·  accuracy".replace("  ", " ")
-    head, sides, none, ours, shuffled, pelt = lines[2:8]
+    head, sides, none, ours, foreign, pelt = lines[2:8]
     assert head.startswith("| method | setting | knowledge | score | Δ none | knowledge gain |")
     assert sides.startswith("|---|---|---|---:|---:|")
     assert none.startswith("| none |  |  | 50.0 ")
@@ -60,7 +60,7 @@ def test_markdown(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| +40.0 " in ours
     assert "| +20.0 " in ours
     assert "| 0.0% of 40 | 1.44 (1.44) | 1.5 GB | 12.3 kB |" in ours
-    assert "| 70.0 " in shuffled
+    assert "| 70.0 " in foreign
     assert pelt.startswith("| pelt\\_x ")
     assert "| **88.0** " in pelt
     assert len({line.count(" | ") for line in lines[4:8]}) == 1
@@ -130,7 +130,7 @@ def test_scores_made_again_are_as_stored(folder: str, capsys: pytest.CaptureFixt
     assert (status, out, err) == (0, "4 results, 4 scores: all as stored\n", "")
     _, out, _ = call(capsys, "score", "map-tuning", "--out", folder)
     assert out.startswith("2 results, 2 scores")
-    _, out, _ = call(capsys, "score", "--control", "shuffled", "--out", folder, "--json")
+    _, out, _ = call(capsys, "score", "--control", "foreign", "--out", folder, "--json")
     (value,) = map(json.loads, out.splitlines())
     assert value["scores"][0]["made"]["value"] == 0.7
     assert value["problem"] == ""

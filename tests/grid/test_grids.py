@@ -26,9 +26,9 @@ def test_a_grid_is_the_product_of_its_axes() -> None:
         {"task": "a, b", "method": ["m", "n"], "seed": "0,1", "setting": "general"}, "here"
     )
     cells = grid.cells()
-    assert len(cells) == len({cell.model_dump_json() for cell in cells}) == 2 * 2 * 2 * 2
+    assert len(cells) == len({cell.model_dump_json() for cell in cells}) == 2 * 2 * 3 * 2
     assert [cell.seed for cell in cells[:4]] == [0, 1, 0, 1]
-    assert [cell.control for cell in cells[:4]] == ["none", "none", "shuffled", "shuffled"]
+    assert [cell.control for cell in cells[:4]] == ["none", "none", "foreign", "foreign"]
     assert cells[0].backbone == "kbench-tiny"
 
 
@@ -39,7 +39,7 @@ def test_a_cell_carries_the_options_of_its_own_parts_alone() -> None:
         "task": {"b": {"threshold": 0.3}},
     }
     grid = make_grid({"task": "a", "method": "m,n,o", "options": options}, "here")
-    first, second, third = (cell.options for cell in grid.cells()[::4])
+    first, second, third = (cell.options for cell in grid.cells()[::6])
     assert first == {"tuning": {"full": {"epochs": 1}}, "method": {"m": {"x": 1}}}
     assert second["method"] == {"n": {"x": 2}}
     assert third == {"tuning": {"full": {"epochs": 1}}}
@@ -89,7 +89,7 @@ def test_a_wrong_grid_is_a_usage_error_of_one_line(change: dict[str, Any], said:
 
 def test_what_a_grid_accepts_a_run_accepts() -> None:
     grid = make_grid({**LEAST, "seed": [0, 2**32 - 1], "limit": 1, "dtype": "bfloat16"}, "here")
-    assert len(grid.cells()) == 2 * 4
+    assert len(grid.cells()) == 2 * 6
 
 
 @pytest.mark.parametrize(
@@ -407,8 +407,8 @@ def test_the_command_of_a_run_without_knowledge_resolves_to_that_run(
 
 def test_a_title_says_what_differs() -> None:
     spec = Grid(task=("t",), method=("m",)).cells()[1]
-    assert spec.control == Control.SHUFFLED
-    assert spec.title == "t / kbench-tiny / full / m / general / atlas / control=shuffled / seed 0"
+    assert spec.control == Control.FOREIGN
+    assert spec.title == "t / kbench-tiny / full / m / general / atlas / control=foreign / seed 0"
     bare = spec.model_copy(update={"knowledge": None})
     assert bare.title == "t / kbench-tiny / full / m / seed 0"
 

@@ -16,7 +16,7 @@ from kbench.parts.run_parts import Parts
 from kbench.store import Status
 from kbench.testing.toys import write_backbone
 from tests.calling import call
-from tests.grid.toygrid import grid, run
+from tests.grid.toygrid import QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
@@ -192,7 +192,7 @@ def test_the_first_line_counts_what_can_run_and_each_reason_is_told_once(
 
 
 def test_processor_time_stands_beside_wall_clock(toy_folder: Path, place: Place) -> None:
-    results = run(grid(toy_folder, setting="general", control="none"), place)
+    results = run(grid(toy_folder, setting="general", control="none", options=QUICK), place)
     for result in results:
         for stage in ("tune", "train", "start", "evaluate"):
             assert result.cost[f"{stage}_processor_seconds"] >= 0.0

@@ -72,8 +72,8 @@ def test_values_are_taken_once_and_wrong_ones_refused(tmp_path: Path) -> None:
         runner.plan(bad, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
 
 
-def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path, made: Path) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
     own = {**OPTIONS["method"]["map-tuning"]}
     own["general"] = {**own["general"], "learning_rate": [1e-2, 1e-7]}
     options = {**OPTIONS, "method": {"map-tuning": own}}
@@ -108,6 +108,7 @@ def test_while_a_sweep_runs_its_variants_are_told_by_dev(
     _, out, err = call(capsys, *words, "--set", f"tuning.full.epochs={worse}")
     assert out == ""
     assert "1 more row is a variant that dev did not choose" in err
-    _, _, err = call(capsys, *words, "--set", "tuning.full.batch_size=8")
+    once = ("--set", "tuning.full.epochs=1", "--set", "tuning.full.batch_size=8")
+    _, _, err = call(capsys, *words, *once)
     (line,) = (x for x in err.splitlines() if x.startswith("ok"))
     assert "on dev" not in line

@@ -295,7 +295,7 @@ def test_texts_and_knowledge_are_shown_where_they_are_given(
     labels = [example.label for example in task.examples(Split.TEST)]
     told = stored.predictions(labels, labels, ids=[e.id for e in task.examples(Split.TEST)])
     digests = {"digest": task.digest, "knowledge": kb}
-    for control in ("none", "shuffled"):
+    for control in ("none", "foreign"):
         made = stored.store(tmp_path / "results", told, control=control, **digests)
         path = tmp_path / "results" / made.id / "result.json"
         value = json.loads(path.read_text())

@@ -48,14 +48,14 @@ def test_the_best_on_dev_is_shown_and_ranked_though_another_is_better_on_test(
     put(tmp_path, 50, method="none", dev=0.5)
     best = put(tmp_path, 60, rate=1, dev=0.7)
     other = put(tmp_path, 90, rate=2, dev=0.6)
-    put(tmp_path, 40, rate=1, control="shuffled")
-    put(tmp_path, 40, rate=2, control="shuffled")
+    put(tmp_path, 40, rate=1, control="foreign")
+    put(tmp_path, 40, rate=2, control="foreign")
     found = choices(Results(tmp_path))
     assert found[best.id].text == "best of 2 on dev"
     assert found[other.id].text == "not chosen: another variant is better on dev"
     everything = made(tmp_path)
     shown, said = shown_of(everything)
-    assert [row.results[0].spec.control for row in shown].count("shuffled") == 1
+    assert [row.results[0].spec.control for row in shown].count("foreign") == 1
     assert other.id not in {row.first.id for row in shown}
     assert said == ["2 more rows are variants that dev did not choose: `kbench table --all`"]
     assert leaders(everything, Results(tmp_path)) == {best.id}
@@ -163,10 +163,10 @@ def test_compare_and_diff_mean_the_chosen_unless_an_option_or_id_says_another(
     put(tmp_path, 50, method="none", dev=0.5)
     for rate, right, dev in ((1, 60, 0.7), (2, 90, 0.6), (3, 80, 0.5)):
         other = put(tmp_path, right, rate=rate, dev=dev)
-        put(tmp_path, 40, rate=rate, control="shuffled")
+        put(tmp_path, 40, rate=rate, control="foreign")
     for words in (["--all"], ["map-tuning"]):
         told = compared(tmp_path, capsys, *words)
-        assert told == ({(60, "none"), (60, "shuffled")}, [], "")
+        assert told == ({(60, "none"), (60, "foreign")}, [], "")
     why = "not chosen: another variant is better on dev"
     for term in ("map-tuning,learning_rate=3", other.id[:8]):
         pairs, warnings, _ = compared(tmp_path, capsys, term, "none")
@@ -243,9 +243,9 @@ def test_verify_asks_no_control_of_what_is_not_chosen_and_counts_each_once(
     put(tmp_path, 50, method="none", dev=0.5)
     best = put(tmp_path, 60, rate=1, dev=0.7)
     other = put(tmp_path, 90, rate=2, dev=0.6)
-    lacking = {p.where for p in verify(read(tmp_path)) if "shuffled control" in p.text}
+    lacking = {p.where for p in verify(read(tmp_path)) if "foreign control" in p.text}
     assert lacking == {best.id}
-    put(tmp_path, 50, rate=1, control="shuffled")
+    put(tmp_path, 50, rate=1, control="foreign")
     moved = tmp_path / ("a" * 32)
     (tmp_path / other.id).rename(moved)  # says another id: wrong in two ways, counted once
     code, out, _ = call(capsys, "leaderboard", "verify", str(tmp_path))

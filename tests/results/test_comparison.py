@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
     found = predictions(GOLD, right())
     for tuning in ("full", "lora"):
         for setting in ("general", "task-specific"):
-            for control in ("none", "shuffled"):
+            for control in ("none", "foreign"):
                 store(tmp_path, found, tuning=tuning, setting=setting, control=control)
         store(tmp_path, found, tuning=tuning, method="pelt")
         store(tmp_path, found, tuning=tuning, method="none")
@@ -60,8 +60,8 @@ def test_what_the_second_does_not_name_is_as_in_the_first(folder: Path) -> None:
         ("lora map-tuning general none", "lora none general none"),
         ("lora map-tuning task-specific none", "lora none general none"),
     ]
-    assert specs(pairs(folder, "map-tuning,setting=general", "control=shuffled")) == [
-        (f"{t} map-tuning general none", f"{t} map-tuning general shuffled")
+    assert specs(pairs(folder, "map-tuning,setting=general", "control=foreign")) == [
+        (f"{t} map-tuning general none", f"{t} map-tuning general foreign")
         for t in ("full", "lora")
     ]
     assert specs(pairs(folder, "map-tuning", "pelt")) == [

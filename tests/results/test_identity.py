@@ -42,7 +42,7 @@ def test_a_knowledge_base_is_its_content_however_it_is_spelled(
     tmp_path: Path, spelling: str
 ) -> None:
     ours = write(tmp_path, 30, knowledge="k" * 64)
-    theirs = write(tmp_path, 20, control="shuffled", knowledge="k" * 64, made={}, backbone="bert")
+    theirs = write(tmp_path, 20, control="foreign", knowledge="k" * 64, made={}, backbone="bert")
     path = tmp_path / theirs.id / "result.json"
     value = json.loads(path.read_text(encoding="utf-8"))
     value["spec"]["knowledge"] = spelling
@@ -119,15 +119,15 @@ def test_what_is_not_of_the_same_model_is_no_yardstick(
     ours = write(tmp_path, 30, made={"addresses": {"model": "one"}})
     write(tmp_path, 20, **{"made": {"addresses": {"model": "one"}}, **other, "method": "none"})
     assert told(tmp_path)[ours.id].delta is None
-    write(tmp_path, 20, **{"made": {"addresses": {"model": "one"}}, **other, "control": "shuffled"})
+    write(tmp_path, 20, **{"made": {"addresses": {"model": "one"}}, **other, "control": "foreign"})
     assert told(tmp_path)[ours.id].gain is None
 
 
 def test_a_control_with_another_linker_or_other_options_is_no_control(tmp_path: Path) -> None:
     ours = write(tmp_path, 30)
-    write(tmp_path, 20, control="shuffled", options={"method": {"map-tuning": {"x": 1}}})
+    write(tmp_path, 20, control="foreign", options={"method": {"map-tuning": {"x": 1}}})
     assert told(tmp_path)[ours.id].gain is None
-    write(tmp_path, 20, control="shuffled", options={"tuning": {"lora": {"rank": 1}}})
+    write(tmp_path, 20, control="foreign", options={"tuning": {"lora": {"rank": 1}}})
     gain = told(tmp_path)[ours.id].gain  # an option of a part that the run has not
     assert gain is not None
 
@@ -212,7 +212,7 @@ def test_tasks_of_one_name_are_chosen_as_they_are_shown(tmp_path: Path) -> None:
 def test_what_is_stored_is_read_against_though_it_is_not_shown(tmp_path: Path) -> None:
     ours = write(tmp_path, 30)
     write(tmp_path, 20, method="none")
-    write(tmp_path, 10, control="shuffled")
+    write(tmp_path, 10, control="foreign")
     (row,) = rows([ours], Results(tmp_path), beside=Results(tmp_path))
     assert row.delta is not None
     assert row.gain is not None

@@ -28,15 +28,15 @@ def test_the_net_gain_is_the_lesser_and_sure_only_where_both_are() -> None:
 
 
 def test_replicates_are_over_the_better_yardstick_in_each() -> None:
-    own, shuffled, none = np.array([0.5, 0.6]), np.array([0.3, 0.6]), np.array([0.4, 0.5])
-    assert net_replicates(own, shuffled, none) == pytest.approx([0.1, 0.0])
+    own, foreign, none = np.array([0.5, 0.6]), np.array([0.3, 0.6]), np.array([0.4, 0.5])
+    assert net_replicates(own, foreign, none) == pytest.approx([0.1, 0.0])
 
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_what_wrong_knowledge_hurts_is_not_first(tmp_path: Path) -> None:
     # `hurt` gains most over its control and is worse than no knowledge; `modest` arrives and pays.
     for method, own, broken in (("hurt", 50, 20), ("modest", 60, 55), ("none", 52, None)):
-        for control, right in (("none", own), ("shuffled", broken)):
+        for control, right in (("none", own), ("foreign", broken)):
             if right is not None:
                 guessed = [gold if n < right else "x" for n, gold in enumerate(GOLD)]
                 store(tmp_path, predictions(GOLD, guessed), method=method, control=control)
@@ -46,9 +46,9 @@ def test_what_wrong_knowledge_hurts_is_not_first(tmp_path: Path) -> None:
     assert names == [
         ("none", "none"),
         ("modest", "none"),
-        ("modest", "shuffled"),
+        ("modest", "foreign"),
         ("hurt", "none"),
-        ("hurt", "shuffled"),
+        ("hurt", "foreign"),
     ]
     nets = {row.first.spec.method: row.net.value for row in ordered if row.net}
     assert nets == pytest.approx({"modest": 0.05, "hurt": -0.02})

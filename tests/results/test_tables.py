@@ -34,7 +34,7 @@ def approx(estimate: Estimate | None) -> Any:
 
 def test_one_seed_has_the_stored_interval_and_paired_differences(tmp_path: Path) -> None:
     one = store(tmp_path, predictions(GOLD, right(*range(20))))
-    store(tmp_path, predictions(GOLD, right(*range(30))), control="shuffled")
+    store(tmp_path, predictions(GOLD, right(*range(30))), control="foreign")
     store(tmp_path, predictions(GOLD, right(*range(50))), method="none")
     found = table(tmp_path)
     row = found["map-tuning none"]
@@ -46,7 +46,7 @@ def test_one_seed_has_the_stored_interval_and_paired_differences(tmp_path: Path)
     assert row.gain.low is not None
     assert 0 < row.gain.low < 0.1
     assert row.gain.deviation is None
-    broken = found["map-tuning shuffled"]
+    broken = found["map-tuning foreign"]
     assert approx(broken.delta) == 0.2
     assert broken.gain is None
     assert found["none none"].delta is None
@@ -141,7 +141,7 @@ def test_the_first_place_is_shared_by_what_cannot_be_told_from_it(tmp_path: Path
         for method, wrong in wrongs.items()
     }
     # Broken knowledge is not in the race, and another table is a race of its own.
-    store(tmp_path, predictions(GOLD, right()), control="shuffled")
+    store(tmp_path, predictions(GOLD, right()), control="foreign")
     alone = store(tmp_path, predictions(GOLD, right(*range(90))), tuning="lora").id
     # As good as pelt and no more, but over a seed of its own: it cannot be paired.
     store(tmp_path, predictions(GOLD, right(*range(11))), method="ra", seed=5)

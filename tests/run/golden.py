@@ -21,7 +21,7 @@ PATH = Path(__file__).with_name("golden.json")
 _EVERY: tuple[dict[str, Any], ...] = (
     {"method": "all", "setting": "general,task-specific,fine-tuning"},
     {"method": "none,map-tuning", "tuning": "all"},
-    {"method": "ra", "setting": "general", "control": "shuffled,random,zero"},
+    {"method": "ra", "setting": "general", "control": "foreign,same-type,shuffled,random,zero"},
     {"method": "map-tuning", "dtype": "bfloat16", "limit": 50, "seed": 3},
 )
 
