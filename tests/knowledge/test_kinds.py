@@ -129,6 +129,20 @@ def test_what_everybody_has_says_nothing(tmp_path: Path) -> None:
     assert all(types[row] & types[other] == {"entity"} for row, other in enumerate(view.other))
 
 
+def test_a_type_of_all_whom_the_method_covers_says_nothing(tmp_path: Path) -> None:
+    kinds = [("film",)] * 6 + [("film", "genre"), ("genre",), ("genre",)]
+    base = typed(tmp_path / "kb", *kinds)
+    gold = Gold(base, [question(row, "Drama" if row % 2 else "War") for row in range(6)])
+    told = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 6), gold=lambda: gold).other
+    assert all((row + other) % 2 and other < 6 for row, other in enumerate(told[:6].tolist()))
+    # Where one of another type is covered too, it is the one who is foreign.
+    told = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 8), gold=lambda: gold).other
+    assert told[:6].tolist() == [7] * 6
+    # Without labels nothing is left to be foreign by.
+    with pytest.raises(Unsupported, match="shares a type or a gold label with all others"):
+        _ = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 6)).other
+
+
 def test_where_nobody_is_foreign_it_is_said(tmp_path: Path) -> None:
     pairs = typed(tmp_path / "kb", ("a", "b"), ("b", "c"), ("a", "c"))
     with pytest.raises(Unsupported, match="shares a type or a gold label with all others") as said:
