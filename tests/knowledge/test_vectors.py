@@ -100,7 +100,15 @@ def test_what_is_not_there(world: Bundle, changes: dict[str, str], problem: str)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 0}, {"dimension": -1}, {"learning_rate": float("nan")}, {"seed": -1}]
+    "changes",
+    [
+        {"epochs": 0},
+        {"dimension": -1},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"margin": float("nan")},  # else the learning rate is blamed
+        {"seed": -1},
+    ],
 )
 def test_impossible_settings(changes: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(changes))):

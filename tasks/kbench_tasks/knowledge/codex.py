@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from kbench.knowledge.importing import (
     read_whole,
 )
 from kbench_tasks.knowledge.cards import note_unread
+from kbench_tasks.knowledge.graphs import count_used
 from kbench_tasks.knowledge.linked import (
     LABELS,
     SENTENCES,
@@ -70,7 +71,7 @@ class CodexImporter(Importer):
         sentences, surfaces = read_sentences(options.paths("sentences"), known, report)
         given = read_labels(next(iter(options.paths("labels")), None), known, report)
         release = _objects(root / "entities" / language / "entities.json", required=False)
-        _count("names", release, known, "entity without a triple", report)
+        _count("names", release, known, report)
         if not release:
             report.note(f"no entities/{language}/entities.json: the release names no entity")
         types = _types(root, language, known, report)
@@ -78,7 +79,7 @@ class CodexImporter(Importer):
         _describe(entities, report)
         relations = _objects(root / "relations" / language / "relations.json")
         used = sorted({relation for _, relation, _ in triples})
-        _count("relations", relations, used, "relation without a triple", report)
+        _count("relations", relations, used, report)
         card = {
             "name": f"codex-{size}",
             "version": "1.0",
@@ -146,15 +147,10 @@ def _text(value: Any, key: str) -> str:
     return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
 
 
-def _count(
-    kind: str, rows: Collection[str], known: Collection[str], reason: str, report: Report
-) -> None:
+def _count(kind: str, rows: Collection[str], used: Container[str], report: Report) -> None:
     """Counts what is told of what a size of the graph has, and of others."""
-    kept = sum(row in known for row in rows)
     report.see(kind, len(rows))
-    report.kept[kind] += kept
-    if kept < len(rows):
-        report.drop(kind, reason, len(rows) - kept)
+    count_used(kind, rows, used, report)
 
 
 def _types(
@@ -165,7 +161,7 @@ def _types(
     path = root / "types" / "entity2types.json"
     types: dict[str, tuple[str, ...]] = {}
     rows = _objects(path)
-    _count("types", rows, known, "entity without a triple", report)
+    _count("types", rows, known, report)
     for entity, ids in rows.items():
         if entity not in known:
             continue
