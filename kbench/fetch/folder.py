@@ -150,9 +150,7 @@ def address(part: Part) -> str:
     try:
         return hf_hub_url(part.hub, part.file, repo_type="dataset", revision=part.revision)
     except ValueError as cause:
-        raise FetchError(
-            f"{part.address}: the hub has no such name ({first_line(cause)})"
-        ) from None
+        raise FetchError(f"{part.address}: is no name of the hub ({first_line(cause)})") from None
 
 
 def fetch(
