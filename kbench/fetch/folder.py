@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from kbench.data.files import is_file, is_folder, write_json
 from kbench.errors import first_line
-from kbench.fetch.listing import Known, Part, Published, readable
+from kbench.fetch.listing import Known, Part, Published, inside, readable
 from kbench.fetch.transfer import FetchError, Found, Transfer, digest, no_room, part_of
 from kbench.fetch.unpacking import unpack
 
@@ -124,6 +124,7 @@ def remembered(folder: Path) -> Mapping[str, Found]:
         return {
             str(path): Found(int(each["bytes"]), str(each["sha256"]))
             for path, each in value["files"].items()
+            if inside(str(path))  # a folder of a stranger may name any
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

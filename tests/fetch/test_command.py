@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -48,7 +49,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Offers data sets, and nothing else, as a distribution would; returns their package."""
     monkeypatch.syspath_prepend(tmp_path / "packages")
     monkeypatch.chdir(tmp_path)
-    before, name = entries(Kind.DOWNLOADS), f"toydownloads{os.getpid()}_{id(tmp_path)}"
+    before, name = entries(Kind.DOWNLOADS), f"toydownloads_{uuid4().hex}"
     package = tmp_path / "packages" / name
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""Toys."""\n')

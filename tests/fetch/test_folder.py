@@ -251,6 +251,9 @@ def test_a_copy_is_compared_file_by_file(tmp_path: Path) -> None:
         "two": Verdict.CHANGED,
         "other": Verdict.RIGHT,
     }
+    strange = {"files": {"../../secret": {"bytes": 1, "sha256": "0"}}}
+    (mine / RECORD).write_text(json.dumps(strange))
+    assert remembered(mine) == {}
     (mine / RECORD).write_text("{")
     (mine / "in" / "one").unlink()
     assert remembered(mine) == {}

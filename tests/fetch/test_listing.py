@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -55,6 +56,11 @@ def test_every_task_and_importer_of_published_data_is_on_it() -> None:
         assert find(name).name in published()
 
 
+def test_the_page_names_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fetch.md").read_text(encoding="utf-8")
+    assert [name for name in published() if f"`{name}`" not in page] == []
+
+
 def test_what_states_no_licence_or_forbids_it_is_not_fetched() -> None:
     for each in published().values():
         if "not stated" in each.licence or "no redistribution" in each.licence:
@@ -80,7 +86,7 @@ def test_the_copies_of_the_tests_are_as_recorded() -> None:
 
 def _offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> list[str]:
     """Offers a file beside our own list; returns what is warned of."""
-    name = f"strange{len(content)}_{id(tmp_path)}"
+    name = f"strange_{uuid4().hex}"
     package = tmp_path / name
     package.mkdir()
     (package / "__init__.py").touch()
@@ -151,7 +157,7 @@ def test_what_is_no_list_is_left_out(
 
 
 def test_ours_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"thief_{id(tmp_path)}"
+    name = f"thief_{uuid4().hex}"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").touch()
     (tmp_path / name / "fewrel.json").write_text(json.dumps(_SOUND))
