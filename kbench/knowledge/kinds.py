@@ -107,8 +107,8 @@ class Foreign(_Drawn):
     The partner shares no type with it; it has no gold label in common with it in any split; no
     fact of it tells such a label, and where that is an answer its text does not name it. Which
     kind the partner is of is drawn first, all alike likely, and then who: where most entities are
-    of one kind, a partner of that kind would else tell that one is of another. A type of all whom
-    the method covers says nothing, and does not count.
+    of one kind, a partner of that kind would else tell that one is of another. A type that
+    everyone has whom the method covers and of whom any is known says nothing, and does not count.
 
     Entities to whom nobody is foreign get anyone's; how many that are, is counted in results
     (:mod:`kbench.knowledge.sharing`).
@@ -143,14 +143,15 @@ class Foreign(_Drawn):
 
     @cached_property
     def _types(self) -> Marks:
-        """The types of each entity, but for one that everyone has whom the method covers.
+        """The types of each entity, but for those of all whom the method covers.
 
-        So where facts are told of films alone, a film is foreign that has another answer.
+        So where facts are told of films alone, a film is foreign that has another answer. Of whom
+        no type is known does not count, as in :class:`~kbench.knowledge.gold.Gold`.
         """
-        types, covered = self._gold.types, int(self.covered.sum())
-        size = int(types.number.max(initial=0)) + 1
-        often = np.bincount(types.number[self.covered[types.row]], minlength=size)
-        kept = (often < max(1, covered))[types.number]
+        types = self._gold.types
+        typed = int(self._with_marks(self.base.types).sum())
+        often = np.bincount(types.number[self.covered[types.row]], minlength=len(types.names))
+        kept = (often < typed)[types.number] if typed > 1 else slice(None)
         return Marks(types.row[kept], types.number[kept], types.names)
 
     @cached_property
