@@ -147,7 +147,7 @@ def _introduce(data: Path, published: Published) -> None:
     if published.note:
         say(f"  {published.note}")
     if published.parts:
-        say(f"  into: {place(data, published)}, {published.shown_size}")
+        say(f"  into: {place(data, published)}; size: {published.shown_size}")
     else:
         say(f"  not fetched: {published.by_hand}")
 
@@ -199,7 +199,9 @@ def _tell(data: Path, published: Published, brought: Sequence[Brought]) -> None:
         state = "as recorded" if each.recorded else "found; none is recorded"
         say(f"  {each.path}: {each.found.bytes:,} bytes, SHA-256 {each.found.sha256} ({state})")
     if not brought:
-        say(f"  {folder} has it all already")
+        sure = all(part.sha256 for part in published.parts)
+        hint = "" if sure else "; not all of it has a recorded digest, see --check"
+        say(f"  {folder} has it all already{hint}")
     elif any(not each.recorded for each in brought):
         say(f"  what was found is remembered in {folder / RECORD}, for --check")
     for task in published.tasks[:1]:
@@ -263,7 +265,7 @@ def _judge(folder: Path, published: Published, checked: Sequence[Checked]) -> No
 
     counts = {verdict: sum(one.verdict == verdict for one in checked) for verdict in Verdict}
     words = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    say(f"{published.name} in {folder}: {'; '.join(words) or 'nothing is known of its files'}")
+    say(f"{published.name} in {folder}: {'; '.join(words) or 'no digest of it is recorded'}")
     for one in checked:
         if one.verdict in (Verdict.RIGHT, Verdict.AS_FETCHED):
             continue

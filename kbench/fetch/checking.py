@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kbench.data.files import is_file, is_folder
 from kbench.errors import UsageError
-from kbench.fetch.folder import place, remembered
+from kbench.fetch.folder import is_called, place, remembered
 from kbench.fetch.listing import Published
 from kbench.fetch.transfer import Found, digest
 
@@ -47,7 +47,9 @@ class Checked:
 
 
 def folder_of(root: Path, published: Published, alone: bool) -> Path | None:
-    """Returns where a copy lies: in the data folder, or the folder itself if it is asked for alone.
+    """Returns where a copy lies: in the data folder, or the folder itself.
+
+    The folder itself if it is called so, or if the data set is asked for alone.
 
     Raises:
         UsageError: there is no such folder.
@@ -57,7 +59,7 @@ def folder_of(root: Path, published: Published, alone: bool) -> Path | None:
     folder = place(root, published)
     if is_folder(folder):
         return folder
-    return root if alone else None
+    return root if alone or is_called(root.absolute(), published) else None
 
 
 def check(folder: Path, published: Published) -> list[Checked]:

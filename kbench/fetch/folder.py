@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -35,6 +35,7 @@ __all__ = [
     "Step",
     "address",
     "fetch",
+    "is_called",
     "kept",
     "place",
     "plan",
@@ -54,8 +55,13 @@ class State(StrEnum):
     RIGHT = "there, as recorded"
     AS_FETCHED = "there, as it was fetched"
     UNKNOWN = "there, content not known"
+    CHANGED = "there, changed since it was fetched"
     WRONG = "there, and another"
     MISSING = "to fetch"
+
+
+_OTHER = (State.CHANGED, State.WRONG)
+"""What gives way only where that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,18 @@ class Brought:
 
 def place(root: Path, published: Published) -> Path:
     """Returns the folder of a data set: an old one however it is spelled, else a new one."""
-    plain = str.maketrans("", "", "-_")
-    wanted = published.folder.lower().translate(plain)
     with suppress(OSError):
         for child in sorted(root.iterdir()):
-            if child.name.lower().translate(plain) == wanted and child.is_dir():
+            if is_called(child, published) and child.is_dir():
                 return child
     return root / published.folder
+
+
+def is_called(folder: Path, published: Published) -> bool:
+    """Whether a folder has the name of that of a data set, however it is spelled."""
+    plain = str.maketrans("", "", "-_")
+    name, wanted = (each.lower().translate(plain) for each in (folder.name, published.folder))
+    return name == wanted
 
 
 def there(root: Path, published: Published) -> tuple[int, int]:
@@ -175,31 +186,54 @@ def fetch(
     """
     if not published.parts:
         raise FetchError(f"{published.name} is not fetched: {published.by_hand}")
-    with _tidied(root, published), _locked(root, published) as stage:
-        steps = plan(root, published)
-        wrong = [step.part for step in steps if step.state == State.WRONG]
-        if wrong and not replacing:
-            path = place(root, published) / (wrong[0].to or next(iter(wrong[0].unpack.values())))
-            raise FetchError(
-                f"{path}: is another file than the one that is recorded; move it away, or give "
-                "--replace"
-            )
-        todo = [
-            (number, step.part)
-            for number, step in enumerate(steps)
-            if step.state in (State.MISSING, State.WRONG)
-        ]
+    with _locked(root, published) as stage:
+        folder, steps = place(root, published), plan(root, published)
+        if not replacing:
+            _check_others(folder, steps)
+        todo = {n: step for n, step in enumerate(steps) if step.state in (State.MISSING, *_OTHER)}
         if not todo:
             return []
-        _check_room(root, [step for step in steps if step.state in (State.MISSING, State.WRONG)])
+        _check_room(root, todo.values())
         brought: list[Brought] = []
         with _full_disk(root):
-            for number, part in todo:
-                begin(part)
-                brought += _bring(stage, number, part, published, how)
-            _settle(place(root, published), stage / _FILES, brought)
+            for number, step in todo.items():
+                begin(step.part)
+                brought += _bring(stage, number, step.part, published, how)
+            if not replacing:
+                _check_theirs(folder, brought)
+            _settle(folder, stage / _FILES, brought)
         shutil.rmtree(stage)
     return brought
+
+
+def _check_others(folder: Path, steps: Iterable[Step]) -> None:
+    """Refuses before anything comes what would give way to it.
+
+    Raises:
+        FetchError: there is such a file.
+    """
+    for step in steps:
+        if step.state in _OTHER:
+            path = folder / (step.part.to or next(iter(step.part.unpack.values())))
+            problem = "is another file than the one that is recorded"
+            if step.state == State.CHANGED:
+                problem = "was changed since it was fetched"
+            raise FetchError(f"{path}: {problem}; move it away, or give --replace")
+
+
+def _check_theirs(folder: Path, brought: Iterable[Brought]) -> None:
+    """Refuses what an archive holds that is there already, and another.
+
+    Raises:
+        FetchError: there is such a file.
+    """
+    for each in brought:
+        path = folder / each.path
+        if is_file(path) and digest(path) != each.found:
+            raise FetchError(
+                f"{path}: is another file than the one that came; move it away, or give --replace; "
+                "what came is kept"
+            )
 
 
 def _stage(root: Path, published: Published) -> Path:
@@ -212,32 +246,30 @@ def _staged(stage: Path, number: int, part: Part) -> Path:
 
 
 @contextmanager
-def _tidied(root: Path, published: Published) -> Iterator[None]:
-    """Takes away what is gathered in, once nothing is."""
-    try:
-        yield
-    finally:
-        stage = _stage(root, published)
-        if not any(path.is_file() for path in stage.rglob("*")):
-            shutil.rmtree(stage, ignore_errors=True)
-            with suppress(OSError):  # of another data set something is kept there
-                stage.with_name(f"{published.name}.lock").unlink()
-                stage.parent.rmdir()
-
-
-@contextmanager
 def _locked(root: Path, published: Published) -> Iterator[Path]:
-    """Yields the folder where it is gathered, which nobody else writes to meanwhile."""
+    """Yields the folder where it is gathered; nobody else writes to it, or to that of the data.
+
+    Once nothing is gathered in it, it is taken away.
+    """
     stage = _stage(root, published)
+    lock = stage.with_name(f"{published.folder.replace('/', '-')}.lock")
+    held = FileLock(lock, timeout=0)
     try:
-        (stage / _FILES).mkdir(parents=True, exist_ok=True)
+        stage.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout:
+        raise FetchError(f"{stage}: another kbench fetch is at it; wait for that") from None
     except OSError as cause:
         raise FetchError(f"{stage}: cannot be written ({first_line(cause)})") from None
     try:
-        with FileLock(root / _STAGE / f"{published.name}.lock", timeout=0):
-            yield stage
-    except Timeout:
-        raise FetchError(f"{stage}: another kbench fetch is at it; wait for that") from None
+        yield stage
+    finally:
+        if not any(path.is_file() for path in stage.rglob("*")):
+            shutil.rmtree(stage, ignore_errors=True)
+            with suppress(OSError):  # of another data set something is kept there
+                lock.unlink()
+                lock.parent.rmdir()
+        held.release()
 
 
 def _present(folder: Path, part: Part) -> bool:
@@ -268,7 +300,7 @@ def _state(
         return State.RIGHT if right else State.WRONG
     if part.to in memory:
         right = digest(folder / part.to) == memory[part.to]
-        return State.AS_FETCHED if right else State.UNKNOWN
+        return State.AS_FETCHED if right else State.CHANGED
     return State.UNKNOWN
 
 
@@ -289,7 +321,7 @@ def _unpacked_state(
             return State.MISSING
         found = digest(folder / path)
         if (found.bytes, found.sha256) != content:
-            return State.WRONG if path in sure else State.UNKNOWN
+            return State.WRONG if path in sure else State.CHANGED
     if fetched:
         return State.AS_FETCHED
     return State.RIGHT if sure else State.UNKNOWN
@@ -302,7 +334,7 @@ def _belongs(path: str, targets: tuple[str, ...]) -> bool:
     )
 
 
-def _check_room(root: Path, todo: list[Step]) -> None:
+def _check_room(root: Path, todo: Iterable[Step]) -> None:
     """Refuses before anything comes that there is no room for, as far as sizes are known."""
     size = sum((step.part.size or 0) - min(step.kept, step.part.size or 0) for step in todo)
     free = shutil.disk_usage(root).free
@@ -363,7 +395,7 @@ def _sure(brought: Brought, part: Part) -> Brought:
     return replace(brought, recorded=brought.recorded or part.sha256 is not None)
 
 
-def _settle(folder: Path, gathered: Path, brought: list[Brought]) -> None:
+def _settle(folder: Path, gathered: Path, brought: Sequence[Brought]) -> None:
     """Moves what is whole to where it belongs, and remembers what it is."""
     memory: dict[str, Any] = {}
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -80,7 +80,8 @@ class MetaQA(QuestionTask):
         "Answering with Knowledge Graph, AAAI 2018",
         source="https://github.com/yuyuz/MetaQA (made from WikiMovies)",
         obtain="the folder of https://github.com/yuyuz/MetaQA with 1-hop/vanilla/qa_train.txt, "
-        "1-hop/qa_train_qtype.txt, … (or 1-hop-dev.txt, 1-hop-dev-qtype.txt, 1-hop-test.txt, …)",
+        "1-hop/qa_train_qtype.txt, … (or 1-hop-dev.txt, 1-hop-dev-qtype.txt, 1-hop-test.txt, …); "
+        "`kbench fetch metaqa` brings it without the kinds of the questions",
     )
     metrics: tuple[Metric, ...] = (
         Accuracy(any_answer=True),

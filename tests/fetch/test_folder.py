@@ -223,10 +223,46 @@ def test_another_disk_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     with serving(one=Served(ONE), two=Served(TWO)) as server:
-        lock = tmp_path / ".kbench-fetch" / "toy.lock"
+        lock = tmp_path / ".kbench-fetch" / "toyset.lock"
         lock.parent.mkdir()
-        with FileLock(lock), pytest.raises(FetchError, match="another kbench fetch is at it"):
-            fetch(tmp_path, toy(server), QUICK)
+        with FileLock(lock):
+            (tmp_path / ".kbench-fetch" / "toy" / "files").mkdir(parents=True)
+            with pytest.raises(FetchError, match="another kbench fetch is at it"):
+                fetch(tmp_path, toy(server), QUICK)
+            # Whoever is at it finds all as it was, though nothing has come yet.
+            assert (tmp_path / ".kbench-fetch" / "toy" / "files").is_dir()
+            assert lock.exists()
+
+
+def test_what_was_changed_since_stays_until_it_may_be_replaced(tmp_path: Path) -> None:
+    with serving(one=Served(ONE), two=Served(TWO), packed=Served(packed(a=b"a"))) as server:
+        published = toy(server, Part(url=f"{server.url}/packed", unpack={"top/": "in/"}))
+        fetch(tmp_path, published, QUICK)
+        for name, was in {"two": TWO, "in/a": b"a"}.items():
+            mine = tmp_path / "toyset" / name
+            mine.write_bytes(b"mine")
+            with pytest.raises(FetchError, match="was changed since it was fetched"):
+                fetch(tmp_path, published, QUICK)
+            assert mine.read_bytes() == b"mine"
+            fetch(tmp_path, published, QUICK, replacing=True)
+            assert mine.read_bytes() == was
+
+
+def test_a_file_of_an_archive_that_is_there_and_another_stays(tmp_path: Path) -> None:
+    mine = tmp_path / "toyset" / "in" / "a"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    content = packed(a=b"a", b=b"b")
+    with serving(one=Served(ONE), two=Served(TWO), packed=Served(content)) as server:
+        archive = Part(url=f"{server.url}/packed", unpack={"top/a": "in/a", "top/b": "b"})
+        published = toy(server, archive)
+        with pytest.raises(FetchError, match="toyset/in/a: is another file than the one that came"):
+            fetch(tmp_path, published, QUICK)
+        assert files_of(tmp_path / "toyset") == ["in/a"]
+        assert mine.read_bytes() == b"mine"
+        fetch(tmp_path, published, QUICK, replacing=True)
+        assert (mine.read_bytes(), (tmp_path / "toyset" / "b").read_bytes()) == (b"a", b"b")
+    assert len(server.asked) == 3  # nothing came twice
 
 
 def test_what_may_not_be_fetched_says_how_to_get_it(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from kbench.fetch.transfer import Transfer
 from kbench_tasks.entity_questions import EntityQuestions
 from kbench_tasks.fewrel_supervised import FewRelSupervised
 from kbench_tasks.knowledge.codex import CodexImporter
+from kbench_tasks.knowledge.metaqa import MetaQAImporter
 from kbench_tasks.knowledge.wikidata5m import Wikidata5MImporter
 from kbench_tasks.lama import Lama
+from kbench_tasks.metaqa import MetaQA, MetaQA2Hop
 from kbench_tasks.popqa import PopQA
 from kbench_tasks.wiki80 import Wiki80
 from tests.fetch_server import Served, serving
@@ -101,6 +103,25 @@ def test_popqa(tmp_path: Path) -> None:
     brought("popqa", tmp_path, {"popQA.tsv": table.encode()})
     task = PopQA(str(tmp_path))
     assert sum(len(task.examples(split)) for split in (Split.DEV, Split.TEST)) == 1
+
+
+def test_metaqa(tmp_path: Path) -> None:
+    asked = {
+        "train": "who directed [Up]\tAda\n",
+        "dev": "who shot [Up]\tDi\n",
+        "test": "who wrote [Up]\tBen|Cy\n",
+    }
+    questions = {
+        f"{hops}-hop/vanilla/qa_{split}.txt": content.encode() * hops
+        for hops in (1, 2)
+        for split, content in asked.items()
+    }
+    facts = b"Up|directed_by|Ada\nUp|written_by|Ben\n"
+    brought("metaqa", tmp_path, {"kb.txt": facts, **questions})
+    assert len(MetaQA(str(tmp_path)).examples(Split.TEST)) == 1
+    assert len(MetaQA2Hop(str(tmp_path)).examples(Split.TRAIN)) == 2
+    bundle, _ = MetaQAImporter().run(tmp_path / "metaqa", tmp_path / "kb")
+    assert len(bundle.triples) == 2
 
 
 def test_wikidata5m(tmp_path: Path) -> None:
