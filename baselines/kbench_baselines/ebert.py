@@ -176,7 +176,7 @@ class EBert(Untrained):
         assert isinstance(plug, LinearMap)
         started = time.perf_counter()
         kind, vectors, tokens = self._anchored(fit.lm, fit.knowledge)
-        table = fit.lm.word_embeddings.weight.detach()
+        table = fit.lm.word_vectors.detach()
         solved = least_squares(vectors, table[torch.from_numpy(tokens).to(table.device)])
         plug.matrix.copy_(solved)
         counts = {f"anchors_{kind}": len(tokens), **_norms(plug, fit.knowledge, table)}

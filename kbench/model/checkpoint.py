@@ -60,6 +60,8 @@ Those of pre-training (sentence order, replaced tokens) and of what a model was 
 not read, and the network is whole without them; anything else that has no place is refused.
 """
 
+_BOTH_WAYS = frozenset({"xlnet"})
+"""Among the causal language models of ``transformers``, and yet they look both ways."""
 _PROMISES = ("ForMaskedLM", "ForPreTraining", "LMHead")
 _SHOWN = 3
 
@@ -69,14 +71,16 @@ class Checkpoint:
     """A network filled from a folder.
 
     Attributes:
-        network: the network, or the masked-LM model that holds it.
+        network: the network, or the model that holds it and its head.
         pooler: whether the network's pooler was filled; else it has none.
         unread: the modules whose weights the folder holds and nobody reads, see :data:`HEADS`.
+        left_to_right: whether it is a causal language model.
     """
 
     network: Any
     pooler: bool
     unread: tuple[str, ...]
+    left_to_right: bool
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,17 @@ class _Filled:
 
 
 def read(folder: Path) -> Checkpoint:
-    """Fills a network, with its masked-LM head and its pooler where the weights have them.
+    """Fills a network that the configuration describes.
 
-    Only two things may be absent, each as a whole: the pooler, and the masked-LM head. Both are
-    then taken off. Only weights of other heads may be left over.
+    An encoder comes with its masked-LM head and its pooler where the weights have them: only these
+    two may be absent, each as a whole, and are then taken off. Of a causal language model nothing
+    may be absent. Only weights of other heads may be left over.
 
     Args:
         folder: a model in the Hugging Face format.
 
     Raises:
-        KbenchError: the weights do not fit, or are not finite; or the model is no network.
+        KbenchError: the weights do not fit, or are not finite; or kbench cannot read such a model.
     """
     if (folder / "adapter_config.json").exists():
         raise KbenchError(
@@ -107,30 +112,48 @@ def read(folder: Path) -> Checkpoint:
             "model that it is merged into"
         )
     config = _config(folder)
+    return _decoder(folder, config) if _is_causal(config) else _encoder(folder, config)
+
+
+def _encoder(folder: Path, config: Any) -> Checkpoint:
     body = _filled("AutoModel", folder, config)
     if "decoder_input_ids" in inspect.signature(body.network.forward).parameters:
         raise KbenchError(
-            f"{folder}: {type(body.network).__name__} reads with a network and writes with a "
-            "decoder; kbench takes encoders"
+            f"{folder}: {type(body.network).__name__} reads with an encoder and writes with "
+            "a decoder; kbench takes models that are one of the two"
         )
     pooler = _check_body(folder, body)
-    if not isinstance(body.network.get_input_embeddings(), nn.Embedding):
-        raise KbenchError(
-            f"{folder}: {type(body.network).__name__} has no table of word vectors that kbench "
-            "could write into; expected a network with one"
-        )
+    _check_table(folder, body.network)
     if not pooler and hasattr(body.network, "pooler"):
         body.network.pooler = None  # else it is random, other at each load
     network, unread = _with_head(folder, config, body)
-    strangers = [key for key in unread if not _of_a_head(key, body.network)]
-    if strangers:
-        raise KbenchError(
-            f"{folder}: {_some(strangers)} of the weights {_have(strangers)} no place in "
-            f"{type(body.network).__name__} as config.json describes it; expected the weights "
-            "that belong to it, and no others than those of heads"
-        )
+    _check_strangers(folder, body.network, unread)
     _check_finite(folder, network)
-    return Checkpoint(network, pooler, tuple(sorted({_module(key) for key in unread})))
+    return Checkpoint(network, pooler, _modules(unread), left_to_right=False)
+
+
+def _decoder(folder: Path, config: Any) -> Checkpoint:
+    whole = _filled("AutoModelForCausalLM", folder, config)
+    network = whole.network
+    _check_shapes(folder, type(network).__name__, whole)
+    _check_whole(folder, network, whole.missing, whole.unexpected)
+    _check_table(folder, network)
+    _check_strangers(folder, network, whole.unexpected)
+    _check_finite(folder, network)
+    return Checkpoint(network, pooler=False, unread=_modules(whole.unexpected), left_to_right=True)
+
+
+def _is_causal(config: Any) -> bool:
+    """Whether the network reads from left to right: a causal LM that has no masked-LM form."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+    )
+
+    kind = type(config)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None) is not None
+    masked = MODEL_FOR_MASKED_LM_MAPPING.get(kind, None) is not None
+    return causal and not masked and config.model_type not in _BOTH_WAYS
 
 
 def _config(folder: Path) -> Any:
@@ -176,12 +199,38 @@ def _check_body(folder: Path, body: _Filled) -> bool:
     own = {f"pooler.{key}" for key in pooler.state_dict()} if pooler is not None else set()
     lacks_pooler = bool(own) and own <= body.missing
     missing = body.missing - own if lacks_pooler else body.missing
+    _check_whole(folder, body.network, missing, body.unexpected)
+    return pooler is not None and not lacks_pooler
+
+
+def _check_whole(
+    folder: Path, network: Any, missing: frozenset[str], unexpected: frozenset[str]
+) -> None:
     if missing:
+        name = type(network).__name__
         raise KbenchError(
             f"{folder}: the weights lack {_some(missing)} of {name} as config.json describes it; "
-            f"{_advice(missing, body.unexpected)}"
+            f"{_advice(missing, unexpected)}"
         )
-    return pooler is not None and not lacks_pooler
+
+
+def _check_table(folder: Path, network: Any) -> None:
+    if not isinstance(network.get_input_embeddings(), nn.Embedding):
+        raise KbenchError(
+            f"{folder}: {type(network).__name__} has no table of word vectors that kbench could "
+            "write into; expected a model with one"
+        )
+
+
+def _check_strangers(folder: Path, network: Any, unread: Iterable[str]) -> None:
+    """Refuses weights that have no place in a network, and are of no head beside it."""
+    strangers = [key for key in unread if not _of_a_head(key, network)]
+    if strangers:
+        raise KbenchError(
+            f"{folder}: {_some(strangers)} of the weights {_have(strangers)} no place in "
+            f"{type(network).__name__} as config.json describes it; expected the weights "
+            "that belong to it, and no others than those of heads"
+        )
 
 
 def _advice(missing: Iterable[str], unexpected: Iterable[str]) -> str:
@@ -283,6 +332,10 @@ def _some(keys: Iterable[str]) -> str:
 
 def _have(keys: list[str]) -> str:
     return "has" if len(keys) == 1 else "have"
+
+
+def _modules(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({_module(key) for key in keys}))
 
 
 def _module(key: str) -> str:

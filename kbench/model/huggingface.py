@@ -1,4 +1,4 @@
-"""Any encoder in the Hugging Face format: a local folder or a hub id."""
+"""Any encoder or decoder in the Hugging Face format: a local folder or a hub id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, final
 from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
 from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
-from kbench.model.checkpoint import read
+from kbench.model.checkpoint import Checkpoint, read
+from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
 from kbench.model.language_model import LanguageModel
 from kbench.model.trial import try_out
@@ -108,7 +109,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
-    """Loads a network, with its masked-LM head and its pooler where the weights have them.
+    """Loads an encoder, with the heads that its weights have, or a causal language model.
 
     What it can do is tried on a few short texts, once a process for the files as they are.
 
@@ -118,7 +119,7 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
 
     Raises:
         KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
-            it is not a network as kbench needs one.
+            it does not do what kbench asks of a language model.
     """
     import transformers
 
@@ -133,22 +134,23 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
             checkpoint = read(folder)
-            lm = Encoder(
-                checkpoint.network,
-                tokenizer,
-                pooler=checkpoint.pooler,
-                segments=segments,
-                unread=checkpoint.unread,
-            ).eval()
+            lm = _wrapped(checkpoint, tokenizer, segments).eval()
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
         # Which of the files it is stands in an error of the system alone.
         file = getattr(cause, "filename", None) or folder
-        problem = f"cannot be loaded as a network ({first_line(cause)})"
+        problem = f"cannot be loaded as a language model ({first_line(cause)})"
         raise KbenchError(f"{file}: {problem}") from cause
     lm.rounding = _rounding(folder, lm)
     return lm
+
+
+def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> LanguageModel:
+    network, unread = checkpoint.network, checkpoint.unread
+    if checkpoint.left_to_right:
+        return Decoder(network, tokenizer, unread=unread)
+    return Encoder(network, tokenizer, pooler=checkpoint.pooler, segments=segments, unread=unread)
 
 
 def _rounding(folder: Path, lm: LanguageModel) -> float:

@@ -91,6 +91,18 @@ class LanguageModel(nn.Module, ABC):
         return table
 
     @property
+    def word_vectors(self) -> Tensor:
+        """What the network reads of each token. ``[vocabulary, slot_width]``.
+
+        It is the table of word embeddings, but where that scales what is looked up (Gemma).
+        """
+        table = self.word_embeddings
+        if type(table) is nn.Embedding:
+            return table.weight
+        looked_up: Tensor = table(torch.arange(table.num_embeddings, device=table.weight.device))
+        return looked_up
+
+    @property
     def has_lm_head(self) -> bool:
         """Whether it predicts tokens: at ``[MASK]``, or the one that comes next."""
         return self._token_head is not None

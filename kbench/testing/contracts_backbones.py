@@ -137,7 +137,7 @@ def slots(loaded: Loaded) -> Verdict:
     """A slot takes a vector, which changes the outputs; afterwards nothing is left."""
     lm, batch = loaded.lm, loaded.batch(1)
     slotted = replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
-    vector = lm.word_embeddings.weight.detach()[-1:] + 1
+    vector = lm.word_vectors.detach()[-1:] + 1
     with torch.inference_mode():
         before = lm(batch)
         with lm.slots(lambda rows: vector.expand(len(rows), -1)):
@@ -154,7 +154,7 @@ def own_words(loaded: Loaded) -> Verdict:
     """A slot with a word's own vector gives what the word gives."""
     lm, batch = loaded.lm, loaded.batch(1)
     slotted = replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
-    word = lm.word_embeddings.weight.detach()[batch.ids[0, 2]]
+    word = lm.word_vectors.detach()[batch.ids[0, 2]]
     with torch.inference_mode(), lm.slots(lambda rows: word.expand(len(rows), -1)):
         apart = _apart(lm(batch), lm(slotted))
     return float(apart) <= TOLERANCE, f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
@@ -163,7 +163,7 @@ def own_words(loaded: Loaded) -> Verdict:
 @contract
 def both_ways(loaded: Loaded) -> Verdict:
     """A token moves the states of the tokens before it: it does not read left to right."""
-    return _tried(loaded, Trial.looks_both_ways)
+    return _tried(loaded, Trial.looks_where_it_should)
 
 
 @contract

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
@@ -17,17 +18,18 @@ from kbench.model.huggingface import load_folder
 from kbench.model.last_layer import only_at
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from tests.architectures import ARCHITECTURES, write
+from tests.architectures import ARCHITECTURES, DECODERS, write, write_decoder
 
 NARROW = {"bert", "roberta", "camembert", "xlm-roberta", "electra"}
 TEXTS = ("a b", "the quick brown fox jumps over it", "c", "so they say of it")
 
 
-@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+@pytest.fixture(scope="module", params=sorted([*ARCHITECTURES, *DECODERS]))
 def named(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, LanguageModel]:
-    folder = write(tmp_path_factory.mktemp(request.param), request.param)
+    writes = write_decoder if request.param in DECODERS else write
+    folder = writes(tmp_path_factory.mktemp(request.param), request.param)
     return request.param, load_folder(folder).eval()
 
 
@@ -41,7 +43,7 @@ def last_layer_rows(lm: LanguageModel, batch: Batch, wanted: Tensor | None) -> l
     """How many states go through each linear map of the last layer."""
     rows: list[int] = []
     layer = lm.layers[-1]
-    original = nn.Linear.forward
+    original, original_conv = nn.Linear.forward, Conv1D.forward
     inside = {id(module) for module in layer.modules()}
 
     def forward(self: nn.Linear, given: Tensor) -> Tensor:
@@ -49,8 +51,15 @@ def last_layer_rows(lm: LanguageModel, batch: Batch, wanted: Tensor | None) -> l
             rows.append(given.numel() // given.shape[-1])
         return original(self, given)
 
+    def conv(self: Conv1D, given: Tensor) -> Tensor:
+        if id(self) in inside:
+            rows.append(given.numel() // given.shape[-1])
+        seen: Tensor = original_conv(self, given)
+        return seen
+
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(nn.Linear, "forward", forward)
+        patch.setattr(Conv1D, "forward", conv)
         lm(batch, wanted)
     return rows
 
@@ -88,6 +97,11 @@ def test_only_what_is_read_goes_through_the_last_layer(named: tuple[str, Languag
         assert set(whole) == {batch.ids.numel()}
         # Query, key and value see every token; the three maps after attention see one a text.
         assert sorted(narrow) == [len(TEXTS)] * 3 + [batch.ids.numel()] * 3
+    elif name in DECODERS:
+        # The last map of attention and the feed-forward network see one state a text.
+        assert len(narrow) == len(whole)
+        assert {*narrow} == {len(TEXTS), batch.ids.numel()}
+        assert narrow.count(len(TEXTS)) >= 3
     else:
         assert narrow == whole
 

@@ -101,7 +101,7 @@ def test_architectures_load_and_say_what_transformers_says(name: str, tmp_path: 
         ("GPTNeoXForCausalLM", "GPTNeoXConfig", _SMALL, "GPTNeoXModel reads left to right"),
         ("BertLMHeadModel", "BertConfig", {**_SMALL, "is_decoder": True},
          "BertModel reads left to right"),
-        ("CanineModel", "CanineConfig", _SMALL, "cannot be loaded as a network"),
+        ("CanineModel", "CanineConfig", _SMALL, "cannot be loaded as a language model"),
         ("IBertForMaskedLM", "IBertConfig", _SMALL, "has no table of word vectors"),
         ("BrosModel", "BrosConfig", _SMALL, "BrosModel cannot read word vectors, .*bbox"),
     ],
