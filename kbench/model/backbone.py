@@ -17,6 +17,7 @@ class Backbone(ABC):
 
     Attributes:
         name: what the user typed.
+        left_to_right: whether it loads a :class:`~kbench.model.Decoder`; known without loading it.
         recipes: training settings this backbone wants instead of the published ones, by tuning
             (``full``) or by method and setting (``map-tuning general``): a model of two million
             parameters needs other learning rates than one of a hundred million. Fields of a
@@ -24,6 +25,7 @@ class Backbone(ABC):
     """
 
     name: str
+    left_to_right: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @property

@@ -18,7 +18,7 @@ from torch import nn
 
 from kbench.errors import KbenchError
 
-__all__ = ["HEADS", "Checkpoint", "read"]
+__all__ = ["HEADS", "Checkpoint", "is_causal", "read"]
 
 HEADS = frozenset(
     {
@@ -112,7 +112,7 @@ def read(folder: Path) -> Checkpoint:
             "model that it is merged into"
         )
     config = _config(folder)
-    return _decoder(folder, config) if _is_causal(config) else _encoder(folder, config)
+    return _decoder(folder, config) if is_causal(config.model_type) else _encoder(folder, config)
 
 
 def _encoder(folder: Path, config: Any) -> Checkpoint:
@@ -143,17 +143,20 @@ def _decoder(folder: Path, config: Any) -> Checkpoint:
     return Checkpoint(network, pooler=False, unread=_modules(whole.unexpected), left_to_right=True)
 
 
-def _is_causal(config: Any) -> bool:
-    """Whether the network reads from left to right: a causal LM that has no masked-LM form."""
+def is_causal(model_type: str) -> bool:
+    """Returns whether models of a type read from left to right: they have no masked-LM form.
+
+    Args:
+        model_type: as ``config.json`` names it.
+    """
     from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    kind = type(config)
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None) is not None
-    masked = MODEL_FOR_MASKED_LM_MAPPING.get(kind, None) is not None
-    return causal and not masked and config.model_type not in _BOTH_WAYS
+    causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return causal and not masked and model_type not in _BOTH_WAYS
 
 
 def _config(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, final
 from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
 from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
-from kbench.model.checkpoint import Checkpoint, read
+from kbench.model.checkpoint import Checkpoint, is_causal, read
 from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
 from kbench.model.language_model import LanguageModel
@@ -68,6 +68,11 @@ class HuggingFaceBackbone(Backbone):
     @cached_property
     def digest(self) -> str:
         return folder_digest(self.folder)
+
+    @cached_property
+    def left_to_right(self) -> bool:  # type: ignore[override]
+        """Whether the model is one of those that are filled as decoders."""
+        return is_causal(str(read_config(self.folder).get("model_type")))
 
     def config(self) -> dict[str, Any] | None:
         from huggingface_hub import try_to_load_from_cache

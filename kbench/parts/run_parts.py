@@ -22,6 +22,7 @@ from kbench.parts.find import find_backbone, find_knowledge, find_task
 from kbench.spec import Control, OptionKind, RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
+from kbench.training.tuning import PROMPT_TYPES
 
 __all__ = ["PartLoader", "Parts", "headed", "impossible", "loaded"]
 
@@ -167,13 +168,23 @@ class Parts:
         )
 
     @cached_property
+    def prompting(self) -> dict[str, Any] | None:
+        """How a model that reads from left to right is asked by a prompt; None if none is."""
+        if not (self.backbone.left_to_right and self.tuning.prompts):
+            return None
+        options, own = self.spec.options_of("tuning"), self.tuning.prompts
+        given = {name: value for name, value in options.items() if name in own}
+        return {**own, **check_values(given, own, PROMPT_TYPES, f"tuning {self.spec.tuning}")}
+
+    @cached_property
     def tuning_options(self) -> dict[str, Any]:
         """The tuning's options without those of its recipe."""
         options = self.spec.options_of("tuning")
-        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ())}
+        prompting = self.prompting or {}
+        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ()), *prompting}
         check_options(options, known, f"tuning {self.spec.tuning}")
         what = f"tuning {self.spec.tuning}"
-        chosen = {k: v for k, v in options.items() if k not in _RECIPE}
+        chosen = {k: v for k, v in options.items() if k not in {*_RECIPE, *prompting}}
         defaults = self.tuning.defaults_for(self.task.family)
         chosen = check_values(chosen, defaults, self.tuning.option_types, what)
         _check_recipe({k: v for k, v in options.items() if k in _RECIPE}, what)
@@ -289,9 +300,23 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
     """Returns a new head of a run's task, for its backbone.
 
     Raises:
-        Unsupported: it reads a masked-LM head that the backbone lacks.
+        Unsupported: it reads a masked-LM head that the backbone lacks, or the task has no prompt.
     """
+    if parts.prompting is not None:
+        asked = parts.task.prompted_head(parts.prompting["scorer"])
+        if asked is None:
+            raise Unsupported(
+                f"task {parts.spec.task} has no prompt, by which backbone {parts.spec.backbone} "
+                "would be asked; tuning head puts a new head on its last state"
+            )
+        return asked
     head = parts.task.head(lm.width)
+    if head.needs_lm_head and lm.left_to_right:
+        raise Unsupported(
+            f"task {parts.spec.task} is answered by the backbone's own head, and tuning "
+            f"{parts.spec.tuning} asks a model that reads from left to right by no prompt; take "
+            "prompted, which trains nothing, or full"
+        )
     if head.needs_lm_head and not lm.has_lm_head:
         raise Unsupported(
             f"task {parts.spec.task} is answered at [MASK], and backbone "

@@ -19,6 +19,7 @@ from kbench.model.frozen_reading import WithStates, last_states
 from kbench.parts.run_parts import Parts, headed, loaded
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
+from kbench.run.prediction import logits_of
 from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -44,11 +45,13 @@ def _tuned(
     model = untrained(session, parts)
     recipe = parts.tuning_recipe
     if recipe is None:
+        _settle(session, parts, model)
         # The backbone as it is: to store it would be to copy it.
         return model.eval(), TrainingRecord(digest=digest(model))
     with session.artifacts.making("model", key):
         stored = session.artifacts.load("model", key)
         if stored is None:
+            _settle(session, parts, model)
             made = _train(session, parts, model, recipe)
             record = replace(made, of=parts.spec.title, address=key)
             session.artifacts.save("model", inputs, untied(model), **record.as_json())
@@ -56,6 +59,18 @@ def _tuned(
             restore(model, stored.tensors)
             record = TrainingRecord.from_json(stored.about)
     return model.eval(), record
+
+
+def _settle(session: Session, parts: Parts, model: DownstreamModel) -> None:
+    """Lets the head measure what it wants to know before anything trains; dev chooses.
+
+    Whatever is injected later, the rows of a grid share what was settled here without it.
+    """
+    model.head.settle(model.lm)
+    if model.head.chooses:
+        dev = session.prepared(parts, Split.DEV, model, injected=False)
+        said = logits_of(model, dev.inputs, session.device, session.evaluation_batch)
+        model.head.settle_on_dev(said, torch.from_numpy(dev.gold.targets))
 
 
 def untrained(session: Session, parts: Parts) -> DownstreamModel:

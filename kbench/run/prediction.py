@@ -21,7 +21,7 @@ from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, ReadStates
 
-__all__ = ["Predicted", "predict"]
+__all__ = ["Predicted", "logits_of", "predict"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,29 @@ def predict(
             + (f"; try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
     return Predicted(labels, scores, passes.size, passes.tokens)
+
+
+def logits_of(
+    model: DownstreamModel,
+    inputs: Encoded,
+    device: torch.device,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Returns the logits of every example, in their order, on the host. ``[examples, classes]``.
+
+    Args:
+        model: frozen, a plug attached or none.
+        inputs: encoded examples; no pairs.
+        device: where to compute.
+        batch_size: examples at once; None for what suits the device.
+    """
+    model.eval()
+    rows = torch.from_numpy(inputs.slot_rows)
+    passes = _Pass(model, device, batch_size, None)
+    with torch.inference_mode(), model.lm.held(rows):
+        order, parts = zip(*passes.over(inputs), strict=True)
+        said = torch.cat([part.cpu() for part in parts])
+    return said[torch.argsort(torch.from_numpy(np.concatenate(order)))].clone()
 
 
 class _Pass:

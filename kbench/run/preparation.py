@@ -98,8 +98,9 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     """
     task, lm, method = parts.task, model.lm, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
-    gold = model.head.gold(examples, lm.tokenizer)
-    kept = [examples[index] for index in gold.kept]
+    usable = [example for example in examples if model.head.put(example) is not None]
+    gold = model.head.gold(usable, lm.tokenizer)
+    kept = [usable[index] for index in gold.kept]
     if not kept:
         raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
@@ -110,13 +111,15 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
     # Two texts share the room of one.
     room = partial(room_of_text, lm.tokenizer) if several else int
-    inputs = inputs_of(parts, lm, texts, links, injected=injected, room=room)
+    put = [model.head.put(text) or text for text in texts]
+    inputs = inputs_of(parts, lm, put, links, injected=injected, room=room)
     if several:
         links = joined(links, [several.texts_of(number) for number in range(len(kept))])
         pairs = Pairs.encoded(lm.tokenizer, inputs, several)
         return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
-    return Prepared(split, kept, gold, inputs, links, len(examples), answered)
+    grown = model.head.grown(inputs, lm.tokenizer)
+    return Prepared(split, kept, gold, grown, links, len(examples), answered)
 
 
 def inputs_of(
@@ -141,7 +144,9 @@ def inputs_of(
     method, task, tokenizer = parts.method, parts.task, lm.tokenizer
     longest = min(task.max_length, lm.max_length)
     own = task.markers if task.states_markers else known_markers(tokenizer, task.markers)
-    layout = Layout(markers=own, slot=None, max_length=room(longest))
+    if parts.prompting is not None:
+        own = {}  # a prompt asks about mentions by their names
+    layout = Layout(markers=own, max_length=room(longest), left_to_right=lm.left_to_right)
     passages: list[list[Passage]] = []
     if injected:
         layout = replace(layout, slot=method.template())
