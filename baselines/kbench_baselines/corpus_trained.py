@@ -25,6 +25,7 @@ class CorpusTrained(InjectionMethod):
     can be had, or ``scratch``.
 
     Attributes:
+        left_to_right: whether its general plug has an objective for models that read so.
         general: settings of the general plug.
         fixed: settings of the general plug that stays fixed in fine-tuning.
         families: settings on a task.
@@ -32,6 +33,7 @@ class CorpusTrained(InjectionMethod):
     """
 
     settings = frozenset(Setting)
+    left_to_right: ClassVar[bool] = False
     general: ClassVar[Recipe]
     fixed: ClassVar[Recipe]
     families: ClassVar[Mapping[Family, Recipe]]
@@ -40,7 +42,8 @@ class CorpusTrained(InjectionMethod):
     def check_training(self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         if setting == Setting.TASK_SPECIFIC:
             return  # a general plug, where it may start from one, is not needed
-        check_masked_lm(lm)
+        if not (lm.left_to_right and self.left_to_right):
+            check_masked_lm(lm)
         if not len(knowledge.sentences):
             raise Unsupported(f"knowledge base {knowledge.name} has no sentence to train on")
 
@@ -58,7 +61,8 @@ class CorpusTrained(InjectionMethod):
         return bool(self.options["start"] == "general")
 
     def starts_general(self, lm: LanguageModel, knowledge: KnowledgeBase) -> bool:
-        return self.may_start_general() and lm.has_lm_head and len(knowledge.sentences) > 0
+        known = lm.has_lm_head and (self.left_to_right or not lm.left_to_right)
+        return self.may_start_general() and known and len(knowledge.sentences) > 0
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         if fit.setting == Setting.TASK_SPECIFIC:

@@ -7,8 +7,9 @@ the frozen model, and the mapped vector goes into the input before the mention::
     input  = ... M(k_e) "/" m_1 ... m_n ...           for a linked mention m_1 ... m_n
 
 ``A`` and ``b`` are all that trains. General: mention-masked language modelling on a corpus of
-linked sentences through the frozen backbone (see :mod:`kbench_baselines.masked_lm`), regularised
-by the backbone's own dropout. Task-specific: the task's loss through the frozen downstream model,
+linked sentences through the frozen backbone, or prediction of the next token of mentions through
+one that reads from left to right (see :mod:`kbench_baselines.masked_lm`), regularised by the
+backbone's own dropout. Task-specific: the task's loss through the frozen downstream model,
 starting from the general map where there is one. Fine-tuning: a general map trained without
 dropout is fixed and the model is tuned with it in place.
 
@@ -44,7 +45,7 @@ from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.corpus_trained import CorpusTrained
-from kbench_baselines.masked_lm import masked_mentions, mention_loss
+from kbench_baselines.masked_lm import masked_mentions, mention_loss, next_mentions
 
 __all__ = ["TASK_RECIPES", "AffineMap", "EntityMap", "MapTuning", "MappedSlots"]
 
@@ -142,6 +143,7 @@ class MappedSlots(CorpusTrained):
     """
 
     slot = "{slot} / {mention}"
+    left_to_right = True
     defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64, "choose": None}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "start": OptionType("text", words=("general", "scratch")),
@@ -184,7 +186,8 @@ class MappedSlots(CorpusTrained):
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, EntityMap)
-        data = masked_mentions(fit.lm, fit.knowledge, self.slot, max_length)
+        instances = next_mentions if fit.lm.left_to_right else masked_mentions
+        data = instances(fit.lm, fit.knowledge, self.slot, max_length)
         loss = partial(mention_loss, fit.lm)
         if self._offered:
             history = self._pretrain_each(plug, fit, loss, data)
