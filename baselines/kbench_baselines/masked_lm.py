@@ -280,7 +280,8 @@ def _after_a_slot(inputs: Inputs, number: int) -> NDArray[np.int64]:
     each = [a + np.flatnonzero(kinds[a:b] == TokenKind.TEXT) for a, b in spans]
     places = np.unique(np.concatenate(each)) if each else np.empty(0, dtype=np.int64)
     first = slots.min() if len(slots) else end - start
-    return places[places > first]
+    after: NDArray[np.int64] = places[places > first]
+    return after
 
 
 def _instances(inputs: Inputs, sentence: int) -> list[NDArray[np.int64]]:
