@@ -87,7 +87,7 @@ def parts_of(method: str, folder: Path, task: str = "towns", linker: str = "alia
 
 def prepared(parts: Parts, name: str, *, injected: bool) -> Prepared:
     """A split as a model with the tokenizer of a family reads it."""
-    lm = SimpleNamespace(tokenizer=family(name), max_length=400)
+    lm = SimpleNamespace(tokenizer=family(name), max_length=400, left_to_right=False)
     model = SimpleNamespace(lm=lm, head=parts.task.head(8))
     return prepare(parts, Split.TEST, cast("DownstreamModel", model), injected=injected)
 
