@@ -223,7 +223,7 @@ class Pelt(Untrained):
         return known
 
     def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
-        if not lm.has_lm_head or lm.tokenizer.mask_token_id is None:
+        if lm.left_to_right or not lm.has_lm_head or lm.tokenizer.mask_token_id is None:
             raise Unsupported("PELT needs a backbone with a masked-LM head")
 
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:

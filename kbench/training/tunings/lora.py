@@ -19,9 +19,30 @@ if TYPE_CHECKING:
 
 __all__ = ["LoRATuning"]
 
-_QUERIES = (".self.query", ".attention.query", ".query_proj", ".attention.q_lin", ".attn.q")
-_KEYS = (".self.key", ".attention.key", ".key_proj", ".attention.k_lin", ".attn.k")
-_FEED_FORWARD = (".intermediate.dense", ".ffn.lin1", ".ffn")
+_QUERIES = (
+    ".self.query",
+    ".attention.query",
+    ".query_proj",
+    ".attention.q_lin",
+    ".attn.q",
+    ".self_attn.q_proj",
+)
+_KEYS = (
+    ".self.key",
+    ".attention.key",
+    ".key_proj",
+    ".attention.k_lin",
+    ".attn.k",
+    ".self_attn.k_proj",
+)
+_FEED_FORWARD = (
+    ".intermediate.dense",
+    ".ffn.lin1",
+    ".ffn",
+    ".mlp.gate_proj",
+    ".mlp.up_proj",
+    ".mlp.fc1",
+)
 
 
 @final
