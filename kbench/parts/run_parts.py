@@ -169,22 +169,32 @@ class Parts:
 
     @cached_property
     def prompting(self) -> dict[str, Any] | None:
-        """How a model that reads from left to right is asked by a prompt; None if none is."""
-        if not (self.backbone.left_to_right and self.tuning.prompts):
-            return None
+        """How a model that reads from left to right is asked by a prompt; None if none is.
+
+        Raises:
+            UsageError: it is said for a model that is asked by none.
+        """
         options, own = self.spec.options_of("tuning"), self.tuning.prompts
         given = {name: value for name, value in options.items() if name in own}
-        return {**own, **check_values(given, own, PROMPT_TYPES, f"tuning {self.spec.tuning}")}
+        if own and self.backbone.left_to_right:
+            return {**own, **given}
+        if given:
+            raise UsageError(
+                f"tuning {self.spec.tuning}: {', '.join(given)} is of prompts, by which models are "
+                f"asked that read from left to right; backbone {self.spec.backbone} reads both ways"
+            )
+        return None
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
         """The tuning's options without those of its recipe."""
         options = self.spec.options_of("tuning")
-        prompting = self.prompting or {}
-        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ()), *prompting}
+        of_prompts = self.tuning.prompts
+        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ()), *of_prompts}
         check_options(options, known, f"tuning {self.spec.tuning}")
         what = f"tuning {self.spec.tuning}"
-        chosen = {k: v for k, v in options.items() if k not in {*_RECIPE, *prompting}}
+        check_values({k: v for k, v in options.items() if k in of_prompts}, {}, PROMPT_TYPES, what)
+        chosen = {k: v for k, v in options.items() if k not in {*_RECIPE, *of_prompts}}
         defaults = self.tuning.defaults_for(self.task.family)
         chosen = check_values(chosen, defaults, self.tuning.option_types, what)
         _check_recipe({k: v for k, v in options.items() if k in _RECIPE}, what)
