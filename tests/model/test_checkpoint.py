@@ -272,4 +272,4 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path, kind: str) -> None
     folder = write_network(
         tmp_path, kind, "T5Config", d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4
     )
-    assert "T5Model reads with a network and writes with a decoder" in refused(folder)
+    assert "T5Model reads with an encoder and writes with a decoder" in refused(folder)
