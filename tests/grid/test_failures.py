@@ -35,7 +35,7 @@ class Meddling(MapTuning):  # type: ignore[misc]
 
     def fit(self, plug: Plug, fit: Fit) -> Any:
         with torch.no_grad():
-            next(fit.encoder.parameters()).add_(1e-3)
+            next(fit.lm.parameters()).add_(1e-3)
         return super().fit(plug, fit)
 
 

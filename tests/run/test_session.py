@@ -21,7 +21,7 @@ def test_tasks_of_one_data_set_and_other_markers_share_no_inputs(tmp_path: Path)
     ends = [{"start": 0, "end": 3, "role": "head"}, {"start": 8, "end": 13, "role": "tail"}]
     record = {"text": "red and green", "mentions": ends, "label": "in"}
     backbone = write_backbone(tmp_path / "bert")
-    encoder = load_folder(backbone)
+    lm = load_folder(backbone)
     session = Session(Artifacts(tmp_path / "artifacts"), torch.device("cpu"))
     read = []
     for name, markers in (("one", "{head: '#', tail: $}"), ("two", "{head: $, tail: '#'}")):
@@ -43,7 +43,7 @@ def test_tasks_of_one_data_set_and_other_markers_share_no_inputs(tmp_path: Path)
             seed=0,
         )
         parts = Parts(spec)
-        model = DownstreamModel(encoder, parts.task.head(encoder.width))
+        model = DownstreamModel(lm, parts.task.head(lm.width))
         read.append(session.prepared(parts, Split.TEST, model, injected=False).inputs.ids.tolist())
     assert read[0] != read[1]
     assert sorted(read[0]) == sorted(read[1])
