@@ -93,6 +93,13 @@ class TreeBatch:
     examples: int
     candidates: int
 
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each candidate, 0 for one that an example lacks. ``[examples, candidates]``."""
+        ones = torch.ones_like(self.cells)
+        count = ones.new_zeros(self.examples * self.candidates).index_add(0, self.cells, ones)
+        return count.view(self.examples, self.candidates)
+
     def changed(self, change: Callable[[Tensor], Tensor]) -> TreeBatch:
         """Returns it with all tensors changed."""
         return replace(

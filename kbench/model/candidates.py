@@ -62,23 +62,19 @@ def log_likelihoods(lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
     tree = batch.tree
     assert tree is not None
     states = hidden.flatten(0, 1).index_select(0, tree.states)
-    size = tree.examples * tree.candidates
-    steps = [_said(lm, states, tree.places, tree.targets)]
-    total = steps[0].new_zeros(size).index_add(0, tree.cells, steps[0])
-    absent = torch.ones(size, dtype=torch.bool, device=total.device)
-    absent[tree.cells] = False
-    return total.masked_fill(absent, -torch.inf).view(tree.examples, tree.candidates)
+    said = _said(lm, states, tree.places, tree.targets)
+    total = said.new_zeros(tree.examples * tree.candidates).index_add(0, tree.cells, said)
+    lengths = tree.lengths
+    return total.view_as(lengths).masked_fill(lengths == 0, -torch.inf)
 
 
 def _said(lm: LanguageModel, states: Tensor, places: Tensor, targets: Tensor) -> Tensor:
     """The log-probability of tokens, each after one of the states. ``[steps]``.
 
-    Logits are made a part of the states at a time, and only of a part are they held.
+    Where no gradient needs them, logits are made and held of a part of the states at a time.
     """
-    if states.requires_grad:
-        logits = lm.predict_tokens(states).float()
-        return logits[places, targets] - logits.logsumexp(-1)[places]
     rows = max(1, _LOGITS // lm.word_embeddings.num_embeddings)
+    rows = len(states) if states.requires_grad else rows
     said = states.new_zeros(len(places), dtype=torch.float32)
     for start in range(0, len(states), rows):
         logits = lm.predict_tokens(states[start : start + rows]).float()
@@ -142,7 +138,6 @@ class _CandidateHead(nn.Module, ABC):
                     f"label {label!r} is put as {word!r}, which the backbone's tokenizer does not "
                     "know; expected words that it knows: give others in the task's prompt"
                 )
-        self._sizes["mean"] = torch.tensor([len(tokens) for tokens in spelled])
         return Tree.of(spelled)
 
     def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
@@ -154,6 +149,9 @@ class _CandidateHead(nn.Module, ABC):
         said = log_likelihoods(lm, hidden, batch)
         if self.scorer == "pmi":
             return said - self.nothing
+        if self.scorer == "mean":
+            assert batch.tree is not None
+            return said / batch.tree.lengths
         sizes = self._sizes.get(self.scorer)
         return said if sizes is None else said / sizes.to(said.device)
 

@@ -36,7 +36,7 @@ from kbench.parts.run_parts import Parts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "inputs_of", "limited", "prepare"]
+__all__ = ["Prepared", "expressed", "inputs_of", "limited", "prepare"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -98,9 +98,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     """
     task, lm, method = parts.task, model.lm, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
-    usable = [example for example in examples if model.head.put(example) is not None]
-    gold = model.head.gold(usable, lm.tokenizer)
-    kept = [usable[index] for index in gold.kept]
+    kept, gold = expressed(model, examples)
     if not kept:
         raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
@@ -120,6 +118,13 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
     grown = model.head.grown(inputs, lm.tokenizer)
     return Prepared(split, kept, gold, grown, links, len(examples), answered)
+
+
+def expressed(model: DownstreamModel, examples: Sequence[Example]) -> tuple[list[Example], Gold]:
+    """Returns the examples that a model's head can put and express, and what is right of them."""
+    usable = [example for example in examples if model.head.put(example) is not None]
+    gold = model.head.gold(usable, model.lm.tokenizer)
+    return [usable[index] for index in gold.kept], gold
 
 
 def inputs_of(
