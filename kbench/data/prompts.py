@@ -31,13 +31,17 @@ class Prompt:
     nothing: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.ask.count("{text}") + self.ask.count("{before}") != 1:
+            raise ValueError(f"prompt {self.ask!r}: expected {{text}} or {{before}}, and once")
+
     def put(self, example: Example) -> Example | None:
         """Returns an example as it is put: its text ends where the answer begins.
 
         Mentions keep their roles and their order. None where a word follows the blank: the model
         would not have read it.
         """
-        text, shift, cut = "", -1, len(example.text)
+        text, shift, cut = "", 0, len(example.text)
         if "{before}" in self.ask:
             if example.blank is None or _WORD.search(example.text[example.blank :]):
                 return None
@@ -51,12 +55,12 @@ class Prompt:
                 text += example.text[:cut]
             else:
                 text += _name(example, Role(piece[1]))
-        text += self.ask[at:]
+        text = (text + self.ask[at:]).rstrip()
         moved = tuple(
-            replace(mention, start=mention.start + shift, end=mention.end + shift)
-            for mention in (example.mentions if shift >= 0 else ())
+            # One that ends in a blank, as some data have it, ends with the text.
+            replace(mention, start=mention.start + shift, end=min(mention.end + shift, len(text)))
+            for mention in example.mentions
         )
-        text = text.rstrip()
         return replace(example, text=text, mentions=moved, blank=len(text))
 
     def spelled(self, label: str) -> str:

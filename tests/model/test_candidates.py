@@ -43,7 +43,6 @@ class Table:
 def scored(scorer: str, nothing: list[float] | None = None) -> list[float]:
     """`new` = token 0, `new york` = 0 1, `São Paulo` = 2 3 0, over a vocabulary of four."""
     head = CandidateHead(LABELS, Prompt("{text}"), scorer)
-    head._sizes["mean"] = torch.tensor([1, 2, 3])
     if nothing:
         head.nothing.copy_(torch.tensor(nothing))
     lm = Table([[0.0, 1.0, 2.0, 3.0], [1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], [0.0] * 4])
@@ -149,6 +148,19 @@ def test_a_question_ends_where_its_answer_begins() -> None:
 def test_a_question_with_a_word_after_its_blank_cannot_be_put(blank: int) -> None:
     example = Example("1", QUESTION.text, (), ("lima",), blank=blank)
     assert Prompt("{before}").put(example) is None
+
+
+def test_a_mention_that_ends_in_a_blank_ends_with_the_text() -> None:
+    example = Example("1", "born in Rome .", (Mention(8, 13, "Q2"),), ("x",), blank=13)
+    put = Prompt("{before}").put(example)
+    assert put is not None
+    assert [put.text[m.start : m.end] for m in put.mentions] == ["Rome"]
+
+
+@pytest.mark.parametrize("ask", ["{head} is", "{text} {text}", "{before} {text}"])
+def test_a_prompt_holds_the_text_once(ask: str) -> None:
+    with pytest.raises(ValueError, match=r"expected \{text\} or \{before\}, and once"):
+        Prompt(ask)
 
 
 def test_mentions_stay_where_their_names_are() -> None:
