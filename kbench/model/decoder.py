@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kbench.encoding import Batch
 from kbench.errors import KbenchError
-from kbench.model.language_model import LanguageModel
+from kbench.model.language_model import LanguageModel, attention_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -86,9 +86,7 @@ class Decoder(LanguageModel):
             "use_cache": False,
         }
         if batch.visible is not None:
-            blocked = torch.zeros(batch.visible.shape, dtype=vectors.dtype, device=vectors.device)
-            blocked = blocked.masked_fill(~batch.visible, torch.finfo(vectors.dtype).min)
-            given["attention_mask"] = blocked.unsqueeze(1)
+            given["attention_mask"] = attention_mask(batch.visible, vectors.dtype)
         return given
 
     def pooled(self, batch: Batch) -> Tensor:

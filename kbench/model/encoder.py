@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, affixes
 from kbench.encoding.computing import asynchronous
 from kbench.errors import Unsupported
-from kbench.model.language_model import LanguageModel
+from kbench.model.language_model import LanguageModel, attention_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -93,10 +93,8 @@ class Encoder(LanguageModel):
             raise Unsupported(
                 f"{type(self.base).__name__} takes no position ids, which a visible matrix needs"
             )
-        blocked = torch.zeros(batch.visible.shape, dtype=dtype, device=batch.ids.device)
-        blocked = blocked.masked_fill(~batch.visible, torch.finfo(dtype).min)
         return {
-            "attention_mask": blocked.unsqueeze(1),
+            "attention_mask": attention_mask(batch.visible, dtype),
             "position_ids": batch.positions + _first_position(self.network),
         }
 

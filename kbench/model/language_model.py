@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-__all__ = ["LanguageModel", "SlotSource"]
+__all__ = ["LanguageModel", "SlotSource", "attention_mask"]
 
 _HELD = 65536
 _LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers", "h")
@@ -276,6 +276,20 @@ class LanguageModel(nn.Module, ABC):
             kind = "head that predicts the next token" if self.left_to_right else "masked-LM head"
             raise Unsupported(f"the backbone has no {kind}")
         return self._token_head(hidden)
+
+
+def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns what is added to attention so that tokens see only what they may.
+
+    Args:
+        visible: which token (second) each token (first) may attend to. ``[batch, tokens, tokens]``.
+        dtype: of the result.
+
+    Returns:
+        0 where it may, else the lowest number. ``[batch, 1, tokens, tokens]``.
+    """
+    blocked = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return blocked.masked_fill(~visible, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def _token_head(network: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
