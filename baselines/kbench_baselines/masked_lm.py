@@ -123,23 +123,22 @@ def _no_sentence(knowledge: KnowledgeBase, counts: Mapping[str, int]) -> Unsuppo
 
 
 @dataclass(frozen=True)
-class MaskedMentions:
-    """Instances of mention-masked language modelling, as training data.
+class _Mentions:
+    """Instances of sentences in which tokens of mentions are asked for, as training data.
 
     Attributes:
-        inputs: the kept sentences, each once.
-        sentence: of each instance. ``[instances]``.
-        masked: positions masked within the sentence, instance by instance. ``[masked]``.
-        masked_bounds: ``[instances + 1]``, into ``masked``.
-        mask_id: the tokenizer's ``[MASK]``.
-        dropped: sentences without a vector, and sentences too long.
+        inputs: encoded sentences.
+        sentence: of each instance, its number among them. ``[instances]``.
+        asked: positions that are asked for within the sentence, instance by instance.
+            ``[asked]``.
+        bounds: ``[instances + 1]``, into ``asked``.
+        dropped: sentences without a vector, sentences too long, instances.
     """
 
     inputs: Inputs
     sentence: NDArray[np.int64]
-    masked: NDArray[np.int64]
-    masked_bounds: NDArray[np.int64]
-    mask_id: int
+    asked: NDArray[np.int64]
+    bounds: NDArray[np.int64]
     dropped: dict[str, int]
 
     @property
@@ -147,15 +146,40 @@ class MaskedMentions:
         """Tokens of each instance. ``[instances]``."""
         return self.inputs.lengths[self.sentence]
 
+    def _collated(self, chosen: NDArray[np.int64]) -> tuple[Batch, Tensor]:
+        """Returns a batch, and the flattened places of what is asked for in it."""
+        batch = self.inputs.collate(self.sentence[chosen])
+        items, owner = ragged(self.bounds, chosen)
+        return batch, torch.from_numpy(owner * batch.ids.shape[1] + self.asked[items])
+
+
+@dataclass(frozen=True)
+class MaskedMentions(_Mentions):
+    """Instances of mention-masked language modelling.
+
+    Attributes:
+        mask_id: the tokenizer's ``[MASK]``.
+    """
+
+    mask_id: int
+
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a batch whose blanks are the masked positions, and targets the hidden tokens."""
-        batch = self.inputs.collate(self.sentence[chosen])
-        items, owner = ragged(self.masked_bounds, chosen)
-        places = torch.from_numpy(owner * batch.ids.shape[1] + self.masked[items])
+        batch, places = self._collated(chosen)
         ids = batch.ids.flatten()
         targets = ids[places]
         ids[places] = self.mask_id
         return replace(batch, ids=ids.view_as(batch.ids), blank_index=places, targets=targets)
+
+
+@dataclass(frozen=True)
+class NextMentions(_Mentions):
+    """Instances in which the tokens of mentions are what comes next; some mentions have a slot."""
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Returns a batch whose blanks are the tokens before those that are its targets."""
+        batch, places = self._collated(chosen)
+        return replace(batch, blank_index=places - 1, targets=batch.ids.flatten()[places])
 
 
 def mention_loss(lm: LanguageModel, batch: Batch) -> Tensor:
@@ -190,41 +214,11 @@ def masked_mentions(
     return MaskedMentions(
         inputs=corpus.inputs,
         sentence=np.array([sentence for sentence, _ in instances], dtype=np.int64),
-        masked=np.concatenate([positions for _, positions in instances]),
-        masked_bounds=np.cumsum([0, *(len(positions) for _, positions in instances)]),
+        asked=np.concatenate([positions for _, positions in instances]),
+        bounds=np.cumsum([0, *(len(positions) for _, positions in instances)]),
         mask_id=corpus.mask_id,
         dropped={**corpus.dropped, "corpus_instances": len(instances)},
     )
-
-
-@dataclass(frozen=True)
-class NextMentions:
-    """Instances in which the tokens of mentions are what comes next, as training data.
-
-    Attributes:
-        inputs: the instances: sentences, some of their mentions with a slot.
-        asked: positions of the tokens that are predicted, within the instance, one after another.
-            ``[asked]``.
-        bounds: ``[instances + 1]``, into ``asked``.
-        dropped: sentences without a vector, sentences too long, instances.
-    """
-
-    inputs: Inputs
-    asked: NDArray[np.int64]
-    bounds: NDArray[np.int64]
-    dropped: dict[str, int]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each instance. ``[instances]``."""
-        return self.inputs.lengths
-
-    def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """Returns a batch whose blanks are the tokens before those that are its targets."""
-        batch = self.inputs.collate(chosen)
-        items, owner = ragged(self.bounds, chosen)
-        places = torch.from_numpy(owner * batch.ids.shape[1] + self.asked[items])
-        return replace(batch, blank_index=places - 1, targets=batch.ids.flatten()[places])
 
 
 def next_mentions(
@@ -255,9 +249,9 @@ def next_mentions(
     if not kept:
         raise _no_sentence(knowledge, counts)
     long = {at for (at, _), short in zip(chosen, fits, strict=True) if not short}
-    examples, rows = [examples[chosen[n][0]] for n in kept], [chosen[n][1] for n in kept]
     return NextMentions(
-        inputs=encode(lm.tokenizer, examples, rows, layout),
+        inputs=inputs,
+        sentence=np.array(kept, dtype=np.int64),
         asked=np.concatenate([asked[n] for n in kept]),
         bounds=np.cumsum([0, *(len(asked[n]) for n in kept)]),
         dropped={**counts, "corpus_sentences_too_long": len(long), "corpus_instances": len(kept)},

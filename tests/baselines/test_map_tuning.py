@@ -25,7 +25,12 @@ from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe
 from kbench_baselines.map_tuning import AffineMap, MapTuning
-from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
+from kbench_baselines.masked_lm import (
+    MaskedMentions,
+    masked_mentions,
+    mention_loss,
+    next_mentions,
+)
 from tests import reference
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -124,6 +129,31 @@ def test_two_mentions_make_three_instances_and_masks_cover_whole_mentions(
         "[CLS] @ / [MASK] saw @ / blue [SEP]",
         "[CLS] @ / red saw @ / [MASK] [SEP]",
     ]
+
+
+def test_what_comes_next_are_the_tokens_of_mentions_after_a_slot(
+    toy_folder: Path, tmp_path: Path
+) -> None:
+    lm = load_folder(write_backbone(tmp_path / "llama", left_to_right=True))
+    bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", ("Q0", "Q1"))])
+    data = next_mentions(lm, bundle, SLOT, 62)
+    assert data.dropped["corpus_instances"] == 3
+    batch = data.batch(np.arange(3))
+    assert batch.targets is not None
+    ids = batch.ids.flatten()
+    assert torch.equal(ids[batch.blank_index + 1], batch.targets)
+    asked: list[list[str]] = [[], [], []]
+    for place, token in zip(batch.blank_index.tolist(), batch.targets.tolist(), strict=True):
+        asked[place // batch.ids.shape[1]].append(lm.tokenizer.decode([token]))
+    # With both slots, with that of the first, with that of the second, before which is no slot.
+    assert asked == [["red", "blue"], ["red", "blue"], ["blue"]]
+    assert [int((batch.slot_index // batch.ids.shape[1] == n).sum()) for n in range(3)] == [2, 1, 1]
+    torch.manual_seed(0)
+    plug = AffineMap(bundle, lm.slot_width)
+    with frozen(lm), plug.attach(lm):
+        mention_loss(lm, batch).backward()  # type: ignore[no-untyped-call]
+    assert plug.linear.weight.grad is not None
+    assert plug.linear.weight.grad.abs().max() > 0
 
 
 def test_a_mention_without_a_vector_is_masked_but_has_no_slot(
