@@ -18,11 +18,6 @@ from tests.grid.toygrid import QUICK, grid, run
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
 class Broken(MapTuning):  # type: ignore[misc]
     """Fails while it trains."""
 

@@ -21,11 +21,6 @@ from tests.grid.toygrid import QUICK, grid, run
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
 def test_what_its_parts_say_against_a_run_is_in_the_plan(
     tmp_path: Path, toy_folder: Path, place: Place
 ) -> None:

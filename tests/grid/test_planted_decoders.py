@@ -70,7 +70,7 @@ def score(results: list[Result], method: str, control: Control = Control.NONE) -
 
 
 def test_planted_knowledge_is_found_through_a_frozen_decoder(
-    decoder: Path, toy_folder: Path, tmp_path: Path
+    decoder: Path, toy_folder: Path, place: Place
 ) -> None:
     recipe = {"learning_rate": 2e-2, "epochs": 20, "batch_size": 16, "dropout": 0.0}
     chosen = grid(
@@ -80,7 +80,7 @@ def test_planted_knowledge_is_found_through_a_frozen_decoder(
         control="none,shuffled,random,zero",
         options={"method": {"map-tuning": {"start": "scratch", "task-specific": recipe}}},
     )
-    results = run(chosen, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+    results = run(chosen, place)
     assert score(results, "map-tuning") > 0.95
     for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO):
         assert score(results, "map-tuning", control) < 0.5

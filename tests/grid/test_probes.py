@@ -29,11 +29,6 @@ TEMPLATES = {"P1": "[X] is a [Y] thing .", "P2": "[Y] is the color of [X] .", "P
 GENERAL = {"learning_rate": 1e-2, "epochs": 1, "batch_size": 32, "dropout": None}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_world(tmp_path_factory.mktemp("world"), entities=60, full=True)
