@@ -78,18 +78,14 @@ class SameType(_Drawn):
         asked = np.isin(types.row, rows)
         code = group[types.row].astype(np.int64) * max(1, len(types.names)) + types.number
         order = np.argsort(code, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        start = np.searchsorted(code[order], code)
-        size = np.searchsorted(code[order], code, "right") - start
+        first, last = (np.searchsorted(code[order], code, side) for side in ("left", "right"))
+        size = last - first
         pairs = np.flatnonzero(asked & (size > 1))
         pairs = pairs[np.lexsort((size[pairs], types.row[pairs]))]
-        sharing, first = np.unique(types.row[pairs], return_index=True)
-        chosen = pairs[first]
-        step = rng.integers(1, size[chosen])
-        at = start[chosen] + (place[chosen] - start[chosen] + step) % size[chosen]
+        sharing, rarest = np.unique(types.row[pairs], return_index=True)
         found = np.full(len(rows), -1, dtype=np.int64)
-        found[np.searchsorted(rows, sharing)] = types.row[order[at]]
+        other = _another(rng, code, order, pairs[rarest])
+        found[np.searchsorted(rows, sharing)] = types.row[other]
         return found
 
     def _check(self, other: Rows) -> None:
@@ -107,7 +103,8 @@ class Foreign(_Drawn):
     The partner shares no type with it; it has no gold label in common with it in any split; no
     fact of it tells such a label, and where that is an answer its text does not name it. Which
     kind the partner is of is drawn first, all alike likely, and then who: where most entities are
-    of one kind, a partner of that kind would else tell that one is of another.
+    of one kind, a partner of that kind would else tell that one is of another. A type that
+    everyone has whom the method covers and of whom any is known says nothing, and does not count.
 
     Entities to whom nobody is foreign get anyone's; how many that are, is counted in results
     (:mod:`kbench.knowledge.sharing`).
@@ -141,14 +138,34 @@ class Foreign(_Drawn):
         return self._given() if self._given else Gold(self.base)
 
     @cached_property
+    def _types(self) -> Marks:
+        """The types of each entity, but for those of all whom the method covers.
+
+        So where facts are told of films alone, a film is foreign that has another answer. Of whom
+        no type is known does not count, as in :class:`~kbench.knowledge.gold.Gold`.
+        """
+        types = self._gold.types
+        typed = int(self._with_marks(self.base.types).sum())
+        often = np.bincount(types.number[self.covered[types.row]], minlength=len(types.names))
+        kept = (often < typed)[types.number] if typed > 1 else slice(None)
+        return Marks(types.row[kept], types.number[kept], types.names)
+
+    @cached_property
     def _own(self) -> Marks:
         """What must not be told of each entity."""
-        return united(self._gold.types, self._gold.labels)
+        return united(self._types, self._gold.labels)
 
     @cached_property
     def _told(self) -> Marks:
         """What the knowledge of each entity would tell."""
-        return united(self._gold.types, self._gold.told)
+        return united(self._types, self._gold.told)
+
+    @cached_property
+    def _tellers(self) -> Marks:
+        """Who would tell each mark: what would be told, the other way round."""
+        told = self._told
+        order = np.argsort(told.number, kind="stable")
+        return Marks(told.number[order], told.row[order], told.names)
 
     @cached_property
     def _kind(self) -> NDArray[np.int64]:
@@ -202,8 +219,10 @@ class Foreign(_Drawn):
     def _looked_for(self, rng: np.random.Generator, rows: Rows, members: _Members) -> Rows:
         """Looks through all of a group for partners of entities with the same marks."""
         _, own = marks_of(self._own, rows[:1])
-        telling = self._told.row[np.isin(self._told.number, own)]
-        foreign = np.setdiff1d(members.of(rows[0]), telling)
+        near = np.zeros(len(self.base), dtype=bool)
+        near[members.of(rows[0])] = True
+        near[marks_of(self._tellers, own)[1]] = False
+        foreign = np.flatnonzero(near)
         found = np.full(len(rows), -1, dtype=np.int64)
         for at, row in enumerate(rows.tolist()) if len(foreign) else ():
             some = rng.choice(foreign, size=min(_LOOKED_AT, len(foreign)), replace=False).tolist()
@@ -212,14 +231,18 @@ class Foreign(_Drawn):
         return found
 
     def _check(self, other: Rows) -> None:
-        marked = np.zeros(len(self.base), dtype=bool)
-        marked[self._own.row] = True
-        marked &= self.covered
-        if marked.any() and not (other[marked] >= 0).any():
+        own = self._with_marks(self._own)
+        if (own | self._with_marks(self._gold.types)).any() and not (other[own] >= 0).any():
             raise Unsupported(
                 f"control foreign: whoever the method covers in knowledge base {self.name} shares "
                 "a type or a gold label with all others; the control shuffled needs no foreigner"
             )
+
+    def _with_marks(self, marks: Marks) -> NDArray[np.bool_]:
+        """Whether each entity is covered and has a mark. ``[entities]``."""
+        marked = np.zeros(len(self.base), dtype=bool)
+        marked[marks.row] = True
+        return marked & self.covered
 
 
 @final
@@ -257,11 +280,24 @@ class _Members:
 
 def _anyone(rng: np.random.Generator, rows: Rows, group: NDArray[np.int32]) -> Rows:
     """Returns another member of the group of each entity, -1 where there is none."""
-    order = np.argsort(group, kind="stable")
+    return _another(rng, group, np.argsort(group, kind="stable"), rows)
+
+
+def _another(
+    rng: np.random.Generator, code: NDArray[np.integer], order: Rows, chosen: Rows
+) -> Rows:
+    """Returns the number of another with the same code for each chosen one, -1 where none has it.
+
+    Args:
+        rng: draws it.
+        code: of all. ``[n]``.
+        order: the numbers of all by their codes. ``[n]``.
+        chosen: some numbers.
+    """
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    start, end = (np.searchsorted(group[order], group[rows], side) for side in ("left", "right"))
+    start, end = (np.searchsorted(code[order], code[chosen], side) for side in ("left", "right"))
     size = end - start
     step = rng.integers(1, np.maximum(size, 2))
-    at = start + (place[rows] - start + step) % size
+    at = start + (place[chosen] - start + step) % size
     return np.where(size > 1, order[at], -1)
