@@ -54,6 +54,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, help="while pre-training (masked)")
     parser.add_argument("--exercises", type=int, help="number of reading exercises (lm)")
     parser.add_argument("--real", type=float, help="share of exercises on WordNet's things (lm)")
+    parser.add_argument("--bound", type=float, help="share of bound exercises (lm)")
+    parser.add_argument("--answers", type=float, help="weight of their answers' loss (lm)")
     parser.add_argument("--muon", type=float, help="rate of the layers' matrices (lm)")
     parser.add_argument("--every", type=int, default=1000, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=1)
@@ -149,8 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.begin:
         model = type(model).from_pretrained(options.begin, dtype=torch.float32)
         before = json.loads((options.begin / "card.json").read_text("utf-8"))
-        kept = ("command", "seed", "exercises", "steps", "tokens_seen", "seconds")
-        card["before"] = {key: before[key] for key in kept}
+        kept = ("command", "seed", "exercises", "before", "steps", "tokens_seen", "seconds")
+        card["before"] = {key: before[key] for key in kept if key in before}
     print(json.dumps(card, indent=2), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(options.out)

@@ -10,6 +10,11 @@ halves of WordNet's names and facts drawn at random: nothing but the text before
 answer what is asked of them. Words for the facts (countries, currencies, professions, ...) are
 WordNet's.
 
+A share of the exercises is *bound*: two to four things of one sort, the same facts told of each,
+drawn at random for WordNet's things too, and nearly each of them asked for. What is remembered
+does not help there, and neither does taking any fact of the right sort: the name alone says which.
+Their answers stand between `ANSWER` marks, so that the training can ask more of them.
+
 In two fifths of the exercises there are no sentences: a keyword stands beside the name, as in
 `keyed_sentences`. A phrase between `FUSED` marks is one vector to the network, the mean of those
 of its pieces.
@@ -28,6 +33,9 @@ from scripts.wordnet_text import NameIndex, Synset, choice, words_of
 
 FUSED = "⟦⟧"
 """What stands before and after a phrase that is one vector."""
+
+ANSWER = "⟪⟫"
+"""What stands before and after an answer that a bound exercise asks for."""
 
 Facts = dict[str, str]
 """Relation -> word."""
@@ -100,6 +108,9 @@ ASKED: dict[str, tuple[str, ...]] = {
     "whole": ("where is {s} ? in _ .", "what is {s} a part of ? _ .", "{s} is in _ ."),
 }  # fmt: skip
 """How a text asks for a fact; `_` is where the answer goes."""
+
+REAL = ("kind", "whole")
+"""What is told of the things of WordNet."""
 
 TOLD = {
     "place": "{s} is {ka} {kind} in {country} , {continent} ; its currency is the {currency} .",
@@ -218,9 +229,9 @@ class Words:
         return " ".join(rng.choice(self.halves)[0] + rng.choice(self.halves)[1]
                         for _ in range(parts))  # fmt: skip
 
-    def thing(self, rng: random.Random) -> Thing:
-        """A made-up thing with facts."""
-        sort = rng.choices(tuple(_SORTS), (6, 4, 1))[0]
+    def thing(self, rng: random.Random, sort: str = "") -> Thing:
+        """A made-up thing with facts, of a sort that is given or drawn."""
+        sort = sort or rng.choices(tuple(_SORTS), (6, 4, 1))[0]
         facts = {relation: rng.choice(self.by_relation[relation]) for relation in _SORTS[sort]}
         if sort == "deity":
             facts["kind"] = rng.choice(("deity", "goddess", "god"))
@@ -251,7 +262,7 @@ def _names(found: Iterable[Synset]) -> list[str]:
 
 def article(word: str) -> str:
     """The article before a word."""
-    return "an" if word[:1].lower() in "aeiou" else "a"
+    return "an" if word.lstrip(ANSWER)[:1].lower() in "aeiou" else "a"
 
 
 def facts_of(synset: Synset, synsets: dict[str, Synset]) -> Facts:
@@ -279,15 +290,27 @@ class Exercises:
         things: Things of WordNet that may be spoken of.
         seed: Seed of the draws.
         real: Share of the exercises that speak of them.
+        bound: Share of bound exercises.
     """
 
-    def __init__(self, words: Words, things: Sequence[Thing], seed: int, real: float = 0.3) -> None:
-        self.words, self.things, self.real = words, things, real
+    def __init__(
+        self,
+        words: Words,
+        things: Sequence[Thing],
+        seed: int,
+        real: float = 0.3,
+        bound: float = 0.0,
+    ) -> None:
+        self.words, self.things, self.real, self.bound = words, things, real, bound
         self.rng = random.Random(f"exercises {seed}")
+        facts = [(of, word) for thing in things for of, word in thing.facts.items()]
+        self.facts = {of: [word for other, word in facts if other == of] for of in REAL}
 
     def draw(self) -> str:
         """One exercise."""
         rng = self.rng
+        if self.bound and rng.random() < self.bound:
+            return self._bound()
         real = rng.random() < self.real
         count = rng.choice((2, 3, 4)) if real else rng.choice((1, 1, 2, 2, 3))
         things = [rng.choice(self.things) if real else self.words.thing(rng) for _ in range(count)]
@@ -299,6 +322,47 @@ class Exercises:
             rng.shuffle(lines)
         lead = "Background: " if rng.random() < 0.25 else ""
         return lead + " ".join([*lines, *self._asks(told)])
+
+    def _bound(self) -> str:
+        """The same facts of several things, drawn at random, and questions on most of them."""
+        rng = self.rng
+        count = rng.choice((1, 2, 3, 4, 4, 4))
+        things = self._drawn(count) if rng.random() < self.real else self._made(count)
+        relations = sorted(set(things[0].facts) & ASKED.keys())
+        relations = rng.sample(relations, min(len(relations), 2, rng.randint(1, 6 // count)))
+        options = [(thing, relation) for thing in things for relation in relations]
+        patterns = {of: STATED[of][1 if of == "kind" else 0 :] for of in relations}
+        if rng.random() < 0.4:  # all told in the same words
+            patterns = {of: (rng.choice(some),) for of, some in patterns.items()}
+        lines = [state(rng.choice(patterns[of]), t.name, t.facts[of]) for t, of in options]
+        if rng.random() < 0.3:
+            rng.shuffle(lines)
+        asked = rng.sample(options, min(len(options), rng.randint(2, 5)))
+        lead = "Background: " if rng.random() < 0.25 else ""
+        return lead + " ".join([*lines, *(self._marked(t, of) for t, of in asked)])
+
+    def _drawn(self, count: int) -> list[Thing]:
+        """Things of WordNet with facts of others."""
+        rng = self.rng
+        words = {of: _distinct(rng, some, count) for of, some in self.facts.items()}
+        names = [thing.name for thing in rng.sample(self.things, count)]
+        return [
+            Thing(name, "real", {of: some[i] for of, some in words.items()})
+            for i, name in enumerate(names)
+        ]
+
+    def _made(self, count: int) -> list[Thing]:
+        """Made-up things of one sort."""
+        first = self.words.thing(self.rng)
+        return [first, *(self.words.thing(self.rng, first.sort) for _ in range(count - 1))]
+
+    def _marked(self, thing: Thing, relation: str) -> str:
+        """A question whose answer is marked."""
+        rng, word = self.rng, f"{ANSWER[0]}{thing.facts[relation]}{ANSWER[1]}"
+        if relation in ("kind", "profession") and rng.random() < 0.15:
+            passing = rng.choice(PASSING).format(s=thing.name)
+            return f"{passing} {thing.name} is {article(word)} {word} ."
+        return ask(rng.choice(ASKED[relation]), thing.name, word)
 
     def _told(self, thing: Thing) -> list[str]:
         """The relations that a text states."""
@@ -362,6 +426,14 @@ class Exercises:
         return self._ask(thing, relation, name)
 
 
+def _distinct(rng: random.Random, words: Sequence[str], count: int) -> list[str]:
+    """So many words, each another."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[rng.choice(words)] = None
+    return list(found)
+
+
 def real_things(synsets: dict[str, Synset], held: bool) -> list[Thing]:
     """Nouns with their facts: of what is trained on, or of what is held out."""
     return [
@@ -380,6 +452,7 @@ def build_exercises(
     count: int,
     seed: int,
     real: float = 0.3,
+    bound: float = 0.0,
 ) -> list[str]:
     """Exercises that hold none of the names.
 
@@ -390,9 +463,11 @@ def build_exercises(
         count: How many are drawn; a few less come out.
         seed: Seed of the draws.
         real: Share of those that speak of things of WordNet.
+        bound: Share of bound exercises.
     """
     index = NameIndex(names)
-    exercises = Exercises(Words(synsets, common), real_things(synsets, held=False), seed, real)
+    words, things = Words(synsets, common), real_things(synsets, held=False)
+    exercises = Exercises(words, things, seed, real, bound)
     drawn = (exercises.draw() for _ in range(count))
     return [text for text in drawn if text not in index]
 

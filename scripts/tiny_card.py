@@ -153,11 +153,14 @@ entities into one text is therefore worth more than this network shows.
 
 
 def _runs(card: dict[str, Any]) -> dict[str, Any]:
-    """What the runs one after the other come to: the decoder is trained in two."""
-    runs = [run for run in (card.get("before"), card) if run]
+    """What the runs one after the other come to: each goes on from the weights of the last."""
+    runs = [card]
+    while runs[0].get("before"):
+        runs.insert(0, runs[0]["before"])
     paths = ["--tokenizer kbench/model/tiny"] * len(runs)
-    if len(runs) == 2:
-        paths = [f"{paths[0]} --out FIRST", f"{paths[1]} --begin FIRST"]
+    for i in range(1, len(runs)):
+        paths[i - 1] += f" --out RUN{i}"
+        paths[i] += f" --begin RUN{i}"
     commands = [f"{run['command']} {path}" for run, path in zip(runs, paths, strict=True)]
     exercises = [run["exercises"] for run in runs]
     return {

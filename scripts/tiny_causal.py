@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from scripts.reading_text import FUSED, build_exercises, common_words, fused
+from scripts.reading_text import ANSWER, FUSED, build_exercises, common_words, fused
 from scripts.tiny_training import LONGEST, Codes, Network, codes_of, encode, epoch
 from scripts.wordnet_text import Synset, choice
 
 _LONGEST_EXERCISE = 126
-_PHRASE = re.compile(f"{FUSED[0]}([^{FUSED[1]}]*){FUSED[1]}")
+_MARKED = re.compile(f"([{FUSED[0]}{ANSWER[0]}][^{FUSED[1]}{ANSWER[1]}]*)[{FUSED[1]}{ANSWER[1]}]")
+_ASKED = 1 << 24
+"""Above all ids: added to those of a marked answer."""
 
 
 def left_to_right(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -100,7 +102,7 @@ class CausalNetwork(Network):
     folder = Path("kbench/model/tiny_lm")
     defaults: ClassVar[dict[str, Any]] = {
         "steps": 2400, "tokens": 2048, "rate": 2e-3, "warm": 100, "packed": 0.35,
-        "exercises": 45000, "real": 0.3, "muon": 0.02,
+        "exercises": 45000, "real": 0.3, "muon": 0.02, "bound": 0.0, "answers": 1.0,
     }  # fmt: skip
     asked = "tokens"
 
@@ -144,18 +146,25 @@ class CausalNetwork(Network):
         return [row for row in self.encode(marked, LONGEST) if row]
 
     def encode(self, texts: Sequence[str], longest: int = _LONGEST_EXERCISE) -> list[list[int]]:
-        """Token ids without special tokens; what is marked as a phrase becomes one id."""
+        """Token ids without special tokens.
+
+        What is marked as a phrase becomes one id, that of an answer is raised by `_ASKED`.
+        """
         rows = []
-        plain = iter(encode(self.tokenizer, [t for t in texts if FUSED[0] not in t], longest))
+        plain = iter(encode(self.tokenizer, [t for t in texts if not _MARKED.search(t)], longest))
         for text in texts:
-            rows.append(list(self._pieces(text))[:longest] if FUSED[0] in text else next(plain))
+            marked = _MARKED.search(text)
+            rows.append(list(self._pieces(text))[:longest] if marked else next(plain))
         return rows
 
     def _pieces(self, text: str) -> Iterator[int]:
-        for at, part in enumerate(_PHRASE.split(text)):
-            ids = self.tokenizer(part, add_special_tokens=False)["input_ids"]
-            if at % 2 and ids:
+        for part in _MARKED.split(text):
+            mark, plain = part[:1], part.lstrip(FUSED + ANSWER)
+            ids = self.tokenizer(plain, add_special_tokens=False)["input_ids"]
+            if mark == FUSED[0] and ids:
                 yield self.phrases.id_of(ids)
+            elif mark == ANSWER[0]:
+                yield from (id + _ASKED for id in ids)
             else:
                 yield from ids
 
@@ -167,8 +176,8 @@ class CausalNetwork(Network):
         options: argparse.Namespace,
     ) -> list[str]:
         common = common_words(sentences)
-        count, seed, real = options.exercises, options.seed, options.real
-        return build_exercises(synsets, common, names, count, seed, real)
+        count, seed, real, bound = options.exercises, options.seed, options.real, options.bound
+        return build_exercises(synsets, common, names, count, seed, real, bound)
 
     def kept(self, model: Any) -> Any:
         """A copy in bfloat16: half the size, and the figures are its own."""
@@ -177,8 +186,14 @@ class CausalNetwork(Network):
     def loss(
         self, model: Any, ids: Tensor, options: argparse.Namespace, generator: torch.Generator
     ) -> Tensor:
+        asked = ids >= _ASKED
+        ids = ids - _ASKED * asked
         logits, targets = self._predicted(model, ids)
-        return cross_entropy(logits, targets)
+        if not asked.any():
+            return cross_entropy(logits, targets)
+        weights = 1.0 + (options.answers - 1.0) * asked[:, 1:][ids[:, 1:] < self.phrases.size]
+        losses = cross_entropy(logits, targets, reduction="none")
+        return (losses * weights).sum() / weights.sum()
 
     def _predicted(self, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [asked, vocabulary] and targets [asked]: of all pieces but the first."""
