@@ -24,6 +24,7 @@ EMBEDDED = (
     "kbench/model/tiny_lm/model.safetensors",
     "kbench/model/tiny_lm/recipes.yaml",
     "kbench/cli/demo.yaml",
+    "kbench/cli/demo-decoder.yaml",
     "kbench_tasks/atlas/bundle/card.json",
     "kbench_tasks/atlas/bundle/vectors.npy",
     "kbench_tasks/atlas/typing.jsonl",

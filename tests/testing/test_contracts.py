@@ -60,7 +60,7 @@ CHECKED = {
         "ra",
         "ra-vm",
     },
-    Kind.BACKBONES: {"kbench-tiny"},
+    Kind.BACKBONES: {"kbench-tiny", "kbench-tiny-lm"},
     Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "head", "lora", "prompted"},
     Kind.KNOWLEDGE: {"atlas"},
     Kind.IMPORTERS: {

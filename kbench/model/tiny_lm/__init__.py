@@ -9,8 +9,8 @@ from typing import Any, ClassVar, final
 
 from kbench.data.files import read_yaml
 from kbench.model.backbone import Backbone
-from kbench.model.encoder import Encoder
 from kbench.model.huggingface import folder_digest, load_folder, read_config
+from kbench.model.language_model import LanguageModel
 
 __all__ = ["KbenchTinyLm"]
 
@@ -19,9 +19,10 @@ _FOLDER = Path(__file__).parent
 
 @final
 class KbenchTinyLm(Backbone):
-    """A Llama of 6 layers and width 128 for trials without a download (read left to right)."""
+    """A Llama of 6 layers and width 128 for trials without a download (causal LM)."""
 
     name = "kbench-tiny-lm"
+    left_to_right = True
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = read_yaml(
         _FOLDER / "recipes.yaml", "fields of a recipe by tuning, or by method and setting"
     )
@@ -33,5 +34,5 @@ class KbenchTinyLm(Backbone):
     def config(self) -> Mapping[str, Any]:
         return read_config(_FOLDER)
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         return load_folder(_FOLDER)
