@@ -193,7 +193,8 @@ class CausalNetwork(Network):
             return cross_entropy(logits, targets)
         weights = 1.0 + (options.answers - 1.0) * asked[:, 1:][ids[:, 1:] < self.phrases.size]
         losses = cross_entropy(logits, targets, reduction="none")
-        return (losses * weights).sum() / weights.sum()
+        mean: Tensor = (losses * weights).sum() / weights.sum()
+        return mean
 
     def _predicted(self, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [asked, vocabulary] and targets [asked]: of all pieces but the first."""

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kbench.model.huggingface import folder_digest
 from kbench.model.tiny_lm import KbenchTinyLm
 from scripts import reading_text
-from scripts.measure_tiny_lm import Reader, keyword_prompts, reading_prompts
+from scripts.measure_tiny_lm import Reader, keyword_prompts, of_split, reading_prompts
 from scripts.muon import Muon, orthogonal
 from scripts.pretrain_tiny import parse
 from scripts.reading_text import (
+    ANSWER,
     FUSED,
     Exercises,
     Thing,
@@ -33,6 +34,7 @@ from scripts.tiny_tokenizer import load_tokenizer
 from scripts.tiny_training import Trainer, codes_of, epoch
 from scripts.wordnet_text import NameIndex, Synset, Text, digest_of, words_of
 
+FOREIGN = [(c, f"sort{d}") for c in "abcdef" for d in "abcdef" if c != d]
 MODELS = Path(__file__).parents[2] / "kbench" / "model"
 FOLDER, MASKED = MODELS / "tiny_lm", MODELS / "tiny"
 
@@ -75,7 +77,8 @@ class TestFolder:
         backbone = KbenchTinyLm()
         assert backbone.config()["model_type"] == "llama"
         assert backbone.digest == folder_digest(FOLDER) != folder_digest(MASKED)
-        assert backbone.recipes == {}
+        assert backbone.left_to_right
+        assert "map-tuning task-specific" in backbone.recipes
 
     def test_weights_are_small(self) -> None:
         assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
@@ -133,10 +136,14 @@ class TestAbilities:
         assert reader.right(keyword_prompts(held[::3], beside=False)) <= 0.1
 
     def test_copies_a_fact_past_others(self, reader: Reader, held: Sequence[Thing]) -> None:
-        # One of the four at random would be a quarter of them. Chosen well above, not the aim.
-        any_of_four = reader.right(reading_prompts(held, 200, any_of=True))
-        assert any_of_four >= 0.6
-        assert reader.right(reading_prompts(held, 200)) > any_of_four / 3
+        # One of the four at random would be a quarter of them. Below the aim, for these are few.
+        assert reader.right(reading_prompts(held, 200)) >= 0.7
+
+    def test_things_are_measured_on_dev_or_on_test(self, held: Sequence[Thing]) -> None:
+        halves = [{t.name for t in of_split(held, split)} for split in ("dev", "test")]
+        assert halves[0] | halves[1] == {t.name for t in held}
+        assert not halves[0] & halves[1]
+        assert min(map(len, halves)) > len(held) / 3
 
 
 class TestExercises:
@@ -149,12 +156,14 @@ class TestExercises:
     ) -> None:
         common, names = common_words(pretraining_text.train), splits["unseen_names"]
         unseen = NameIndex(names)
-        for run in (run for run in (card.get("before"), card) if run):
+        run: dict[str, Any] | None = card
+        while run:  # from the last to the first
             options = parse(run["command"].split()[3:])
-            drawn = (options.exercises, options.seed, options.real)
+            drawn = (options.exercises, options.seed, options.real, options.bound)
             texts = build_exercises(synsets, common, names, *drawn)
             assert digest_of(texts) == run["exercises"]["sha256"]
             assert [text for text in texts if text in unseen] == []
+            run = run.get("before")
         assert pretraining_text.sha256 == card["text"]["sha256"]
 
     def test_without_the_filter_names_would_be_there(
@@ -171,6 +180,22 @@ class TestExercises:
         assert len(held) > 300
         kept = {(thing.name, *sorted(thing.facts.items())) for thing in trained}
         assert len(kept & {(t.name, *sorted(t.facts.items())) for t in held}) < len(held) / 20
+
+    def test_bound_ones_ask_for_what_only_their_name_tells(self, words: Words) -> None:
+        things = [Thing(f"thing{'abcdef'[i]}", "real", {"kind": f"sort{'abcdef'[i]}",
+                        "whole": f"land{'abcdef'[i]}"}) for i in range(6)]  # fmt: skip
+        exercises = Exercises(words, things, seed=1, real=1.0, bound=1.0)
+        answers, foreign, several = 0, 0, 0
+        for text in (exercises.draw() for _ in range(200)):
+            told, *asked = re.split(f"{ANSWER[0]}([^{ANSWER[1]}]+){ANSWER[1]}", text)
+            for word in asked[::2]:
+                answers += 1
+                assert word in told  # before the first question
+                several += len(set(re.findall(word[:4] + "[a-f]", told))) > 1
+            foreign += any(f"thing{c} is a {s}" in told for c, s in FOREIGN)
+        assert answers > 400
+        assert several > answers / 2
+        assert foreign > 20
 
     def test_say_what_they_ask(self, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
         ask = reading_text.ask
@@ -214,6 +239,24 @@ class TestPhrases:
         assert row[0] == again[-1]
         assert row[1:] == plain[len(network.tokenizer.tokenize("old town")) :]
         assert FUSED[0] not in network.tokenizer.decode(row[1:])
+
+    def test_what_is_asked_for_weighs_more(self, network: CausalNetwork) -> None:
+        options = argparse.Namespace(seed=0, answers=1.0)
+        model = network.new_model(options)
+        (marked,), (plain,) = (network.encode([t]) for t in ("it is a ⟪town⟫ .", "it is a town ."))
+        made = torch.Generator()
+        alike, bare = (
+            network.loss(model, torch.tensor([row]), options, made) for row in (marked, plain)
+        )
+        torch.testing.assert_close(alike, bare)
+        logits, targets = network._predicted(model, torch.tensor([plain]))
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        options.answers = 3.0
+        weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
+        expected = (losses * weights).sum() / 6
+        torch.testing.assert_close(
+            network.loss(model, torch.tensor([marked]), options, made), expected
+        )
 
     def test_its_vector_is_the_mean_of_its_pieces(self) -> None:
         weight = torch.randn(9, 4)

@@ -246,6 +246,7 @@ BROKEN = [
     (Kind.BACKBONES, "padding", broken_parts.Padded),
     (Kind.BACKBONES, "padding", broken_parts.ReadsPadding),
     (Kind.BACKBONES, "both ways", broken_parts.LeftToRight),
+    (Kind.BACKBONES, "both ways", broken_parts.Misdirected),
     (Kind.BACKBONES, "fitting", broken_parts.MoreTokens),
     (Kind.BACKBONES, "fitting", broken_parts.TooLong),
     (Kind.BACKBONES, "own outputs", broken_parts.OtherStates),
