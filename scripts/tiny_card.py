@@ -143,26 +143,27 @@ transformers alone:
 | --- | --- | --- |
 {lines}
 
-Keywords and facts are of held-out synsets, of the half that is for test; a hit is the first wordpiece
-of the answer. `atlas-qa` is cut at the blank and answered by the likeliest of the words that answer
-some training question. Its facts stand before the question as sentences, of the linked entity
-(oracle) or of another (shuffled). Map-tuning puts `vector /` before the mention and is trained
-through the frozen network.
+Keywords and facts are of held-out synsets, of the half that is for test; a hit is the first
+wordpiece of the answer. `atlas-qa` is cut at the blank and answered by the likeliest of the words
+that answer some training question. Its facts stand before the question as sentences, of the
+linked entity (oracle) or of another (shuffled). Map-tuning puts `vector /` before the mention and
+is trained through the frozen network.
 
-**How these weights were chosen.** Not blindly. The figures above were seen on test at five checkpoints
-of the first run, and the second run, which brought more exercises, was begun knowing them; all held-out
-synsets were one set then. The third was begun because the second copied past three others in 40.6 %
-only (43.9 % on dev as it is measured now), and was planned before `measure_tiny_lm` had a dev split. That split is what it was
-compared with the second on, once in its midst and once at its end, and kept for; then test was
-measured, once. So these are no figures of a blind test, while results of kbench on the atlas tasks rest
-on entities whose names no text of this network holds.
+**How these weights were chosen.** Not blindly. The figures above were seen on test at five
+checkpoints of the first run, and the second run, which brought more exercises, was begun knowing
+them; all held-out synsets were one set then. The third was begun because the second copied past
+three others in 40.6 % only (43.9 % on dev as it is measured now), and was planned before
+`measure_tiny_lm` had a dev split. That split is what it was compared with the second on, once in
+its midst and once at its end, and kept for; then test was measured, once. So these are no figures
+of a blind test, while results of kbench on the atlas tasks rest on entities whose names no text
+of this network holds.
 
-**Why it copies now.** The exercises of the first two runs could be answered without telling things
-apart: facts of WordNet's things were true, so that the text had told them already, one thing in six had
-a whole, a fifth of the questions on made-up things were cut off with the end of a long exercise, and
-answers are few of the pieces that are predicted. In the third run seven in ten exercises are
-*bound*: the same facts of up to four things, drawn at random, nearly all asked for, with a weight of
-five on the answers.
+**Why it copies now.** The exercises of the first two runs could be answered without telling
+things apart: facts of WordNet's things were true, so that the text had told them already, one
+thing in six had a whole, a fifth of the questions on made-up things were cut off with the end of
+a long exercise, and answers are few of the pieces that are predicted. In the third run seven in
+ten exercises are *bound*: the same facts of up to four things, drawn at random, nearly all asked
+for, with a weight of five on the answers.
 """
 
 
