@@ -1,0 +1,57 @@
+"""JSON objects of releases: read whole, packed or not, and what may be missing in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from kbench.data.sources import parse_json
+from kbench.errors import DataError, first_line
+from kbench.knowledge.importing import Report, read_whole
+from kbench_tasks.knowledge.matrices import packed_or_not
+
+__all__ = ["count_known", "read_objects", "text_of"]
+
+
+def read_objects(path: Path, expected: str, required: bool = True) -> dict[str, Any]:
+    """Reads a JSON object of objects or lists, packed or not; one that may be missing is empty.
+
+    Args:
+        path: the file.
+        expected: the format in words.
+        required: whether it is an error if it is not there.
+
+    Raises:
+        DataError: the file is missing or is no JSON object.
+    """
+    there = packed_or_not(path)
+    if not required and not there.exists():
+        return {}
+    try:
+        value = parse_json(read_whole(there, expected).decode("utf-8"))
+    except (ValueError, RecursionError) as cause:
+        raise DataError(there, f"cannot be read ({first_line(cause)})", expected) from None
+    if not isinstance(value, dict):
+        raise DataError(path, f"is a JSON {type(value).__name__}", expected)
+    return value
+
+
+def text_of(value: Any, key: str | None = None) -> str:
+    """Returns a string, or that of an object which may lack it; blanks in it are single ones."""
+    text = value.get(key) if isinstance(value, dict) and key else value
+    if not isinstance(text, str):
+        return ""
+    # JSON can spell half a surrogate pair, which no UTF-8 file can hold.
+    return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
+
+
+def count_known(
+    kind: str, rows: Collection[str], known: Collection[str], reason: str, report: Report
+) -> None:
+    """Counts rows of what a graph has, and of others, which are left out for a reason."""
+    kept = sum(row in known for row in rows)
+    report.see(kind, len(rows))
+    report.kept[kind] += kept
+    if kept < len(rows):
+        report.drop(kind, reason, len(rows) - kept)
