@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["knowledge"]
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+_TABLES = ("published", "merged")
+"""Fields of a card that are tables of their own."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON to stdout.")
 
 
@@ -163,33 +165,47 @@ def _settings(command: Any) -> Any:
 def train(folder: Path, as_json: bool, **given: Any) -> None:
     """Train entity vectors on the triples of the bundle DIR, and store them in it.
 
-    Older vectors are replaced. What was used is recorded in the card of the bundle.
+    Older vectors are replaced. What was used is recorded in the card of the bundle, and how well
+    such vectors tell facts that they were not trained on: those of the graph's own test split,
+    else some that are drawn. For that, vectors of all facts are trained a second time without
+    them, unless that would take long; with `--train-on train` they are left out in the first
+    place, and with `--ranked 0` nothing is measured.
     """
     from kbench.knowledge.vectors import train_vectors
 
     settings = VectorSettings(**given)
-    with _progress(settings.epochs) as advance:
-        bundle = train_vectors(folder, settings, advance)
+    with _progress(settings.epochs) as shown:
+        bundle = train_vectors(folder, settings, shown(), shown("again for link prediction"))
     vectors = bundle.card["vectors"]
     if as_json:
         _print_json({"bundle": str(folder), "digest": bundle.digest, "vectors": vectors})
-    else:
-        _print_pairs(_console(), "vectors", vectors)
+        return
+    console = _console()
+    for title, part in _sections({"vectors": vectors}):
+        if title == "vectors" or "not_measured" in part:
+            _print_pairs(console, title, part)
+    _print_figures(console, bundle)
 
 
 @contextmanager
-def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
-    """Shows epochs, the loss and the time left on stderr."""
+def _progress(epochs: int) -> Iterator[Callable[..., Callable[[int, float], None]]]:
+    """Shows epochs, the loss and the time left on stderr, a bar for each training that begins."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console(), transient=True) as shown:
-        task = shown.add_task("training vectors", total=epochs)
 
-        def advance(epoch: int, loss: float) -> None:
-            shown.update(task, completed=epoch, description=f"training vectors, loss {loss:.4f}")
+        def bar(why: str = "") -> Callable[[int, float], None]:
+            title = f"training vectors {why}".rstrip()
+            task = shown.add_task(title, total=epochs, visible=not why)
 
-        yield advance
+            def advance(epoch: int, loss: float) -> None:
+                told = f"{title}, loss {loss:.4f}"
+                shown.update(task, completed=epoch, description=told, visible=True)
+
+            return advance
+
+        yield bar
 
 
 @knowledge.command("holdout", short_help="Write a bundle without what the tests of tasks hold.")
@@ -336,6 +352,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
     console = _console(stderr=False)
     for title, part in _sections(about):
         _print_pairs(console, title, part)
+    _print_figures(console, bundle)
     for entity in examples:
         named = entity.name or "(no name)"
         types = ", ".join(entity.types[:5])
@@ -369,10 +386,48 @@ def _coverage(bundle: Bundle) -> dict[str, int]:
 
 
 def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Splits a card into tables: its plain fields, then each of its objects."""
+    """Splits a card into tables: its plain fields, then each of its objects, and theirs."""
     nested = {key: value for key, value in about.items() if isinstance(value, dict)}
-    yield "knowledge base", {k: v for k, v in about.items() if k not in nested}
-    yield from nested.items()
+    if plain := {k: v for k, v in about.items() if k not in nested and k not in _TABLES}:
+        yield "knowledge base", plain
+    for title, part in nested.items():
+        yield title, {k: v for k, v in part.items() if k != "link_prediction"}
+        if "link_prediction" in part:
+            yield "link prediction", part["link_prediction"]
+
+
+def _print_figures(console: Console, bundle: Bundle) -> None:
+    """Shows the link prediction of the vectors of a bundle beside published figures."""
+    from kbench.cli.layout import Column, show
+
+    rows = list(_figures(bundle.card))
+    if not rows:
+        return
+    model, mrr, hits, whose = zip(*rows, strict=True)
+    columns = [
+        Column("model", model),
+        Column("MRR", mrr, "right"),
+        Column("Hits@10", hits, "right"),
+        Column("figures of", whose, text=True),
+    ]
+    show(console, columns, "link prediction, filtered")
+
+
+def _figures(card: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yields model, MRR, Hits@10 and whose figures they are; a card may be a stranger's."""
+    vectors = card.get("vectors") or {}
+    own = vectors.get("link_prediction")
+    given = [own] if isinstance(own, dict) else []
+    given += card["published"] if isinstance(card.get("published"), list) else []
+    for at, figure in enumerate(given):
+        if not isinstance(figure, dict) or "mrr" not in figure:
+            continue
+        whose = f"published, test: {figure.get('source', '?')}"
+        model = figure.get("model", "?")
+        if figure is own and not at:
+            whose = f"this bundle, {figure.get('facts_ranked', '?')} facts of {own.get('split')}"
+            model = vectors.get("model", "?")
+        yield str(model), str(figure["mrr"]), str(figure.get("hits_at_10", "?")), whose
 
 
 def _print_pairs(console: Console, title: str, values: Mapping[str, Any]) -> None:
