@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["knowledge"]
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_TABLES = ("published", "merged")
+_TABLES = ("published",)
 """Fields of a card that are tables of their own."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON to stdout.")
 
@@ -206,6 +206,36 @@ def _progress(epochs: int) -> Iterator[Callable[..., Callable[[int, float], None
             return advance
 
         yield bar
+
+
+@knowledge.command("merge", short_help="Join what several bundles know of the same entities.")
+@click.argument("sources", metavar="SRC SRC…", nargs=-1, required=True)
+@click.argument("target", metavar="DST", type=_FOLDER)
+@click.option("--name", default="", help="Of the new bundle. Default: those of the sources.")
+@click.option("--replace", is_flag=True, help="Replace the bundle at DST.")
+@_JSON
+def merge(sources: tuple[str, ...], target: Path, name: str, replace: bool, as_json: bool) -> None:
+    """Write bundle DST: all that two or more bundles SRC know, by the ids of their entities.
+
+    Facts, other names, types and sentences are united. Where labels, descriptions or texts of
+    relations differ, the source that is given first counts; another label becomes an alias.
+    Vectors of two graphs share no space, so they are left out: train them anew.
+    """
+    from kbench.knowledge.importing import check_target
+    from kbench.knowledge.merging import merge as merge_bundles
+
+    check_target(target, replace)
+    made, counts = merge_bundles([_open(source) for source in sources], target, name)
+    if as_json:
+        own = made.card["counts"]
+        _print_json({"bundle": str(target), "digest": made.digest, "counts": own, "same": counts})
+        return
+    console = _console()
+    for line in made.card["merged"]["relation_texts_not_taken"]:
+        say(f"relation {line}", err=True)
+    for title, part in (("merged", counts), ("bundle", made.card["counts"])):
+        _print_pairs(console, title, part)
+    _hint(console, made)
 
 
 @knowledge.command("holdout", short_help="Write a bundle without what the tests of tasks hold.")
