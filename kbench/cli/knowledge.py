@@ -31,6 +31,8 @@ __all__ = ["knowledge"]
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _TABLES = ("published",)
 """Fields of a card that are tables of their own."""
+_PARTS = ("link_prediction", "sources")
+"""Parts of its objects that are."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON to stdout.")
 
 
@@ -421,9 +423,18 @@ def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if plain := {k: v for k, v in about.items() if k not in nested and k not in _TABLES}:
         yield "knowledge base", plain
     for title, part in nested.items():
-        yield title, {k: v for k, v in part.items() if k != "link_prediction"}
-        if "link_prediction" in part:
-            yield "link prediction", part["link_prediction"]
+        yield title, {k: v for k, v in part.items() if v != [] and k not in _PARTS}
+        if isinstance(figures := part.get("link_prediction"), dict):
+            yield "link prediction", figures
+        if isinstance(sources := part.get("sources"), list):
+            yield "sources", {str(s.get("name")): _source(s) for s in sources}
+
+
+def _source(said: Mapping[str, Any]) -> str:
+    """Returns what the card of a merged bundle says of one it was made of, in a line."""
+    counts = said.get("counts") or {}
+    sizes = ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("entities", "triples"))
+    return f"{sizes}, digest {str(said.get('digest'))[:12]}, {said.get('licence')}"
 
 
 def _print_figures(console: Console, bundle: Bundle) -> None:
