@@ -184,8 +184,7 @@ def train(folder: Path, as_json: bool, **given: Any) -> None:
         return
     console = _console()
     for title, part in _sections({"vectors": vectors}):
-        if title == "vectors" or "not_measured" in part:
-            _print_pairs(console, title, part)
+        _print_pairs(console, title, part)
     _print_figures(console, bundle)
 
 
@@ -466,7 +465,8 @@ def _figures(card: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         whose = f"published, test: {figure.get('source', '?')}"
         model = figure.get("model", "?")
         if figure is own and not at:
-            whose = f"this bundle, {figure.get('facts_ranked', '?')} facts of {own.get('split')}"
+            twin = " (a twin without them)" if str(own.get("of")).startswith("a twin") else ""
+            whose = f"this bundle{twin}, {own.get('facts_ranked')} facts of {own.get('split')}"
             model = vectors.get("model", "?")
         yield str(model), str(figure["mrr"]), str(figure.get("hits_at_10", "?")), whose
 
