@@ -20,7 +20,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import DownstreamModel, Encoder, FixedData, FrozenReader, Reading, dropout
 from kbench.model.compiling import compiled
-from kbench.spec import OptionType, Setting
+from kbench.spec import OptionType, Setting, check_values
 from kbench.task import Family
 from kbench.training import History, Progress, Recipe, Weigh, train
 
@@ -187,7 +187,7 @@ class InjectionMethod(ABC):
     """A way to bring knowledge into a frozen model.
 
     Args:
-        options: the method's options; those of a setting's training lie under its name.
+        options: the method's options.
 
     Attributes:
         card: what a reader must know.
@@ -205,6 +205,9 @@ class InjectionMethod(ABC):
             the model as it is.
         defaults: options beside the recipes.
         option_types: what an option may be, where its default does not tell.
+
+    Raises:
+        UsageError: an option is not of its type.
     """
 
     card: ClassVar[MethodCard]
@@ -219,7 +222,8 @@ class InjectionMethod(ABC):
     option_types: ClassVar[Mapping[str, OptionType]] = {}
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self.options: dict[str, Any] = {**self.defaults, **(options or {})}
+        chosen = {**self.defaults, **(options or {})}
+        self.options = check_values(chosen, self.defaults, self.option_types, self.card.title)
 
     def may_start_general(self) -> bool:
         """Whether a task-specific plug starts from the general one where that can be made.
@@ -232,20 +236,37 @@ class InjectionMethod(ABC):
         """Whether a task-specific plug starts from the general one of the same knowledge."""
         return False
 
-    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
-        """Returns the published training settings; the general setting knows no task."""
-        raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
-
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:  # noqa: B027
-        """Refuses a backbone or a knowledge base that lacks what the method needs.
-
-        Asked when a grid is planned, so that its runs are not counted and the reason is told before
-        anything is trained: it must be quick, and leave the encoder as it is. What it does not say
-        is told when the run is tried. As it stands nothing is refused.
+    def check_training(  # noqa: B027
+        self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase
+    ) -> None:
+        """Refuses what the training of a setting needs and does not find; asked like :meth:`check`.
 
         Raises:
             Unsupported: it says what is lacking.
         """
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        """Returns the published training settings; the general setting knows no task."""
+        raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
+
+    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        """Refuses a backbone or a knowledge base that lacks what the method needs.
+
+        Asked when a grid is planned, so that its runs are not counted and the reason is told before
+        anything is trained: it must be quick, and leave the encoder as it is. What it does not say
+        is told when the run is tried. As it stands, where vectors say whom the method covers, a
+        knowledge base without any is refused: nobody would be covered, and the run be one without
+        knowledge.
+
+        Raises:
+            Unsupported: it says what is lacking.
+        """
+        by_vector = type(self).covers is InjectionMethod.covers and self.reads_knowledge
+        if self.settings and by_vector and not knowledge.dimension:
+            raise Unsupported(
+                f"knowledge base {knowledge.name} has no entity vectors: see "
+                "`kbench knowledge train`"
+            )
 
     def template(self) -> str | None:
         """Returns the slot template; as it stands :attr:`slot`. Options may choose another."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -25,7 +24,7 @@ __all__ = [
     "Setting",
     "check_options",
     "check_values",
-    "parse_value",
+    "short_names",
     "spelled",
 ]
 
@@ -36,6 +35,9 @@ OptionKind: TypeAlias = Literal["task", "tuning", "method"]
 """The kinds of part that take options."""
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
 """The seed of everything random in a run."""
+
+
+_LARGEST = sys.float_info.max
 
 
 class Setting(StrEnum):
@@ -95,7 +97,8 @@ class RunSpec(BaseModel):
         """The title with all else that is set: data, options, linker, precision, limit."""
         parts = [self.title]
         parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
-        parts += [f"{path.rsplit('.', 1)[-1]}={spelled(value)}" for path, value in self.settings]
+        short = short_names([path for path, _ in self.settings])
+        parts += [f"{short[path]}={spelled(value)}" for path, value in self.settings]
         parts += [f"linker={self.linker}"] if self.linker else []
         parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
         parts += [f"limit={self.limit}"] if self.limit else []
@@ -137,6 +140,16 @@ class RunSpec(BaseModel):
         return shlex.join(words)
 
 
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Returns the last word of each path, or as much of it as tells it from the others."""
+    forms = {path: (path.rsplit(".", 1)[-1], path.partition(".")[2], path) for path in paths}
+    taken = [[*each] for each in zip(*forms.values(), strict=True)]
+    return {
+        path: next(form for form, among in zip(each, taken, strict=True) if among.count(form) == 1)
+        for path, each in forms.items()
+    }
+
+
 def spelled(value: Any) -> str:
     """Returns text that ``--set`` reads as the value."""
     if isinstance(value, str) and _reads_back(value):
@@ -150,7 +163,7 @@ def spelled(value: Any) -> str:
 
 def _reads_back(text: str) -> bool:
     try:
-        value = parse_value(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         return False
     return isinstance(value, str) and value == text
@@ -164,16 +177,6 @@ def _leaves(options: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]
     return leaves
 
 
-def parse_value(text: str) -> Any:
-    """Returns what a value of ``--set`` means: YAML, but that 1e-4 is a number."""
-    value = parse_yaml(text)
-    if isinstance(value, str) and value == text.strip() and any(map(str.isdigit, value)):
-        # YAML 1.1 reads 1e-4 as text; nobody who types it without quotes means text.
-        with suppress(ValueError):
-            return float(value)
-    return value
-
-
 def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
     """Refuses options that nobody reads.
 
@@ -183,7 +186,8 @@ def check_options(given: Mapping[str, Any], known: Iterable[str], what: str) -> 
     names = sorted(known)
     for name in given:
         if name not in names:
-            raise UsageError(f"{what} has no option {name!r}{nearest(name, names)}")
+            hint = nearest(name, names) if names else "; it has none"
+            raise UsageError(f"{what} has no option {name!r}{hint}")
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,13 @@ class OptionType:
             hint = hint if "did you mean" in hint else ""
             raise UsageError(f"{name} is {value!r}; expected {self.expected}{hint}")
 
+    def settled(self, value: Any) -> Any:
+        """Returns an allowed value in the one form that an address is made of: 8 is 8.0."""
+        if self.kind != "number" or value is None:
+            return value
+        # The sum takes the sign off -0.0.
+        return [one + 0.0 for one in value] if self.listed else value + 0.0
+
     def _allows_one(self, value: Any) -> bool:
         if self.kind == "text":
             return isinstance(value, str) and (not self.words or value in self.words)
@@ -278,7 +289,8 @@ class OptionType:
         if not isinstance(value, int if self.kind == "whole number" else int | float):
             return False
         return (
-            -math.inf < value < math.inf  # no number compares with nan
+            # No number compares with nan, and a whole number may be larger than any float.
+            (self.kind == "whole number" or -_LARGEST <= value <= _LARGEST)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -291,8 +303,11 @@ def check_values(
     defaults: Mapping[str, Any],
     types: Mapping[str, OptionType],
     what: str,
-) -> None:
-    """Refuses options whose values are not of their types.
+) -> dict[str, Any]:
+    """Returns options with a number in one form each; refuses values that are not of their types.
+
+    The form is that of the default for what equals it, else that of
+    :meth:`OptionType.settled`: 1 and 1.0 are one run.
 
     Args:
         given: the options.
@@ -303,7 +318,11 @@ def check_values(
     Raises:
         UsageError: a value is not allowed; it says what is expected.
     """
+    settled = dict(given)
     for name, value in given.items():
-        kind = types.get(name) or OptionType.of(defaults.get(name))
+        default = defaults.get(name)
+        kind = types.get(name) or OptionType.of(default)
         if kind is not None:
             kind.check(f"{what}: {name}", value)
+            settled[name] = default if value == default else kind.settled(value)
+    return settled

@@ -110,8 +110,8 @@ class Task(ABC):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         self.data = data
-        self.options = {**self.defaults, **(options or {})}
-        check_values(self.options, self.defaults, self.option_types, self.card.title)
+        chosen = {**self.defaults, **(options or {})}
+        self.options = check_values(chosen, self.defaults, self.option_types, self.card.title)
         self.counts: dict[str, int] = {}
         self._splits: dict[Split, Sequence[Example]] = {}
 

@@ -75,6 +75,8 @@ def wordnet_folder() -> Path:
 
 def words_of(text: str) -> Name:
     """The words of a text: lower case, accents stripped, letters and digits only."""
+    if text.isascii():  # nothing to strip, and most texts are
+        return tuple(_WORD.findall(text.lower()))
     plain = unicodedata.normalize("NFKD", text.lower())
     return tuple(_WORD.findall("".join(c for c in plain if not unicodedata.combining(c))))
 

@@ -42,6 +42,19 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts that all tests of a session share, those of other workers too.
+
+    They lie at the digest of what they are made of, so whoever asks first makes them for all. Not
+    for a test of what is made, stored, counted, damaged or timed, nor for one that changes how a
+    method or a tuning trains: their folders are their own.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return shared / "made"
+
+
+@pytest.fixture(scope="session")
 def toy_knowledge(toy_folder: Path) -> Bundle:
     return Bundle(toy_folder / "kb")
 

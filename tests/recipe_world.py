@@ -64,7 +64,9 @@ def _write_lama(folder: Path) -> None:
 def write_knowledge(folder: Path) -> None:
     """Writes what every method of the recipes reads: vectors, facts, sentences, descriptions."""
     entities = [
-        Entity(f"{prefix}{number}", label + name, description=f"{name} is a place .")
+        Entity(
+            f"{prefix}{number}", label + name, types=("place",), description=f"{name} is a place ."
+        )
         # A name of two entities would be linked to neither.
         for prefix, label in (("C", "concept of "), ("Q", ""))
         for number, name in enumerate(NAMES)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from kbench.knowledge import Bundle, KnowledgeBase
-from kbench.method import Plug
+from kbench.errors import Unsupported, UsageError
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, Rows, write_bundle
+from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
+from kbench.model import Encoder
+from kbench.model.huggingface import load_folder
+from kbench.spec import Setting
 
 ROWS = torch.tensor([3, 0, 3])
 
@@ -50,3 +59,47 @@ def test_another_base_can_be_asked(toy_knowledge: Bundle) -> None:
     seen = toy_knowledge.over(rows, own)
     vectors = Keeper(toy_knowledge).vectors_of(torch.tensor([3, 1]), seen)
     assert vectors.tolist() == [[3.0, 4.0], [1.0, 2.0]]
+
+
+class ByVector(InjectionMethod):
+    """A method that covers whoever has a vector, as methods do that do not say otherwise."""
+
+    card = MethodCard("by vector", "", 2024, "vectors")
+    revision = "1"
+    settings = frozenset({Setting.GENERAL})
+    defaults: ClassVar[Mapping[str, Any]] = {"width": 3}
+
+    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        return NoPlug()
+
+
+class ByText(ByVector):
+    """One that covers others."""
+
+    def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
+        return rows >= 0
+
+
+class Yardstick(ByVector):
+    """One without a setting."""
+
+    settings = frozenset()
+
+
+def test_a_base_without_vectors_covers_nobody_by_vector(
+    toy_folder: Path, toy_knowledge: Bundle, tmp_path: Path
+) -> None:
+    encoder = load_folder(toy_folder / "bert")
+    card = {"name": "bare", "version": "1", "licence": "none", "source": "test"}
+    bare = write_bundle(tmp_path / "bare", card, [Entity("Q0", "red")])
+    with pytest.raises(Unsupported, match="bare has no entity vectors: see `kbench knowledge"):
+        ByVector().check(encoder, bare)
+    ByVector().check(encoder, toy_knowledge)
+    ByText().check(encoder, bare)
+    Yardstick().check(encoder, bare)
+
+
+def test_options_are_of_their_types_whoever_makes_a_method() -> None:
+    assert ByVector({"width": 4}).options == {"width": 4}
+    with pytest.raises(UsageError, match=r"by vector: width is 'wide'; expected a whole number"):
+        ByVector({"width": "wide"})

@@ -22,7 +22,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_the_example_method_runs_and_finds_planted_knowledge(
-    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
@@ -31,7 +31,7 @@ def test_the_example_method_runs_and_finds_planted_knowledge(
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     with registered(Kind.METHODS, gated_map="gated_map:GatedMapping"):
-        place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+        place = Place(tmp_path / "out", made, "cpu")
         options = {"tuning": OPTIONS["tuning"]}
         chosen = grid(toy_folder, method="gated-map", options=options)
         true, shuffled = run(chosen, place)

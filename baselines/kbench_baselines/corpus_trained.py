@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import Encoder
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
+from kbench_baselines.masked_lm import check_masked_lm
 
 __all__ = ["CorpusTrained"]
 
@@ -34,6 +36,13 @@ class CorpusTrained(InjectionMethod):
     fixed: ClassVar[Recipe]
     families: ClassVar[Mapping[Family, Recipe]]
     tasks: ClassVar[Mapping[str, Recipe]] = {}
+
+    def check_training(self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        if setting == Setting.TASK_SPECIFIC:
+            return  # a general plug, where it may start from one, is not needed
+        check_masked_lm(encoder)
+        if not len(knowledge.sentences):
+            raise Unsupported(f"knowledge base {knowledge.name} has no sentence to train on")
 
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         if setting == Setting.TASK_SPECIFIC:

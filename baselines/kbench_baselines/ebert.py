@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.encoding import inner_tokens
-from kbench.errors import Unsupported, UsageError
+from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["EBert", "LinearMap", "least_squares", "whole_wordpieces"]
 
 _FORMS = {"concat": "{slot} / {mention}", "replace": "{slot}"}
-_ANCHORS = ("auto", "words", "names")
 _BLOCK = 1 << 16
 _QUICK = 100_000
 """Names or words whose anchors are counted while a grid is planned."""
@@ -155,19 +154,12 @@ class EBert(Untrained):
         "anchors": OptionType("text", words=("auto", "words", "names")),
     }
 
-    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        super().__init__(options)
-        for name, known in (("form", _FORMS), ("anchors", _ANCHORS)):
-            if self.options[name] not in known:
-                raise UsageError(
-                    f"e-bert: {name} is {self.options[name]!r}; expected {' or '.join(known)}"
-                )
-
     def template(self) -> str:
         return _FORMS[self.options["form"]]
 
     def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
         """Counts the anchors, where there are not too many names or words to do so quickly."""
+        super().check(encoder, knowledge)
         words = knowledge.words
         if max(len(knowledge), len(words.words) if words else 0) <= _QUICK:
             self._anchored(encoder, knowledge)

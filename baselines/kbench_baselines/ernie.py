@@ -267,9 +267,6 @@ class Ernie(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
-        vector_width(knowledge)
-
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         layers = encoder.layers
         encoder.feed_forward(layers[-1])  # refuses what is not of BERT's form

@@ -44,7 +44,7 @@ from kbench.model import Encoder, Reading, digest, rewritten
 from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
-from kbench_baselines.spelled_facts import FactHead, spelled_facts
+from kbench_baselines.spelled_facts import FactHead, fact_counts, spelled_facts
 
 __all__ = ["Adapter", "FactualPretraining", "KAdapter", "KnowledgeAdapter", "tapped", "taps"]
 
@@ -53,6 +53,8 @@ _WIDTH = 768
 _HEAD = 64
 _DEVIATION = 0.0002
 _DROPOUT = 0.1
+_QUICK = 100_000
+"""Sentences whose facts are counted while a grid is planned."""
 
 # Four devices with 64 examples each; 1,200 steps warm up, of some 100,000 on 5.5 million sentences.
 _PUBLISHED = Recipe(learning_rate=5e-5, batch_size=256, epochs=5, warmup=0.012, clip=1.0)
@@ -327,6 +329,11 @@ class KAdapter(InjectionMethod):
     def choices(self) -> Sequence[float]:
         """Values of ``s``. Nothing chooses in fine-tuning: the model gets used to the whole sum."""
         return (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
+
+    def check_training(self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+        """Counts the facts, where there are not too many sentences to do so quickly."""
+        if len(knowledge.sentences) <= _QUICK:
+            fact_counts(knowledge, self.options["without"])
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
         if encoder.slot_width != encoder.width:

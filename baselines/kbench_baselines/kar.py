@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding import Batch, sent, targets_in
-from kbench.errors import Unsupported, UsageError
+from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder, rewritten
@@ -242,18 +242,10 @@ class Kar(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
-        vector_width(knowledge)
-
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        init, candidates = self.options["init"], int(self.options["candidates"])
-        if init not in ("zero", "inverse") or candidates < 1:
-            raise UsageError(
-                f"kar: init is {init!r} and candidates {candidates}; expected zero or inverse, "
-                "and at least 1"
-            )
+        candidates = int(self.options["candidates"])
         plug = KarPlug(knowledge, encoder.width, len(encoder.layers), candidates)
-        if init == "inverse":
+        if self.options["init"] == "inverse":
             with torch.no_grad():
                 plug.up.weight.copy_(right_inverse(plug.down.weight))
                 plug.up.bias.copy_(-plug.up.weight @ plug.down.bias)

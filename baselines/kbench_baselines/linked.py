@@ -55,7 +55,9 @@ def vector_width(knowledge: KnowledgeBase) -> int:
         Unsupported: it has none.
     """
     if not knowledge.dimension:
-        raise Unsupported(f"knowledge base {knowledge.name} has no entity vectors")
+        raise Unsupported(
+            f"knowledge base {knowledge.name} has no entity vectors: see `kbench knowledge train`"
+        )
     return knowledge.dimension
 
 

@@ -60,6 +60,9 @@ TASK_RECIPES = {
 """Task-specific settings by family."""
 
 
+_RATE, _EPOCH = OptionType("number", least=0, below=1), OptionType("whole number", least=1)
+
+
 class EntityMap(Plug, ABC):
     """A map of entity vectors into the input space.
 
@@ -161,6 +164,12 @@ class MappedSlots(CorpusTrained):
         """Returns an untrained map."""
 
     def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+        """Returns an untrained map, with room for those that the option ``choose`` offers.
+
+        Raises:
+            Unsupported: the knowledge base has no vectors.
+        """
+        self.check(encoder, knowledge)
         plug = self.untrained_map(encoder, knowledge)
         if self._offered:
             plug.offer(self.choices())
@@ -250,8 +259,8 @@ def _offered(choose: Any) -> list[tuple[float, int]]:
         isinstance(choose, dict)
         and choose.keys() == {"dropout", "epoch"}
         and all(isinstance(several, list) and several for several in (dropouts, epochs))
-        and all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in dropouts)
-        and all(isinstance(epoch, int) and epoch >= 1 for epoch in epochs)
+        and all(_RATE.allows(rate) for rate in dropouts)
+        and all(_EPOCH.allows(epoch) for epoch in epochs)
     )
     if not right:
         raise UsageError(

@@ -24,7 +24,14 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, link
 from kbench.model import Encoder
 
-__all__ = ["Corpus", "MaskedMentions", "linked_corpus", "masked_mentions", "mention_loss"]
+__all__ = [
+    "Corpus",
+    "MaskedMentions",
+    "check_masked_lm",
+    "linked_corpus",
+    "masked_mentions",
+    "mention_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,16 @@ class Corpus:
     dropped: dict[str, int]
 
 
+def check_masked_lm(encoder: Encoder) -> None:
+    """Refuses a backbone that is no masked language model.
+
+    Raises:
+        Unsupported: it has no masked-LM head, or no ``[MASK]``.
+    """
+    if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+        raise Unsupported("masked language modelling needs a backbone with a masked-LM head")
+
+
 def linked_corpus(
     encoder: Encoder, knowledge: KnowledgeBase, slot: str | None, max_length: int
 ) -> Corpus:
@@ -59,8 +76,7 @@ def linked_corpus(
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
     tokenizer = encoder.tokenizer
-    if not encoder.has_lm_head or tokenizer.mask_token_id is None:
-        raise Unsupported("masked language modelling needs a backbone with a masked-LM head")
+    check_masked_lm(encoder)
     corpus = [
         Example(str(number), sentence.text, sentence.mentions, "")
         for number, sentence in enumerate(knowledge.sentences)

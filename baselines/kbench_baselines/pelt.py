@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding import Batch, Inputs, Layout, affixes, encode
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import Encoder, FrozenReader, Reading
@@ -198,11 +198,16 @@ class Pelt(Untrained):
         "occurrences": OptionType("whole number", least=1),
         "min_length": OptionType("whole number", least=0),
         "max_length": OptionType("whole number", least=1),
-        "scale": OptionType("number", null=True),
+        "scale": OptionType("number", above=0, null=True),
     }
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
+        if self.options["min_length"] > self.options["max_length"]:
+            raise UsageError(
+                f"PELT: min_length is {self.options['min_length']} and max_length "
+                f"{self.options['max_length']}; expected a least length up to the greatest"
+            )
         self._found: tuple[str, Occurrences] | None = None
 
     def corpus_readings(self) -> float | None:

@@ -24,7 +24,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Spelled
 from kbench.model import Encoder
 
-__all__ = ["FactHead", "SpelledFacts", "spelled_facts"]
+__all__ = ["FactHead", "SpelledFacts", "fact_counts", "spelled_facts"]
 
 _MARKERS: Mapping[Role, str] = {Role.HEAD: "@", Role.TAIL: "#"}
 
@@ -57,6 +57,28 @@ class SpelledFacts:
         return self.inputs.collate(self.usable[chosen], self.targets)
 
 
+def fact_counts(knowledge: KnowledgeBase, without: Collection[str] = ()) -> NDArray[np.int64]:
+    """Returns how many facts of each relation a knowledge base's sentences spell out.
+
+    Args:
+        knowledge: gives the facts.
+        without: ids of relations that do not count.
+
+    Raises:
+        Unsupported: there are no facts of two relations to tell apart.
+    """
+    spelled = knowledge.spelled
+    often = np.bincount(spelled.relation, minlength=len(knowledge.relations))
+    often[[relation in without for relation in knowledge.relations]] = 0
+    if np.count_nonzero(often) < 2:
+        raise Unsupported(
+            "factual pre-training needs triples and sentences with linked mentions that spell out "
+            f"facts of two relations; knowledge base {knowledge.name} spells out {len(spelled)} "
+            f"facts of {np.count_nonzero(often)}"
+        )
+    return often
+
+
 def spelled_facts(
     encoder: Encoder,
     knowledge: KnowledgeBase,
@@ -80,15 +102,8 @@ def spelled_facts(
             two markers.
     """
     spelled = knowledge.spelled
-    often = np.bincount(spelled.relation, minlength=len(knowledge.relations))
-    often[[relation in without for relation in knowledge.relations]] = 0
-    second = int(np.sort(often)[-2]) if len(often) > 1 else 0
-    if not second:
-        raise Unsupported(
-            "factual pre-training needs triples and sentences with linked mentions that spell out "
-            f"facts of two relations; knowledge base {knowledge.name} spells out {len(spelled)} "
-            f"facts of {np.count_nonzero(often)}"
-        )
+    often = fact_counts(knowledge, without)
+    second = int(np.sort(often)[-2])
     kept = often >= min(least, second)
     chosen = np.flatnonzero(kept[spelled.relation])
     inputs = _encoded(encoder, knowledge, spelled, chosen, max_length)

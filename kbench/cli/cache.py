@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from kbench.cli.messages import say
+from kbench.cli.options import Number
 from kbench.data.files import cache_home, load_json
 from kbench.errors import ArtifactError, UsageError
 from kbench.store import Artifacts
@@ -119,7 +120,7 @@ def verify() -> int:
 
 
 @cache.command("prune")
-@click.option("--days", type=click.FloatRange(min=0), help="Also remove what is older.")
+@click.option("--days", type=Number(min=0), help="Also remove what is older.")
 @click.option("--all", "everything", is_flag=True, help="Remove everything.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def prune(days: float | None, everything: bool, dry_run: bool) -> None:

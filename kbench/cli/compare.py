@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kbench.cli import options as shared
+from kbench.cli.messages import say
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from kbench.cli.layout import Column
     from kbench.cli.terminal import Console
+    from kbench.results.choice import Choice
     from kbench.results.comparison import Comparison
-    from kbench.results.selection import Group, Selection
+    from kbench.results.selection import Group
     from kbench.store import Result
 
 __all__ = ["compare"]
@@ -69,26 +71,28 @@ def compare(
     backbone and tuning. The control is the true knowledge unless named. Without B a run is
     compared with its own `none` and its own controls foreign and same-type: the first is its Δ, the
     second its knowledge gain, the third what of that is individual. What of it is of the kind, the
-    two controls say against each other.
+    two controls say against each other. Of runs that differ in options alone the one that is best
+    on dev is meant, unless an option or an id says which.
     """
+    from kbench.results.choice import choices
     from kbench.results.comparison import compare as compared
-    from kbench.results.identity import FIELDS
+    from kbench.results.identity import FIELDS, Names
     from kbench.store import Results
 
     if family not in ("all", *FIELDS):
         raise UsageError(f"--family {family!r}: expected all or one of {', '.join(FIELDS)}")
     store = Results(shared.opened(out))
     results = list(store)
+    told, names = choices(results), Names(results)
     pairs = [
         (one, two)
-        for one, two in _pairs(results, runs, every)
-        if shared.chosen(one[0], filters, _FILTERS)
+        for one, two in _pairs(results, runs, every, told)
+        if shared.chosen(one[0], filters, _FILTERS, names)
     ]
     if not pairs:
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
-    comparisons = compared(
-        pairs, store, metric=metric, family=None if family == "all" else family, force=force
-    )
+    over = None if family == "all" else family
+    comparisons = compared(pairs, store, metric=metric, family=over, force=force, choices=told)
     if as_json:
         for value in comparisons:
             print(json.dumps(value.as_json(), ensure_ascii=False))
@@ -99,8 +103,9 @@ def compare(
 
 
 def _pairs(
-    results: Sequence[Result], runs: tuple[str, ...], every: bool
+    results: Sequence[Result], runs: tuple[str, ...], every: bool, told: Mapping[str, Choice]
 ) -> list[tuple[Group, Group]]:
+    from kbench.results.choice import meant, meant_beside
     from kbench.results.selection import Selection, apart, grouped, partners
 
     if len(runs) > 2 - every or not (runs or every):
@@ -110,16 +115,32 @@ def _pairs(
         )
     first = Selection("all") if every else Selection.parse(runs[0], results)
     given = runs[0 if every else 1 :]
-    ours = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
-    if not ours:
+    fitting = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
+    if not fitting:
         raise UsageError(f"no stored result that ended well is {first.text!r}")
+    found = meant(fitting, told, asked=first.asks, alone=not every)
+    if not found.kept:
+        raise UsageError(f"{first.text!r} is {found.said}")
+    ours, said = found.kept, [found.said]
     yardsticks = [Selection.parse(text, results) for text in given] or [
         Selection(text, dict([text.split("=")] if "=" in text else [("method", text)]))
         for text in _OWN
     ]
-    pairs = [pair for theirs in yardsticks for pair in partners(ours, theirs, results)]
+    pairs: list[tuple[Group, Group]] = []
+    for theirs in yardsticks:
+        own, left = meant_beside(partners(ours, theirs, results), told, asked=theirs.asks)
+        pairs += own
+        said.append(left)
+    if not pairs and said[-1]:
+        raise UsageError(f"{yardsticks[-1].text!r} is {said[-1]}")
     if not given and "control" not in first.named and not first.id:
-        pairs += _kinds(first, results)
+        same = Selection(first.text, {**first.named, "control": "same-type"})
+        true = meant(grouped(r for r in results if r in same), told, asked=first.asks, alone=False)
+        foreign = Selection("control=foreign", {"control": "foreign"})
+        kinds = partners(true.kept, foreign, results)
+        pairs += meant_beside(kinds, told, asked=first.asks)[0]  # what of the gain is of the kind
+    for line in filter(None, said):
+        say(f"warning: left out: {line}", err=True)
     if not pairs:
         against = " or ".join(repr(theirs.text) for theirs in yardsticks)
         raise UsageError(
@@ -127,15 +148,6 @@ def _pairs(
             f"be as in A, and only runs that ended well count{apart(ours, yardsticks, results)}"
         )
     return pairs
-
-
-def _kinds(first: Selection, results: Sequence[Result]) -> list[tuple[Group, Group]]:
-    """Returns what of the knowledge gain of runs is that of the kind: same type over foreign."""
-    from kbench.results.selection import Selection, grouped, partners
-
-    same = Selection(first.text, {**first.named, "control": "same-type"})
-    foreign = Selection("control=foreign", {"control": "foreign"})
-    return [*partners(grouped(r for r in results if r in same), foreign, results)]
 
 
 def _print(comparisons: Sequence[Comparison], console: Console) -> None:

@@ -62,7 +62,8 @@ def diff(
     A and B are selections as of `kbench compare`, each of one run; of several seeds the first is
     taken unless named (seed=1). Without B it is the same model without knowledge. Each example
     comes with its text, and the knowledge that each run had of its mentions: with
-    control=foreign that is another entity's.
+    control=foreign that is another entity's. Of runs that differ in options alone the one that is
+    best on dev is meant, unless an option or an id says which.
     """
     from dataclasses import replace
 
@@ -115,20 +116,29 @@ def _sides(
     store: Results, texts: tuple[str, str], task: str | None
 ) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
     """Finds the two results, and checks that they are over the same examples."""
-    from kbench.results.comparison import PredictionCache, differing
-    from kbench.results.identity import fits
+    from kbench.results.choice import choices, meant, meant_beside
+    from kbench.results.comparison import PredictionCache, differing, unchosen
+    from kbench.results.identity import Names, fits
     from kbench.results.selection import Selection, grouped, partners
 
     results = list(store)
+    told, names = choices(results), Names(results)
     first, second = (Selection.parse(text, results) for text in texts)
-    of_task = [r for r in results if r in first and (task is None or fits(r, "task", task))]
-    pairs = partners(grouped(of_task), second, results)
+    of_task = [r for r in results if r in first and (task is None or fits(r, "task", task, names))]
+    fitting = grouped(of_task)
+    found = meant(fitting, told, asked=first.asks, alone=True)
+    groups = fitting if found.left else found.kept  # dev does not tell which: the user has to
+    every = partners(groups, second, results)
+    kept, left = meant_beside(every, told, asked=second.asks)
+    pairs = every if found.left or left else kept
     if len(pairs) != 1:
         raise UsageError(
             f"{texts[0]!r} against {texts[1]!r} are {len(pairs)} pairs of runs; expected one"
-            + _choose(pairs, grouped(of_task), second, results)
+            + _choose(pairs, groups, second, results)
         )
     ours, theirs = _of_a_seed(*pairs[0])
+    for line in unchosen(ours, theirs, names, told):
+        say(f"warning: {line}", err=True)
     tables = PredictionCache(store)
     problems = [*differing(ours, theirs, ours.main_metric or "")] or tables.unlike([ours, theirs])
     if problems:

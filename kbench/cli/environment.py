@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import click
 
+from kbench.cli.messages import say
 from kbench.errors import UsageError
 
 __all__ = ["ENGINE", "PREFIX", "below", "named", "unread", "variables"]
@@ -117,7 +118,9 @@ def _is_help(option: click.Option) -> bool:
 def unread(verb: str, verbs: Iterable[str], load: Callable[[str], click.Command]) -> None:
     """Refuses variables that begin as the options of a verb do, or of none, and that none reads.
 
-    What begins as those of another verb is that verb's to refuse, when it is called.
+    What begins as those of another verb is that verb's to refuse, when it is called, and is said
+    here; but not what begins as a variable of the engine, which every verb reads
+    (``KBENCH_CACHE_DIR``).
 
     Args:
         verb: which is called.
@@ -127,24 +130,33 @@ def unread(verb: str, verbs: Iterable[str], load: Callable[[str], click.Command]
     Raises:
         UsageError: there are such; the nearest are named.
     """
-    every = [*verbs]
-    others = tuple(f"{below(PREFIX, name)}_" for name in every if name != verb)
-    own = f"{below(PREFIX, verb)}_"
-    given = [name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in ENGINE]
-    asked = [name for name in given if name.startswith(own) or not name.startswith(others)]
-    if not asked or {*asked} <= (known := variables(load(verb), below(PREFIX, verb))):
-        return
-    for name in every:  # one may read a variable of another form; and who is near is of any verb
-        try:
-            known |= variables(load(name), below(PREFIX, name))
-        except Exception:  # a verb that does not load says so when it is called
-            continue
-    unknown = sorted({*asked} - known)
+    prefixes = {name: f"{below(PREFIX, name)}_" for name in verbs}
+    given = {name for name in os.environ if name.startswith(f"{PREFIX}_")} - ENGINE
+    known: set[str] = set()
+    # First those that are likely to read them; then all: one may read a variable of another form,
+    # and the nearest may be of any.
+    likely = [name for name in prefixes if any(each.startswith(prefixes[name]) for each in given)]
+    for several in (likely, [name for name in prefixes if name not in likely]):
+        if not given - known:
+            return
+        for name in several:
+            try:
+                known |= variables(load(name), below(PREFIX, name))
+            except Exception:  # a verb that does not load says so when it is called
+                continue
+    others = tuple(prefix for name, prefix in prefixes.items() if name != verb)
+    unknown = sorted(given - known)
+    own = (prefixes[verb], *(f"{name}_" for name in ENGINE))
+    asked = [name for name in unknown if name.startswith(own) or not name.startswith(others)]
+    if asked:
+        raise UsageError(_unread(asked, known))
     if unknown:
-        said = "; ".join(f"{name}{_near(name, known | ENGINE)}" for name in unknown)
-        raise UsageError(
-            f"no option is read from the environment variable {said}; rename it, or unset it"
-        )
+        say(f"warning: {_unread(unknown, known)}", err=True)
+
+
+def _unread(unknown: Iterable[str], known: set[str]) -> str:
+    said = "; ".join(f"{name}{_near(name, known | ENGINE)}" for name in unknown)
+    return f"no option is read from the environment variable {said}; rename it, or unset it"
 
 
 def _near(name: str, known: set[str]) -> str:

@@ -279,7 +279,7 @@ def holdout(
         "examples_with_a_pair": sum(each.examples for each in pairs),
     }
     if pairs and any(each.linker == "alias" for each in asked):
-        pairs = pairs_in_turn(bundle, lambda base: [each.pairs(base) for each in asked])
+        pairs = pairs_in_turn(bundle, pairs, lambda base: [each.pairs(base) for each in asked])
     made, dropped = hold_out(bundle, target, examples, pairs, about)
     if as_json:
         counted = {name: about[name] for name in ("examples", "examples_with_a_pair")}

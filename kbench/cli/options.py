@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import click
 
 from kbench.data.files import is_folder
 from kbench.errors import UsageError
 
-__all__ = ["Duration", "Size", "chosen", "filters", "opened", "out", "pair", "pairs"]
+__all__ = ["Duration", "Number", "Size", "chosen", "filters", "opened", "out", "pair", "pairs"]
 
 
 if TYPE_CHECKING:
+    from kbench.results.identity import Names
+
     _Float: TypeAlias = click.ParamType[float]
 else:  # older versions of click have no such generic
     _Float = click.ParamType
@@ -37,6 +40,19 @@ class _Measure(_Float):
         factor = self.units.get(match[2].lower()) if match else None
         if not match or factor is None or not (number := float(match[1]) * factor):
             raise UsageError(f"{self.option} {value!r}: expected {self.example}")
+        return number
+
+
+class Number(click.FloatRange):
+    """A number in a range, which nan and infinity are not, though click takes them."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns it as a number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 
@@ -81,14 +97,26 @@ def filters(names: Iterable[str]) -> Callable[[click.Command], click.Command]:
     return decorated
 
 
-def chosen(thing: object, given: Mapping[str, str | None], names: Iterable[str]) -> bool:
-    """Whether the fields of a result or figure fit the options given."""
+def chosen(
+    thing: object,
+    given: Mapping[str, str | None],
+    names: Iterable[str],
+    parts: Names | None = None,
+) -> bool:
+    """Whether the fields of a result or figure fit the options given.
+
+    Args:
+        thing: the result or figure.
+        given: globs by the name of a field.
+        names: of the fields.
+        parts: what the parts of all results that are looked at are called.
+    """
     from kbench.results.identity import fits
     from kbench.store import Result
 
     def fitting(name: str, glob: str) -> bool:
         if isinstance(thing, Result):
-            return fits(thing, name, glob)
+            return fits(thing, name, glob, parts)
         return fnmatchcase(getattr(thing, name) or "", glob)
 
     return all(

@@ -75,9 +75,7 @@ def _selecting(command: click.Command) -> click.Command:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> None:
     """List results: id, state, date, size and the run, controls too unless one is named."""
-    from rich.table import Table
-    from rich.text import Text
-
+    from kbench.cli.layout import Column, show
     from kbench.cli.terminal import Console
 
     chosen = _chosen(Results(shared.opened(out)), selections, failed)
@@ -85,13 +83,14 @@ def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> N
         for item in chosen:
             print(json.dumps(item.as_json(), ensure_ascii=False))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("id", "state", "date", "kB", "run"):
-        table.add_column(name, justify="right" if name == "kB" else "left", overflow="fold")
-    for item in chosen:
-        size = f"{item.bytes / 1e3:,.0f}"
-        table.add_row(item.id[:12], item.state, item.date[:16], size, Text(plain(item.words)))
-    Console().print(table)
+    columns = [
+        Column("id", [item.id[:12] for item in chosen]),
+        Column("state", [item.state for item in chosen], rank=1),
+        Column("date", [item.date[:16] for item in chosen], rank=2),
+        Column("kB", [f"{item.bytes / 1e3:,.0f}" for item in chosen], side="right", rank=3),
+        Column("run", [plain(item.words) for item in chosen], text=True),
+    ]
+    show(Console(), columns)
     total = sum(item.bytes for item in chosen)
     say(f"{_counted(chosen)}, {total / 1e6:.1f} MB in {out}")
 
@@ -146,11 +145,14 @@ def _chosen(store: Results, selections: Iterable[str], failed: bool) -> list[_It
     Raises:
         UsageError: a selection means nothing that is stored.
     """
-    items = [_item(store, *entry) for entry in store.entries()]
+    items = [item for entry in store.entries() if (item := _item(store, *entry))]
     stored = [item.result for item in items if item.result]
     wanted: set[str] = set()
     for text in selections:
-        wanted |= _meant(text, items, stored)
+        found = _meant(text, items, stored)
+        if not found:
+            raise UsageError(f"no stored result is {text!r}; `kbench results ls` lists all")
+        wanted |= found
     return [
         item
         for item in items
@@ -170,8 +172,11 @@ def _meant(text: str, items: Sequence[_Item], stored: Sequence[Result]) -> set[s
     return {result.id for result in stored if result in every}
 
 
-def _item(store: Results, key: str, result: Result | None, problem: str) -> _Item:
-    stats = [file.lstat() for file in (store.folder / key).iterdir()]
+def _item(store: Results, key: str, result: Result | None, problem: str) -> _Item | None:
+    try:
+        stats = [file.lstat() for file in (store.folder / key).iterdir()]
+    except FileNotFoundError:  # another process has just removed or replaced it
+        return None
     made = result.provenance.started if result and result.provenance else ""
     changed = max((stat.st_mtime for stat in stats), default=0.0)
     date = made or time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(changed))

@@ -86,7 +86,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of GPU hours.")
 @click.option(
     "--tflops",
-    type=click.FloatRange(min=0, min_open=True),
+    type=shared.Number(min=0, min_open=True),
     default=19.5,
     show_default=True,
     help="With --dry-run: peak of the GPU in TFLOP/s; the default is an A100 in float32.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from kbench.parts.run_parts import PartLoader
 from kbench.results.choice import shown_of
 from kbench.results.notes import left_out, silent, unknown_words
 from kbench.results.tables import leaders, rows
-from kbench.spec import RunSpec
+from kbench.spec import Control, RunSpec
 from kbench.store import Artifacts, Result, Results, Status
 
 __all__ = ["dry_run", "run"]
@@ -135,7 +135,8 @@ def run(
     for line in _reasons(cells):
         messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     started = time.perf_counter()
-    with _shown(messages, len(todo)) as events:
+    swept = _swept(cell.spec for cell in cells)
+    with _shown(messages, len(todo), swept) as events:
         results = runner.run(cells, place, executor=executor, fail_fast=fail_fast, events=events)
     store = Results(place.out)
     if as_json:
@@ -147,7 +148,8 @@ def run(
         shown, hidden = shown_of(rows(kept, store, beside=store))
         for line in hidden:
             messages.print(line, markup=False, highlight=False, soft_wrap=True)
-        print_table(shown, Console(), leaders(shown, store))
+        if shown or not hidden:
+            print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
     ended = {result.status for result in results}
     count = sum(result.status != Status.REFUSED for result in results)
@@ -169,9 +171,26 @@ def _seeds(cells: Sequence[Cell]) -> str:
     return ", ".join(str(seed) for seed in sorted({cell.spec.seed for cell in cells}))
 
 
+def _swept(specs: Iterable[RunSpec]) -> set[str]:
+    """Returns what runs are variants of that differ in options of their tuning or method."""
+    variants: dict[str, set[str]] = {}
+    for spec in specs:
+        variants.setdefault(_sweep(spec), set()).add(repr(spec.options))
+    return {sweep for sweep, options in variants.items() if len(options) > 1}
+
+
+def _sweep(spec: RunSpec) -> str:
+    kept = {kind: options for kind, options in spec.options.items() if kind == "task"}
+    return repr(spec.model_copy(update={"seed": 0, "control": Control.NONE, "options": kept}))
+
+
 @contextmanager
-def _shown(console: Console, total: int) -> Iterator[Events]:
-    """Yields events that draw two bars, and print a line for each finished run."""
+def _shown(console: Console, total: int, swept: Collection[str]) -> Iterator[Events]:
+    """Yields events that draw two bars, and print a line for each finished run.
+
+    Of a variant of what is ``swept`` the score on dev is told, for it may be no more than one of
+    those that dev does not choose.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -188,7 +207,7 @@ def _shown(console: Console, total: int) -> Iterator[Events]:
         def finished(cell: Cell, result: Result) -> None:
             bars.update(current, visible=False)
             bars.advance(grid)
-            bars.console.print(_line(result), soft_wrap=True)
+            bars.console.print(_line(result, _sweep(cell.spec) in swept), soft_wrap=True)
 
         def said(line: str) -> None:
             bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -196,13 +215,14 @@ def _shown(console: Console, total: int) -> Iterator[Events]:
         yield Events(step, finished, said)
 
 
-def _line(result: Result) -> Text:
+def _line(result: Result, variant: bool) -> Text:
     word, style = _MARKS.get(result.status, ("FAILED", "bold red"))
     line = Text(f"{word:<8}", style=style)
     line.append(result.spec.label, style="default")
-    score = result.score
-    if score:
-        line.append(f"  {100 * score.value:.1f}", style="bold")
+    if variant and result.dev is not None:
+        line.append(f"  {100 * result.dev:.1f} on dev", style="bold")
+    elif not variant and result.score:
+        line.append(f"  {100 * result.score.value:.1f}", style="bold")
     for note in filter(None, (left_out(result), unknown_words(result), silent(result))):
         line.append(f"  {note}", style="italic")
     if result.reason:

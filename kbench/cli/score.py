@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +32,18 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
     RUNS is a selection as of `kbench compare`, with any control unless one is named. Says which
     stored value differs; exit status 1 if any does.
     """
+    from kbench.results.identity import Names
     from kbench.results.selection import Selection
     from kbench.store import Results, Status
 
     store = Results(shared.opened(out))
     results = [result for result in store if result.status == Status.OK]
+    names = Names(results)
     if runs:
         chosen = Selection.parse(runs, results)
-        chosen = Selection(chosen.text, {"control": "*", **chosen.named}, chosen.id)
+        chosen = replace(chosen, named={"control": "*", **chosen.named})
         results = [result for result in results if result in chosen]
-    results = [r for r in results if shared.chosen(r, filters, _FILTERS)]
+    results = [r for r in results if shared.chosen(r, filters, _FILTERS, names)]
     scores = wrong = 0
     for result in results:
         rescored, problem = _again(store, result)

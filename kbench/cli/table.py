@@ -72,7 +72,9 @@ def table(
     store = Results(shared.opened(out))
     # Yardsticks and controls are needed even where they are not to be shown.
     stored = _measured(list(store), metric) if metric else list(store)
-    shown = [row for row in rows(stored, store) if shared.chosen(row.first, filters, _FILTERS)]
+    shown = [
+        row for row in rows(stored, store) if shared.chosen(row.first, filters, _FILTERS, row.names)
+    ]
     hidden: list[str] = []
     if not everything:
         shown, hidden = shown_of(shown)

@@ -242,8 +242,11 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         mark = getattr(cause, "problem_mark", None)
         problem = getattr(cause, "problem", None) or f"is not YAML ({one_line(cause)})"
         raise DataError(path, problem, expected, mark.line + 1 if mark else None) from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    if not isinstance(values, dict):
         raise DataError(path, f"holds {type(values).__name__}", expected)
+    for key in values:
+        if not isinstance(key, str):
+            raise DataError(path, f"has the key {key!r}, which is no text", expected)
     return values
 
 

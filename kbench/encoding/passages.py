@@ -27,7 +27,8 @@ __all__ = ["Passage", "Passages", "shares"]
 # A full stop after one or two letters is that of an initial or a title: "J. R.", "St.", "U.S.".
 # Scripts without blanks between words have none between sentences.
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?;])(?<!\b\w\.)(?<!\b\w\w\.)\s+|(?<=[。！？；｡])(?![。！？；｡」』”])\s*"
+    r"(?<=[.!?;؟۔؛।॥።։།။។])(?<!\b\w\.)(?<!\b\w\w\.)\s+"
+    r"|(?<=[。！？；｡])(?![。！？；｡」』”])\s*"
 )
 
 

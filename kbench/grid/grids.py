@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypeAlias, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
-from kbench.data.files import canonical_digest, read_yaml
+from kbench.data.files import canonical_digest, parse_yaml, read_yaml
 from kbench.errors import UsageError, nearest, one_line
-from kbench.spec import Control, OptionKind, Precision, RunSpec, Seed, Setting, parse_value
+from kbench.spec import Control, OptionKind, Precision, RunSpec, Seed, Setting
 
 __all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]
 
@@ -194,13 +194,7 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
                     f"{origin}: {key}: {value!r} holds a comma, which separates names; "
                     "rename the folder, or link to it by a name without one"
                 )
-    try:
-        canonical_digest(listed.get("options", {}))
-    except (TypeError, ValueError, RecursionError) as cause:
-        raise UsageError(
-            f"{origin}: options: {cause}; expected text, numbers, true, false, null, lists and "
-            "mappings of these"
-        ) from None
+    _check_plain(listed.get("options", {}), f"{origin}: options")
     try:
         return Grid.model_validate(listed)
     except ValidationError as error:
@@ -209,6 +203,32 @@ def make_grid(values: Mapping[str, Any], origin: str) -> Grid:
         given = "empty" if first["input"] in ((), []) else repr(first["input"])
         expected = _EXPECTED[str(first["loc"][0])]
         raise UsageError(f"{origin}: {where} is {given}; expected {expected}") from None
+
+
+def _check_plain(value: Any, where: str, around: tuple[int, ...] = ()) -> None:
+    """Refuses what no address can be made of, by its path.
+
+    Args:
+        value: of an option, or a mapping of such.
+        where: its path.
+        around: the mappings that it lies in, by id(): YAML can put one into itself.
+
+    Raises:
+        UsageError: it is not finite, a date, or has a key that is not text.
+    """
+    try:
+        canonical_digest(value)
+        return
+    except (TypeError, ValueError, RecursionError) as cause:
+        problem, too_deep = str(cause), isinstance(cause, RecursionError)
+    if isinstance(value, Mapping) and not too_deep and id(value) not in around:
+        for key, inner in value.items():
+            _check_plain(inner, f"{where}.{key}", (*around, id(value)))
+    given = problem if isinstance(value, Mapping | list) else f"{value!r}"
+    raise UsageError(
+        f"{where} is {given}; expected text, finite numbers, true, false, null, lists and "
+        "mappings of these"
+    )
 
 
 _NAMES = "one or more names or globs, as text"
@@ -302,7 +322,7 @@ def set_option(options: dict[str, Any], text: str) -> None:
             "such as tuning.full.learning_rate=1e-4 or method.map-tuning.general.epochs=3"
         )
     try:
-        parsed = parse_value(value)
+        parsed = parse_yaml(value)
     except yaml.YAMLError as cause:
         why = getattr(cause, "problem", None) or one_line(cause)
         raise UsageError(f"--set {text!r}: the value is not YAML ({why})") from None

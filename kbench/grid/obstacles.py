@@ -26,6 +26,7 @@ class Obstacles:
 
     def __init__(self) -> None:
         self._encoder: tuple[str, Encoder] | None = None
+        self._failed: dict[str, Exception] = {}
         self._known: dict[Hashable, str] = {}
 
     def of(self, parts: Parts) -> str:
@@ -44,11 +45,12 @@ class Obstacles:
         return self._known[key, informed]
 
     def _seen(self, parts: Parts) -> str:
-        encoder = self._loaded(parts)
         try:
+            encoder = self._loaded(parts)
             _check_tuning(parts, encoder)
             if parts.base_knowledge is not None:
                 parts.method.check(encoder, parts.base_knowledge)
+                parts.method.check_training(parts.spec.setting, encoder, parts.base_knowledge)
                 _check_control(parts.spec.control, parts.base_knowledge)
         except Unsupported as reason:
             return str(reason)
@@ -60,9 +62,15 @@ class Obstacles:
 
     def _loaded(self, parts: Parts) -> Encoder:
         name = parts.backbone.digest
+        if name in self._failed:  # read once more, it would be no better
+            raise self._failed[name]
         if self._encoder is None or self._encoder[0] != name:
             self._encoder = None  # before the next one is loaded
-            self._encoder = name, loaded(parts)
+            try:
+                self._encoder = name, loaded(parts)
+            except Exception as error:
+                self._failed[name] = error
+                raise
         return self._encoder[1]
 
 

@@ -14,10 +14,11 @@ from kbench.knowledge.base import (
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.folding import folded
 from kbench.knowledge.linking import LINKERS, Links, link
-from kbench.knowledge.names import begins_with, first_place
+from kbench.knowledge.names import DENSE, begins_with, first_place
 from kbench.knowledge.writing import distinct_facts, write_bundle, write_vectors
 
 __all__ = [
+    "DENSE",
     "LINKERS",
     "Bundle",
     "Entity",

@@ -73,7 +73,7 @@ class Aliases:
 
     def lookup(self, name: str) -> tuple[int, bool]:
         """Returns the entity of a name, -1 if nobody is called so, and whether others share it."""
-        return self._known.get(folded(name), (-1, False))
+        return self._known.get(folded(name.strip()), (-1, False))
 
     def find(self, text: str) -> list[NameMatch]:
         """Returns the names in a text that stand as whole words, the longest of what overlaps."""

@@ -3,8 +3,9 @@
 One name is typed in many ways: é as one character or as two, a no-break blank, an apostrophe or a
 right quotation mark, full-width letters. Two names are the same if their folded texts are. In a
 folded text characters are in normal form (NFKC) and in lower case, a run of blanks is one blank,
-apostrophes, quotation marks and hyphens are those of ASCII, and what is not seen is gone (soft
-hyphens, joiners, marks of direction). Accents stay: Zürich is not Zurich.
+apostrophes, quotation marks and hyphens are those of ASCII, and what is no sign of its own is gone
+(soft hyphens, joiners, marks of direction, the Arabic stroke that widens a word). Accents stay:
+Zürich is not Zurich.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import lru_cache
 __all__ = ["Folded", "folded", "is_mark"]
 
 _UNSEEN = (
-    "\u00ad\u034f\u061c\ufeff"
+    "\u00ad\u034f\u061c\u0640\ufeff"
     + "".join(map(chr, (*range(0x180B, 0x180F), *range(0x200B, 0x2010), *range(0x202A, 0x202F))))
     + "".join(map(chr, (*range(0x2060, 0x2070), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )

@@ -35,7 +35,9 @@ class _Without(View):
         return self.base.triples[self._kept]
 
 
-def pairs_in_turn(bundle: Bundle, find: Callable[[KnowledgeBase], Sequence[Pairs]]) -> list[Pairs]:
+def pairs_in_turn(
+    bundle: Bundle, pairs: Sequence[Pairs], find: Callable[[KnowledgeBase], Sequence[Pairs]]
+) -> list[Pairs]:
     """Returns the pairs of examples, and those they have when the facts of these are gone.
 
     Of namesakes the linker ``alias`` takes the one that is in most facts. Without some of its facts
@@ -43,18 +45,14 @@ def pairs_in_turn(bundle: Bundle, find: Callable[[KnowledgeBase], Sequence[Pairs
 
     Args:
         bundle: the whole knowledge base.
-        find: returns the pairs of the examples in a knowledge base.
+        pairs: of the examples in it.
+        find: returns the pairs of the examples in another.
     """
-    pairs: list[Pairs] = []
-    rest: KnowledgeBase = bundle
-    kept = np.ones(len(bundle.triples), dtype=bool)
-    while True:
-        pairs += find(rest)
-        joined = _joined(bundle, pairs)
-        if not (joined & kept).any():
-            return pairs
+    every, kept = [*pairs], np.ones(len(bundle.triples), dtype=bool)
+    while ((joined := _joined(bundle, every)) & kept).any():
         kept = ~joined
-        rest = _Without(bundle, kept)
+        every += find(_Without(bundle, kept))
+    return every
 
 
 def hold_out(

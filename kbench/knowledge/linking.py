@@ -76,8 +76,9 @@ def link(
         ids = [mention.entity for _, mention in mentions]
         rows = knowledge.rows(ids)
         if linker == "title":
+            # A span may have a blank at its ends, which is no part of the name.
             asked = {
-                at: example.text[mention.start : mention.end]
+                at: example.text[mention.start : mention.end].strip()
                 for at, (example, mention) in enumerate(mentions)
                 if mention.entity is None
             }

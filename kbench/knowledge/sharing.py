@@ -27,10 +27,10 @@ def sharing(
         gold: labels of all splits.
 
     Returns:
-        ``test_swapped``: examples that ask about an entity that got another's knowledge.
-        ``test_swapped_label``: the other one's knowledge tells a gold label of the example, see
-        :attr:`~kbench.knowledge.gold.Gold.told`. ``test_swapped_type``: it does not, but the two
-        have a type in common.
+        Under an empty name the examples that ask about an entity that got another's knowledge;
+        ``_label``: the other one's knowledge tells a gold label of the example, see
+        :attr:`~kbench.knowledge.gold.Gold.told`; ``_type``: it does not, but the two have a type
+        in common.
     """
     asked = asked_about(examples, seen.base, linker, covers)
     own, partner = asked.row, seen.other[asked.row]
@@ -44,7 +44,7 @@ def sharing(
     kind[at[has(gold.types, partner[at], kinds)]] = True
     told, alike = ({*asked.example[which].tolist()} for which in (label, kind))
     return {
-        "test_swapped": len(np.unique(asked.example)),
-        "test_swapped_label": len(told),
-        "test_swapped_type": len(alike - told),
+        "": len({*asked.example.tolist()}),
+        "_label": len(told),
+        "_type": len(alike - told),
     }

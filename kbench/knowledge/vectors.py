@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import random
 import time
@@ -78,8 +79,10 @@ class VectorSettings:
 
     def __post_init__(self) -> None:
         for name in ("dimension", "epochs", "batch_size", "negatives", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        if not math.isfinite(self.margin):
+            raise UsageError(f"margin is {self.margin}; expected a number")
         for name in ("seed", "ranked"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 0 or more")

@@ -105,7 +105,7 @@ class Parts:
                 )
             _check_recipe(options[setting], f"method {self.spec.method}, {setting}")
         own = {k: v for k, v in options.items() if k not in settings}
-        check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
+        own = check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
         return kind(own)
 
     @cached_property
@@ -135,23 +135,26 @@ class Parts:
             return self.knowledge
         return self.control_of(self.base_knowledge, of_task=False)
 
-    def control_of(self, base: KnowledgeBase, *, of_task: bool = True) -> KnowledgeBase:
-        """Returns a knowledge base as the run's method sees it, through the run's control.
+    def control_of(
+        self, base: KnowledgeBase, control: Control | None = None, *, of_task: bool = True
+    ) -> KnowledgeBase:
+        """Returns a knowledge base as the run's method sees it, through a control.
 
         Args:
             base: the true one.
+            control: default: the run's.
             of_task: whether the control may look at the gold labels of the task.
         """
-        method, spec = self.method, self.spec
+        method, spec, control = self.method, self.spec, control or self.spec.control
         own = type(method).covers is not InjectionMethod.covers
         # By name: whom a method covers may take long to find out, and a plan need not know it.
         grounds = [spec.method, method.revision, method.options] if own else "vector"
         covers = partial(method.covers, base)
-        if spec.control != Control.FOREIGN or not of_task:
-            return controlled(base, spec.control, spec.seed, covers, grounds)
+        if control != Control.FOREIGN or not of_task:
+            return controlled(base, control, spec.seed, covers, grounds)
         labels = [self.task.digest, self.linker, sorted(self.task.null_labels)]
         gold = partial(self.gold_of, base)
-        return controlled(base, spec.control, spec.seed, covers, grounds, gold, labels)
+        return controlled(base, control, spec.seed, covers, grounds, gold, labels)
 
     def gold_of(self, base: KnowledgeBase) -> Gold:
         """Returns the gold labels of the task, in all its splits, by the entities of a base."""
@@ -171,9 +174,10 @@ class Parts:
         check_options(options, known, f"tuning {self.spec.tuning}")
         what = f"tuning {self.spec.tuning}"
         chosen = {k: v for k, v in options.items() if k not in _RECIPE}
-        check_values(chosen, self.tuning.defaults, self.tuning.option_types, what)
+        defaults = self.tuning.defaults_for(self.task.family)
+        chosen = check_values(chosen, defaults, self.tuning.option_types, what)
         _check_recipe({k: v for k, v in options.items() if k in _RECIPE}, what)
-        return {**self.tuning.defaults_for(self.task.family), **chosen}
+        return {**defaults, **chosen}
 
     @cached_property
     def tuning_recipe(self) -> Recipe | None:

@@ -24,7 +24,16 @@ from kbench.store import Result
 if TYPE_CHECKING:
     from kbench.results.tables import Row
 
-__all__ = ["Choice", "choices", "shown_of", "untold", "with_choices"]
+__all__ = [
+    "Choice",
+    "Meant",
+    "choices",
+    "meant",
+    "meant_beside",
+    "shown_of",
+    "untold",
+    "with_choices",
+]
 
 YARDSTICK = "none"
 """The method that a tuning's options are chosen by."""
@@ -91,13 +100,94 @@ def shown_of(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
             left_out += 1
         else:
             shown.append(untold(row))
-    said = [f"{left_out} more rows are variants that dev did not choose: `kbench table --all`"]
-    return shown, said if left_out else []
+    said = f"{left_out} more rows are variants that dev did not choose: `kbench table --all`"
+    if left_out == 1:
+        said = said.replace("rows are variants", "row is a variant")
+    return shown, [said] if left_out else []
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What a selection means of the runs of sweeps.
+
+    Attributes:
+        kept: of each sweep the chosen run; all that are there, if it is not and they are asked for.
+        left: those of sweeps of which nothing is kept, with why dev did not choose them.
+    """
+
+    kept: list[Group]
+    left: list[tuple[Group, str]]
+
+    @property
+    def said(self) -> str:
+        """What is to be said of those that are left; empty if there are none."""
+        if not self.left:
+            return ""
+        count = f"{len(self.left)} variant{'' if len(self.left) == 1 else 's'}"
+        return (
+            f"{count} of which dev chose none ({self.left[0][1]}); say by an option or an id which "
+            "you mean"
+        )
+
+
+def meant(
+    groups: Sequence[Group], told: Mapping[str, Choice], *, asked: bool, alone: bool = False
+) -> Meant:
+    """Returns which of some runs are meant where nobody says which variant.
+
+    Args:
+        groups: the runs that a selection fits.
+        told: how all that are stored stand, as of :func:`choices`.
+        asked: whether the selection says which variant, by an option or an id.
+        alone: whether a single variant is meant whatever dev chose, as the yardstick of equal
+            options is of a run.
+    """
+    sweeps: dict[tuple[str, Control], list[Group]] = defaultdict(list)
+    for group in groups:
+        sweeps[_sweep(group[0]), group[0].spec.control].append(group)
+    kept: set[str] = set()
+    left: list[tuple[Group, str]] = []
+    for several in sweeps.values():
+        chosen = [group for group in several if _stands(group, told)]
+        if not chosen and (asked or (alone and len(several) == 1)):
+            chosen = several
+        kept |= {group[0].id for group in chosen}
+        left += [] if chosen else [(group, told[group[0].id].why) for group in several]
+    return Meant([group for group in groups if group[0].id in kept], left)
+
+
+def meant_beside(
+    pairs: Sequence[tuple[Group, Group]], told: Mapping[str, Choice], *, asked: bool
+) -> tuple[list[tuple[Group, Group]], str]:
+    """Returns which of some pairs are meant, by their second run, and what is said of the others.
+
+    Args:
+        pairs: runs with those of a selection that are their own.
+        told: how all that are stored stand.
+        asked: whether the selection says which variant.
+    """
+    beside: dict[str, list[Group]] = defaultdict(list)
+    for one, two in pairs:
+        beside[one[0].id].append(two)
+    kept: set[tuple[str, str]] = set()
+    left: list[tuple[Group, str]] = []
+    for first, several in beside.items():
+        found = meant(several, told, asked=asked, alone=True)
+        kept |= {(first, two[0].id) for two in found.kept}
+        left += found.left
+    return [(a, b) for a, b in pairs if (a[0].id, b[0].id) in kept], Meant([], left).said
+
+
+def _stands(group: Group, told: Mapping[str, Choice]) -> bool:
+    choice = told.get(group[0].id)
+    return choice is None or choice.chosen
 
 
 def untold(row: Row) -> Row:
     """Returns a row without what it did on test."""
-    return replace(row, score=None, delta=None, gain=None, locality=None)
+    return replace(
+        row, score=None, delta=None, gain=None, kind=None, individual=None, locality=None
+    )
 
 
 def _sweep(result: Result) -> str:
@@ -161,18 +251,20 @@ def _chosen(groups: Sequence[Group], tunings: Mapping[str, str | None]) -> dict[
     told: dict[str, Choice] = {}
     for group in groups:
         chosen = _options(group[0], "tuning", "method") == picked
-        why = "" if chosen else _why(group, true, able)
+        why = "" if chosen else _why(group, true, able, known=tunings.get(model) is not None)
         choice = Choice(len(variants), chosen, why, settled=picked is not None)
         told |= {result.id: choice for result in group}
     return told
 
 
-def _why(group: Group, true: Sequence[Group], able: Sequence[Group]) -> str:
-    """Returns why a variant is not chosen."""
+def _why(group: Group, true: Sequence[Group], able: Sequence[Group], *, known: bool) -> str:
+    """Returns why a variant is not chosen; ``known``: the options of its tuning are."""
     mine = _options(group[0], "tuning", "method")
     run = next((each for each in true if _options(each[0], "tuning", "method") == mine), None)
     if run is None:
         return "there is no run of it with the true knowledge"
+    if run not in able and not known:
+        return f"no dev score of {YARDSTICK} says which options of the tuning are best"
     if run not in able:
         return f"{YARDSTICK} is not best on dev with these options of the tuning"
     if any(result.dev is None for result in run):

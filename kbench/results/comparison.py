@@ -5,9 +5,9 @@ Runs on other data, limits, metric definitions or test examples are not compared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from kbench.results.identity import Names, content, differences, options, told_a
 from kbench.results.selection import Group
 from kbench.store import Predictions, Result, Results
 
+if TYPE_CHECKING:
+    from kbench.results.choice import Choice
+
 __all__ = [
     "Comparison",
     "PredictionCache",
@@ -29,6 +32,7 @@ __all__ = [
     "metric_of",
     "metrics_of",
     "titles",
+    "unchosen",
 ]
 
 
@@ -104,6 +108,7 @@ def compare(
     metric: str | None = None,
     family: str | None = None,
     force: bool = False,
+    choices: Mapping[str, Choice] | None = None,
 ) -> list[Comparison]:
     """Compares the runs of each pair.
 
@@ -113,6 +118,7 @@ def compare(
         metric: name of another metric than the main one of ours.
         family: field of a run whose values part the families of Holm's correction; None for one.
         force: compare what cannot be compared, and say so in ``warnings``.
+        choices: how runs stand in their sweeps; what dev did not choose is said in ``warnings``.
 
     Raises:
         UsageError: two runs cannot be compared; says which field differs.
@@ -125,7 +131,8 @@ def compare(
     adjusted = _corrected([contrast.p for contrast in told], families)
     return [
         Comparison(
-            *(one, two, pair.metric, _scores(pair), contrast, p, name, warnings),
+            *(one, two, pair.metric, _scores(pair), contrast, p, name),
+            (*warnings, *unchosen(one[0], two[0], names, choices or {})),
             *titles(one[0], two[0], names),
             names,
         )
@@ -149,6 +156,19 @@ def titles(ours: Result, theirs: Result, names: Names) -> tuple[tuple[str, str],
         for result, text in zip(both, own, strict=True)
     )
     return (", ".join(filter(None, one)), ", ".join(filter(None, two))), tuple(shared)
+
+
+def unchosen(
+    ours: Result, theirs: Result, names: Names, choices: Mapping[str, Choice]
+) -> list[str]:
+    """Returns which of two runs is a variant that dev did not choose, and why."""
+    own, _ = titles(ours, theirs, names)
+    stand = [choices.get(result.id) for result in (ours, theirs)]
+    return [
+        f"{title}: {choice.text}"
+        for title, choice in zip(own, stand, strict=True)
+        if choice is not None and not choice.chosen
+    ]
 
 
 def _corrected(values: Sequence[float], families: Sequence[str]) -> list[float]:

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from kbench.spec import Control, RunSpec, Setting, parse_value, spelled
+from kbench.data.files import parse_yaml
+from kbench.spec import Control, RunSpec, Setting, short_names, spelled
 from kbench.store import Result
 
 __all__ = [
@@ -149,18 +150,20 @@ def option_paths(results: Iterable[Result]) -> list[str]:
     return sorted({path for result in results for path in options(result)})
 
 
-def fits(result: Result, name: str, glob: str) -> bool:
+def fits(result: Result, name: str, glob: str, names: Names | None = None) -> bool:
     """Whether a field or an option of a run is what a glob says.
 
     Args:
         result: the run.
         name: of a field, ``seed``, or the path of an option, whole or its end (``epochs``).
-        glob: of a value. Parts in files go by the path as it was typed, its last piece, the name
-            that tables show and six or more signs of their digest; options by their value, or
-            ``default``.
+        glob: of a value. Parts in files go by each path by which one of equal content was typed,
+            its last piece, the name that tables show and six or more signs of their digest;
+            options by their value, or ``default``.
+        names: of what is looked at together; if not given, the run's own spelling alone counts.
     """
     if name in FIELDS:
-        return any(_fits(spelling, glob) for spelling in _spellings(result, name))
+        typed = names.typed(result, name) if names else ()
+        return any(_fits(spelling, glob) for spelling in _spellings(result, name, typed))
     if name == "seed":
         return fnmatchcase(str(result.spec.seed), glob)
     told = options(result)
@@ -213,6 +216,13 @@ class Names:
             return self._shown.get(at) or _shortest({_typed(result, name)})
         return fields[name]
 
+    def typed(self, result: Result, name: str) -> set[str]:
+        """Returns all that a part of a run, or what equals it to the bit, was typed as."""
+        at = _place(result, content(result), "data" if name == "task" else name)
+        if name == "task":
+            return self._owned.get(at, set())
+        return self._spelled.get(at, set()) | self._owned.get(at, set())
+
     def task(self, result: Result) -> str:
         """Returns the name of a task, with that of its data where these make the task."""
         at = _place(result, content(result), "data")
@@ -251,7 +261,7 @@ def told_apart(results: Sequence[Result], names: Names) -> tuple[list[str], list
     told = [dict(among.aspects(result, names)) for result in results]
     paths = [*dict.fromkeys(path for each in told for path in each)]
     shared = [path for path in paths if _is_shared(path, results, told)]
-    short = _short(paths)
+    short = short_names(paths)
     above = [f"{short[path]}={told[_first(path, told)][path]}" for path in shared]
     own = [
         ", ".join(f"{short[path]}={value}" for path, value in each.items() if path not in shared)
@@ -270,18 +280,18 @@ class _Among:
         self._linker |= any(result.spec.linker for result in informed)
         self._dtype = any(result.spec.dtype != "float32" for result in results)
         self._limit = len({result.spec.limit for result in results}) > 1
-        self._defaults: dict[str, Any] = {}
+        self._defaults: dict[tuple[str, ...], dict[str, Any]] = defaultdict(dict)
         for result in results:
-            self._defaults |= _defaults(result)
+            self._defaults[_ground(result)] |= _defaults(result)
 
     def aspects(self, result: Result, names: Names) -> Iterator[tuple[str, str]]:
         """Yields what is to be said of a run, by field or path of an option."""
         if data := names.data(result):
             yield "data", data
         # An option that it does not set has its default, as the run itself says or one beside it.
-        values = {**self._defaults, **_defaults(result), **options(result)}
+        values = {**self._defaults[_ground(result)], **_defaults(result), **options(result)}
         for path in self._paths:
-            if _counts(path, result.spec) and values.get(path) is not None:
+            if _counts(path, result.spec) and path in values:
                 yield path, spelled(values[path])
         if self._linker and _linker(result):
             yield "linker", _linker(result)
@@ -293,6 +303,12 @@ class _Among:
 
 def _defaults(result: Result) -> Mapping[str, Any]:
     return result.provenance.defaults if result.provenance else {}
+
+
+def _ground(result: Result) -> tuple[str, ...]:
+    """What the default of an option may depend on."""
+    fields = content(result)
+    return tuple(fields[name] for name in ("task", "data", "backbone"))
 
 
 def _is_shared(path: str, results: Sequence[Result], told: Sequence[Mapping[str, str]]) -> bool:
@@ -308,15 +324,6 @@ def _is_shared(path: str, results: Sequence[Result], told: Sequence[Mapping[str,
 
 def _first(path: str, told: Sequence[Mapping[str, str]]) -> int:
     return next(number for number, each in enumerate(told) if path in each)
-
-
-def _short(paths: Sequence[str]) -> dict[str, str]:
-    """The last word of each path, or as much of it as tells it from the others."""
-    last = [path.rsplit(".", 1)[-1] for path in paths]
-    return {
-        path: word if last.count(word) == 1 else path.partition(".")[2] or path
-        for path, word in zip(paths, last, strict=True)
-    }
 
 
 def _setting(result: Result) -> Setting | None:
@@ -405,21 +412,22 @@ def _told(name: str, digest: str, sharing: Sequence[str]) -> str:
     return f"{name}@{digest[:signs]}" if name else digest[:signs]
 
 
-def _spellings(result: Result, name: str) -> list[str]:
-    """What a field of a run may be called."""
+def _spellings(result: Result, name: str, typed: Iterable[str]) -> list[str]:
+    """What a field of a run may be called, beside what equal parts of others were typed as."""
     fields = content(result)
     if name == "task":
-        own = _own_name(result)
-        return [result.spec.task, *([own, f"{result.spec.task}:{own}"] if own else [])]
+        owned = {*typed, _own_name(result)} - {""}
+        known = [*owned, *(f"{result.spec.task}:{own}" for own in owned)]
+        return [result.spec.task, *known, *(f"{own}@{fields['data']}" for own in known)]
     if name not in _FILED:
         return [fields[name] or "none", _word(getattr(result.spec, name))]
-    typed = getattr(result.spec, name) or _typed(result, name) or None
-    if typed is None and name != "data":
+    paths = {getattr(result.spec, name), *typed, _typed(result, name)} - {None, ""}
+    if not paths and name != "data":
         return ["none"]
-    paths = {typed or "", _tidy(typed), _base(_tidy(typed)), _own_name(result) * (name == "data")}
-    known = [path for path in paths if path]
-    digest = fields[name]
-    return [*known, *(f"{path}@{digest}" for path in known), digest]
+    known = [form for path in paths for form in {path, _tidy(path), _base(_tidy(path))}]
+    if name == "data" and (own := _own_name(result)):
+        known.append(own)
+    return [*known, *(f"{path}@{fields[name]}" for path in known), fields[name]]
 
 
 def _fits(value: str, glob: str) -> bool:
@@ -440,7 +448,7 @@ def _is(value: Any, glob: str) -> bool:
     if fnmatchcase(spelled(value), glob):
         return True
     try:
-        return _same(parse_value(glob), value)
+        return _same(parse_yaml(glob), value)
     except yaml.YAMLError:
         return False
 

@@ -49,21 +49,26 @@ class Selection:
         text: as it was given.
         named: globs of the fields and options that it names.
         id: the one result it means, if it is an id.
+        names: of the parts of all results that it was understood among.
     """
 
     text: str
     named: Mapping[str, str] = field(default_factory=dict)
     id: str | None = None
+    names: Names | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, results: Sequence[Result]) -> Selection:
         """Understands a selection.
 
         Raises:
-            UsageError: a term is no field, no method and no id of these results.
+            UsageError: there is no term, or one is no field, no method and no id of these results.
         """
         named: dict[str, str] = {}
-        for term in filter(None, (part.strip() for part in text.split(","))):
+        terms = [term for part in text.split(",") if (term := part.strip())]
+        if not terms:
+            raise UsageError(f"{text!r} says nothing; expected {_HELP}")
+        for term in terms:
             name, sign, value = term.partition("=")
             if sign:
                 _check_name(text, name, results)
@@ -76,7 +81,12 @@ class Selection:
             if term == text.strip():
                 return cls(text, id=_identified(term, results, methods))
             raise UsageError(f"{text!r}: no stored method {term!r}{nearest(term, methods)}")
-        return cls(text, named)
+        return cls(text, named, names=Names(results))
+
+    @property
+    def asks(self) -> bool:
+        """Whether it says which of the variants of a sweep: by an id, or by an option."""
+        return bool(self.id) or any(name not in (*FIELDS, "seed") for name in self.named)
 
     def decides(self, name: str) -> bool:
         """Whether it says what a field or option has to be: the control always."""
@@ -91,7 +101,7 @@ class Selection:
         if self.id:
             return result.id == self.id
         wanted = {"control": str(Control.NONE), **self.named}
-        return all(fits(result, name, glob) for name, glob in wanted.items())
+        return all(fits(result, name, glob, self.names) for name, glob in wanted.items())
 
 
 def _check_name(text: str, name: str, results: Sequence[Result]) -> None:

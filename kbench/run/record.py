@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from kbench import __version__
-from kbench.errors import KbenchError, one_line, with_type
+from kbench.errors import KbenchError, Unsupported, one_line, with_type
 from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.leakage import leakage
 from kbench.knowledge.sharing import sharing
@@ -24,7 +24,7 @@ from kbench.run.buckets import Popularity, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
 from kbench.run.evaluation import Evaluation
 from kbench.run.preparation import Prepared
-from kbench.spec import RunSpec
+from kbench.spec import Control, RunSpec
 from kbench.store import Coverage, Frozen, Predictions, Provenance, Result, Results, Score, Status
 
 __all__ = ["Clock", "blame", "ended", "origin", "result_of", "save"]
@@ -160,12 +160,21 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
 
 
 def _swapped(parts: Parts, prepared: Prepared) -> dict[str, int]:
-    """Counts of how many test examples another entity's knowledge may tell what is asked."""
-    base, seen = parts.base_knowledge, parts.knowledge
+    """Counts of how many test examples another entity's knowledge may tell what is asked.
+
+    Of a run with the true knowledge: if it were shuffled, which says what anyone's would tell.
+    """
+    base, seen, prefix = parts.base_knowledge, parts.knowledge, "test_swapped"
+    if base is not None and parts.spec.control == Control.NONE and parts.method.reads_knowledge:
+        seen, prefix = parts.control_of(base, Control.SHUFFLED), "test_if_shuffled"
     if base is None or not isinstance(seen, Exchanged):
         return {}
     covers = partial(parts.method.covers, base)
-    return sharing(prepared.examples, seen, parts.linker, covers, parts.gold_of(base))
+    try:
+        found = sharing(prepared.examples, seen, parts.linker, covers, parts.gold_of(base))
+    except Unsupported:  # nobody is there to be swapped with
+        return {}
+    return {f"{prefix}{suffix}": number for suffix, number in found.items()}
 
 
 def _spread(predictions: Predictions) -> dict[str, int]:

@@ -64,7 +64,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, kind in self.types.items():
-            kind.check(name, getattr(self, name))
+            value = getattr(self, name)
+            kind.check(name, value)
+            object.__setattr__(self, name, kind.settled(value))
 
     def updated(self, *changes: Mapping[str, Any]) -> Self:
         """Returns a copy with fields replaced; later mappings win; other keys are left alone."""

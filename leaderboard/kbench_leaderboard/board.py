@@ -164,9 +164,8 @@ def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
     tables = PredictionCache(shelf)
     shared, told = told_apart([row.first for row in made], names)
     entries = [row for row in made if _is_entry(row)]
-    drawn = _drawn(
-        [runs for row in entries for runs in (row.results, row.foreign, row.none) if runs], tables
-    )
+    several = [r for row in entries for r in (row.results, row.foreign, row.none) if r]
+    drawn = _drawn([*{_ids(runs): runs for runs in several}.values()], tables)  # a yardstick once
     scores = [drawn.get(_ids(row.results)) if _is_entry(row) else None for row in made]
     nets = [_net(row, own, drawn) for row, own in zip(made, scores, strict=True)]
     ranked = zip(made, ranks(nets), ranks(scores), told, strict=True)

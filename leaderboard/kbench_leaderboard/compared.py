@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from kbench.data import Example, Label, outermost
+from kbench.data import Example, Label, is_right, outermost
 from kbench.errors import KbenchError
 from kbench.results.comparison import Comparison, PredictionCache, compare
 from kbench.results.identity import differences
@@ -88,10 +88,13 @@ def _told(each: Comparison) -> dict[str, Any]:
 def _predicted(
     group: Group, shelf: Shelf, examples: Mapping[str, Example]
 ) -> dict[str, list[Any] | dict[str, Any] | int]:
-    """What each run predicts on the examples of the first: numbers into a list of labels."""
+    """What each run predicts on the examples of the first: numbers into a list of labels.
+
+    Whether it is right is said beside it: a question has several acceptable answers.
+    """
     first = next((told for r in group.results if (told := shelf.predictions(r))), None)
     if first is None:
-        return {"examples": [], "labels": [], "predictions": {}, "of": 0}
+        return {"examples": [], "labels": [], "predictions": {}, "right": {}, "of": 0}
     ids, labels = first.ids[:_EXAMPLES], dict[str, int]()
 
     def code(label: Label) -> int:
@@ -101,15 +104,19 @@ def _predicted(
         {"id": name, "gold": code(gold), **_text(examples.get(name))}
         for name, gold in zip(ids, first.labels, strict=False)
     ]
-    predictions = {}
+    predictions, right = {}, {}
     for result in group.results:
         told = shelf.predictions(result)
         if told is not None and told.ids == first.ids and told.labels == first.labels:
-            predictions[result.id] = [code(label) for label in told.predictions[:_EXAMPLES]]
+            guesses = told.predictions[:_EXAMPLES]
+            predictions[result.id] = [code(label) for label in guesses]
+            pairs = zip(first.labels, guesses, strict=False)
+            right[result.id] = "".join(str(int(is_right(*pair))) for pair in pairs)
     return {
         "examples": shown,
         "labels": list(labels),
         "predictions": predictions,
+        "right": right,
         "of": len(first.ids),
     }
 

@@ -93,7 +93,7 @@ class EntityQuestions(QuestionTask):
         },
     )
     linking = "title"
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"relations": _ALL}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {"relations": "all"}
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Size, Split, TaskCard
 from kbench.data.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
-from kbench.errors import DataError
+from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
@@ -63,7 +63,7 @@ class FewRel(RelationTask):
     others', and only good for trying.
 
     With ``none_rate`` r each episode has ``r * queries`` queries more, of none of its relations
-    ("none of the above", FewRel 2.0).
+    ("none of the above", FewRel 2.0); one that comes to no query is refused.
     """
 
     card = TaskCard(
@@ -104,6 +104,17 @@ class FewRel(RelationTask):
         "head": {"learning_rate": 8e-4, "batch_size": 100, "epochs": 1},
     }
 
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        rate, queries = self.options["none_rate"], self.options["queries"]
+        if rate and not self._none_of_the_above:
+            raise UsageError(
+                f"none_rate is {rate}, which of {queries} queries is none; expected 0, or at "
+                f"least 1/{queries}"
+            )
+
     def load(self, split: Split) -> Sequence[Example]:
         """Draws the episodes of a split.
 
@@ -140,7 +151,8 @@ class FewRel(RelationTask):
     @property
     def _none_of_the_above(self) -> int:
         """Queries of an episode that are of none of its relations."""
-        return int(float(self.options["none_rate"]) * int(self.options["queries"]))
+        # A whole number may come out a little less: 0.29 of 100.
+        return int(float(self.options["none_rate"]) * int(self.options["queries"]) + 1e-9)
 
     def _episode(
         self, split: Split, form: str, episode: int, relations: Relations

@@ -20,8 +20,9 @@ from kbench.data.sources import (
     stream_records,
     take_turns,
 )
-from kbench.errors import DataError, KbenchError, UsageError, nearest
+from kbench.errors import DataError, KbenchError, UsageError
 from kbench.metrics import Accuracy, LamaPrecision, Metric
+from kbench.spec import OptionType
 from kbench.task import ProbeTask, subject_of
 
 if TYPE_CHECKING:
@@ -114,19 +115,20 @@ class Lama(ProbeTask):
     head_name = "kbench_tasks.lama:Lama"
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "corpus": "trex",
-        "vocabulary": _SHARED,
+        "vocabulary": "common_vocab_cased.txt",
         "dev_share": 0.1,
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "corpus": OptionType("text", words=("trex", "google-re", "trex-uhn", "google-re-uhn")),
+        "vocabulary": OptionType("text"),
+        "dev_share": OptionType("number", least=0, below=1),
     }
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        name = str(self.options["corpus"])
-        if name not in _CORPORA:
-            listed, hint = ", ".join(_CORPORA), nearest(name, _CORPORA)
-            raise UsageError(f"corpus is {name!r}: expected one of {listed}{hint}")
-        self._corpus = _CORPORA[name]
+        self._corpus = _CORPORA[str(self.options["corpus"])]
         with suppress(KbenchError):  # told when the data are read
             self.metrics = _metrics(self._vocabulary_file is None)
 

@@ -21,7 +21,7 @@ TASK_NAMES = ["typing", "relations", "qa"]
 @pytest.fixture(scope="module")
 def facts(bundle: Bundle) -> dict[str, dict[str, set[str]]]:
     """Entity id -> relation -> labels of the objects, from the triples of the bundle alone."""
-    labels, relations = bundle.labels, list(bundle.relations)
+    labels, relations = list(bundle.labels), list(bundle.relations)
     ids = [bundle.entity(row).id for row in range(len(bundle))]
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for head, relation, tail in bundle.triples.tolist():

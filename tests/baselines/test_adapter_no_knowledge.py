@@ -134,9 +134,9 @@ def test_gradients_reach_the_adapters_and_nothing_else(encoder: Encoder, plug: A
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_adapters_stay_at_chance_where_maps_find_the_planted_knowledge(
-    toy_folder: Path, tmp_path: Path
+    toy_folder: Path, tmp_path: Path, made: Path
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     mapped = OPTIONS["method"]["map-tuning"]
     methods = {
         "map-tuning": mapped,

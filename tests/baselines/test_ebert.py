@@ -284,9 +284,9 @@ def _scores(results: list[Result]) -> dict[Control, float]:
 @pytest.mark.usefixtures("offered")
 @pytest.mark.parametrize("form", ["concat", "replace"])
 def test_a_frozen_model_reads_entities_as_the_words_they_lie_at(
-    form: str, toy_folder: Path, tmp_path: Path, aligned: Bundle
+    form: str, toy_folder: Path, tmp_path: Path, made: Path, aligned: Bundle
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     chosen = grid(
         toy_folder,
         method="e-bert",
@@ -312,9 +312,9 @@ def test_a_frozen_model_reads_entities_as_the_words_they_lie_at(
 
 @pytest.mark.usefixtures("offered")
 def test_a_model_can_be_tuned_with_the_map_in_place(
-    toy_folder: Path, tmp_path: Path, aligned: Bundle
+    toy_folder: Path, tmp_path: Path, made: Path, aligned: Bundle
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     chosen = grid(
         toy_folder,
         method="e-bert",

@@ -314,7 +314,7 @@ def test_a_knowledge_base_without_vectors_is_unsupported(encoder: Encoder) -> No
 
 @pytest.fixture
 def scores(
-    request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path
+    request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path, made: Path
 ) -> dict[str, float]:
     task, setting, controls = request.param
     recipe = {"learning_rate": 3e-2, "epochs": 15, "batch_size": 16, "dropout": None}
@@ -329,7 +329,7 @@ def scores(
         options={"tuning": OPTIONS["tuning"], "method": {"tested-ernie": options}},
     )
     with registered(Kind.METHODS, tested_ernie="kbench_baselines.ernie:Ernie"):
-        results = run(chosen, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
+        results = run(chosen, Place(tmp_path / "out", made, "cpu"))
     found = {}
     for result in results:
         assert result.status == Status.OK, result.reason

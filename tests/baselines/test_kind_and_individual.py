@@ -42,8 +42,8 @@ def world(folder: Path, types: list[str], *, by_colour: bool) -> Bundle:
     return write_vectors(folder, vectors.astype(np.float32), {})
 
 
-def row_of(toy_folder: Path, folder: Path) -> tuple[Row, dict[str, float]]:
-    place = Place(folder / "results", folder / "artifacts", "cpu")
+def row_of(toy_folder: Path, folder: Path, made: Path) -> tuple[Row, dict[str, float]]:
+    place = Place(folder / "results", made, "cpu")
     controls = "none,foreign,same-type,shuffled"
     about = {"knowledge": str(folder / "kb"), "control": controls, "options": OPTIONS}
     chosen = grid(toy_folder, method="none,map-tuning", setting="task-specific", **about)
@@ -63,10 +63,10 @@ def check_sum(row: Row) -> None:
 
 
 def test_where_labels_follow_types_the_gain_is_that_of_the_kind(
-    toy_folder: Path, tmp_path: Path
+    toy_folder: Path, tmp_path: Path, made: Path
 ) -> None:
     world(tmp_path / "kb", [*_classes()], by_colour=True)
-    row, scores = row_of(toy_folder, tmp_path)
+    row, scores = row_of(toy_folder, tmp_path, made)
     # Everyone is swapped within the colour, for nobody else has as much to read: no gain is seen.
     assert scores["none"] - scores["shuffled"] < 0.05
     check_sum(row)
@@ -82,11 +82,11 @@ def test_where_labels_follow_types_the_gain_is_that_of_the_kind(
 
 
 def test_where_labels_do_not_follow_types_it_is_individual(
-    toy_folder: Path, tmp_path: Path
+    toy_folder: Path, tmp_path: Path, made: Path
 ) -> None:
     drawn = np.random.default_rng(3).integers(2, size=len(_names()))
     world(tmp_path / "kb", [f"kind {number}" for number in drawn], by_colour=False)
-    row, _ = row_of(toy_folder, tmp_path)
+    row, _ = row_of(toy_folder, tmp_path, made)
     check_sum(row)
     assert row.kind
     assert row.individual

@@ -13,6 +13,7 @@ import torch
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
+from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
@@ -159,6 +160,23 @@ def test_a_corpus_without_a_usable_sentence_is_unsupported(
         masked_mentions(encoder, bundle, SLOT, 62)
 
 
+@pytest.mark.usefixtures("toy_tasks")
+@pytest.mark.parametrize("setting", ["task-specific", "general"])
+def test_a_base_without_vectors_is_no_run_without_knowledge(
+    toy_folder: Path, tmp_path: Path, setting: str
+) -> None:
+    card = {"name": "bare", "version": "1", "licence": "none", "source": "test"}
+    bare = write_bundle(tmp_path / "bare", card, [Entity("Q0", "red")], sentences=_SENTENCES[:1])
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
+    chosen = grid(
+        toy_folder, method="map-tuning", setting=setting, knowledge=str(bare.folder), control="none"
+    )
+    (cell,) = runner.plan(runner.resolve(chosen), place)
+    assert "bare has no entity vectors: see `kbench knowledge train`" in cell.obstacle
+    with pytest.raises(Unsupported, match="bare has no entity vectors"):
+        MapTuning().build(load_folder(toy_folder / "bert"), bare)
+
+
 def test_a_backbone_without_masked_lm_head_is_unsupported(tmp_path: Path) -> None:
     headless = load_folder(write_backbone(tmp_path / "bert", lm_head=False))
     bundle = _bundle(tmp_path / "kb", _SENTENCES)
@@ -258,6 +276,8 @@ def test_each_map_offered_is_the_one_of_its_rate_and_epoch(
         {"dropout": [0.1]},
         {"dropout": [], "epoch": [1]},
         {"dropout": [1.0], "epoch": [1]},
+        {"dropout": [False], "epoch": [1]},
+        {"dropout": [0.1], "epoch": [True]},
         {"dropout": [0.1], "epoch": [0]},
         {"dropout": 0.1, "epoch": [1]},
         {"dropout": [0.1], "epoch": [1], "rate": [1]},
@@ -275,8 +295,10 @@ def test_an_epoch_that_is_never_reached_is_refused(encoder: Encoder, tmp_path: P
 
 
 @pytest.mark.usefixtures("toy_tasks")
-def test_a_task_takes_the_map_that_is_best_on_its_dev(toy_folder: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def test_a_task_takes_the_map_that_is_best_on_its_dev(
+    toy_folder: Path, tmp_path: Path, made: Path
+) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
     options = deepcopy(OPTIONS)
     # A last epoch, and one at which the map has hardly moved.
     options["method"]["map-tuning"] |= {

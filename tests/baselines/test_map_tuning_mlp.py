@@ -114,9 +114,9 @@ def test_only_the_map_differs_from_map_tuning() -> None:
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(
-    toy_folder: Path, tmp_path: Path
+    toy_folder: Path, tmp_path: Path, made: Path
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     options = {**OPTIONS, "method": {"map-tuning-mlp": OPTIONS["method"]["map-tuning"]}}
     chosen = grid(
         toy_folder, method="map-tuning-mlp", control="none,shuffled,random", options=options

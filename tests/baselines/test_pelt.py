@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kbench.data import Example, Mention
 from kbench.encoding import Layout, encode
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, UsageError
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
@@ -366,6 +366,19 @@ def test_what_stands_before_the_output_embeddings_is_found_in_every_head(
     assert not output._forward_pre_hooks
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"scale": 0}, "scale is 0; expected null or a number above 0"),
+        ({"scale": -1.0}, "scale is -1.0; expected null or a number above 0"),
+        ({"min_length": 63}, "min_length is 63 and max_length 62; expected a least length up to"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        Pelt(options)
+
+
 def test_without_head_or_occurrences_it_is_unsupported(
     encoder: Encoder, small: Bundle, tmp_path: Path
 ) -> None:
@@ -402,9 +415,9 @@ def _ok(results: list[Result]) -> dict[Control, float]:
 
 @pytest.mark.usefixtures("offered")
 def test_the_scale_is_chosen_on_dev_and_entities_without_occurrence_stay_as_they_were(
-    toy_folder: Path, tmp_path: Path, told: Bundle
+    toy_folder: Path, tmp_path: Path, made: Path, told: Bundle
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     chosen = grid(
         toy_folder,
         method="none,pelt",
@@ -437,9 +450,9 @@ def test_the_scale_is_chosen_on_dev_and_entities_without_occurrence_stay_as_they
 
 @pytest.mark.usefixtures("offered")
 def test_a_model_tuned_with_the_table_reads_what_the_corpus_says(
-    toy_folder: Path, tmp_path: Path, told: Bundle
+    toy_folder: Path, tmp_path: Path, made: Path, told: Bundle
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     chosen = grid(
         toy_folder,
         method="pelt",

@@ -60,8 +60,8 @@ def told(toy_knowledge: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def place(tmp_path: Path, made: Path) -> Place:
+    return Place(tmp_path / "out", made, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,7 @@ def test_models_are_tuned_as_published(
     task: str, tuning: str, rate: float, batch: int, epochs: int
 ) -> None:
     specs = [s for s in _specs("map-tuning-table1") if (s.task, s.tuning) == (task, tuning)]
-    assert len(specs) == (21 if tuning == "full" else 9)
+    assert len(specs) == (30 if tuning == "full" else 12)
     for spec in specs:
         recipe = Parts(spec, PartLoader(download=False)).tuning_recipe
         assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (rate, batch, epochs)
@@ -196,7 +196,7 @@ def test_maps_are_trained_as_published(
 
 def test_the_domain_transfer_starts_from_scratch() -> None:
     specs = [s for s in _specs("map-tuning-pubmed") if s.setting == Setting.TASK_SPECIFIC]
-    assert len(specs) == 6
+    assert len(specs) == 9
     for spec in specs:
         parts = Parts(spec, PartLoader(download=False))
         assert parts.plug_recipe(spec.setting).learning_rate == 5e-4

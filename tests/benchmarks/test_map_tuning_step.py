@@ -36,7 +36,7 @@ PADDED, BATCH = 64, 64
 class Step:
     """A batch in both forms."""
 
-    def __init__(self, folder: Path, backbone: Path) -> None:
+    def __init__(self, folder: Path, backbone: Path, size: int = BATCH) -> None:
         self.encoder: Encoder = load_folder(backbone)
         self.bundle = _bundle(folder / "kb")
         self.plug = AffineMap(self.bundle, self.encoder.slot_width)
@@ -44,7 +44,7 @@ class Step:
         self.data: MaskedMentions = masked_mentions(
             self.encoder, self.bundle, "{slot} / {mention}", PADDED - 2
         )
-        self.chosen = np.arange(BATCH)
+        self.chosen = np.arange(size)
         self.batch = self.data.batch(self.chosen)
         self.plain = torch.nn.Linear(DIMENSION, WIDTH)
         self.plain.load_state_dict(self.plug.linear.state_dict())
@@ -55,7 +55,7 @@ class Step:
             for instance in reference.instances(
                 self.encoder.tokenizer, sentence.text, [self._mention(m) for m in sentence.mentions]
             )
-        ][:BATCH]
+        ][:size]
 
     def _mention(self, mention: Mention) -> reference.Mention:
         row = self.bundle.rows([mention.entity])
@@ -115,7 +115,8 @@ def step(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Step:
     return Step(tmp_path_factory.mktemp("step"), backbone)
 
 
-def test_both_forms_have_the_same_loss_and_inputs(step: Step) -> None:
+def test_both_forms_have_the_same_loss_and_inputs(tmp_path: Path, backbone: Path) -> None:
+    step = Step(tmp_path, backbone, size=12)
     assert step.ours() == pytest.approx(step.theirs(), abs=1e-5)
     assert torch.allclose(step.assembled()[0, :9], step.plainly_assembled()[0, :9], atol=1e-6)
 

@@ -22,7 +22,7 @@ from kbench.results import published
 from kbench.results.tables import rows
 from kbench.store import Results
 from tests.calling import call
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.grid.toygrid import grid, run
 
 
 def _toy(folder: Path, *more: str) -> list[str]:
@@ -52,9 +52,9 @@ def test_a_run_prints_its_table_then_answers_from_the_store(
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_the_table_of_another_metric(
-    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_folder: Path, tmp_path: Path, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     results = run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
     strict = next(r for r in results if r.spec.task == "toy-typing").metrics["strict"]
     table = ["table", "--out", str(place.out), "--metric"]
@@ -72,6 +72,7 @@ def test_the_table_of_another_metric(
 def test_published_figures_stand_beside_ours_and_are_not_compared(
     toy_folder: Path,
     tmp_path: Path,
+    made: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,7 +82,7 @@ def test_published_figures_stand_beside_ours_and_are_not_compared(
     elsewhere = replace(twin, task="another-task", value=0.456)
     monkeypatch.setattr("kbench.cli.published.figures", lambda: (twin, other, elsewhere))
     monkeypatch.setenv("COLUMNS", "200")
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    place = Place(tmp_path / "out", made, "cpu")
     run(grid(toy_folder, task="toy-typing,toy-relations", method="none"), place)
 
     table = ["table", "--out", str(place.out)]
@@ -230,11 +231,11 @@ def test_an_option_can_come_from_the_environment(
     assert "seed 7" in out
 
 
-def test_the_demo_is_fifteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_demo_is_eighteen_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, out, _ = call(capsys, "run", "--dry-run", "--out", str(tmp_path / "out"))
     assert status == 0
     # Three models; two general plugs for all tasks, two task-specific ones for each.
-    assert "15 runs: 0 stored, 15 to run; to train: 3 downstream models, 8 plugs" in out
+    assert "18 runs: 0 stored, 18 to run; to train: 3 downstream models, 11 plugs" in out
 
 
 @pytest.mark.parametrize(
@@ -311,6 +312,22 @@ def test_the_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[s
     assert "no problems" in out
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["run", "--task", "atlas-qa", "--method", "none", "--dry-run", "--tflops"],
+        ["cache", "prune", "--days"],
+    ],
+)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str], asked: list[str], value: str
+) -> None:
+    status, out, err = call(capsys, *asked, value)
+    assert (status, out) == (2, "")
+    assert f"{asked[-1]}': '{value}' is not a finite number" in err
+
+
 @pytest.mark.usefixtures("toy_tasks")
 def test_the_cache_is_listed_verified_and_pruned(
     toy_folder: Path,
@@ -359,10 +376,11 @@ def test_hidden_states_are_listed_verified_and_pruned_too(
 
 @pytest.mark.usefixtures("toy_tasks")
 @pytest.mark.parametrize("width", [80, 100, 140])
-def test_the_table_fits_the_terminal(width: int, toy_folder: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-    options = {**OPTIONS, "tuning": {"full": {"epochs": 1}}}
-    results = run(grid(toy_folder, control="none,shuffled", options=options), place)
+def test_the_table_fits_the_terminal(
+    width: int, toy_folder: Path, tmp_path: Path, made: Path
+) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
+    results = run(grid(toy_folder, control="none,shuffled"), place)
     console = Console(record=True, width=width, file=StringIO())
     print_table(rows(results, Results(place.out)), console)
     text = console.export_text()

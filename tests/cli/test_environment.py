@@ -106,6 +106,7 @@ def test_a_variable_of_several_values_is_split_as_a_shell_does(
         ("KBENCH_RUN_SETTINGS", "KBENCH_RUN_SETTING"),
         ("KBENCH_RNU_SEED", "KBENCH_RUN_SEED"),
         ("KBENCH_HIDEN_BYTES", "KBENCH_HIDDEN_BYTES"),
+        ("KBENCH_CACHE_DIR", "KBENCH_CACHE"),  # begins as those of another verb, and all read it
         ("KBENCH_X", ""),
         ("KBENCH_VERSION", ""),
     ],
@@ -131,7 +132,15 @@ def test_a_variable_of_another_command_is_its_own_to_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KBENCH_LEADERBOARD_BUILD_RESULT", "there")
-    assert dry(capsys)[0] == 0
+    monkeypatch.setenv("KBENCH_LEADERBOARD_BUILD_RESULTS", "there")
+    monkeypatch.setenv("KBENCH_TABLE_OUTS", "/somewhere")
+    status, _, err = dry(capsys)
+    assert status == 0
+    (said,) = (line for line in err.splitlines() if "environment" in line)
+    start = "warning: no option is read from the environment variable KBENCH_LEADERBOARD_BUILD_RES"
+    assert said.startswith(f"{start}ULT (did you mean")
+    assert "; KBENCH_TABLE_OUTS (did you mean KBENCH_TABLE_OUT" in said
+    assert "BUILD_RESULTS;" not in said
     status, _, err = call(capsys, "leaderboard", "merge", "a", "--out", "b")
     assert status == 2
     assert "KBENCH_LEADERBOARD_BUILD_RESULT (did you mean KBENCH_LEADERBOARD_BUILD_RESULTS" in err

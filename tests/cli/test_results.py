@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,53 @@ def test_removal_asks_and_refuses_what_says_nothing(
     monkeypatch.setattr("click.confirm", lambda _: True)
     assert call(capsys, *there, "map-tuning")[0] == 0
     assert _left(folder) == [("none", "none", 0)]
+
+
+def test_what_says_nothing_or_means_nothing_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = _left(folder)
+    for selections, said in (
+        (("",), "'' says nothing"),
+        ((" , ",), "' , ' says nothing"),
+        (("map-tuning", "none,seed=7"), "no stored result is 'none,seed=7'"),
+    ):
+        for verb in (("rm", "--yes"), ("ls",)):
+            ask = ("results", *verb, *selections, "--out", str(folder))
+            status, out, err = call(capsys, *ask)
+            assert (status, out, err.count("\n")) == (2, "", 1)
+            assert said in err
+    assert _left(folder) == whole
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_digit_of_a_listed_result_is_cut(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = call(capsys, "results", "ls", "--out", str(folder))
+    for result in Results(folder):
+        assert out.count(result.id[:12]) == 1
+    gone = [name for name in ("date", "kB") if name not in out.splitlines()[0]]
+    assert out.count("Left out for want of room") == bool(gone)
+    assert ("2026-01-01T00:00" in out) is ("date" not in gone)
+
+
+def test_what_is_removed_while_it_is_listed_is_no_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = Results.entries
+
+    def raced(self: Results) -> Iterator[tuple[str, Result | None, str]]:
+        for key, result, problem in entries(self):
+            if result is not None and result.spec.method == "none":
+                assert self.remove(key, result) == ""
+            yield key, result, problem
+
+    monkeypatch.setattr(Results, "entries", raced)
+    status, out, _ = call(capsys, "results", "ls", "--json", "--out", str(folder))
+    assert status == 0
+    assert len(out.splitlines()) == 3
 
 
 def test_links_other_files_and_what_changed_meanwhile_are_left(

@@ -82,10 +82,18 @@ def test_passages_are_cut_at_sentences_and_share_the_room(tokenizer: Any) -> Non
     assert short.ids[body : body + len(first)].tolist() == first
 
 
-def test_sentences_without_blanks_between_them_are_sentences(tokenizer: Any) -> None:
-    first, second = "柏林在德国。", "巴黎在法国！？"
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("柏林在德国。", "巴黎在法国！？"),
+        ("दिल्ली एक शहर है।", " वह बड़ा है।"),
+        ("هل هي مدينة؟", " نعم، هي مدينة."),
+        ("እሱ ከተማ ነው።", " ትልቅ ነው።"),
+    ],
+)
+def test_sentences_end_as_their_script_ends_them(tokenizer: Any, first: str, second: str) -> None:
     alone = encoded(tokenizer, [Passage(first)], 128)
-    room = len(alone.ids) + 3  # not enough for the second
+    room = len(alone.ids) + 1  # not enough for the second
     short = encoded(tokenizer, [Passage(first + second)], room)
     assert short.ids.tolist() == alone.ids.tolist()
 

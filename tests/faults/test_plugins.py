@@ -17,7 +17,7 @@ from kbench.grid.pool import Limits
 from kbench.store import Result, Results, Status
 from tests.calling import call
 from tests.faults.conftest import Script
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.grid.toygrid import QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("faulty")
 
@@ -57,7 +57,7 @@ def test_what_a_plugin_does_in_this_process_is_a_failed_run(
             toy_folder,
             method=f"{method},none",
             control="none",
-            options={**_QUICK, "method": {method: OPTIONS["method"]["map-tuning"]}},
+            options={**_QUICK, "method": {method: QUICK["method"]["map-tuning"]}},
         )
     else:
         chosen = _chosen(toy_folder, f"{method},none")

@@ -21,7 +21,7 @@ from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.result import read_result
 from tests.architectures import rewrite
 from tests.calling import call
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.grid.toygrid import OPTIONS, QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
@@ -31,6 +31,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "out", tmp_path / "artifacts", "cpu", 1)
 
 
+@pytest.fixture
+def shared(tmp_path: Path, made: Path) -> Place:
+    return Place(tmp_path / "out", made, "cpu", 1)
+
+
 def _ok(results: list[Result]) -> list[Result]:
     assert [(r.status, r.reason) for r in results] == [(Status.OK, "")] * len(results)
     return results
@@ -38,14 +43,14 @@ def _ok(results: list[Result]) -> list[Result]:
 
 @pytest.mark.parametrize("task", ["toy-typing", "toy-relations", "toy-qa"])
 def test_the_size_of_a_batch_moves_last_bits_of_scores_and_is_told(
-    task: str, toy_folder: Path, tmp_path: Path, place: Place
+    task: str, toy_folder: Path, tmp_path: Path, shared: Place
 ) -> None:
     chosen = grid(toy_folder, task=task, control="none")
-    first, known = _ok(run(chosen, place)), Results(place.out)
+    first, known = _ok(run(chosen, shared)), Results(shared.out)
     told = [r.training["evaluation"] for r in first]
     assert [(one["batch_size"], one["batch_tokens"]) for one in told] == [(128, 2048)] * 2
     for size in (1, 7, 400):
-        other = replace(place, out=tmp_path / str(size), evaluation_batch=size)
+        other = replace(shared, out=tmp_path / str(size), evaluation_batch=size)
         for before, after in zip(first, _ok(run(chosen, other)), strict=True):
             assert after.id == before.id
             assert after.metrics == before.metrics
@@ -61,11 +66,11 @@ def test_the_size_of_a_batch_moves_last_bits_of_scores_and_is_told(
 
 
 def test_a_narrow_precision_trains_in_it_and_is_part_of_the_addresses(
-    toy_folder: Path, place: Place
+    toy_folder: Path, shared: Place
 ) -> None:
     made = {}
     for dtype in ("float32", "bfloat16", "float16"):
-        results = _ok(run(grid(toy_folder, control="none", dtype=dtype), place))
+        results = _ok(run(grid(toy_folder, control="none", dtype=dtype), shared))
         made[dtype] = results[1]
         assert results[1].training["tuning"]["computed"]["dtype"] == dtype
         assert results[1].training["plug"]["computed"]["dtype"] == dtype
@@ -76,7 +81,7 @@ def test_a_narrow_precision_trains_in_it_and_is_part_of_the_addresses(
     assert len({found["plug"] for found in origins}) == 3
     histories = [r.training[what]["history"] for r in made.values() for what in ("tuning", "plug")]
     assert all(0 <= history["skipped"] < history["steps"] / 4 for history in histories)
-    weights = Artifacts(place.artifacts).load("model", str(origins[2]["model"]))
+    weights = Artifacts(shared.artifacts).load("model", str(origins[2]["model"]))
     assert weights is not None
     assert {t.dtype for t in weights.tensors.values() if t.is_floating_point()} == {torch.float32}
 
@@ -100,8 +105,8 @@ def test_float32_has_the_addresses_it_always_had(toy_folder: Path) -> None:
 def test_parts_that_are_fixed_are_told_and_change_no_address(
     toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
-    (whole,) = _ok(run(grid(toy_folder, method="none"), place))
-    options = {"tuning": {"full": {**OPTIONS["tuning"]["full"], "micro_batch": 3}}}
+    (whole,) = _ok(run(grid(toy_folder, method="none", options=QUICK), place))
+    options = {"tuning": {"full": {**QUICK["tuning"]["full"], "micro_batch": 3}}}
     other = replace(place, out=tmp_path / "parts", artifacts=tmp_path / "parted")
     (parts,) = _ok(run(grid(toy_folder, method="none", options=options), other))
     assert parts.id == whole.id
@@ -117,7 +122,7 @@ def test_the_memory_of_a_device_is_told_stage_by_stage(
     began: list[str] = []
     monkeypatch.setattr("kbench.run.session.reset_peak", lambda device: began.append("reset"))
     monkeypatch.setattr("kbench.run.session.peak_bytes", lambda device: 1000 * len(began))
-    none, mapped = _ok(run(grid(toy_folder, control="none"), place))
+    none, mapped = _ok(run(grid(toy_folder, control="none", options=QUICK), place))
     assert none.cost["tune_peak_device_memory_bytes"] == 1000
     assert none.cost["evaluate_peak_device_memory_bytes"] == 2000
     assert mapped.cost["tune_peak_device_memory_bytes"] == 1000
@@ -128,7 +133,7 @@ def test_the_memory_of_a_device_is_told_stage_by_stage(
 
 
 def test_on_the_cpu_there_is_no_device_memory(toy_folder: Path, place: Place) -> None:
-    (none,) = _ok(run(grid(toy_folder, method="none"), place))
+    (none,) = _ok(run(grid(toy_folder, method="none", options=QUICK), place))
     assert not any("device_memory" in name for name in none.cost)
 
 
@@ -184,9 +189,9 @@ def test_a_gpu_that_is_not_there_is_told_in_one_line(
 def test_heads_that_came_with_a_backbone_and_are_not_read_are_named(
     toy_folder: Path, tmp_path: Path, place: Place
 ) -> None:
-    plain = grid(toy_folder, method="none")
+    plain = grid(toy_folder, method="none", options=QUICK)
     shutil.copytree(toy_folder / "bert", tmp_path / "bert")
     rewrite(tmp_path / "bert", lambda held: {**held, "classifier.weight": torch.ones(2, 32)})
-    tuned = grid(toy_folder, method="none", backbone=str(tmp_path / "bert"))
+    tuned = grid(toy_folder, method="none", backbone=str(tmp_path / "bert"), options=QUICK)
     assert "unread" not in _ok(run(plain, place))[0].training
     assert _ok(run(tuned, place))[0].training["unread"] == ["classifier"]

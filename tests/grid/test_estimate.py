@@ -27,7 +27,7 @@ from kbench.grid.plan import Place
 from kbench.grid.workload import works
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.store import Artifacts
-from tests.grid.toygrid import grid, run
+from tests.grid.toygrid import QUICK, grid, run
 
 
 def test_the_layers_of_known_backbones_have_their_parameters() -> None:
@@ -190,7 +190,7 @@ def test_what_is_not_known_is_named(change: dict[str, str], said: str, place: Pl
 def test_work_on_data_at_hand_is_counted_and_shared_and_what_is_stored_is_not(
     toy_folder: Path, place: Place
 ) -> None:
-    chosen = grid(toy_folder, setting="general,task-specific")
+    chosen = grid(toy_folder, setting="general,task-specific", options=QUICK)
     values = json.loads(chosen.model_dump_json())
     made = _works(values, place)
     stages = [str(work.stage) for work in made]
@@ -209,7 +209,7 @@ def test_work_on_data_at_hand_is_counted_and_shared_and_what_is_stored_is_not(
     assert shape is not None
     plain = next(w.flops for w in made if w.stage == WorkKind.EVALUATION)
     assert plain == pytest.approx(2 * shape.parameters * tokens)
-    run(grid(toy_folder), place)  # task-specific alone
+    run(grid(toy_folder, options=QUICK), place)  # task-specific alone
     left = [str(work.stage) for work in _works(values, place)]
     assert sorted(left) == ["evaluations"] * 2 + ["general plugs"] * 2
 

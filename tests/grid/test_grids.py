@@ -16,7 +16,7 @@ from kbench.cli.run import run
 from kbench.errors import DataError, KbenchError, UsageError
 from kbench.grid import runner
 from kbench.grid.grids import Grid, make_grid, make_grids, read_grid, set_option
-from kbench.spec import Control, RunSpec, Setting
+from kbench.spec import Control, RunSpec, Setting, short_names
 
 LEAST = {"task": "a", "method": "b"}
 
@@ -121,7 +121,7 @@ def test_a_range_of_seeds_narrows_and_is_narrowed() -> None:
         (b"a: b: c", r"line 1: mapping values are not allowed"),
         (b"- task", r"holds list; expected"),
         (b"", r"holds NoneType; expected"),
-        (b"1: a", r"holds dict; expected"),
+        (b"1: a", r"has the key 1, which is no text; expected"),
         (b"task: \xff", r"is not UTF-8"),
         (b"task: \x00", r"expected a YAML mapping"),
         (b"!!python/object:os.system {}", r"expected a YAML mapping"),
@@ -413,6 +413,38 @@ def test_a_title_says_what_differs() -> None:
     assert bare.title == "t / kbench-tiny / full / m / seed 0"
 
 
+def test_two_options_of_one_name_are_told_apart_in_a_line() -> None:
+    own = {"full": {"epochs": 2}}, {"m": {"general": {"epochs": 3}, "facts": 1}}
+    options = {"tuning": own[0], "method": own[1]}
+    grid = make_grid({"task": "a", "method": "m", "options": options, "data": "x/y"}, "here")
+    told = grid.cells()[0].label.split(" / ")[-4:]
+    assert told == ["data=y", "facts=1", "m.general.epochs=3", "full.epochs=2"]
+    alone = make_grid({"task": "a", "method": "m", "options": {"tuning": own[0]}}, "here")
+    assert alone.cells()[0].label.endswith(" / epochs=2")
+    namesakes = ["tuning.adapter.size", "method.adapter.size", "method.adapter.rate"]
+    assert [*short_names(namesakes).values()] == [*namesakes[:2], "rate"]
+
+
 def test_every_error_of_the_command_is_for_the_user() -> None:
     with pytest.raises(KbenchError, match="--task is missing"):
         run.main(["--method", "none"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_an_option_that_is_not_finite_is_named(value: float, shown: str) -> None:
+    options = {"tuning": {"full": {"epochs": 1, "learning_rate": value}}}
+    with pytest.raises(UsageError) as caught:
+        make_grid({"task": "atlas-qa", "method": "none", "options": options}, "here")
+    assert f"here: options.tuning.full.learning_rate is {shown}; expected" in str(caught.value)
+
+
+def test_options_that_hold_themselves_or_lie_too_deep_are_told_in_a_line() -> None:
+    around: dict[str, Any] = {"tuning": {"full": {}}}
+    around["tuning"]["full"]["inside"] = around
+    deep: dict[str, Any] = {}
+    for _ in range(50_000):
+        deep = {"x": deep}
+    for options in (around, {"tuning": {"full": deep}}):
+        with pytest.raises(UsageError, match=r"^here: options.* is .*; expected text") as caught:
+            make_grid({**LEAST, "options": options}, "here")
+        assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from kbench.grid.plan import Place
 from kbench.results.identity import options
 from kbench.results.tables import rows
 from kbench.store import Results, Status
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.grid.toygrid import QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
@@ -24,13 +24,13 @@ def test_a_control_of_another_spelling_and_machine_gives_the_gain(
     for name in ("bert", "kb"):
         shutil.copytree(toy_folder / name, tmp_path / "m2" / name)
     (tmp_path / "link").symlink_to(toy_folder / "kb")
-    epochs = {**OPTIONS, "tuning": {"full": {**OPTIONS["tuning"]["full"], "micro_batch": 8}}}
-    ours = run(grid(toy_folder, control="none", setting="general"), place)
+    epochs = {**QUICK, "tuning": {"full": {**QUICK["tuning"]["full"], "micro_batch": 8}}}
+    ours = run(grid(toy_folder, control="none", setting="general", options=QUICK), place)
     run(
         grid(
             tmp_path / "m2",
             method="map-tuning",
-            control="shuffled",
+            control="foreign",
             setting="general",
             knowledge=f"{tmp_path / 'link'}/",
             options=epochs,

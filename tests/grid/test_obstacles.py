@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kbench.errors import InputError
+from kbench.errors import InputError, Unsupported
 from kbench.grid import runner
 from kbench.grid.plan import CANNOT, Place
+from kbench.model import Encoder
+from kbench.parts.run_parts import Parts
 from kbench.store import Status
 from kbench.testing.toys import write_backbone
 from tests.calling import call
-from tests.grid.toygrid import grid, run
+from tests.grid.toygrid import QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
@@ -53,6 +56,38 @@ def test_what_its_parts_say_against_a_run_is_in_the_plan(
     results = runner.run([c for c in cells if c.standing == CANNOT], place)
     assert {r.status for r in results} == {Status.SKIPPED}
     assert [*place.artifacts.glob("*/*")] == []  # nothing was trained to find it out
+
+
+def test_the_training_of_a_setting_is_asked_for_what_it_needs(
+    tmp_path: Path, toy_folder: Path, place: Place
+) -> None:
+    headless = write_backbone(tmp_path / "headless", lm_head=False)
+    chosen = grid(
+        toy_folder,
+        method="map-tuning,ernie,kar,k-adapter",
+        tuning="head",
+        backbone=str(headless),
+        setting="general,fine-tuning,task-specific",
+        control="none",
+        options={},
+        limit=8,
+    )
+    cells = runner.plan(runner.resolve(chosen), place)
+    told: dict[str, set[str]] = {}
+    for cell in cells:
+        told.setdefault(cell.obstacle[:20], set()).add(f"{cell.spec.method} {cell.spec.setting}")
+    settings = ("general", "fine-tuning", "task-specific")
+    corpus = {f"{method} {s}" for method in ("map-tuning", "ernie", "kar") for s in settings}
+    scratch = {each for each in corpus if each.endswith("task-specific")}
+    assert told == {
+        "masked language mode": corpus - scratch,
+        "factual pre-training": {f"k-adapter {setting}" for setting in settings},
+        "": scratch,
+    }
+    cannot = [cell for cell in cells if cell.standing == CANNOT]
+    without = [replace(cell, impossible="") for cell in cannot]
+    tried = runner.run(without, place)  # what the plan says is what the run would say
+    assert [r.reason for r in tried] == [cell.obstacle for cell in cannot]
 
 
 def test_two_data_sets_of_ones_own_have_obstacles_of_their_own(
@@ -119,6 +154,29 @@ def test_a_backbone_that_does_not_load_is_refused_by_the_plan(
     assert not place.out.exists()
 
 
+def test_a_backbone_that_fails_is_loaded_once_and_spoils_no_plan(
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = grid(toy_folder, task="toy-relations,toy-qa", method="none", tuning="full,head")
+    specs = runner.resolve(chosen)
+    for error, standing in (
+        (InputError("no"), CANNOT),
+        (Unsupported("not this one"), CANNOT),
+        (ValueError("a plugin's"), "run"),  # told where its run is tried
+    ):
+        tried: list[Exception] = []
+
+        def load(_: Parts, error: Exception = error, tried: list[Exception] = tried) -> Encoder:
+            tried.append(error)
+            raise error
+
+        monkeypatch.setattr("kbench.grid.obstacles.loaded", load)
+        cells = runner.plan(specs, place)
+        assert {cell.standing for cell in cells} == {standing}
+        assert {cell.obstacle for cell in cells} == {str(error) if standing == CANNOT else ""}
+        assert len(tried) == 1
+
+
 def test_the_first_line_counts_what_can_run_and_each_reason_is_told_once(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +192,7 @@ def test_the_first_line_counts_what_can_run_and_each_reason_is_told_once(
 
 
 def test_processor_time_stands_beside_wall_clock(toy_folder: Path, place: Place) -> None:
-    results = run(grid(toy_folder, setting="general", control="none"), place)
+    results = run(grid(toy_folder, setting="general", control="none", options=QUICK), place)
     for result in results:
         for stage in ("tune", "train", "start", "evaluate"):
             assert result.cost[f"{stage}_processor_seconds"] >= 0.0

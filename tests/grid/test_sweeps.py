@@ -11,9 +11,11 @@ from kbench.errors import UsageError
 from kbench.grid import runner
 from kbench.grid.grids import make_grids
 from kbench.grid.plan import Place
+from kbench.results.choice import choices
 from kbench.results.tables import rows
 from kbench.spec import RunSpec
 from kbench.store import Results
+from tests.calling import call
 from tests.grid.toygrid import OPTIONS, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -70,8 +72,8 @@ def test_values_are_taken_once_and_wrong_ones_refused(tmp_path: Path) -> None:
         runner.plan(bad, Place(tmp_path / "out", tmp_path / "artifacts", "cpu"))
 
 
-def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path, made: Path) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
     own = {**OPTIONS["method"]["map-tuning"]}
     own["general"] = {**own["general"], "learning_rate": [1e-2, 1e-7]}
     options = {**OPTIONS, "method": {"map-tuning": own}}
@@ -88,3 +90,25 @@ def test_a_sweep_runs_and_dev_chooses(toy_folder: Path, tmp_path: Path) -> None:
     assert best.chosen
     assert best.choice is not None
     assert best.choice.tried == 2
+
+
+def test_while_a_sweep_runs_its_variants_are_told_by_dev(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--task", "toy-relations", "--method", "none", "--device", "cpu"]
+    words += ["--backbone", str(toy_folder / "bert"), "--out", str(tmp_path / "out")]
+    _, _, err = call(capsys, *words, "--set", "tuning.full.epochs=[1, 2]")
+    found = {r.spec.options["tuning"]["full"]["epochs"]: r for r in Results(tmp_path / "out")}
+    for epochs, result in found.items():
+        assert result.dev is not None
+        (line,) = (x for x in err.splitlines() if x.startswith("ok") and f"epochs={epochs}" in x)
+        assert f"seed 0 / epochs={epochs}  {100 * result.dev:.1f} on dev" in line
+    # A run of its own is told by test, and where it is not chosen there is no empty table.
+    worse = min(found, key=lambda epochs: choices(found.values())[found[epochs].id].chosen)
+    _, out, err = call(capsys, *words, "--set", f"tuning.full.epochs={worse}")
+    assert out == ""
+    assert "1 more row is a variant that dev did not choose" in err
+    once = ("--set", "tuning.full.epochs=1", "--set", "tuning.full.batch_size=8")
+    _, _, err = call(capsys, *words, *once)
+    (line,) = (x for x in err.splitlines() if x.startswith("ok"))
+    assert "on dev" not in line

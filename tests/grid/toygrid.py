@@ -27,6 +27,17 @@ OPTIONS: dict[str, Any] = {
     },
 }
 
+QUICK: dict[str, Any] = {
+    "tuning": {"full": {**OPTIONS["tuning"]["full"], "epochs": 2}},
+    "method": {
+        "map-tuning": {
+            name: {**recipe, "epochs": 2} if isinstance(recipe, dict) else recipe
+            for name, recipe in OPTIONS["method"]["map-tuning"].items()
+        }
+    },
+}
+"""For where it does not matter how well anything was learnt."""
+
 
 def grid(folder: Path, **changes: Any) -> Grid:
     """A grid over the toy world in ``folder``."""

@@ -65,7 +65,7 @@ def test_names_in_a_text(base: Bundle, text: str, expected: list[tuple[str, int,
 def test_a_mention_is_looked_up_whole(base: Bundle) -> None:
     names = Aliases(base)
     assert names.lookup("ny") == (3, False)  # too short to be looked for, not to be looked up
-    assert names.lookup("PARIS") == (1, True)
+    assert names.lookup("PARIS") == names.lookup(" Paris\n") == (1, True)
     assert names.lookup("Parisian") == (-1, False)
     assert names.lookup("") == (-1, False)
 

@@ -42,7 +42,7 @@ def label(bundle: Bundle, entity: str) -> str:
     "header",
     ["head\trelation\ttail", "Subject\tPredicate\tObject", "#h\tr\tt", "\ufeffsource\ttype\ttarget",
      "head_id\trelation_id\ttail_id", '"head"\t"relation"\t"tail"', "from\trel\tto",
-     ":START_ID\t:TYPE\t:END_ID"],
+     ":START_ID\t:TYPE\t:END_ID", "?item\t?property\t?value", "?s\t?p\t?o"],
 )  # fmt: skip
 def test_a_header_of_triples_is_no_fact(tmp_path: Path, header: str) -> None:
     bundle, report = read(tmp_path, {"triples.tsv": f"{header}\n{TRIPLES}"})
@@ -77,6 +77,11 @@ def test_a_first_triple_that_stands_apart_is_said(tmp_path: Path) -> None:
         ("labels.tsv", "id\tlabel\talias", "Q1\tAda"),
         ("labels.tsv", "QID\tTitle", "Q1\tAda"),
         ("labels.tsv", "entity_id\tname", "Q1\tAda"),
+        ("labels.tsv", "?item\t?itemLabel", "Q1\tAda"),
+        ("labels.tsv", "id\tlabel@en", "Q1\tAda"),
+        ("labels.tsv", "qid\tlabel_de", "Q1\tAda"),
+        ("labels.tsv", "uri\trdfs:label", "Q1\tAda"),
+        ("labels.tsv", "id:ID\tname:string", "Q1\tAda"),
         ("descriptions.tsv", "id\tdescription", "Q1\ta text"),
         ("types.tsv", "id\ttype\ttype", "Q1\thuman"),
         ("relations.tsv", "relation\tlabel", "P1\tlives in"),
@@ -87,6 +92,16 @@ def test_headers_of_the_files_beside(tmp_path: Path, name: str, header: str, row
     assert len(bundle) == 3
     assert report.notes == [f"{name}, line 1: {header.replace(chr(9), ', ')} is read as a header"]
     assert sum(sum(counts.values()) for counts in report.dropped.values()) == 0
+
+
+def test_a_first_name_that_stands_apart_is_said(tmp_path: Path) -> None:
+    rows = "Q1\tAda\nQ2\tBo\nQ3\tCy\n"
+    bundle, report = read(tmp_path, {"labels.tsv": f"Kennung\tBezeichnung\n{rows}"})
+    assert len(bundle) == 4
+    assert any("'Kennung', the first id of the names, alone" in note for note in report.notes)
+    (tmp_path / "more").mkdir()
+    _, report = read(tmp_path / "more", {"labels.tsv": f"{rows}Q4\tDi\n"})
+    assert report.notes == []  # an entity without a fact, as many are
 
 
 def test_an_entity_that_is_called_id_is_none(tmp_path: Path) -> None:
@@ -139,6 +154,18 @@ def test_marks_that_may_belong_to_a_name_are_kept_and_said(tmp_path: Path) -> No
     assert label(bundle, "Q1") == '"Heroes"'
     assert label(bundle, "Q3") == '"Weird Al" Yankovic'
     assert any("around the fields of 1 rows are kept" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", ["'{}'", r'"the \"{}\""'])
+def test_marks_of_other_dialects_are_kept_and_said(tmp_path: Path, name: str) -> None:
+    """As some databases write them, and with marks inside after a backslash."""
+    rows = "".join(f"Q{n}\t{name.format('Ada')}\n" for n in (1, 2, 3))
+    bundle, report = read(tmp_path, {"labels.tsv": rows})
+    assert label(bundle, "Q1") == name.format("Ada")
+    assert any("labels.tsv: marks around the fields of 3 rows" in note for note in report.notes)
+    (tmp_path / "few").mkdir()
+    _, report = read(tmp_path / "few", {"labels.tsv": "Q1\t'Heroes'\nQ2\tLow\nQ3\tO'Hara\n"})
+    assert report.notes == []
 
 
 def test_a_tab_inside_quotation_marks(tmp_path: Path) -> None:

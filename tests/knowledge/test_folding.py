@@ -41,6 +41,7 @@ texts = st.text(
         ("ΟΔΟΣ", "οδος"),
         ("ŉ Berg", "'n berg"),
         ("Jean︲Luc", "jean-luc"),
+        ("القاهرة", "القـاهـرة"),
     ],
 )
 def test_forms_of_one_name_are_one(one: str, other: str) -> None:

@@ -259,8 +259,8 @@ def test_shares_are_counted(tmp_path: Path) -> None:
     view.other = np.array([2, 0, 3, 2, 5, 4, 1])
     told = sharing([*examples, typing(9, "x")], view, "gold", every, gold)
     # 0 gets 2, who is an x too; 1 gets 0, no y but an a; 2 gets 3, a b; 6 gets 1, who is no w.
-    assert told == {"test_swapped": 4, "test_swapped_label": 1, "test_swapped_type": 2}
-    assert sharing(examples, view, "gold", lambda rows: rows == 1, gold)["test_swapped"] == 1
+    assert told == {"": 4, "_label": 1, "_type": 2}
+    assert sharing(examples, view, "gold", lambda rows: rows == 1, gold)[""] == 1
     foreign = sharing(examples, Foreign(base, 0, gold=lambda: gold), "gold", every, gold)
-    assert foreign == {"test_swapped": 4, "test_swapped_label": 0, "test_swapped_type": 0}
-    assert sharing([], view, "gold", every, gold)["test_swapped"] == 0
+    assert foreign == {"": 4, "_label": 0, "_type": 0}
+    assert sharing([], view, "gold", every, gold)[""] == 0

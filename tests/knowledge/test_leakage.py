@@ -180,7 +180,11 @@ def test_a_namesake_that_is_linked_then_is_held_out_too(tmp_path: Path) -> None:
     text = "Wye in Wales"
     marks = (Mention(0, 3, role=Role.HEAD), Mention(7, 12, role=Role.TAIL))
     examples = [Example("x", text, marks, "in")]
-    pairs = pairs_in_turn(base, lambda rest: [pairs_of(examples, rest, "alias")])
+    pairs = pairs_in_turn(
+        base,
+        [pairs_of(examples, base, "alias")],
+        lambda rest: [pairs_of(examples, rest, "alias")],
+    )
     made, dropped = hold_out(base, tmp_path / "rest", examples, pairs, {})
     # Without its facts the first Wye is in fewer than the second, and that in as many as the third.
     assert dropped["triples"] == 5

@@ -166,6 +166,22 @@ def test_triples_that_are_not_of_the_form(release: Path, tmp_path: Path) -> None
         ("Q1", "lives in", "Q200"), ("Q2", "knows", "Q30"), ("Q1", "knows", "Q200")}  # fmt: skip
 
 
+def test_numbers_in_another_order_are_refused_until_someone_says(tmp_path: Path) -> None:
+    """Where no names of relations show that numbers are too large for relations."""
+    source = tmp_path / "source"
+    source.mkdir()
+    np.save(source / "e.npy", np.ones((60, 3), dtype=np.float32))
+    (source / "entity2id.txt").write_text("60\n" + "".join(f"Q{n}\t{n}\n" for n in range(60)))
+    rows = "".join(f"{n} {n % 3} {(n * 7) % 60}\n" for n in range(60))
+    (source / "train2id.txt").write_text(f"60\n{rows}")
+    with pytest.raises(DataError, match=r"to have 60 relations and 3 tails; .*-o order=hrt"):
+        OpenKEImporter().run(source, tmp_path / "kb")
+    bundle, _ = OpenKEImporter().run(source, tmp_path / "kb", [("order", "hrt")])
+    assert ("Q1", "1", "Q7") in facts(bundle)
+    other, _ = OpenKEImporter().run(source, tmp_path / "other", [("order", "htr")])
+    assert ("Q1", "7", "Q1") in facts(other)
+
+
 def test_ids_of_several_words(release: Path, tmp_path: Path) -> None:
     (release / "entity2id.txt").write_text(
         "4\nNew York\t0\nNew York City\t1\t\nLos Angeles 2\nRome  3\n"

@@ -107,6 +107,8 @@ def test_what_is_not_there(world: Bundle, changes: dict[str, str], problem: str)
         {"epochs": 0},
         {"dimension": -1},
         {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"margin": float("nan")},  # else the learning rate is blamed
         {"seed": -1},
         {"ranked": -1},
         {"train_on": "test"},

@@ -205,12 +205,17 @@ def test_headers_that_are_wrong(source: Path, tmp_path: Path, header: str, probl
 
 def test_which_file(source: Path, tmp_path: Path) -> None:
     (source / "other.txt").write_text("nothing")
-    with pytest.raises(DataError, match=r"holds 2 text files \(enwiki\.txt, other\.txt\)"):
+    with pytest.raises(DataError, match=r"holds 2 text files \(there: enwiki\.txt, other\.txt\)"):
         Wikipedia2VecImporter().run(source, tmp_path / "kb")
     given = [("vectors", "enwiki.txt")]
     assert len(Wikipedia2VecImporter().run(source, tmp_path / "kb", given)[0]) == 2
     with pytest.raises(DataError, match=r"none\.txt: is missing"):
         Wikipedia2VecImporter().run(source, tmp_path / "kb2", [("vectors", "none.txt")])
+    for name in ("enwiki.txt", "other.txt"):
+        (source / name).rename(source / f"{name}.zst")
+    told = r"holds 0 text files \(there: enwiki\.txt\.zst, .*packed \(\.gz, \.bz2, \.xz\)"
+    with pytest.raises(DataError, match=told):
+        Wikipedia2VecImporter().run(source, tmp_path / "kb2")
 
 
 def test_a_damaged_archive(source: Path, tmp_path: Path) -> None:

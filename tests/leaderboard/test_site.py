@@ -277,6 +277,17 @@ def test_the_page_of_two_lists_what_they_predict(results: Path, tmp_path: Path) 
     assert [data["labels"][each["gold"]] for each in data["examples"]] == GOLD
 
 
+def test_the_page_of_two_takes_any_acceptable_answer_for_right(tmp_path: Path) -> None:
+    gold = [["red", "rouge"], ["green"], ["blue", "azure"]] * 20
+    guesses = ["rouge", "red", "blue"] * 20
+    out = tmp_path / "results"
+    result = stored.store(out, stored.predictions(gold, guesses), task="toy-qa", method="none")
+    built(out, tmp_path / "site")
+    (script,) = (tmp_path / "site" / "compare").glob("*.js")
+    data = json.loads(script.read_text("ascii").removeprefix("const DATA = ").rstrip(";\n"))
+    assert data["right"] == {result.id: "101" * 20}
+
+
 def test_texts_and_knowledge_are_shown_where_they_are_given(
     toy_folder: Path, tmp_path: Path
 ) -> None:

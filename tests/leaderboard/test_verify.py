@@ -25,7 +25,7 @@ from kbench_leaderboard.submission import opened, read
 from kbench_leaderboard.verify import verify
 from tests.calling import call
 from tests.conftest import registered_toys
-from tests.grid.toygrid import grid, run
+from tests.grid.toygrid import QUICK, grid, run
 from tests.recipe_world import write_data
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -37,8 +37,9 @@ def made(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two seeds of none, map-tuning and its foreign control on two tasks."""
     folder = tmp_path_factory.mktemp("made")
     place = Place(folder / "out", folder / "artifacts", "cpu")
+    chosen = grid(toy_folder, task="toy-relations,toy-typing", seed="0,1", options=QUICK)
     with registered_toys():
-        results = run(grid(toy_folder, task="toy-relations,toy-typing", seed="0,1"), place)
+        results = run(chosen, place)
     assert {result.status for result in results} == {Status.OK}
     return place.out
 

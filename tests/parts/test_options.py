@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from kbench.data.files import canonical_digest
 from kbench.errors import UsageError
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_task
 from kbench.parts.run_parts import Parts
+from kbench.parts.source_text import option_types
 from kbench.spec import Control, OptionType, RunSpec, Setting, check_values
 
 OPEN = {("methods", "map-tuning", "choose"), ("methods", "map-tuning-mlp", "choose")}
@@ -56,6 +58,15 @@ def test_the_options_are_those_of_all_parts() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), OPTIONS)
+def test_what_an_option_may_be_is_read_from_the_source(kind: str, name: str, option: str) -> None:
+    """As `kbench show` does, which runs no code of a part: so defaults and types are literal."""
+    part = registry.get(kind, name)
+    declared = part.option_types.get(option) or OptionType.of(part.defaults[option])
+    told = option_types(registry.find(Kind(kind), name))
+    assert told.get(option) == (declared and declared.expected)
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), OPTIONS)
 def test_a_default_is_of_its_type_and_no_mapping_is(kind: str, name: str, option: str) -> None:
     part = registry.get(kind, name)
     default = part.defaults[option]
@@ -94,7 +105,7 @@ def test_a_default_is_of_its_type_and_no_mapping_is(kind: str, name: str, option
         ("tasks", "fewrel", "queries", 0, "a whole number of at least 1"),
         ("tasks", "lama", "dev_share", True, "a number of at least 0 and below 1"),
         ("tasks", "wiki80", "split_seed", 0.5, "a whole number"),
-        ("tasks", "lama", "corpus", 3, "text"),
+        ("tasks", "lama", "corpus", 3, "trex or google-re"),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_is_loaded(
@@ -138,3 +149,24 @@ def test_options_of_a_training_that_is_never_done_are_refused(name: str, setting
         return
     with pytest.raises(UsageError, match=f"method {name} trains nothing in the setting {setting}"):
         checked("methods", name, {setting: {"epochs": 2}})
+
+
+@pytest.mark.parametrize("spelled", [1, 1.0])
+def test_a_default_that_is_set_is_the_same_run_however_it_is_spelled(spelled: float) -> None:
+    plain = parts("tunings", "lora", {})
+    given = parts("tunings", "lora", {"alpha": spelled, "weight_decay": 0 * spelled})
+    assert given.tuning_recipe is not None
+    assert plain.tuning_recipe is not None
+    for one, other in (
+        (plain.tuning_options, given.tuning_options),
+        (plain.tuning_recipe.as_dict(), given.tuning_recipe.as_dict()),
+        (find_task("wiki80", "x").options, find_task("wiki80", "x", {"split_seed": 0}).options),
+        (find_task("lama", "x", {"dev_share": 0}), find_task("lama", "x", {"dev_share": 0.0})),
+    ):
+        values = [getattr(value, "options", value) for value in (one, other)]
+        assert canonical_digest(values[0]) == canonical_digest(values[1])
+
+
+def test_a_part_without_options_says_so() -> None:
+    with pytest.raises(UsageError, match=r"^task custom has no option 'x'; it has none$"):
+        find_task("custom", None, {"x": 1})

@@ -12,6 +12,7 @@ from kbench.results.choice import choices, shown_of
 from kbench.results.tables import Row, leaders, rows
 from kbench.store import Result, Results
 from kbench_leaderboard.board import Group, Shelf, groups
+from kbench_leaderboard.site import build
 from kbench_leaderboard.submission import read
 from kbench_leaderboard.verify import verify
 from tests.calling import call
@@ -144,6 +145,96 @@ def test_without_a_dev_score_nothing_is_chosen_and_test_is_not_told(tmp_path: Pa
     texts = [problem.text for problem in verify(read(tmp_path)) if "variants" in problem.text]
     assert texts[0].startswith("is one of 2 variants, of which none is chosen: no dev score")
     assert len(texts) == 2
+
+
+def compared(
+    folder: Path, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[set[tuple[float, str]], list[str], str]:
+    """The scores and controls that `compare` sets beside each other, its warnings and errors."""
+    _, out, err = call(capsys, "compare", *words, "--out", str(folder), "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    pairs = {(round(100 * v["ours"]["score"]), v["theirs"]["control"]) for v in found}
+    return pairs, [text for v in found for text in v["warnings"]], err
+
+
+def test_compare_and_diff_mean_the_chosen_unless_an_option_or_id_says_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, 50, method="none", dev=0.5)
+    for rate, right, dev in ((1, 60, 0.7), (2, 90, 0.6), (3, 80, 0.5)):
+        other = put(tmp_path, right, rate=rate, dev=dev)
+        put(tmp_path, 40, rate=rate, control="foreign")
+    for words in (["--all"], ["map-tuning"]):
+        told = compared(tmp_path, capsys, *words)
+        assert told == ({(60, "none"), (60, "foreign")}, [], "")
+    why = "not chosen: another variant is better on dev"
+    for term in ("map-tuning,learning_rate=3", other.id[:8]):
+        pairs, warnings, _ = compared(tmp_path, capsys, term, "none")
+        assert pairs == {(80, "none")}
+        assert [text.endswith(why) for text in warnings] == [True]
+    pairs, warnings, _ = compared(
+        tmp_path, capsys, "map-tuning,learning_rate=3", "map-tuning,learning_rate=2"
+    )
+    assert (pairs, len(warnings)) == ({(80, "none")}, 2)
+    status, out, err = call(capsys, "diff", "map-tuning", "--out", str(tmp_path))
+    assert (status, "10 gained" in out, err.count("not chosen")) == (0, True, 0)
+    asked = ("map-tuning,learning_rate=2", "--out", str(tmp_path))
+    _, out, err = call(capsys, "diff", *asked)
+    assert ("40 gained" in out, err.count(why)) == (True, 1)
+
+
+def test_where_dev_chose_none_compare_says_so_and_diff_asks_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, 50, method="none")
+    for rate in (1, 2):
+        put(tmp_path, 60 + rate, rate=rate)
+    pairs, _, err = compared(tmp_path, capsys, "map-tuning", "none")
+    assert (pairs, err.count("\n")) == (set(), 1)
+    assert "'map-tuning' is 2 variants of which dev chose none (no dev score)" in err
+    _, _, err = call(capsys, "diff", "map-tuning", "--out", str(tmp_path))
+    assert "are 2 pairs of runs" in err
+    assert "learning_rate=1 or method" in err
+    assert compared(tmp_path, capsys, "map-tuning,learning_rate=2")[0] == {(62, "none")}
+    # What is decided elsewhere is compared, and the rest is not left out in silence.
+    put(tmp_path, 70, dev=0.7, dtype="bfloat16")
+    put(tmp_path, 50, method="none", dtype="bfloat16")
+    pairs, _, err = compared(tmp_path, capsys, "--all", "none")
+    assert pairs == {(70, "none")}
+    assert err.startswith("warning: left out: 2 variants of which dev chose none")
+
+
+def test_a_yardstick_of_equal_options_is_read_against_whatever_dev_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, 50, method="none", epochs=1, dev=0.5)
+    put(tmp_path, 52, method="none", epochs=2, dev=0.6)
+    put(tmp_path, 60, epochs=1, setting="fine-tuning", dev=0.9)
+    pairs, warnings, _ = compared(tmp_path, capsys, "map-tuning")
+    assert pairs == {(60, "none")}
+    assert [text.startswith("none") for text in warnings] == [True]
+
+
+def test_why_a_variant_is_not_chosen_is_said_rightly_where_the_yardstick_has_no_dev(
+    tmp_path: Path,
+) -> None:
+    for epochs in (1, 2):
+        put(tmp_path, 50, method="none", epochs=epochs)
+        put(tmp_path, 60, epochs=epochs, dev=0.5)
+    texts = {c.text for id_, c in choices(Results(tmp_path)).items()}
+    said = "not chosen: no dev score of none says which options of the tuning are best"
+    assert texts == {"not chosen: no dev score", said}
+
+
+def test_the_site_holds_variants_of_several_seeds(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        put(tmp_path / "r", 50, method="none", dev=0.5, seed=seed)
+        for rate, right, dev in ((1, 60, 0.7), (2, 90, 0.6)):
+            other = put(tmp_path / "r", right, rate=rate, dev=dev, seed=seed)
+    build([tmp_path / "r"], tmp_path / "site")
+    page = (tmp_path / "site" / "runs" / f"{other.id}.html").read_text(encoding="utf-8")
+    assert "A variant that is not chosen: another variant is better on dev." in page
+    assert "accuracy of every seed</caption>" in page
 
 
 def test_verify_asks_no_control_of_what_is_not_chosen_and_counts_each_once(

@@ -15,7 +15,7 @@ from tests.run.golden import PATH, addresses
 def test_addresses_are_those_written_out(tmp_path: Path) -> None:
     written = json.loads(PATH.read_text(encoding="utf-8"))
     found = addresses(tmp_path)
-    assert len(found["demo"]) == 15
+    assert len(found["demo"]) == 18
     assert found == written
 
 

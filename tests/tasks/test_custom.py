@@ -118,6 +118,9 @@ def test_questions(write: Write, tmp_path: Path) -> None:
         ),
         (CARD + "fallback: true\n", "fallback is for entity typing, not for relation class"),
         (CARD + "fallback: maybe\n", "fallback is 'maybe'; expected fallback: true or false"),
+        (CARD + "link_threshold: true\n", "link_threshold is True; expected link_threshold: a num"),
+        (CARD + "max_length: '64'\n", "max_length is '64'; expected max_length: a whole number"),
+        (CARD + "markers: {context: '*'}\n", "markers has one for context: expected target, head"),
         (CARD + "link_threshold: 2\n", "link_threshold is 2; expected link_threshold: a number"),
         (CARD + "markers: {head: ' '}\n", "markers has ' ' for head: expected a sign"),
         (
@@ -365,6 +368,39 @@ def test_ids_of_the_data_and_links_that_are_not_sure(write: Write, tmp_path: Pat
         write("ids.tsv", text)
         with pytest.raises(DataError, match=problem):
             Custom(str(tmp_path)).examples(Split.TEST)
+
+
+def test_links_that_nobody_scored_and_ids_that_are_not_there(write: Write, tmp_path: Path) -> None:
+    folder = given(write, tmp_path, f"{CARD}link_threshold: 0.5\n", RELATION)
+    with pytest.raises(DataError, match=r"line 1: mentions\[0\] has a link without a score: link"):
+        Custom(folder).examples(Split.TEST)
+    write("ids.tsv", "q19\tQ19\n")
+    folder = given(write, tmp_path, f"{CARD}ids: ids.tsv\n", RELATION)
+    with pytest.raises(DataError, match=r"ids\.tsv: has none of the ids that 1 links of train n"):
+        Custom(folder).examples(Split.TEST)
+    unlinked = {**RELATION, "mentions": [{**m, "entity": None} for m in RELATION["mentions"]]}
+    assert Custom(given(write, tmp_path, f"{CARD}ids: ids.tsv\n", unlinked)).examples(Split.TEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [
+        ("Where?", 7),
+        ("Where ", 6),
+        ("어디", 3),
+        ("中国的首都是", 6),
+        ("中国的首都是哪里?", 9),
+        ("日本の首都は？", 7),
+        ("เมืองหลวงคือ", 12),
+    ],
+)
+def test_an_answer_stands_behind_a_blank_where_words_do(
+    write: Write, tmp_path: Path, text: str, blank: int
+) -> None:
+    card = "title: Where\nfamily: question answering\nlicence: none\n"
+    task = Custom(given(write, tmp_path, card, {"text": text, "mentions": [], "answers": ["x"]}))
+    (example,) = task.examples(Split.TEST)
+    assert (example.blank, len(example.text)) == (blank, blank)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,10 @@ def test_none_of_the_above(write: Write, tmp_path: Path) -> None:
     for example in others:
         assert example.text.split()[4] not in names(first)
     assert task.head(8).none  # type: ignore[attr-defined]
-    assert not FewRel(str(tmp_path), {**SMALL, "none_rate": 0.4}).head(8).none  # type: ignore[attr-defined]
+    assert not FewRel(str(tmp_path), SMALL).head(8).none  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"none_rate is 0.4, which of 2 queries is none; expec"):
+        FewRel(str(tmp_path), {**SMALL, "none_rate": 0.4})
+    assert FewRel(str(tmp_path), {"queries": 100, "none_rate": 0.29})._none_of_the_above == 29
     for wrong in (-1, "many", float("nan")):
         with pytest.raises(UsageError, match=r"none_rate is .*expected a number"):
             FewRel(str(tmp_path), {"none_rate": wrong}).examples(Split.TEST)

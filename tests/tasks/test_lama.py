@@ -97,7 +97,7 @@ def test_google_re_has_templates_judges_and_subjects_without_an_id(folder: str) 
 
 def test_the_corpus_is_an_option(folder: str) -> None:
     assert [e.id for e in read(folder, corpus="trex-uhn")[1]] == ["P36/0"]
-    with pytest.raises(UsageError, match=r"corpus is 'terx': expected one of trex, .* mean trex"):
+    with pytest.raises(UsageError, match=r"corpus is 'terx'; expected trex or .* mean trex"):
         Lama(folder, {"corpus": "terx"})
     with pytest.raises(DataError, match=r"Google_RE_UHN: has no file of queries; expected place_"):
         read(folder, corpus="google-re-uhn")

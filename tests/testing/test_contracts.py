@@ -145,7 +145,7 @@ def test_a_control_on_other_grounds_than_the_method_is_caught(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     everyone = [np.arange(len(Bundle(tiny().uneven)))]
-    monkeypatch.setattr(Shuffled, "_alike", lambda _: everyone)
+    monkeypatch.setattr(Shuffled, "_groups", lambda _: everyone)
     found = contracts_controls.controls(Bench(method))
     assert not found.held
     assert "entities more or fewer are covered" in found.figure

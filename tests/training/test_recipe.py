@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kbench.data.files import canonical_digest
 from kbench.errors import UsageError
 from kbench.spec import OptionType, check_values
 from kbench.training import Recipe
@@ -58,12 +59,15 @@ def test_every_field_has_a_type_and_the_tests_try_each() -> None:
     assert {name for name, *_ in WRONG} == {*names}
 
 
-def test_what_is_allowed_stays_as_it_was_given() -> None:
-    given = {"learning_rate": 1, "clip": 0, "dropout": 0, "warmup": 0, "select": False}
-    recipe = GOOD.updated(given)
-    kept = {name: recipe.as_dict()[name] for name in given}
-    assert kept == given
-    assert [type(value) for value in kept.values()] == [int, int, int, int, bool]
+def test_a_number_is_one_however_it_is_spelled() -> None:
+    """8 and 8.0 are one training, and so one address."""
+    whole = {"learning_rate": 1, "clip": 0, "dropout": 0, "warmup": 0, "select": False}
+    spelled = {"learning_rate": 1.0, "clip": 0.0, "dropout": -0.0, "warmup": 0e5, "select": False}
+    one, other = GOOD.updated(whole).as_dict(), GOOD.updated(spelled).as_dict()
+    assert canonical_digest(one) == canonical_digest(other)
+    assert {name: one[name] for name in whole} == whole
+    assert type(one["batch_size"]) is int
+    assert one["select"] is False
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,19 @@ def test_a_default_says_of_what_kind_an_option_is(
         with pytest.raises(UsageError) as caught:
             check_values({"x": value}, {"x": default}, {}, "part")
         assert str(caught.value) == f"part: x is {value!r}; expected {expected}"
+
+
+def test_a_number_takes_the_form_of_a_default_that_it_equals() -> None:
+    kinds = {"rate": OptionType("number", least=0), "rank": OptionType("whole number")}
+    defaults = {"rate": 1, "rank": 4}
+    for given, wanted in ((1.0, 1), (1, 1), (2, 2.0), (2.0, 2.0), (10**400, None)):
+        if wanted is None:
+            with pytest.raises(UsageError, match="expected a number"):
+                check_values({"rate": given}, defaults, kinds, "part")
+            continue
+        settled = check_values({"rate": given, "rank": 4}, defaults, kinds, "part")
+        assert settled == {"rate": wanted, "rank": 4}
+        assert type(settled["rate"]) is type(wanted)
 
 
 def test_a_default_that_tells_nothing_allows_anything_unless_the_part_says() -> None:

@@ -57,10 +57,11 @@ function marked(example) {
 
 function examples(a, b, seed, change) {
   const [ours, theirs] = [a, b].map((run) => DATA.predictions[run.seeds[seed]]);
+  const marks = [a, b].map((run) => DATA.right[run.seeds[seed]]);
   if (!ours || !theirs) return [make("p", "Their predictions are not on this page.")];
   const wanted = { gained: [true, false], lost: [false, true], wrong: [false, false] }[change];
   const rows = DATA.examples.flatMap((example, at) => {
-    const right = [ours[at], theirs[at]].map((told) => told === example.gold);
+    const right = marks.map((signs) => signs[at] === "1");
     if (right[0] !== wanted[0] || right[1] !== wanted[1]) return [];
     return [make("tr", [
       make("th", example.id, { scope: "row" }), make("td", marked(example), { className: "text" }),

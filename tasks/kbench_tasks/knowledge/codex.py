@@ -74,7 +74,7 @@ class CodexImporter(Importer):
         release = read_objects(
             root / "entities" / language / "entities.json", _RELEASE, required=False
         )
-        count_known("names", release, known, "entity without a triple", report)
+        count_known("names", release, known, report)
         if not release:
             report.note(f"no entities/{language}/entities.json: the release names no entity")
         types = read_types(root / "types", language, known, report)
@@ -82,7 +82,7 @@ class CodexImporter(Importer):
         _describe(entities, report)
         relations = read_objects(root / "relations" / language / "relations.json", _RELEASE)
         used = sorted({relation for _, relation, _ in triples})
-        count_known("relations", relations, used, "relation without a triple", report)
+        count_known("relations", relations, used, report)
         card = {
             "name": f"codex-{size}",
             "version": "1.0",
@@ -147,7 +147,7 @@ def read_types(
     path = folder / "entity2types.json"
     types: dict[str, tuple[str, ...]] = {}
     rows = read_objects(path, _RELEASE)
-    count_known("types", rows, known, "entity without a triple", report)
+    count_known("types", rows, known, report)
     for entity, ids in rows.items():
         if entity not in known:
             continue

@@ -43,6 +43,7 @@ _WHOLE = re.compile(rb'"(?:[^"]|"")*"')
 _FIELD = rb'(?:"(?:[^"]|"")*"|[^"\t]*)'
 _FIELDS = re.compile(rb"(?:^|\t)(%b)" % _FIELD)
 _LINE = re.compile(rb"%b(?:\t%b)*" % (_FIELD, _FIELD))
+_FRAMED = re.compile(rb"""(?:^|\t)\ *(?:'[^\t]+'|"[^\t]+")\ *(?=\t|$)""")
 
 
 def _words(bases: str, endings: str) -> frozenset[str]:
@@ -51,19 +52,19 @@ def _words(bases: str, endings: str) -> frozenset[str]:
 
 
 _ROLES = (
-    _words("head h subject subj sub s source src from start e1 entity1 node1 arg1 left lhs",
+    _words("head h subject subj sub s source src from start e1 entity1 node1 arg1 left lhs item",
            "id entity entityid label name uri iri node"),
     _words("relation relationship rel r predicate pred p property prop edge link type",
            "id label name uri iri type"),
-    _words("tail t object obj o target to end dst dest destination e2 entity2 node2 arg2 right rhs",
-           "id entity entityid label name uri iri node"),
+    _words("tail t object obj o target to end dst dest destination e2 entity2 node2 arg2 right rhs "
+           "value", "id entity entityid label name uri iri node"),
 )  # fmt: skip
 """Words for the columns of triples, without blanks, marks and case."""
 _ID = _words("id qid pid entity item node key uri iri identifier concept wikidata relation rel "
              "predicate property", "id uri iri")  # fmt: skip
 _VALUE = _words("label name title alias aliases altlabel preflabel text description desc abstract "
-                "summary definition type class category entitylabel entityname relationlabel "
-                "relationname", "s")  # fmt: skip
+                "summary definition type class category", "s")  # fmt: skip
+_LANGUAGE = re.compile(r"[\W_]+[a-z]{2,3}\W*$")
 _TITLES = frozenset({"entity", "page", "article", "pagetitle", "wikipediatitle", "wikipedia"})
 
 
@@ -118,12 +119,12 @@ def read_table(
     plain, first = _plain(path, "first", expected, report, dialect)
     header = dialect.header == "yes"
     if first and dialect.header == "auto" and first[0] not in known:
-        names = [_bare(name) for name in first]
-        if names[0] in _ID and any(name in _VALUE for name in names[1:]):
+        is_id = [_bare(name) in _ID for name in first]
+        if is_id[0] and any(map(_is_value, first[1:])):
             header = True
-        elif names[0] in _VALUE - _ID and any(name in _ID for name in names[1:]):
+        elif not is_id[0] and _is_value(first[0]) and any(is_id[1:]):
             raise DataError(path, f"begins with the columns {_shown(first)}", expected, line=1)
-        elif names[0] in _ID:
+        elif is_id[0]:
             report.note(
                 f"{path.name}, line 1: {_shown(first)} is read as a row{_if_header(dialect)}"
             )
@@ -193,8 +194,8 @@ def read_titles(
         DataError: the file cannot be read or is not of this format.
     """
     plain, first = _plain(path, "none", expected, report, AS_FOUND)
-    names = [_bare(name) for name in first]
-    header = len(names) == 2 and names[0] in _VALUE | _TITLES and names[1] in _ID
+    titled = len(first) == 2 and (_is_value(first[0]) or _bare(first[0]) in _TITLES)
+    header = titled and _bare(first[1]) in _ID
     if header:
         report.note(f"{path.name}, line 1: {_shown(first)} is read as a header")
     yield from read_rows(path, kind, lambda line: parse(plain(line)), report, expected, int(header))
@@ -203,6 +204,17 @@ def read_titles(
 def _bare(name: str) -> str:
     """Returns the name of a column without case, marks, blanks and a number at its end."""
     return re.sub(r"[\W_]+|\d+$", "", name.casefold())
+
+
+def _is_value(name: str) -> bool:
+    """Whether a column is of names, texts or types: ``label_en``, ``rdfs:label``, ``itemLabel``."""
+    forms = [name, *name.split(":")]
+    bares = [_bare(own) for form in forms for own in (form, _LANGUAGE.sub("", form))]
+    # What is labelled may stand before: itemLabel, entity_name.
+    return any(
+        bare in _VALUE or any(bare.removeprefix(word) in _VALUE for word in _ID if word != bare)
+        for bare in bares
+    )
 
 
 def _role(name: str) -> int | None:
@@ -252,6 +264,7 @@ class _Marks:
         keys: lines with an id that is; ``key`` is the first of them.
         doubled: lines with such a field with marks or a tab inside.
         opened: lines with a field that opens with a mark and closes nowhere.
+        framed: lines with a field between two marks that are none of csv.
     """
 
     first: bytes = b""
@@ -262,6 +275,7 @@ class _Marks:
     key: int = 0
     doubled: int = 0
     opened: int = 0
+    framed: int = 0
 
     @classmethod
     def of(cls, path: Path, expected: str, keys: str) -> _Marks:
@@ -274,6 +288,8 @@ class _Marks:
                 marks.rows += 1
             if b'"' in line:
                 marks._see(number, line, keys)
+            elif b"'" in line:
+                marks.framed += bool(_FRAMED.search(line))
         return marks
 
     def _see(self, number: int, line: bytes, keys: str) -> None:
@@ -290,6 +306,7 @@ class _Marks:
             whole and (b'""' in value[1:-1] or b"\t" in value) for value, whole in pairs
         )
         self.opened += line.count(b'"') % 2 and any(value.startswith(b'"') for value in wholes)
+        self.framed += not any(quoted) and bool(_FRAMED.search(line))
 
     @property
     def certain(self) -> bool:
@@ -309,6 +326,9 @@ class _Marks:
         elif self.marked:
             report.note(f"{path.name}: quotation marks around the fields of {self.marked} rows are "
                         f"kept{_csv(dialect)}")  # fmt: skip
+        if 2 * self.framed > self.rows > 1:
+            report.note(f"{path.name}: marks around the fields of {self.framed} rows are kept: "
+                        'they are not of csv, which has " alone and doubles it inside')  # fmt: skip
         if self.opened:
             report.note(f"{path.name}: {self.opened} lines open a quotation mark and do not close "
                         "it; a field of several lines is not read as one")  # fmt: skip

@@ -183,7 +183,7 @@ def _things(path: Path, triples: Iterable[Triple], report: Report) -> dict[str, 
     rows = read_objects(path, _OBJECT, required=False)
     mids = dict.fromkeys(end for head, _, tail in triples for end in (head, tail))
     if rows:
-        count_known("names", rows, mids, "entity without a triple", report)
+        count_known("names", rows, mids, report)
     else:
         report.note(f"no {_WIKIDATA}: entities go by Freebase mids, which no text or data set uses")
     things = {mid: _thing(mid, rows.get(mid), path) for mid in mids}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,8 +24,9 @@ __all__ = [
     "GraphFiles",
     "Triples",
     "collect",
-    "count_relations",
+    "count_used",
     "existing",
+    "misplaced",
     "read_triples",
     "write_graph",
 ]
@@ -110,7 +111,7 @@ def read_triples(
     rows = (read_triple_table(path, _triple, report, _TRIPLES, dialect) for path in files)
     triples = collect((triple for _, triple in chain.from_iterable(rows)), report)
     if len(triples.rows) and not dialect.order:
-        if problem := _misplaced(triples):
+        if problem := misplaced(triples):
             hint = dialect.hint("order=htr, order=rht, or order=hrt if it is so")
             raise DataError(files[0], problem, _TRIPLES + hint)
         relations = len(triples.relations)
@@ -136,13 +137,15 @@ def _stands_apart(rows: NDArray[np.int32]) -> bool:
     return not ((ends == 0) | (ends == tail)).any() and bool((rows[1:, 1] != 0).all())
 
 
-def _misplaced(triples: Triples) -> str:
-    """Returns why the second column can hardly be the relation, empty if it can.
+def misplaced(triples: Triples) -> str:
+    """Returns, in words, why the second column can hardly be the relation, empty if it can.
 
     Relations are few, and not heads or tails themselves.
     """
     rows = triples.rows
     spelled = list(triples.relations)
+    if not len(rows):
+        return ""
     if all(_ITEM.fullmatch(name) for name in spelled):
         for column, place in ((0, "first"), (2, "third")):
             if all(_PROPERTY.fullmatch(triple[column]) for triple in triples.spelled()):
@@ -176,11 +179,19 @@ def collect(rows: Iterable[tuple[str, str, str]], report: Report) -> Triples:
     return triples
 
 
-def count_relations(named: Collection[str], triples: Triples, report: Report) -> None:
-    """Counts the relations of a file of names: a bundle has those that are in a triple."""
-    report.kept["relations"] = used = sum(name in triples.relations for name in named)
-    if spare := len(named) - used:
-        report.drop("relations", "relation without a triple", spare)
+def count_used(kind: str, named: Collection[str], used: Container[str], report: Report) -> None:
+    """Counts what a file tells of relations or entities: a bundle has those that are in a triple.
+
+    Args:
+        kind: of row.
+        named: of whom it tells.
+        used: those in a triple.
+        report: counts them.
+    """
+    report.kept[kind] = kept = sum(name in used for name in named)
+    if spare := len(named) - kept:
+        owner = "relation" if kind == "relations" else "entity"
+        report.drop(kind, f"{owner} without a triple", spare)
 
 
 def _triple(line: str) -> tuple[str, str, str]:
@@ -255,7 +266,7 @@ def _first(
 ) -> Iterator[tuple[str, Any]]:
     """Yields the first row of each id, and gives a number to those that have none."""
     seen = bytearray(len(known))
-    before, met = len(known), 0
+    before, met, apart = len(known), 0, ""
     for entity, value in by_id(rows, kind, report):
         number = known.setdefault(entity, len(known))
         if number == len(seen):
@@ -265,10 +276,14 @@ def _first(
             continue
         seen[number] = 1
         met += number < before
+        apart = apart if report.kept[kind] or number < before else entity
         report.kept[kind] += 1
         yield entity, value
     if report.kept[kind] and not met:
         report.note(f"none of the ids of the {kind} is in a triple")
+    if apart and met > 2 and met == report.kept[kind] - 1:
+        report.note(f"{apart!r}, the first id of the {kind}, alone is in no triple, as a header "
+                    "would be; it is kept")  # fmt: skip
 
 
 def _relations(files: GraphFiles, known: Mapping[str, int], report: Report) -> dict[str, str]:

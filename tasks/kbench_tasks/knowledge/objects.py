@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from pathlib import Path
 from typing import Any
 
 from kbench.data.sources import parse_json
 from kbench.errors import DataError, first_line
 from kbench.knowledge.importing import Report, read_whole
+from kbench_tasks.knowledge.graphs import count_used
 from kbench_tasks.knowledge.matrices import packed_or_not
 
 __all__ = ["count_known", "read_objects", "text_of"]
@@ -46,12 +47,14 @@ def text_of(value: Any, key: str | None = None) -> str:
     return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
 
 
-def count_known(
-    kind: str, rows: Collection[str], known: Collection[str], reason: str, report: Report
-) -> None:
-    """Counts rows of what a graph has, and of others, which are left out for a reason."""
-    kept = sum(row in known for row in rows)
+def count_known(kind: str, rows: Collection[str], used: Container[str], report: Report) -> None:
+    """Counts rows that were read, of entities or relations of the graph and of others.
+
+    Args:
+        kind: of row.
+        rows: the ids of which they tell.
+        used: those in a triple.
+        report: counts them.
+    """
     report.see(kind, len(rows))
-    report.kept[kind] += kept
-    if kept < len(rows):
-        report.drop(kind, reason, len(rows) - kept)
+    count_used(kind, rows, used, report)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from kbench.errors import DataError
 from kbench.knowledge import Bundle
 from kbench.knowledge.importing import (
@@ -18,7 +20,7 @@ from kbench.knowledge.importing import (
     read_rows,
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
-from kbench_tasks.knowledge.graphs import collect, count_relations
+from kbench_tasks.knowledge.graphs import collect, count_used, misplaced
 from kbench_tasks.knowledge.linked import SENTENCES, Corpus
 from kbench_tasks.knowledge.matrices import (
     ENTITIES,
@@ -66,8 +68,8 @@ class OpenKEImporter(Importer):
         "triples": Option("name of a file of triples in SRC; default: those of "
                           "train2id.txt, valid2id.txt, test2id.txt that are there",
                           repeatable=True),
-        "order": Option("of their columns: h head, r relation, t tail", default="htr",
-                        choices=("htr", "hrt")),
+        "order": Option("of their columns: h head, r relation, t tail; default: htr, refused where "
+                        "it looks wrong", choices=("htr", "hrt")),
         "name": Option("of the bundle; default: the name of the matrix"),
         "licence": LICENCE,
         "sentences": SENTENCES,
@@ -90,8 +92,13 @@ class OpenKEImporter(Importer):
         report.facts["rows of the matrix without an id"] = len(values) - len(numbers)
         relations = _relations(names, report) if splits else {}
         triples = collect(_triples(splits, relations, numbers, options, report), report)
+        if not options.text("order") and misplaced(triples):
+            tails = len(np.unique(triples.rows[:, 2]))
+            problem = f"seems to have {len(triples.relations)} relations and {tails} tails"
+            expected = f"{_TRIPLES}; or say which: -o order=hrt, or order=htr if it is so"
+            raise DataError(splits[0], problem, expected)
         if relations:
-            count_relations(relations.values(), triples, report)
+            count_used("relations", relations.values(), triples.relations, report)
         origin = {"format": "openke", "file": path.name, "type": str(values.dtype)}
         corpus = Corpus(options.paths("sentences"), report)
 
@@ -131,7 +138,9 @@ def _triples(
     """Yields the triples by name; a relation goes by its number where there are no names."""
     entities = {row: name for name, row in numbers.items()} if paths else {}
     for path in paths:
-        yield from numbered_triples(path, entities, relations, report, options.text("order") or "")
+        yield from numbered_triples(
+            path, entities, relations, report, options.text("order") or "htr"
+        )
 
 
 def numbered_triples(

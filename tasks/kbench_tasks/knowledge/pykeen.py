@@ -25,7 +25,7 @@ from kbench.knowledge.importing import (
     read_rows,
 )
 from kbench_tasks.knowledge.cards import LICENCE, card_of, note_unread
-from kbench_tasks.knowledge.graphs import collect, count_relations
+from kbench_tasks.knowledge.graphs import collect, count_used
 from kbench_tasks.knowledge.linked import LABELS, SENTENCES, Corpus, joined, read_labels
 from kbench_tasks.knowledge.matrices import Matrix, add_vectors, count_vectors, load_matrix
 
@@ -77,7 +77,7 @@ class PyKEENImporter(Importer):
         numbers = _numbers(folder / "entity_to_id.tsv.gz", "entities", report)
         relations = _numbers(folder / "relation_to_id.tsv.gz", "relations", report)
         triples = collect(_triples(folder, numbers, relations, report), report)
-        count_relations(relations, triples, report)
+        count_used("relations", relations, triples.relations, report)
         labels = read_labels(next(iter(options.paths("labels")), None), numbers, report)
         matrix = Matrix(_vectors(path, numbers), numbers, _origin(path)) if path else None
         corpus = Corpus(options.paths("sentences"), report)

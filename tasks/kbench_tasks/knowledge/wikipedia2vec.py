@@ -106,9 +106,11 @@ def _text_path(source: Path, name: str | None) -> Path:
         return packed_or_not(source / name)
     paths = sorted(at for ending in ("", *PACKED) for at in source.glob(f"*.txt{ending}"))
     if len(paths) != 1:
-        names = ", ".join(path.name for path in paths) or "none"
-        raise DataError(source, f"holds {len(paths)} text files ({names})",
-                        "exactly one, or its name: -o vectors=FILE.txt")  # fmt: skip
+        there = paths or sorted(source.iterdir())
+        names = ", ".join(path.name for path in there[:5]) or "nothing"
+        raise DataError(source, f"holds {len(paths)} text files (there: {names})",
+                        f"exactly one .txt, plain or packed ({', '.join(PACKED)}), or the name of "
+                        "a file: -o vectors=FILE")  # fmt: skip
     return paths[0]
 
 
