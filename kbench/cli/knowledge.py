@@ -426,7 +426,10 @@ def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(figures := part.get("link_prediction"), dict):
             yield "link prediction", figures
         if isinstance(sources := part.get("sources"), list):
-            yield "sources", {str(s.get("name")): _source(s) for s in sources}
+            yield (
+                "sources",
+                {str(s.get("name")): _source(s) for s in sources if isinstance(s, dict)},
+            )
 
 
 def _source(said: Mapping[str, Any]) -> str:
@@ -456,19 +459,21 @@ def _print_figures(console: Console, bundle: Bundle) -> None:
 def _figures(card: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Yields model, MRR, Hits@10 and whose figures they are; a card may be a stranger's."""
     vectors = card.get("vectors") or {}
-    own = vectors.get("link_prediction")
-    given = [own] if isinstance(own, dict) else []
-    given += card["published"] if isinstance(card.get("published"), list) else []
-    for at, figure in enumerate(given):
-        if not isinstance(figure, dict) or "mrr" not in figure:
-            continue
-        whose = f"published, test: {figure.get('source', '?')}"
-        model = figure.get("model", "?")
-        if figure is own and not at:
-            twin = " (a twin without them)" if str(own.get("of")).startswith("a twin") else ""
-            whose = f"this bundle{twin}, {own.get('facts_ranked')} facts of {own.get('split')}"
-            model = vectors.get("model", "?")
-        yield str(model), str(figure["mrr"]), str(figure.get("hits_at_10", "?")), whose
+    own, published = vectors.get("link_prediction"), card.get("published")
+    if isinstance(own, dict):
+        twin = " (a twin without them)" if str(own.get("of")).startswith("a twin") else ""
+        whose = f"this bundle{twin}, {own.get('facts_ranked')} facts of {own.get('split')}"
+        yield from _figure(own, vectors.get("model"), whose)
+    for figure in published if isinstance(published, list) else ():
+        if isinstance(figure, dict):
+            yield from _figure(figure, figure.get("model"), f"test, {figure.get('source', '?')}")
+
+
+def _figure(
+    figure: Mapping[str, Any], model: Any, whose: str
+) -> Iterator[tuple[str, str, str, str]]:
+    if "mrr" in figure:
+        yield str(model or "?"), str(figure["mrr"]), str(figure.get("hits_at_10", "?")), whose
 
 
 def _print_pairs(console: Console, title: str, values: Mapping[str, Any]) -> None:

@@ -43,6 +43,8 @@ _FIT_SCORES = 40_000_000
 """Bounds the quality figure: sampled triples, and their number times that of the entities."""
 _TWIN = 50_000_000
 """Triples times epochs from which on nothing is trained twice: some half an hour of two cores."""
+_RANKED_AMONG, _RANKED_LEAST = 50_000, 100
+"""Of more entities fewer facts are ranked, as many as take the same time; at least so many."""
 _NOT_OF_VECTORS = ("device", "ranked", "ranked_split")
 _TRAIN_ON, _SPLITS = ("all", "train"), ("valid", "test")
 
@@ -73,7 +75,11 @@ class VectorSettings:
     train_on: str = _setting(
         "all", "all facts, or train: without those that link prediction ranks."
     )
-    ranked: int = _setting(2000, "Held-out facts that link prediction ranks at most; 0 for none.")
+    ranked: int = _setting(
+        2000,
+        "Held-out facts that link prediction ranks at most, fewer among more than 50,000 "
+        "entities; 0 for none.",
+    )
     ranked_split: str = _setting("test", "Of a graph with splits: test, or valid to choose by.")
     device: str = _setting("auto", "auto, cpu, cuda or another device of torch.")
 
@@ -121,9 +127,9 @@ def train_vectors(
     facts = np.asarray(bundle.triples)
     if not len(facts):
         raise KbenchError(f"{folder} has no triples to train vectors on; import some first")
-    held = held_out(bundle, settings.ranked_split, settings.ranked, settings.seed)
+    held = held_out(bundle, settings.ranked_split, _affordable(settings, bundle), settings.seed)
     if settings.train_on == "train" and not held:
-        raise KbenchError(f"{folder} has no splits, and no fact that can be held out; train on all")
+        raise KbenchError(f"{folder} has no splits, and no fact is held out; train on all")
     known = facts[held.train] if held and settings.train_on == "train" else facts
     start = time.perf_counter()
     with _quiet(), _seeded(settings.seed):
@@ -150,6 +156,12 @@ def train_vectors(
     return write_vectors(Path(folder), vectors, origin)
 
 
+def _affordable(settings: VectorSettings, bundle: Bundle) -> int:
+    """Returns how many facts are ranked at most: fewer where each is ranked among very many."""
+    most = settings.ranked * _RANKED_AMONG // max(1, len(bundle))
+    return min(settings.ranked, max(_RANKED_LEAST, most))
+
+
 def _link_prediction(
     bundle: Bundle, held: HeldOut | None, training: _Training, progress: Progress | None
 ) -> dict[str, Any]:
@@ -167,7 +179,8 @@ def _link_prediction(
     with _quiet(), _seeded(settings.seed):
         if not own:
             training = _Training(bundle, facts[held.train], settings)
-            training.run(progress)
+            if not np.isfinite(training.run(progress)[-1]):
+                return {"not_measured": "training diverged without the facts that are ranked"}
         figures = training.rank(held.ranked, facts)
     return {
         **figures,

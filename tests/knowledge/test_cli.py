@@ -78,7 +78,7 @@ def test_link_prediction_is_shown_beside_published_figures(release: Path, tmp_pa
         assert "this bundle, 1 facts of test" in shown
         assert f"{trained['mrr']}" in shown
         assert "0.354" in shown
-        assert "published, test: Safavi" in shown
+        assert "test, Safavi" in shown
     none = good("train", target, *options[:4], "--ranked", 0)["vectors"]["link_prediction"]
     assert "not asked for" in none["not_measured"]
     assert "this bundle, " not in run("info", target).stdout

@@ -110,19 +110,25 @@ def test_one_split_alone_has_no_published_figures(release: Path, tmp_path: Path)
 
 
 def test_types_of_codex_and_names_of_sentences(release: Path, tmp_path: Path) -> None:
-    types = tmp_path / "types" / "entity2types.json"
+    types = tmp_path / "types" / "mine.json"
     (types.parent / "en").mkdir(parents=True)
     types.write_text(json.dumps({"Q25": ["Q6", "Q7"], "Q9": ["Q6"]}))
     (types.parent / "en" / "types.json").write_text(json.dumps({"Q6": {"label": "country"}}))
     said = tmp_path / "said.jsonl"
-    mention = {"start": 3, "end": 12, "entity": "Q25"}
-    said.write_text(json.dumps({"text": "in the hills", "mentions": [mention]}))
+    mentions = [
+        {"start": 3, "end": 12, "entity": "Q25"},
+        {"start": 16, "end": 21, "entity": "/m/e"},
+    ]
+    said.write_text(json.dumps({"text": "in the hills of songs", "mentions": mentions}))
     given = [("types", str(types)), ("sentences", str(said))]
     bundle, report = FB15k237Importer().run(release, tmp_path / "kb", given)
     wales = bundle.entity(int(bundle.rows(["Q25"])[0]))
     assert wales.types == ("country", "Q7")
     assert "the hills" in wales.aliases
     assert (report.read["types"], report.kept["types"]) == (2, 1)
+    assert bundle.labels[bundle.rows(["/m/e"])[0]] == "songs"
+    assert report.facts["entities with a label"] == 4
+    assert report.facts["entities with a type"] == 1
     assert len(bundle.sentences) == 1
 
 

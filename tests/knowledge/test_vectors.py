@@ -224,7 +224,7 @@ def test_nothing_can_be_held_out(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "kb", CARD, [Entity("a"), Entity("b")], [("a", "r", "b")])
     made = train_vectors(bundle.folder, small())
     assert figures(made) == {"not_measured": "no fact can be held out"}
-    with pytest.raises(KbenchError, match="no fact that can be held out"):
+    with pytest.raises(KbenchError, match="no fact is held out"):
         train_vectors(bundle.folder, small(train_on="train"))
 
 
@@ -236,3 +236,26 @@ def test_a_large_graph_is_not_trained_twice(
     made = train_vectors(bundle.folder, small())
     assert "training twice would take long" in figures(made)["not_measured"]
     assert "mrr" in figures(train_vectors(bundle.folder, small(train_on="train")))
+
+
+def test_fewer_facts_are_ranked_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = ring(tmp_path / "kb", [0] * 60 + [2] * 20)
+    monkeypatch.setattr(vectors, "_RANKED_AMONG", 20)  # there are 40
+    monkeypatch.setattr(vectors, "_RANKED_LEAST", 3)
+    for asked, ranked in ((16, 8), (4, 3), (2, 2)):
+        made = train_vectors(bundle.folder, small(train_on="train", epochs=1, ranked=asked))
+        assert figures(made)["facts_ranked"] == ranked
+
+
+def test_a_twin_that_diverges_has_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = ring(tmp_path / "kb", [0] * 76 + [2] * 4)
+    run = vectors._Training.run
+
+    def diverging(self: vectors._Training, progress: vectors.Progress | None) -> list[float]:
+        losses = run(self, progress)
+        return losses if len(self._triples) == 80 else [float("nan")]
+
+    monkeypatch.setattr(vectors._Training, "run", diverging)
+    assert "diverged" in figures(train_vectors(bundle.folder, small()))["not_measured"]

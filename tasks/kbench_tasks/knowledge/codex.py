@@ -27,7 +27,7 @@ from kbench_tasks.knowledge.linked import (
     read_sentences,
 )
 from kbench_tasks.knowledge.matrices import packed_or_not
-from kbench_tasks.knowledge.objects import count_known, read_objects, text_of
+from kbench_tasks.knowledge.objects import count_entities, count_known, read_objects, text_of
 from kbench_tasks.knowledge.published import published
 
 __all__ = ["CodexImporter", "read_types"]
@@ -77,9 +77,9 @@ class CodexImporter(Importer):
         count_known("names", release, known, report)
         if not release:
             report.note(f"no entities/{language}/entities.json: the release names no entity")
-        types = read_types(root / "types", language, known, report)
+        types = read_types(root / "types" / "entity2types.json", language, known, report)
         entities = list(_entities(known, given, release, surfaces, types))
-        _describe(entities, report)
+        count_entities(entities, report)
         relations = read_objects(root / "relations" / language / "relations.json", _RELEASE)
         used = sorted({relation for _, relation, _ in triples})
         count_known("relations", relations, used, report)
@@ -130,12 +130,12 @@ def _triple(line: str) -> Triple:
 
 
 def read_types(
-    folder: Path, language: str, known: Mapping[str, Any], report: Report
+    path: Path, language: str, known: Mapping[str, Any], report: Report
 ) -> dict[str, tuple[str, ...]]:
     """Returns the names of the types of each entity; a type without a name goes by its id.
 
     Args:
-        folder: ``types`` of the release.
+        path: ``types/entity2types.json`` of the release; the names of the types lie beside it.
         language: of the names.
         known: the entities of the graph, by Wikidata id; types of others are left out.
         report: counts the entities with types.
@@ -143,8 +143,7 @@ def read_types(
     Raises:
         DataError: a file is missing or of another format.
     """
-    names = read_objects(folder / language / "types.json", _RELEASE)
-    path = folder / "entity2types.json"
+    names = read_objects(path.parent / language / "types.json", _RELEASE)
     types: dict[str, tuple[str, ...]] = {}
     rows = read_objects(path, _RELEASE)
     count_known("types", rows, known, report)
@@ -170,10 +169,3 @@ def _entities(
             [given.get(entity, ""), text_of(about, "label"), *surfaces.get(entity, ())]
         )
         yield Entity(entity, label, aliases, types.get(entity, ()), text_of(about, "description"))
-
-
-def _describe(entities: list[Entity], report: Report) -> None:
-    report.facts["entities"] = len(entities)
-    report.facts["entities with a label"] = sum(bool(e.label) for e in entities)
-    report.facts["entities with a type"] = sum(bool(e.types) for e in entities)
-    report.facts["entities with a description"] = sum(bool(e.description) for e in entities)

@@ -31,7 +31,7 @@ from kbench_tasks.knowledge.linked import (
     read_sentences,
 )
 from kbench_tasks.knowledge.matrices import numbered_ids, packed_or_not
-from kbench_tasks.knowledge.objects import count_known, read_objects, text_of
+from kbench_tasks.knowledge.objects import count_entities, count_known, read_objects, text_of
 from kbench_tasks.knowledge.openke import numbered_triples
 from kbench_tasks.knowledge.published import published
 
@@ -92,7 +92,8 @@ class FB15k237Importer(Importer):
         triples = _by_wikidata(by_mid, things, report)
         known = {thing.id: None for thing in things.values()}
         sentences, surfaces = read_sentences(options.paths("sentences"), known, report)
-        types = _types(options, known, report)
+        entities = list(_entities(things.values(), surfaces, _types(options, known, report)))
+        count_entities(entities, report)
         relations = relation_texts(relation for _, relation, _ in triples)
 
         def card() -> dict[str, Any]:
@@ -106,9 +107,8 @@ class FB15k237Importer(Importer):
                 about["published"] = published("fb15k-237")
             return card_of(self, options, report, about)
 
-        parts = _entities(things.values(), surfaces, types, report)
         return write_bundle(
-            target, card, parts, triples, relations, sentences, splits=triples.values()
+            target, card, entities, triples, relations, sentences, splits=triples.values()
         )
 
 
@@ -230,26 +230,21 @@ def _types(
     options: Options, known: Mapping[str, None], report: Report
 ) -> dict[str, tuple[str, ...]]:
     given = next(iter(options.paths("types")), None)
-    return read_types(given.parent, "en", known, report) if given else {}
+    return read_types(given, "en", known, report) if given else {}
 
 
 def _entities(
     things: Iterable[Entity],
     surfaces: Surfaces,
     types: Mapping[str, tuple[str, ...]],
-    report: Report,
 ) -> Iterator[Entity]:
-    """Yields the entities with what sentences call them, and counts what is known of them."""
+    """Yields the entities, two mids of one id joined, with what sentences call them."""
     seen: dict[str, Entity] = {}
     for thing in things:
         seen[thing.id] = joined(seen[thing.id], thing) if thing.id in seen else thing
     for thing in seen.values():
         label, aliases = names_of([thing.label, *thing.aliases, *surfaces.get(thing.id, ())])
         yield Entity(thing.id, label, aliases, types.get(thing.id, ()), thing.description)
-    report.facts["entities"] = len(seen)
-    report.facts["entities with a label"] = sum(bool(e.label) for e in seen.values())
-    report.facts["entities with a type"] = sum(entity in seen for entity in types)
-    report.facts["entities with a description"] = sum(bool(e.description) for e in seen.values())
 
 
 def relation_texts(relations: Iterable[str]) -> dict[str, str]:

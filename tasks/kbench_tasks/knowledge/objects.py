@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from kbench.data.sources import parse_json
 from kbench.errors import DataError, first_line
+from kbench.knowledge import Entity
 from kbench.knowledge.importing import Report, read_whole
 from kbench_tasks.knowledge.graphs import count_used
 from kbench_tasks.knowledge.matrices import packed_or_not
 
-__all__ = ["count_known", "read_objects", "text_of"]
+__all__ = ["count_entities", "count_known", "read_objects", "text_of"]
 
 
 def read_objects(path: Path, expected: str, required: bool = True) -> dict[str, Any]:
@@ -58,3 +59,16 @@ def count_known(kind: str, rows: Collection[str], used: Container[str], report: 
     """
     report.see(kind, len(rows))
     count_used(kind, rows, used, report)
+
+
+def count_entities(entities: Sequence[Entity], report: Report) -> None:
+    """Counts the entities of which something is known.
+
+    Args:
+        entities: of the bundle.
+        report: counts them.
+    """
+    report.facts["entities"] = len(entities)
+    report.facts["entities with a label"] = sum(bool(e.label) for e in entities)
+    report.facts["entities with a type"] = sum(bool(e.types) for e in entities)
+    report.facts["entities with a description"] = sum(bool(e.description) for e in entities)
