@@ -26,7 +26,8 @@ def ls(kind: str | None, as_json: bool) -> None:
     """List the parts of a KIND, or all.
 
     Kinds: tasks, methods, backbones, tunings, knowledge, importers, executors, verbs (that
-    distributions add to kbench's own) and published (figures of papers).
+    distributions add to kbench's own), published (figures of papers) and downloads (where data
+    sets lie).
     """
     if kind is not None and kind not in list(Kind):
         raise UsageError(f"cannot list {kind!r}{nearest(kind, Kind)}")

@@ -26,6 +26,7 @@ OWN = {
     "results": "List stored results, and remove some.",
     "ls": "List what is installed: tasks, methods, knowledge bases and all other parts.",
     "show": "Show the card of a part, and examples of a task.",
+    "fetch": "Bring published data sets and knowledge bases, or compare copies of them.",
     "knowledge": "Import, train and inspect knowledge bases.",
     "new": "Write a small distribution with a method of your own, to install and change.",
     "check": "Check the contracts that hold for every part.",

@@ -107,7 +107,8 @@ class Foreign(_Drawn):
     The partner shares no type with it; it has no gold label in common with it in any split; no
     fact of it tells such a label, and where that is an answer its text does not name it. Which
     kind the partner is of is drawn first, all alike likely, and then who: where most entities are
-    of one kind, a partner of that kind would else tell that one is of another.
+    of one kind, a partner of that kind would else tell that one is of another. A type that
+    everyone has whom the method covers and of whom any is known says nothing, and does not count.
 
     Entities to whom nobody is foreign get anyone's; how many that are, is counted in results
     (:mod:`kbench.knowledge.sharing`).
@@ -141,14 +142,34 @@ class Foreign(_Drawn):
         return self._given() if self._given else Gold(self.base)
 
     @cached_property
+    def _types(self) -> Marks:
+        """The types of each entity, but for those of all whom the method covers.
+
+        So where facts are told of films alone, a film is foreign that has another answer. Of whom
+        no type is known does not count, as in :class:`~kbench.knowledge.gold.Gold`.
+        """
+        types = self._gold.types
+        typed = int(self._with_marks(self.base.types).sum())
+        often = np.bincount(types.number[self.covered[types.row]], minlength=len(types.names))
+        kept = (often < typed)[types.number] if typed > 1 else slice(None)
+        return Marks(types.row[kept], types.number[kept], types.names)
+
+    @cached_property
     def _own(self) -> Marks:
         """What must not be told of each entity."""
-        return united(self._gold.types, self._gold.labels)
+        return united(self._types, self._gold.labels)
 
     @cached_property
     def _told(self) -> Marks:
         """What the knowledge of each entity would tell."""
-        return united(self._gold.types, self._gold.told)
+        return united(self._types, self._gold.told)
+
+    @cached_property
+    def _tellers(self) -> Marks:
+        """Who would tell each mark: what would be told, the other way round."""
+        told = self._told
+        order = np.argsort(told.number, kind="stable")
+        return Marks(told.number[order], told.row[order], told.names)
 
     @cached_property
     def _kind(self) -> NDArray[np.int64]:
@@ -202,8 +223,10 @@ class Foreign(_Drawn):
     def _looked_for(self, rng: np.random.Generator, rows: Rows, members: _Members) -> Rows:
         """Looks through all of a group for partners of entities with the same marks."""
         _, own = marks_of(self._own, rows[:1])
-        telling = self._told.row[np.isin(self._told.number, own)]
-        foreign = np.setdiff1d(members.of(rows[0]), telling)
+        near = np.zeros(len(self.base), dtype=bool)
+        near[members.of(rows[0])] = True
+        near[marks_of(self._tellers, own)[1]] = False
+        foreign = np.flatnonzero(near)
         found = np.full(len(rows), -1, dtype=np.int64)
         for at, row in enumerate(rows.tolist()) if len(foreign) else ():
             some = rng.choice(foreign, size=min(_LOOKED_AT, len(foreign)), replace=False).tolist()
@@ -212,14 +235,18 @@ class Foreign(_Drawn):
         return found
 
     def _check(self, other: Rows) -> None:
-        marked = np.zeros(len(self.base), dtype=bool)
-        marked[self._own.row] = True
-        marked &= self.covered
-        if marked.any() and not (other[marked] >= 0).any():
+        own = self._with_marks(self._own)
+        if (own | self._with_marks(self._gold.types)).any() and not (other[own] >= 0).any():
             raise Unsupported(
                 f"control foreign: whoever the method covers in knowledge base {self.name} shares "
                 "a type or a gold label with all others; the control shuffled needs no foreigner"
             )
+
+    def _with_marks(self, marks: Marks) -> NDArray[np.bool_]:
+        """Whether each entity is covered and has a mark. ``[entities]``."""
+        marked = np.zeros(len(self.base), dtype=bool)
+        marked[marks.row] = True
+        return marked & self.covered
 
 
 @final

@@ -18,7 +18,8 @@ __all__ = ["Entry", "Kind", "entries", "override"]
 class Kind(StrEnum):
     """The kinds of part, each an entry-point group ``kbench.<kind>``.
 
-    A part is a class; but a verb is a click command, and published figures are a package.
+    A part is a class; but a verb is a click command, and published figures and downloads are
+    packages.
     """
 
     TASKS = "tasks"
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     EXECUTORS = "executors"
     VERBS = "verbs"
     PUBLISHED = "published"
+    DOWNLOADS = "downloads"
 
     @property
     def one(self) -> str:
@@ -39,13 +41,14 @@ class Kind(StrEnum):
     @property
     def has_contracts(self) -> bool:
         """Whether :mod:`kbench.testing` has contracts for parts of the kind."""
-        return self not in (Kind.EXECUTORS, Kind.VERBS, Kind.PUBLISHED)
+        return self not in (Kind.EXECUTORS, Kind.VERBS, Kind.PUBLISHED, Kind.DOWNLOADS)
 
 
 _ONE = {
     Kind.KNOWLEDGE: "knowledge base",
     Kind.VERBS: "command",
     Kind.PUBLISHED: "set of published figures",
+    Kind.DOWNLOADS: "list of downloads",
 }
 
 
@@ -55,7 +58,8 @@ class Entry:
 
     Attributes:
         name: what the user types.
-        target: ``module:Class``; ``module:command`` of a verb, ``package`` of published figures.
+        target: ``module:Class``; ``module:command`` of a verb, ``package`` of published figures
+            and downloads.
         distribution: name and version of the distribution that offers it.
         kind: what it is.
     """

@@ -101,7 +101,7 @@ def _judged(kind: Kind, part: object) -> tuple[str, bool]:
         from click import Command  # it is there already when somebody asks for a command
 
         return "click command", isinstance(part, Command)
-    if kind == Kind.PUBLISHED:
+    if kind in (Kind.PUBLISHED, Kind.DOWNLOADS):
         return "package", isinstance(part, ModuleType) and hasattr(part, "__path__")
     return "class", isinstance(part, type)
 

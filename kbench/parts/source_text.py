@@ -33,7 +33,7 @@ _SETTINGS = ("GENERAL", "TASK_SPECIFIC", "FINE_TUNING")
 def summary(entry: Entry) -> str:
     """Returns the first line of the part's docstring, read from the source; empty if unknown."""
     documented: ast.Module | _Definition | None
-    if entry.kind == Kind.PUBLISHED:
+    if entry.kind in (Kind.PUBLISHED, Kind.DOWNLOADS):
         documented = _parsed(entry.target, whole=True)
     else:
         documented = next(_definitions(entry.target, whole=entry.kind == Kind.VERBS), None)

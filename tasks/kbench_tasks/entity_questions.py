@@ -84,7 +84,8 @@ class EntityQuestions(QuestionTask):
         "Dense Retrievers, EMNLP 2021",
         source="https://github.com/princeton-nlp/EntityQuestions (facts of T-REx)",
         obtain="the dataset folder of https://github.com/princeton-nlp/EntityQuestions with "
-        "train/P17.train.json, dev/P17.dev.json, test/P17.test.json, …",
+        "train/P17.train.json, dev/P17.dev.json, test/P17.test.json, … "
+        "(`kbench fetch entity-questions` brings it)",
         # Those with an answer of one wordpiece of bert-base-uncased, of 176,560, 22,068, 22,075.
         sizes={
             Split.TRAIN: Size(53_131, 14),

@@ -74,7 +74,7 @@ class FewRel(RelationTask):
         "Few-Shot Relation Classification Dataset, EMNLP 2018; Gao et al.: FewRel 2.0, EMNLP 2019",
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json and "
-        "val_wiki.json",
+        "val_wiki.json (`kbench fetch fewrel` brings it)",
         sizes={**_TRAINING, Split.TEST: Size(_TESTED, 69, texts=_PAIRS)},
     )
     metrics: tuple[Metric, ...] = tuple(Within(form, Accuracy()) for form in FORMS)
@@ -240,7 +240,7 @@ class FewRelPubMed(FewRel):
         "Few-Shot Relation Classification, EMNLP 2019",
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json, "
-        "val_wiki.json and val_pubmed.json",
+        "val_wiki.json and val_pubmed.json (`kbench fetch fewrel` brings it)",
         sizes={**_TRAINING, Split.TEST: Size(_TESTED, texts=_PAIRS)},
     )
 

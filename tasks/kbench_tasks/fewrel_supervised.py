@@ -58,7 +58,7 @@ class FewRelSupervised(RelationTask):
         "Few-Shot Relation Classification Dataset, EMNLP 2018",
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with val_wiki.json "
-        "(or another of its files by the option file)",
+        "(or another of its files by the option file; `kbench fetch fewrel` brings it)",
         sizes={
             Split.TRAIN: Size(7840, 35),
             Split.DEV: Size(1120, 35),

@@ -109,7 +109,8 @@ class Lama(ProbeTask):
         source="https://github.com/facebookresearch/LAMA (facts of T-REx and Google-RE)",
         obtain="the data folder of LAMA (https://dl.fbaipublicfiles.com/LAMA/data.zip) with "
         "relations.jsonl, TREx/P19.jsonl, … and Google_RE, and common_vocab_cased.txt beside "
-        "them (https://dl.fbaipublicfiles.com/LAMA/common_vocab_cased.txt)",
+        "them (https://dl.fbaipublicfiles.com/LAMA/common_vocab_cased.txt); "
+        "`kbench fetch lama` brings it",
     )
     metrics: tuple[Metric, ...] = _metrics(of_objects=False)
     head_name = "kbench_tasks.lama:Lama"

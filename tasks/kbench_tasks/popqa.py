@@ -68,7 +68,8 @@ class PopQA(ProbeTask):
         "Models: Investigating Effectiveness of Parametric and Non-Parametric Memories, ACL 2023",
         source="https://github.com/AlexTMallen/adaptive-retrieval (facts of Wikidata)",
         obtain="a folder with popQA.tsv of the data folder of "
-        "https://github.com/AlexTMallen/adaptive-retrieval, or test.tsv of hf:akariasai/PopQA",
+        "https://github.com/AlexTMallen/adaptive-retrieval, or test.tsv of hf:akariasai/PopQA "
+        "(`kbench fetch popqa` brings it)",
     )
     metrics: tuple[Metric, ...] = (
         Accuracy(any_answer=True),

@@ -44,7 +44,8 @@ class Wiki80(RelationTask):
         "Neural Relation Extraction, EMNLP 2019 (demonstrations)",
         source="https://github.com/thunlp/OpenNRE (made from FewRel)",
         obtain="the benchmark/wiki80 folder of https://github.com/thunlp/OpenNRE with "
-        "wiki80_train.txt and wiki80_val.txt, or a folder with train.txt, dev.txt and test.txt",
+        "wiki80_train.txt and wiki80_val.txt (`kbench fetch wiki80` brings it), or a folder with "
+        "train.txt, dev.txt and test.txt",
         # OpenNRE's files; the sentences are FewRel's, and as long.
         sizes={
             Split.TRAIN: Size(45_360, 35),

@@ -34,6 +34,7 @@ from kbench_tasks.custom import Custom
 from kbench_tasks.entity_questions import EntityQuestions
 from kbench_tasks.fewrel import FewRel
 from kbench_tasks.knowledge.tsv import TsvImporter
+from kbench_tasks.metaqa import MetaQA
 from kbench_tasks.popqa import PopQA
 from tests.tasks import test_custom, test_malformed
 
@@ -252,6 +253,9 @@ def _tasks() -> dict[str, Reader]:
     )
     popqa = b"subj\tprop\tobj\tquestion\tpossible_answers\n"
     found["task popqa"] = Reader((popqa,), partial(_task, PopQA, "test.tsv", {}))
+    hop = b"who directed [Kite]\tAda|Ben\nwhat was [Ada] in\tKite\n"
+    others = {"1-hop-train.txt": hop, "1-hop-test.txt": hop}
+    found["task metaqa"] = Reader((hop,), partial(_task, MetaQA, "1-hop-dev.txt", others))
     questions = _json([{"question": "Where was Ada born?", "answers": ["London"]}])
     found["task entity-questions"] = Reader(
         (questions,), partial(_task, EntityQuestions, "P19.test.json", {})

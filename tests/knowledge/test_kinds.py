@@ -129,6 +129,31 @@ def test_what_everybody_has_says_nothing(tmp_path: Path) -> None:
     assert all(types[row] & types[other] == {"entity"} for row, other in enumerate(view.other))
 
 
+def test_a_type_of_all_whom_the_method_covers_says_nothing(tmp_path: Path) -> None:
+    kinds = [("film",)] * 6 + [("film", "genre"), ("genre",), ("genre",)]
+    base = typed(tmp_path / "kb", *kinds)
+    gold = Gold(base, [question(row, "Drama" if row % 2 else "War") for row in range(6)])
+    told = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 6), gold=lambda: gold).other
+    assert all((row + other) % 2 and other < 6 for row, other in enumerate(told[:6].tolist()))
+    # Where one of another type is covered too, it is the one who is foreign.
+    told = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 8), gold=lambda: gold).other
+    assert told[:6].tolist() == [7] * 6
+    # Without labels nothing is left to be foreign by.
+    with pytest.raises(Unsupported, match="shares a type or a gold label with all others"):
+        _ = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 6)).other
+
+
+def test_of_whom_no_type_is_known_does_not_make_a_type_tell_something(tmp_path: Path) -> None:
+    base = typed(tmp_path / "kb", *([("film",)] * 20), (), ("genre",))
+    gold = Gold(base, [question(row, "Drama" if row % 2 else "War") for row in range(20)])
+    told = Foreign(base, 0, lambda rows: (rows >= 0) & (rows < 21), gold=lambda: gold).other
+    assert all((row + other) % 2 or other == 20 for row, other in enumerate(told[:20].tolist()))
+    assert len({*told[:20].tolist()} - {20}) > 5
+    # A type of the only one who has any tells it from all others.
+    alone = Foreign(base, 0, lambda rows: (rows >= 19) & (rows < 21)).other
+    assert alone[19:21].tolist() == [20, 19]
+
+
 def test_where_nobody_is_foreign_it_is_said(tmp_path: Path) -> None:
     pairs = typed(tmp_path / "kb", ("a", "b"), ("b", "c"), ("a", "c"))
     with pytest.raises(Unsupported, match="shares a type or a gold label with all others") as said:

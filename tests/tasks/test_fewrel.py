@@ -248,7 +248,7 @@ def test_a_grid_on_episodes(write: Write, toy_folder: Path, tmp_path: Path) -> N
     for key in (
         ("none", "general", "none"),
         ("map-tuning", "task-specific", "none"),
-        ("map-tuning", "task-specific", "shuffled"),
+        ("map-tuning", "task-specific", "foreign"),
         ("adapter-no-knowledge", "task-specific", "none"),
         ("ernie", "task-specific", "none"),
         ("ra", "general", "none"),

@@ -39,6 +39,8 @@ CHECKED = {
         "fewrel-supervised",
         "figer",
         "lama",
+        "metaqa",
+        "metaqa-2hop",
         "open-entity",
         "popqa",
         "tacred",
@@ -64,6 +66,7 @@ CHECKED = {
     Kind.IMPORTERS: {
         "codex",
         "ernie",
+        "metaqa",
         "openke",
         "pykeen",
         "tsv",

@@ -2,7 +2,6 @@
 // DataTables sorts, pages and searches; here are only the filters, and the state in the address.
 const form = document.getElementById("filters");
 const status_ = document.getElementById("status");
-const TASK = 2, BACKBONE = 10, TUNING = 11; // columns
 const OF_KNOWLEDGE = ["setting", "knowledge", "control"];
 const boards = [...document.querySelectorAll("table.board")].map((element) =>
   new DataTable(element, {
@@ -10,8 +9,13 @@ const boards = [...document.querySelectorAll("table.board")].map((element) =>
     layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: "paging", bottom2Start: "pageLength" },
     language: { lengthMenu: "rows a page _MENU_" },
   }));
-let sorts = new Map(); // what a reader sorted by: board -> [column, direction]
+let sorts = new Map(); // what a reader sorted by: board -> [name of a column, direction]
 let drawing = false;
+
+// Columns go by their names, in addresses too: one more of them moves none.
+const nameOf = (table, column) => table.column(column).header().dataset.column;
+const columnOf = (table, name) => table.columns().header().toArray().findIndex((head) => head.dataset.column === name);
+const byColumn = (table, [name, direction]) => [columnOf(table, name), direction];
 
 function state() {
   const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "rank" && value === "net"));
@@ -28,14 +32,15 @@ function show() {
   const values = new FormData(form);
   const wanted = Object.keys(boards[0]?.row(0).node()?.dataset ?? {})
     .map((name) => [name, values.get(name) || (name === "control" ? "none" : "all")]);
-  const rank = values.get("rank") === "score" ? 1 : 0;
+  const ranks = values.get("rank") === "score" ? ["score-rank", "net"] : ["net", "score-rank"];
+  const ranked = ["task", "backbone", "tuning", ...ranks].map((name) => [name, "asc"]);
   let count = 0;
   drawing = true;
   boards.forEach((table, at) => {
     const rows = table.rows().nodes();
     table.search.fixed("filters", (text, data, index) => isWanted(rows[index].dataset, wanted));
-    const ranked = [TASK, BACKBONE, TUNING, rank, 1 - rank].map((column) => [column, "asc"]);
-    table.search(values.get("q")).order(sorts.has(at) ? [sorts.get(at)] : ranked).draw();
+    const wished = sorts.has(at) ? [sorts.get(at)] : ranked;
+    table.search(values.get("q")).order(wished.map((by) => byColumn(table, by))).draw();
     count += table.rows({ search: "applied" }).count();
   });
   drawing = false;
@@ -55,8 +60,8 @@ function restore() {
   form.elements.rank.value = wanted.get("rank") === "score" ? "score" : "net";
   sorts = new Map();
   boards.forEach((table, at) => {
-    const [, column, direction] = /^(\d+)-(asc|desc)$/.exec(wanted.get(`sort${at}`) ?? "") ?? [];
-    if (Number(column) < table.columns().count()) sorts.set(at, [Number(column), direction]);
+    const [, name, direction] = /^([a-z-]+)-(asc|desc)$/.exec(wanted.get(`sort${at}`) ?? "") ?? [];
+    if (columnOf(table, name) >= 0) sorts.set(at, [name, direction]);
   });
   show();
 }
@@ -75,7 +80,8 @@ if (form) {
   boards.forEach((table, at) => table.on("order", () => {
     const order = table.order();
     if (drawing) return;
-    if (order.length === 1) sorts.set(at, order[0].slice(0, 2)); else sorts.delete(at);
+    const [[column, direction] = []] = order;
+    if (order.length === 1) sorts.set(at, [nameOf(table, column), direction]); else sorts.delete(at);
     keep();
   }));
   addEventListener("hashchange", () => { if (location.hash !== "#main") restore(); });
