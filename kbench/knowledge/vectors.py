@@ -111,6 +111,7 @@ def train_vectors(
     Vectors trained on all facts cannot be asked for facts that they have not seen. Their
     link prediction is that of a twin, trained the same way without the facts that are ranked and
     thrown away; that of vectors trained on ``train`` alone is their own. The card says which.
+    The vectors are stored before, so whoever breaks it off has them.
 
     Args:
         folder: the bundle.
@@ -151,9 +152,13 @@ def train_vectors(
         "final_loss": losses[-1],
         **fit,
         "seconds": round(seconds, 1),
-        "link_prediction": _link_prediction(bundle, held, training, twin_progress),
     }
-    return write_vectors(Path(folder), vectors, origin)
+
+    def stored(figures: Mapping[str, Any]) -> Bundle:
+        return write_vectors(Path(folder), vectors, {**origin, "link_prediction": figures})
+
+    stored({"not_measured": "broken off"})  # a twin takes long, and what is trained is there
+    return stored(_link_prediction(bundle, held, training, twin_progress))
 
 
 def _affordable(settings: VectorSettings, bundle: Bundle) -> int:

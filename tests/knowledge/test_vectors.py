@@ -259,3 +259,17 @@ def test_a_twin_that_diverges_has_no_figures(
 
     monkeypatch.setattr(vectors._Training, "run", diverging)
     assert "diverged" in figures(train_vectors(bundle.folder, small()))["not_measured"]
+
+
+def test_who_breaks_off_the_twin_has_the_vectors(tmp_path: Path) -> None:
+    bundle = ring(tmp_path / "kb", [0] * 76 + [2] * 4)
+    whole = content(train_vectors(bundle.folder, small()))
+
+    def broken(epoch: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    again = ring(tmp_path / "again", [0] * 76 + [2] * 4)
+    with pytest.raises(KeyboardInterrupt):
+        train_vectors(again.folder, small(), twin_progress=broken)
+    assert figures(Bundle(again.folder)) == {"not_measured": "broken off"}
+    assert content(Bundle(again.folder)) == whole
