@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, Data, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import DownstreamModel, Encoder, FixedData, FrozenReader, Reading, dropout
+from kbench.model import DownstreamModel, FixedData, FrozenReader, LanguageModel, Reading, dropout
 from kbench.model.compiling import compiled
 from kbench.spec import OptionType, Setting, check_values
 from kbench.task import Family
@@ -55,12 +55,12 @@ class Plug(nn.Module):
     those count as trained that require gradients when :meth:`InjectionMethod.fit` is done.
     """
 
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
-        """Hooks the plug into an encoder for the length of a block; nothing is left behind.
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
+        """Hooks the plug into a network for the length of a block; nothing is left behind.
 
         As it stands it fills the entity slots from :meth:`slot_vectors`.
         """
-        return encoder.slots(self.slot_vectors)
+        return lm.slots(self.slot_vectors)
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
@@ -81,10 +81,10 @@ class Plug(nn.Module):
         vectors = torch.from_numpy(source.vectors(rows.numpy()))
         return vectors if weights is None else sent(vectors, weights.device)
 
-    def reading(self, encoder: Encoder) -> Reading | None:
-        """Returns what this plug reads of a frozen encoder, where that is the same in every epoch.
+    def reading(self, lm: LanguageModel) -> Reading | None:
+        """Returns what this plug reads of a frozen network, where that is the same in every epoch.
 
-        For a plug that neither fills slots nor changes what goes on inside the encoder: what
+        For a plug that neither fills slots nor changes what goes on inside the network: what
         comes before all that trains in it, and before what :meth:`choose` sets, is then read once
         for each input. Its hooks must take such states from ``batch.states``. As it stands None.
         """
@@ -105,7 +105,7 @@ class Fit:
 
     Attributes:
         setting: ``general`` or ``task-specific``.
-        encoder: the backbone as pre-trained (general) or the downstream model's (task-specific);
+        lm: the backbone as pre-trained (general) or the downstream model's (task-specific);
             frozen either way.
         model: the frozen downstream model; None in the general setting.
         knowledge: the knowledge base, seen through the control.
@@ -121,7 +121,7 @@ class Fit:
     """
 
     setting: Setting
-    encoder: Encoder
+    lm: LanguageModel
     model: DownstreamModel | None
     knowledge: KnowledgeBase
     examples: Data | None
@@ -143,7 +143,7 @@ class Fit:
         reading: Reading | None = None,
         weigh: Weigh | None = targets_in,
     ) -> History:
-        """Trains a plug, attached to the encoder, by the one training loop.
+        """Trains a plug, attached to the network, by the one training loop.
 
         The frozen network is in eval mode, or in train mode at the recipe's dropout rate.
 
@@ -152,20 +152,20 @@ class Fit:
             loss: of a batch, a scalar; or its terms, which are added up.
             data: what to train on.
             beside: what trains along and is thrown away, such as the head of a pre-training.
-            reading: what of the encoder the plug reads, if that is to be read once for each
+            reading: what of the network the plug reads, if that is to be read once for each
                 input; the data are then :class:`~kbench.model.frozen_reading.FixedData`. Dropout in
                 the frozen network makes each reading another, and this is ignored.
             weigh: how many things of a batch each term is the mean over, as it stands its
                 targets, so that a batch too large for the memory can be computed in parts;
                 None for a loss that compares the examples of a batch with each other.
         """
-        network = self.model or self.encoder
+        network = self.model or self.lm
         started, said = time.perf_counter(), ""
         if reading is not None and self.recipe.dropout is None:
-            data, said = FrozenReader(self.encoder, self.device).with_states(
+            data, said = FrozenReader(self.lm, self.device).with_states(
                 cast("FixedData", data), reading
             )
-        with plug.attach(self.encoder), compiled(self.encoder, self.compiled):
+        with plug.attach(self.lm), compiled(self.lm, self.compiled):
             history = train(
                 nn.ModuleList([plug, beside]) if beside else plug,
                 loss,
@@ -232,12 +232,12 @@ class InjectionMethod(ABC):
         """
         return False
 
-    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
+    def starts_general(self, lm: LanguageModel, knowledge: KnowledgeBase) -> bool:
         """Whether a task-specific plug starts from the general one of the same knowledge."""
         return False
 
     def check_training(  # noqa: B027
-        self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase
+        self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase
     ) -> None:
         """Refuses what the training of a setting needs and does not find; asked like :meth:`check`.
 
@@ -249,11 +249,11 @@ class InjectionMethod(ABC):
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
 
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Refuses a backbone or a knowledge base that lacks what the method needs.
 
         Asked when a grid is planned, so that its runs are not counted and the reason is told before
-        anything is trained: it must be quick, and leave the encoder as it is. What it does not say
+        anything is trained: it must be quick, and leave the network as it is. What it does not say
         is told when the run is tried. As it stands, where vectors say whom the method covers, a
         knowledge base without any is refused: nobody would be covered, and the run be one without
         knowledge.
@@ -299,7 +299,7 @@ class InjectionMethod(ABC):
         return ()
 
     @abstractmethod
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns an untrained plug."""
 
     def fit(self, plug: Plug, fit: Fit) -> History:
@@ -315,5 +315,5 @@ class InjectionMethod(ABC):
 class NoPlug(Plug):
     """A plug that does nothing; what the yardstick attaches."""
 
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         return nullcontext()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kbench.data import (
     NONE_OF_THE_ABOVE,
     Example,
+    Prompt,
     Role,
     Size,
     Split,
@@ -72,6 +73,8 @@ class Task(ABC):
         markers: words set around a mention of each role, with and without knowledge. Where they
             are the family's own, another sign takes the place of one that the vocabulary lacks
             (:func:`kbench.encoding.known_markers`); those that a task states are refused then.
+        prompt: how an example is put to a model that reads from left to right; None where it
+            cannot be.
         max_length: tokens of an input, specials included.
         linking: default linker: ``gold`` (ids of the data) or ``title`` (exact label).
         head_name: of the head, in the address of every downstream model. A class that defines
@@ -91,6 +94,7 @@ class Task(ABC):
     family: ClassVar[Family]
     metrics: tuple[Metric, ...]
     markers: ClassVar[Mapping[Role, str]]
+    prompt: ClassVar[Prompt | None] = None
     max_length: ClassVar[int] = 128
     linking: ClassVar[str] = "gold"
     head_name: ClassVar[str]
@@ -126,6 +130,15 @@ class Task(ABC):
     @abstractmethod
     def head(self, width: int) -> Head:
         """Returns an untrained head over hidden states of ``width``."""
+
+    def prompted_head(self, scorer: str) -> Head | None:
+        """Returns the head of a model that is asked by the task's prompt; None if it has none.
+
+        Args:
+            scorer: how answers of different length are compared
+                (:mod:`kbench.model.candidates`).
+        """
+        return None
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Returns a split, read once."""
@@ -230,6 +243,7 @@ class TypingTask(_LabelledTask):
     fallback: bool = False
     metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
+    prompt: ClassVar[Prompt | None] = Prompt("{text} {target} is a", nothing="it is a")
 
     def misfit(self, example: Example) -> str:
         if isinstance(example.label, str):
@@ -241,6 +255,15 @@ class TypingTask(_LabelledTask):
         from kbench.model.heads import TypingHead
 
         return TypingHead(width, self.labels, self.fallback)
+
+    def prompted_head(self, scorer: str) -> Head | None:
+        """Returns the types as candidates, and a threshold that dev chooses."""
+        from kbench.model.candidates import TypeCandidateHead
+
+        prompt = self.prompt
+        if prompt is None:
+            return None
+        return TypeCandidateHead(self.labels, prompt, scorer, self.fallback)
 
     @property
     def form(self) -> dict[str, object]:
@@ -254,6 +277,9 @@ class RelationTask(_LabelledTask):
     head_name = "kbench.task:RelationTask"
     metrics: tuple[Metric, ...] = (Accuracy(),)
     markers: ClassVar[Mapping[Role, str]] = {Role.HEAD: "#", Role.TAIL: "$"}
+    prompt: ClassVar[Prompt | None] = Prompt(
+        "{text} The relation between {head} and {tail} is", nothing="The relation between them is"
+    )
 
     def misfit(self, example: Example) -> str:
         if not isinstance(example.label, str):
@@ -265,6 +291,12 @@ class RelationTask(_LabelledTask):
         from kbench.model.heads import RelationHead
 
         return RelationHead(width, self.labels)
+
+    def prompted_head(self, scorer: str) -> Head | None:
+        """Returns the relations as candidates."""
+        from kbench.model.candidates import CandidateHead
+
+        return None if self.prompt is None else CandidateHead(self.labels, self.prompt, scorer)
 
 
 class QuestionTask(Task):
@@ -280,6 +312,7 @@ class QuestionTask(Task):
     head_name = "kbench.task:QuestionTask"
     metrics: tuple[Metric, ...] = (Accuracy(any_answer=True),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
+    prompt: ClassVar[Prompt | None] = Prompt("{before}")
     max_length = 64
 
     def misfit(self, example: Example) -> str:
@@ -294,6 +327,12 @@ class QuestionTask(Task):
         from kbench.model.heads import BlankHead
 
         return BlankHead()
+
+    def prompted_head(self, scorer: str) -> Head | None:
+        """Returns the backbone's own head, which says what comes next where the blank is."""
+        from kbench.model.heads import BlankHead
+
+        return None if self.prompt is None else BlankHead(self.prompt)
 
 
 _FAMILIES: tuple[type[Task], ...] = (TypingTask, RelationTask, QuestionTask)

@@ -83,7 +83,7 @@ def _predictions(session: Session, parts: Parts, dtype: str) -> Iterator[Found]:
     sizes = sorted(_SIZES, key=lambda size: size != 128)
     for threads, size in [*((1, size) for size in sizes), *((2, size) for size in sizes)]:
         torch.set_num_threads(threads)
-        with plug.attach(model.encoder) if plug else nullcontext():
+        with plug.attach(model.lm) if plug else nullcontext():
             found = predict(model, inputs, _CPU, dtype, size)
         yield found.labels, found.scores
     torch.set_num_threads(1)

@@ -115,6 +115,31 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 """More that load and say what transformers says, without being promised everywhere."""
 
 
+_GROUPED = {**_COMMON, "num_key_value_heads": 2, "head_dim": 4}
+_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 70, "eos_token_id": 2}
+
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma2": ("Gemma2", {**_GROUPED, "query_pre_attn_scalar": 4}),
+    "gpt-neox": ("GPTNeoX", _COMMON),
+    "gpt2": ("GPT2", {**_GPT2, "initializer_range": 0.3}),
+    "llama": ("Llama", _GROUPED),
+    "mistral": ("Mistral", _GROUPED),
+    "phi": ("Phi", _GROUPED),
+    "phi3": ("Phi3", _GROUPED),
+    "qwen2": ("Qwen2", _GROUPED),
+    "qwen3": ("Qwen3", _GROUPED),
+    "smollm3": ("SmolLM3", _GROUPED),
+}
+"""Those that read from left to right."""
+
+
+def write_decoder(folder: Path, name: str, **changes: Any) -> Path:
+    """Writes a random causal language model of an architecture with a byte-level tokenizer."""
+    prefix, options = DECODERS[name]
+    network = "GPT2LMHeadModel" if prefix == "GPT2" else f"{prefix}ForCausalLM"
+    return write_network(folder, network, f"{prefix}Config", **{**options, **changes})
+
+
 def write(folder: Path, name: str, *, kind: str = "ForMaskedLM", **changes: Any) -> Path:
     """Writes a random model of an architecture with a byte-level tokenizer."""
     prefix, options = (ARCHITECTURES | OTHERS)[name]

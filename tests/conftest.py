@@ -16,7 +16,7 @@ from kbench.parts.catalogue import Kind
 from kbench.testing import registered
 
 if TYPE_CHECKING:
-    from kbench.model import Encoder
+    from kbench.model import LanguageModel
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _TOYS = "kbench.testing.toys:"
@@ -79,7 +79,7 @@ def registered_toys() -> Iterator[None]:
 
 
 @pytest.fixture
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     """A fresh copy of the toy BERT."""
     from kbench.model.huggingface import load_folder
 

@@ -17,7 +17,7 @@ from kbench.data import Example, Mention
 from kbench.encoding import Batch, Inputs, Layout, encode
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench_baselines.attention import Attention, Block
 
 ENTITIES = [
@@ -65,13 +65,13 @@ def _mentions(text: str, names: Sequence[tuple[str, str | None]]) -> tuple[Menti
     )
 
 
-def texts(encoder: Encoder, knowledge: Bundle) -> Inputs:
+def texts(lm: LanguageModel, knowledge: Bundle) -> Inputs:
     """Encodes the texts without markers or slots."""
     examples = [
         Example(str(number), text, _mentions(text, names), "")
         for number, (text, names) in enumerate(TEXTS)
     ]
-    return encode(encoder.tokenizer, examples, link(examples, knowledge).rows, Layout({}))
+    return encode(lm.tokenizer, examples, link(examples, knowledge).rows, Layout({}))
 
 
 def whole(inputs: Inputs) -> Batch:

@@ -15,7 +15,7 @@ from torch import nn
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Rows, write_bundle
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.spec import Setting
 
@@ -69,7 +69,7 @@ class ByVector(InjectionMethod):
     settings = frozenset({Setting.GENERAL})
     defaults: ClassVar[Mapping[str, Any]] = {"width": 3}
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         return NoPlug()
 
 
@@ -89,14 +89,14 @@ class Yardstick(ByVector):
 def test_a_base_without_vectors_covers_nobody_by_vector(
     toy_folder: Path, toy_knowledge: Bundle, tmp_path: Path
 ) -> None:
-    encoder = load_folder(toy_folder / "bert")
+    lm = load_folder(toy_folder / "bert")
     card = {"name": "bare", "version": "1", "licence": "none", "source": "test"}
     bare = write_bundle(tmp_path / "bare", card, [Entity("Q0", "red")])
     with pytest.raises(Unsupported, match="bare has no entity vectors: see `kbench knowledge"):
-        ByVector().check(encoder, bare)
-    ByVector().check(encoder, toy_knowledge)
-    ByText().check(encoder, bare)
-    Yardstick().check(encoder, bare)
+        ByVector().check(lm, bare)
+    ByVector().check(lm, toy_knowledge)
+    ByText().check(lm, bare)
+    Yardstick().check(lm, bare)
 
 
 def test_options_are_of_their_types_whoever_makes_a_method() -> None:

@@ -112,7 +112,8 @@ def test_it_runs_beside_the_built_in_methods(site: Path, tmp_path: Path) -> None
     assert cells == [
         ("none", "none", "ok"),
         ("gated-map", "none", "ok"),
-        ("gated-map", "shuffled", "ok"),
+        ("gated-map", "foreign", "ok"),
+        ("gated-map", "same-type", "ok"),
     ]
     assert results[1]["frozen"]["before"] == results[1]["frozen"]["after"]
     assert results[1]["cost"]["trainable_parameters"] == 64 * 128 + 2 * 128

@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, Plug
-from kbench.model import Encoder, rewritten
+from kbench.model import LanguageModel, rewritten
 from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import Recipe
@@ -87,9 +87,9 @@ class Adapters(Plug):
         self.adapters = nn.ModuleList(Bottleneck(width, rank) for rank in ranks)
 
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         with ExitStack() as stack:
-            for layer, adapter in zip(encoder.layers, self.adapters, strict=True):
+            for layer, adapter in zip(lm.layers, self.adapters, strict=True):
                 stack.enter_context(rewritten(layer, adapter))
             yield
 
@@ -127,13 +127,13 @@ class AdapterNoKnowledge(InjectionMethod):
             return super().recipe(setting, family, task)
         return TASK_RECIPES[family].updated({"optimizer": "adamw", "learning_rate": _RATES[family]})
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         return Adapters(
-            encoder.width,
-            ranks(self._budget(encoder, knowledge), len(encoder.layers), encoder.width),
+            lm.width,
+            ranks(self._budget(lm, knowledge), len(lm.layers), lm.width),
         )
 
-    def _budget(self, encoder: Encoder, knowledge: KnowledgeBase) -> int:
+    def _budget(self, lm: LanguageModel, knowledge: KnowledgeBase) -> int:
         if self.options["parameters"] is not None:
             return int(self.options["parameters"])
         if not knowledge.dimension:
@@ -141,4 +141,4 @@ class AdapterNoKnowledge(InjectionMethod):
                 f"knowledge base {knowledge.name} has no entity vectors, whose size gives the "
                 "budget; set the option `parameters`"
             )
-        return (knowledge.dimension + 1) * encoder.slot_width
+        return (knowledge.dimension + 1) * lm.slot_width

@@ -9,7 +9,7 @@ from typing import ClassVar
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, InjectionMethod, Plug
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
@@ -25,6 +25,7 @@ class CorpusTrained(InjectionMethod):
     can be had, or ``scratch``.
 
     Attributes:
+        left_to_right: whether its general plug has an objective for models that read so.
         general: settings of the general plug.
         fixed: settings of the general plug that stays fixed in fine-tuning.
         families: settings on a task.
@@ -32,15 +33,17 @@ class CorpusTrained(InjectionMethod):
     """
 
     settings = frozenset(Setting)
+    left_to_right: ClassVar[bool] = False
     general: ClassVar[Recipe]
     fixed: ClassVar[Recipe]
     families: ClassVar[Mapping[Family, Recipe]]
     tasks: ClassVar[Mapping[str, Recipe]] = {}
 
-    def check_training(self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+    def check_training(self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         if setting == Setting.TASK_SPECIFIC:
             return  # a general plug, where it may start from one, is not needed
-        check_masked_lm(encoder)
+        if not (lm.left_to_right and self.left_to_right):
+            check_masked_lm(lm)
         if not len(knowledge.sentences):
             raise Unsupported(f"knowledge base {knowledge.name} has no sentence to train on")
 
@@ -57,13 +60,14 @@ class CorpusTrained(InjectionMethod):
     def may_start_general(self) -> bool:
         return bool(self.options["start"] == "general")
 
-    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
-        return self.may_start_general() and encoder.has_lm_head and len(knowledge.sentences) > 0
+    def starts_general(self, lm: LanguageModel, knowledge: KnowledgeBase) -> bool:
+        known = lm.has_lm_head and (self.left_to_right or not lm.left_to_right)
+        return self.may_start_general() and known and len(knowledge.sentences) > 0
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         if fit.setting == Setting.TASK_SPECIFIC:
             return super().fit(plug, fit)
-        return self.pretrain(plug, fit, min(int(fit.options["max_length"]), fit.encoder.max_length))
+        return self.pretrain(plug, fit, min(int(fit.options["max_length"]), fit.lm.max_length))
 
     @abstractmethod
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:

@@ -33,7 +33,7 @@ from kbench.encoding import inner_tokens
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.spec import OptionType
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
@@ -157,15 +157,15 @@ class EBert(Untrained):
     def template(self) -> str:
         return _FORMS[self.options["form"]]
 
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Counts the anchors, where there are not too many names or words to do so quickly."""
-        super().check(encoder, knowledge)
+        super().check(lm, knowledge)
         words = knowledge.words
         if max(len(knowledge), len(words.words) if words else 0) <= _QUICK:
-            self._anchored(encoder, knowledge)
+            self._anchored(lm, knowledge)
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        return LinearMap(knowledge, encoder.slot_width)
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        return LinearMap(knowledge, lm.slot_width)
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         """Solves for ``U``; counts anchors, and mean norms in thousandths.
@@ -175,18 +175,18 @@ class EBert(Untrained):
         """
         assert isinstance(plug, LinearMap)
         started = time.perf_counter()
-        kind, vectors, tokens = self._anchored(fit.encoder, fit.knowledge)
-        table = fit.encoder.word_embeddings.weight.detach()
+        kind, vectors, tokens = self._anchored(fit.lm, fit.knowledge)
+        table = fit.lm.word_vectors.detach()
         solved = least_squares(vectors, table[torch.from_numpy(tokens).to(table.device)])
         plug.matrix.copy_(solved)
         counts = {f"anchors_{kind}": len(tokens), **_norms(plug, fit.knowledge, table)}
         return History(seconds=time.perf_counter() - started, counts=counts)
 
     def _anchored(
-        self, encoder: Encoder, knowledge: KnowledgeBase
+        self, lm: LanguageModel, knowledge: KnowledgeBase
     ) -> tuple[str, Vectors, NDArray[np.int64]]:
         """Returns the anchors if there are enough of them."""
-        kind, vectors, tokens = self._anchors(encoder, knowledge)
+        kind, vectors, tokens = self._anchors(lm, knowledge)
         if len(tokens) < max(1, knowledge.dimension):
             raise Unsupported(
                 f"E-BERT has {len(tokens)} anchors ({kind} that are single wordpieces) for "
@@ -195,14 +195,14 @@ class EBert(Untrained):
         return kind, vectors, tokens
 
     def _anchors(
-        self, encoder: Encoder, knowledge: KnowledgeBase
+        self, lm: LanguageModel, knowledge: KnowledgeBase
     ) -> tuple[str, Vectors, NDArray[np.int64]]:
         """Returns their kind, vectors ``[n, d]`` and tokens ``[n]``."""
         words, wanted = knowledge.words, self.options["anchors"]
         if wanted == "words" or (wanted == "auto" and words):
             if words is None:
                 raise Unsupported(f"knowledge base {knowledge.name} has no words in its space")
-            tokens = whole_wordpieces(encoder.tokenizer, words.words, spelled_alike=True)
+            tokens = whole_wordpieces(lm.tokenizer, words.words, spelled_alike=True)
             vectors, tokens = words.vectors[tokens >= 0], tokens[tokens >= 0]
             known = np.isfinite(vectors).all(1)
             return "words", vectors[known], tokens[known]
@@ -210,5 +210,5 @@ class EBert(Untrained):
         tokens = np.full(len(covered), -1, dtype=np.int64)
         for at in range(0, len(covered), _BLOCK):
             names = [knowledge.name_of(row) for row in covered[at : at + _BLOCK].tolist()]
-            tokens[at : at + _BLOCK] = whole_wordpieces(encoder.tokenizer, names)
+            tokens[at : at + _BLOCK] = whole_wordpieces(lm.tokenizer, names)
         return "names", knowledge.vectors(covered[tokens >= 0]), tokens[tokens >= 0]

@@ -39,7 +39,7 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.encoding import Batch, ragged, sent
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder, rewritten
+from kbench.model import LanguageModel, rewritten
 from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import History, Recipe
@@ -113,7 +113,7 @@ class ErniePlug(Plug):
 
     Args:
         knowledge: gives the first ``e_j``.
-        depth: ``L``, layers of the encoder.
+        depth: ``L``, layers of the network.
         inner: width of their feed-forward networks.
     """
 
@@ -128,13 +128,13 @@ class ErniePlug(Plug):
         )
 
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
-        stream = _Stream(self, encoder)
-        layers = encoder.layers[self.first :]
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        stream = _Stream(self, lm)
+        layers = lm.layers[self.first :]
         with ExitStack() as hooks:
             for fusion, layer in zip(self.fusions, layers, strict=True):
                 assert isinstance(fusion, Fusion)
-                dense, inner = encoder.feed_forward(layer)
+                dense, inner = lm.feed_forward(layer)
                 hooks.enter_context(rewritten(dense, partial(stream.enter, fusion)))
                 if fusion.out is not None:
                     hooks.enter_context(rewritten(inner, partial(stream.leave, fusion)))
@@ -144,16 +144,16 @@ class ErniePlug(Plug):
 class _Stream:
     """The entity states of one forward pass; the first fused layer begins it anew."""
 
-    def __init__(self, plug: ErniePlug, encoder: Encoder) -> None:
+    def __init__(self, plug: ErniePlug, lm: LanguageModel) -> None:
         self._plug = plug
-        self._encoder = encoder
+        self._lm = lm
         self._mentions: Linked | None = None
         self._entities = torch.empty(0)
 
     def enter(self, fusion: Fusion, before: Tensor) -> Tensor:
         """Adds ``W_e ē + b_e`` to what goes into the activation. ``[batch, tokens, inner]``."""
         if fusion is self._plug.fusions[0]:
-            self._mentions = linked(self._encoder.batch)
+            self._mentions = linked(self._lm.batch)
             if self._mentions is not None:
                 self._entities = self._plug.vectors_of(self._mentions.rows)
         if self._mentions is None:
@@ -267,23 +267,23 @@ class Ernie(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        layers = encoder.layers
-        encoder.feed_forward(layers[-1])  # refuses what is not of BERT's form
-        return ErniePlug(knowledge, len(layers), int(encoder.config.intermediate_size))
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        layers = lm.layers
+        lm.feed_forward(layers[-1])  # refuses what is not of BERT's form
+        return ErniePlug(knowledge, len(layers), int(lm.config.intermediate_size))
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, ErniePlug)
-        tokens = masked_tokens(fit.encoder, fit.knowledge, max_length, fit.seed)
+        tokens = masked_tokens(fit.lm, fit.knowledge, max_length, fit.seed)
         data = NoisyLinks(tokens, np.random.default_rng([fit.seed, 1]))
         width = fit.knowledge.dimension
-        head = nn.Sequential(nn.Linear(fit.encoder.width, width), nn.GELU(), nn.LayerNorm(width))
+        head = nn.Sequential(nn.Linear(fit.lm.width, width), nn.GELU(), nn.LayerNorm(width))
         head.to(fit.device)
 
         def loss(batch: Batch) -> Tensor:
             assert batch.targets is not None
-            hidden = fit.encoder(batch)
-            masked = fit.encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
+            hidden = fit.lm(batch)
+            masked = fit.lm.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
             words = F.cross_entropy(masked.float(), batch.targets)
             return words + denoising_loss(head, plug, hidden, data.true(batch))
 

@@ -40,7 +40,7 @@ from kbench.encoding import Batch
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
-from kbench.model import Encoder, Reading, digest, rewritten
+from kbench.model import LanguageModel, Reading, digest, rewritten
 from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
@@ -73,12 +73,12 @@ def taps(layers: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def tapped(encoder: Encoder, before: Before, after: After) -> Iterator[None]:
+def tapped(lm: LanguageModel, before: Before, after: After) -> Iterator[None]:
     """Replaces last hidden states by what is read from them and the taps inside the block.
 
-    What ``before`` wants of the taps may be known of a batch; then the encoder is not read.
+    What ``before`` wants of the taps may be known of a batch; then the network is not read.
     """
-    layers = encoder.layers
+    layers = lm.layers
     places = taps(len(layers))
     states: dict[int, Tensor] = {}
 
@@ -96,14 +96,14 @@ def tapped(encoder: Encoder, before: Before, after: After) -> Iterator[None]:
         return after(last, wanted, mask)
 
     with ExitStack() as stack:
-        stack.enter_context(rewritten(encoder.embeddings, keeping(0)))
+        stack.enter_context(rewritten(lm.embeddings, keeping(0)))
         for place in sorted({*places} - {0}):
             stack.enter_context(rewritten(layers[place - 1], keeping(place)))
-        stack.callback(encoder.register_forward_hook(end).remove)
+        stack.callback(lm.register_forward_hook(end).remove)
         yield
 
 
-def _read(encoder: Encoder, title: str, of: Any, before: Before, count: int) -> Reading:
+def _read(lm: LanguageModel, title: str, of: Any, before: Before, count: int) -> Reading:
     """Reads the last hidden states and ``count`` things of the same width from the taps."""
 
     def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
@@ -113,12 +113,12 @@ def _read(encoder: Encoder, title: str, of: Any, before: Before, count: int) -> 
             states.extend((last, *wanted))
             return last
 
-        with tapped(encoder, before, keep):
-            encoder(batch)
+        with tapped(lm, before, keep):
+            lm(batch)
         return [state.flatten(0, 1)[positions] for state in states]
 
-    known = {"title": title, "taps": list(taps(len(encoder.layers))), "adapter": of}
-    return Reading(known, (encoder.width,) * (1 + count), read)
+    known = {"title": title, "taps": list(taps(len(lm.layers))), "adapter": of}
+    return Reading(known, (lm.width,) * (1 + count), read)
 
 
 def _raw(states: Sequence[Tensor], mask: Tensor) -> Sequence[Tensor]:
@@ -208,16 +208,16 @@ class KnowledgeAdapter(Plug):
         nn.init.zeros_(self.map.bias)
         self.register_buffer("mapped", torch.tensor(False))
 
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         # Asked once a block: the answer lies on the device.
         after = self._mapped if bool(self.mapped) else self._scaled
-        return tapped(encoder, self._increments, after)
+        return tapped(lm, self._increments, after)
 
-    def reading(self, encoder: Encoder) -> Reading:
+    def reading(self, lm: LanguageModel) -> Reading:
         """Reads ``h^(L)`` and ``sum U_i``: neither ``M`` nor ``s`` comes before them."""
         self.adapter.eval()
         title = "last hidden states and increments of an adapter"
-        return _read(encoder, title, digest(self.adapter), self._increments, 1)
+        return _read(lm, title, digest(self.adapter), self._increments, 1)
 
     def choose(self, value: float) -> None:
         self.scale = value
@@ -255,21 +255,21 @@ class FactualPretraining(Plug):
         self.features = nn.Linear(2 * hidden, hidden)
         self.head = FactHead(hidden, relations, _DROPOUT)
 
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
-        return tapped(encoder, _raw, self._read)
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
+        return tapped(lm, _raw, self._read)
 
-    def reading(self, encoder: Encoder) -> Reading:
+    def reading(self, lm: LanguageModel) -> Reading:
         """Reads ``h^(L)`` and the taps."""
-        return _read(encoder, "last hidden states and taps", None, _raw, _MODULES)
+        return _read(lm, "last hidden states and taps", None, _raw, _MODULES)
 
     def _read(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         _, output = self.adapter(states, mask)
         features: Tensor = self.features(torch.cat([last, output], dim=-1))
         return features
 
-    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
-        """Returns the loss of a batch of facts, the encoder being attached to; a scalar."""
-        return self.head.loss(encoder(batch), batch)
+    def loss(self, lm: LanguageModel, batch: Batch) -> Tensor:
+        """Returns the loss of a batch of facts, the network being attached to; a scalar."""
+        return self.head.loss(lm(batch), batch)
 
 
 @final
@@ -318,7 +318,7 @@ class KAdapter(InjectionMethod):
     def may_start_general(self) -> bool:
         return True
 
-    def starts_general(self, encoder: Encoder, knowledge: KnowledgeBase) -> bool:
+    def starts_general(self, lm: LanguageModel, knowledge: KnowledgeBase) -> bool:
         return True
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
@@ -330,18 +330,18 @@ class KAdapter(InjectionMethod):
         """Values of ``s``. Nothing chooses in fine-tuning: the model gets used to the whole sum."""
         return (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
-    def check_training(self, setting: Setting, encoder: Encoder, knowledge: KnowledgeBase) -> None:
+    def check_training(self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Counts the facts, where there are not too many sentences to do so quickly."""
         if len(knowledge.sentences) <= _QUICK:
             fact_counts(knowledge, self.options["without"])
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        if encoder.slot_width != encoder.width:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        if lm.slot_width != lm.width:
             raise Unsupported(
                 "K-Adapter adds embeddings to hidden states; in this backbone they are "
-                f"{encoder.slot_width} and {encoder.width} wide"
+                f"{lm.slot_width} and {lm.width} wide"
             )
-        return KnowledgeAdapter(encoder.width, self.choices()[0])
+        return KnowledgeAdapter(lm.width, self.choices()[0])
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         assert isinstance(plug, KnowledgeAdapter)
@@ -350,22 +350,22 @@ class KAdapter(InjectionMethod):
             plug.mapped.fill_(True)
             assert fit.model is not None
             assert fit.examples is not None
-            reading = plug.reading(fit.encoder)
+            reading = plug.reading(fit.lm)
             return fit.train(plug, fit.model.loss, fit.examples, reading=reading)
         plug.map.requires_grad_(False)
         facts = spelled_facts(
-            fit.encoder,
+            fit.lm,
             fit.knowledge,
-            max_length=min(int(fit.options["max_length"]), fit.encoder.max_length),
+            max_length=min(int(fit.options["max_length"]), fit.lm.max_length),
             least=int(fit.options["min_examples"]),
             without=fit.options["without"],
         )
         torch.manual_seed(fit.seed)
-        teacher = FactualPretraining(plug.adapter, fit.encoder.width, facts.relations)
+        teacher = FactualPretraining(plug.adapter, fit.lm.width, facts.relations)
         teacher = teacher.to(fit.device)
-        reading = teacher.reading(fit.encoder)
+        reading = teacher.reading(fit.lm)
         history = fit.train(
-            teacher, lambda batch: teacher.loss(fit.encoder, batch), facts, reading=reading
+            teacher, lambda batch: teacher.loss(fit.lm, batch), facts, reading=reading
         )
         history.counts = facts.counts
         return history

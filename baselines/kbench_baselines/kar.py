@@ -42,7 +42,7 @@ from kbench.encoding import Batch, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder, rewritten
+from kbench.model import LanguageModel, rewritten
 from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import History, Recipe
@@ -80,7 +80,7 @@ class KarPlug(Plug):
     Args:
         knowledge: gives ``e``, names and priors.
         hidden: ``H``.
-        depth: layers of the encoder.
+        depth: layers of the network.
         candidates: of a mention at most.
 
     Attributes:
@@ -112,14 +112,14 @@ class KarPlug(Plug):
         nn.init.zeros_(self.up.bias)
 
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         def change(hidden: Tensor) -> Tensor:
             self.linking = None
-            mentions = linked(encoder.batch)
+            mentions = linked(lm.batch)
             return hidden if mentions is None else self.told(hidden, mentions)
 
         try:
-            with rewritten(encoder.layers[self.after], change):
+            with rewritten(lm.layers[self.after], change):
                 yield
         finally:
             self.linking = None
@@ -242,9 +242,9 @@ class Kar(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         candidates = int(self.options["candidates"])
-        plug = KarPlug(knowledge, encoder.width, len(encoder.layers), candidates)
+        plug = KarPlug(knowledge, lm.width, len(lm.layers), candidates)
         if self.options["init"] == "inverse":
             with torch.no_grad():
                 plug.up.weight.copy_(right_inverse(plug.down.weight))
@@ -253,10 +253,10 @@ class Kar(CorpusTrained):
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, KarPlug)
-        data = masked_tokens(fit.encoder, fit.knowledge, max_length, fit.seed)
+        data = masked_tokens(fit.lm, fit.knowledge, max_length, fit.seed)
 
         def loss(batch: Batch) -> Tensor:
-            words = mention_loss(fit.encoder, batch)
+            words = mention_loss(fit.lm, batch)
             linking = plug.linking
             return torch.stack([words, words.new_zeros(()) if linking is None else linking])
 

@@ -7,8 +7,9 @@ the frozen model, and the mapped vector goes into the input before the mention::
     input  = ... M(k_e) "/" m_1 ... m_n ...           for a linked mention m_1 ... m_n
 
 ``A`` and ``b`` are all that trains. General: mention-masked language modelling on a corpus of
-linked sentences through the frozen backbone (see :mod:`kbench_baselines.masked_lm`), regularised
-by the backbone's own dropout. Task-specific: the task's loss through the frozen downstream model,
+linked sentences through the frozen backbone, or prediction of the next token of mentions through
+one that reads from left to right (see :mod:`kbench_baselines.masked_lm`), regularised by the
+backbone's own dropout. Task-specific: the task's loss through the frozen downstream model,
 starting from the general map where there is one. Fine-tuning: a general map trained without
 dropout is fixed and the model is tuned with it in place.
 
@@ -39,12 +40,12 @@ from kbench.encoding import Batch, Data
 from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.corpus_trained import CorpusTrained
-from kbench_baselines.masked_lm import masked_mentions, mention_loss
+from kbench_baselines.masked_lm import masked_mentions, mention_loss, next_mentions
 
 __all__ = ["TASK_RECIPES", "AffineMap", "EntityMap", "MapTuning", "MappedSlots"]
 
@@ -142,6 +143,7 @@ class MappedSlots(CorpusTrained):
     """
 
     slot = "{slot} / {mention}"
+    left_to_right = True
     defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64, "choose": None}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "start": OptionType("text", words=("general", "scratch")),
@@ -160,17 +162,17 @@ class MappedSlots(CorpusTrained):
         self._offered = _offered(self.options["choose"])
 
     @abstractmethod
-    def untrained_map(self, encoder: Encoder, knowledge: KnowledgeBase) -> EntityMap:
+    def untrained_map(self, lm: LanguageModel, knowledge: KnowledgeBase) -> EntityMap:
         """Returns an untrained map."""
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns an untrained map, with room for those that the option ``choose`` offers.
 
         Raises:
             Unsupported: the knowledge base has no vectors.
         """
-        self.check(encoder, knowledge)
-        plug = self.untrained_map(encoder, knowledge)
+        self.check(lm, knowledge)
+        plug = self.untrained_map(lm, knowledge)
         if self._offered:
             plug.offer(self.choices())
         return plug
@@ -184,8 +186,9 @@ class MappedSlots(CorpusTrained):
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, EntityMap)
-        data = masked_mentions(fit.encoder, fit.knowledge, self.slot, max_length)
-        loss = partial(mention_loss, fit.encoder)
+        instances = next_mentions if fit.lm.left_to_right else masked_mentions
+        data = instances(fit.lm, fit.knowledge, self.slot, max_length)
+        loss = partial(mention_loss, fit.lm)
         if self._offered:
             history = self._pretrain_each(plug, fit, loss, data)
         else:
@@ -227,7 +230,7 @@ class MappedSlots(CorpusTrained):
     def fit(self, plug: Plug, fit: Fit) -> History:
         if fit.setting != Setting.TASK_SPECIFIC or not self._offered:
             return super().fit(plug, fit)
-        if not self.starts_general(fit.encoder, fit.knowledge):
+        if not self.starts_general(fit.lm, fit.knowledge):
             return super().fit(plug, fit)
         assert isinstance(plug, EntityMap)
         scores = [self._tried(plug, fit, name) for name in self.choices()]
@@ -241,7 +244,7 @@ class MappedSlots(CorpusTrained):
         """Returns the main metric on dev with an offered map."""
         assert fit.validate is not None
         plug.choose(name)
-        with plug.attach(fit.encoder):
+        with plug.attach(fit.lm):
             return fit.validate()
 
 
@@ -287,5 +290,5 @@ class MapTuning(MappedSlots):
     )
     revision = "1"
 
-    def untrained_map(self, encoder: Encoder, knowledge: KnowledgeBase) -> EntityMap:
-        return AffineMap(knowledge, encoder.slot_width)
+    def untrained_map(self, lm: LanguageModel, knowledge: KnowledgeBase) -> EntityMap:
+        return AffineMap(knowledge, lm.slot_width)

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.knowledge import KnowledgeBase
 from kbench.method import MethodCard
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench_baselines.map_tuning import EntityMap, MappedSlots
 
 __all__ = ["BentMap", "MlpMapTuning"]
@@ -60,5 +60,5 @@ class MlpMapTuning(MappedSlots):
     )
     revision = "1"
 
-    def untrained_map(self, encoder: Encoder, knowledge: KnowledgeBase) -> EntityMap:
-        return BentMap(knowledge, encoder.slot_width)
+    def untrained_map(self, lm: LanguageModel, knowledge: KnowledgeBase) -> EntityMap:
+        return BentMap(knowledge, lm.slot_width)

@@ -1,15 +1,24 @@
-"""Mention-masked language modelling: the general objective of map-tuning.
+"""Language modelling of mentions: the general objective of map-tuning.
+
+**Masked**, for models that look both ways.
 
 From each sentence with linked mentions come several instances. With head and tail mentions they
 are three: both masked, the head only, the tail only. With more mentions they are all masked and
 each one alone; with one, that one. Masking replaces every wordpiece of a mention by ``[MASK]``
 (no 80/10/10 split); a mention without a vector is masked too, it just has no slot. A sentence
 in which no mention has a vector, or which is too long, is dropped, never truncated.
+
+**The next token**, for models that read from left to right: such a model never sees what it
+predicts, so nothing is masked. What changes between the instances of a sentence is which mentions
+have their slot: all of them, and each alone. The loss is on the tokens of all mentions, a vector
+among them or not, that come after a slot: a mention with its own slot teaches to read the name
+from the vector, one without to tell it from the vectors of the others, which is what questions
+ask for. An instance in which no slot comes before a mention's token is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,15 +31,17 @@ from kbench.data import Example
 from kbench.encoding import Batch, Inputs, Layout, TokenKind, encode, ragged
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, link
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 
 __all__ = [
     "Corpus",
     "MaskedMentions",
+    "NextMentions",
     "check_masked_lm",
     "linked_corpus",
     "masked_mentions",
     "mention_loss",
+    "next_mentions",
 ]
 
 
@@ -51,23 +62,23 @@ class Corpus:
     dropped: dict[str, int]
 
 
-def check_masked_lm(encoder: Encoder) -> None:
+def check_masked_lm(lm: LanguageModel) -> None:
     """Refuses a backbone that is no masked language model.
 
     Raises:
         Unsupported: it has no masked-LM head, or no ``[MASK]``.
     """
-    if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+    if lm.left_to_right or not lm.has_lm_head or lm.tokenizer.mask_token_id is None:
         raise Unsupported("masked language modelling needs a backbone with a masked-LM head")
 
 
 def linked_corpus(
-    encoder: Encoder, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
 ) -> Corpus:
     """Links and encodes the sentences of a knowledge base for a masked-LM objective.
 
     Args:
-        encoder: its tokenizer is used; it must have a masked-LM head.
+        lm: its tokenizer is used; it must have a masked-LM head.
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template, or None.
         max_length: longest usable input in tokens, specials, slots and slashes included.
@@ -75,50 +86,59 @@ def linked_corpus(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    tokenizer = encoder.tokenizer
-    check_masked_lm(encoder)
+    check_masked_lm(lm)
+    examples, rows, counts = _linked(knowledge)
+    layout = Layout(markers={}, slot=slot, max_length=max_length, truncate=False)
+    inputs = encode(lm.tokenizer, examples, rows, layout)
+    fits = inputs.lengths <= max_length
+    if not fits.any():
+        raise _no_sentence(knowledge, counts)
+    dropped = {**counts, "corpus_sentences_too_long": int((~fits).sum())}
+    return Corpus(inputs, np.flatnonzero(fits), int(lm.tokenizer.mask_token_id), dropped)
+
+
+def _linked(
+    knowledge: KnowledgeBase,
+) -> tuple[list[Example], list[list[int]], dict[str, int]]:
+    """Returns the sentences that link an entity with a vector, their rows, and counts of both."""
     corpus = [
         Example(str(number), sentence.text, sentence.mentions, "")
         for number, sentence in enumerate(knowledge.sentences)
     ]
     links = link(corpus, knowledge)
     linked = [at for at, rows in enumerate(links.rows) if max(rows, default=-1) >= 0]
-    layout = Layout(markers={}, slot=slot, max_length=max_length, truncate=False)
-    inputs = encode(
-        tokenizer, [corpus[at] for at in linked], [links.rows[at] for at in linked], layout
-    )
-    fits = inputs.lengths <= max_length
-    if not fits.any():
-        raise Unsupported(
-            f"knowledge base {knowledge.name} has no usable sentence: of {len(corpus)} sentences "
-            f"{len(linked)} link an entity with a vector"
-        )
-    dropped = {
+    counts = {
         "corpus_sentences": len(corpus),
         "corpus_sentences_unlinked": len(corpus) - len(linked),
-        "corpus_sentences_too_long": int((~fits).sum()),
     }
-    return Corpus(inputs, np.flatnonzero(fits), int(tokenizer.mask_token_id), dropped)
+    return [corpus[at] for at in linked], [[*links.rows[at]] for at in linked], counts
+
+
+def _no_sentence(knowledge: KnowledgeBase, counts: Mapping[str, int]) -> Unsupported:
+    total = counts["corpus_sentences"]
+    return Unsupported(
+        f"knowledge base {knowledge.name} has no usable sentence: of {total} sentences "
+        f"{total - counts['corpus_sentences_unlinked']} link an entity with a vector"
+    )
 
 
 @dataclass(frozen=True)
-class MaskedMentions:
-    """Instances of mention-masked language modelling, as training data.
+class _Mentions:
+    """Instances of sentences in which tokens of mentions are asked for, as training data.
 
     Attributes:
-        inputs: the kept sentences, each once.
-        sentence: of each instance. ``[instances]``.
-        masked: positions masked within the sentence, instance by instance. ``[masked]``.
-        masked_bounds: ``[instances + 1]``, into ``masked``.
-        mask_id: the tokenizer's ``[MASK]``.
-        dropped: sentences without a vector, and sentences too long.
+        inputs: encoded sentences.
+        sentence: of each instance, its number among them. ``[instances]``.
+        asked: positions that are asked for within the sentence, instance by instance.
+            ``[asked]``.
+        bounds: ``[instances + 1]``, into ``asked``.
+        dropped: sentences without a vector, sentences too long, instances.
     """
 
     inputs: Inputs
     sentence: NDArray[np.int64]
-    masked: NDArray[np.int64]
-    masked_bounds: NDArray[np.int64]
-    mask_id: int
+    asked: NDArray[np.int64]
+    bounds: NDArray[np.int64]
     dropped: dict[str, int]
 
     @property
@@ -126,31 +146,56 @@ class MaskedMentions:
         """Tokens of each instance. ``[instances]``."""
         return self.inputs.lengths[self.sentence]
 
+    def _collated(self, chosen: NDArray[np.int64]) -> tuple[Batch, Tensor]:
+        """Returns a batch, and the flattened places of what is asked for in it."""
+        batch = self.inputs.collate(self.sentence[chosen])
+        items, owner = ragged(self.bounds, chosen)
+        return batch, torch.from_numpy(owner * batch.ids.shape[1] + self.asked[items])
+
+
+@dataclass(frozen=True)
+class MaskedMentions(_Mentions):
+    """Instances of mention-masked language modelling.
+
+    Attributes:
+        mask_id: the tokenizer's ``[MASK]``.
+    """
+
+    mask_id: int
+
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a batch whose blanks are the masked positions, and targets the hidden tokens."""
-        batch = self.inputs.collate(self.sentence[chosen])
-        items, owner = ragged(self.masked_bounds, chosen)
-        places = torch.from_numpy(owner * batch.ids.shape[1] + self.masked[items])
+        batch, places = self._collated(chosen)
         ids = batch.ids.flatten()
         targets = ids[places]
         ids[places] = self.mask_id
         return replace(batch, ids=ids.view_as(batch.ids), blank_index=places, targets=targets)
 
 
-def mention_loss(encoder: Encoder, batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class NextMentions(_Mentions):
+    """Instances in which the tokens of mentions are what comes next; some mentions have a slot."""
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Returns a batch whose blanks are the tokens before those that are its targets."""
+        batch, places = self._collated(chosen)
+        return replace(batch, blank_index=places - 1, targets=batch.ids.flatten()[places])
+
+
+def mention_loss(lm: LanguageModel, batch: Batch) -> Tensor:
     """Returns the mean cross-entropy of the frozen masked-LM head at masked positions, a scalar."""
     assert batch.targets is not None
-    hidden = encoder(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
-    return F.cross_entropy(encoder.predict_tokens(hidden).float(), batch.targets)
+    hidden = lm(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
+    return F.cross_entropy(lm.predict_tokens(hidden).float(), batch.targets)
 
 
 def masked_mentions(
-    encoder: Encoder, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
 ) -> MaskedMentions:
     """Makes the instances of a knowledge base's corpus.
 
     Args:
-        encoder: its tokenizer and masked-LM head are used.
+        lm: its tokenizer and masked-LM head are used.
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template.
         max_length: longest kept input in tokens, specials, slots and slashes included.
@@ -158,7 +203,7 @@ def masked_mentions(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    corpus = linked_corpus(encoder, knowledge, slot, max_length)
+    corpus = linked_corpus(lm, knowledge, slot, max_length)
     instances = [
         (sentence, positions)
         for sentence in corpus.usable.tolist()
@@ -169,11 +214,68 @@ def masked_mentions(
     return MaskedMentions(
         inputs=corpus.inputs,
         sentence=np.array([sentence for sentence, _ in instances], dtype=np.int64),
-        masked=np.concatenate([positions for _, positions in instances]),
-        masked_bounds=np.cumsum([0, *(len(positions) for _, positions in instances)]),
+        asked=np.concatenate([positions for _, positions in instances]),
+        bounds=np.cumsum([0, *(len(positions) for _, positions in instances)]),
         mask_id=corpus.mask_id,
         dropped={**corpus.dropped, "corpus_instances": len(instances)},
     )
+
+
+def next_mentions(
+    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
+) -> NextMentions:
+    """Makes the instances of a knowledge base's corpus for a model that reads from left to right.
+
+    Args:
+        lm: its tokenizer is used.
+        knowledge: gives sentences and says which entities have vectors.
+        slot: the method's slot template.
+        max_length: longest kept input in tokens, specials, slots and slashes included.
+
+    Raises:
+        Unsupported: no sentence is usable.
+    """
+    examples, rows, counts = _linked(knowledge)
+    chosen = [(at, own) for at, several in enumerate(rows) for own in _slotted(several)]
+    layout = Layout(
+        markers={}, slot=slot, max_length=max_length, truncate=False, left_to_right=True
+    )
+    inputs = encode(
+        lm.tokenizer, [examples[at] for at, _ in chosen], [r for _, r in chosen], layout
+    )
+    asked = [_after_a_slot(inputs, number) for number in range(len(inputs))]
+    fits = inputs.lengths <= max_length
+    kept = [n for n, places in enumerate(asked) if fits[n] and len(places)]
+    if not kept:
+        raise _no_sentence(knowledge, counts)
+    long = {at for (at, _), short in zip(chosen, fits, strict=True) if not short}
+    return NextMentions(
+        inputs=inputs,
+        sentence=np.array(kept, dtype=np.int64),
+        asked=np.concatenate([asked[n] for n in kept]),
+        bounds=np.cumsum([0, *(len(asked[n]) for n in kept)]),
+        dropped={**counts, "corpus_sentences_too_long": len(long), "corpus_instances": len(kept)},
+    )
+
+
+def _slotted(rows: Sequence[int]) -> list[list[int]]:
+    """The rows of a sentence's mentions in each instance, -1 for those without a slot."""
+    linked = [at for at, row in enumerate(rows) if row >= 0]
+    alone = [[row if at == one else -1 for at, row in enumerate(rows)] for one in linked]
+    return [[*rows]] if len(linked) == 1 else [[*rows], *alone]
+
+
+def _after_a_slot(inputs: Inputs, number: int) -> NDArray[np.int64]:
+    """The positions of mentions' own tokens that come after a slot, rising."""
+    start, end = inputs.bounds[number : number + 2]
+    kinds = inputs.kinds[start:end]
+    slots = inputs.slots[inputs.slot_bounds[number] : inputs.slot_bounds[number + 1]]
+    spans = inputs.spans[inputs.span_bounds[number] : inputs.span_bounds[number + 1]]
+    each = [a + np.flatnonzero(kinds[a:b] == TokenKind.TEXT) for a, b in spans]
+    places = np.unique(np.concatenate(each)) if each else np.empty(0, dtype=np.int64)
+    first = slots.min() if len(slots) else end - start
+    after: NDArray[np.int64] = places[places > first]
+    return after
 
 
 def _instances(inputs: Inputs, sentence: int) -> list[NDArray[np.int64]]:

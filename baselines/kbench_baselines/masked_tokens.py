@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kbench.encoding import Batch, TokenKind
 from kbench.knowledge import KnowledgeBase
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench_baselines.masked_lm import Corpus, linked_corpus
 
 __all__ = ["MaskedTokens", "masked_tokens"]
@@ -78,12 +78,12 @@ class MaskedTokens:
 
 
 def masked_tokens(
-    encoder: Encoder, knowledge: KnowledgeBase, max_length: int, seed: int
+    lm: LanguageModel, knowledge: KnowledgeBase, max_length: int, seed: int
 ) -> MaskedTokens:
     """Makes the training data of a knowledge base's corpus, for methods without an input slot.
 
     Args:
-        encoder: its tokenizer and masked-LM head are used.
+        lm: its tokenizer and masked-LM head are used.
         knowledge: gives sentences and says which entities have vectors.
         max_length: longest kept input in tokens, specials included.
         seed: of the masks.
@@ -91,7 +91,7 @@ def masked_tokens(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    corpus = linked_corpus(encoder, knowledge, None, max_length)
-    known = np.arange(min(len(encoder.tokenizer), encoder.word_embeddings.num_embeddings))
-    vocabulary = np.setdiff1d(known, encoder.tokenizer.all_special_ids)
+    corpus = linked_corpus(lm, knowledge, None, max_length)
+    known = np.arange(min(len(lm.tokenizer), lm.word_embeddings.num_embeddings))
+    vocabulary = np.setdiff1d(known, lm.tokenizer.all_special_ids)
     return MaskedTokens(corpus, vocabulary, np.random.default_rng(seed))

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.spec import Setting
 
 __all__ = ["NoInjection"]
@@ -21,5 +21,5 @@ class NoInjection(InjectionMethod):
     settings: ClassVar[frozenset[Setting]] = frozenset()
     trains = False
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         return NoPlug()

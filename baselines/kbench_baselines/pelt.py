@@ -35,7 +35,7 @@ from kbench.encoding import Batch, Inputs, Layout, affixes, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, MethodCard, Plug
-from kbench.model import Encoder, FrozenReader, Reading
+from kbench.model import FrozenReader, LanguageModel, Reading
 from kbench.spec import OptionType
 from kbench.store import hidden_bytes
 from kbench.training import History
@@ -78,9 +78,9 @@ class EntityTable(Plug):
     def choose(self, value: float) -> None:
         self.scale = value
 
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         self._seen = None  # the table may have been computed or loaded since
-        return super().attach(encoder)
+        return super().attach(lm)
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
         """Looks entities up, through the control. ``[slots] -> [slots, H]``."""
@@ -92,11 +92,11 @@ class EntityTable(Plug):
 class _Sums:
     """Sums of ``r`` by entity, in host memory: there they do not change with the threads' order.
 
-    What the encoder says of a sentence depends neither on the control nor on the seed, so that
+    What the network says of a sentence depends neither on the control nor on the seed, so that
     it is read once for all plugs that draw the same occurrences.
 
     Args:
-        fit: gives the frozen encoder and the device.
+        fit: gives the frozen network and the device.
         rows: the entities, rising. ``[n]``.
         width: of ``r``.
         most: occurrences that will be read in all, at most.
@@ -107,11 +107,11 @@ class _Sums:
     """
 
     def __init__(self, fit: Fit, rows: Rows, width: int, most: int) -> None:
-        self.encoder = fit.encoder
+        self.lm = fit.lm
         self.total = torch.zeros(len(rows), width)
         self.tokens = 0
         self._rows = rows
-        self._frozen = FrozenReader(fit.encoder, fit.device)
+        self._frozen = FrozenReader(fit.lm, fit.device)
         self._keep = self.total.element_size() * most * width <= hidden_bytes()
         title = {"title": "occurrences of entities"}
         self._reading = Reading(title, (width,), self._read, lambda batch: batch.blank_index)
@@ -129,19 +129,19 @@ class _Sums:
             self.total.index_add_(0, torch.from_numpy(places[piece[order]]), result)
 
     def _read(self, batch: Batch, positions: Tensor) -> list[Tensor]:
-        hidden = self.encoder(batch, positions).flatten(0, 1)[positions]
-        return [before_output(self.encoder, hidden)]
+        hidden = self.lm(batch, positions).flatten(0, 1)[positions]
+        return [before_output(self.lm, hidden)]
 
 
 def _encoded(
-    encoder: Encoder, mentions: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
+    lm: LanguageModel, mentions: Occurrences, chosen: NDArray[np.int64], limit: int | None = None
 ) -> Inputs:
     layout = Layout({}, truncate=False) if limit is None else Layout({}, max_length=limit)
     examples = [mentions.masked(at) for at in chosen.tolist()]
-    return encode(encoder.tokenizer, examples, [()] * len(examples), layout)
+    return encode(lm.tokenizer, examples, [()] * len(examples), layout)
 
 
-def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
+def before_output(lm: LanguageModel, hidden: Tensor) -> Tensor:
     """Returns what the masked-LM head compares with output embeddings. ``[n, width] -> [n, H]``.
 
     It is read off at the output embedding itself, so that it does not matter how the head is made.
@@ -150,18 +150,18 @@ def before_output(encoder: Encoder, hidden: Tensor) -> Tensor:
         Unsupported: the head has no output embedding of the size of a word embedding.
     """
     seen: list[Tensor] = []
-    output, table = encoder.network.get_output_embeddings(), encoder.word_embeddings
+    output, table = lm.network.get_output_embeddings(), lm.word_embeddings
     # Some say so of a map inside the head (DeBERTa): an output embedding is one of each token.
     if output is not None and len(output.weight) == len(table.weight):
         handle = output.register_forward_pre_hook(
             lambda _, given: seen.append(given[0].flatten(0, -2))
         )
         try:
-            encoder.predict_tokens(hidden)
+            lm.predict_tokens(hidden)
         finally:
             handle.remove()
-    if not seen or seen[0].shape[-1] != encoder.slot_width:
-        name = type(encoder.network).__name__
+    if not seen or seen[0].shape[-1] != lm.slot_width:
+        name = type(lm.network).__name__
         raise Unsupported(f"{name} has no output embeddings of the size of its word embeddings")
     return seen[0]
 
@@ -222,24 +222,24 @@ class Pelt(Untrained):
         known: NDArray[np.bool_] = np.isin(rows, self._occurrences(knowledge).rows)
         return known
 
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
-        if not encoder.has_lm_head or encoder.tokenizer.mask_token_id is None:
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        if lm.left_to_right or not lm.has_lm_head or lm.tokenizer.mask_token_id is None:
             raise Unsupported("PELT needs a backbone with a masked-LM head")
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns a table of zeros for the entities that occur.
 
         Raises:
             Unsupported: the backbone has no masked-LM head, or no entity occurs.
         """
-        self.check(encoder, knowledge)
+        self.check(lm, knowledge)
         rows = np.unique(self._occurrences(knowledge).rows)
         if not len(rows):
             raise Unsupported(
                 f"knowledge base {knowledge.name} mentions none of its entities: it has no "
                 "linked sentence, and no description that holds a name of its entity"
             )
-        plug = EntityTable(knowledge, rows, encoder.slot_width)
+        plug = EntityTable(knowledge, rows, lm.slot_width)
         plug.choose(self.choices()[0])
         return plug
 
@@ -274,19 +274,19 @@ class Pelt(Untrained):
         priority: NDArray[np.int64],
     ) -> dict[str, int]:
         """Reads what is drawn of a block of occurrences; returns what was not."""
-        encoder = sums.encoder
-        special = affixes(encoder.tokenizer)
+        lm = sums.lm
+        special = affixes(lm.tokenizer)
         around = len(special.before) + len(special.after)
-        longest = min(int(self.options["max_length"]), encoder.max_length - around)
+        longest = min(int(self.options["max_length"]), lm.max_length - around)
         wanted = Wanted(int(self.options["occurrences"]), int(self.options["min_length"]), longest)
-        whole = _encoded(encoder, mentions, block)
+        whole = _encoded(lm, mentions, block)
         rows, lengths = mentions.rows[block], whole.lengths - around
         drawn = draw(rows, lengths, priority, wanted)
         long = lengths[drawn.chosen] > longest
         sums.add(whole, drawn.chosen[~long], rows)
         if long.any():
             rest = drawn.chosen[long]
-            shortened = _encoded(encoder, mentions, block[rest], longest + around)
+            shortened = _encoded(lm, mentions, block[rest], longest + around)
             sums.add(shortened, np.arange(len(rest)), rows[rest])
         return drawn.counts
 

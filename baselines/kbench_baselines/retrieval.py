@@ -38,7 +38,7 @@ from kbench.encoding import Batch, Layout, encode
 from kbench.errors import Unsupported, first_line
 from kbench.knowledge import KnowledgeBase, Rows, begins_with
 from kbench.method import Fit, MethodCard, NoPlug, Plug
-from kbench.model import Encoder, dropout
+from kbench.model import LanguageModel, dropout
 from kbench.spec import OptionType
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
@@ -73,7 +73,7 @@ class _TextMethod(Untrained):
         )
         return History(counts={"entities_without_name": entities, "facts_not_told": facts})
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns an empty plug.
 
         Raises:
@@ -85,20 +85,20 @@ class _TextMethod(Untrained):
         return NoPlug()
 
 
-def _check_attention(encoder: Encoder) -> None:
+def _check_attention(lm: LanguageModel) -> None:
     """Looks whether a backbone bears branches, whose tokens lie apart from their positions.
 
     Two things must hold, which relative positions counted by place (MPNet, DeBERTa) or sliding
     windows (ModernBERT) break: to see everything is the same as to have no visible matrix, and
     tokens in another order, with their own positions, have the same states.
     """
-    batch = _probe(encoder)
+    batch = _probe(lm)
     order = torch.randperm(batch.ids.shape[1], generator=torch.Generator().manual_seed(0))
-    name = type(encoder.base).__name__
-    with dropout(encoder, None), torch.inference_mode():
+    name = type(lm.base).__name__
+    with dropout(lm, None), torch.inference_mode():
         try:
             plain, whole, moved = (
-                encoder(b.to(encoder.word_embeddings.weight.device))[0]
+                lm(b.to(lm.word_embeddings.weight.device))[0]
                 for b in (replace(batch, visible=None), batch, _moved(batch, order))
             )
         except Unsupported:
@@ -115,14 +115,14 @@ def _check_attention(encoder: Encoder) -> None:
         raise Unsupported(f"{name} attends by the place of tokens, not by position ids")
 
 
-def _probe(encoder: Encoder) -> Batch:
+def _probe(lm: LanguageModel) -> Batch:
     """A text of any tokens, all of which see all."""
-    length = min(_PROBE, encoder.max_length)
+    length = min(_PROBE, lm.max_length)
     drawn = torch.Generator().manual_seed(1)
-    ids = torch.randint(encoder.word_embeddings.num_embeddings, (1, length), generator=drawn)
+    ids = torch.randint(lm.word_embeddings.num_embeddings, (1, length), generator=drawn)
     empty = Example("probe", "", (), "")
     return replace(
-        encode(encoder.tokenizer, [empty], [()], Layout({})).collate(np.array([0])),
+        encode(lm.tokenizer, [empty], [()], Layout({})).collate(np.array([0])),
         ids=ids,
         mask=torch.ones_like(ids),
         positions=torch.arange(length)[None],
@@ -209,15 +209,15 @@ class VisibleMatrix(_TextMethod):
         chosen = knowledge.facts(row)[: int(self.options["facts"])]
         return [f"{relation} {tail}" for relation, tail in chosen]
 
-    def check(self, encoder: Encoder, knowledge: KnowledgeBase) -> None:
-        _check_attention(encoder)
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        _check_attention(lm)
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns an empty plug.
 
         Raises:
             Unsupported: the backbone attends by anything but position ids and mask, or there is
                 nothing to tell of any entity.
         """
-        _check_attention(encoder)
-        return super().build(encoder, knowledge)
+        _check_attention(lm)
+        return super().build(lm, knowledge)

@@ -22,7 +22,7 @@ from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Inputs, Layout, encode, known_markers, known_words
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Spelled
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 
 __all__ = ["FactHead", "SpelledFacts", "fact_counts", "spelled_facts"]
 
@@ -80,7 +80,7 @@ def fact_counts(knowledge: KnowledgeBase, without: Collection[str] = ()) -> NDAr
 
 
 def spelled_facts(
-    encoder: Encoder,
+    lm: LanguageModel,
     knowledge: KnowledgeBase,
     *,
     max_length: int,
@@ -90,7 +90,7 @@ def spelled_facts(
     """Encodes the facts that a knowledge base's sentences spell out.
 
     Args:
-        encoder: its tokenizer is used.
+        lm: its tokenizer is used.
         knowledge: gives the facts.
         max_length: longest usable input in tokens, specials and markers included.
         least: relations with fewer facts are dropped; where only one relation or none has as
@@ -106,7 +106,7 @@ def spelled_facts(
     second = int(np.sort(often)[-2])
     kept = often >= min(least, second)
     chosen = np.flatnonzero(kept[spelled.relation])
-    inputs = _encoded(encoder, knowledge, spelled, chosen, max_length)
+    inputs = _encoded(lm, knowledge, spelled, chosen, max_length)
     fits = inputs.lengths <= max_length
     usable = np.flatnonzero(fits & (inputs.spans[:, 1].reshape(-1, 2) > 0).all(1))
     if not len(usable):
@@ -125,7 +125,7 @@ def spelled_facts(
 
 
 def _encoded(
-    encoder: Encoder,
+    lm: LanguageModel,
     knowledge: KnowledgeBase,
     spelled: Spelled,
     chosen: NDArray[np.int64],
@@ -139,14 +139,14 @@ def _encoded(
         mentions = [(sentence.mentions[int(number)], role) for role, number in ends]
         pair = tuple(Mention(m.start, m.end, m.entity, role) for m, role in mentions)
         examples.append(Example(str(fact), sentence.text, pair, ""))
-    markers = known_markers(encoder.tokenizer, _MARKERS)
-    if len(known_words(encoder.tokenizer, markers.values())) < len(markers):
+    markers = known_markers(lm.tokenizer, _MARKERS)
+    if len(known_words(lm.tokenizer, markers.values())) < len(markers):
         raise Unsupported(
             "factual pre-training needs two markers, and the backbone's tokenizer knows no two "
             "signs that could be"
         )
     layout = Layout(markers=markers, max_length=max_length, truncate=False)
-    return encode(encoder.tokenizer, examples, [(-1, -1)] * len(examples), layout)
+    return encode(lm.tokenizer, examples, [(-1, -1)] * len(examples), layout)
 
 
 @final

@@ -98,7 +98,7 @@ def _backbone() -> str:
 
     loaded = []
     for name in registry.names(Kind.BACKBONES):
-        encoder = find_backbone(name).load()
-        count = sum(p.numel() for p in encoder.parameters())
+        lm = find_backbone(name).load()
+        count = sum(p.numel() for p in lm.parameters())
         loaded.append(f"{name} {count:,} parameters")
     return "; ".join(loaded)

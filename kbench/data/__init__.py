@@ -13,6 +13,7 @@ from kbench.data.examples import (
     outermost,
 )
 from kbench.data.predictions import Answers, Predictions, is_right
+from kbench.data.prompts import Prompt
 
 __all__ = [
     "NONE_OF_THE_ABOVE",
@@ -22,6 +23,7 @@ __all__ = [
     "Label",
     "Mention",
     "Predictions",
+    "Prompt",
     "Role",
     "Size",
     "Split",

@@ -15,6 +15,7 @@ from kbench.encoding.tokens import (
     known_words,
 )
 from kbench.encoding.training_data import Data, Examples
+from kbench.encoding.trees import Tree, Trees
 
 __all__ = [
     "Affixes",
@@ -30,6 +31,8 @@ __all__ = [
     "Pairs",
     "Passage",
     "TokenKind",
+    "Tree",
+    "Trees",
     "affixes",
     "bare_tokens",
     "encode",

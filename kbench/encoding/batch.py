@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "BatchStates",
     "Choices",
+    "TreeBatch",
     "picked",
     "ragged",
     "shuffled_batches",
@@ -71,6 +72,68 @@ class BatchStates:
 
 
 @dataclass(frozen=True)
+class TreeBatch:
+    """The candidates of a batch, whose tokens stand in the rows of their texts as trees.
+
+    Attributes:
+        states: flattened places of the tokens that another follows, the last of each text among
+            them, by rows of the batch. ``[states]``.
+        places: for each token of each candidate, which of ``states`` it follows. ``[steps]``.
+        targets: these tokens. ``[steps]``.
+        cells: place of each one's candidate in the flattened ``[examples * candidates]``.
+            ``[steps]``.
+        examples: how many.
+        candidates: of an example at most.
+    """
+
+    states: Tensor
+    places: Tensor
+    targets: Tensor
+    cells: Tensor
+    examples: int
+    candidates: int
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each candidate, 0 for one that an example lacks. ``[examples, candidates]``."""
+        ones = torch.ones_like(self.cells)
+        count = ones.new_zeros(self.examples * self.candidates).index_add(0, self.cells, ones)
+        return count.view(self.examples, self.candidates)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> TreeBatch:
+        """Returns it with all tensors changed."""
+        return replace(
+            self,
+            states=change(self.states),
+            places=change(self.places),
+            targets=change(self.targets),
+            cells=change(self.cells),
+        )
+
+    def picked(self, rows: Tensor, width: int) -> TreeBatch:
+        """Returns the candidates of some examples, in rising order, on the host.
+
+        Args:
+            rows: which. ``[n]``.
+            width: tokens of a row.
+        """
+        place = torch.full((self.examples,), -1)
+        place[rows] = torch.arange(len(rows))
+        owners, holders = self.states // width, self.cells // self.candidates
+        kept, steps = place[owners] >= 0, place[holders] >= 0
+        moved = torch.cumsum(kept, 0) - 1
+        own, held = owners[kept], holders[steps]
+        return TreeBatch(
+            self.states[kept] + (place[own] - own) * width,
+            moved[self.places[steps]],
+            self.targets[steps],
+            self.cells[steps] + (place[held] - held) * self.candidates,
+            examples=len(rows),
+            candidates=self.candidates,
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """A padded batch.
 
@@ -95,6 +158,7 @@ class Batch:
             ``mask``; else None. ``[batch, tokens, tokens]``, bool.
         choices: what is decided between, where the batch is of pairs of texts; else None.
         states: what the network says, where it need not be asked again; else None.
+        tree: candidates of each example that stand in its row, where it has such; else None.
     """
 
     ids: Tensor
@@ -112,6 +176,7 @@ class Batch:
     visible: Tensor | None = None
     choices: Choices | None = None
     states: BatchStates | None = None
+    tree: TreeBatch | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -128,7 +193,7 @@ class Batch:
         changed: dict[str, Any] = {}
         for name in (field.name for field in fields(self) if field.name not in _HOST):
             value = getattr(self, name)
-            if isinstance(value, Choices | BatchStates):
+            if isinstance(value, Choices | BatchStates | TreeBatch):
                 changed[name] = value.changed(change)
             elif value is not None:
                 changed[name] = change(value)
@@ -154,8 +219,8 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
 
     Args:
         batch: on the host.
-        rows: which, in this order. ``[n]``.
-        width: no less than the tokens of the longest of them.
+        rows: which, in this order; a rising one where they have trees of candidates. ``[n]``.
+        width: no less than the tokens of the longest of them; with trees that of the batch.
     """
     size, before = batch.ids.shape
     place = torch.full((size,), -1)
@@ -190,6 +255,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         examples=batch.examples[rows],
         targets=None,
         choices=None,
+        tree=batch.tree and batch.tree.picked(rows, before),
         states=batch.states and batch.states.changed(lambda hidden: hidden[rows, :width]),
     )
 

@@ -61,6 +61,8 @@ class Layout:
         max_length: tokens at most, specials included.
         truncate: shorten what is longer; if False it is left whole (a corpus drops it instead).
         room: tokens at most together with passages.
+        left_to_right: whether the text is one to go on with: an example with a blank ends there,
+            its answer is what comes after the last token, and passages stand before the text.
     """
 
     markers: Mapping[Role, str]
@@ -68,6 +70,7 @@ class Layout:
     max_length: int = 128
     truncate: bool = True
     room: int = 0
+    left_to_right: bool = False
 
     @property
     def replaces(self) -> bool:
@@ -115,9 +118,9 @@ def encode(
         Unsupported: it does not know a word of the slot template.
     """
     words = _words(tokenizer, layout)
-    texts = [written(example, layout.markers, words.mask) for example in examples]
+    texts = [_written(example, layout, words) for example in examples]
     placed = placed_tokens(tokenizer, [t.text for t in texts], [t.blank for t in texts])
-    bring = Passages(tokenizer, passages) if passages else None
+    bring = Passages(tokenizer, passages, before=layout.left_to_right) if passages else None
     builder = Builder()
     for number, (example, row) in enumerate(zip(examples, rows, strict=True)):
         text = _Text(example, row, layout, words, texts[number], placed[number])
@@ -133,6 +136,14 @@ def encode(
     return builder.done(tokenizer.pad_token_id or 0, -1 if unknown is None else unknown)
 
 
+def _written(example: Example, layout: Layout, words: _Words) -> Written:
+    if layout.left_to_right and example.blank is not None:
+        # The answer comes after all that is written.
+        cut = replace(example, text=example.text[: example.blank].rstrip(), blank=None)
+        return written(cut, layout.markers, None)
+    return written(example, layout.markers, words.mask)
+
+
 @dataclass(frozen=True)
 class _Words:
     """What goes around and between the tokens of a text.
@@ -142,12 +153,14 @@ class _Words:
         around: special tokens.
         placeholder: token id at a slot.
         mask: the mask token as it is written, if there is one.
+        start: token id that begins a text, else that ends one; None if there is neither.
     """
 
     template: Mapping[str, list[int]]
     around: Affixes
     placeholder: int
     mask: str | None
+    start: int | None
 
 
 def _words(tokenizer: PreTrainedTokenizerFast, layout: Layout) -> _Words:
@@ -161,8 +174,13 @@ def _words(tokenizer: PreTrainedTokenizerFast, layout: Layout) -> _Words:
             )
     template = dict(zip(literals, inner_tokens(tokenizer, literals), strict=True))
     mask = tokenizer.mask_token
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return _Words(
-        template, affixes(tokenizer), _placeholder(tokenizer), None if mask is None else str(mask)
+        template,
+        affixes(tokenizer),
+        _placeholder(tokenizer),
+        None if mask is None else str(mask),
+        start,
     )
 
 
@@ -246,6 +264,9 @@ class _Text:
             muted: mentions that get no slot.
         """
         before, after = self.words.around.before, self.words.around.after
+        goes_on = self.layout.left_to_right and self.example.blank is not None
+        if goes_on:
+            before, after = before or self._start(), ()
         places = [self._within(span) for span in self.written.spans]
         slotted = [m for m in self.slotted() if m not in muted]
         ids, at = [*before], 0
@@ -272,14 +293,30 @@ class _Text:
         # A mention of characters that yield no token has an empty span.
         spans = [(new_place(a), new_place(b - 1) + 1) if b > a else (0, 0) for a, b in places]
         blank = self.written.blank
+        last = len(ids) - 1 if goes_on else -1
         tokens = Tokens(
             np.array(ids, dtype=np.int64),
             np.array(kinds, dtype=np.uint8),
             np.array([*slots.values()], dtype=np.int64),
             np.array(spans, dtype=np.int64).reshape(-1, 2),
-            new_place(bisect_right(self.placed.ends, blank)) if blank >= 0 else -1,
+            new_place(bisect_right(self.placed.ends, blank)) if blank >= 0 else last,
         )
         return self._replaced(tokens, slots) if self.layout.replaces else tokens, [*slots]
+
+    def _start(self) -> tuple[int, ...]:
+        """What an answer comes after where nothing else stands before it.
+
+        Raises:
+            InputError: the tokenizer has nothing to begin a text with.
+        """
+        if self.placed.ids:
+            return ()
+        if self.words.start is None:
+            raise InputError(
+                f"example {self.example.id}: nothing stands before its answer, and the tokenizer "
+                "has no token that begins or ends a text; expected a text, or a tokenizer with one"
+            )
+        return (self.words.start,)
 
     def slotted(self) -> list[int]:
         """Returns the mentions that are to have a slot."""

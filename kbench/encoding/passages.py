@@ -1,8 +1,9 @@
-"""Texts that entities bring into an input: appended to it, or hung at their mention.
+"""Texts that entities bring into an input: appended to it, before it, or hung at their mention.
 
 The input itself is never cut for them: they share what room is left. Those that are appended are
 one text, as the tokenizer writes a second one: the first begins it, the others go on after a
-blank. What hangs at a mention goes on after it.
+blank. So are those that stand before it, in a line of their own. What hangs at a mention goes on
+after it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.encoding.inputs import Branches, TokenKind, Tokens
-from kbench.encoding.tokens import affixes, pair_affixes, placed_tokens
+from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes, placed_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,10 +53,16 @@ class Passages:
     Args:
         tokenizer: a fast tokenizer.
         brought: the passages of all examples, so that each text is tokenized once.
+        before: whether they stand before the input, which goes on from there; else they are
+            appended.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, brought: Sequence[Sequence[Passage]]
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        brought: Sequence[Sequence[Passage]],
+        *,
+        before: bool = False,
     ) -> None:
         begins, goes_on = dict[str, None](), dict[str, None]()
         for several in brought:
@@ -64,8 +71,10 @@ class Passages:
                 (begins if first else goes_on)[passage.text] = None
         self._begins = _sentences(tokenizer, [*begins], inner=False)
         self._goes_on = _sentences(tokenizer, [*goes_on], inner=True)
-        self._after = affixes(tokenizer).after
-        self._pair = pair_affixes(tokenizer)
+        around = affixes(tokenizer)
+        self._first, self._after = around.before, around.after
+        self._line = bare_tokens(tokenizer, ["\n"])[0] if before else None
+        self._pair = None if before else pair_affixes(tokenizer)
 
     def add(self, tokens: Tokens, brought: Sequence[Passage], room: int) -> Tokens:
         """Returns an example with its passages.
@@ -77,15 +86,42 @@ class Passages:
         """
         appended = [p for p in brought if p.mention < 0]
         hung = [p for p in brought if p.mention >= 0 and tokens.spans[p.mention][1]]
+        if appended and self._line is not None:
+            return self._prepend(tokens, appended, room, self._line)
         if appended:
             return self._append(tokens, appended, room)
         return self._hang(tokens, hung, room) if hung else tokens
 
+    def _prepend(
+        self, tokens: Tokens, brought: Sequence[Passage], room: int, line: Sequence[int]
+    ) -> Tokens:
+        pieces = _fitted(self._texts(brought), room - len(tokens.ids) - len(line))
+        if not any(pieces):
+            return tokens
+        text = [*(token for piece in pieces for token in piece), *line]
+        begun = tuple(tokens.ids[: len(self._first)]) == self._first
+        at = len(self._first) if begun else 0
+        spans = tokens.spans + len(text)
+        spans[tokens.spans[:, 1] == 0] = 0
+        return replace(
+            tokens,
+            ids=_joined(tokens.ids[:at], text, tokens.ids[at:]),
+            kinds=_joined(
+                tokens.kinds[:at], [TokenKind.PASSAGE] * len(text), tokens.kinds[at:]
+            ).astype(np.uint8),
+            slots=tokens.slots + len(text),
+            spans=spans,
+            blank=tokens.blank + len(text) if tokens.blank >= 0 else -1,
+        )
+
+    def _texts(self, brought: Sequence[Passage]) -> list[list[Sequence[int]]]:
+        return [(self._goes_on if at else self._begins)[p.text] for at, p in enumerate(brought)]
+
     def _append(self, tokens: Tokens, brought: Sequence[Passage], room: int) -> Tokens:
+        assert self._pair is not None
         body = len(tokens.ids) - len(self._after)
         left = room - body - len(self._pair.between) - len(self._pair.after)
-        texts = [(self._goes_on if at else self._begins)[p.text] for at, p in enumerate(brought)]
-        pieces = _fitted(texts, left)
+        pieces = _fitted(self._texts(brought), left)
         if not any(pieces):
             return tokens
         text = [token for piece in pieces for token in piece]

@@ -26,6 +26,8 @@ def truncate(tokens: Tokens, limit: int, claims: Sequence[int]) -> Tokens | None
     """
     text = tokens.kinds == 1
     essential = ~text
+    if tokens.blank >= 0:  # that of a text to go on with is its last token
+        essential[tokens.blank] = True
     within = np.zeros_like(text)
     for mention in claims:
         start, end = tokens.spans[mention]

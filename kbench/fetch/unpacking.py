@@ -7,24 +7,26 @@ refused as a whole: whoever made it so meant no good, or it is not the one that 
 from __future__ import annotations
 
 import shutil
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from kbench.errors import first_line
 from kbench.fetch.listing import inside, readable
+from kbench.fetch.tar import Entry, TarError, entries, opened
 from kbench.fetch.transfer import FetchError
 
 __all__ = ["unpack"]
 
 _BLOCK = 1 << 20
 _LARGEST = 64 << 30
+_DAMAGED = (zipfile.BadZipFile, BadGzipFile, zlib.error, LZMAError, EOFError)
 _LINK = 0o120000
 _TYPE = 0o170000
 
@@ -35,7 +37,7 @@ class _Member:
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], AbstractContextManager[Callable[[int], bytes]]]
 
 
 def unpack(archive: Path, chosen: Mapping[str, str], folder: Path) -> list[str]:
@@ -71,9 +73,9 @@ def _opened(archive: Path) -> Iterator[list[_Member]]:
             with zipfile.ZipFile(archive) as packed:
                 yield [*_of_zip(archive, packed)]
         else:
-            with tarfile.open(archive) as tar:
-                yield [*_of_tar(archive, tar)]
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError) as cause:
+            with opened(archive) as file:
+                yield [*_of_tar(archive, file)]
+    except (*_DAMAGED, TarError) as cause:
         problem = f"is no zip or tar archive, or is damaged ({first_line(cause)})"
         raise FetchError(f"{archive}: {problem}; run the same command again") from None
     except (NotImplementedError, RuntimeError) as cause:  # a method or password zip has no use for
@@ -86,21 +88,33 @@ def _of_zip(archive: Path, packed: zipfile.ZipFile) -> Iterator[_Member]:
         _check(archive, info.filename, kind == _LINK)
         if not info.is_dir():
 
-            def reader(info: zipfile.ZipInfo = info) -> IO[bytes]:
-                return packed.open(info)
+            @contextmanager
+            def reader(info: zipfile.ZipInfo = info) -> Iterator[Callable[[int], bytes]]:
+                with packed.open(info) as source:
+                    yield source.read
 
             yield _Member(_plain(info.filename), info.file_size, reader)
 
 
-def _of_tar(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
-    for info in tar:
-        _check(archive, info.name, not (info.isreg() or info.isdir()))
-        if info.isreg():
+def _of_tar(archive: Path, file: IO[bytes]) -> Iterator[_Member]:
+    for entry in entries(file):
+        _check(archive, entry.name, not (entry.plain or entry.folder))
+        if entry.plain:
 
-            def reader(info: tarfile.TarInfo = info) -> IO[bytes]:
-                return cast("IO[bytes]", tar.extractfile(info))  # never None of a plain file
+            @contextmanager
+            def reader(entry: Entry = entry) -> Iterator[Callable[[int], bytes]]:
+                file.seek(entry.at)
+                left = entry.size
 
-            yield _Member(_plain(info.name), info.size, reader)
+                def read(most: int) -> bytes:
+                    nonlocal left
+                    block = file.read(min(most, left))
+                    left -= len(block)
+                    return block
+
+                yield read
+
+            yield _Member(_plain(entry.name), entry.size, reader)
 
 
 def _check(archive: Path, name: str, special: bool) -> None:
@@ -141,8 +155,8 @@ def _write(member: _Member, path: Path) -> None:
     """Writes a member, and no more of it than it says to be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
-    with member.open() as source, path.open("wb") as file:
-        while block := source.read(_BLOCK):
+    with member.open() as read, path.open("wb") as file:
+        while block := read(_BLOCK):
             left -= len(block)
             if left < 0:
                 raise FetchError(f"{member.name!r} unpacks to more than it says")

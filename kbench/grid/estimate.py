@@ -54,7 +54,7 @@ class WorkKind(StrEnum):
 
 @dataclass(frozen=True)
 class Shape:
-    """An encoder's layers.
+    """A network's layers.
 
     Attributes:
         layers: how many.

@@ -14,7 +14,7 @@ from itertools import chain
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, Unsupported
 from kbench.knowledge import KnowledgeBase
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import DownstreamModel, LanguageModel
 from kbench.parts.run_parts import Parts, headed, loaded
 from kbench.spec import Control
 
@@ -25,7 +25,7 @@ class Obstacles:
     """Looks at the parts of runs, each combination once; one backbone is in memory at a time."""
 
     def __init__(self) -> None:
-        self._encoder: tuple[str, Encoder] | None = None
+        self._lm: tuple[str, LanguageModel] | None = None
         self._failed: dict[str, Exception] = {}
         self._known: dict[Hashable, str] = {}
 
@@ -46,11 +46,11 @@ class Obstacles:
 
     def _seen(self, parts: Parts) -> str:
         try:
-            encoder = self._loaded(parts)
-            _check_tuning(parts, encoder)
+            lm = self._loaded(parts)
+            _check_tuning(parts, lm)
             if parts.base_knowledge is not None:
-                parts.method.check(encoder, parts.base_knowledge)
-                parts.method.check_training(parts.spec.setting, encoder, parts.base_knowledge)
+                parts.method.check(lm, parts.base_knowledge)
+                parts.method.check_training(parts.spec.setting, lm, parts.base_knowledge)
                 _check_control(parts.spec.control, parts.base_knowledge)
         except Unsupported as reason:
             return str(reason)
@@ -60,18 +60,18 @@ class Obstacles:
             return ""
         return ""
 
-    def _loaded(self, parts: Parts) -> Encoder:
+    def _loaded(self, parts: Parts) -> LanguageModel:
         name = parts.backbone.digest
         if name in self._failed:  # read once more, it would be no better
             raise self._failed[name]
-        if self._encoder is None or self._encoder[0] != name:
-            self._encoder = None  # before the next one is loaded
+        if self._lm is None or self._lm[0] != name:
+            self._lm = None  # before the next one is loaded
             try:
-                self._encoder = name, loaded(parts)
+                self._lm = name, loaded(parts)
             except Exception as error:
                 self._failed[name] = error
                 raise
-        return self._encoder[1]
+        return self._lm[1]
 
 
 def _check_control(control: Control, base: KnowledgeBase) -> None:
@@ -81,13 +81,13 @@ def _check_control(control: Control, base: KnowledgeBase) -> None:
         )
 
 
-def _check_tuning(parts: Parts, encoder: Encoder) -> None:
-    """Lets a tuning prepare a model whose weights are those of the encoder, and are not copied.
+def _check_tuning(parts: Parts, lm: LanguageModel) -> None:
+    """Lets a tuning prepare a model whose weights are those of the network, and are not copied.
 
     Raises:
         Unsupported: it finds nothing to train, or the head nothing to read.
     """
-    model = DownstreamModel(encoder, headed(parts, encoder))
+    model = DownstreamModel(lm, headed(parts, lm))
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     parts.tuning.prepare(deepcopy(model, shared), parts.tuning_options)
     model.requires_grad_(False)

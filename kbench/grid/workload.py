@@ -148,7 +148,7 @@ class _Cell:
         return _work(WorkKind.EVALUATION, count)
 
     def _once(self, recipe: Recipe, injected: bool) -> float:
-        """What a frozen encoder says is kept, and read again only where there is no room for it."""
+        """What a frozen network says is kept, and read again only where there is no room for it."""
         splits = (Split.TRAIN, Split.DEV) if recipe.select else (Split.TRAIN,)
         read = [self._read(split, injected) for split in splits]
         shape = self._shape()

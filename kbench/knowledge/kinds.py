@@ -78,18 +78,14 @@ class SameType(_Drawn):
         asked = np.isin(types.row, rows)
         code = group[types.row].astype(np.int64) * max(1, len(types.names)) + types.number
         order = np.argsort(code, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        start = np.searchsorted(code[order], code)
-        size = np.searchsorted(code[order], code, "right") - start
+        first, last = (np.searchsorted(code[order], code, side) for side in ("left", "right"))
+        size = last - first
         pairs = np.flatnonzero(asked & (size > 1))
         pairs = pairs[np.lexsort((size[pairs], types.row[pairs]))]
-        sharing, first = np.unique(types.row[pairs], return_index=True)
-        chosen = pairs[first]
-        step = rng.integers(1, size[chosen])
-        at = start[chosen] + (place[chosen] - start[chosen] + step) % size[chosen]
+        sharing, rarest = np.unique(types.row[pairs], return_index=True)
         found = np.full(len(rows), -1, dtype=np.int64)
-        found[np.searchsorted(rows, sharing)] = types.row[order[at]]
+        other = _another(rng, code, order, pairs[rarest])
+        found[np.searchsorted(rows, sharing)] = types.row[other]
         return found
 
     def _check(self, other: Rows) -> None:
@@ -284,11 +280,24 @@ class _Members:
 
 def _anyone(rng: np.random.Generator, rows: Rows, group: NDArray[np.int32]) -> Rows:
     """Returns another member of the group of each entity, -1 where there is none."""
-    order = np.argsort(group, kind="stable")
+    return _another(rng, group, np.argsort(group, kind="stable"), rows)
+
+
+def _another(
+    rng: np.random.Generator, code: NDArray[np.integer], order: Rows, chosen: Rows
+) -> Rows:
+    """Returns the number of another with the same code for each chosen one, -1 where none has it.
+
+    Args:
+        rng: draws it.
+        code: of all. ``[n]``.
+        order: the numbers of all by their codes. ``[n]``.
+        chosen: some numbers.
+    """
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    start, end = (np.searchsorted(group[order], group[rows], side) for side in ("left", "right"))
+    start, end = (np.searchsorted(code[order], code[chosen], side) for side in ("left", "right"))
     size = end - start
     step = rng.integers(1, np.maximum(size, 2))
-    at = start + (place[rows] - start + step) % size
+    at = start + (place[chosen] - start + step) % size
     return np.where(size > 1, order[at], -1)

@@ -1,19 +1,23 @@
-"""Backbone, encoder, heads, downstream model; what keeps it frozen; what it says, read once."""
+"""Backbone, language model, heads, downstream model; what keeps it frozen, and what it says."""
 
 from kbench.model.backbone import Backbone
+from kbench.model.decoder import Decoder
 from kbench.model.downstream import DownstreamModel
-from kbench.model.encoder import Encoder, SlotSource
+from kbench.model.encoder import Encoder
 from kbench.model.freezing import digest, dropout, rewritten
 from kbench.model.frozen_reading import FixedData, FrozenReader, Reading, ReadStates
 from kbench.model.heads import Head
+from kbench.model.language_model import LanguageModel, SlotSource
 
 __all__ = [
     "Backbone",
+    "Decoder",
     "DownstreamModel",
     "Encoder",
     "FixedData",
     "FrozenReader",
     "Head",
+    "LanguageModel",
     "ReadStates",
     "Reading",
     "SlotSource",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from kbench.model.encoder import Encoder
+    from kbench.model.language_model import LanguageModel
 
 __all__ = ["Backbone"]
 
@@ -17,6 +17,7 @@ class Backbone(ABC):
 
     Attributes:
         name: what the user typed.
+        left_to_right: whether it loads a :class:`~kbench.model.Decoder`; known without loading it.
         recipes: training settings this backbone wants instead of the published ones, by tuning
             (``full``) or by method and setting (``map-tuning general``): a model of two million
             parameters needs other learning rates than one of a hundred million. Fields of a
@@ -24,6 +25,7 @@ class Backbone(ABC):
     """
 
     name: str
+    left_to_right: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @property
@@ -36,9 +38,9 @@ class Backbone(ABC):
         return None
 
     @abstractmethod
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         """Loads a fresh copy in eval mode on the CPU, in float32.
 
         Raises:
-            KbenchError: it cannot be found or is no encoder.
+            KbenchError: it cannot be found or is no network.
         """

@@ -18,7 +18,7 @@ from torch import nn
 
 from kbench.errors import KbenchError
 
-__all__ = ["HEADS", "Checkpoint", "read"]
+__all__ = ["HEADS", "Checkpoint", "is_causal", "read"]
 
 HEADS = frozenset(
     {
@@ -54,12 +54,14 @@ HEADS = frozenset(
         "vocab_transform",
     }
 )
-"""Modules beside the encoder that training leaves in a checkpoint, by the first part of the name.
+"""Modules beside the network that training leaves in a checkpoint, by the first part of the name.
 
 Those of pre-training (sentence order, replaced tokens) and of what a model was tuned for. They are
-not read, and the encoder is whole without them; anything else that has no place is refused.
+not read, and the network is whole without them; anything else that has no place is refused.
 """
 
+_BOTH_WAYS = frozenset({"xlnet"})
+"""Among the causal language models of ``transformers``, and yet they look both ways."""
 _PROMISES = ("ForMaskedLM", "ForPreTraining", "LMHead")
 _SHOWN = 3
 
@@ -69,14 +71,16 @@ class Checkpoint:
     """A network filled from a folder.
 
     Attributes:
-        network: the encoder, or the masked-LM model that holds it.
-        pooler: whether the encoder's pooler was filled; else it has none.
+        network: the network, or the model that holds it and its head.
+        pooler: whether the network's pooler was filled; else it has none.
         unread: the modules whose weights the folder holds and nobody reads, see :data:`HEADS`.
+        left_to_right: whether it is a causal language model.
     """
 
     network: Any
     pooler: bool
     unread: tuple[str, ...]
+    left_to_right: bool
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,17 @@ class _Filled:
 
 
 def read(folder: Path) -> Checkpoint:
-    """Fills an encoder, with its masked-LM head and its pooler where the weights have them.
+    """Fills a network that the configuration describes.
 
-    Only two things may be absent, each as a whole: the pooler, and the masked-LM head. Both are
-    then taken off. Only weights of other heads may be left over.
+    An encoder comes with its masked-LM head and its pooler where the weights have them: only these
+    two may be absent, each as a whole, and are then taken off. Of a causal language model nothing
+    may be absent. Only weights of other heads may be left over.
 
     Args:
         folder: a model in the Hugging Face format.
 
     Raises:
-        KbenchError: the weights do not fit, or are not finite; or the model is no encoder.
+        KbenchError: the weights do not fit, or are not finite; or kbench cannot read such a model.
     """
     if (folder / "adapter_config.json").exists():
         raise KbenchError(
@@ -107,30 +112,51 @@ def read(folder: Path) -> Checkpoint:
             "model that it is merged into"
         )
     config = _config(folder)
+    return _decoder(folder, config) if is_causal(config.model_type) else _encoder(folder, config)
+
+
+def _encoder(folder: Path, config: Any) -> Checkpoint:
     body = _filled("AutoModel", folder, config)
     if "decoder_input_ids" in inspect.signature(body.network.forward).parameters:
         raise KbenchError(
-            f"{folder}: {type(body.network).__name__} reads with an encoder and writes with a "
-            "decoder; kbench takes encoders"
+            f"{folder}: {type(body.network).__name__} reads with an encoder and writes with "
+            "a decoder; kbench takes models that are one of the two"
         )
     pooler = _check_body(folder, body)
-    if not isinstance(body.network.get_input_embeddings(), nn.Embedding):
-        raise KbenchError(
-            f"{folder}: {type(body.network).__name__} has no table of word vectors that kbench "
-            "could write into; expected an encoder with one"
-        )
+    _check_table(folder, body.network)
     if not pooler and hasattr(body.network, "pooler"):
         body.network.pooler = None  # else it is random, other at each load
     network, unread = _with_head(folder, config, body)
-    strangers = [key for key in unread if not _of_a_head(key, body.network)]
-    if strangers:
-        raise KbenchError(
-            f"{folder}: {_some(strangers)} of the weights {_have(strangers)} no place in "
-            f"{type(body.network).__name__} as config.json describes it; expected the weights "
-            "that belong to it, and no others than those of heads"
-        )
+    _check_strangers(folder, body.network, unread)
     _check_finite(folder, network)
-    return Checkpoint(network, pooler, tuple(sorted({_module(key) for key in unread})))
+    return Checkpoint(network, pooler, _modules(unread), left_to_right=False)
+
+
+def _decoder(folder: Path, config: Any) -> Checkpoint:
+    whole = _filled("AutoModelForCausalLM", folder, config)
+    network = whole.network
+    _check_shapes(folder, type(network).__name__, whole)
+    _check_whole(folder, network, whole.missing, whole.unexpected)
+    _check_table(folder, network)
+    _check_strangers(folder, network, whole.unexpected)
+    _check_finite(folder, network)
+    return Checkpoint(network, pooler=False, unread=_modules(whole.unexpected), left_to_right=True)
+
+
+def is_causal(model_type: str) -> bool:
+    """Returns whether models of a type read from left to right: they have no masked-LM form.
+
+    Args:
+        model_type: as ``config.json`` names it.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return causal and not masked and model_type not in _BOTH_WAYS
 
 
 def _config(folder: Path) -> Any:
@@ -169,19 +195,45 @@ def _filled(kind: str, folder: Path, config: Any) -> _Filled:
 
 
 def _check_body(folder: Path, body: _Filled) -> bool:
-    """Refuses an encoder that is not filled as a whole; returns whether its pooler is."""
+    """Refuses a network that is not filled as a whole; returns whether its pooler is."""
     name = type(body.network).__name__
     _check_shapes(folder, name, body)
     pooler = getattr(body.network, "pooler", None)
     own = {f"pooler.{key}" for key in pooler.state_dict()} if pooler is not None else set()
     lacks_pooler = bool(own) and own <= body.missing
     missing = body.missing - own if lacks_pooler else body.missing
+    _check_whole(folder, body.network, missing, body.unexpected)
+    return pooler is not None and not lacks_pooler
+
+
+def _check_whole(
+    folder: Path, network: Any, missing: frozenset[str], unexpected: frozenset[str]
+) -> None:
     if missing:
+        name = type(network).__name__
         raise KbenchError(
             f"{folder}: the weights lack {_some(missing)} of {name} as config.json describes it; "
-            f"{_advice(missing, body.unexpected)}"
+            f"{_advice(missing, unexpected)}"
         )
-    return pooler is not None and not lacks_pooler
+
+
+def _check_table(folder: Path, network: Any) -> None:
+    if not isinstance(network.get_input_embeddings(), nn.Embedding):
+        raise KbenchError(
+            f"{folder}: {type(network).__name__} has no table of word vectors that kbench could "
+            "write into; expected a model with one"
+        )
+
+
+def _check_strangers(folder: Path, network: Any, unread: Iterable[str]) -> None:
+    """Refuses weights that have no place in a network, and are of no head beside it."""
+    strangers = [key for key in unread if not _of_a_head(key, network)]
+    if strangers:
+        raise KbenchError(
+            f"{folder}: {_some(strangers)} of the weights {_have(strangers)} no place in "
+            f"{type(network).__name__} as config.json describes it; expected the weights "
+            "that belong to it, and no others than those of heads"
+        )
 
 
 def _advice(missing: Iterable[str], unexpected: Iterable[str]) -> str:
@@ -204,7 +256,7 @@ def _without(key: str) -> str:
 
 
 def _with_head(folder: Path, config: Any, body: _Filled) -> tuple[Any, frozenset[str]]:
-    """Returns the encoder, in its masked-LM model where all of that is filled, and what is left."""
+    """Returns the network, in its masked-LM model where all of that is filled, and what is left."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
     left = body.unexpected
@@ -269,7 +321,7 @@ def _check_finite(folder: Path, network: Any) -> None:
 
 
 def _of_a_head(key: str, network: Any) -> bool:
-    """Whether a key is of a head, and so of no part of the encoder."""
+    """Whether a key is of a head, and so of no part of the network."""
     first = key.partition(".")[0]
     return first in HEADS and getattr(network, first, None) is None
 
@@ -283,6 +335,10 @@ def _some(keys: Iterable[str]) -> str:
 
 def _have(keys: list[str]) -> str:
     return "has" if len(keys) == 1 else "have"
+
+
+def _modules(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({_module(key) for key in keys}))
 
 
 def _module(key: str) -> str:

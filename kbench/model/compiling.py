@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kbench.errors import Unsupported, first_line
-from kbench.model.encoder import Encoder
+from kbench.model.language_model import LanguageModel
 
 __all__ = ["CompilerWarning", "can_compile", "compiled"]
 
@@ -41,17 +41,17 @@ def can_compile(device: torch.device) -> bool:
 
 
 @contextmanager
-def compiled(encoder: Encoder, wanted: bool = True, backend: str = "inductor") -> Iterator[None]:
+def compiled(lm: LanguageModel, wanted: bool = True, backend: str = "inductor") -> Iterator[None]:
     """Runs the layers of a network as compiled code inside the block.
 
     Enter it after a plug is attached: what is hung into a layer later would not be seen.
 
     Args:
-        encoder: the network.
+        lm: the network.
         wanted: if False, nothing happens.
         backend: of ``torch.compile``.
     """
-    layers = [layer for layer in _layers(encoder) if not _hung(layer)] if wanted else []
+    layers = [layer for layer in _layers(lm) if not _hung(layer)] if wanted else []
     if layers:
         torch.compiler.reset()  # else old code of other models and modes would use up its room
     try:
@@ -63,9 +63,9 @@ def compiled(encoder: Encoder, wanted: bool = True, backend: str = "inductor") -
             vars(layer).pop("forward", None)
 
 
-def _layers(encoder: Encoder) -> list[Any]:
+def _layers(lm: LanguageModel) -> list[Any]:
     try:
-        return [*encoder.layers]
+        return [*lm.layers]
     except Unsupported as reason:
         warnings.warn(f"--compile: {reason}; it runs as it is", CompilerWarning, stacklevel=4)
         return []

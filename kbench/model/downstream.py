@@ -1,4 +1,4 @@
-"""The downstream model: an encoder and a head, tuned, and frozen from then on."""
+"""The downstream model: a network and a head, tuned, and frozen from then on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from kbench.encoding.batch import TOKENS, picked, sorted_batches
 from kbench.encoding.computing import asynchronous
 
 if TYPE_CHECKING:
-    from kbench.model.encoder import Encoder
     from kbench.model.heads import Head
+    from kbench.model.language_model import LanguageModel
 
 __all__ = ["DownstreamModel"]
 
 
 class DownstreamModel(nn.Module):
-    """An encoder and a head: what a tuning makes for a task, frozen afterwards."""
+    """A network and a head: what a tuning makes for a task, frozen afterwards."""
 
-    def __init__(self, encoder: Encoder, head: Head) -> None:
+    def __init__(self, lm: LanguageModel, head: Head) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.add_module("encoder", lm)  # the name under which weights are stored
         self.head = head
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The language model."""
+        lm: LanguageModel = self.get_submodule("encoder")  # type: ignore[assignment]
+        return lm
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the head's logits, ``[examples, classes]``."""
@@ -43,8 +49,8 @@ class DownstreamModel(nn.Module):
         return torch.cat(pieces)[torch.argsort(torch.cat(order))]
 
     def _read(self, batch: Batch) -> Tensor:
-        hidden = self.encoder(batch, self.head.reads(self.encoder, batch))
-        logits: Tensor = self.head(self.encoder, hidden, batch)
+        hidden = self.lm(batch, self.head.reads(self.lm, batch))
+        logits: Tensor = self.head(self.lm, hidden, batch)
         return logits
 
     def loss(self, batch: Batch) -> Tensor:

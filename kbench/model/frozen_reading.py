@@ -24,8 +24,8 @@ from torch import Tensor
 from kbench.data.files import canonical_digest
 from kbench.encoding import Batch, BatchStates, Data, Encoded
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
-from kbench.model.encoder import Encoder
 from kbench.model.freezing import digest, dropout
+from kbench.model.language_model import LanguageModel
 from kbench.store.hidden_states import HiddenStates, HiddenStateStore, StateRequest
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ _NAMES = ("_name_or_path", "architectures", "transformers_version")
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of a frozen encoder.
+    """What is read of a frozen network.
 
     Attributes:
-        of: what the states depend on beside the encoder and its inputs, as JSON values; under
+        of: what the states depend on beside the network and its inputs, as JSON values; under
             ``title`` what they are called in lists.
         widths: of the states, first that of the last hidden states.
         read: gives them of a batch, at positions in the flattened ``[batch * tokens]``:
@@ -65,23 +65,23 @@ class Reading:
 
 
 def last_states(
-    encoder: Encoder,
+    lm: LanguageModel,
     of: Mapping[str, Any],
     where: Callable[[Batch], Tensor | None] | None = None,
 ) -> Reading:
     """Reads the last hidden states.
 
     Args:
-        encoder: with whatever is attached to it while it is read.
+        lm: with whatever is attached to it while it is read.
         of: what that is, for the address.
         where: see :class:`Reading`.
     """
 
     def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
-        hidden: Tensor = encoder(batch, where(batch) if where else None)
+        hidden: Tensor = lm(batch, where(batch) if where else None)
         return [hidden.flatten(0, 1)[positions]]
 
-    return Reading({"title": "last hidden states", **of}, (encoder.width,), read, where)
+    return Reading({"title": "last hidden states", **of}, (lm.width,), read, where)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class FixedData(Protocol):
 
 @dataclass(frozen=True)
 class WithStates:
-    """The same data, whose batches bring what the frozen encoder says of them."""
+    """The same data, whose batches bring what the frozen network says of them."""
 
     data: FixedData
     kept: ReadStates
@@ -137,29 +137,29 @@ class WithStates:
 
 
 class FrozenReader:
-    """An encoder whose weights stay as they are while this is used.
+    """A network whose weights stay as they are while this is used.
 
     Args:
-        encoder: frozen.
+        lm: frozen.
         device: where it is.
         store: of its states.
     """
 
     def __init__(
-        self, encoder: Encoder, device: torch.device, store: HiddenStateStore | None = None
+        self, lm: LanguageModel, device: torch.device, store: HiddenStateStore | None = None
     ) -> None:
-        self._encoder, self._device = encoder, device
+        self._lm, self._device = lm, device
         self._store = store or HiddenStateStore()
         self._who = {
             "revision": [_REVISION, BATCH],
-            "encoder": digest(encoder),
-            "form": _form(encoder.network),
+            "encoder": digest(lm),
+            "form": _form(lm.network),
             # Another library, or another kind of processor, rounds otherwise.
             "computed": [torch.__version__, version("transformers"), device.type],
         }
 
     def with_states(self, data: FixedData, reading: Reading) -> tuple[Data, str]:
-        """Returns data that bring what the encoder says of them, and ``kept``.
+        """Returns data that bring what the network says of them, and ``kept``.
 
         Where there is no room for it, the data themselves and ``recomputed``.
         """
@@ -176,7 +176,7 @@ class FrozenReader:
         *,
         keep: bool = True,
     ) -> ReadStates | None:
-        """Returns what the encoder says of inputs, read once on this machine.
+        """Returns what the network says of inputs, read once on this machine.
 
         Args:
             inputs: texts, or pairs of them.
@@ -203,9 +203,9 @@ class FrozenReader:
         self, inputs: Encoded, batches: Iterable[NDArray[np.int64]], reading: Reading
     ) -> Iterator[list[NDArray[np.float32]]]:
         """Reads the inputs; yields the rows of a batch at a time."""
-        encoder = self._encoder
+        lm = self._lm
         rows = torch.from_numpy(inputs.slot_rows)
-        with dropout(encoder, None), torch.inference_mode(), encoder.held(rows):
+        with dropout(lm, None), torch.inference_mode(), lm.held(rows):
             for chosen in batches:
                 batch = inputs.collate_sequences(chosen).to(self._device)
                 read = reading.read(batch, reading.positions(batch))

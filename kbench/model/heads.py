@@ -13,20 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Label
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt
 from kbench.encoding import bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch, Choices
-    from kbench.model.encoder import Encoder
+    from kbench.encoding import Batch, Choices, Encoded, Inputs
+    from kbench.model.language_model import LanguageModel
 
 __all__ = [
     "BlankHead",
     "Gold",
     "Head",
+    "ManyLabels",
+    "OneLabel",
     "PairHead",
     "RelationHead",
     "TypingHead",
@@ -69,20 +71,49 @@ class Head(nn.Module, ABC):
     Attributes:
         needs_lm_head: whether it reads the backbone's masked-LM head.
         keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
+        chooses: whether it has something to choose on dev before anything is trained.
     """
 
     needs_lm_head = False
     keeps_all = False
+    chooses = False
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         """Turns labels into targets; leaves out what the head cannot express."""
 
     @abstractmethod
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns logits ``[batch, classes]`` for hidden states ``[batch, tokens, width]``."""
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+    def put(self, example: Example) -> Example | None:
+        """Returns an example as the head wants it read; None if it cannot be put so.
+
+        As it stands: as it is. A head for models that read from left to right puts it as a text
+        to go on with (:class:`kbench.data.Prompt`).
+        """
+        return example
+
+    def grown(self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast) -> Encoded:
+        """Returns encoded texts with what the head adds to each; as it stands nothing."""
+        return inputs
+
+    def settle(self, lm: LanguageModel) -> None:
+        """Measures of a model that nothing was trained of what the head wants to know of it.
+
+        As it stands nothing.
+        """
+
+    def settle_on_dev(self, logits: Tensor, targets: Tensor) -> None:
+        """Chooses on dev what the head has to choose, where :attr:`chooses` says that it does.
+
+        Args:
+            logits: of the examples. ``[examples, classes]``.
+            targets: of :meth:`gold`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to choose")
+
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
         """Returns the positions whose hidden states :meth:`forward` reads; None for all.
 
         In the flattened ``[batch * tokens]``; the states elsewhere are then not computed to the
@@ -119,31 +150,14 @@ class Head(nn.Module, ABC):
         """
 
 
-class _LinearHead(Head):
-    keeps_all = True
+class OneLabel(Head):
+    """A head that decides for one of the labels.
 
-    def __init__(self, width: int, labels: Sequence[str], dropout: float) -> None:
-        super().__init__()
-        self.labels = tuple(labels)
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, len(self.labels))
-        nn.init.normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
+    Attributes:
+        labels: of the task, in the order of the logits.
+    """
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
-        logits: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
-        return logits
-
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
-        return encoder.pooled(batch)
-
-
-@final
-class RelationHead(_LinearHead):
-    """Dropout and a linear layer on the pooled output; softmax over relations."""
-
-    def __init__(self, width: int, labels: Sequence[str]) -> None:
-        super().__init__(width, labels, dropout=0.1)
+    labels: tuple[str, ...]
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         number = {label: position for position, label in enumerate(self.labels)}
@@ -165,25 +179,20 @@ class RelationHead(_LinearHead):
         return [self.labels[index] for index in best.tolist()], scores.tolist()
 
 
-@final
-class TypingHead(_LinearHead):
-    """A linear layer on the pooled output; a type is predicted where its logit is above 0.
+class ManyLabels(Head):
+    """A head that decides for those of the labels whose logit is above 0.
 
     The score of a prediction is the probability of the whole set, ``prod_t p_t`` over predicted
-    and ``1 - p_t`` over other types.
+    and ``1 - p_t`` over other labels.
 
-    Args:
-        width: of the pooled output.
-        labels: the types.
-        fallback: where no logit is above 0, predict the best type (all that share the highest
-            logit), as ERNIE does on FIGER and map-tuning on Wiki-ET; map-tuning also takes a
-            logit of exactly 0. Without, nothing is predicted there: ERNIE and K-Adapter on
-            OpenEntity, K-Adapter on FIGER.
+    Attributes:
+        labels: of the task, in the order of the logits.
+        fallback: whether the best label is predicted where no logit is above 0 (all that share
+            the highest logit).
     """
 
-    def __init__(self, width: int, labels: Sequence[str], fallback: bool = False) -> None:
-        super().__init__(width, labels, dropout=0.0)
-        self.fallback = fallback
+    labels: tuple[str, ...]
+    fallback: bool
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         number = {label: position for position, label in enumerate(self.labels)}
@@ -212,6 +221,50 @@ class TypingHead(_LinearHead):
             for row in on.tolist()
         ]
         return chosen, scores
+
+
+class _LinearHead(Head):
+    keeps_all = True
+
+    def __init__(self, width: int, labels: Sequence[str], dropout: float) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, len(self.labels))
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(lm.pool(hidden, batch.mask)))
+        return logits
+
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
+        return lm.pooled(batch)
+
+
+@final
+class RelationHead(_LinearHead, OneLabel):
+    """Dropout and a linear layer on the pooled output; softmax over relations."""
+
+    def __init__(self, width: int, labels: Sequence[str]) -> None:
+        super().__init__(width, labels, dropout=0.1)
+
+
+@final
+class TypingHead(_LinearHead, ManyLabels):
+    """A linear layer on the pooled output; a type is predicted where its logit is above 0.
+
+    Args:
+        width: of the pooled output.
+        labels: the types.
+        fallback: where no logit is above 0, predict the best type, as ERNIE does on FIGER and
+            map-tuning on Wiki-ET; map-tuning also takes a logit of exactly 0. Without, nothing is
+            predicted there: ERNIE and K-Adapter on OpenEntity, K-Adapter on FIGER.
+    """
+
+    def __init__(self, width: int, labels: Sequence[str], fallback: bool = False) -> None:
+        super().__init__(width, labels, dropout=0.0)
+        self.fallback = fallback
 
 
 @final
@@ -249,13 +302,13 @@ class PairHead(Head):
         labels: list[Label] = [str(example.label) for example in examples]
         return Gold(np.arange(len(examples)), labels, np.array(targets, dtype=np.int64))
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns the scores of pairs, ``[pairs, 1 or 2]``; :meth:`decide` makes logits of them."""
-        scores: Tensor = self.linear(self.dropout(encoder.pool(hidden, batch.mask)))
+        scores: Tensor = self.linear(self.dropout(lm.pool(hidden, batch.mask)))
         return scores
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
-        return encoder.pooled(batch)
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
+        return lm.pooled(batch)
 
     def decide(self, scores: Tensor, choices: Choices) -> Tensor:
         """Returns the logits of candidates, and of none if that is an answer.
@@ -301,15 +354,26 @@ def _named(candidates: Sequence[str], number: int) -> str:
 
 
 class _AnsweringHead(Head):
-    """The backbone's own masked-LM head, read at the blank.
+    """The backbone's own head, read at the blank: at the mask, or at the token before it.
 
     Every answer that is one token is right; the loss has the first of them for its target. Case
     and accents are the tokenizer's affair: an answer is the token that it makes of the text at the
     blank. So ``Rome`` is ``rome`` where it folds case, ``ĠRome`` or ``▁Rome`` where a blank is
     part of the word after it, and at the beginning of a text what it makes of ``Rome`` there.
+
+    Args:
+        prompt: how examples are put to a model that reads from left to right, whose answer is the
+            token that comes next; None for one that is asked at its mask.
     """
 
     needs_lm_head = True
+
+    def __init__(self, prompt: Prompt | None = None) -> None:
+        super().__init__()
+        self.prompt = prompt
+
+    def put(self, example: Example) -> Example | None:
+        return example if self.prompt is None else self.prompt.put(example)
 
     def tokens(
         self, answers: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str = " "
@@ -370,10 +434,10 @@ class _AnsweringHead(Head):
             for own, lead in zip(several, before, strict=True)
         ]
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
-        return encoder.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
+        return lm.predict_tokens(hidden.flatten(0, 1)[batch.blank_index])
 
-    def reads(self, encoder: Encoder, batch: Batch) -> Tensor | None:
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
         return batch.blank_index
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -392,7 +456,7 @@ class _AnsweringHead(Head):
 
 @final
 class BlankHead(_AnsweringHead):
-    """The masked-LM head at the blank; the answer is the best token of all."""
+    """The backbone's own head at the blank; the answer is the best token of all."""
 
 
 @final
@@ -409,12 +473,18 @@ class VocabularyHead(_AnsweringHead):
             behind a blank than at the beginning of a text.
         first: whether an example is kept by its first answer alone, as of LAMA, where that is the
             object of the fact; else by any.
+        prompt: see :class:`BlankHead`.
     """
 
     def __init__(
-        self, vocabulary: Sequence[str], *, before: Sequence[str] = (" ",), first: bool = False
+        self,
+        vocabulary: Sequence[str],
+        *,
+        before: Sequence[str] = (" ",),
+        first: bool = False,
+        prompt: Prompt | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(prompt)
         self.vocabulary = tuple(vocabulary)
         self._before = tuple(before)
         self._first = first
@@ -435,10 +505,10 @@ class VocabularyHead(_AnsweringHead):
         counts = {"vocabulary_tokens": len(self.allowed(tokenizer))}
         return replace(super().gold(examples, tokenizer), counts=counts)
 
-    def forward(self, encoder: Encoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns logits ``[batch, tokens]``, minus infinity outside the vocabulary."""
-        logits = super().forward(encoder, hidden, batch)
-        kept = self._kept(encoder.tokenizer, logits.device)
+        logits = super().forward(lm, hidden, batch)
+        kept = self._kept(lm.tokenizer, logits.device)
         nothing = torch.full_like(logits, -torch.inf)
         return nothing.index_copy(1, kept, logits.index_select(1, kept))
 

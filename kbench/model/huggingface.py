@@ -1,4 +1,4 @@
-"""Any encoder in the Hugging Face format: a local folder or a hub id."""
+"""Any encoder or decoder in the Hugging Face format: a local folder or a hub id."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, final
 from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
 from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
-from kbench.model.checkpoint import read
+from kbench.model.checkpoint import Checkpoint, is_causal, read
+from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
+from kbench.model.language_model import LanguageModel
 from kbench.model.trial import try_out
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
@@ -67,6 +69,11 @@ class HuggingFaceBackbone(Backbone):
     def digest(self) -> str:
         return folder_digest(self.folder)
 
+    @cached_property
+    def left_to_right(self) -> bool:  # type: ignore[override]
+        """Whether the model is one of those that are filled as decoders."""
+        return is_causal(str(read_config(self.folder).get("model_type")))
+
     def config(self) -> dict[str, Any] | None:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
@@ -81,7 +88,7 @@ class HuggingFaceBackbone(Backbone):
             return None
         return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         return load_folder(self.folder)
 
 
@@ -106,8 +113,8 @@ def folder_digest(folder: Path) -> str:
     return canonical_digest({path.name: file_digest(path) for path in files})
 
 
-def load_folder(folder: Path, segments: int | None = None) -> Encoder:
-    """Loads an encoder, with its masked-LM head and its pooler where the weights have them.
+def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
+    """Loads an encoder, with the heads that its weights have, or a causal language model.
 
     What it can do is tried on a few short texts, once a process for the files as they are.
 
@@ -117,7 +124,7 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
 
     Raises:
         KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
-            it is not an encoder as kbench needs one.
+            it does not do what kbench asks of a language model.
     """
     import transformers
 
@@ -132,25 +139,26 @@ def load_folder(folder: Path, segments: int | None = None) -> Encoder:
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
             checkpoint = read(folder)
-            encoder = Encoder(
-                checkpoint.network,
-                tokenizer,
-                pooler=checkpoint.pooler,
-                segments=segments,
-                unread=checkpoint.unread,
-            ).eval()
+            lm = _wrapped(checkpoint, tokenizer, segments).eval()
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
         # Which of the files it is stands in an error of the system alone.
         file = getattr(cause, "filename", None) or folder
-        problem = f"cannot be loaded as an encoder ({first_line(cause)})"
+        problem = f"cannot be loaded as a language model ({first_line(cause)})"
         raise KbenchError(f"{file}: {problem}") from cause
-    encoder.rounding = _rounding(folder, encoder)
-    return encoder
+    lm.rounding = _rounding(folder, lm)
+    return lm
 
 
-def _rounding(folder: Path, encoder: Encoder) -> float:
+def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> LanguageModel:
+    network, unread = checkpoint.network, checkpoint.unread
+    if checkpoint.left_to_right:
+        return Decoder(network, tokenizer, unread=unread)
+    return Encoder(network, tokenizer, pooler=checkpoint.pooler, segments=segments, unread=unread)
+
+
+def _rounding(folder: Path, lm: LanguageModel) -> float:
     """What :func:`try_out` says of a network, which is tried where its files are new."""
     files = [(path.name, path.stat()) for path in _files(folder)]
     state = (folder.resolve(), *((n, about.st_size, about.st_mtime_ns) for n, about in files))
@@ -158,7 +166,7 @@ def _rounding(folder: Path, encoder: Encoder) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                _TRIED[state] = try_out(encoder)
+                _TRIED[state] = try_out(lm)
         except KbenchError as problem:
             raise KbenchError(f"{folder}: {problem}") from problem.__cause__
     return _TRIED[state]

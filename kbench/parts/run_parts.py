@@ -15,13 +15,14 @@ from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.knowledge.gold import Gold
 from kbench.method import InjectionMethod
-from kbench.model import Backbone, Encoder, Head
+from kbench.model import Backbone, Head, LanguageModel
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
 from kbench.spec import Control, OptionKind, RunSpec, Setting, check_options, check_values
 from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
+from kbench.training.tuning import PROMPT_TYPES
 
 __all__ = ["PartLoader", "Parts", "headed", "impossible", "loaded"]
 
@@ -167,13 +168,33 @@ class Parts:
         )
 
     @cached_property
+    def prompting(self) -> dict[str, Any] | None:
+        """How a model that reads from left to right is asked by a prompt; None if none is.
+
+        Raises:
+            UsageError: it is said for a model that is asked by none.
+        """
+        options, own = self.spec.options_of("tuning"), self.tuning.prompts
+        given = {name: value for name, value in options.items() if name in own}
+        if own and self.backbone.left_to_right:
+            return {**own, **given}
+        if given:
+            raise UsageError(
+                f"tuning {self.spec.tuning}: {', '.join(given)} is of prompts, by which models are "
+                f"asked that read from left to right; backbone {self.spec.backbone} reads both ways"
+            )
+        return None
+
+    @cached_property
     def tuning_options(self) -> dict[str, Any]:
         """The tuning's options without those of its recipe."""
         options = self.spec.options_of("tuning")
-        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ())}
+        of_prompts = self.tuning.prompts
+        known = {*self.tuning.defaults, *(_RECIPE if self._family_recipe else ()), *of_prompts}
         check_options(options, known, f"tuning {self.spec.tuning}")
         what = f"tuning {self.spec.tuning}"
-        chosen = {k: v for k, v in options.items() if k not in _RECIPE}
+        check_values({k: v for k, v in options.items() if k in of_prompts}, {}, PROMPT_TYPES, what)
+        chosen = {k: v for k, v in options.items() if k not in {*_RECIPE, *of_prompts}}
         defaults = self.tuning.defaults_for(self.task.family)
         chosen = check_values(chosen, defaults, self.tuning.option_types, what)
         _check_recipe({k: v for k, v in options.items() if k in _RECIPE}, what)
@@ -271,7 +292,7 @@ def _check_recipe(fields: Any, what: str) -> None:
     check_values(fields, {}, Recipe.types, what)
 
 
-def loaded(parts: Parts) -> Encoder:
+def loaded(parts: Parts) -> LanguageModel:
     """Loads the backbone of a run.
 
     Raises:
@@ -285,14 +306,28 @@ def loaded(parts: Parts) -> Encoder:
         raise InputError(str(error)) from error
 
 
-def headed(parts: Parts, encoder: Encoder) -> Head:
+def headed(parts: Parts, lm: LanguageModel) -> Head:
     """Returns a new head of a run's task, for its backbone.
 
     Raises:
-        Unsupported: it reads a masked-LM head that the backbone lacks.
+        Unsupported: it reads a masked-LM head that the backbone lacks, or the task has no prompt.
     """
-    head = parts.task.head(encoder.width)
-    if head.needs_lm_head and not encoder.has_lm_head:
+    if parts.prompting is not None:
+        asked = parts.task.prompted_head(parts.prompting["scorer"])
+        if asked is None:
+            raise Unsupported(
+                f"task {parts.spec.task} has no prompt, by which backbone {parts.spec.backbone} "
+                "would be asked; tuning head puts a new head on its last state"
+            )
+        return asked
+    head = parts.task.head(lm.width)
+    if head.needs_lm_head and lm.left_to_right:
+        raise Unsupported(
+            f"task {parts.spec.task} is answered by the backbone's own head, and tuning "
+            f"{parts.spec.tuning} asks a model that reads from left to right by no prompt; take "
+            "prompted, which trains nothing, or full"
+        )
+    if head.needs_lm_head and not lm.has_lm_head:
         raise Unsupported(
             f"task {parts.spec.task} is answered at [MASK], and backbone "
             f"{parts.spec.backbone} has no masked-LM head"

@@ -7,6 +7,7 @@ The precision is part of it, and so is that of a training, unless it is float32.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from kbench.parts.run_parts import Parts
@@ -39,6 +40,8 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "recipe": parts.tuning_recipe and parts.tuning_recipe.as_dict(),
         "seed": spec.seed,
     }
+    if parts.prompting is not None:
+        inputs["prompt"] = [parts.prompting, parts.task.prompt and asdict(parts.task.prompt)]
     if parts.tuning_recipe is not None:
         inputs |= _precision(spec.dtype)
     if parts.plug_is_fixed:

@@ -19,6 +19,7 @@ from kbench.model.frozen_reading import WithStates, last_states
 from kbench.parts.run_parts import Parts, headed, loaded
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
+from kbench.run.prediction import logits_of
 from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -44,11 +45,13 @@ def _tuned(
     model = untrained(session, parts)
     recipe = parts.tuning_recipe
     if recipe is None:
+        _settle(session, parts, model)
         # The backbone as it is: to store it would be to copy it.
         return model.eval(), TrainingRecord(digest=digest(model))
     with session.artifacts.making("model", key):
         stored = session.artifacts.load("model", key)
         if stored is None:
+            _settle(session, parts, model)
             made = _train(session, parts, model, recipe)
             record = replace(made, of=parts.spec.title, address=key)
             session.artifacts.save("model", inputs, untied(model), **record.as_json())
@@ -58,15 +61,27 @@ def _tuned(
     return model.eval(), record
 
 
+def _settle(session: Session, parts: Parts, model: DownstreamModel) -> None:
+    """Lets the head measure what it wants to know before anything trains; dev chooses.
+
+    Whatever is injected later, the rows of a grid share what was settled here without it.
+    """
+    model.head.settle(model.lm)
+    if model.head.chooses:
+        dev = session.prepared(parts, Split.DEV, model, injected=False)
+        said = logits_of(model, dev.inputs, session.device, session.evaluation_batch)
+        model.head.settle_on_dev(said, torch.from_numpy(dev.gold.targets))
+
+
 def untrained(session: Session, parts: Parts) -> DownstreamModel:
     """Returns the model as its tuning finds it: backbone, new head, and what the tuning adds.
 
     Raises:
         Unsupported: the head reads a masked-LM head that the backbone lacks.
     """
-    encoder = loaded(parts)
+    lm = loaded(parts)
     torch.manual_seed(parts.spec.seed)
-    model = DownstreamModel(encoder, headed(parts, encoder))
+    model = DownstreamModel(lm, headed(parts, lm))
     parts.tuning.prepare(model, parts.tuning_options)
     return model.to(session.device)
 
@@ -76,10 +91,10 @@ class _Material:
     """What a model is tuned on.
 
     Attributes:
-        data: training examples, with what the encoder says of them where it was read before.
-        plug: that is in place meanwhile; None where it was in place when the encoder was read.
-        dev: what the encoder says of dev, where it was read before.
-        states: of the encoder: ``kept``, ``recomputed``, or empty where the encoder trains.
+        data: training examples, with what the network says of them where it was read before.
+        plug: that is in place meanwhile; None where it was in place when the network was read.
+        dev: what the network says of dev, where it was read before.
+        states: of the network: ``kept``, ``recomputed``, or empty where the network trains.
     """
 
     data: Data
@@ -137,7 +152,7 @@ def _moved(
 
     # A plug that is fixed gives slot vectors, and its own parameters stay out of `model`.
     with (
-        plug.attach(model.encoder) if plug else nullcontext(),
+        plug.attach(model.lm) if plug else nullcontext(),
         frozen(plug) if plug else nullcontext(),
     ):
         return train(
@@ -164,23 +179,23 @@ def _read_once(
 ) -> _Material:
     """Reads train and dev once, with the plug in place that is fixed while a head learns.
 
-    Where there is no room for what the encoder says, the texts are read in each epoch.
+    Where there is no room for what the network says, the texts are read in each epoch.
 
     Raises:
-        KbenchError: something of the encoder would train.
+        KbenchError: something of the network would train.
     """
-    trains = [name for name, p in model.encoder.named_parameters() if p.requires_grad]
+    trains = [name for name, p in model.lm.named_parameters() if p.requires_grad]
     if trains:
         raise KbenchError(
-            f"tuning {parts.spec.tuning} says that nothing of the encoder trains "
+            f"tuning {parts.spec.tuning} says that nothing of the network trains "
             f"(`reads_once`), and marks {trains[0]}"
         )
     fixed = plug and address("plug", plug_inputs(parts, Setting.FINE_TUNING))
-    encoder, head = model.encoder, model.head
-    reading = last_states(encoder, {"plug": fixed}, lambda batch: head.reads(encoder, batch))
+    lm, head = model.lm, model.head
+    reading = last_states(lm, {"plug": fixed}, lambda batch: head.reads(lm, batch))
     dev: ReadStates | None = None
-    with plug.attach(encoder) if plug else nullcontext():
-        reader = FrozenReader(encoder, session.device)
+    with plug.attach(lm) if plug else nullcontext():
+        reader = FrozenReader(lm, session.device)
         train_states = reader.read(examples.inputs, reading)
         if train_states is not None and recipe.select:
             split = session.prepared(parts, Split.DEV, model, injected=plug is not None)

@@ -12,7 +12,7 @@ from kbench.data import Split
 from kbench.encoding import Examples
 from kbench.errors import FrozenError
 from kbench.method import Fit, Plug
-from kbench.model import DownstreamModel, Encoder, digest
+from kbench.model import DownstreamModel, LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import plug_inputs
@@ -71,18 +71,18 @@ def _fitted(
     key: str,
 ) -> tuple[Plug, TrainingRecord]:
     knowledge = parts.knowledge_of(setting)
-    encoder = model.encoder if model else session.pretrained(parts)
+    lm = model.lm if model else session.pretrained(parts)
     torch.manual_seed(parts.spec.seed)
-    plug = parts.method.build(encoder, knowledge).to(session.device)
+    plug = parts.method.build(lm, knowledge).to(session.device)
     start: TrainingRecord | None = None
-    if model and parts.method.starts_general(encoder, knowledge):
+    if model and parts.method.starts_general(lm, knowledge):
         general, start = fit(session, parts, Setting.GENERAL, model)
         plug.load_state_dict(general.state_dict())
     with session.artifacts.making("plug", key):
         stored = session.artifacts.load("plug", key)
         if stored is None:
             record = replace(
-                _train(session, parts, setting, encoder, model, plug),
+                _train(session, parts, setting, lm, model, plug),
                 of=parts.spec.title,
                 address=key,
                 start=start,
@@ -99,12 +99,12 @@ def _train(
     session: Session,
     parts: Parts,
     setting: Setting,
-    encoder: Encoder,
+    lm: LanguageModel,
     model: DownstreamModel | None,
     plug: Plug,
 ) -> TrainingRecord:
-    asked = _asked(session, parts, setting, encoder, model, plug)
-    network = model if model is not None else encoder
+    asked = _asked(session, parts, setting, lm, model, plug)
+    network = model if model is not None else lm
     before = digest(network)
     session.reset_peak()
     processor = ProcessorClock(session.device)
@@ -127,7 +127,7 @@ def _asked(
     session: Session,
     parts: Parts,
     setting: Setting,
-    encoder: Encoder,
+    lm: LanguageModel,
     model: DownstreamModel | None,
     plug: Plug,
 ) -> Fit:
@@ -135,7 +135,7 @@ def _asked(
     recipe, spec = parts.plug_recipe(setting), parts.spec
     common = partial(
         Fit,
-        encoder=encoder,
+        lm=lm,
         knowledge=parts.knowledge_of(setting),
         recipe=recipe,
         options=parts.method.options,

@@ -21,7 +21,7 @@ from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, ReadStates
 
-__all__ = ["Predicted", "predict"]
+__all__ = ["Predicted", "logits_of", "predict"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def predict(
         dtype: the precision of it.
         batch_size: examples, or pairs of texts, at once; None for 128, on a CPU fewer where they
             are long.
-        states: what the encoder says of the inputs, where it was read before.
+        states: what the network says of the inputs, where it was read before.
 
     Raises:
         KbenchError: an output is not finite: the largest of such numbers is no prediction.
@@ -68,10 +68,10 @@ def predict(
     passes = _Pass(model, device, batch_size, states)
     labels: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
-    with torch.inference_mode(), autocast(device, dtype), model.encoder.held(rows):
+    with torch.inference_mode(), autocast(device, dtype), model.lm.held(rows):
         for chosen, logits in _decided(passes, inputs):
             among = [inputs.candidates[at] for at in chosen] if inputs.candidates else ()
-            words, sure = model.head.predict(logits, model.encoder.tokenizer, among)
+            words, sure = model.head.predict(logits, model.lm.tokenizer, among)
             for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
                 labels[at], scores[at] = word, score
     bad = sum(not math.isfinite(score) for score in scores)
@@ -83,6 +83,29 @@ def predict(
     return Predicted(labels, scores, passes.size, passes.tokens)
 
 
+def logits_of(
+    model: DownstreamModel,
+    inputs: Encoded,
+    device: torch.device,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Returns the logits of every example, in their order, on the host. ``[examples, classes]``.
+
+    Args:
+        model: frozen, a plug attached or none.
+        inputs: encoded examples; no pairs.
+        device: where to compute.
+        batch_size: examples at once; None for what suits the device.
+    """
+    model.eval()
+    rows = torch.from_numpy(inputs.slot_rows)
+    passes = _Pass(model, device, batch_size, None)
+    with torch.inference_mode(), model.lm.held(rows):
+        order, parts = zip(*passes.over(inputs), strict=True)
+        said = torch.cat([part.cpu() for part in parts])
+    return said[torch.argsort(torch.from_numpy(np.concatenate(order)))].clone()
+
+
 class _Pass:
     """One pass of a model over inputs.
 
@@ -90,7 +113,7 @@ class _Pass:
         model: the model.
         device: where it is.
         size: of a batch at most; None for what suits the device.
-        states: what the encoder says of the inputs, where it was read before.
+        states: what the network says of the inputs, where it was read before.
 
     Attributes:
         tokens: of a batch at most, padding included; None for any number.

@@ -29,14 +29,14 @@ from kbench.knowledge import Links, folded
 from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
 from kbench.knowledge.names import find_word
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "inputs_of", "limited", "prepare"]
+__all__ = ["Prepared", "expressed", "inputs_of", "limited", "prepare"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -96,10 +96,9 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     Raises:
         InputError: no example is left.
     """
-    task, encoder, method = parts.task, model.encoder, parts.method
+    task, lm, method = parts.task, model.lm, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
-    gold = model.head.gold(examples, encoder.tokenizer)
-    kept = [examples[index] for index in gold.kept]
+    kept, gold = expressed(model, examples)
     if not kept:
         raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
@@ -109,19 +108,28 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     covers = partial(method.covers, base) if base is not None else None
     texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
     # Two texts share the room of one.
-    room = partial(room_of_text, encoder.tokenizer) if several else int
-    inputs = inputs_of(parts, encoder, texts, links, injected=injected, room=room)
+    room = partial(room_of_text, lm.tokenizer) if several else int
+    put = [model.head.put(text) or text for text in texts]
+    inputs = inputs_of(parts, lm, put, links, injected=injected, room=room)
     if several:
         links = joined(links, [several.texts_of(number) for number in range(len(kept))])
-        pairs = Pairs.encoded(encoder.tokenizer, inputs, several)
+        pairs = Pairs.encoded(lm.tokenizer, inputs, several)
         return Prepared(split, kept, gold, pairs, links, len(examples))
-    answered = _answered(encoder.tokenizer, kept, inputs) if injected and method.text else None
-    return Prepared(split, kept, gold, inputs, links, len(examples), answered)
+    answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
+    grown = model.head.grown(inputs, lm.tokenizer)
+    return Prepared(split, kept, gold, grown, links, len(examples), answered)
+
+
+def expressed(model: DownstreamModel, examples: Sequence[Example]) -> tuple[list[Example], Gold]:
+    """Returns the examples that a model's head can put and express, and what is right of them."""
+    usable = [example for example in examples if model.head.put(example) is not None]
+    gold = model.head.gold(usable, model.lm.tokenizer)
+    return [usable[index] for index in gold.kept], gold
 
 
 def inputs_of(
     parts: Parts,
-    encoder: Encoder,
+    lm: LanguageModel,
     texts: Sequence[Example],
     links: Links,
     *,
@@ -132,21 +140,23 @@ def inputs_of(
 
     Args:
         parts: of the run.
-        encoder: its tokenizer is used.
+        lm: its tokenizer is used.
         texts: with the mentions that are linked.
         links: of their mentions, to entities that the method covers.
         injected: whether slots are put in, and the entities' texts.
         room: what of a length in tokens one text may take.
     """
-    method, task, tokenizer = parts.method, parts.task, encoder.tokenizer
-    longest = min(task.max_length, encoder.max_length)
+    method, task, tokenizer = parts.method, parts.task, lm.tokenizer
+    longest = min(task.max_length, lm.max_length)
     own = task.markers if task.states_markers else known_markers(tokenizer, task.markers)
-    layout = Layout(markers=own, slot=None, max_length=room(longest))
+    if parts.prompting is not None:
+        own = {}  # a prompt asks about mentions by their names
+    layout = Layout(markers=own, max_length=room(longest), left_to_right=lm.left_to_right)
     passages: list[list[Passage]] = []
     if injected:
         layout = replace(layout, slot=method.template())
     if injected and method.text:
-        longest = min(int(method.options["room"]), encoder.max_length)
+        longest = min(int(method.options["room"]), lm.max_length)
         layout = replace(layout, room=room(longest))
         passages = _passages(parts, links)
     return encode(tokenizer, texts, links.rows, layout, passages)

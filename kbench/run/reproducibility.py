@@ -35,7 +35,7 @@ def evaluated(
         dtype: the precision.
         predicted: the predictions.
         rounding: how far the states of the network move, see
-            :attr:`kbench.model.Encoder.rounding`.
+            :attr:`kbench.model.LanguageModel.rounding`.
     """
     bound = MOVES[dtype] * max(1.0, float(f"{rounding / STATES:.1e}"))
     device = str(how["device"]).partition(":")[0]

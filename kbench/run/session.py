@@ -11,10 +11,10 @@ from kbench.data import Split
 from kbench.data.files import canonical_digest
 from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.method import InjectionMethod, Plug
-from kbench.model import DownstreamModel, Encoder, FrozenReader, ReadStates
+from kbench.model import DownstreamModel, FrozenReader, LanguageModel, ReadStates
 from kbench.parts.run_parts import Parts, loaded
 from kbench.run.prediction import predict
-from kbench.run.preparation import Prepared, limited, prepare
+from kbench.run.preparation import Prepared, expressed, limited, prepare
 from kbench.store import Artifacts
 from kbench.training import Progress
 
@@ -69,7 +69,7 @@ class Session:
         about = _read(parts, split)
         if about not in self._kept:
             examples = limited(parts.task.examples(split), parts.spec.limit)
-            self._kept[about] = len(model.head.gold(examples, model.encoder.tokenizer).kept)
+            self._kept[about] = len(expressed(model, examples)[0])
         return self._kept[about]
 
     def validate(
@@ -86,7 +86,7 @@ class Session:
             parts: of the run.
             model: with whatever is attached to it.
             injected: whether the inputs have what the method adds.
-            states: what the encoder says of dev, where it was read before.
+            states: what the network says of dev, where it was read before.
         """
         dev = self.prepared(parts, Split.DEV, model, injected=injected)
         # In float32 whatever the dtype of the run: a choice must not hang on what is rounded off.
@@ -97,13 +97,13 @@ class Session:
 
     def states_of_dev(self, parts: Parts, model: DownstreamModel, plug: Plug) -> ReadStates | None:
         """Reads dev once for a plug that says what of it stays the same; None for others."""
-        reading = plug.reading(model.encoder)
+        reading = plug.reading(model.lm)
         if reading is None:
             return None
         inputs = self.prepared(parts, Split.DEV, model, injected=True).inputs
-        return FrozenReader(model.encoder, self.device).read(inputs, reading)
+        return FrozenReader(model.lm, self.device).read(inputs, reading)
 
-    def pretrained(self, parts: Parts) -> Encoder:
+    def pretrained(self, parts: Parts) -> LanguageModel:
         """Returns the backbone that nothing was tuned of."""
         return self.remember(
             ("encoder", parts.backbone.digest), lambda: loaded(parts).to(self.device)
@@ -148,7 +148,8 @@ def _read(parts: Parts, split: Split) -> tuple[Hashable, ...]:
     """What is read of a split, and in what form: tasks may share data and mark them otherwise."""
     task = parts.task
     form = canonical_digest(task.form)
-    return task.digest, form, split, parts.spec.limit, parts.backbone.digest
+    asked = None if parts.prompting is None else repr(task.prompt)
+    return task.digest, form, split, parts.spec.limit, parts.backbone.digest, asked
 
 
 def _shaping(parts: Parts) -> tuple[Hashable, ...]:

@@ -18,7 +18,7 @@ from kbench.data import Split
 from kbench.encoding.computing import described
 from kbench.errors import FrozenError, InputError, Unsupported
 from kbench.method import Plug
-from kbench.model import DownstreamModel, Encoder, digest
+from kbench.model import DownstreamModel, LanguageModel, digest
 from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
 from kbench.run.costs import Spent, cost, counted
@@ -91,7 +91,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         predicted=predicted,
         cost=cost(tuned, fitted, plug, spent, len(predicted.labels)),
         counts={**_whole(parts, prepared), **_kept(session, parts, model), **counted(fitted)},
-        training=_told(session, parts, model.encoder, tuned, fitted, predicted, choice),
+        training=_told(session, parts, model.lm, tuned, fitted, predicted, choice),
         dev=dev,
         before=tuned.digest,
         after=after,
@@ -146,7 +146,7 @@ def _dev(
     try:
         if not parts.task.examples(Split.DEV):
             return None
-        with plug.attach(model.encoder) if plug else nullcontext():
+        with plug.attach(model.lm) if plug else nullcontext():
             return session.validate(parts, model, injected=plug is not None)
     except InputError:  # a split that is not there, or of which nothing can be used
         return None
@@ -155,7 +155,7 @@ def _dev(
 def _told(
     session: Session,
     parts: Parts,
-    encoder: Encoder,
+    lm: LanguageModel,
     tuned: TrainingRecord,
     fitted: TrainingRecord | None,
     predicted: Predicted,
@@ -165,8 +165,8 @@ def _told(
     how = described(session.device, session.compiled)
     return {
         "tuning": tuned.summary(),
-        "evaluation": evaluated(how, parts.spec.dtype, predicted, encoder.rounding),
-        **({"unread": list(encoder.unread)} if encoder.unread else {}),
+        "evaluation": evaluated(how, parts.spec.dtype, predicted, lm.rounding),
+        **({"unread": list(lm.unread)} if lm.unread else {}),
         **({"plug": fitted.summary_of_plug()} if fitted else {}),
         **({"choice": choice} if choice else {}),
     }
@@ -180,8 +180,8 @@ def _predicted(
     prepared: Prepared,
 ) -> Predicted:
     with (
-        plug.attach(model.encoder) if plug else nullcontext(),
-        compiled(model.encoder, session.compiled),
+        plug.attach(model.lm) if plug else nullcontext(),
+        compiled(model.lm, session.compiled),
     ):
         return predict(
             model, prepared.inputs, session.device, parts.spec.dtype, session.evaluation_batch
@@ -204,7 +204,7 @@ def _choose(
     scores = []
     for value in values:
         plug.choose(value)
-        with plug.attach(model.encoder):
+        with plug.attach(model.lm):
             scores.append(session.validate(parts, model, injected=True, states=states))
     best = values[scores.index(max(scores))]
     plug.choose(best)

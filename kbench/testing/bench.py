@@ -198,10 +198,10 @@ class Bench:
     def untrained(self, setting: Setting) -> Plug:
         """Returns the plug as a fit finds it: as built, or as the general plug it starts from."""
         tried = self.tried(setting)
-        encoder, knowledge = tried.parts.backbone.load(), tried.parts.knowledge
+        lm, knowledge = tried.parts.backbone.load(), tried.parts.knowledge
         assert knowledge is not None
         torch.manual_seed(tried.parts.spec.seed)
-        plug = tried.parts.method.build(encoder, knowledge)
+        plug = tried.parts.method.build(lm, knowledge)
         if tried.record.start:
             plug.load_state_dict(self.tried(Setting.GENERAL).plug.state_dict())
         return plug.eval()

@@ -14,7 +14,7 @@ from torch import Tensor
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Layout, TokenKind, encode, known_markers
 from kbench.errors import KbenchError
-from kbench.model import Backbone, Encoder, digest, dropout
+from kbench.model import Backbone, LanguageModel, digest, dropout
 from kbench.model.trial import Trial
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -55,14 +55,14 @@ class Loaded:
         self.kind = cast("type[Backbone]", registry.load(self.entry))
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def lm(self) -> LanguageModel:
         """A copy of the network."""
         return self.kind().load()
 
     def batch(self, *chosen: int) -> Batch:
         """Returns some of two texts, padded."""
         examples = [Example(str(at), text, (), "") for at, text in enumerate(_TEXTS)]
-        inputs = encode(self.encoder.tokenizer, examples, [(), ()], Layout({}))
+        inputs = encode(self.lm.tokenizer, examples, [(), ()], Layout({}))
         return inputs.collate(np.array(chosen))
 
 
@@ -82,21 +82,21 @@ def card(loaded: Loaded) -> Verdict:
 @contract
 def loads(loaded: Loaded) -> Verdict:
     """It loads in eval mode, in float32, with a tokenizer and sizes."""
-    encoder = loaded.encoder
-    wrong = ["is in train mode"] if encoder.training else []
-    wrong += [n for n, p in encoder.named_parameters() if p.dtype != torch.float32][:1]
-    wrong += [] if encoder.max_length > 0 and encoder.width > 0 else ["has no length or width"]
-    size = sum(p.numel() for p in encoder.parameters())
-    head = "with" if encoder.has_lm_head else "without"
-    figure = f"{size} parameters, width {encoder.width}, {encoder.max_length} tokens"
-    unread = f"; not read: {', '.join(encoder.unread)}" if encoder.unread else ""
+    lm = loaded.lm
+    wrong = ["is in train mode"] if lm.training else []
+    wrong += [n for n, p in lm.named_parameters() if p.dtype != torch.float32][:1]
+    wrong += [] if lm.max_length > 0 and lm.width > 0 else ["has no length or width"]
+    size = sum(p.numel() for p in lm.parameters())
+    head = "with" if lm.has_lm_head else "without"
+    figure = f"{size} parameters, width {lm.width}, {lm.max_length} tokens"
+    unread = f"; not read: {', '.join(lm.unread)}" if lm.unread else ""
     return not wrong, "; ".join(wrong) or f"{figure}, {head} a masked-LM head{unread}"
 
 
 @contract
 def weights(loaded: Loaded) -> Verdict:
     """All weights are finite numbers."""
-    state = loaded.encoder.state_dict()
+    state = loaded.lm.state_dict()
     bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
     return not bad, f"not finite: {', '.join(bad[:3])}" if bad else f"{len(state)} tensors"
 
@@ -105,7 +105,7 @@ def weights(loaded: Loaded) -> Verdict:
 def same_weights(loaded: Loaded) -> Verdict:
     """Loaded twice it has the same weights, and the same digest by content."""
     one, two = loaded.kind(), loaded.kind()
-    weights = digest(loaded.encoder), digest(two.load())
+    weights = digest(loaded.lm), digest(two.load())
     figure = f"content {one.digest[:8]} and {two.digest[:8]}, weights {weights[0][:8]}"
     return one.digest == two.digest and weights[0] == weights[1], f"{figure} and {weights[1][:8]}"
 
@@ -113,7 +113,7 @@ def same_weights(loaded: Loaded) -> Verdict:
 @contract
 def whole_texts(loaded: Loaded) -> Verdict:
     """A text has the tokens that its tokenizer writes, whatever is marked or inserted in it."""
-    tokenizer = loaded.encoder.tokenizer
+    tokenizer = loaded.lm.tokenizer
     markers = known_markers(tokenizer, {Role.TARGET: "$"})
     wrong = []
     for text, names, written in _CUT:
@@ -135,14 +135,14 @@ def whole_texts(loaded: Loaded) -> Verdict:
 @contract
 def slots(loaded: Loaded) -> Verdict:
     """A slot takes a vector, which changes the outputs; afterwards nothing is left."""
-    encoder, batch = loaded.encoder, loaded.batch(1)
+    lm, batch = loaded.lm, loaded.batch(1)
     slotted = replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
-    vector = encoder.word_embeddings.weight.detach()[-1:] + 1
+    vector = lm.word_vectors.detach()[-1:] + 1
     with torch.inference_mode():
-        before = encoder(batch)
-        with encoder.slots(lambda rows: vector.expand(len(rows), -1)):
-            filled = encoder(slotted)
-        after = encoder(batch)
+        before = lm(batch)
+        with lm.slots(lambda rows: vector.expand(len(rows), -1)):
+            filled = lm(slotted)
+        after = lm(batch)
     moved = float((filled - before).abs().max())
     return moved > 0 and torch.equal(
         before, after
@@ -152,18 +152,18 @@ def slots(loaded: Loaded) -> Verdict:
 @contract
 def own_words(loaded: Loaded) -> Verdict:
     """A slot with a word's own vector gives what the word gives."""
-    encoder, batch = loaded.encoder, loaded.batch(1)
+    lm, batch = loaded.lm, loaded.batch(1)
     slotted = replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
-    word = encoder.word_embeddings.weight.detach()[batch.ids[0, 2]]
-    with torch.inference_mode(), encoder.slots(lambda rows: word.expand(len(rows), -1)):
-        apart = _apart(encoder(batch), encoder(slotted))
+    word = lm.word_vectors.detach()[batch.ids[0, 2]]
+    with torch.inference_mode(), lm.slots(lambda rows: word.expand(len(rows), -1)):
+        apart = _apart(lm(batch), lm(slotted))
     return float(apart) <= TOLERANCE, f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
 
 
 @contract
 def both_ways(loaded: Loaded) -> Verdict:
     """A token moves the states of the tokens before it: it does not read left to right."""
-    return _tried(loaded, Trial.looks_both_ways)
+    return _tried(loaded, Trial.looks_where_it_should)
 
 
 @contract
@@ -182,7 +182,7 @@ def own_outputs(loaded: Loaded) -> Verdict:
 def padding(loaded: Loaded) -> Verdict:
     """Hidden states depend neither on what padding holds nor on how much of it there is."""
     with torch.inference_mode():
-        short, both = loaded.encoder(loaded.batch(0)), loaded.encoder(loaded.batch(0, 1))
+        short, both = loaded.lm(loaded.batch(0)), loaded.lm(loaded.batch(0, 1))
     apart = _apart(short[0], both[0, : short.shape[1]])
     figure = f"max |Δ| {apart} (at most {TOLERANCE:.0e})"
     if float(apart) > TOLERANCE:
@@ -194,13 +194,13 @@ def padding(loaded: Loaded) -> Verdict:
 def _tried(loaded: Loaded, *asked: Callable[[Trial], object]) -> Verdict:
     """Whether it does what is asked of a backbone when it is loaded, and what it does instead."""
     try:
-        with dropout(loaded.encoder, None), torch.inference_mode():
-            trial = Trial(loaded.encoder)
+        with dropout(loaded.lm, None), torch.inference_mode():
+            trial = Trial(loaded.lm)
             for ask in asked:
                 ask(trial)
     except KbenchError as problem:
         return False, str(problem)
-    return True, f"{trial.name}, {loaded.encoder.max_length} tokens"
+    return True, f"{trial.name}, {loaded.lm.max_length} tokens"
 
 
 def _apart(one: Tensor, other: Tensor) -> str:

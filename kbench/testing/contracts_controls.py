@@ -115,10 +115,9 @@ def _changed(tried: Trial) -> tuple[str, str]:
     rows = np.arange(len(base), dtype=np.int64)
     texts, covered = [_about(base, row) for row in rows.tolist()], method.covers(base, rows)
     _, links = linked(texts, base, "gold", lambda asked: method.covers(base, asked))
-    encoder = tried.model.encoder
+    lm = tried.model.lm
     plain, injected = (
-        inputs_of(tried.parts, encoder, texts, links, injected=with_plug)
-        for with_plug in (False, True)
+        inputs_of(tried.parts, lm, texts, links, injected=with_plug) for with_plug in (False, True)
     )
     with tried.chosen():
         apart = _apart(_states(tried, plain, None), _states(tried, injected, tried.plug))
@@ -142,11 +141,11 @@ def _about(base: KnowledgeBase, row: int) -> Example:
 
 def _states(tried: Trial, inputs: Inputs, plug: Plug | None) -> list[Tensor]:
     """Last hidden states of each input, without padding."""
-    encoder = tried.model.encoder
+    lm = tried.model.lm
     batch = inputs.collate(np.arange(len(inputs)))
-    attached = plug.attach(encoder) if plug else nullcontext()
+    attached = plug.attach(lm) if plug else nullcontext()
     with attached, torch.inference_mode():
-        hidden = encoder(batch).float()
+        hidden = lm(batch).float()
     return [state[mask] for state, mask in zip(hidden, batch.mask.bool(), strict=True)]
 
 

@@ -29,7 +29,7 @@ def leaves_nothing(bench: Bench) -> Verdict:
     for tried in bench.fitted:
         before, hooks = _traces(tried), _hooks(tried.model)
         tried.plugged()
-        with suppress(_Stop), tried.plug.attach(tried.model.encoder):
+        with suppress(_Stop), tried.plug.attach(tried.model.lm):
             raise _Stop
         after = _traces(tried)
         apart = max(b.apart(a) for b, a in zip(before, after, strict=True))
@@ -45,8 +45,8 @@ class _Stop(Exception):
 
 def _traces(tried: Trial) -> tuple[Outputs, Outputs]:
     """Outputs without the plug: of plain inputs, and of injected ones with empty slots."""
-    encoder = tried.model.encoder
-    with encoder.slots(lambda rows: torch.zeros(len(rows), encoder.slot_width)):
+    lm = tried.model.lm
+    with lm.slots(lambda rows: torch.zeros(len(rows), lm.slot_width)):
         return tried.base(), tried.plugged(NoPlug())
 
 
@@ -142,10 +142,10 @@ def round_trip(bench: Bench) -> Verdict:
 def owns(bench: Bench) -> Verdict:
     """The plug holds no tensor of the model."""
     for tried in bench.fitted:
-        encoder, knowledge = tried.parts.backbone.load(), tried.parts.knowledge
+        lm, knowledge = tried.parts.backbone.load(), tried.parts.knowledge
         assert knowledge is not None
         for plug, network in (
-            (tried.parts.method.build(encoder, knowledge), encoder),
+            (tried.parts.method.build(lm, knowledge), lm),
             (tried.plug, tried.model),
         ):
             shared = _places(plug) & _places(network)
@@ -177,7 +177,7 @@ def gradients(bench: Bench) -> Verdict:
     for tried in bench.fitted:
         wanted = [p for p in tried.plug.parameters() if p.requires_grad]
         model, batch = tried.model.eval(), tried.batch
-        with frozen(model), tried.chosen(), tried.plug.attach(model.encoder):
+        with frozen(model), tried.chosen(), tried.plug.attach(model.lm):
             loss = model.loss(batch)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -219,10 +219,10 @@ def read_once(bench: Bench) -> Verdict:
     """What it says of a frozen model may be read beforehand, and gives the same outputs."""
     apart = []
     for tried in bench.fitted:
-        encoder = tried.model.encoder
-        reading = tried.plug.reading(encoder)
+        lm = tried.model.lm
+        reading = tried.plug.reading(lm)
         if reading is not None:
-            reader = FrozenReader(encoder, torch.device("cpu"), HiddenStateStore(most=0))
+            reader = FrozenReader(lm, torch.device("cpu"), HiddenStateStore(most=0))
             known = reader.read(tried.injected.inputs, reading)
             with tried.chosen():
                 apart.append(tried.plugged().apart(tried.plugged(known=known)))

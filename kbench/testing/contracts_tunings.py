@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -16,14 +17,14 @@ from kbench.errors import Unsupported
 from kbench.model import DownstreamModel, digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.parts.run_parts import Parts
+from kbench.parts.run_parts import Parts, headed
 from kbench.parts.source_text import summary
 from kbench.run.models import tune
 from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.task import Family
 from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract
-from kbench.testing.tiny import BACKBONE, NOTHING, TASKS
+from kbench.testing.tiny import BACKBONE, DECODER, NOTHING, TASKS
 from kbench.testing.trial import QUICK, disturb, new_session
 from kbench.training import Recipe, Tuning
 
@@ -66,26 +67,26 @@ class TuningBench:
 
     @cached_property
     def tuned(self) -> list[Tuned]:
-        """The tuning on each task that it supports.
+        """The tuning on each kind of model and each task that it supports.
 
         Raises:
             Unsupported: it supports none.
         """
         tuned, refused = [], Unsupported("there is no task")
-        for task in TASKS:
+        for backbone, task in product((BACKBONE, DECODER), TASKS):
             try:
-                tuned.append(self._tune(self.parts(task)))
+                tuned.append(self._tune(self.parts(task, backbone)))
             except Unsupported as error:
                 refused = error
         if not tuned:
             raise refused
         return tuned
 
-    def parts(self, task: str) -> Parts:
+    def parts(self, task: str, backbone: str = BACKBONE) -> Parts:
         """Returns the parts of a quick run without knowledge."""
         spec = RunSpec(
             task=task,
-            backbone=BACKBONE,
+            backbone=backbone,
             tuning=self.entry.name,
             method=NOTHING,
             setting=Setting.GENERAL,
@@ -112,9 +113,9 @@ class TuningBench:
 
 def _fresh(parts: Parts) -> DownstreamModel:
     """The backbone and a head, before the tuning prepares them."""
-    encoder = parts.backbone.load()
+    lm = parts.backbone.load()
     torch.manual_seed(parts.spec.seed)
-    return DownstreamModel(encoder, parts.task.head(encoder.width)).eval()
+    return DownstreamModel(lm, headed(parts, lm)).eval()
 
 
 def _logits(parts: Parts, on: Session, model: DownstreamModel) -> Tensor:
@@ -176,14 +177,14 @@ def trains(bench: TuningBench) -> Verdict:
 def frozen_words(bench: TuningBench) -> Verdict:
     """The word embeddings stay as they are: a map into their space stays valid."""
     apart = [
-        float((tuned.model.encoder.word_embeddings.weight - _words(tuned)).abs().max())
+        float((tuned.model.lm.word_embeddings.weight - _words(tuned)).abs().max())
         for tuned in bench.tuned
     ]
     return max(apart) == 0, f"max |Δ| {max(apart):.1e}"
 
 
 def _words(tuned: Tuned) -> Tensor:
-    return tuned.untrained.encoder.word_embeddings.weight
+    return tuned.untrained.lm.word_embeddings.weight
 
 
 @contract
@@ -191,7 +192,8 @@ def same_seed(bench: TuningBench) -> Verdict:
     """The same seed gives the same model, bit for bit."""
     tuned = bench.tuned[0]
     disturb()
-    again, _ = tune(new_session(), bench.parts(tuned.parts.spec.task))
+    spec = tuned.parts.spec
+    again, _ = tune(new_session(), bench.parts(spec.task, spec.backbone))
     one, two = digest(tuned.model)[:8], digest(again)[:8]
     return one == two, f"tuned twice: {one} and {two}"
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, final
 from kbench.data import Example, Mention, Role, Split, TaskCard
 from kbench.knowledge import Entity, KnowledgeBase, write_bundle
 from kbench.method import InjectionMethod, MethodCard, NoPlug, Plug
-from kbench.model import Backbone, Encoder
+from kbench.model import Backbone, Decoder, Encoder, LanguageModel
 from kbench.model.huggingface import folder_digest, load_folder
 from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
@@ -37,12 +37,14 @@ from kbench.testing.toys import (
 
 __all__ = [
     "BACKBONE",
+    "DECODER",
     "HEADLESS",
     "NOTHING",
     "TASKS",
     "HeadlessBert",
     "Nothing",
     "TinyBert",
+    "TinyLlama",
     "TinyParts",
     "TinyQuestions",
     "TinyRelations",
@@ -53,7 +55,7 @@ __all__ = [
 
 TASKS = ("tiny-typing", "tiny-relations", "tiny-questions")
 NOTHING = "tiny-nothing"
-BACKBONE, HEADLESS = "tiny-bert", "tiny-headless"
+BACKBONE, HEADLESS, DECODER = "tiny-bert", "tiny-headless", "tiny-llama"
 ENTITIES = 64
 _KEPT = {Split.TRAIN: 36, Split.DEV: 12, Split.TEST: 12}
 """Examples of each split; all on entities of the small world."""
@@ -67,6 +69,7 @@ class TinyParts:
         folder: that all of them lie in.
         backbone: a random BERT with a masked-LM head.
         headless: the same without.
+        decoder: a random Llama.
         knowledge: a knowledge base that has everything.
         bare: one that has names alone.
         uneven: one in which what one entity has another lacks.
@@ -75,6 +78,7 @@ class TinyParts:
     folder: Path
     backbone: Path
     headless: Path
+    decoder: Path
     knowledge: Path
     bare: Path
     uneven: Path
@@ -94,6 +98,7 @@ def tiny() -> TinyParts:
         folder,
         write_backbone(folder / "bert", layers=3),
         write_backbone(folder / "headless", layers=3, lm_head=False),
+        write_backbone(folder / "llama", layers=3, left_to_right=True),
         folder / "toy",
         folder / "bare",
         write_uneven(folder / "uneven", entities=ENTITIES).folder,
@@ -106,7 +111,8 @@ def offered() -> Iterator[None]:
     kinds = (TinyTyping, TinyRelations, TinyQuestions)
     tasks = {n: f"{__name__}:{k.__name__}" for n, k in zip(TASKS, kinds, strict=True)}
     methods = {NOTHING: f"{__name__}:Nothing"}
-    backbones = {BACKBONE: f"{__name__}:TinyBert", HEADLESS: f"{__name__}:HeadlessBert"}
+    kinds_of = {BACKBONE: TinyBert, HEADLESS: HeadlessBert, DECODER: TinyLlama}
+    backbones = {name: f"{__name__}:{kind.__name__}" for name, kind in kinds_of.items()}
     with (
         registered(Kind.TASKS, **tasks),
         registered(Kind.METHODS, **methods),
@@ -116,7 +122,7 @@ def offered() -> Iterator[None]:
 
 
 @cache
-def _loaded(folder: Path) -> Encoder:
+def _loaded(folder: Path) -> LanguageModel:
     return load_folder(folder)
 
 
@@ -129,10 +135,13 @@ class _Copied(Backbone):
     def digest(self) -> str:
         return folder_digest(self._place)
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         known = _loaded(self._place)
-        # Not a copy of the encoder: it holds functions of its network.
-        return Encoder(copy.deepcopy(known.network), known.tokenizer, pooler=False).eval()
+        # Not a copy of all: it holds functions of its network.
+        network = copy.deepcopy(known.network)
+        if self.left_to_right:
+            return Decoder(network, known.tokenizer).eval()
+        return Encoder(network, known.tokenizer, pooler=False).eval()
 
     @property
     def _place(self) -> Path:
@@ -153,6 +162,15 @@ class HeadlessBert(_Copied):
 
     name = HEADLESS
     folder = "headless"
+
+
+@final
+class TinyLlama(_Copied):
+    """A random Llama."""
+
+    name = DECODER
+    folder = "decoder"
+    left_to_right = True
 
 
 class _Tiny(Task):
@@ -222,5 +240,5 @@ class Nothing(InjectionMethod):
     revision = "1"
     settings: ClassVar[frozenset[Setting]] = frozenset()
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         return NoPlug()

@@ -309,33 +309,45 @@ def write_backbone(
     width: int = 32,
     vocabulary: int = 0,
     positions: int = 64,
+    left_to_right: bool = False,
 ) -> Path:
-    """Writes a random BERT with a wordpiece tokenizer that knows the toy world's words.
+    """Writes a random BERT, or Llama, with a wordpiece tokenizer that knows the toy world's words.
 
     Args:
         folder: where to.
         lm_head: save it with a masked-LM head.
-        layers: of the encoder.
+        layers: of the network.
         width: hidden size, divisible by 4.
         vocabulary: tokens at least; made up of unused ones.
         positions: tokens of the longest input.
+        left_to_right: make it a Llama with grouped heads.
     """
     import torch
     import transformers
-    from transformers import BertConfig, BertForMaskedLM, BertModel
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        BertModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
 
     known = _write_tokenizer(folder, vocabulary, positions)
     transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=known,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=2 * width,
-        max_position_embeddings=positions,
-        initializer_range=0.1,
-    )
+    sizes = {
+        "vocab_size": known,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": positions,
+        "initializer_range": 0.1,
+    }
+    if left_to_right:
+        config = LlamaConfig(**sizes, num_key_value_heads=2, tie_word_embeddings=True)
+        LlamaForCausalLM(config).save_pretrained(folder)
+        return folder
     kind = BertForMaskedLM if lm_head else BertModel
-    kind(config).save_pretrained(folder)
+    kind(BertConfig(**sizes)).save_pretrained(folder)
     return folder

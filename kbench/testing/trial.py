@@ -130,13 +130,13 @@ class Trial:
         everyone = np.arange(len(prepared.inputs))
         logits, states = [], []
         self.model.eval()
-        attached = plug.attach(self.model.encoder) if plug else nullcontext()
+        attached = plug.attach(self.model.lm) if plug else nullcontext()
         with attached, torch.inference_mode():
             for chosen in np.split(everyone, len(everyone)) if alone else [everyone]:
                 batch = prepared.inputs.collate(chosen)
                 batch = known.into(batch) if known else batch
-                hidden = self.model.encoder(batch)
-                logits.append(self.model.head(self.model.encoder, hidden, batch).float())
+                hidden = self.model.lm(batch)
+                logits.append(self.model.head(self.model.lm, hidden, batch).float())
                 pairs = zip(hidden.float(), batch.mask.bool(), strict=True)
                 states += [state[mask] for state, mask in pairs]
         return Outputs(torch.cat(logits), states)

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from kbench.model import DownstreamModel
     from kbench.training.recipe import Recipe
 
-__all__ = ["Tuning"]
+__all__ = ["PROMPT_TYPES", "Tuning"]
+
+PROMPT_TYPES: Mapping[str, OptionType] = {
+    "scorer": OptionType("text", words=("sum", "mean", "char", "byte", "pmi")),
+}
+"""What the options of a prompt may be; the scorers are those of :mod:`kbench.model.candidates`."""
 
 
 class Tuning(ABC):
@@ -23,14 +28,17 @@ class Tuning(ABC):
         revision: changes whenever the same inputs would give other weights; in every address.
         defaults: options beside those of the recipe.
         option_types: what an option may be, where its default does not tell.
+        prompts: the options of how a model that reads from left to right is asked, by a prompt
+            that it goes on with; none where it is not, but has a new head on its last state.
         light: whether the backbone's weight matrices stay frozen, which saves a third of the work.
-        reads_once: whether nothing of the encoder trains. It then stays in eval mode while the
+        reads_once: whether nothing of the network trains. It then stays in eval mode while the
             head learns, and each text is read once, not once an epoch.
     """
 
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
+    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "sum"}
     light: ClassVar[bool] = False
     reads_once: ClassVar[bool] = False
 

@@ -66,6 +66,7 @@ class FewRel(RelationTask):
     ("none of the above", FewRel 2.0); one that comes to no query is refused.
     """
 
+    prompt = None  # supports would be demonstrations
     card = TaskCard(
         title="FewRel (few-shot)",
         revision="1",

@@ -139,6 +139,12 @@ class Lama(ProbeTask):
 
         return VocabularyHead(self.vocabulary, before=self._before, first=True)
 
+    def prompted_head(self, scorer: str) -> Head:
+        """Returns the same for a model that reads from left to right."""
+        from kbench.model.heads import VocabularyHead
+
+        return VocabularyHead(self.vocabulary, before=self._before, first=True, prompt=self.prompt)
+
     def questions(self) -> Sequence[Example]:
         """Reads all queries; relations take turns.
 

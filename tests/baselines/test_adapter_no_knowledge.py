@@ -14,7 +14,7 @@ from kbench.errors import Unsupported
 from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.store import Status
@@ -26,22 +26,22 @@ _NAME = "adapter-no-knowledge"
 
 
 @pytest.fixture(scope="module")
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
 @pytest.fixture
-def plug(encoder: Encoder, toy_knowledge: Bundle) -> Adapters:
+def plug(lm: LanguageModel, toy_knowledge: Bundle) -> Adapters:
     torch.manual_seed(2)
-    plug = AdapterNoKnowledge().build(encoder, toy_knowledge)
+    plug = AdapterNoKnowledge().build(lm, toy_knowledge)
     assert isinstance(plug, Adapters)
     return plug
 
 
-def _batch(encoder: Encoder) -> Batch:
+def _batch(lm: LanguageModel) -> Batch:
     texts = ("we saw kim today", "it rained near kim", "kim was there again , as ever")
     examples = [Example(str(number), text, (), "") for number, text in enumerate(texts)]
-    inputs = encode(encoder.tokenizer, examples, [()] * len(texts), Layout({}))
+    inputs = encode(lm.tokenizer, examples, [()] * len(texts), Layout({}))
     return inputs.collate(np.arange(len(texts)))
 
 
@@ -66,10 +66,10 @@ def test_every_layer_has_an_adapter_whatever_the_budget() -> None:
 
 
 def test_the_budget_is_of_the_knowledge_base_or_an_option(
-    encoder: Encoder, toy_knowledge: Bundle
+    lm: LanguageModel, toy_knowledge: Bundle
 ) -> None:
     def count(options: dict[str, int]) -> int:
-        plug = AdapterNoKnowledge(options).build(encoder, toy_knowledge)
+        plug = AdapterNoKnowledge(options).build(lm, toy_knowledge)
         return sum(p.numel() for p in plug.parameters())
 
     # Two layers of width 32 and vectors of 8: 288, of which a rank costs 65 and a layer 32.
@@ -77,26 +77,26 @@ def test_the_budget_is_of_the_knowledge_base_or_an_option(
     assert count({"parameters": 1000}) == 14 * 65 + 2 * 32
 
 
-def test_a_knowledge_base_without_vectors_gives_no_budget(encoder: Encoder) -> None:
+def test_a_knowledge_base_without_vectors_gives_no_budget(lm: LanguageModel) -> None:
     class Bare:
         name = "bare"
         dimension = 0
 
     with pytest.raises(Unsupported, match="bare has no entity vectors"):
-        AdapterNoKnowledge().build(encoder, Bare())  # type: ignore[arg-type]
+        AdapterNoKnowledge().build(lm, Bare())  # type: ignore[arg-type]
 
 
-def test_states_are_those_of_the_equation(encoder: Encoder, plug: Adapters) -> None:
+def test_states_are_those_of_the_equation(lm: LanguageModel, plug: Adapters) -> None:
     for parameter in plug.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    batch = _batch(encoder)
+    batch = _batch(lm)
     state = plug.state_dict()
-    with torch.no_grad(), plug.attach(encoder):
-        given = encoder(batch)
+    with torch.no_grad(), plug.attach(lm):
+        given = lm(batch)
     for at, mask in enumerate(batch.mask.bool()):
         with torch.no_grad():
-            hidden = encoder.base.embeddings(batch.ids[at, mask][None])
-            for number, layer in enumerate(encoder.base.encoder.layer):
+            hidden = lm.base.embeddings(batch.ids[at, mask][None])
+            for number, layer in enumerate(lm.base.encoder.layer):
                 hidden = layer(hidden)
                 hidden = hidden[0] if isinstance(hidden, tuple) else hidden
                 for token in range(hidden.shape[1]):
@@ -110,26 +110,26 @@ def test_states_are_those_of_the_equation(encoder: Encoder, plug: Adapters) -> N
 
 
 def test_an_untrained_plug_changes_nothing_and_leaves_nothing(
-    encoder: Encoder, plug: Adapters
+    lm: LanguageModel, plug: Adapters
 ) -> None:
-    batch = _batch(encoder)
+    batch = _batch(lm)
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            torch.testing.assert_close(encoder(batch), base, atol=0, rtol=0)
+        base = lm(batch)
+        with plug.attach(lm):
+            torch.testing.assert_close(lm(batch), base, atol=0, rtol=0)
         torch.nn.init.normal_(plug.adapters[0].up.weight)
-        with plug.attach(encoder):
-            assert not torch.equal(encoder(batch), base)
-        assert torch.equal(encoder(batch), base)
+        with plug.attach(lm):
+            assert not torch.equal(lm(batch), base)
+        assert torch.equal(lm(batch), base)
 
 
-def test_gradients_reach_the_adapters_and_nothing_else(encoder: Encoder, plug: Adapters) -> None:
+def test_gradients_reach_the_adapters_and_nothing_else(lm: LanguageModel, plug: Adapters) -> None:
     for parameter in plug.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    with frozen(encoder), plug.attach(encoder):
-        encoder(_batch(encoder))[:, 0, :3].sum().backward()
+    with frozen(lm), plug.attach(lm):
+        lm(_batch(lm))[:, 0, :3].sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.parameters())
-        assert all(p.grad is None for p in encoder.parameters())
+        assert all(p.grad is None for p in lm.parameters())
 
 
 @pytest.mark.usefixtures("toy_tasks")

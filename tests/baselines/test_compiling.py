@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kbench.errors import Unsupported
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.compiling import CompilerWarning, can_compile, compiled
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
@@ -41,8 +41,8 @@ def _logits(tried: Trial, backend: str | None) -> Tensor:
     model, batch = tried.model, tried.batch
     with (
         tried.chosen(),
-        tried.plug.attach(model.encoder),
-        compiled(model.encoder, backend is not None, backend or ""),
+        tried.plug.attach(model.lm),
+        compiled(model.lm, backend is not None, backend or ""),
         torch.inference_mode(),
     ):
         logits: Tensor = model(batch)
@@ -71,8 +71,8 @@ def test_layers_are_really_compiled_and_gradients_reach_the_plug() -> None:
     assert torch.allclose(plain, found, atol=1e-5)
     gradients = []
     for wanted in (False, True):
-        with plug.attach(model.encoder), compiled(model.encoder, wanted, "aot_eager"):
-            assert all(("forward" in vars(layer)) == wanted for layer in model.encoder.layers)
+        with plug.attach(model.lm), compiled(model.lm, wanted, "aot_eager"):
+            assert all(("forward" in vars(layer)) == wanted for layer in model.lm.layers)
             model.loss(tried.batch).backward()
         gradients.append([p.grad.clone() for p in plug.parameters() if p.grad is not None])
         plug.zero_grad()
@@ -95,14 +95,14 @@ def test_without_a_compiler_the_network_runs_as_it_is_and_it_is_told(
 def test_a_network_without_layers_of_its_own_runs_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoder: Encoder = Bench("none").parts(Setting.GENERAL).backbone.load()
+    lm: LanguageModel = Bench("none").parts(Setting.GENERAL).backbone.load()
 
-    def shared(_: Encoder) -> None:
+    def shared(_: LanguageModel) -> None:
         raise Unsupported("AlbertModel has no list of layers that kbench knows")
 
-    monkeypatch.setattr(Encoder, "layers", property(shared))
+    monkeypatch.setattr(LanguageModel, "layers", property(shared))
     told = "AlbertModel has no list of layers .*; it runs as it is"
-    with pytest.warns(CompilerWarning, match=told), compiled(encoder):
+    with pytest.warns(CompilerWarning, match=told), compiled(lm):
         pass
-    with compiled(encoder, wanted=False):
+    with compiled(lm, wanted=False):
         pass

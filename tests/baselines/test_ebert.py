@@ -18,7 +18,7 @@ from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Words, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.spec import Control, Setting
@@ -36,13 +36,13 @@ JUNK = ("istanbul", "[MASK]", "##b", "[unused1]", "RED", "Thing", "two words", "
 
 
 @pytest.fixture
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
-def _whole(encoder: Encoder) -> list[str]:
+def _whole(lm: LanguageModel) -> list[str]:
     """The toy tokenizer's whole words, longer than a letter."""
-    known = encoder.tokenizer.get_vocab()
+    known = lm.tokenizer.get_vocab()
     return sorted(w for w in known if len(w) > 1 and not w.startswith(("##", "[")))
 
 
@@ -55,14 +55,14 @@ def _bundle(
 
 
 def _fitted(
-    encoder: Encoder, knowledge: KnowledgeBase, **options: Any
+    lm: LanguageModel, knowledge: KnowledgeBase, **options: Any
 ) -> tuple[LinearMap, History]:
     method = EBert(options)
-    plug = method.build(encoder, knowledge)
+    plug = method.build(lm, knowledge)
     assert isinstance(plug, LinearMap)
     fit = Fit(
         setting=Setting.GENERAL,
-        encoder=encoder,
+        lm=lm,
         model=None,
         knowledge=knowledge,
         examples=None,
@@ -75,48 +75,48 @@ def _fitted(
     return plug, method.fit(plug, fit)
 
 
-def _planted(encoder: Encoder, dimension: int = 6) -> tuple[Words, np.ndarray]:
+def _planted(lm: LanguageModel, dimension: int = 6) -> tuple[Words, np.ndarray]:
     """Words whose wordpiece vectors are a linear map of theirs, among others that are junk."""
     rng = np.random.default_rng(5)
-    known = [*_whole(encoder), *JUNK]
+    known = [*_whole(lm), *JUNK]
     vectors = rng.standard_normal((len(known), dimension)).astype(np.float32)
-    matrix = rng.standard_normal((dimension, encoder.slot_width)).astype(np.float32)
-    ids = encoder.tokenizer.convert_tokens_to_ids(_whole(encoder))
+    matrix = rng.standard_normal((dimension, lm.slot_width)).astype(np.float32)
+    ids = lm.tokenizer.convert_tokens_to_ids(_whole(lm))
     with torch.no_grad():
-        encoder.word_embeddings.weight[ids] = torch.from_numpy(vectors[: len(ids)] @ matrix)
+        lm.word_embeddings.weight[ids] = torch.from_numpy(vectors[: len(ids)] @ matrix)
     order = rng.permutation(len(known))
     return Words([known[at] for at in order], vectors[order]), matrix
 
 
-def test_a_planted_map_is_recovered_from_words(encoder: Encoder, tmp_path: Path) -> None:
-    words, matrix = _planted(encoder)
+def test_a_planted_map_is_recovered_from_words(lm: LanguageModel, tmp_path: Path) -> None:
+    words, matrix = _planted(lm)
     entities = np.random.default_rng(1).standard_normal((5, 6))
     bundle = _bundle(tmp_path / "kb", list("abcde"), entities, words)
-    plug, history = _fitted(encoder, bundle)
+    plug, history = _fitted(lm, bundle)
     assert np.abs(plug.matrix.numpy() - matrix).max() < 1e-5
-    assert history.counts["anchors_words"] == len(_whole(encoder)) > 20
+    assert history.counts["anchors_words"] == len(_whole(lm)) > 20
     expected = torch.from_numpy(bundle.vectors(np.array([3, 1])) @ matrix)
     torch.testing.assert_close(plug.slot_vectors(torch.tensor([3, 1])), expected, atol=1e-5, rtol=0)
     assert history.counts["norm_slots_thousandths"] == pytest.approx(
         1000 * np.linalg.norm(entities @ matrix, axis=1).mean(), abs=1
     )
     assert history.counts["norm_wordpieces_thousandths"] == pytest.approx(
-        1000 * encoder.word_embeddings.weight.norm(dim=1).mean().item(), abs=1
+        1000 * lm.word_embeddings.weight.norm(dim=1).mean().item(), abs=1
     )
     assert not list(plug.parameters())
 
 
-def test_the_map_is_the_best_one_where_none_is_exact(encoder: Encoder, tmp_path: Path) -> None:
-    known = _whole(encoder)
+def test_the_map_is_the_best_one_where_none_is_exact(lm: LanguageModel, tmp_path: Path) -> None:
+    known = _whole(lm)
     vectors = np.random.default_rng(2).standard_normal((len(known), 6)).astype(np.float32)
     vectors[3] = np.nan  # a word without a vector
     bundle = _bundle(tmp_path / "kb", list("ab"), np.ones((2, 6)), Words(known, vectors))
-    plug, history = _fitted(encoder, bundle)
+    plug, history = _fitted(lm, bundle)
     kept = [at for at in range(len(known)) if at != 3]
     assert history.counts["anchors_words"] == len(kept)
     x = torch.from_numpy(vectors[kept]).double()
-    ids = encoder.tokenizer.convert_tokens_to_ids([known[at] for at in kept])
-    y = encoder.word_embeddings.weight[ids].double()
+    ids = lm.tokenizer.convert_tokens_to_ids([known[at] for at in kept])
+    y = lm.word_embeddings.weight[ids].double()
     # The normal equations, and no constant.
     solved = torch.linalg.inv(x.T @ x) @ x.T @ y
     assert (plug.matrix.double() - solved).abs().max() < 1e-5
@@ -124,9 +124,9 @@ def test_the_map_is_the_best_one_where_none_is_exact(encoder: Encoder, tmp_path:
 
 
 def test_without_words_names_are_anchors_and_go_through_the_control(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
-    words, matrix = _planted(encoder)
+    words, matrix = _planted(lm)
     labels = [*words.words, "Blue", "x y"]
     vectors = np.concatenate([words.vectors, words.vectors[:2]])
     at = labels.index("blue")
@@ -134,27 +134,27 @@ def test_without_words_names_are_anchors_and_go_through_the_control(
     vectors[labels.index("RED")] = vectors[labels.index("red")]
     vectors[labels.index("Thing")] = np.nan  # known, but without a vector
     bundle = _bundle(tmp_path / "kb", labels, vectors)
-    plug, history = _fitted(encoder, bundle)
+    plug, history = _fitted(lm, bundle)
     assert np.abs(plug.matrix.numpy() - matrix).max() < 1e-5
     # Names need not be spelled like the wordpiece: the tokenizer reads them in lower case.
-    assert history.counts["anchors_names"] == len(_whole(encoder)) + len(("RED", "Blue"))
+    assert history.counts["anchors_names"] == len(_whole(lm)) + len(("RED", "Blue"))
     for broken in (Shuffled(bundle, 0), Random(bundle, 0)):
-        other, counted = _fitted(encoder, broken)
+        other, counted = _fitted(lm, broken)
         assert np.abs(other.matrix.numpy() - matrix).max() > 0.1
         assert counted.counts["anchors_names"] == history.counts["anchors_names"]
-    nothing, _ = _fitted(encoder, Zero(bundle))
+    nothing, _ = _fitted(lm, Zero(bundle))
     assert not nothing.matrix.any()
 
 
 def test_words_are_not_broken_by_controls_but_entities_are(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
-    words, _ = _planted(encoder)
+    words, _ = _planted(lm)
     bundle = _bundle(tmp_path / "kb", list("abcdefgh"), np.eye(8)[:, :6] + 1, words)
-    true, _ = _fitted(encoder, bundle)
+    true, _ = _fitted(lm, bundle)
     rows = torch.arange(8)
     for broken in (Shuffled(bundle, 0), Random(bundle, 0), Zero(bundle)):
-        plug, _ = _fitted(encoder, broken)
+        plug, _ = _fitted(lm, broken)
         assert torch.equal(plug.matrix, true.matrix)
         apart = (plug.slot_vectors(rows) - true.slot_vectors(rows)).norm(dim=1)
         assert apart.min() > 0.1
@@ -173,54 +173,54 @@ def test_a_whole_wordpiece_stands_after_a_blank() -> None:
         assert whole_wordpieces(tokenizer, asked, spelled_alike=True).tolist() == found.tolist()
 
 
-def test_words_and_names_can_be_asked_for(encoder: Encoder, tmp_path: Path) -> None:
-    words, _ = _planted(encoder)
+def test_words_and_names_can_be_asked_for(lm: LanguageModel, tmp_path: Path) -> None:
+    words, _ = _planted(lm)
     bundle = _bundle(tmp_path / "kb", ["red", "x y"], np.ones((2, 6)), words)
-    assert "anchors_words" in _fitted(encoder, bundle, anchors="words")[1].counts
+    assert "anchors_words" in _fitted(lm, bundle, anchors="words")[1].counts
     with pytest.raises(Unsupported, match=r"1 anchors \(names .* for 6 dimensions of small"):
-        _fitted(encoder, bundle, anchors="names")
+        _fitted(lm, bundle, anchors="names")
 
 
 def test_too_few_anchors_or_none_are_unsupported(
-    encoder: Encoder, tmp_path: Path, toy_knowledge: Bundle
+    lm: LanguageModel, tmp_path: Path, toy_knowledge: Bundle
 ) -> None:
-    few = _whole(encoder)[:5]
+    few = _whole(lm)[:5]
     words = Words(few, np.ones((5, 6), dtype=np.float32))
     bundle = _bundle(tmp_path / "few", ["a"], np.ones((1, 6)), words)
     with pytest.raises(Unsupported, match=r"5 anchors \(words .* for 6 dimensions"):
-        _fitted(encoder, bundle)
+        _fitted(lm, bundle)
     with pytest.raises(Unsupported, match=r"4 anchors \(names .* for 8 dimensions of toy"):
-        _fitted(encoder, toy_knowledge)
+        _fitted(lm, toy_knowledge)
     with pytest.raises(Unsupported, match="has no words"):
-        _fitted(encoder, toy_knowledge, anchors="words")
+        _fitted(lm, toy_knowledge, anchors="words")
     bare = write_bundle(tmp_path / "bare", CARD, [Entity("a", "red")])
     with pytest.raises(Unsupported, match="has no vectors"):
-        _fitted(encoder, bare)
+        _fitted(lm, bare)
 
 
 @pytest.mark.parametrize("form", ["concat", "replace"])
 def test_the_vector_goes_before_the_mention_or_into_its_place(
-    form: str, encoder: Encoder, tmp_path: Path
+    form: str, lm: LanguageModel, tmp_path: Path
 ) -> None:
-    words, _ = _planted(encoder)
+    words, _ = _planted(lm)
     vectors = np.random.default_rng(3).standard_normal((3, 6))
     bundle = _bundle(tmp_path / "kb", ["balike", "keste", "moli"], vectors, words)
-    plug, _ = _fitted(encoder, bundle, form=form)
+    plug, _ = _fitted(lm, bundle, form=form)
     text = "we saw keste near moli today"
     spans = [(7, 12), (18, 22)]
     example = Example("x", text, tuple(Mention(a, b, None, Role.CONTEXT) for a, b in spans), "")
     layout = Layout({}, EBert({"form": form}).template())
-    batch = encode(encoder.tokenizer, [example], [(1, -1)], layout).collate(np.array([0]))
-    with torch.no_grad(), plug.attach(encoder):
-        states = encoder(batch)[0]
+    batch = encode(lm.tokenizer, [example], [(1, -1)], layout).collate(np.array([0]))
+    with torch.no_grad(), plug.attach(lm):
+        states = lm(batch)[0]
 
-    tokenizer: Any = encoder.tokenizer
-    table = encoder.word_embeddings.weight.detach()
+    tokenizer: Any = lm.tokenizer
+    table = lm.word_embeddings.weight.detach()
     inputs = [table[tokenizer.cls_token_id]]
     for word in text.split():
         pieces = tokenizer(word, add_special_tokens=False)["input_ids"]
         if word == "keste":
-            mapped = np.zeros(encoder.slot_width)
+            mapped = np.zeros(lm.slot_width)
             for coordinate in range(6):
                 mapped += np.float64(vectors[1, coordinate]) * plug.matrix[coordinate].numpy()
             inputs.append(torch.tensor(mapped, dtype=torch.float32))
@@ -229,7 +229,7 @@ def test_the_vector_goes_before_the_mention_or_into_its_place(
         inputs += [table[piece] for piece in pieces]
     inputs.append(table[tokenizer.sep_token_id])
     with torch.no_grad():
-        expected = encoder.network.bert(inputs_embeds=torch.stack(inputs)[None]).last_hidden_state
+        expected = lm.network.bert(inputs_embeds=torch.stack(inputs)[None]).last_hidden_state
     torch.testing.assert_close(states, expected[0], atol=1e-5, rtol=0)
 
 
@@ -257,11 +257,11 @@ def aligned(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundl
 
     An entity lies where the word for its class lies.
     """
-    encoder, toy = load_folder(toy_folder / "bert"), Bundle(toy_folder / "kb")
+    lm, toy = load_folder(toy_folder / "bert"), Bundle(toy_folder / "kb")
     rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((32, 32)))[0]
-    known = [w for w in encoder.tokenizer.get_vocab() if not w.startswith(("##", "["))]
-    ids = encoder.tokenizer.convert_tokens_to_ids(known)
-    space = np.float32(encoder.word_embeddings.weight.detach().numpy()[ids] @ rotation)
+    known = [w for w in lm.tokenizer.get_vocab() if not w.startswith(("##", "["))]
+    ids = lm.tokenizer.convert_tokens_to_ids(known)
+    space = np.float32(lm.word_embeddings.weight.detach().numpy()[ids] @ rotation)
     entities = [toy.entity(row) for row in range(len(toy))]
     colours = [(*entity.types, entity.label)[0] for entity in entities]
     folder = tmp_path_factory.mktemp("aligned")

@@ -15,7 +15,7 @@ from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit, Plug
-from kbench.model import Encoder, digest
+from kbench.model import LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
@@ -31,7 +31,7 @@ from tests.grid.toygrid import OPTIONS, grid, run
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def lm(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     folder = tmp_path_factory.mktemp("bert")
     return load_folder(write_backbone(folder, layers=5)).eval()
 
@@ -42,9 +42,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def plug(encoder: Encoder, bundle: Bundle) -> ErniePlug:
+def plug(lm: LanguageModel, bundle: Bundle) -> ErniePlug:
     """A plug whose parameters are all random, in eval mode."""
-    built = Ernie().build(encoder, bundle)
+    built = Ernie().build(lm, bundle)
     assert isinstance(built, ErniePlug)
     world.shaken(built)
     return built.eval()
@@ -53,9 +53,9 @@ def plug(encoder: Encoder, bundle: Bundle) -> ErniePlug:
 # What the layers do.
 
 
-def _plain(encoder: Encoder, plug: ErniePlug, ids: Tensor, entities: dict[int, Tensor]) -> Tensor:
+def _plain(lm: LanguageModel, plug: ErniePlug, ids: Tensor, entities: dict[int, Tensor]) -> Tensor:
     """The equations on one example without padding, token by token. ``[tokens, H]``."""
-    bert = encoder.base
+    bert = lm.base
     hidden = bert.embeddings(input_ids=ids)
     for number, layer in enumerate(bert.encoder.layer):
         attended = layer.attention(hidden, None)[0]
@@ -80,11 +80,11 @@ def _plain(encoder: Encoder, plug: ErniePlug, ids: Tensor, entities: dict[int, T
 
 
 def test_a_padded_batch_has_the_states_of_the_equations_on_each_example(
-    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+    lm: LanguageModel, bundle: Bundle, plug: ErniePlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
-    with torch.no_grad(), plug.attach(encoder):
-        ours = encoder(world.whole(inputs))
+    inputs = world.texts(lm, bundle)
+    with torch.no_grad(), plug.attach(lm):
+        ours = lm(world.whole(inputs))
     assert [len(world.links(inputs, number)) for number in range(7)] == [2, 1, 0, 2, 1, 0, 3]
     for number in range(len(inputs)):
         entities = {
@@ -92,18 +92,18 @@ def test_a_padded_batch_has_the_states_of_the_equations_on_each_example(
             for start, _, row in world.links(inputs, number)
         }
         with torch.no_grad():
-            theirs = _plain(encoder, plug, world.ids(inputs, number), entities)
+            theirs = _plain(lm, plug, world.ids(inputs, number), entities)
         torch.testing.assert_close(ours[number, : len(theirs)], theirs, atol=1e-5, rtol=0)
 
 
 def test_each_pass_begins_the_stream_anew(
-    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+    lm: LanguageModel, bundle: Bundle, plug: ErniePlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
-    with torch.no_grad(), plug.attach(encoder):
-        together = encoder(world.whole(inputs))
+    inputs = world.texts(lm, bundle)
+    with torch.no_grad(), plug.attach(lm):
+        together = lm(world.whole(inputs))
         for number in range(len(inputs)):  # with links, then without, then with others
-            alone = encoder(inputs.collate(np.array([number])))[0]
+            alone = lm(inputs.collate(np.array([number])))[0]
             torch.testing.assert_close(alone, together[number, : len(alone)], atol=1e-5, rtol=0)
 
 
@@ -144,56 +144,56 @@ def test_at_the_size_of_bert_base_the_parameters_are_those_of_the_paper() -> Non
 
 
 def test_an_example_without_an_entity_is_untouched_whatever_the_plug(
-    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+    lm: LanguageModel, bundle: Bundle, plug: ErniePlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
+    inputs = world.texts(lm, bundle)
     batch = world.whole(inputs)
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            changed = encoder(batch)
+        base = lm(batch)
+        with plug.attach(lm):
+            changed = lm(batch)
         alone = inputs.collate(np.array([2, 5]))
-        with plug.attach(encoder):
-            assert torch.equal(encoder(alone), encoder(alone))
-            unlinked = encoder(alone)
-        assert torch.equal(unlinked, encoder(alone))
+        with plug.attach(lm):
+            assert torch.equal(lm(alone), lm(alone))
+            unlinked = lm(alone)
+        assert torch.equal(unlinked, lm(alone))
     assert torch.equal(changed[[2, 5]], base[[2, 5]])
     assert all((changed[n] - base[n]).abs().max() > 1e-2 for n in (0, 1, 3, 4, 6))
 
 
-def test_at_first_the_model_is_itself_and_afterwards_too(encoder: Encoder, bundle: Bundle) -> None:
-    plug = Ernie().build(encoder, bundle).eval()
-    batch = world.whole(world.texts(encoder, bundle))
+def test_at_first_the_model_is_itself_and_afterwards_too(lm: LanguageModel, bundle: Bundle) -> None:
+    plug = Ernie().build(lm, bundle).eval()
+    batch = world.whole(world.texts(lm, bundle))
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            assert torch.equal(encoder(batch), base)
+        base = lm(batch)
+        with plug.attach(lm):
+            assert torch.equal(lm(batch), base)
         world.shaken(plug)
-        with plug.attach(encoder):
-            assert not torch.equal(encoder(batch), base)
-        assert torch.equal(encoder(batch), base)
-    assert not any(module._forward_hooks for module in encoder.modules())
+        with plug.attach(lm):
+            assert not torch.equal(lm(batch), base)
+        assert torch.equal(lm(batch), base)
+    assert not any(module._forward_hooks for module in lm.modules())
 
 
 def test_gradients_reach_the_entity_side_and_nothing_else(
-    encoder: Encoder, bundle: Bundle, plug: ErniePlug
+    lm: LanguageModel, bundle: Bundle, plug: ErniePlug
 ) -> None:
-    batch = world.whole(world.texts(encoder, bundle))
-    with frozen(encoder), plug.attach(encoder):
-        encoder(batch).square().sum().backward()
+    batch = world.whole(world.texts(lm, bundle))
+    with frozen(lm), plug.attach(lm):
+        lm(batch).square().sum().backward()
         # A key's bias shifts all of a query's scores alike, so it has no part in the result.
         for name, parameter in plug.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0 or name.endswith("key.bias"), name
-        assert all(p.grad is None for p in encoder.parameters())
+        assert all(p.grad is None for p in lm.parameters())
 
 
-def _fit(encoder: Encoder, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
+def _fit(lm: LanguageModel, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
     method = Ernie()
     recipe = Recipe(3e-3, 8, 4, warmup=0.1, decay="constant", dropout=0.1)
     fit = Fit(
         setting=Setting.GENERAL,
-        encoder=encoder,
+        lm=lm,
         model=None,
         knowledge=knowledge,
         examples=None,
@@ -204,19 +204,19 @@ def _fit(encoder: Encoder, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plu
         device=torch.device("cpu"),
     )
     torch.manual_seed(seed)
-    plug = method.build(encoder, knowledge)
-    with frozen(encoder):
+    plug = method.build(lm, knowledge)
+    with frozen(lm):
         history = method.fit(plug, fit)
     return plug, history
 
 
 def test_general_training_learns_leaves_the_model_alone_and_repeats_itself(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     knowledge = world.write_linked(tmp_path / "kb", copies=20)
-    before = digest(encoder)
-    (one, history), (same, _), (other, _) = (_fit(encoder, knowledge, s) for s in (0, 0, 1))
-    assert digest(encoder) == before
+    before = digest(lm)
+    (one, history), (same, _), (other, _) = (_fit(lm, knowledge, s) for s in (0, 0, 1))
+    assert digest(lm) == before
     assert digest(one) == digest(same) != digest(other)
     assert history.losses[-1] < history.losses[0] - 0.4
     assert history.counts["corpus_sentences"] == 7 * 20
@@ -224,20 +224,20 @@ def test_general_training_learns_leaves_the_model_alone_and_repeats_itself(
     assert fusion.into.weight.abs().sum() > 0
     assert all(p.requires_grad for p in one.parameters())
     # A control is another knowledge base: another plug.
-    assert digest(_fit(encoder, Shuffled(knowledge, 0))[0]) != digest(one)
+    assert digest(_fit(lm, Shuffled(knowledge, 0))[0]) != digest(one)
 
 
 # The denoising objective.
 
 
-def test_the_denoising_loss_is_that_of_the_equation(encoder: Encoder, bundle: Bundle) -> None:
-    plug = Ernie().build(encoder, bundle)
+def test_the_denoising_loss_is_that_of_the_equation(lm: LanguageModel, bundle: Bundle) -> None:
+    plug = Ernie().build(lm, bundle)
     assert isinstance(plug, ErniePlug)
-    inputs = world.texts(encoder, bundle)
+    inputs = world.texts(lm, bundle)
     batch = world.whole(inputs)
     torch.manual_seed(1)
-    hidden = torch.randn(len(inputs), batch.ids.shape[1], encoder.width)
-    head = torch.nn.Linear(encoder.width, 6)
+    hidden = torch.randn(len(inputs), batch.ids.shape[1], lm.width)
+    head = torch.nn.Linear(lm.width, 6)
     rows = sorted({row for number in range(7) for _, _, row in world.links(inputs, number)})
     vectors = [torch.from_numpy(bundle.vectors(np.array([row]))[0]) for row in rows]
     losses = []
@@ -252,17 +252,17 @@ def test_the_denoising_loss_is_that_of_the_equation(encoder: Encoder, bundle: Bu
     assert ours.item() == pytest.approx(np.mean(losses), abs=1e-5)
 
 
-def test_without_a_link_there_is_nothing_to_denoise(encoder: Encoder, bundle: Bundle) -> None:
-    plug = Ernie().build(encoder, bundle)
+def test_without_a_link_there_is_nothing_to_denoise(lm: LanguageModel, bundle: Bundle) -> None:
+    plug = Ernie().build(lm, bundle)
     assert isinstance(plug, ErniePlug)
-    batch = world.texts(encoder, bundle).collate(np.array([2]))
+    batch = world.texts(lm, bundle).collate(np.array([2]))
     assert denoising_loss(torch.nn.Identity(), plug, torch.ones(1, 5, 6), batch) == 0
 
 
 def test_5_of_a_hundred_links_are_wrong_and_15_are_missing(
-    encoder: Encoder, toy_knowledge: Bundle
+    lm: LanguageModel, toy_knowledge: Bundle
 ) -> None:
-    tokens = masked_tokens(encoder, toy_knowledge, 62, 0)
+    tokens = masked_tokens(lm, toy_knowledge, 62, 0)
     data = NoisyLinks(tokens, np.random.default_rng(0))
     fates, drawn = np.zeros(3), 0
     for _ in range(60):
@@ -295,18 +295,18 @@ def test_without_a_masked_lm_head_general_training_is_unsupported(
 
 
 def test_task_training_starts_general_unless_told_otherwise(
-    encoder: Encoder, bundle: Bundle
+    lm: LanguageModel, bundle: Bundle
 ) -> None:
-    assert Ernie().starts_general(encoder, bundle)
-    assert not Ernie({"start": "scratch"}).starts_general(encoder, bundle)
+    assert Ernie().starts_general(lm, bundle)
+    assert not Ernie({"start": "scratch"}).starts_general(lm, bundle)
 
 
-def test_a_knowledge_base_without_vectors_is_unsupported(encoder: Encoder) -> None:
+def test_a_knowledge_base_without_vectors_is_unsupported(lm: LanguageModel) -> None:
     class Bare:
         name, dimension = "bare", 0
 
     with pytest.raises(Unsupported, match="bare has no entity vectors"):
-        Ernie().build(encoder, Bare())  # type: ignore[arg-type]
+        Ernie().build(lm, Bare())  # type: ignore[arg-type]
 
 
 # Planted knowledge.

@@ -23,7 +23,7 @@ from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled, Zero
 from kbench.method import Fit
-from kbench.model import Encoder, digest
+from kbench.model import LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.parts.find import find_backbone
@@ -52,14 +52,14 @@ _FAST = Recipe(3e-3, 32, 4, warmup=0.1, clip=1.0)
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def lm(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """A BERT of six layers, so that all taps differ, and of two heads' width."""
     folder = tmp_path_factory.mktemp("deep") / "bert"
     return load_folder(write_backbone(folder, layers=6, width=128))
 
 
 @pytest.fixture(scope="module")
-def small(toy_folder: Path) -> Encoder:
+def small(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
@@ -104,9 +104,9 @@ def _bundle(
     return Bundle(folder)
 
 
-def _inputs(encoder: Encoder, *texts: str) -> Batch:
+def _inputs(lm: LanguageModel, *texts: str) -> Batch:
     examples = [Example(str(number), text, (), "") for number, text in enumerate(texts)]
-    inputs = encode(encoder.tokenizer, examples, [()] * len(texts), Layout({}))
+    inputs = encode(lm.tokenizer, examples, [()] * len(texts), Layout({}))
     return inputs.collate(np.arange(len(texts)))
 
 
@@ -185,25 +185,25 @@ def _increments(
     return total, output
 
 
-def _hidden(encoder: Encoder, batch: Batch, at: int) -> list[Tensor]:
+def _hidden(lm: LanguageModel, batch: Batch, at: int) -> list[Tensor]:
     """Hidden states ``h^(0..L)`` of one input, as the network itself reports them."""
     length = int(batch.mask[at].sum())
-    given = encoder.base(input_ids=batch.ids[at : at + 1, :length], output_hidden_states=True)
+    given = lm.base(input_ids=batch.ids[at : at + 1, :length], output_hidden_states=True)
     return [state[0] for state in given.hidden_states]
 
 
 @pytest.mark.parametrize("mapped", [False, True])
 @torch.no_grad()
-def test_states_are_those_of_the_published_equations(encoder: Encoder, mapped: bool) -> None:
-    plug = _noisy(KnowledgeAdapter(encoder.width, 1.0))
+def test_states_are_those_of_the_published_equations(lm: LanguageModel, mapped: bool) -> None:
+    plug = _noisy(KnowledgeAdapter(lm.width, 1.0))
     plug.mapped.fill_(mapped)
     plug.choose(0.3)
-    batch = _inputs(encoder, *_TEXTS)
-    with plug.attach(encoder):
-        given = encoder(batch)
+    batch = _inputs(lm, *_TEXTS)
+    with plug.attach(lm):
+        given = lm(batch)
     state = plug.adapter.state_dict()
     for at, mask in enumerate(batch.mask.bool()):
-        hidden = _hidden(encoder, batch, at)
+        hidden = _hidden(lm, batch, at)
         total, output = _increments(state, hidden, (0, 2, 4), heads=2)
         assert total.norm() > 0.1 * hidden[-1].norm()
         torch.testing.assert_close(
@@ -218,29 +218,29 @@ def test_states_are_those_of_the_published_equations(encoder: Encoder, mapped: b
 
 
 @torch.no_grad()
-def test_the_output_telescopes_into_the_raw_taps_and_the_increments(encoder: Encoder) -> None:
-    adapter = _noisy(KnowledgeAdapter(encoder.width, 1.0)).adapter
-    states = [torch.randn(2, 5, encoder.width) for _ in range(3)]
+def test_the_output_telescopes_into_the_raw_taps_and_the_increments(lm: LanguageModel) -> None:
+    adapter = _noisy(KnowledgeAdapter(lm.width, 1.0)).adapter
+    states = [torch.randn(2, 5, lm.width) for _ in range(3)]
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     total, output = adapter(states, mask)
     torch.testing.assert_close(output, sum(states) + total, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("grad", [False, True])
-def test_a_padded_batch_gives_what_each_input_gives_alone(encoder: Encoder, grad: bool) -> None:
-    plug = _noisy(KnowledgeAdapter(encoder.width, 1.0), noise=0.03)
-    batch = _inputs(encoder, *_TEXTS)
+def test_a_padded_batch_gives_what_each_input_gives_alone(lm: LanguageModel, grad: bool) -> None:
+    plug = _noisy(KnowledgeAdapter(lm.width, 1.0), noise=0.03)
+    batch = _inputs(lm, *_TEXTS)
     assert batch.mask.min() == 0
-    with torch.set_grad_enabled(grad), plug.attach(encoder):
-        together = encoder(batch)
+    with torch.set_grad_enabled(grad), plug.attach(lm):
+        together = lm(batch)
         for at, text in enumerate(_TEXTS):
-            alone = encoder(_inputs(encoder, text))[0]
+            alone = lm(_inputs(lm, text))[0]
             torch.testing.assert_close(together[at, : len(alone)], alone, atol=1e-5, rtol=0)
 
 
-def test_attention_to_padding_would_show(encoder: Encoder) -> None:
-    adapter = _noisy(KnowledgeAdapter(encoder.width, 1.0)).adapter
-    states = [torch.randn(1, 5, encoder.width) for _ in range(3)]
+def test_attention_to_padding_would_show(lm: LanguageModel) -> None:
+    adapter = _noisy(KnowledgeAdapter(lm.width, 1.0)).adapter
+    states = [torch.randn(1, 5, lm.width) for _ in range(3)]
     masked, _ = adapter(states, torch.tensor([[1, 1, 1, 0, 0]]))
     unmasked, _ = adapter(states, torch.ones(1, 5))
     assert (masked - unmasked)[0, :3].abs().max() > 1e-2
@@ -262,9 +262,9 @@ def test_the_adapter_has_the_published_number_of_parameters(hidden: int, count: 
     assert adapter.modules_in_turn[0].layers[0].self_attn.num_heads == 12
 
 
-def test_projections_begin_small_and_the_map_at_zero(encoder: Encoder) -> None:
+def test_projections_begin_small_and_the_map_at_zero(lm: LanguageModel) -> None:
     torch.manual_seed(0)
-    plug = KnowledgeAdapter(encoder.width, 1.0)
+    plug = KnowledgeAdapter(lm.width, 1.0)
     for module in plug.adapter.modules_in_turn:
         for projection in (module.down, module.up):
             assert float(projection.weight.detach().std()) == pytest.approx(0.0002, rel=0.05)
@@ -274,43 +274,43 @@ def test_projections_begin_small_and_the_map_at_zero(encoder: Encoder) -> None:
 
 
 @torch.no_grad()
-def test_scale_zero_and_map_zero_are_the_base_model_and_nothing_is_left(encoder: Encoder) -> None:
-    plug = _noisy(KnowledgeAdapter(encoder.width, 1.0))
-    batch = _inputs(encoder, *_TEXTS)
-    base = encoder(batch)
-    with plug.attach(encoder):
-        assert (encoder(batch) - base).abs().max() > 0.1
-    assert torch.equal(encoder(batch), base)
+def test_scale_zero_and_map_zero_are_the_base_model_and_nothing_is_left(lm: LanguageModel) -> None:
+    plug = _noisy(KnowledgeAdapter(lm.width, 1.0))
+    batch = _inputs(lm, *_TEXTS)
+    base = lm(batch)
+    with plug.attach(lm):
+        assert (lm(batch) - base).abs().max() > 0.1
+    assert torch.equal(lm(batch), base)
     plug.choose(0.0)
-    with plug.attach(encoder):
-        assert torch.equal(encoder(batch), base)
+    with plug.attach(lm):
+        assert torch.equal(lm(batch), base)
     plug.map.weight.zero_()
     plug.map.bias.zero_()
     plug.choose(1.0)
     plug.mapped.fill_(True)
-    with plug.attach(encoder):
-        assert torch.equal(encoder(batch), base)
+    with plug.attach(lm):
+        assert torch.equal(lm(batch), base)
 
 
 @torch.no_grad()
-def test_a_stored_plug_knows_how_it_is_read(encoder: Encoder) -> None:
-    plug = _noisy(KnowledgeAdapter(encoder.width, 1.0))
+def test_a_stored_plug_knows_how_it_is_read(lm: LanguageModel) -> None:
+    plug = _noisy(KnowledgeAdapter(lm.width, 1.0))
     plug.mapped.fill_(True)
-    again = KnowledgeAdapter(encoder.width, 1.0).eval()
+    again = KnowledgeAdapter(lm.width, 1.0).eval()
     again.load_state_dict(plug.state_dict())
-    batch = _inputs(encoder, *_TEXTS)
-    with plug.attach(encoder):
-        first = encoder(batch)
-    with again.attach(encoder):
-        assert torch.equal(encoder(batch), first)
+    batch = _inputs(lm, *_TEXTS)
+    with plug.attach(lm):
+        first = lm(batch)
+    with again.attach(lm):
+        assert torch.equal(lm(batch), first)
 
 
-def _data(encoder: Encoder, knowledge: KnowledgeBase, least: int = 2) -> SpelledFacts:
-    return spelled_facts(encoder, knowledge, max_length=64, least=least)
+def _data(lm: LanguageModel, knowledge: KnowledgeBase, least: int = 2) -> SpelledFacts:
+    return spelled_facts(lm, knowledge, max_length=64, least=least)
 
 
 def test_facts_are_read_from_the_first_marker_of_each_mention(
-    small: Encoder, tmp_path: Path
+    small: LanguageModel, tmp_path: Path
 ) -> None:
     names = ["kim", "lo", "mo"]
     sentences = [
@@ -333,7 +333,9 @@ def test_facts_are_read_from_the_first_marker_of_each_mention(
     assert batch.targets.tolist() == [0, 1]
 
 
-def test_a_mention_within_another_is_read_at_its_own_marker(small: Encoder, tmp_path: Path) -> None:
+def test_a_mention_within_another_is_read_at_its_own_marker(
+    small: LanguageModel, tmp_path: Path
+) -> None:
     text = "kim lo lies in mo"
     spans = {"kimlo": (0, 6), "kim": (0, 3), "lo": (4, 6), "mo": (15, 17)}
     linked = [Mention(*span, entity=f"Q{name}") for name, span in spans.items()]
@@ -371,7 +373,7 @@ def test_markers_that_a_vocabulary_lacks_are_others_that_it_has(tmp_path: Path) 
 
 
 def test_rare_relations_long_sentences_and_those_named_are_dropped(
-    small: Encoder, tmp_path: Path
+    small: LanguageModel, tmp_path: Path
 ) -> None:
     many = [chr(code) * 2 for code in range(ord("a"), ord("s"))]
     relations = ["P31"] * 4 + ["near"] * 3 + ["saw"] * 2
@@ -398,7 +400,7 @@ def test_rare_relations_long_sentences_and_those_named_are_dropped(
 
 
 def test_without_facts_to_tell_apart_there_is_no_plug(
-    small: Encoder, toy_knowledge: Bundle, facts: Bundle, tmp_path: Path
+    small: LanguageModel, toy_knowledge: Bundle, facts: Bundle, tmp_path: Path
 ) -> None:
     one = _bundle(
         tmp_path / "kb",
@@ -415,15 +417,15 @@ def test_without_facts_to_tell_apart_there_is_no_plug(
             _data(small, knowledge)
 
 
-def _learnt(encoder: Encoder, knowledge: KnowledgeBase, unseen: Bundle) -> tuple[float, float]:
+def _learnt(lm: LanguageModel, knowledge: KnowledgeBase, unseen: Bundle) -> tuple[float, float]:
     """Accuracy of the factual pre-training on its own facts and on others."""
-    data = _data(encoder, knowledge)
+    data = _data(lm, knowledge)
     torch.manual_seed(0)
-    teacher = FactualPretraining(Adapter(encoder.width), encoder.width, data.relations)
-    with frozen(encoder), teacher.attach(encoder):
+    teacher = FactualPretraining(Adapter(lm.width), lm.width, data.relations)
+    with frozen(lm), teacher.attach(lm):
         train(
             teacher,
-            lambda batch: teacher.loss(encoder, batch),
+            lambda batch: teacher.loss(lm, batch),
             data,
             _FAST.updated({"epochs": 12}),
             seed=0,
@@ -431,17 +433,17 @@ def _learnt(encoder: Encoder, knowledge: KnowledgeBase, unseen: Bundle) -> tuple
         )
         teacher.eval()
         scores = []
-        for known in (data, _data(encoder, unseen)):
+        for known in (data, _data(lm, unseen)):
             batch = known.batch(np.arange(len(known.lengths)))
             with torch.no_grad():
-                best = teacher.head.logits(encoder(batch), batch).argmax(-1)
+                best = teacher.head.logits(lm(batch), batch).argmax(-1)
             assert batch.targets is not None
             scores.append(float((best == batch.targets).float().mean()))
     return scores[0], scores[1]
 
 
 def test_facts_are_learnt_and_broken_ones_carry_over_to_nothing(
-    small: Encoder, facts: Bundle, tmp_path: Path
+    small: LanguageModel, facts: Bundle, tmp_path: Path
 ) -> None:
     unseen = _world(tmp_path / "kb", per_relation=40, seed=1)
     seen, carried = _learnt(small, facts, unseen)
@@ -450,10 +452,10 @@ def test_facts_are_learnt_and_broken_ones_carry_over_to_nothing(
     assert _learnt(small, Shuffled(facts, 0), unseen)[1] < 0.4
 
 
-def _fit(setting: Setting, encoder: Encoder, knowledge: KnowledgeBase) -> Fit:
+def _fit(setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> Fit:
     return Fit(
         setting=setting,
-        encoder=encoder,
+        lm=lm,
         model=None,
         knowledge=knowledge,
         examples=None,
@@ -465,7 +467,7 @@ def _fit(setting: Setting, encoder: Encoder, knowledge: KnowledgeBase) -> Fit:
     )
 
 
-def test_a_general_plug_trains_the_adapter_alone(small: Encoder, facts: Bundle) -> None:
+def test_a_general_plug_trains_the_adapter_alone(small: LanguageModel, facts: Bundle) -> None:
     method = KAdapter()
     torch.manual_seed(0)
     plug = method.build(small, facts)
@@ -481,7 +483,7 @@ def test_a_general_plug_trains_the_adapter_alone(small: Encoder, facts: Bundle) 
     assert not any("features" in n or "head" in n for n in plug.state_dict())
 
 
-def test_the_same_seed_gives_the_same_adapter(small: Encoder, facts: Bundle) -> None:
+def test_the_same_seed_gives_the_same_adapter(small: LanguageModel, facts: Bundle) -> None:
     made = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -493,16 +495,16 @@ def test_the_same_seed_gives_the_same_adapter(small: Encoder, facts: Bundle) -> 
     assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
 
 
-def test_while_the_map_trains_the_adapter_is_read_without_dropout(encoder: Encoder) -> None:
-    plug = _noisy(KnowledgeAdapter(encoder.width, 1.0))
+def test_while_the_map_trains_the_adapter_is_read_without_dropout(lm: LanguageModel) -> None:
+    plug = _noisy(KnowledgeAdapter(lm.width, 1.0))
     plug.mapped.fill_(True)
     plug.adapter.requires_grad_(False)
-    batch = _inputs(encoder, *_TEXTS)
-    with frozen(encoder), plug.attach(encoder):
-        still = encoder(batch)
+    batch = _inputs(lm, *_TEXTS)
+    with frozen(lm), plug.attach(lm):
+        still = lm(batch)
         plug.train()
-        torch.testing.assert_close(encoder(batch), still, atol=1e-5, rtol=1e-5)
-        encoder(batch)[:, 0, :3].sum().backward()
+        torch.testing.assert_close(lm(batch), still, atol=1e-5, rtol=1e-5)
+        lm(batch)[:, 0, :3].sum().backward()
     assert all(p.grad is None for p in plug.adapter.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.map.parameters())
 
@@ -563,19 +565,19 @@ def test_every_setting_trains_what_it_should(
     assert plugs["task-specific"]["map.weight"].any()
 
 
-def test_a_model_tuned_with_the_plug_in_place_learns_through_it(encoder: Encoder) -> None:
-    plug = _noisy(KnowledgeAdapter(encoder.width, 1.0))
-    batch = _inputs(encoder, *_TEXTS)
-    table = encoder.word_embeddings.weight
+def test_a_model_tuned_with_the_plug_in_place_learns_through_it(lm: LanguageModel) -> None:
+    plug = _noisy(KnowledgeAdapter(lm.width, 1.0))
+    batch = _inputs(lm, *_TEXTS)
+    table = lm.word_embeddings.weight
     found = []
     for scale in (0.0, 1.0):
         plug.choose(scale)
-        encoder.zero_grad()
-        with frozen(plug), plug.attach(encoder):
-            encoder(batch)[:, 0, :3].sum().backward()
+        lm.zero_grad()
+        with frozen(plug), plug.attach(lm):
+            lm(batch)[:, 0, :3].sum().backward()
         assert table.grad is not None
         found.append(table.grad.clone())
-    encoder.zero_grad(set_to_none=True)
+    lm.zero_grad(set_to_none=True)
     assert (found[0] - found[1]).abs().max() > 1e-2 * found[0].abs().max()
 
 
@@ -595,17 +597,17 @@ def _counted() -> Iterator[list[int]]:
         yield texts
 
 
-def _pretrained(encoder: Encoder, knowledge: KnowledgeBase, **recipe: Any) -> tuple[Any, History]:
+def _pretrained(lm: LanguageModel, knowledge: KnowledgeBase, **recipe: Any) -> tuple[Any, History]:
     torch.manual_seed(0)
-    plug = KAdapter().build(encoder, knowledge)
-    fit = _fit(Setting.GENERAL, encoder, knowledge)
+    plug = KAdapter().build(lm, knowledge)
+    fit = _fit(Setting.GENERAL, lm, knowledge)
     fit = replace(fit, recipe=_FAST.updated(recipe), options={**fit.options, "min_examples": 2})
-    with frozen(encoder):
+    with frozen(lm):
         return plug, KAdapter().fit(plug, fit)
 
 
 def test_facts_are_read_once_and_the_plug_is_the_same_bit_for_bit(
-    small: Encoder, facts: Bundle, monkeypatch: pytest.MonkeyPatch
+    small: LanguageModel, facts: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _counted() as texts:
         cold, history = _pretrained(small, facts)
@@ -625,7 +627,9 @@ def test_facts_are_read_once_and_the_plug_is_the_same_bit_for_bit(
     assert digest(direct.map) == digest(cold.map)
 
 
-def test_a_frozen_model_with_dropout_is_read_in_each_epoch(small: Encoder, facts: Bundle) -> None:
+def test_a_frozen_model_with_dropout_is_read_in_each_epoch(
+    small: LanguageModel, facts: Bundle
+) -> None:
     with _counted() as texts:
         _, history = _pretrained(small, facts, dropout=0.1, epochs=2)
     assert sum(texts) == 2 * 320

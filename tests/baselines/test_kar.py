@@ -16,7 +16,7 @@ from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit, Plug
-from kbench.model import Encoder, digest
+from kbench.model import LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
@@ -32,7 +32,7 @@ from tests.grid.toygrid import OPTIONS, grid, run
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def lm(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     folder = tmp_path_factory.mktemp("bert")
     return load_folder(write_backbone(folder, layers=5)).eval()
 
@@ -43,9 +43,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def plug(encoder: Encoder, bundle: Bundle) -> KarPlug:
+def plug(lm: LanguageModel, bundle: Bundle) -> KarPlug:
     """A plug whose parameters are all random, in eval mode."""
-    built = Kar().build(encoder, bundle)
+    built = Kar().build(lm, bundle)
     assert isinstance(built, KarPlug)
     world.shaken(built)
     return built.eval()
@@ -99,10 +99,10 @@ def _spans(plug: Any, tokens: list[Tensor], links: list[tuple[int, int, int]]) -
 
 
 def _plain(
-    encoder: Encoder, bundle: Bundle, plug: Any, ids: Tensor, links: list[tuple[int, int, int]]
+    lm: LanguageModel, bundle: Bundle, plug: Any, ids: Tensor, links: list[tuple[int, int, int]]
 ) -> Tensor:
     """The equations on one example without padding, token by token. ``[tokens, H]``."""
-    bert = encoder.base
+    bert = lm.base
     hidden = bert.embeddings(input_ids=ids)
     for number, layer in enumerate(bert.encoder.layer):
         hidden = layer(hidden, None)
@@ -125,27 +125,27 @@ def _plain(
 
 
 def test_a_padded_batch_has_the_states_of_the_equations_on_each_example(
-    encoder: Encoder, bundle: Bundle, plug: KarPlug
+    lm: LanguageModel, bundle: Bundle, plug: KarPlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
-    with torch.no_grad(), plug.attach(encoder):
-        ours = encoder(world.whole(inputs))
+    inputs = world.texts(lm, bundle)
+    with torch.no_grad(), plug.attach(lm):
+        ours = lm(world.whole(inputs))
     assert [len(world.links(inputs, number)) for number in range(7)] == [2, 1, 0, 2, 1, 0, 3]
     for number in range(len(inputs)):
         links = world.links(inputs, number)
         with torch.no_grad():
-            theirs = _plain(encoder, bundle, plug, world.ids(inputs, number), links)
+            theirs = _plain(lm, bundle, plug, world.ids(inputs, number), links)
         torch.testing.assert_close(ours[number, : len(theirs)], theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_an_example_alone_is_as_in_a_padded_batch(
-    encoder: Encoder, bundle: Bundle, plug: KarPlug
+    lm: LanguageModel, bundle: Bundle, plug: KarPlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
-    with torch.no_grad(), plug.attach(encoder):
-        together = encoder(world.whole(inputs))
+    inputs = world.texts(lm, bundle)
+    with torch.no_grad(), plug.attach(lm):
+        together = lm(world.whole(inputs))
         for number in range(len(inputs)):
-            alone = encoder(inputs.collate(np.array([number])))[0]
+            alone = lm(inputs.collate(np.array([number])))[0]
             torch.testing.assert_close(alone, together[number, : len(alone)], atol=1e-5, rtol=1e-5)
 
 
@@ -243,55 +243,55 @@ def test_controls_leave_names_and_break_priors(bundle: Bundle) -> None:
 
 
 def test_an_example_without_an_entity_is_untouched_whatever_the_plug(
-    encoder: Encoder, bundle: Bundle, plug: KarPlug
+    lm: LanguageModel, bundle: Bundle, plug: KarPlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
+    inputs = world.texts(lm, bundle)
     batch = world.whole(inputs)
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            changed = encoder(batch)
+        base = lm(batch)
+        with plug.attach(lm):
+            changed = lm(batch)
         alone = inputs.collate(np.array([2, 5]))
-        with plug.attach(encoder):
-            unlinked = encoder(alone)
-        assert torch.equal(unlinked, encoder(alone))
+        with plug.attach(lm):
+            unlinked = lm(alone)
+        assert torch.equal(unlinked, lm(alone))
     assert torch.equal(changed[[2, 5]], base[[2, 5]])
     assert all((changed[n] - base[n]).abs().max() > 1e-2 for n in (0, 1, 3, 4, 6))
 
 
-def test_at_first_the_model_is_itself_and_afterwards_too(encoder: Encoder, bundle: Bundle) -> None:
-    plug = Kar().build(encoder, bundle).eval()
-    batch = world.whole(world.texts(encoder, bundle))
+def test_at_first_the_model_is_itself_and_afterwards_too(lm: LanguageModel, bundle: Bundle) -> None:
+    plug = Kar().build(lm, bundle).eval()
+    batch = world.whole(world.texts(lm, bundle))
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            assert torch.equal(encoder(batch), base)
+        base = lm(batch)
+        with plug.attach(lm):
+            assert torch.equal(lm(batch), base)
         world.shaken(plug)
-        with plug.attach(encoder):
-            assert not torch.equal(encoder(batch), base)
-        assert torch.equal(encoder(batch), base)
-    assert not any(module._forward_hooks for module in encoder.modules())
+        with plug.attach(lm):
+            assert not torch.equal(lm(batch), base)
+        assert torch.equal(lm(batch), base)
+    assert not any(module._forward_hooks for module in lm.modules())
 
 
 def test_gradients_reach_the_module_and_nothing_else(
-    encoder: Encoder, bundle: Bundle, plug: KarPlug
+    lm: LanguageModel, bundle: Bundle, plug: KarPlug
 ) -> None:
-    batch = world.whole(world.texts(encoder, bundle))
-    with frozen(encoder), plug.attach(encoder):
-        encoder(batch).square().sum().backward()
+    batch = world.whole(world.texts(lm, bundle))
+    with frozen(lm), plug.attach(lm):
+        lm(batch).square().sum().backward()
         # What shifts all scores of a softmax alike has no part in the result.
         idle = ("key.bias", "weigh.bias", "judge.2.bias")
         for name, parameter in plug.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0 or name.endswith(idle), name
-        assert all(p.grad is None for p in encoder.parameters())
+        assert all(p.grad is None for p in lm.parameters())
 
 
-def _fit(encoder: Encoder, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
+def _fit(lm: LanguageModel, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
     method = Kar()
     fit = Fit(
         setting=Setting.GENERAL,
-        encoder=encoder,
+        lm=lm,
         model=None,
         knowledge=knowledge,
         examples=None,
@@ -302,34 +302,34 @@ def _fit(encoder: Encoder, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plu
         device=torch.device("cpu"),
     )
     torch.manual_seed(seed)
-    plug = method.build(encoder, knowledge)
-    with frozen(encoder):
+    plug = method.build(lm, knowledge)
+    with frozen(lm):
         history = method.fit(plug, fit)
     return plug, history
 
 
 def test_general_training_learns_leaves_the_model_alone_and_repeats_itself(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     knowledge = world.write_linked(tmp_path / "kb", copies=20)
-    before = digest(encoder)
-    (one, history), (same, _), (other, _) = (_fit(encoder, knowledge, s) for s in (0, 0, 1))
-    assert digest(encoder) == before
+    before = digest(lm)
+    (one, history), (same, _), (other, _) = (_fit(lm, knowledge, s) for s in (0, 0, 1))
+    assert digest(lm) == before
     assert digest(one) == digest(same) != digest(other)
     assert history.losses[-1] < history.losses[0] - 0.2
     assert history.counts["corpus_sentences"] == 7 * 20
     assert all(p.requires_grad for p in one.parameters())
-    assert digest(_fit(encoder, Shuffled(knowledge, 0))[0]) != digest(one)
+    assert digest(_fit(lm, Shuffled(knowledge, 0))[0]) != digest(one)
 
 
 def test_the_linking_loss_is_that_of_mentions_with_several_candidates(
-    encoder: Encoder, bundle: Bundle, plug: KarPlug
+    lm: LanguageModel, bundle: Bundle, plug: KarPlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
+    inputs = world.texts(lm, bundle)
     for dropout in (m for m in plug.modules() if isinstance(m, torch.nn.Dropout)):
         dropout.p = 0.0
     with torch.no_grad():
-        states = encoder(world.whole(inputs))
+        states = lm(world.whole(inputs))
     losses = []
     with torch.no_grad():
         for number in range(7):
@@ -355,18 +355,18 @@ def test_the_linking_loss_is_that_of_mentions_with_several_candidates(
 
 
 def test_the_linking_loss_is_kept_only_while_training(
-    encoder: Encoder, bundle: Bundle, plug: KarPlug
+    lm: LanguageModel, bundle: Bundle, plug: KarPlug
 ) -> None:
-    inputs = world.texts(encoder, bundle)
-    with torch.no_grad(), plug.attach(encoder):
-        encoder(world.whole(inputs))
+    inputs = world.texts(lm, bundle)
+    with torch.no_grad(), plug.attach(lm):
+        lm(world.whole(inputs))
         assert plug.linking is None
         plug.train()
-        encoder(world.whole(inputs))
+        lm(world.whole(inputs))
         assert plug.linking is not None
-        encoder(inputs.collate(np.array([2])))
+        lm(inputs.collate(np.array([2])))
         assert plug.linking is None
-        encoder(world.whole(inputs))
+        lm(world.whole(inputs))
     assert plug.linking is None
 
 
@@ -383,16 +383,16 @@ def test_the_right_inverse_undoes_a_wide_map() -> None:
 
 
 def test_the_inverse_start_undoes_the_way_in_and_is_not_the_model(
-    encoder: Encoder, bundle: Bundle
+    lm: LanguageModel, bundle: Bundle
 ) -> None:
-    plug: Any = Kar({"init": "inverse"}).build(encoder, bundle).eval()
+    plug: Any = Kar({"init": "inverse"}).build(lm, bundle).eval()
     states = torch.randn(5, 6)
     torch.testing.assert_close(plug.down(plug.up(states)), states, atol=1e-4, rtol=1e-4)
-    batch = world.whole(world.texts(encoder, bundle))
+    batch = world.whole(world.texts(lm, bundle))
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            changed = encoder(batch)
+        base = lm(batch)
+        with plug.attach(lm):
+            changed = lm(batch)
     assert torch.equal(changed[[2, 5]], base[[2, 5]])
     assert (changed[0] - base[0]).abs().max() > 1e-2
 
@@ -410,12 +410,12 @@ def test_options_that_make_no_sense_are_refused() -> None:
 
 
 def test_vectors_wider_than_the_model_have_no_inverse_start(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     wide = world.write_linked(tmp_path / "kb", dimension=40)
-    assert Kar().build(encoder, wide)
+    assert Kar().build(lm, wide)
     with pytest.raises(Unsupported, match="40 > 32"):
-        Kar({"init": "inverse"}).build(encoder, wide)
+        Kar({"init": "inverse"}).build(lm, wide)
 
 
 def test_without_a_masked_lm_head_general_training_is_unsupported(

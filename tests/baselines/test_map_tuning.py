@@ -18,14 +18,19 @@ from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
 from kbench.method import Fit
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe
 from kbench_baselines.map_tuning import AffineMap, MapTuning
-from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
+from kbench_baselines.masked_lm import (
+    MaskedMentions,
+    masked_mentions,
+    mention_loss,
+    next_mentions,
+)
 from tests import reference
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -33,7 +38,7 @@ SLOT = "{slot} / {mention}"
 
 
 @pytest.fixture(scope="module")
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
@@ -70,31 +75,31 @@ def test_the_map_has_the_published_number_of_parameters() -> None:
 
 
 def test_one_step_has_the_loss_and_gradient_of_the_published_equations(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     bundle = _bundle(tmp_path / "kb", _SENTENCES)
     torch.manual_seed(3)
-    plug = AffineMap(bundle, encoder.slot_width)
-    data = masked_mentions(encoder, bundle, SLOT, 62)
+    plug = AffineMap(bundle, lm.slot_width)
+    data = masked_mentions(lm, bundle, SLOT, 62)
     assert len(data.lengths) == 3 * len(_SENTENCES)
-    with frozen(encoder), plug.attach(encoder):
-        ours = mention_loss(encoder, data.batch(np.arange(len(data.lengths))))
+    with frozen(lm), plug.attach(lm):
+        ours = mention_loss(lm, data.batch(np.arange(len(data.lengths))))
         ours.backward()
     gradient = plug.linear.weight.grad
     assert gradient is not None
 
-    plain = torch.nn.Linear(6, encoder.slot_width)
+    plain = torch.nn.Linear(6, lm.slot_width)
     plain.load_state_dict(plug.linear.state_dict())
     batch = [
         instance
         for sentence in _SENTENCES
         for instance in reference.instances(
-            encoder.tokenizer,
+            lm.tokenizer,
             sentence.text,
             [(m.start, m.end, _vector(bundle, m.entity)) for m in sentence.mentions],
         )
     ]
-    theirs = reference.loss(encoder.network, plain, batch, width=64)
+    theirs = reference.loss(lm.network, plain, batch, width=64)
     theirs.backward()
     assert plain.weight.grad is not None
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
@@ -106,19 +111,19 @@ def _vector(bundle: Bundle, entity: str | None) -> torch.Tensor | None:
     return torch.from_numpy(bundle.vectors(row)[0]) if bundle.has_vector(row)[0] else None
 
 
-def _texts(data: MaskedMentions, encoder: Encoder) -> list[str]:
+def _texts(data: MaskedMentions, lm: LanguageModel) -> list[str]:
     batch = data.batch(np.arange(len(data.lengths)))
     return [
-        encoder.tokenizer.decode(ids[mask.bool()]).replace("[UNK] /", "@ /")
+        lm.tokenizer.decode(ids[mask.bool()]).replace("[UNK] /", "@ /")
         for ids, mask in zip(batch.ids, batch.mask, strict=True)
     ]
 
 
 def test_two_mentions_make_three_instances_and_masks_cover_whole_mentions(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", ("Q0", "Q1"))])
-    texts = _texts(masked_mentions(encoder, bundle, SLOT, 62), encoder)
+    texts = _texts(masked_mentions(lm, bundle, SLOT, 62), lm)
     assert texts == [
         "[CLS] @ / [MASK] saw @ / [MASK] [SEP]",
         "[CLS] @ / [MASK] saw @ / blue [SEP]",
@@ -126,16 +131,41 @@ def test_two_mentions_make_three_instances_and_masks_cover_whole_mentions(
     ]
 
 
+def test_what_comes_next_are_the_tokens_of_mentions_after_a_slot(
+    toy_folder: Path, tmp_path: Path
+) -> None:
+    lm = load_folder(write_backbone(tmp_path / "llama", left_to_right=True))
+    bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", ("Q0", "Q1"))])
+    data = next_mentions(lm, bundle, SLOT, 62)
+    assert data.dropped["corpus_instances"] == 3
+    batch = data.batch(np.arange(3))
+    assert batch.targets is not None
+    ids = batch.ids.flatten()
+    assert torch.equal(ids[batch.blank_index + 1], batch.targets)
+    asked: list[list[str]] = [[], [], []]
+    for place, token in zip(batch.blank_index.tolist(), batch.targets.tolist(), strict=True):
+        asked[place // batch.ids.shape[1]].append(lm.tokenizer.decode([token]))
+    # With both slots, with that of the first, with that of the second, before which is no slot.
+    assert asked == [["red", "blue"], ["red", "blue"], ["blue"]]
+    assert [int((batch.slot_index // batch.ids.shape[1] == n).sum()) for n in range(3)] == [2, 1, 1]
+    torch.manual_seed(0)
+    plug = AffineMap(bundle, lm.slot_width)
+    with frozen(lm), plug.attach(lm):
+        mention_loss(lm, batch).backward()  # type: ignore[no-untyped-call]
+    assert plug.linear.weight.grad is not None
+    assert plug.linear.weight.grad.abs().max() > 0
+
+
 def test_a_mention_without_a_vector_is_masked_but_has_no_slot(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", ("Q0", "Q7"))])
-    texts = _texts(masked_mentions(encoder, bundle, SLOT, 62), encoder)
+    texts = _texts(masked_mentions(lm, bundle, SLOT, 62), lm)
     assert texts[0] == "[CLS] @ / [MASK] saw [MASK] [SEP]"
 
 
 def test_sentences_without_a_vector_or_too_long_are_dropped_and_counted(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     sentences = [
         _pair("red saw blue", "red", "blue", ("Q0", "Q1")),
@@ -143,7 +173,7 @@ def test_sentences_without_a_vector_or_too_long_are_dropped_and_counted(
         _pair("red saw " + "it " * 70 + "blue", "red", "blue", ("Q0", "Q1")),
     ]
     bundle = _bundle(tmp_path / "kb", sentences)
-    data = masked_mentions(encoder, bundle, SLOT, 62)
+    data = masked_mentions(lm, bundle, SLOT, 62)
     assert data.dropped == {
         "corpus_sentences": 3,
         "corpus_sentences_unlinked": 1,
@@ -153,11 +183,11 @@ def test_sentences_without_a_vector_or_too_long_are_dropped_and_counted(
 
 
 def test_a_corpus_without_a_usable_sentence_is_unsupported(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     bundle = _bundle(tmp_path / "kb", [_pair("red saw blue", "red", "blue", (None, "Q7"))])
     with pytest.raises(Unsupported, match="no usable sentence"):
-        masked_mentions(encoder, bundle, SLOT, 62)
+        masked_mentions(lm, bundle, SLOT, 62)
 
 
 @pytest.mark.usefixtures("toy_tasks")
@@ -185,30 +215,30 @@ def test_a_backbone_without_masked_lm_head_is_unsupported(tmp_path: Path) -> Non
 
 
 def test_an_unlinked_example_gives_the_logits_of_the_base_model(
-    encoder: Encoder, toy_knowledge: Bundle
+    lm: LanguageModel, toy_knowledge: Bundle
 ) -> None:
-    plug = AffineMap(toy_knowledge, encoder.slot_width)
+    plug = AffineMap(toy_knowledge, lm.slot_width)
     example = Example("1", "we saw kim today", (Mention(7, 10, "nobody", Role.TARGET),), "")
     markers = {Role.TARGET: "$"}
     links = link([example], toy_knowledge)
-    plain = encode(encoder.tokenizer, [example], [(-1,)], Layout(markers)).collate(np.array([0]))
-    plugged = encode(
-        encoder.tokenizer, [example], links.rows, Layout(markers, MapTuning.slot)
-    ).collate(np.array([0]))
+    plain = encode(lm.tokenizer, [example], [(-1,)], Layout(markers)).collate(np.array([0]))
+    plugged = encode(lm.tokenizer, [example], links.rows, Layout(markers, MapTuning.slot)).collate(
+        np.array([0])
+    )
     with torch.no_grad():
-        base = encoder(plain)
-        with plug.attach(encoder):
-            torch.testing.assert_close(encoder(plugged), base, atol=1e-5, rtol=0)
+        base = lm(plain)
+        with plug.attach(lm):
+            torch.testing.assert_close(lm(plugged), base, atol=1e-5, rtol=0)
 
 
-def test_gradients_reach_the_map_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
+def test_gradients_reach_the_map_and_nothing_else(lm: LanguageModel, tmp_path: Path) -> None:
     bundle = _bundle(tmp_path / "kb", _SENTENCES)
-    plug = AffineMap(bundle, encoder.slot_width)
-    data = masked_mentions(encoder, bundle, SLOT, 62)
-    with frozen(encoder), plug.attach(encoder):
-        mention_loss(encoder, data.batch(np.arange(3))).backward()
+    plug = AffineMap(bundle, lm.slot_width)
+    data = masked_mentions(lm, bundle, SLOT, 62)
+    with frozen(lm), plug.attach(lm):
+        mention_loss(lm, data.batch(np.arange(3))).backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.parameters())
-        assert all(p.grad is None for p in encoder.parameters())
+        assert all(p.grad is None for p in lm.parameters())
 
 
 # -- the best of several general maps --------------------------------------------------------------
@@ -217,14 +247,14 @@ def test_gradients_reach_the_map_and_nothing_else(encoder: Encoder, tmp_path: Pa
 CHOOSE = {"dropout": [0.0, 0.3], "epoch": [1, 3]}
 
 
-def _general(encoder: Encoder, bundle: Bundle, options: dict[str, object]) -> tuple[Any, Any]:
+def _general(lm: LanguageModel, bundle: Bundle, options: dict[str, object]) -> tuple[Any, Any]:
     method = MapTuning(options)
     torch.manual_seed(5)
-    plug = method.build(encoder, bundle)
+    plug = method.build(lm, bundle)
     recipe = Recipe(1e-2, 4, 3, optimizer="adam", decay="constant", dropout=0.3)
     fit = Fit(
         setting=Setting.GENERAL,
-        encoder=encoder,
+        lm=lm,
         model=None,
         knowledge=bundle,
         examples=None,
@@ -234,22 +264,22 @@ def _general(encoder: Encoder, bundle: Bundle, options: dict[str, object]) -> tu
         seed=0,
         device=torch.device("cpu"),
     )
-    with frozen(encoder):
+    with frozen(lm):
         history = method.fit(plug, fit)
     return plug.eval(), history
 
 
 def test_each_map_offered_is_the_one_of_its_rate_and_epoch(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     bundle = _bundle(tmp_path / "kb", _SENTENCES)
-    plug, history = _general(encoder, bundle, {"choose": CHOOSE})
+    plug, history = _general(lm, bundle, {"choose": CHOOSE})
     assert MapTuning({"choose": CHOOSE}).choices() == [
         f"dropout {rate}, epoch {epoch}" for rate in ("0", "0.3") for epoch in (1, 3)
     ]
     rows = torch.arange(7)
     # The recipe's rate and last epoch, trained by itself.
-    alone, one = _general(encoder, bundle, {})
+    alone, one = _general(lm, bundle, {})
     plug.choose("dropout 0.3, epoch 3")
     torch.testing.assert_close(plug.slot_vectors(rows), alone.slot_vectors(rows))
     assert history.losses[3:] == one.losses
@@ -261,8 +291,8 @@ def test_each_map_offered_is_the_one_of_its_rate_and_epoch(
     for at, first in enumerate(found):
         assert all(not torch.equal(first, other) for other in found[at + 1 :])
     # Only the one map counts as trained, and all come back from the store.
-    assert sum(p.numel() for p in plug.parameters() if p.requires_grad) == 7 * encoder.slot_width
-    again = MapTuning({"choose": CHOOSE}).build(encoder, bundle)
+    assert sum(p.numel() for p in plug.parameters() if p.requires_grad) == 7 * lm.slot_width
+    again = MapTuning({"choose": CHOOSE}).build(lm, bundle)
     again.load_state_dict(plug.state_dict())
     again.choose("dropout 0.3, epoch 1")
     torch.testing.assert_close(again.slot_vectors(rows), found[2])
@@ -288,10 +318,10 @@ def test_another_form_of_choice_is_refused(choose: object) -> None:
         MapTuning({"choose": choose})
 
 
-def test_an_epoch_that_is_never_reached_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+def test_an_epoch_that_is_never_reached_is_refused(lm: LanguageModel, tmp_path: Path) -> None:
     bundle = _bundle(tmp_path / "kb", _SENTENCES)
     with pytest.raises(UsageError, match="choose names epoch 4, but the recipe has 3"):
-        _general(encoder, bundle, {"choose": {"dropout": [0.1], "epoch": [4]}})
+        _general(lm, bundle, {"choose": {"dropout": [0.1], "epoch": [4]}})
 
 
 @pytest.mark.usefixtures("toy_tasks")

@@ -14,7 +14,7 @@ from kbench.encoding import Batch, Layout, encode
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle
 from kbench.knowledge.linking import link
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.store import Status
@@ -25,7 +25,7 @@ from tests.grid.toygrid import OPTIONS, grid, run
 
 
 @pytest.fixture(scope="module")
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
@@ -52,9 +52,9 @@ def test_the_map_has_as_many_parameters_as_the_affine_one_or_just_fewer(
         assert ours <= budget < ours + dimension + width + 1
 
 
-def test_vectors_are_those_of_the_equation(encoder: Encoder, toy_knowledge: Bundle) -> None:
+def test_vectors_are_those_of_the_equation(lm: LanguageModel, toy_knowledge: Bundle) -> None:
     torch.manual_seed(1)
-    plug = BentMap(toy_knowledge, encoder.slot_width)
+    plug = BentMap(toy_knowledge, lm.slot_width)
     rows = torch.tensor([5, 0, 5, 17])
     with torch.no_grad():
         given = plug.slot_vectors(rows).tolist()
@@ -71,33 +71,33 @@ def test_vectors_are_those_of_the_equation(encoder: Encoder, toy_knowledge: Bund
             assert found[number] == pytest.approx(expected, abs=1e-6)
 
 
-def _batch(encoder: Encoder, knowledge: Bundle, entity: str) -> Batch:
+def _batch(lm: LanguageModel, knowledge: Bundle, entity: str) -> Batch:
     example = Example("1", "we saw kim today", (Mention(7, 10, entity, Role.TARGET),), "")
     rows = link([example], knowledge).rows
     layout = Layout({Role.TARGET: "$"}, MlpMapTuning.slot)
-    return encode(encoder.tokenizer, [example], rows, layout).collate(np.array([0]))
+    return encode(lm.tokenizer, [example], rows, layout).collate(np.array([0]))
 
 
 def test_an_unlinked_example_gives_the_states_of_the_base_model(
-    encoder: Encoder, toy_knowledge: Bundle
+    lm: LanguageModel, toy_knowledge: Bundle
 ) -> None:
-    plug = BentMap(toy_knowledge, encoder.slot_width)
-    batch = _batch(encoder, toy_knowledge, "nobody")
+    plug = BentMap(toy_knowledge, lm.slot_width)
+    batch = _batch(lm, toy_knowledge, "nobody")
     with torch.no_grad():
-        base = encoder(batch)
-        with plug.attach(encoder):
-            torch.testing.assert_close(encoder(batch), base, atol=1e-5, rtol=0)
+        base = lm(batch)
+        with plug.attach(lm):
+            torch.testing.assert_close(lm(batch), base, atol=1e-5, rtol=0)
 
 
 def test_gradients_reach_both_layers_and_nothing_else(
-    encoder: Encoder, toy_knowledge: Bundle
+    lm: LanguageModel, toy_knowledge: Bundle
 ) -> None:
-    plug = BentMap(toy_knowledge, encoder.slot_width)
-    batch = _batch(encoder, toy_knowledge, str(toy_knowledge.entity(3).id))
-    with frozen(encoder), plug.attach(encoder):
-        encoder(batch)[0, 0, :3].sum().backward()
+    plug = BentMap(toy_knowledge, lm.slot_width)
+    batch = _batch(lm, toy_knowledge, str(toy_knowledge.entity(3).id))
+    with frozen(lm), plug.attach(lm):
+        lm(batch)[0, 0, :3].sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.parameters())
-        assert all(p.grad is None for p in encoder.parameters())
+        assert all(p.grad is None for p in lm.parameters())
 
 
 def test_only_the_map_differs_from_map_tuning() -> None:

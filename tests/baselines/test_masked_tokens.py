@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kbench.errors import Unsupported
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.testing.toys import write_backbone
 from kbench_baselines.masked_tokens import masked_tokens
@@ -17,19 +17,19 @@ from tests import linked_world as world
 
 
 @pytest.fixture(scope="module")
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
 def test_only_sentences_that_link_something_and_are_short_enough_are_kept(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
     bundle = world.write_linked(tmp_path / "kb")
-    lengths = world.texts(encoder, bundle).lengths
+    lengths = world.texts(lm, bundle).lengths
     linked = [at for at, (_, names) in enumerate(world.TEXTS) if at not in (2, 5)]
     longest = int(lengths[linked].max())
-    assert masked_tokens(encoder, bundle, longest, 0).lengths.tolist() == lengths[linked].tolist()
-    data = masked_tokens(encoder, bundle, longest - 1, 0)
+    assert masked_tokens(lm, bundle, longest, 0).lengths.tolist() == lengths[linked].tolist()
+    data = masked_tokens(lm, bundle, longest - 1, 0)
     assert data.corpus.dropped == {
         "corpus_sentences": 7,
         "corpus_sentences_unlinked": 2,
@@ -39,9 +39,9 @@ def test_only_sentences_that_link_something_and_are_short_enough_are_kept(
 
 
 def test_targets_are_the_hidden_tokens_and_nothing_else_changes(
-    encoder: Encoder, tmp_path: Path
+    lm: LanguageModel, tmp_path: Path
 ) -> None:
-    data = masked_tokens(encoder, world.write_linked(tmp_path / "kb"), 62, 0)
+    data = masked_tokens(lm, world.write_linked(tmp_path / "kb"), 62, 0)
     chosen = np.arange(len(data.lengths))
     batch, inputs = data.batch(chosen), data.corpus.inputs
     width = batch.ids.shape[1]
@@ -58,10 +58,10 @@ def test_targets_are_the_hidden_tokens_and_nothing_else_changes(
         assert ((places > 0) & (places < len(own) - 1)).all()
 
 
-def test_of_the_chosen_80_are_masked_10_random_10_kept(encoder: Encoder, tmp_path: Path) -> None:
+def test_of_the_chosen_80_are_masked_10_random_10_kept(lm: LanguageModel, tmp_path: Path) -> None:
     bundle = world.write_linked(tmp_path / "kb", copies=300)
-    data = masked_tokens(encoder, bundle, 62, 0)
-    mask = encoder.tokenizer.mask_token_id
+    data = masked_tokens(lm, bundle, 62, 0)
+    mask = lm.tokenizer.mask_token_id
     fates, drawn = np.zeros(3), set()
     for _ in range(3):
         for chosen in np.split(np.arange(len(data.lengths)), 10):
@@ -74,14 +74,14 @@ def test_of_the_chosen_80_are_masked_10_random_10_kept(encoder: Encoder, tmp_pat
             drawn |= set(seen[~masked & ~kept].tolist())
     assert fates.sum() > 5000
     np.testing.assert_allclose(fates / fates.sum(), [0.8, 0.1, 0.1], atol=0.02)
-    assert drawn.isdisjoint(encoder.tokenizer.all_special_ids)
+    assert drawn.isdisjoint(lm.tokenizer.all_special_ids)
     assert len(drawn) > 100
 
 
-def test_masks_are_drawn_anew_each_time_and_by_the_seed(encoder: Encoder, tmp_path: Path) -> None:
+def test_masks_are_drawn_anew_each_time_and_by_the_seed(lm: LanguageModel, tmp_path: Path) -> None:
     bundle = world.write_linked(tmp_path / "kb")
     every = np.arange(5)
-    one, same, other = (masked_tokens(encoder, bundle, 62, seed) for seed in (0, 0, 1))
+    one, same, other = (masked_tokens(lm, bundle, 62, seed) for seed in (0, 0, 1))
     first, second = one.batch(every).ids, one.batch(every).ids
     assert torch.equal(first, same.batch(every).ids)
     assert torch.equal(second, same.batch(every).ids)

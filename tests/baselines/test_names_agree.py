@@ -135,11 +135,11 @@ def test_what_is_not_told_is_counted_and_said(base: Bundle) -> None:
 def test_who_can_tell_nothing_is_refused(base: Bundle, tmp_path: Path) -> None:
     facts = [("Q1", "P1", "Q2")]
     codes = write_bundle(tmp_path / "kb", CARD, [Entity("Q1"), Entity("Q2")], facts)
-    encoder: Any = None
+    lm: Any = None
     for control in (codes, Shuffled(codes, 0)):
         with pytest.raises(Unsupported, match="nothing to tell: no description, and no fact"):
-            RetrievalAugmentation().build(encoder, control)
-    assert RetrievalAugmentation().build(encoder, Zero(base)) is not None
+            RetrievalAugmentation().build(lm, control)
+    assert RetrievalAugmentation().build(lm, Zero(base)) is not None
 
 
 def test_namesakes_share_a_name_in_any_form(tmp_path: Path) -> None:

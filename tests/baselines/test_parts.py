@@ -177,7 +177,7 @@ def test_a_prediction_takes_fewer_at_once_and_is_the_same(
         return forward(model, batch)
 
     monkeypatch.setattr(DownstreamModel, "forward", limited)
-    with plug.attach(model.encoder):
+    with plug.attach(model.lm):
         found = predict(model, whole.prepared.inputs, torch.device("cpu"))
     assert found.labels == whole.predicted.labels
     assert found.scores == pytest.approx(whole.predicted.scores, abs=1e-5)

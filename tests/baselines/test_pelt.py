@@ -21,7 +21,7 @@ from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
 from kbench.method import Fit
-from kbench.model import Encoder, frozen_reading
+from kbench.model import LanguageModel, frozen_reading
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.spec import Control, Setting
@@ -40,7 +40,7 @@ LONG = "we saw balike today , " + "they spoke of it again and " * 12 + "of keste
 
 
 @pytest.fixture(scope="module")
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
@@ -92,14 +92,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def _fitted(
-    encoder: Encoder, knowledge: KnowledgeBase, *, seed: int = 0, **options: Any
+    lm: LanguageModel, knowledge: KnowledgeBase, *, seed: int = 0, **options: Any
 ) -> tuple[EntityTable, History]:
     method = Pelt(options)
-    plug = method.build(encoder, knowledge)
+    plug = method.build(lm, knowledge)
     assert isinstance(plug, EntityTable)
     fit = Fit(
         setting=Setting.GENERAL,
-        encoder=encoder,
+        lm=lm,
         model=None,
         knowledge=knowledge,
         examples=None,
@@ -112,14 +112,14 @@ def _fitted(
     return plug, method.fit(plug, fit)
 
 
-def _slow(encoder: Encoder) -> dict[str, torch.Tensor]:
+def _slow(lm: LanguageModel) -> dict[str, torch.Tensor]:
     """``E(e) / C`` of every entity: one occurrence, one network call, one sum at a time."""
-    tokenizer: Any = encoder.tokenizer
-    network: Any = encoder.network
+    tokenizer: Any = lm.tokenizer
+    network: Any = lm.network
     found = {}
     for entity, places in READ.items():
         name = {"e": "Great Moli"}.get(entity) or ENTITIES[ord(entity) - ord("a")].label
-        total = torch.zeros(encoder.width)
+        total = torch.zeros(lm.width)
         for source, start in places:
             text = (
                 SENTENCES[source].text
@@ -143,10 +143,10 @@ def _slow(encoder: Encoder) -> dict[str, torch.Tensor]:
 
 
 def test_vectors_are_those_of_a_loop_over_single_occurrences(
-    encoder: Encoder, small: Bundle
+    lm: LanguageModel, small: Bundle
 ) -> None:
-    plug, history = _fitted(encoder, small)
-    expected = _slow(encoder)
+    plug, history = _fitted(lm, small)
+    expected = _slow(lm)
     ids = [ENTITIES[row].id for row in plug.rows.tolist()]
     assert ids == sorted(expected)
     for vector, entity in zip(plug.vectors, ids, strict=True):
@@ -165,8 +165,8 @@ def test_vectors_are_those_of_a_loop_over_single_occurrences(
     assert not list(plug.parameters())
 
 
-def test_every_vector_has_the_norm_that_is_chosen(encoder: Encoder, small: Bundle) -> None:
-    plug, _ = _fitted(encoder, small)
+def test_every_vector_has_the_norm_that_is_chosen(lm: LanguageModel, small: Bundle) -> None:
+    plug, _ = _fitted(lm, small)
     for scale in (None, 3.0, 10.0):
         if scale:
             plug.choose(scale)
@@ -174,75 +174,75 @@ def test_every_vector_has_the_norm_that_is_chosen(encoder: Encoder, small: Bundl
         torch.testing.assert_close(norms, torch.full((6,), scale or 7.0))
     assert Pelt().choices()[0] == 7.0
     assert sorted(Pelt().choices()) == list(range(1, 11))
-    fixed, _ = _fitted(encoder, small, scale=2.5)
+    fixed, _ = _fitted(lm, small, scale=2.5)
     torch.testing.assert_close(fixed.slot_vectors(fixed.rows).norm(dim=1), torch.full((6,), 2.5))
     assert list(Pelt({"scale": 2.5}).choices()) == [2.5]
 
 
 def test_neither_padding_nor_blocks_change_a_vector(
-    encoder: Encoder, small: Bundle, monkeypatch: pytest.MonkeyPatch
+    lm: LanguageModel, small: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, counted = _fitted(encoder, small)
+    together, counted = _fitted(lm, small)
     monkeypatch.setattr(frozen_reading, "BATCH", 1)
     monkeypatch.setattr(pelt, "_BLOCK", 2)
-    alone, same = _fitted(encoder, small)
+    alone, same = _fitted(lm, small)
     torch.testing.assert_close(together.vectors, alone.vectors, atol=1e-5, rtol=0)
     assert counted.counts == same.counts
     assert counted.tokens == same.tokens
 
 
-def test_another_control_or_seed_reads_nothing_anew(encoder: Encoder, small: Bundle) -> None:
+def test_another_control_or_seed_reads_nothing_anew(lm: LanguageModel, small: Bundle) -> None:
     read = []
-    handle = encoder.base.register_forward_pre_hook(lambda *_: read.append(1))
+    handle = lm.base.register_forward_pre_hook(lambda *_: read.append(1))
     try:
-        true, first = _fitted(encoder, small)
+        true, first = _fitted(lm, small)
         times = len(read)
         assert times > 0
         for again, knowledge, seed in ((1, small, 0), (2, Shuffled(small, 0), 0), (3, small, 7)):
-            plug, history = _fitted(encoder, knowledge, seed=seed)
+            plug, history = _fitted(lm, knowledge, seed=seed)
             assert torch.equal(plug.vectors, true.vectors), again
             assert history.counts == first.counts
         assert len(read) == times
         # One occurrence of each: another set of texts, which is read.
-        _fitted(encoder, small, occurrences=1)
+        _fitted(lm, small, occurrences=1)
         assert len(read) > times
     finally:
         handle.remove()
 
 
 def test_what_does_not_fit_is_read_for_every_plug_and_gives_the_same_bits(
-    encoder: Encoder, small: Bundle, monkeypatch: pytest.MonkeyPatch
+    lm: LanguageModel, small: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, _ = _fitted(encoder, small)
+    kept, _ = _fitted(lm, small)
     # All occurrences together must fit, though each block would.
     monkeypatch.setattr(pelt, "_BLOCK", 2)
-    monkeypatch.setenv(hidden_states.BYTES, str(4 * 9 * encoder.width - 1))
+    monkeypatch.setenv(hidden_states.BYTES, str(4 * 9 * lm.width - 1))
     before = {folder.name for folder in hidden_states.HiddenStateStore().all()}
-    alone, _ = _fitted(encoder, small)
+    alone, _ = _fitted(lm, small)
     assert {folder.name for folder in hidden_states.HiddenStateStore().all()} == before
     torch.testing.assert_close(alone.vectors, kept.vectors, atol=1e-5, rtol=0)
     monkeypatch.setattr(pelt, "_BLOCK", 1 << 13)
     monkeypatch.setenv(hidden_states.BYTES, "0")
-    off, _ = _fitted(encoder, small)
+    off, _ = _fitted(lm, small)
     assert torch.equal(off.vectors, kept.vectors)
 
 
-def test_occurrences_are_drawn_by_the_seed(encoder: Encoder, small: Bundle) -> None:
-    one, counted = _fitted(encoder, small, occurrences=1)
-    again, _ = _fitted(encoder, small, occurrences=1)
+def test_occurrences_are_drawn_by_the_seed(lm: LanguageModel, small: Bundle) -> None:
+    one, counted = _fitted(lm, small, occurrences=1)
+    again, _ = _fitted(lm, small, occurrences=1)
     assert torch.equal(one.vectors, again.vectors)
     assert counted.counts["corpus_occurrences_read"] == 6
     assert counted.counts["corpus_occurrences_not_drawn"] == 4 - 1
     drawn = {
         tuple(vectors[0].mul(1000).round().tolist())
         for seed in range(8)
-        for vectors in [_fitted(encoder, small, seed=seed, occurrences=1)[0].vectors]
+        for vectors in [_fitted(lm, small, seed=seed, occurrences=1)[0].vectors]
     }
     assert len(drawn) == 3  # "a" has three occurrences of good length
 
 
-def test_descriptions_can_be_left_out(encoder: Encoder, small: Bundle) -> None:
-    plug, history = _fitted(encoder, small, descriptions=False)
+def test_descriptions_can_be_left_out(lm: LanguageModel, small: Bundle) -> None:
+    plug, history = _fitted(lm, small, descriptions=False)
     assert [ENTITIES[row].id for row in plug.rows.tolist()] == list("abcde")
     assert history.counts["corpus_occurrences"] == 9
 
@@ -293,8 +293,8 @@ def test_drawing_is_that_of_a_loop(items: list[tuple[int, int]], most: int, rand
     assert sum(counts[f"corpus_occurrences_{name}"] for name in left) == len(rows)
 
 
-def test_controls_break_the_table_and_keep_its_coverage(encoder: Encoder, small: Bundle) -> None:
-    true, _ = _fitted(encoder, small)
+def test_controls_break_the_table_and_keep_its_coverage(lm: LanguageModel, small: Bundle) -> None:
+    true, _ = _fitted(lm, small)
     everyone = np.arange(-1, len(small))
     covered = Pelt().covers(small, everyone)
     assert np.array(everyone)[covered].tolist() == true.rows.tolist() == [0, 1, 2, 3, 4, 6]
@@ -302,7 +302,7 @@ def test_controls_break_the_table_and_keep_its_coverage(encoder: Encoder, small:
     for seed in range(3):
         broken = Shuffled(small, seed, partial(Pelt().covers, small), "pelt")
         assert Pelt().covers(broken, everyone).tolist() == covered.tolist()
-        plug, _ = _fitted(encoder, broken)
+        plug, _ = _fitted(lm, broken)
         # The same table underneath, but everyone answers with another's vector.
         assert torch.equal(plug.vectors, true.vectors)
         asked = plug.slot_vectors(plug.rows)
@@ -310,37 +310,37 @@ def test_controls_break_the_table_and_keep_its_coverage(encoder: Encoder, small:
         assert sorted(distance.argmin(1).tolist()) == list(range(6))
         assert distance.min(1).values.max() < 1e-4
         assert distance.diagonal().min() > 0.1
-    random, _ = _fitted(encoder, Random(small, 0))
+    random, _ = _fitted(lm, Random(small, 0))
     made_up = random.slot_vectors(random.rows)
     torch.testing.assert_close(made_up.norm(dim=1), torch.full((6,), 7.0))
     assert torch.cdist(made_up, own).min() > 1
-    zero, _ = _fitted(encoder, Zero(small))
+    zero, _ = _fitted(lm, Zero(small))
     assert not zero.slot_vectors(zero.rows).any()
 
 
-def test_a_stored_table_is_loaded_into_an_empty_one(encoder: Encoder, small: Bundle) -> None:
-    plug, _ = _fitted(encoder, Shuffled(small, 0))
-    empty = Pelt().build(encoder, Shuffled(small, 0))
+def test_a_stored_table_is_loaded_into_an_empty_one(lm: LanguageModel, small: Bundle) -> None:
+    plug, _ = _fitted(lm, Shuffled(small, 0))
+    empty = Pelt().build(lm, Shuffled(small, 0))
     assert not empty.slot_vectors(plug.rows).any()
     empty.load_state_dict(plug.state_dict())
-    with empty.attach(encoder):
+    with empty.attach(lm):
         assert torch.equal(empty.slot_vectors(plug.rows), plug.slot_vectors(plug.rows))
 
 
-def test_the_vector_stands_in_brackets_after_the_mention(encoder: Encoder, small: Bundle) -> None:
-    plug, _ = _fitted(encoder, small)
+def test_the_vector_stands_in_brackets_after_the_mention(lm: LanguageModel, small: Bundle) -> None:
+    plug, _ = _fitted(lm, small)
     example = Example("x", "we saw balike near nuke today", (Mention(7, 13), Mention(19, 23)), "")
     layout = Layout({}, Pelt().template())
-    batch = encode(encoder.tokenizer, [example], [(0, -1)], layout).collate(np.array([0]))
-    with torch.no_grad(), plug.attach(encoder):
-        states = encoder(batch)[0]
-    tokenizer: Any = encoder.tokenizer
-    table = encoder.word_embeddings.weight.detach()
+    batch = encode(lm.tokenizer, [example], [(0, -1)], layout).collate(np.array([0]))
+    with torch.no_grad(), plug.attach(lm):
+        states = lm(batch)[0]
+    tokenizer: Any = lm.tokenizer
+    table = lm.word_embeddings.weight.detach()
     ids = tokenizer("we saw balike ( @ ) near nuke today")["input_ids"]
     inputs = table[torch.tensor(ids)].clone()
-    inputs[ids.index(tokenizer.convert_tokens_to_ids("@"))] = 7.0 * _slow(encoder)["a"]
+    inputs[ids.index(tokenizer.convert_tokens_to_ids("@"))] = 7.0 * _slow(lm)["a"]
     with torch.no_grad():
-        expected = encoder.network.bert(inputs_embeds=inputs[None]).last_hidden_state[0]
+        expected = lm.network.bert(inputs_embeds=inputs[None]).last_hidden_state[0]
     torch.testing.assert_close(states, expected, atol=1e-4, rtol=0)
 
 
@@ -348,19 +348,19 @@ def test_the_vector_stands_in_brackets_after_the_mention(encoder: Encoder, small
 def test_what_stands_before_the_output_embeddings_is_found_in_every_head(
     name: str, tmp_path: Path
 ) -> None:
-    encoder = load_folder(write(tmp_path, name))
-    hidden = torch.randn(5, encoder.width, generator=torch.Generator().manual_seed(0))
+    lm = load_folder(write(tmp_path, name))
+    hidden = torch.randn(5, lm.width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        result = before_output(encoder, hidden)
-        logits = encoder.predict_tokens(hidden)
-        output = encoder.network.get_output_embeddings()
+        result = before_output(lm, hidden)
+        logits = lm.predict_tokens(hidden)
+        output = lm.network.get_output_embeddings()
         products = result @ output.weight.T
-    assert result.shape == (5, encoder.slot_width)
+    assert result.shape == (5, lm.slot_width)
     # The logits are products with the output embeddings, and a bias.
     spread = (logits - products).std(0)
     torch.testing.assert_close(spread, torch.zeros_like(spread), atol=1e-5, rtol=0)
     if name == "roberta":
-        head = encoder.network.lm_head
+        head = lm.network.lm_head
         inner = torch.nn.functional.gelu(head.dense(hidden))
         torch.testing.assert_close(result, head.layer_norm(inner), atol=1e-6, rtol=0)
     assert not output._forward_pre_hooks
@@ -380,14 +380,14 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], expecte
 
 
 def test_without_head_or_occurrences_it_is_unsupported(
-    encoder: Encoder, small: Bundle, tmp_path: Path
+    lm: LanguageModel, small: Bundle, tmp_path: Path
 ) -> None:
     headless = load_folder(write_backbone(tmp_path / "bert", lm_head=False))
     with pytest.raises(Unsupported, match="masked-LM head"):
         Pelt().build(headless, small)
     bare = write_bundle(tmp_path / "bare", CARD, [Entity("a", "red", description="blue")])
     with pytest.raises(Unsupported, match="mentions none of its entities"):
-        Pelt().build(encoder, bare)
+        Pelt().build(lm, bare)
 
 
 @pytest.fixture
@@ -466,7 +466,7 @@ def test_a_model_tuned_with_the_table_reads_what_the_corpus_says(
 
 
 def test_a_head_whose_output_embedding_is_none_of_tokens_is_refused(tmp_path: Path) -> None:
-    encoder = load_folder(write(tmp_path, "deberta-v3"))
-    assert encoder.has_lm_head
+    lm = load_folder(write(tmp_path, "deberta-v3"))
+    assert lm.has_lm_head
     with pytest.raises(Unsupported, match="has no output embeddings"):
-        pelt.before_output(encoder, torch.zeros(2, encoder.width))
+        pelt.before_output(lm, torch.zeros(2, lm.width))

@@ -19,7 +19,7 @@ from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
@@ -65,7 +65,7 @@ def place(tmp_path: Path, made: Path) -> Place:
 
 
 @pytest.fixture(scope="module")
-def encoder(toy_folder: Path) -> Encoder:
+def lm(toy_folder: Path) -> LanguageModel:
     return load_folder(toy_folder / "bert")
 
 
@@ -113,7 +113,7 @@ def test_broken_knowledge_comes_in_the_form_of_the_true(small: Bundle) -> None:
 
 def _prepared(
     toy_folder: Path, told: Bundle, task: str, room: int, split: Split = Split.TEST
-) -> tuple[Prepared, Encoder]:
+) -> tuple[Prepared, LanguageModel]:
     options = {**OPTIONS, "method": {"ra": {"room": room}}}
     chosen = grid(
         toy_folder,
@@ -125,15 +125,15 @@ def _prepared(
         options=options,
     )
     parts = Parts(runner.resolve(chosen)[0])
-    encoder = parts.backbone.load()
-    model = DownstreamModel(encoder, parts.task.head(encoder.width))
-    return prepare(parts, split, model, injected=True), encoder
+    lm = parts.backbone.load()
+    model = DownstreamModel(lm, parts.task.head(lm.width))
+    return prepare(parts, split, model, injected=True), lm
 
 
 def test_an_input_with_room_is_what_the_tokenizer_makes_of_two_texts(
     toy_folder: Path, told: Bundle
 ) -> None:
-    prepared, encoder = _prepared(toy_folder, told, "toy-qa", 64)
+    prepared, lm = _prepared(toy_folder, told, "toy-qa", 64)
     for number, example in enumerate(prepared.examples):
         start, end = prepared.inputs.bounds[number : number + 2]
         row = prepared.links.rows[number][0]
@@ -141,7 +141,7 @@ def test_an_input_with_room_is_what_the_tokenizer_makes_of_two_texts(
         mention = example.mentions[0]
         first = f"{example.text[: mention.start]}$ {told.labels[row]} $"
         first += f"{example.text[mention.end :]}[MASK]"
-        expected = encoder.tokenizer(first, text, return_token_type_ids=True)
+        expected = lm.tokenizer(first, text, return_token_type_ids=True)
         assert prepared.inputs.ids[start:end].tolist() == expected["input_ids"]
         assert prepared.inputs.segments is not None
         assert prepared.inputs.segments[start:end].tolist() == expected["token_type_ids"]
@@ -151,12 +151,12 @@ def test_an_input_with_room_is_what_the_tokenizer_makes_of_two_texts(
 def test_room_is_kept_and_the_input_never_cut_for_it(
     toy_folder: Path, told: Bundle, room: int
 ) -> None:
-    prepared, encoder = _prepared(toy_folder, told, "toy-typing", room)
+    prepared, lm = _prepared(toy_folder, told, "toy-typing", room)
     for number in range(len(prepared.examples)):
         start, end = prepared.inputs.bounds[number : number + 2]
         ids = prepared.inputs.ids[start:end].tolist()
         plain = encode(
-            encoder.tokenizer,
+            lm.tokenizer,
             prepared.examples[number : number + 1],
             [(-1,)],
             Layout(dict.fromkeys({m.role for m in prepared.examples[number].mentions}, "$")),
@@ -171,11 +171,11 @@ def test_answers_count_where_they_are_read_and_not_where_they_were_cut_off(
     counts = []
     for room in (64, 34, 24):
         # Two in three texts of train give the answer away themselves; that does not count.
-        prepared, encoder = _prepared(toy_folder, told, "toy-qa", room, Split.TRAIN)
+        prepared, lm = _prepared(toy_folder, told, "toy-qa", room, Split.TRAIN)
         expected = 0
         for number, example in enumerate(prepared.examples):
             start, end = prepared.inputs.bounds[number : number + 2]
-            read = encoder.tokenizer.convert_ids_to_tokens(prepared.inputs.ids[start:end].tolist())
+            read = lm.tokenizer.convert_ids_to_tokens(prepared.inputs.ids[start:end].tolist())
             second = read[read.index("[SEP]") :]
             assert isinstance(example.label, tuple)
             expected += example.label[0] in second
@@ -185,36 +185,34 @@ def test_answers_count_where_they_are_read_and_not_where_they_were_cut_off(
     assert counts[0] > counts[1] > counts[2] == 0
 
 
-def _brought(encoder: Encoder, texts: list[str], room: int) -> str:
+def _brought(lm: LanguageModel, texts: list[str], room: int) -> str:
     example = Example("x", "we saw it", (), "")
     inputs = encode(
-        encoder.tokenizer,
+        lm.tokenizer,
         [example],
         [()],
         Layout({}, max_length=32, room=room),
         [[Passage(text) for text in texts]],
     )
     assert inputs.segments is not None
-    return encoder.tokenizer.decode(inputs.ids[inputs.segments == 1].tolist())
+    return lm.tokenizer.decode(inputs.ids[inputs.segments == 1].tolist())
 
 
-def test_room_is_shared_equally_and_cut_at_sentence_ends(encoder: Encoder) -> None:
+def test_room_is_shared_equally_and_cut_at_sentence_ends(lm: LanguageModel) -> None:
     long = "red as ever . red as ever . red as ever"
     # Five tokens of [CLS] we saw it [SEP], one of the second [SEP]; two shares of seven.
-    assert _brought(encoder, [long, long], 5 + 1 + 14) == "red as ever . red as ever . [SEP]"
+    assert _brought(lm, [long, long], 5 + 1 + 14) == "red as ever . red as ever . [SEP]"
     # What the first does not need goes to the second.
-    assert _brought(encoder, ["blue", long], 5 + 1 + 9) == (
-        "blue red as ever . red as ever . [SEP]"
-    )
+    assert _brought(lm, ["blue", long], 5 + 1 + 9) == ("blue red as ever . red as ever . [SEP]")
     # A first sentence that is too long is cut itself.
-    assert _brought(encoder, [long], 5 + 1 + 2) == "red as [SEP]"
+    assert _brought(lm, [long], 5 + 1 + 2) == "red as [SEP]"
 
 
-def test_initials_and_titles_end_no_sentence(encoder: Encoder) -> None:
+def test_initials_and_titles_end_no_sentence(lm: LanguageModel) -> None:
     text = "A. B. saw St. A. there . red as ever"
     # The first sentence is too long; it is not "A." with nothing said of it.
-    assert _brought(encoder, [text], 5 + 1 + 7) == "a . b . saw s ##t [SEP]"
-    assert _brought(encoder, [text], 5 + 1 + 14) == "a . b . saw s ##t . a . there . [SEP]"
+    assert _brought(lm, [text], 5 + 1 + 7) == "a . b . saw s ##t [SEP]"
+    assert _brought(lm, [text], 5 + 1 + 14) == "a . b . saw s ##t . a . there . [SEP]"
 
 
 def _status(results: list[Result]) -> None:
@@ -297,7 +295,7 @@ _MENTIONS = (Mention(7, 12, "c"), Mention(18, 24, "a"), Mention(13, 17, None))
 _OTHER = Example("y", "it rained", (), "")
 
 
-def _hung(encoder: Encoder, small: Bundle, room: int = 64) -> Batch:
+def _hung(lm: LanguageModel, small: Bundle, room: int = 64) -> Batch:
     """A batch of a long example with branches, and a short one without."""
     method, rows = VisibleMatrix(), (2, 0, -1)
     brought = [
@@ -307,7 +305,7 @@ def _hung(encoder: Encoder, small: Bundle, room: int = 64) -> Batch:
         for text in method.passages(small, row)
     ]
     inputs = encode(
-        encoder.tokenizer,
+        lm.tokenizer,
         [Example("x", _TEXT, _MENTIONS, ""), _OTHER],
         [rows, ()],
         Layout({}, room=room),
@@ -316,9 +314,9 @@ def _hung(encoder: Encoder, small: Bundle, room: int = 64) -> Batch:
     return inputs.collate(np.array([0, 1]))
 
 
-def _slow(encoder: Encoder) -> torch.Tensor:
+def _slow(lm: LanguageModel) -> torch.Tensor:
     """The states of the long example, by the definition of K-BERT and the network itself."""
-    tokenizer: Any = encoder.tokenizer
+    tokenizer: Any = lm.tokenizer
 
     def pieces(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -347,7 +345,7 @@ def _slow(encoder: Encoder) -> torch.Tensor:
             if trunk or one == two or own:
                 mask[0, 0, i, j] = 0.0
     with torch.no_grad():
-        states: torch.Tensor = encoder.network.bert(
+        states: torch.Tensor = lm.network.bert(
             input_ids=torch.tensor([[piece for piece, _, _ in tokens]]),
             position_ids=torch.tensor([[place for _, place, _ in tokens]]),
             token_type_ids=torch.tensor([[int(" of " in owner) for _, _, owner in tokens]]),
@@ -357,29 +355,29 @@ def _slow(encoder: Encoder) -> torch.Tensor:
 
 
 def test_branches_are_read_by_the_definition_of_the_visible_matrix(
-    encoder: Encoder, small: Bundle
+    lm: LanguageModel, small: Bundle
 ) -> None:
-    batch = _hung(encoder, small)
-    expected = _slow(encoder)
+    batch = _hung(lm, small)
+    expected = _slow(lm)
     with torch.no_grad():
-        states = encoder(batch)
+        states = lm(batch)
     assert int(batch.mask[0].sum()) == len(expected)
     assert batch.segments is not None
     assert int(batch.segments.sum()) > 20
     torch.testing.assert_close(states[0], expected, atol=1e-5, rtol=0)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        narrow = encoder(batch).float()[0]
+        narrow = lm(batch).float()[0]
     torch.testing.assert_close(narrow, expected, atol=0.1, rtol=0)
 
 
 def test_padding_changes_nothing_and_an_example_without_branches_is_as_it_was(
-    encoder: Encoder, small: Bundle
+    lm: LanguageModel, small: Bundle
 ) -> None:
-    both = _hung(encoder, small)
-    alone = encode(encoder.tokenizer, [_OTHER], [()], Layout({}))
+    both = _hung(lm, small)
+    alone = encode(lm.tokenizer, [_OTHER], [()], Layout({}))
     with torch.no_grad():
-        padded = encoder(both)[1][both.mask[1].bool()]
-        plain = encoder(alone.collate(np.array([0])))[0]
+        padded = lm(both)[1][both.mask[1].bool()]
+        plain = lm(alone.collate(np.array([0])))[0]
     torch.testing.assert_close(padded, plain, atol=1e-5, rtol=0)
 
 
@@ -400,9 +398,9 @@ def test_padding_changes_nothing_and_an_example_without_branches_is_as_it_was(
 def test_a_backbone_that_cannot_bear_branches_is_refused(
     name: str, reason: str | None, tmp_path: Path, small: Bundle
 ) -> None:
-    encoder = load_folder(write(tmp_path, name))
+    lm = load_folder(write(tmp_path, name))
     if reason is None:
-        assert not list(VisibleMatrix().build(encoder, small).parameters())
+        assert not list(VisibleMatrix().build(lm, small).parameters())
     else:
         with pytest.raises(Unsupported, match=reason):
-            VisibleMatrix().build(encoder, small)
+            VisibleMatrix().build(lm, small)

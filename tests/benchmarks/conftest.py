@@ -15,7 +15,7 @@ import pytest
 from kbench.testing.toys import write_backbone
 
 LAYERS, WIDTH, VOCABULARY = 6, 384, 8000
-"""The encoder of the demands. Its vocabulary is a quarter of BERT's, which favours the plain form:
+"""The network of the demands. Its vocabulary is a quarter of BERT's, which favours the plain form:
 the more words, the more its masked-LM head over every position costs."""
 
 

@@ -21,7 +21,7 @@ from kbench.encoding import Examples
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled
 from kbench.method import Fit
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
@@ -65,7 +65,7 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def encoder(backbone: Path) -> Encoder:
+def lm(backbone: Path) -> LanguageModel:
     return load_folder(backbone)
 
 
@@ -90,10 +90,10 @@ def knowledge(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_bundle(folder, CARD, entities, triples, relations, sentences)
 
 
-def _fit(encoder: Encoder, knowledge: KnowledgeBase, clock: Clock | None, **more: Any) -> Fit:
+def _fit(lm: LanguageModel, knowledge: KnowledgeBase, clock: Clock | None, **more: Any) -> Fit:
     given: dict[str, Any] = {
         "setting": Setting.GENERAL,
-        "encoder": encoder,
+        "encoder": lm,
         "model": None,
         "knowledge": knowledge,
         "examples": None,
@@ -133,21 +133,21 @@ def test_head_alone(demands: Demands, backbone: Path, tmp_path: Path) -> None:
     _note(demands, "later epoch, head alone", clock.first, clock.later)
 
 
-def test_task_specific_k_adapter(demands: Demands, encoder: Encoder, knowledge: Bundle) -> None:
+def test_task_specific_k_adapter(demands: Demands, lm: LanguageModel, knowledge: Bundle) -> None:
     """The map ``M``: model and adapter are frozen."""
-    facts = spelled_facts(encoder, knowledge, max_length=64, least=1)
-    model = DownstreamModel(encoder, RelationHead(encoder.width, LABELS))
-    plug = KnowledgeAdapter(encoder.width, 1.0)
+    facts = spelled_facts(lm, knowledge, max_length=64, least=1)
+    model = DownstreamModel(lm, RelationHead(lm.width, LABELS))
+    plug = KnowledgeAdapter(lm.width, 1.0)
     data = Examples(facts.inputs, facts.targets)
     clock = Clock(EPOCHS)
-    fit = _fit(encoder, knowledge, clock, setting=Setting.TASK_SPECIFIC, model=model, examples=data)
+    fit = _fit(lm, knowledge, clock, setting=Setting.TASK_SPECIFIC, model=model, examples=data)
     with frozen(model):
         demands.once(lambda: KAdapter().fit(plug, fit))
     _note(demands, "later epoch, K-Adapter's map", clock.first, clock.later)
 
 
 def test_factual_pretraining(
-    demands: Demands, encoder: Encoder, knowledge: Bundle, monkeypatch: pytest.MonkeyPatch
+    demands: Demands, lm: LanguageModel, knowledge: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter itself trains, and has more weights than this backbone has.
 
@@ -158,28 +158,28 @@ def test_factual_pretraining(
 
     def trained(epochs: int) -> Clock:
         clock = Clock(epochs)
-        plug = KAdapter().build(encoder, knowledge)
-        with frozen(encoder):
-            KAdapter().fit(plug, _fit(encoder, knowledge, clock))
+        plug = KAdapter().build(lm, knowledge)
+        with frozen(lm):
+            KAdapter().fit(plug, _fit(lm, knowledge, clock))
         return clock
 
     clocks: list[Clock] = []
     demands.once(lambda: clocks.append(trained(2)))
     first, later = clocks[0].first, clocks[0].later
     _note(demands, "later epoch, K-Adapter's factual adapter", first, later, least=1.05)
-    monkeypatch.setattr(Encoder, "embed", None)  # whoever reads a text now fails
+    monkeypatch.setattr(LanguageModel, "embed", None)  # whoever reads a text now fails
     assert trained(1).first < first
 
 
-def test_pelt(demands: Demands, encoder: Encoder, knowledge: Bundle) -> None:
+def test_pelt(demands: Demands, lm: LanguageModel, knowledge: Bundle) -> None:
     """A control's table after that of the true knowledge base."""
     taken = []
 
     def fitted(base: KnowledgeBase) -> None:
         start = time.perf_counter()
         method = Pelt()
-        plug = method.build(encoder, base)
-        method.fit(plug, _fit(encoder, base, None, options=method.options))
+        plug = method.build(lm, base)
+        method.fit(plug, _fit(lm, base, None, options=method.options))
         taken.append(time.perf_counter() - start)
 
     demands.once(lambda: fitted(knowledge))

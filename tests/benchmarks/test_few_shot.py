@@ -34,10 +34,10 @@ class Episode:
 
     def __init__(self, folder: Path, backbone: Path, queries_each: int = QUERIES) -> None:
         torch.manual_seed(0)
-        encoder = load_folder(backbone)
+        lm = load_folder(backbone)
         self.bundle = knowledge(folder / "kb")
-        self.model = DownstreamModel(encoder, PairHead(encoder.width)).eval()
-        self.plug = AffineMap(self.bundle, encoder.slot_width)
+        self.model = DownstreamModel(lm, PairHead(lm.width)).eval()
+        self.plug = AffineMap(self.bundle, lm.slot_width)
         supports, queries = np.split(
             np.array(texts(WAYS * (1 + queries_each)), dtype=object), [WAYS]
         )
@@ -47,12 +47,12 @@ class Episode:
             for number, query in enumerate(queries)
         ]
         self.pairs = self.encoded()
-        targets = self.model.head.gold(self.examples, encoder.tokenizer).targets
+        targets = self.model.head.gold(self.examples, lm.tokenizer).targets
         self.data = Examples(self.pairs, targets)
 
     def encoded(self) -> Pairs:
         of = compared(self.examples)
-        tokenizer = self.model.encoder.tokenizer
+        tokenizer = self.model.lm.tokenizer
         rows = link(of.texts, self.bundle).rows
         inputs = encode(tokenizer, of.texts, rows, Layout({}, "{slot} / {mention}", 64))
         return Pairs.encoded(tokenizer, inputs, of)
@@ -60,17 +60,17 @@ class Episode:
     # -- kbench ------------------------------------------------------------------------------------
 
     def predicted(self) -> list[float]:
-        with self.plug.attach(self.model.encoder):
+        with self.plug.attach(self.model.lm):
             return predict(self.model, self.encoded(), CPU).scores
 
     def logits(self) -> Tensor:
-        with self.plug.attach(self.model.encoder), torch.no_grad():
+        with self.plug.attach(self.model.lm), torch.no_grad():
             found: Tensor = self.model(self.data.batch(np.arange(len(self.examples))))
         return found
 
     def step(self) -> None:
         self.plug.zero_grad()
-        with frozen(self.model), self.plug.attach(self.model.encoder):
+        with frozen(self.model), self.plug.attach(self.model.lm):
             self.model.loss(self.data.batch(np.arange(len(self.examples)))).backward()  # type: ignore[no-untyped-call]
 
     # -- the plain form ----------------------------------------------------------------------------
@@ -78,17 +78,15 @@ class Episode:
     def plain_logits(self, query: Example) -> Tensor:
         head = self.model.head
         assert isinstance(head, PairHead)
-        encoder = self.model.encoder
+        lm = self.model.lm
         own = self._plain(query)
         scores = []
         for candidate in query.candidates:
             pairs = [
-                reference.pair(encoder.tokenizer, own, self._plain(support))
+                reference.pair(lm.tokenizer, own, self._plain(support))
                 for support in candidate.support
             ]
-            scores.append(
-                reference.class_logit(encoder.network, self.plug.linear, head.linear, pairs)
-            )
+            scores.append(reference.class_logit(lm.network, self.plug.linear, head.linear, pairs))
         return torch.stack(scores)
 
     def _plain(self, example: Example) -> tuple[str, list[reference.Mention]]:

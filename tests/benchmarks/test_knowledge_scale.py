@@ -19,7 +19,7 @@ import torch
 from kbench.data import Example, Mention
 from kbench.encoding import Batch, Examples, Layout, encode
 from kbench.knowledge import Bundle
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.training import Recipe, train
@@ -91,8 +91,8 @@ def test_opening_and_controls(demands: Demands, world: Path) -> None:
 class _Epoch:
     """An epoch of map-tuning whose mentions are of random entities."""
 
-    def __init__(self, encoder: Encoder, base: Bundle) -> None:
-        self.encoder, self.base = encoder, base
+    def __init__(self, lm: LanguageModel, base: Bundle) -> None:
+        self.lm, self.base = lm, base
         rng = np.random.default_rng(0)
         words = ["red", "green", "blue", "we", "saw", "today", "near", "it", "rained", "of"]
         self.examples = [
@@ -105,11 +105,11 @@ class _Epoch:
         rows = np.random.default_rng(seed).integers(0, len(self.base), len(self.examples))
         layout = Layout({}, slot="{slot} / {mention}", max_length=64)
         linked = [(row,) for row in rows.tolist()]
-        inputs = encode(self.encoder.tokenizer, self.examples, linked, layout)
+        inputs = encode(self.lm.tokenizer, self.examples, linked, layout)
         torch.manual_seed(0)
-        plug = AffineMap(self.base, self.encoder.slot_width)
+        plug = AffineMap(self.base, self.lm.slot_width)
         wall, own = time.perf_counter(), time.process_time()
-        with frozen(self.encoder), plug.attach(self.encoder):
+        with frozen(self.lm), plug.attach(self.lm):
             train(
                 plug,
                 self._loss,
@@ -121,16 +121,16 @@ class _Epoch:
         return time.perf_counter() - wall, time.process_time() - own
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        return self.encoder(batch)[:, 0].square().mean()
+        return self.lm(batch)[:, 0].square().mean()
 
 
 def test_an_epoch_takes_what_it_takes_with_a_small_table(
     demands: Demands, world: Path, backbone: Path
 ) -> None:
     """Medians of alternating epochs, so that a busy machine slows both."""
-    encoder = load_folder(backbone)
+    lm = load_folder(backbone)
     tables = {"many": Bundle(world / "many"), "few": Bundle(world / "few")}
-    epochs = {name: _Epoch(encoder, base) for name, base in tables.items()}
+    epochs = {name: _Epoch(lm, base) for name, base in tables.items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in tables}
     epochs["few"].seconds(0)
     for seed in range(ROUNDS):

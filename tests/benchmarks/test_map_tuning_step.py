@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Mention
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench_baselines.map_tuning import AffineMap
@@ -37,12 +37,12 @@ class Step:
     """A batch in both forms."""
 
     def __init__(self, folder: Path, backbone: Path, size: int = BATCH) -> None:
-        self.encoder: Encoder = load_folder(backbone)
+        self.lm: LanguageModel = load_folder(backbone)
         self.bundle = _bundle(folder / "kb")
-        self.plug = AffineMap(self.bundle, self.encoder.slot_width)
+        self.plug = AffineMap(self.bundle, self.lm.slot_width)
         self.optimizer = torch.optim.Adam(self.plug.parameters(), lr=0.0, foreach=True)
         self.data: MaskedMentions = masked_mentions(
-            self.encoder, self.bundle, "{slot} / {mention}", PADDED - 2
+            self.lm, self.bundle, "{slot} / {mention}", PADDED - 2
         )
         self.chosen = np.arange(size)
         self.batch = self.data.batch(self.chosen)
@@ -53,7 +53,7 @@ class Step:
             instance
             for sentence in self.bundle.sentences
             for instance in reference.instances(
-                self.encoder.tokenizer, sentence.text, [self._mention(m) for m in sentence.mentions]
+                self.lm.tokenizer, sentence.text, [self._mention(m) for m in sentence.mentions]
             )
         ][:size]
 
@@ -64,32 +64,32 @@ class Step:
     # -- kbench ------------------------------------------------------------------------------------
 
     def ours(self) -> float:
-        with frozen(self.encoder), self.plug.attach(self.encoder):
-            loss = mention_loss(self.encoder, self.data.batch(self.chosen))
+        with frozen(self.lm), self.plug.attach(self.lm):
+            loss = mention_loss(self.lm, self.data.batch(self.chosen))
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
     def assembled(self) -> Tensor:
-        with torch.no_grad(), self.plug.attach(self.encoder):
-            return self.encoder.embed(self.batch)
+        with torch.no_grad(), self.plug.attach(self.lm):
+            return self.lm.embed(self.batch)
 
     # -- the plain form ----------------------------------------------------------------------------
 
     def theirs(self) -> float:
         # As published: the "frozen" backbone still computes its weights' gradients.
-        self.encoder.requires_grad_(True)
-        loss = reference.loss(self.encoder.network, self.plain, self.instances, PADDED)
+        self.lm.requires_grad_(True)
+        loss = reference.loss(self.lm.network, self.plain, self.instances, PADDED)
         loss.backward()  # type: ignore[no-untyped-call]
         self.plain_optimizer.step()
         self.plain.zero_grad()
-        self.encoder.zero_grad()
+        self.lm.zero_grad()
         return loss.item()
 
     def plainly_assembled(self) -> Tensor:
         with torch.no_grad():
-            return reference.embed(self.encoder.network, self.plain, self.instances, PADDED)
+            return reference.embed(self.lm.network, self.plain, self.instances, PADDED)
 
 
 def _bundle(folder: Path) -> Bundle:
@@ -155,20 +155,20 @@ def test_profile(demands: Demands, step: Step) -> None:
 
 
 def _in_parts(step: Step, timed: Callable[[str], object]) -> None:
-    encoder = step.encoder
-    with frozen(encoder), step.plug.attach(encoder):
+    lm = step.lm
+    with frozen(lm), step.plug.attach(lm):
         with timed("gathering the batch"):  # type: ignore[attr-defined]
             batch = step.data.batch(step.chosen)
         with timed("input vectors"):  # type: ignore[attr-defined]
-            vectors = encoder.embed(batch)
+            vectors = lm.embed(batch)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(encoder, "embed", lambda _: vectors)
+            patch.setattr(lm, "embed", lambda _: vectors)
             with timed("forward through the layers"):  # type: ignore[attr-defined]
-                hidden = encoder(batch, batch.blank_index)
+                hidden = lm(batch, batch.blank_index)
         with timed("masked-LM head and loss"):  # type: ignore[attr-defined]
             states = hidden.flatten(0, 1)[batch.blank_index]
             assert batch.targets is not None
-            loss = F.cross_entropy(encoder.predict_tokens(states), batch.targets)
+            loss = F.cross_entropy(lm.predict_tokens(states), batch.targets)
         with timed("backward"):  # type: ignore[attr-defined]
             loss.backward()  # type: ignore[no-untyped-call]
         with timed("Adam"):  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from kbench.data import Example, Mention, Role
 from kbench.encoding import Examples, Inputs, Layout, encode
 from kbench.encoding.batch import sorted_batches
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
-from kbench.model import DownstreamModel, Encoder
+from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
 
@@ -56,7 +56,7 @@ class World:
     """A model and a data set.
 
     Attributes:
-        model: the encoder with a head of 20 relations.
+        model: the network with a head of 20 relations.
         inputs: the encoded texts, without slots.
         targets: of the head. ``[examples]``.
     """
@@ -69,11 +69,11 @@ class World:
     def of(cls, backbone: Path, examples: Sequence[Example]) -> World:
         """Encodes examples for a backbone."""
         torch.manual_seed(0)
-        encoder: Encoder = load_folder(backbone)
-        model = DownstreamModel(encoder, RelationHead(encoder.width, LABELS)).eval()
+        lm: LanguageModel = load_folder(backbone)
+        model = DownstreamModel(lm, RelationHead(lm.width, LABELS)).eval()
         rows = [[-1] * len(example.mentions) for example in examples]
-        inputs = encode(encoder.tokenizer, examples, rows, Layout(markers={}, max_length=64))
-        return cls(model, inputs, model.head.gold(examples, encoder.tokenizer).targets)
+        inputs = encode(lm.tokenizer, examples, rows, Layout(markers={}, max_length=64))
+        return cls(model, inputs, model.head.gold(examples, lm.tokenizer).targets)
 
     @property
     def data(self) -> Examples:
@@ -99,6 +99,6 @@ class World:
         """The model's logits by the library's own forward pass."""
         head = self.model.head
         assert isinstance(head, RelationHead)
-        states = self.model.encoder.base(input_ids=ids, attention_mask=mask).last_hidden_state
-        found: Tensor = head.linear(head.dropout(self.model.encoder.pool(states, mask)))
+        states = self.model.lm.base(input_ids=ids, attention_mask=mask).last_hidden_state
+        found: Tensor = head.linear(head.dropout(self.model.lm.pool(states, mask)))
         return found

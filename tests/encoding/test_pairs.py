@@ -95,17 +95,17 @@ def sentence(number: int, words: int) -> Example:
 @pytest.fixture
 def model(toy_folder: Path) -> DownstreamModel:
     torch.manual_seed(0)
-    encoder = load_folder(toy_folder / "bert")
-    return DownstreamModel(encoder, PairHead(encoder.width)).eval()
+    lm = load_folder(toy_folder / "bert")
+    return DownstreamModel(lm, PairHead(lm.width)).eval()
 
 
 @pytest.mark.parametrize("none", [False, True])
 def test_all_pairs_at_once_give_the_logits_of_one_call_each(toy_folder: Path, none: bool) -> None:
     """The naive loop: one call for each query and class, mean over its supports, then softmax."""
     torch.manual_seed(1)
-    encoder = load_folder(toy_folder / "bert")
-    head = PairHead(encoder.width, none=none)
-    model = DownstreamModel(encoder, head).eval()
+    lm = load_folder(toy_folder / "bert")
+    head = PairHead(lm.width, none=none)
+    model = DownstreamModel(lm, head).eval()
     sentences = [sentence(n, 1 + n % 5) for n in range(14)]
     given = [
         episode([sentences[n], *sentences[n + 1 : n + 1 + ways * shots]], ways, shots)
@@ -114,9 +114,9 @@ def test_all_pairs_at_once_give_the_logits_of_one_call_each(toy_folder: Path, no
     of = compared(given)
     rows = [(n % 4 - 1,) for n in range(len(of.texts))]
     layout = Layout({Role.HEAD: "#"}, "{slot} / {mention}", LONG)
-    pairs = Pairs.encoded(encoder.tokenizer, encode(encoder.tokenizer, of.texts, rows, layout), of)
-    table = torch.randn(4, encoder.slot_width)
-    with encoder.slots(lambda asked: table[asked]), torch.inference_mode():
+    pairs = Pairs.encoded(lm.tokenizer, encode(lm.tokenizer, of.texts, rows, layout), of)
+    table = torch.randn(4, lm.slot_width)
+    with lm.slots(lambda asked: table[asked]), torch.inference_mode():
         found = predict(model, pairs, CPU)
         names, sure = found.labels, found.scores
         for number, example in enumerate(given):
@@ -134,7 +134,7 @@ def test_all_pairs_at_once_give_the_logits_of_one_call_each(toy_folder: Path, no
             labels = [*(candidate.label for candidate in example.candidates), NONE_OF_THE_ABOVE]
             assert names[number] == labels[best]
             assert abs(sure[number] - float(wanted[best])) < 1e-5
-            gold = head.gold(given, encoder.tokenizer)
+            gold = head.gold(given, lm.tokenizer)
             batch = Examples(pairs, gold.targets).batch(np.array([number]))
             together = model(batch)[0]
             present = torch.isfinite(together)
@@ -163,7 +163,7 @@ def test_training_reaches_the_head_and_ignores_a_label_that_is_no_candidate(
     sentences = [sentence(n, 3) for n in range(5)]
     given = [episode(sentences, 2, 2, label) for label in ("c1", "unheard of")]
     of = compared(given)
-    tokenizer = model.encoder.tokenizer
+    tokenizer = model.lm.tokenizer
     inputs = encode(tokenizer, of.texts, [(-1,)] * len(of.texts), Layout({}, None, LONG))
     data = Examples(Pairs.encoded(tokenizer, inputs, of), model.head.gold(given, tokenizer).targets)
     both, first = data.batch(np.array([0, 1])), data.batch(np.array([0]))

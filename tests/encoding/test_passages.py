@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kbench.data import Example, Mention
 from kbench.encoding import Inputs, Layout, TokenKind, encode
 from kbench.encoding.passages import Passage, shares
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from tests.hostile import MARKERS, examples
 
 TEXTS = (
@@ -119,15 +119,15 @@ def test_a_branch_goes_on_from_its_mention_and_only_that_sees_it(tokenizer: Any)
             assert visible[:, token].tolist() == seen.tolist()
 
 
-def test_what_hangs_at_a_mention_changes_no_other_token_in_one_layer(encoder: Encoder) -> None:
-    tokenizer = encoder.tokenizer
+def test_what_hangs_at_a_mention_changes_no_other_token_in_one_layer(lm: LanguageModel) -> None:
+    tokenizer = lm.tokenizer
     plain, hung = encoded(tokenizer, []), encoded(tokenizer, [Passage("we saw red", 1)])
-    layer, chosen = encoder.layers[0], np.array([0])
+    layer, chosen = lm.layers[0], np.array([0])
     states: list[torch.Tensor] = []
     handle = layer.register_forward_hook(lambda *given: states.append(given[2].detach()))
     with torch.inference_mode():
         for inputs in (plain, hung):
-            encoder(inputs.collate(chosen))
+            lm(inputs.collate(chosen))
     handle.remove()
     before, after = states[0][0], states[1][0, : len(plain.ids)]
     changed = (before - after).abs().amax(-1) > 1e-6
@@ -137,15 +137,15 @@ def test_what_hangs_at_a_mention_changes_no_other_token_in_one_layer(encoder: En
     assert changed.tolist() == expected.tolist()
 
 
-def test_examples_with_and_without_branches_share_a_batch(encoder: Encoder) -> None:
+def test_examples_with_and_without_branches_share_a_batch(lm: LanguageModel) -> None:
     layout = Layout({}, None, 32, room=64)
     rows = [(0, 1), (-1, -1)]
     brought = [[Passage("red", 0)], []]
-    both = encode(encoder.tokenizer, [example(), example()], rows, layout, brought)
-    alone = encode(encoder.tokenizer, [example()], rows[1:], layout)
+    both = encode(lm.tokenizer, [example(), example()], rows, layout, brought)
+    alone = encode(lm.tokenizer, [example()], rows[1:], layout)
     with torch.inference_mode():
-        together = encoder(both.collate(np.array([0, 1])))[1, : len(alone.ids)]
-        single = encoder(alone.collate(np.array([0])))[0]
+        together = lm(both.collate(np.array([0, 1])))[1, : len(alone.ids)]
+        single = lm(alone.collate(np.array([0])))[0]
     assert torch.allclose(together, single, atol=1e-5)
 
 

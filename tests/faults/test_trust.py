@@ -217,7 +217,7 @@ def test_code_in_the_folder_of_a_backbone_is_not_run(kind: str, model: Path, can
     if kind == "bert":
         assert load_folder(model).width == 32  # the class of transformers, not the folder's
     else:
-        with pytest.raises(KbenchError, match="cannot be loaded as an encoder"):
+        with pytest.raises(KbenchError, match="cannot be loaded as a language model"):
             load_folder(model)
 
 
@@ -229,7 +229,7 @@ def test_pickled_weights_of_a_backbone_are_not_opened(model: Path, canary: Path)
     with pytest.raises(KbenchError):
         load_folder(model)
     (model / "model.safetensors").write_bytes(bomb)
-    with pytest.raises(KbenchError, match="cannot be loaded as an encoder"):
+    with pytest.raises(KbenchError, match="cannot be loaded as a language model"):
         load_folder(model)
 
 

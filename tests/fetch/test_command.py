@@ -200,7 +200,7 @@ def _started(package: str, tmp_path: Path, *words: str, **environment: str) -> A
 def test_an_interruption_keeps_what_came_and_the_same_command_goes_on(
     listed: Listed, tmp_path: Path
 ) -> None:
-    with serving(a=Served(DATA, piece=500, waits=0.05)) as server:
+    with serving(a=Served(DATA, piece=500, waits=0.3)) as server:
         package = listed(aset=toy(server))
         process = _started(package, tmp_path, "fetch", "aset")
         part = tmp_path / "data" / ".kbench-fetch" / "aset" / "files" / "a.txt.part"

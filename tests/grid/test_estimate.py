@@ -109,11 +109,6 @@ def _works(chosen: dict[str, object], place: Place) -> list[Work]:
     return works(cells, loader, Artifacts(place.artifacts))
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
 ABSENT = {"data": "nowhere", "backbone": "bert-base-uncased", "knowledge": "no-such"}
 BERT = 85_054_464
 

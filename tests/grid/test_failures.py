@@ -18,11 +18,6 @@ from tests.grid.toygrid import QUICK, grid, run
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
 class Broken(MapTuning):  # type: ignore[misc]
     """Fails while it trains."""
 
@@ -35,7 +30,7 @@ class Meddling(MapTuning):  # type: ignore[misc]
 
     def fit(self, plug: Plug, fit: Fit) -> Any:
         with torch.no_grad():
-            next(fit.encoder.parameters()).add_(1e-3)
+            next(fit.lm.parameters()).add_(1e-3)
         return super().fit(plug, fit)
 
 

@@ -11,7 +11,7 @@ import pytest
 from kbench.errors import InputError, Unsupported
 from kbench.grid import runner
 from kbench.grid.plan import CANNOT, Place
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.parts.run_parts import Parts
 from kbench.store import Status
 from kbench.testing.toys import write_backbone
@@ -19,11 +19,6 @@ from tests.calling import call
 from tests.grid.toygrid import QUICK, grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
 
 
 def test_what_its_parts_say_against_a_run_is_in_the_plan(
@@ -166,7 +161,9 @@ def test_a_backbone_that_fails_is_loaded_once_and_spoils_no_plan(
     ):
         tried: list[Exception] = []
 
-        def load(_: Parts, error: Exception = error, tried: list[Exception] = tried) -> Encoder:
+        def load(
+            _: Parts, error: Exception = error, tried: list[Exception] = tried
+        ) -> LanguageModel:
             tried.append(error)
             raise error
 

@@ -18,17 +18,6 @@ from tests.grid.toygrid import QUICK, grid, run
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
-@pytest.fixture
-def shared(tmp_path: Path, made: Path) -> Place:
-    """For what is about results, whoever trained for them."""
-    return Place(tmp_path / "out", made, "cpu")
-
-
 def _score(results: list[Result], **wanted: Any) -> float:
     for result in results:
         spec = result.spec.model_dump()

@@ -29,11 +29,6 @@ TEMPLATES = {"P1": "[X] is a [Y] thing .", "P2": "[Y] is the color of [X] .", "P
 GENERAL = {"learning_rate": 1e-2, "epochs": 1, "batch_size": 32, "dropout": None}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_world(tmp_path_factory.mktemp("world"), entities=60, full=True)
@@ -74,13 +69,13 @@ def data(tmp_path: Path, world: Bundle) -> str:
 @pytest.fixture
 def always_red(tmp_path: Path, toy_folder: Path) -> str:
     """The toy BERT, rigged: of all tokens "today" is the best everywhere, and "red" the next."""
-    encoder = load_folder(toy_folder / "bert")
-    numbers = encoder.tokenizer.get_vocab()
+    lm = load_folder(toy_folder / "bert")
+    numbers = lm.tokenizer.get_vocab()
     with torch.no_grad():
-        bias = encoder.network.cls.predictions.decoder.bias  # type: ignore[union-attr]
+        bias = lm.network.cls.predictions.decoder.bias  # type: ignore[union-attr]
         bias[numbers["red"]], bias[numbers["today"]] = 500.0, 1000.0
-    encoder.network.save_pretrained(tmp_path / "red")
-    encoder.tokenizer.save_pretrained(tmp_path / "red")
+    lm.network.save_pretrained(tmp_path / "red")
+    lm.tokenizer.save_pretrained(tmp_path / "red")
     return str(tmp_path / "red")
 
 

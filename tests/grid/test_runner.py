@@ -20,17 +20,6 @@ from tests.grid.toygrid import QUICK, grid, run
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-
-
-@pytest.fixture
-def shared(tmp_path: Path, made: Path) -> Place:
-    """For what is about results, whoever trained for them."""
-    return Place(tmp_path / "out", made, "cpu")
-
-
 def test_frozen_weights_are_the_same_before_and_after(toy_folder: Path, place: Place) -> None:
     results = run(grid(toy_folder, setting="general,task-specific", options=QUICK), place)
     digests = {(r.frozen.before, r.frozen.after) for r in results if r.frozen}

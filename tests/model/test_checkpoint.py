@@ -159,10 +159,10 @@ def test_without_the_whole_head_or_the_whole_pooler_a_network_is_an_encoder_with
     tmp_path: Path, name: str, head: str
 ) -> None:
     kind = "ForPreTraining" if name == "bert" else "ForMaskedLM"
-    encoder = load_folder(rewrite(write(tmp_path, name, kind=kind), lacking(head, "pooler.")))
-    assert not encoder.has_lm_head
-    assert not encoder.has_pooler
-    assert encoder.base.pooler is None
+    lm = load_folder(rewrite(write(tmp_path, name, kind=kind), lacking(head, "pooler.")))
+    assert not lm.has_lm_head
+    assert not lm.has_pooler
+    assert lm.base.pooler is None
 
 
 @pytest.mark.parametrize(
@@ -185,10 +185,10 @@ def test_without_the_whole_head_or_the_whole_pooler_a_network_is_an_encoder_with
 def test_heads_of_other_purposes_are_told_and_not_read(
     tmp_path: Path, name: str, kind: str, unread: tuple[str, ...]
 ) -> None:
-    encoder = load_folder(write(tmp_path, name, kind=kind))
-    assert encoder.unread == unread
+    lm = load_folder(write(tmp_path, name, kind=kind))
+    assert lm.unread == unread
     promised = kind == "ForMaskedLM" or (kind == "ForPreTraining" and name != "electra")
-    assert encoder.has_lm_head == promised
+    assert lm.has_lm_head == promised
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def test_large_weights_whose_sum_overflows_are_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_weights_are_widened_and_nothing_else(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = rewrite(write(tmp_path, "bert"), half(dtype))
-    encoder = load_folder(configure(folder, dtype=str(dtype).removeprefix("torch.")))
+    lm = load_folder(configure(folder, dtype=str(dtype).removeprefix("torch.")))
     stored = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
-    assert torch.equal(encoder.word_embeddings.weight, stored.float())
-    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    assert torch.equal(lm.word_embeddings.weight, stored.float())
+    assert {p.dtype for p in lm.parameters()} == {torch.float32}
 
 
 def test_an_output_matrix_of_its_own_is_kept_whatever_the_configuration_says(
@@ -244,10 +244,10 @@ def test_an_output_matrix_of_its_own_is_kept_whatever_the_configuration_says(
 ) -> None:
     folder = configure(write(tmp_path, "untied"), tie_word_embeddings=True)
     stored = load_file(folder / "model.safetensors")
-    encoder = load_folder(folder)
-    output = encoder.network.get_output_embeddings().weight
+    lm = load_folder(folder)
+    output = lm.network.get_output_embeddings().weight
     assert torch.equal(output, stored["cls.predictions.decoder.weight"])
-    assert not torch.equal(output, encoder.word_embeddings.weight)
+    assert not torch.equal(output, lm.word_embeddings.weight)
 
 
 @pytest.mark.parametrize("legacy", [False, None])
@@ -256,9 +256,9 @@ def test_the_weights_tell_which_of_two_forms_a_head_has(
 ) -> None:
     whole = digest(load_folder(write(tmp_path / "said", "deberta-v3")))
     folder = configure(write(tmp_path / "left out", "deberta-v3"), legacy=legacy)
-    encoder = load_folder(folder)
-    assert encoder.has_lm_head
-    assert digest(encoder) == whole
+    lm = load_folder(folder)
+    assert lm.has_lm_head
+    assert digest(lm) == whole
 
 
 def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:

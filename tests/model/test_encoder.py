@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Layout, encode
 from kbench.errors import FrozenError, Unsupported
-from kbench.model import DownstreamModel, Encoder, digest, dropout
+from kbench.model import DownstreamModel, LanguageModel, digest, dropout
 from kbench.model.freezing import frozen
 from kbench.model.heads import BlankHead, RelationHead
 
@@ -32,161 +32,159 @@ ROWS = [(4,), (2, -1, 4), ()]
 
 
 def batch_of(
-    encoder: Encoder,
+    lm: LanguageModel,
     *,
     slot: str | None = "{slot} / {mention}",
     chosen: tuple[int, ...] = (0, 1, 2),
 ) -> Batch:
     layout = Layout({Role.TARGET: "$"}, slot, 32)
-    inputs = encode(encoder.tokenizer, EXAMPLES, ROWS, layout)
+    inputs = encode(lm.tokenizer, EXAMPLES, ROWS, layout)
     return inputs.collate(np.array(chosen))
 
 
-def source(encoder: Encoder) -> nn.Embedding:
+def source(lm: LanguageModel) -> nn.Embedding:
     torch.manual_seed(1)
-    return nn.Embedding(9, encoder.slot_width)
+    return nn.Embedding(9, lm.slot_width)
 
 
-def test_embedding_with_slots_is_what_a_loop_over_tokens_makes(encoder: Encoder) -> None:
-    batch, table = batch_of(encoder), source(encoder)
-    with encoder.slots(table), torch.no_grad():
-        got = encoder.embed(batch)
+def test_embedding_with_slots_is_what_a_loop_over_tokens_makes(lm: LanguageModel) -> None:
+    batch, table = batch_of(lm), source(lm)
+    with lm.slots(table), torch.no_grad():
+        got = lm.embed(batch)
     slots = dict(zip(batch.slot_index.tolist(), batch.slot_rows.tolist(), strict=True))
     assert len(slots) == 3
     for row, ids in enumerate(batch.ids.tolist()):
         for column, token in enumerate(ids):
             flat = row * len(ids) + column
             expected = (
-                table.weight[slots[flat]]
-                if flat in slots
-                else encoder.word_embeddings.weight[token]
+                table.weight[slots[flat]] if flat in slots else lm.word_embeddings.weight[token]
             )
             assert torch.equal(got[row, column], expected)
 
 
-def test_slots_fill_only_their_positions_whatever_the_placeholder(encoder: Encoder) -> None:
-    batch, table = batch_of(encoder), source(encoder)
+def test_slots_fill_only_their_positions_whatever_the_placeholder(lm: LanguageModel) -> None:
+    batch, table = batch_of(lm), source(lm)
     other = batch.ids.flatten().index_fill(0, batch.slot_index, 7).view_as(batch.ids)
     changed = Batch(**{**vars(batch), "ids": other})
-    with encoder.slots(table), torch.no_grad():
-        assert torch.equal(encoder(batch), encoder(changed))
+    with lm.slots(table), torch.no_grad():
+        assert torch.equal(lm(batch), lm(changed))
 
 
-def test_slots_reach_the_output_and_the_gradient_reaches_the_slots(encoder: Encoder) -> None:
-    batch, table = batch_of(encoder), source(encoder)
-    with frozen(encoder), encoder.slots(table):
-        one = encoder(batch)
+def test_slots_reach_the_output_and_the_gradient_reaches_the_slots(lm: LanguageModel) -> None:
+    batch, table = batch_of(lm), source(lm)
+    with frozen(lm), lm.slots(table):
+        one = lm(batch)
         one.square().sum().backward()
-    with encoder.slots(lambda rows: table(rows) * 2):
-        assert not torch.allclose(encoder(batch), one)
+    with lm.slots(lambda rows: table(rows) * 2):
+        assert not torch.allclose(lm(batch), one)
     assert table.weight.grad is not None
     assert table.weight.grad.abs().sum(1).nonzero().flatten().tolist() == [2, 4]
 
 
-def test_what_fills_the_slots_does_not_become_a_part_of_the_encoder(encoder: Encoder) -> None:
-    before = digest(encoder)
-    with encoder.slots(source(encoder)), encoder.held(torch.tensor([2])):
-        assert digest(encoder) == before
+def test_what_fills_the_slots_does_not_become_a_part_of_the_encoder(lm: LanguageModel) -> None:
+    before = digest(lm)
+    with lm.slots(source(lm)), lm.held(torch.tensor([2])):
+        assert digest(lm) == before
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_plug_leaves_nothing_behind(encoder: Encoder, fails: bool) -> None:
-    encoder.eval()
-    batch = batch_of(encoder, slot=None)
-    before, state = encoder(batch), digest(encoder)
-    attributes = set(vars(encoder))
-    table = source(encoder)
+def test_a_plug_leaves_nothing_behind(lm: LanguageModel, fails: bool) -> None:
+    lm.eval()
+    batch = batch_of(lm, slot=None)
+    before, state = lm(batch), digest(lm)
+    attributes = set(vars(lm))
+    table = source(lm)
     try:
-        with encoder.slots(table), encoder.held(torch.tensor([2, 4])):
-            encoder(batch_of(encoder))
+        with lm.slots(table), lm.held(torch.tensor([2, 4])):
+            lm(batch_of(lm))
             if fails:
                 raise ZeroDivisionError
     except ZeroDivisionError:
         pass
-    assert torch.equal(encoder(batch), before)
-    assert digest(encoder) == state
-    assert set(vars(encoder)) == attributes
+    assert torch.equal(lm(batch), before)
+    assert digest(lm) == state
+    assert set(vars(lm)) == attributes
     with pytest.raises(RuntimeError, match="no plug is attached"):
-        encoder(batch_of(encoder))
+        lm(batch_of(lm))
 
 
-def test_a_second_plug_is_refused_and_the_first_stays(encoder: Encoder) -> None:
-    table = source(encoder)
-    with encoder.slots(table), torch.no_grad():
-        before = encoder(batch_of(encoder))
-        with pytest.raises(RuntimeError, match="another plug"), encoder.slots(table):
+def test_a_second_plug_is_refused_and_the_first_stays(lm: LanguageModel) -> None:
+    table = source(lm)
+    with lm.slots(table), torch.no_grad():
+        before = lm(batch_of(lm))
+        with pytest.raises(RuntimeError, match="another plug"), lm.slots(table):
             pass
-        assert torch.equal(encoder(batch_of(encoder)), before)
+        assert torch.equal(lm(batch_of(lm)), before)
 
 
 def test_a_held_table_gives_what_mapping_each_batch_gives(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbench.model.encoder._HELD", 2)
-    table, calls = source(encoder), []
+    monkeypatch.setattr("kbench.model.language_model._HELD", 2)
+    table, calls = source(lm), []
 
     def mapped(rows: Tensor) -> Tensor:
         calls.append(rows.tolist())
         vectors: Tensor = table(rows)
         return vectors
 
-    with encoder.slots(mapped), torch.no_grad():
-        plain = encoder(batch_of(encoder))
+    with lm.slots(mapped), torch.no_grad():
+        plain = lm(batch_of(lm))
         calls.clear()
-        with encoder.held(torch.tensor([4, 2, 8, 4, 0])):
-            held = encoder(batch_of(encoder))
-            encoder(batch_of(encoder))
+        with lm.held(torch.tensor([4, 2, 8, 4, 0])):
+            held = lm(batch_of(lm))
+            lm(batch_of(lm))
         assert calls == [[0, 2], [4, 8]]
         assert torch.equal(held, plain)
-        encoder(batch_of(encoder))
+        lm(batch_of(lm))
         assert len(calls) == 3
 
 
 @pytest.mark.parametrize("rows", [[], [1]])
-def test_holding_without_plug_or_rows_changes_nothing(encoder: Encoder, rows: list[int]) -> None:
-    batch = batch_of(encoder, slot=None)
-    before = encoder(batch)
-    with encoder.held(torch.tensor(rows, dtype=torch.long)):
-        assert torch.equal(encoder(batch), before)
+def test_holding_without_plug_or_rows_changes_nothing(lm: LanguageModel, rows: list[int]) -> None:
+    batch = batch_of(lm, slot=None)
+    before = lm(batch)
+    with lm.held(torch.tensor(rows, dtype=torch.long)):
+        assert torch.equal(lm(batch), before)
 
 
-def test_padding_does_not_change_an_example(encoder: Encoder) -> None:
-    table = source(encoder)
-    with encoder.slots(table), torch.no_grad():
-        together = encoder(batch_of(encoder))
-        alone = encoder(batch_of(encoder, chosen=(0,)))
+def test_padding_does_not_change_an_example(lm: LanguageModel) -> None:
+    table = source(lm)
+    with lm.slots(table), torch.no_grad():
+        together = lm(batch_of(lm))
+        alone = lm(batch_of(lm, chosen=(0,)))
     torch.testing.assert_close(together[0, : alone.shape[1]], alone[0], rtol=0, atol=1e-5)
 
 
 # -- frozen, dropout, digest ----------------------------------------------------------------------
 
 
-def test_frozen_weights_take_no_gradient_and_are_as_before_afterwards(encoder: Encoder) -> None:
-    parameters = list(encoder.parameters())
+def test_frozen_weights_take_no_gradient_and_are_as_before_afterwards(lm: LanguageModel) -> None:
+    parameters = list(lm.parameters())
     parameters[0].requires_grad_(False)
     parameters[1].grad = torch.ones_like(parameters[1])
-    table = source(encoder)
-    with frozen(encoder), encoder.slots(table):
-        assert not any(p.requires_grad for p in encoder.parameters())
-        encoder(batch_of(encoder)).sum().backward()
+    table = source(lm)
+    with frozen(lm), lm.slots(table):
+        assert not any(p.requires_grad for p in lm.parameters())
+        lm(batch_of(lm)).sum().backward()
     assert all(p.grad is None for p in parameters)
     assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
 
 
-def test_a_gradient_on_a_frozen_weight_is_an_error_that_names_it(encoder: Encoder) -> None:
+def test_a_gradient_on_a_frozen_weight_is_an_error_that_names_it(lm: LanguageModel) -> None:
     def thaw() -> None:
-        encoder.word_embeddings.weight.requires_grad_(True)
-        encoder(batch_of(encoder, slot=None)).sum().backward()
+        lm.word_embeddings.weight.requires_grad_(True)
+        lm(batch_of(lm, slot=None)).sum().backward()
 
-    with pytest.raises(FrozenError, match=r"word_embeddings\.weight"), frozen(encoder):
+    with pytest.raises(FrozenError, match=r"word_embeddings\.weight"), frozen(lm):
         thaw()
-    assert all(p.requires_grad for p in encoder.parameters())
+    assert all(p.requires_grad for p in lm.parameters())
 
 
-def test_frozen_lets_an_error_through_and_restores(encoder: Encoder) -> None:
-    with pytest.raises(ZeroDivisionError), frozen(encoder):
+def test_frozen_lets_an_error_through_and_restores(lm: LanguageModel) -> None:
+    with pytest.raises(ZeroDivisionError), frozen(lm):
         raise ZeroDivisionError
-    assert all(p.requires_grad for p in encoder.parameters())
+    assert all(p.requires_grad for p in lm.parameters())
 
 
 def rates_in_use(model: nn.Module, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> set[float]:
@@ -211,35 +209,35 @@ def rates_in_use(model: nn.Module, batch: Batch, monkeypatch: pytest.MonkeyPatch
 
 
 def test_dropout_sets_every_rate_and_restores_rates_and_modes(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = batch_of(encoder, slot=None)
-    encoder.eval()
-    encoder.base.embeddings.train()  # a mode of its own, to be found again
-    modes = {m: m.training for m in encoder.modules()}
-    rates = {m: m.p for m in encoder.modules() if isinstance(m, nn.Dropout)}
-    with dropout(encoder, 0.35):
-        assert rates_in_use(encoder, batch, monkeypatch) == {0.35}
-        assert encoder.training
-    with dropout(encoder, None):
-        assert rates_in_use(encoder, batch, monkeypatch) == {0.0}
-        assert not any(m.training for m in encoder.modules())
-    with pytest.raises(ZeroDivisionError), dropout(encoder, 0.35):
+    batch = batch_of(lm, slot=None)
+    lm.eval()
+    lm.base.embeddings.train()  # a mode of its own, to be found again
+    modes = {m: m.training for m in lm.modules()}
+    rates = {m: m.p for m in lm.modules() if isinstance(m, nn.Dropout)}
+    with dropout(lm, 0.35):
+        assert rates_in_use(lm, batch, monkeypatch) == {0.35}
+        assert lm.training
+    with dropout(lm, None):
+        assert rates_in_use(lm, batch, monkeypatch) == {0.0}
+        assert not any(m.training for m in lm.modules())
+    with pytest.raises(ZeroDivisionError), dropout(lm, 0.35):
         raise ZeroDivisionError
-    assert {m: m.training for m in encoder.modules()} == modes
-    assert {m: m.p for m in encoder.modules() if isinstance(m, nn.Dropout)} == rates
+    assert {m: m.training for m in lm.modules()} == modes
+    assert {m: m.p for m in lm.modules() if isinstance(m, nn.Dropout)} == rates
 
 
-def test_dropout_of_rate_zero_is_eval_mode(encoder: Encoder) -> None:
-    batch = batch_of(encoder, slot=None)
-    with dropout(encoder, 0.0):
-        noisy = encoder(batch)
-    with dropout(encoder, None):
-        assert torch.equal(encoder(batch), noisy)
+def test_dropout_of_rate_zero_is_eval_mode(lm: LanguageModel) -> None:
+    batch = batch_of(lm, slot=None)
+    with dropout(lm, 0.0):
+        noisy = lm(batch)
+    with dropout(lm, None):
+        assert torch.equal(lm(batch), noisy)
 
 
-def test_the_digest_sees_every_element_of_every_parameter_and_buffer(encoder: Encoder) -> None:
-    model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y"]))
+def test_the_digest_sees_every_element_of_every_parameter_and_buffer(lm: LanguageModel) -> None:
+    model = DownstreamModel(lm, RelationHead(lm.width, ["x", "y"]))
     model.register_buffer("scale", torch.ones(3, dtype=torch.bfloat16))
     model.register_buffer("unsaved", torch.arange(3), persistent=False)
     model.register_buffer("flag", torch.tensor(True))
@@ -275,26 +273,26 @@ def test_the_digest_sees_names_types_and_shapes() -> None:
     )
 
 
-def test_a_step_of_training_changes_the_digest_and_a_forward_does_not(encoder: Encoder) -> None:
-    batch, before = batch_of(encoder, slot=None), digest(encoder)
-    loss = encoder(batch).square().sum()
-    assert digest(encoder) == before
+def test_a_step_of_training_changes_the_digest_and_a_forward_does_not(lm: LanguageModel) -> None:
+    batch, before = batch_of(lm, slot=None), digest(lm)
+    loss = lm(batch).square().sum()
+    assert digest(lm) == before
     loss.backward()
-    torch.optim.SGD(encoder.parameters(), 1e-3).step()
-    assert digest(encoder) != before
+    torch.optim.SGD(lm.parameters(), 1e-3).step()
+    assert digest(lm) != before
 
 
 # -- heads of the network --------------------------------------------------------------------------
 
 
-def test_tokens_predicted_at_the_blank_are_the_whole_networks(encoder: Encoder) -> None:
-    batch = batch_of(encoder, slot=None)
-    model = DownstreamModel(encoder, BlankHead()).eval()
+def test_tokens_predicted_at_the_blank_are_the_whole_networks(lm: LanguageModel) -> None:
+    batch = batch_of(lm, slot=None)
+    model = DownstreamModel(lm, BlankHead()).eval()
     with torch.no_grad():
-        whole = encoder.network(input_ids=batch.ids, attention_mask=batch.mask).logits
+        whole = lm.network(input_ids=batch.ids, attention_mask=batch.mask).logits
         got = model(batch)
     expected = whole.flatten(0, 1)[batch.blank_index]
-    assert got.shape == (3, encoder.config.vocab_size)
+    assert got.shape == (3, lm.config.vocab_size)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 
@@ -302,15 +300,15 @@ def test_without_a_masked_lm_head_nothing_is_predicted(tmp_path: Path) -> None:
     from kbench.model.huggingface import load_folder
     from kbench.testing.toys import write_backbone
 
-    encoder = load_folder(write_backbone(tmp_path, lm_head=False))
-    assert not encoder.has_lm_head
+    lm = load_folder(write_backbone(tmp_path, lm_head=False))
+    assert not lm.has_lm_head
     with pytest.raises(Unsupported, match="no masked-LM head"):
-        encoder.predict_tokens(torch.zeros(1, encoder.width))
+        lm.predict_tokens(torch.zeros(1, lm.width))
 
 
-def test_the_loss_of_a_model_is_its_heads(encoder: Encoder) -> None:
-    model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y"])).eval()
-    batch = batch_of(encoder, slot=None)
+def test_the_loss_of_a_model_is_its_heads(lm: LanguageModel) -> None:
+    model = DownstreamModel(lm, RelationHead(lm.width, ["x", "y"])).eval()
+    batch = batch_of(lm, slot=None)
     batch = Batch(**{**vars(batch), "targets": torch.tensor([0, 1, 1])})
     logits = model(batch).log_softmax(-1)
     expected = -(logits[0, 0] + logits[1, 1] + logits[2, 1]) / 3

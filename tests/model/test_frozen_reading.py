@@ -15,7 +15,7 @@ from kbench.data import Example, Split
 from kbench.encoding import Examples, Layout, encode
 from kbench.encoding.pairs import Pairs, compared, room_of_text
 from kbench.errors import KbenchError, Unsupported
-from kbench.model import DownstreamModel, Encoder, FrozenReader, digest
+from kbench.model import DownstreamModel, FrozenReader, LanguageModel, digest
 from kbench.model.frozen_reading import WithStates, last_states
 from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
@@ -40,10 +40,10 @@ HEAD = {"learning_rate": 1e-2, "epochs": EPOCHS, "batch_size": 16}
 
 
 @contextmanager
-def counted(encoder: Encoder) -> Iterator[list[int]]:
+def counted(lm: LanguageModel) -> Iterator[list[int]]:
     """Counts the texts that a network is given inside the block."""
     texts: list[int] = []
-    handle = encoder.base.register_forward_pre_hook(
+    handle = lm.base.register_forward_pre_hook(
         lambda _, __, given: texts.append(len(given["inputs_embeds"])), with_kwargs=True
     )
     try:
@@ -72,34 +72,34 @@ def session(folder: Path) -> Session:
     return Session(Artifacts(folder), CPU)
 
 
-def inputs_of(encoder: Encoder, count: int = 40) -> Any:
+def inputs_of(lm: LanguageModel, count: int = 40) -> Any:
     texts = [sentence(number, 1 + number % 9) for number in range(count)]
-    return encode(encoder.tokenizer, texts, [(-1,)] * count, Layout({}))
+    return encode(lm.tokenizer, texts, [(-1,)] * count, Layout({}))
 
 
-def test_kept_states_are_those_of_each_text_alone(encoder: Encoder) -> None:
-    inputs = inputs_of(encoder)
-    kept = FrozenReader(encoder, CPU).read(inputs, last_states(encoder, {}))
+def test_kept_states_are_those_of_each_text_alone(lm: LanguageModel) -> None:
+    inputs = inputs_of(lm)
+    kept = FrozenReader(lm, CPU).read(inputs, last_states(lm, {}))
     assert kept is not None
     for number in range(len(inputs)):
         start, end = kept.states.places[number]
         with torch.no_grad():
-            alone = encoder(inputs.collate(np.array([number])))[0].numpy()
+            alone = lm(inputs.collate(np.array([number])))[0].numpy()
         assert end - start == inputs.lengths[number]
         np.testing.assert_allclose(kept.states.arrays[0][start:end], alone, atol=1e-5, rtol=0)
 
 
-def test_a_batch_brings_them_and_the_network_is_not_asked(encoder: Encoder) -> None:
-    data = Examples(inputs_of(encoder), np.zeros(40, dtype=np.int64))
-    with counted(encoder) as texts:
-        recalled, said = FrozenReader(encoder, CPU).with_states(data, last_states(encoder, {}))
+def test_a_batch_brings_them_and_the_network_is_not_asked(lm: LanguageModel) -> None:
+    data = Examples(inputs_of(lm), np.zeros(40, dtype=np.int64))
+    with counted(lm) as texts:
+        recalled, said = FrozenReader(lm, CPU).with_states(data, last_states(lm, {}))
         assert (said, sum(texts)) == ("kept", 40)
         batch = recalled.batch(np.array([7, 3, 25]))
-        hidden = encoder(batch)
+        hidden = lm(batch)
         assert sum(texts) == 40
     plain = data.batch(np.array([7, 3, 25]))
     with torch.no_grad():
-        direct = encoder(plain)
+        direct = lm(plain)
     mask = plain.mask.bool()
     torch.testing.assert_close(hidden[mask], direct[mask], atol=1e-5, rtol=0)
     assert torch.equal(batch.ids, plain.ids)
@@ -113,13 +113,13 @@ def test_the_address_knows_all_that_states_depend_on(toy_folder: Path, tmp_path:
             asked.append(wanted.key)
             return None
 
-    def key(encoder: Encoder, count: int = 40, chosen: Any = None, **of: Any) -> str:
-        frozen = FrozenReader(encoder, CPU, Store(tmp_path, 0))
-        frozen.read(inputs_of(encoder, count), last_states(encoder, of), chosen)
+    def key(lm: LanguageModel, count: int = 40, chosen: Any = None, **of: Any) -> str:
+        frozen = FrozenReader(lm, CPU, Store(tmp_path, 0))
+        frozen.read(inputs_of(lm, count), last_states(lm, of), chosen)
         return str(asked[-1])
 
-    encoder = load_folder(toy_folder / "bert")
-    same = key(encoder)
+    lm = load_folder(toy_folder / "bert")
+    same = key(lm)
     assert key(load_folder(toy_folder / "bert")) == same
     other = load_folder(toy_folder / "bert")
     with torch.no_grad():
@@ -127,10 +127,10 @@ def test_the_address_knows_all_that_states_depend_on(toy_folder: Path, tmp_path:
     heads = load_folder(toy_folder / "bert")
     heads.config.num_attention_heads = 2  # the same weights read otherwise
     keys = [
-        key(encoder, 41),
-        key(encoder, chosen=np.arange(39)),
-        key(encoder, chosen=np.arange(40)[::-1].copy()),
-        key(encoder, plug="p"),
+        key(lm, 41),
+        key(lm, chosen=np.arange(39)),
+        key(lm, chosen=np.arange(40)[::-1].copy()),
+        key(lm, plug="p"),
         key(other),
         key(heads),
     ]
@@ -171,9 +171,9 @@ def test_a_head_is_the_same_bit_for_bit_wherever_states_lie(
 @pytest.mark.usefixtures("toy_tasks")
 def test_every_text_is_read_once_however_many_epochs(toy_folder: Path, tmp_path: Path) -> None:
     chosen = parts(toy_folder)
-    encoder = chosen.backbone.load()
-    chosen.__dict__["backbone"] = Same(chosen.backbone, encoder)
-    with counted(encoder) as texts:
+    lm = chosen.backbone.load()
+    chosen.__dict__["backbone"] = Same(chosen.backbone, lm)
+    with counted(lm) as texts:
         _, record = tune(session(tmp_path / "one"), chosen)
         examples = [len(chosen.task.examples(split)) for split in (Split.TRAIN, Split.DEV)]
         assert sum(texts) == sum(examples)
@@ -188,14 +188,14 @@ def test_every_text_is_read_once_however_many_epochs(toy_folder: Path, tmp_path:
 
 
 class Same:
-    """A backbone that gives the same encoder each time, for what is counted on it."""
+    """A backbone that gives the same network each time, for what is counted on it."""
 
-    def __init__(self, backbone: Any, encoder: Encoder) -> None:
+    def __init__(self, backbone: Any, lm: LanguageModel) -> None:
         self.digest, self.recipes, self.name = backbone.digest, backbone.recipes, backbone.name
-        self.encoder = encoder
+        self.lm = lm
 
-    def load(self) -> Encoder:
-        return self.encoder
+    def load(self) -> LanguageModel:
+        return self.lm
 
 
 @pytest.mark.usefixtures("toy_tasks")
@@ -203,10 +203,10 @@ def test_the_frozen_part_has_no_dropout_and_stays(toy_folder: Path, tmp_path: Pa
     chosen = parts(toy_folder)
     own = session(tmp_path)
     model, record = tune(own, chosen)
-    assert digest(model.encoder) == digest(chosen.backbone.load())
+    assert digest(model.lm) == digest(chosen.backbone.load())
     trained = sum(p.numel() for p in model.head.parameters())
     assert record.trainable_parameters == trained
-    # The plainest form: the head on states read anew, the encoder in eval mode.
+    # The plainest form: the head on states read anew, the network in eval mode.
     head = untrained(own, chosen)
     head.eval()
     head.head.train()
@@ -239,11 +239,11 @@ def test_what_is_answered_at_mask_has_no_head_to_train(toy_folder: Path) -> None
 
 
 class Liar(HeadTuning):  # type: ignore[misc]
-    """Says that nothing of the encoder trains, and trains its biases."""
+    """Says that nothing of the network trains, and trains its biases."""
 
     def prepare(self, model: DownstreamModel, options: Any) -> None:
         super().prepare(model, options)
-        model.encoder.layers[0].attention.self.query.bias.requires_grad_(True)
+        model.lm.layers[0].attention.self.query.bias.requires_grad_(True)
 
 
 @pytest.mark.usefixtures("toy_tasks")
@@ -283,15 +283,15 @@ def test_a_plug_that_is_fixed_is_read_through(
 
 
 def test_pairs_are_read_once_too(toy_folder: Path) -> None:
-    encoder = load_folder(write_backbone(toy_folder.parent / "bert-of-pairs"))
+    lm = load_folder(write_backbone(toy_folder.parent / "bert-of-pairs"))
     texts = [sentence(number, 2 + number % 4) for number in range(20)]
     of = compared([episode(texts[at : at + 5], 2, 2, f"c{at % 2}") for at in range(16)])
-    layout = Layout({}, max_length=room_of_text(encoder.tokenizer, encoder.max_length))
-    inputs = encode(encoder.tokenizer, of.texts, [(-1,)] * len(of.texts), layout)
-    pairs = Pairs.encoded(encoder.tokenizer, inputs, of)
+    layout = Layout({}, max_length=room_of_text(lm.tokenizer, lm.max_length))
+    inputs = encode(lm.tokenizer, of.texts, [(-1,)] * len(of.texts), layout)
+    pairs = Pairs.encoded(lm.tokenizer, inputs, of)
     torch.manual_seed(0)
-    model = DownstreamModel(encoder, PairHead(encoder.width)).eval().requires_grad_(False)
-    kept = FrozenReader(encoder, CPU).read(pairs, last_states(encoder, {}))
+    model = DownstreamModel(lm, PairHead(lm.width)).eval().requires_grad_(False)
+    kept = FrozenReader(lm, CPU).read(pairs, last_states(lm, {}))
     assert kept is not None
     assert len(kept.states.places) == 64
     assert predict(model, pairs, CPU, states=kept) == predict(model, pairs, CPU)
@@ -299,42 +299,42 @@ def test_pairs_are_read_once_too(toy_folder: Path) -> None:
     losses = []
     for known in (data, WithStates(data, kept)):
         torch.manual_seed(0)
-        head = PairHead(encoder.width)
+        head = PairHead(lm.width)
         head.dropout.p = 0.0
-        trial = DownstreamModel(encoder, head)
+        trial = DownstreamModel(lm, head)
         recipe = Recipe(learning_rate=1e-2, batch_size=4, epochs=3)
-        with counted(encoder) as read:
+        with counted(lm) as read:
             history = train(head, trial.loss, known, recipe, seed=0, device=CPU)
         assert sum(read) == (3 * 64 if known is data else 0)
         losses.append(history.losses)
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
 
 
-def test_predictions_from_kept_states_are_those_of_the_model(encoder: Encoder) -> None:
+def test_predictions_from_kept_states_are_those_of_the_model(lm: LanguageModel) -> None:
     from kbench.model.heads import RelationHead
 
-    inputs = inputs_of(encoder, 150)
-    model = DownstreamModel(encoder, RelationHead(encoder.width, ["x", "y", "z"])).eval()
-    kept = FrozenReader(encoder, CPU).read(inputs, last_states(encoder, {}))
+    inputs = inputs_of(lm, 150)
+    model = DownstreamModel(lm, RelationHead(lm.width, ["x", "y", "z"])).eval()
+    kept = FrozenReader(lm, CPU).read(inputs, last_states(lm, {}))
     assert predict(model, inputs, CPU, states=kept) == predict(model, inputs, CPU)
 
 
-def test_what_is_kept_is_sound_whatever_its_address_is_made_of(encoder: Encoder) -> None:
-    encoder.config.id2label = {number: f"label {number}" for number in range(12)}
-    reading = last_states(encoder, {"pairs": (1, 2), "numbers": {10: "a", 9: "b"}})
+def test_what_is_kept_is_sound_whatever_its_address_is_made_of(lm: LanguageModel) -> None:
+    lm.config.id2label = {number: f"label {number}" for number in range(12)}
+    reading = last_states(lm, {"pairs": (1, 2), "numbers": {10: "a", 9: "b"}})
     for _ in range(2):
-        kept = FrozenReader(encoder, CPU).read(inputs_of(encoder), reading)
+        kept = FrozenReader(lm, CPU).read(inputs_of(lm), reading)
         assert kept is not None
     (folder,) = HiddenStateStore().all()
     assert HiddenStateStore().check(folder)["of"] == "last hidden states"
 
 
-def test_a_text_of_one_token_has_states(encoder: Encoder) -> None:
+def test_a_text_of_one_token_has_states(lm: LanguageModel) -> None:
     examples = [Example("a", "", (), ""), Example("b", "we saw it", (), "")]
-    inputs = encode(encoder.tokenizer, examples, [(), ()], Layout({}))
-    kept = FrozenReader(encoder, CPU).read(inputs, last_states(encoder, {}))
+    inputs = encode(lm.tokenizer, examples, [(), ()], Layout({}))
+    kept = FrozenReader(lm, CPU).read(inputs, last_states(lm, {}))
     assert kept is not None
     batch = kept.into(inputs.collate(np.array([0, 1])))
     assert batch.states is not None
-    assert batch.states.last.shape == (*batch.ids.shape, encoder.width)
+    assert batch.states.last.shape == (*batch.ids.shape, lm.width)
     assert not batch.states.last[batch.mask == 0].any()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kbench.data import Example, Label, is_right
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
-from kbench.model import Encoder, Head
+from kbench.model import Head, LanguageModel
 from kbench.model.heads import BlankHead, PairHead, RelationHead, TypingHead, VocabularyHead
 from kbench.testing.spelling import byte_level_of, dummy_prefix_of, metaspace_of, wordpiece
 from tests.hostile import byte_level
@@ -126,7 +126,7 @@ def test_the_best_token_of_all_answers_in_the_words_of_the_gold(toy_tokenizer: A
 
 
 def test_a_vocabulary_bounds_what_is_asked_and_what_is_answered(
-    toy_tokenizer: Any, encoder: Encoder
+    toy_tokenizer: Any, lm: LanguageModel
 ) -> None:
     head = VocabularyHead(["red", "blue", "dark red", "北", "Today"])
     vocabulary = toy_tokenizer.get_vocab()
@@ -134,20 +134,18 @@ def test_a_vocabulary_bounds_what_is_asked_and_what_is_answered(
     gold = head.gold(labelled(("red",), ("green",), ("Blue",), ("dark red",)), toy_tokenizer)
     assert (gold.kept.tolist(), gold.labels) == ([0, 2], [("red",), ("Blue",)])
     assert gold.counts == {"vocabulary_tokens": 3}
-    inputs = encode(
-        encoder.tokenizer, [Example("a", "it looks ", (), "x", blank=9)], [()], Layout({})
-    )
+    inputs = encode(lm.tokenizer, [Example("a", "it looks ", (), "x", blank=9)], [()], Layout({}))
     batch = inputs.collate(np.arange(1))
     with torch.no_grad():
-        hidden = encoder(batch)
-        every = BlankHead()(encoder, hidden, batch)
-        bounded = head(encoder, hidden, batch)
-    inside = torch.tensor(head.allowed(encoder.tokenizer))
+        hidden = lm(batch)
+        every = BlankHead()(lm, hidden, batch)
+        bounded = head(lm, hidden, batch)
+    inside = torch.tensor(head.allowed(lm.tokenizer))
     assert torch.equal(bounded[0, inside], every[0, inside])
     assert int(bounded.isfinite().sum()) == 3
-    words, scores = head.predict(bounded, encoder.tokenizer)
+    words, scores = head.predict(bounded, lm.tokenizer)
     best = inside[every[0, inside].argmax()]
-    assert words == [encoder.tokenizer.decode([int(best)])]
+    assert words == [lm.tokenizer.decode([int(best)])]
     assert scores == pytest.approx([every[0, inside].softmax(-1).max().item()], rel=1e-5)
 
 
@@ -233,7 +231,7 @@ def test_only_heads_that_read_the_vocabulary_leave_examples_out() -> None:
 
 
 class _Pooling:
-    """An encoder that is nothing but a pooler."""
+    """A network that is nothing but a pooler."""
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         return hidden[:, 0]

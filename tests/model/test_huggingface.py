@@ -15,7 +15,7 @@ import transformers
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
 from kbench.errors import KbenchError
-from kbench.model import Encoder, digest, dropout
+from kbench.model import LanguageModel, digest, dropout
 from kbench.model.huggingface import HuggingFaceBackbone, folder_digest, load_folder
 from kbench.testing.toys import write_backbone
 from tests.architectures import ARCHITECTURES, write
@@ -28,8 +28,8 @@ EXAMPLES = [
 every = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-def batch_of(encoder: Encoder) -> Batch:
-    inputs = encode(encoder.tokenizer, EXAMPLES, [(), ()], Layout({}))
+def batch_of(lm: LanguageModel) -> Batch:
+    inputs = encode(lm.tokenizer, EXAMPLES, [(), ()], Layout({}))
     return inputs.collate(np.array([0, 1]))
 
 
@@ -42,15 +42,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_architecture_predicts_at_the_blank_what_transformers_predicts(
     name: str, folders: dict[str, Path]
 ) -> None:
-    encoder = load_folder(folders[name])
-    batch = batch_of(encoder)
+    lm = load_folder(folders[name])
+    batch = batch_of(lm)
     whole = transformers.AutoModelForMaskedLM.from_pretrained(folders[name]).eval()
     with torch.no_grad():
-        hidden = encoder(batch).flatten(0, 1)[batch.blank_index]
+        hidden = lm(batch).flatten(0, 1)[batch.blank_index]
         expected = whole(input_ids=batch.ids, attention_mask=batch.mask).logits
-        got = encoder.predict_tokens(hidden)
-    assert encoder.has_lm_head
-    assert not encoder.training
+        got = lm.predict_tokens(hidden)
+    assert lm.has_lm_head
+    assert not lm.training
     expected = expected.flatten(0, 1)[batch.blank_index]
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
@@ -59,18 +59,18 @@ def test_every_architecture_predicts_at_the_blank_what_transformers_predicts(
 def test_every_architecture_takes_slots_drops_out_and_reads_its_full_length(
     name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = load_folder(folders[name])
-    batch = batch_of(encoder)
+    lm = load_folder(folders[name])
+    batch = batch_of(lm)
     slotted = dataclasses.replace(batch, slot_index=torch.tensor([2]), slot_rows=torch.tensor([0]))
     with torch.no_grad():
-        with encoder.slots(lambda rows: torch.full((len(rows), encoder.slot_width), 5.0)):
-            assert not torch.allclose(encoder(slotted)[0], encoder(batch)[0])
-        ids = torch.full((1, encoder.max_length), 9)
+        with lm.slots(lambda rows: torch.full((len(rows), lm.slot_width), 5.0)):
+            assert not torch.allclose(lm(slotted)[0], lm(batch)[0])
+        ids = torch.full((1, lm.max_length), 9)
         whole = dataclasses.replace(batch, ids=ids, mask=torch.ones_like(ids))
-        assert encoder(whole).shape == (1, encoder.max_length, encoder.width)
-    assert encoder.max_length in (68, 70)
-    with dropout(encoder, 0.35):
-        assert rates_in_use(encoder, batch, monkeypatch) == {0.35}
+        assert lm(whole).shape == (1, lm.max_length, lm.width)
+    assert lm.max_length in (68, 70)
+    with dropout(lm, 0.35):
+        assert rates_in_use(lm, batch, monkeypatch) == {0.35}
 
 
 @every
@@ -82,9 +82,9 @@ def test_two_loads_of_one_folder_are_the_same_network(name: str, folders: dict[s
 def test_tied_word_embeddings_stay_tied_so_that_tuning_moves_both(
     name: str, folders: dict[str, Path]
 ) -> None:
-    encoder = load_folder(folders[name])
-    assert encoder.network.get_output_embeddings().weight is encoder.word_embeddings.weight
-    assert encoder.network.base_model.get_input_embeddings() is encoder.word_embeddings
+    lm = load_folder(folders[name])
+    assert lm.network.get_output_embeddings().weight is lm.word_embeddings.weight
+    assert lm.network.base_model.get_input_embeddings() is lm.word_embeddings
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_tied_word_embeddings_stay_tied_so_that_tuning_moves_both(
 def test_a_backbone_has_what_its_weights_have(
     tmp_path: Path, name: str, kind: str, head: bool, pooler: bool
 ) -> None:
-    encoder = load_folder(write(tmp_path, name, kind=kind))
-    batch = batch_of(encoder)
+    lm = load_folder(write(tmp_path, name, kind=kind))
+    batch = batch_of(lm)
     with torch.no_grad():
-        hidden = encoder(batch)
-        pooled = encoder.pool(hidden, batch.mask)
-        own = encoder.base(input_ids=batch.ids, attention_mask=batch.mask)
-    assert encoder.has_lm_head == head
+        hidden = lm(batch)
+        pooled = lm.pool(hidden, batch.mask)
+        own = lm.base(input_ids=batch.ids, attention_mask=batch.mask)
+    assert lm.has_lm_head == head
     expected = own.pooler_output if pooler else hidden[:, 0]
     torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-5)
     assert pooler != torch.equal(pooled, hidden[:, 0])
@@ -124,13 +124,13 @@ def test_where_the_tokenizer_puts_no_special_token_first_the_mean_over_tokens_is
     folder = write(tmp_path, "bert", kind=kind)  # with and without a trained pooler
     path = folder / "tokenizer.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
-    encoder = load_folder(folder)
-    assert encoder.tokenizer.cls_token_id is not None
-    batch = batch_of(encoder)
+    lm = load_folder(folder)
+    assert lm.tokenizer.cls_token_id is not None
+    batch = batch_of(lm)
     with torch.no_grad():
-        hidden = encoder(batch)
-        pooled = encoder.pool(hidden, batch.mask)
-    assert encoder.pooled(batch) is None
+        hidden = lm(batch)
+        pooled = lm.pool(hidden, batch.mask)
+    assert lm.pooled(batch) is None
     for row, length in enumerate(batch.mask.sum(1).tolist()):
         torch.testing.assert_close(pooled[row], hidden[row, :length].mean(0))
 

@@ -16,7 +16,7 @@ import transformers
 from kbench.data import Example
 from kbench.encoding import Layout, encode
 from kbench.errors import KbenchError
-from kbench.model import Encoder, digest
+from kbench.model import LanguageModel, digest
 from kbench.model import huggingface as loading
 from kbench.model.huggingface import load_folder
 from kbench.model.trial import Trial, try_out
@@ -32,14 +32,6 @@ _SMALL = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
-_GPT2 = {
-    "n_embd": 16,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 70,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-}
 _FUNNEL = {
     "d_model": 16,
     "n_head": 2,
@@ -48,18 +40,17 @@ _FUNNEL = {
     "block_sizes": [1, 1],
     "num_decoder_layers": 1,
 }
-_LLAMA = {**_SMALL, "num_key_value_heads": 4}
 _XLNET = {"d_model": 16, "n_layer": 2, "n_head": 4, "d_inner": 24, "pad_token_id": 1}
 _LONG = {"segment_means_seq_len": 16, "num_landmarks": 4}
 TEXTS = ("we saw istanbul today", "near the river it rained and we saw istanbul again", "it")
 
 
-def states(encoder: Encoder, chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def states(lm: LanguageModel, chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     examples = [Example(str(at), text, (), "", blank=0) for at, text in enumerate(TEXTS)]
-    inputs = encode(encoder.tokenizer, examples, [(), (), ()], Layout({}))
+    inputs = encode(lm.tokenizer, examples, [(), (), ()], Layout({}))
     batch = inputs.collate(np.array(chosen))
     with torch.inference_mode():
-        return encoder(batch), batch.blank_index
+        return lm(batch), batch.blank_index
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> None:
@@ -70,22 +61,20 @@ def same(one: torch.Tensor, other: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_architectures_load_and_say_what_transformers_says(name: str, tmp_path: Path) -> None:
     folder = write(tmp_path, name)
-    encoder = load_folder(folder)
-    assert encoder.has_lm_head
+    lm = load_folder(folder)
+    assert lm.has_lm_head
     whole = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
-    together, _ = states(encoder, [0, 1, 2])
+    together, _ = states(lm, [0, 1, 2])
     for row in range(3):
-        alone, blank = states(encoder, [row])
+        alone, blank = states(lm, [row])
         same(together[row, : alone.shape[1]], alone[0])
-        ids = encoder.tokenizer(TEXTS[row], return_tensors="pt")["input_ids"]
-        ids = torch.cat(
-            [ids[:, :1], torch.tensor([[encoder.tokenizer.mask_token_id]]), ids[:, 1:]], 1
-        )
+        ids = lm.tokenizer(TEXTS[row], return_tensors="pt")["input_ids"]
+        ids = torch.cat([ids[:, :1], torch.tensor([[lm.tokenizer.mask_token_id]]), ids[:, 1:]], 1)
         with torch.inference_mode():
             own = whole(input_ids=ids).logits[0, blank]
-            said = encoder.predict_tokens(alone.flatten(0, 1)[blank])
+            said = lm.predict_tokens(alone.flatten(0, 1)[blank])
         same(said, own)
-    assert digest(encoder) == digest(load_folder(folder))
+    assert digest(lm) == digest(load_folder(folder))
 
 
 @pytest.mark.parametrize(
@@ -98,12 +87,9 @@ def test_architectures_load_and_say_what_transformers_says(name: str, tmp_path: 
          "does more with a token than look up its vector"),
         ("NystromformerForMaskedLM", "NystromformerConfig", {**_SMALL, **_LONG},
          r"NystromformerModel cannot read word vectors, .*shape"),
-        ("GPT2LMHeadModel", "GPT2Config", _GPT2, "GPT2Model reads left to right"),
-        ("LlamaForCausalLM", "LlamaConfig", _LLAMA, "LlamaModel reads left to right"),
-        ("GPTNeoXForCausalLM", "GPTNeoXConfig", _SMALL, "GPTNeoXModel reads left to right"),
         ("BertLMHeadModel", "BertConfig", {**_SMALL, "is_decoder": True},
-         "BertModel reads left to right"),
-        ("CanineModel", "CanineConfig", _SMALL, "cannot be loaded as an encoder"),
+         "BertModel is loaded as an encoder, and reads left to right"),
+        ("CanineModel", "CanineConfig", _SMALL, "cannot be loaded as a language model"),
         ("IBertForMaskedLM", "IBertConfig", _SMALL, "has no table of word vectors"),
         ("BrosModel", "BrosConfig", _SMALL, "BrosModel cannot read word vectors, .*bbox"),
     ],
@@ -126,21 +112,21 @@ def test_xlnet_has_no_longest_text_and_no_first_token_of_its_own(tmp_path: Path)
     steps = tokenizer["post_processor"]["single"]
     tokenizer["post_processor"]["single"] = steps[1:] + steps[:1]  # [CLS] last
     path.write_text(json.dumps(tokenizer))
-    encoder = load_folder(folder)
-    assert encoder.max_length == 512
-    assert encoder.unread == ("lm_loss",)
-    hidden, _ = states(encoder, [0])
-    pooled = encoder.pool(hidden, torch.ones(hidden.shape[:2]))
+    lm = load_folder(folder)
+    assert lm.max_length == 512
+    assert lm.unread == ("lm_loss",)
+    hidden, _ = states(lm, [0])
+    pooled = lm.pool(hidden, torch.ones(hidden.shape[:2]))
     torch.testing.assert_close(pooled[0], hidden[0].mean(0))
 
 
 def test_bigbird_reads_all_of_a_text_whatever_it_read_before(tmp_path: Path) -> None:
     folder = write(tmp_path, "bigbird")
-    encoder = load_folder(folder)
-    assert encoder.max_length == (5 + 2 * encoder.config.num_random_blocks) * 2
-    first, _ = states(encoder, [0])
-    states(encoder, [2])
-    assert torch.equal(states(encoder, [0])[0], first)
+    lm = load_folder(folder)
+    assert lm.max_length == (5 + 2 * lm.config.num_random_blocks) * 2
+    first, _ = states(lm, [0])
+    states(lm, [2])
+    assert torch.equal(states(lm, [0])[0], first)
 
 
 def test_the_padding_of_mobilebert_is_blank_whatever_its_vector(tmp_path: Path) -> None:
@@ -148,9 +134,9 @@ def test_the_padding_of_mobilebert_is_blank_whatever_its_vector(tmp_path: Path) 
         weights["mobilebert.embeddings.word_embeddings.weight"][1] = 7.0
         return weights
 
-    encoder = load_folder(rewrite(write(tmp_path, "mobilebert"), loud))
-    short, _ = states(encoder, [2])
-    both, _ = states(encoder, [2, 1])
+    lm = load_folder(rewrite(write(tmp_path, "mobilebert"), loud))
+    short, _ = states(lm, [2])
+    both, _ = states(lm, [2, 1])
     same(both[0, : short.shape[1]], short[0])
 
 
@@ -181,11 +167,11 @@ def test_a_length_that_leaves_no_room_for_a_text_is_refused(tmp_path: Path) -> N
 
 
 def test_positions_that_the_network_lacks_are_found_without_its_layers(tmp_path: Path) -> None:
-    encoder = load_folder(write(tmp_path, "roformer"))
-    encoder.max_length = 71  # its positions are no weights: nothing else tells
+    lm = load_folder(write(tmp_path, "roformer"))
+    lm.max_length = 71  # its positions are no weights: nothing else tells
     with pytest.raises(KbenchError, match="cannot read the 71 tokens"):
-        try_out(encoder)
-    assert not encoder.layers[0]._forward_pre_hooks
+        try_out(lm)
+    assert not lm.layers[0]._forward_pre_hooks
 
 
 def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -198,31 +184,33 @@ def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_head_that_kbench_cannot_apply_is_refused(tmp_path: Path) -> None:
-    encoder = load_folder(write(tmp_path, "electra"))
-    del encoder.network.generator_lm_head
-    with pytest.raises(KbenchError, match="ElectraModel cannot apply its masked-LM head"):
-        try_out(encoder)
+    lm = load_folder(write(tmp_path, "electra"))
+    del lm.network.generator_lm_head
+    with pytest.raises(
+        KbenchError, match="ElectraModel cannot apply the head that predicts tokens"
+    ):
+        try_out(lm)
 
 
 def test_a_pooler_of_another_form_is_refused(tmp_path: Path) -> None:
-    encoder = load_folder(write(tmp_path, "albert", kind="Model"))
-    encoder.base.pooler_activation = torch.nn.GELU()
-    Trial(encoder).says_what_the_network_says()
-    encoder.pool = lambda hidden, mask: hidden[:, 0]  # type: ignore[method-assign]
+    lm = load_folder(write(tmp_path, "albert", kind="Model"))
+    lm.base.pooler_activation = torch.nn.GELU()
+    Trial(lm).says_what_the_network_says()
+    lm.pool = lambda hidden, mask: hidden[:, 0]  # type: ignore[method-assign]
     with pytest.raises(KbenchError, match="the pooler of AlbertModel is of a form"):
-        Trial(encoder).says_what_the_network_says()
+        Trial(lm).says_what_the_network_says()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_trial_leaves_network_and_generators_as_they_are(tmp_path: Path, name: str) -> None:
-    encoder = load_folder(write(tmp_path, name))
-    before, random = digest(encoder), torch.get_rng_state()
-    attributes = set(vars(encoder)), set(vars(encoder.base))
-    assert 0 <= try_out(encoder) < 1e-6
-    assert digest(encoder) == before
+    lm = load_folder(write(tmp_path, name))
+    before, random = digest(lm), torch.get_rng_state()
+    attributes = set(vars(lm)), set(vars(lm.base))
+    assert 0 <= try_out(lm) < 1e-6
+    assert digest(lm) == before
     assert torch.equal(torch.get_rng_state(), random)
-    assert (set(vars(encoder)), set(vars(encoder.base))) == attributes
-    assert not encoder.training
+    assert (set(vars(lm)), set(vars(lm.base))) == attributes
+    assert not lm.training
 
 
 def test_a_network_is_tried_once_and_again_when_its_files_are_new(
@@ -230,8 +218,8 @@ def test_a_network_is_tried_once_and_again_when_its_files_are_new(
 ) -> None:
     tried = []
 
-    def counted(encoder: Encoder) -> float:
-        tried.append(encoder)
+    def counted(lm: LanguageModel) -> float:
+        tried.append(lm)
         return 3e-6
 
     monkeypatch.setattr(loading, "try_out", counted)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from kbench.errors import UsageError
-from kbench.model import Backbone, Encoder
+from kbench.model import Backbone, LanguageModel
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.spec import Control, RunSpec, Setting
@@ -35,7 +35,7 @@ class Small(Backbone):
     digest = "unread"
     recipes: ClassVar[Fields] = {"full": {"epochs": 5, "batch_size": 7}}
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         raise AssertionError("a recipe needs no weights")
 
 

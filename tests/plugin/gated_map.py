@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kbench.knowledge import KnowledgeBase
 from kbench.method import InjectionMethod, MethodCard, Plug
-from kbench.model import Encoder
+from kbench.model import LanguageModel
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import Recipe
@@ -45,7 +45,7 @@ class GatedMapPlug(Plug):
         """Maps rows of the knowledge base to input vectors. ``[slots] -> [slots, H]``.
 
         A method that works inside the layers overrides ``attach`` instead; see the docstrings of
-        ``kbench.method.Plug`` and ``kbench.model.Encoder``.
+        ``kbench.method.Plug`` and ``kbench.model.LanguageModel``.
         """
         mapped: Tensor = self.gate * self.linear(self.vectors_of(rows))
         return mapped
@@ -75,6 +75,6 @@ class GatedMapInjection(InjectionMethod):
         """Returns how to train; the option `--set` of `kbench run` changes it for a run."""
         return Recipe(learning_rate=2e-2, batch_size=32, epochs=10, dropout=0.0)
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns an untrained plug; raise ``kbench.errors.Unsupported`` for what cannot work."""
-        return GatedMapPlug(knowledge, encoder.slot_width)
+        return GatedMapPlug(knowledge, lm.slot_width)

@@ -87,8 +87,8 @@ def parts_of(method: str, folder: Path, task: str = "towns", linker: str = "alia
 
 def prepared(parts: Parts, name: str, *, injected: bool) -> Prepared:
     """A split as a model with the tokenizer of a family reads it."""
-    encoder = SimpleNamespace(tokenizer=family(name), max_length=400)
-    model = SimpleNamespace(encoder=encoder, head=parts.task.head(8))
+    lm = SimpleNamespace(tokenizer=family(name), max_length=400, left_to_right=False)
+    model = SimpleNamespace(lm=lm, head=parts.task.head(8))
     return prepare(parts, Split.TEST, cast("DownstreamModel", model), injected=injected)
 
 

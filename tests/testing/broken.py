@@ -16,7 +16,7 @@ from kbench.encoding import Batch
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
-from kbench.model import Encoder, Reading, rewritten
+from kbench.model import LanguageModel, Reading, rewritten
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
@@ -47,8 +47,8 @@ class Sound(InjectionMethod):
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         return Recipe(1e-2, 16, 1)
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        return self.plug(knowledge, encoder.slot_width)
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        return self.plug(knowledge, lm.slot_width)
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         if fit.setting == Setting.TASK_SPECIFIC:
@@ -110,7 +110,7 @@ class _DeafMap(Map):
     def slot_vectors(self, rows: Tensor) -> Tensor:
         return 0 * super().slot_vectors(rows)
 
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -133,18 +133,18 @@ class Crashes(Sound):
 class Rambles(Sound):
     """Breaks refuses: a reason of two lines."""
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         if not knowledge.dimension:
             raise Unsupported("no vectors\nat all")
-        return super().build(encoder, knowledge)
+        return super().build(lm, knowledge)
 
 
 class Divides(Sound):
     """Breaks refuses: without vectors it fails by an error of its own."""
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         assert 1 // knowledge.dimension >= 0
-        return super().build(encoder, knowledge)
+        return super().build(lm, knowledge)
 
 
 class TouchesInFit(Sound):
@@ -152,15 +152,15 @@ class TouchesInFit(Sound):
 
     def fit(self, plug: Plug, fit: Fit) -> History:
         with torch.no_grad():
-            next(fit.encoder.layers[0].parameters()).add_(1e-3)
+            next(fit.lm.layers[0].parameters()).add_(1e-3)
         return super().fit(plug, fit)
 
 
 class _TouchingMap(Map):
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
-        with encoder.slots(self.slot_vectors), torch.no_grad():
-            next(encoder.layers[0].parameters()).add_(1e-3)
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        with lm.slots(self.slot_vectors), torch.no_grad():
+            next(lm.layers[0].parameters()).add_(1e-3)
             yield
 
 
@@ -190,13 +190,13 @@ class Drifts(Sound):
 
 
 class _StayingMap(Map):
-    def attach(self, encoder: Encoder) -> AbstractContextManager[None]:
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         # For injected inputs only, so that plain ones show nothing.
         def change(_: nn.Module, __: Any, output: Any) -> Any:
-            return output + 0.1 if len(encoder.batch.slot_index) else output
+            return output + 0.1 if len(lm.batch.slot_index) else output
 
-        encoder.embeddings.register_forward_hook(change)
-        return encoder.slots(self.slot_vectors)
+        lm.embeddings.register_forward_hook(change)
+        return lm.slots(self.slot_vectors)
 
 
 class Stays(Sound):
@@ -207,9 +207,9 @@ class Stays(Sound):
 
 class _HookedMap(Map):
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
-        handle = encoder.embeddings.register_forward_hook(lambda *_: None)
-        with encoder.slots(self.slot_vectors):
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        handle = lm.embeddings.register_forward_hook(lambda *_: None)
+        with lm.slots(self.slot_vectors):
             yield
         handle.remove()  # not after an error
 
@@ -222,15 +222,15 @@ class StaysAfterErrors(Sound):
 
 class _LeakyMap(Map):
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         # The bias goes to the last token of every example, which no head of the suite reads.
         def change(hidden: Tensor) -> Tensor:
-            ends = encoder.batch.mask.sum(1) - 1
+            ends = lm.batch.mask.sum(1) - 1
             added = torch.zeros_like(hidden)
             added[torch.arange(len(hidden)), ends] = self.linear.bias
             return hidden + added
 
-        with encoder.slots(self.slot_vectors), rewritten(encoder.layers[-1], change):
+        with lm.slots(self.slot_vectors), rewritten(lm.layers[-1], change):
             yield
 
 
@@ -253,11 +253,11 @@ class _SwitchedMap(_LeakyMap):
         self.scale = value
 
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         def change(hidden: Tensor) -> Tensor:
             return hidden + self.scale * self.linear.bias
 
-        with rewritten(encoder.layers[-1], change):
+        with rewritten(lm.layers[-1], change):
             yield
 
 
@@ -284,8 +284,8 @@ class Switched(Sound):
 class Peeks(Sound):
     """Breaks reached: it looks behind the control."""
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        return super().build(encoder, knowledge.unbroken)
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        return super().build(lm, knowledge.unbroken)
 
 
 class PretendsNotToRead(Sound):
@@ -346,9 +346,9 @@ class Forgets(Sound):
 class Keeps(Sound):
     """Breaks owns: the plug holds the model."""
 
-    def build(self, encoder: Encoder, knowledge: KnowledgeBase) -> Plug:
-        plug = super().build(encoder, knowledge)
-        plug.words = encoder.word_embeddings
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        plug = super().build(lm, knowledge)
+        plug.words = lm.word_embeddings
         return plug
 
 
@@ -378,9 +378,9 @@ class Cut(Sound):
 
 class _OpeningMap(Map):
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
-        with encoder.slots(self.slot_vectors):
-            encoder.layers[0].requires_grad_(True)
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        with lm.slots(self.slot_vectors):
+            lm.layers[0].requires_grad_(True)
             yield
 
 
@@ -393,14 +393,14 @@ class Opens(Sound):
 
 class _MeanMap(Map):
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         def change(hidden: Tensor) -> Tensor:
             linked = torch.zeros(len(hidden), 1, 1)
-            rows = encoder.batch.slot_index // hidden.shape[1]
+            rows = lm.batch.slot_index // hidden.shape[1]
             linked[rows] = 1.0
             return hidden + linked * hidden.mean(1, keepdim=True)
 
-        with encoder.slots(self.slot_vectors), rewritten(encoder.layers[0], change):
+        with lm.slots(self.slot_vectors), rewritten(lm.layers[0], change):
             yield
 
 
@@ -412,21 +412,21 @@ class Averages(Sound):
 
 class _WideMap(Map):
     @contextmanager
-    def attach(self, encoder: Encoder) -> Iterator[None]:
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         def change(hidden: Tensor) -> Tensor:
-            places = encoder.batch.slot_index
-            vectors = self.slot_vectors(encoder.batch.slot_rows).float()
+            places = lm.batch.slot_index
+            vectors = self.slot_vectors(lm.batch.slot_rows).float()
             return hidden.flatten(0, 1).index_add(0, places, vectors).view_as(hidden)
 
-        dense, _ = encoder.feed_forward(encoder.layers[0])
+        dense, _ = lm.feed_forward(lm.layers[0])
         assert isinstance(dense, nn.Linear)
-        with encoder.slots(self.slot_vectors), rewritten(_output(encoder), change):
+        with lm.slots(self.slot_vectors), rewritten(_output(lm), change):
             yield
 
 
-def _output(encoder: Encoder) -> nn.Module:
+def _output(lm: LanguageModel) -> nn.Module:
     """A linear map, whose output is of the narrow type under autocast."""
-    found = encoder.layers[0].get_submodule("output.dense")
+    found = lm.layers[0].get_submodule("output.dense")
     assert isinstance(found, nn.Linear)
     return found
 
@@ -438,13 +438,13 @@ class Widens(Sound):
 
 
 class _MisreadMap(Map):
-    def reading(self, encoder: Encoder) -> Reading:
+    def reading(self, lm: LanguageModel) -> Reading:
         # The plug fills slots, so that what is read without it is another.
         def read(batch: Batch, positions: Tensor) -> list[Tensor]:
-            with encoder.slots(lambda rows: torch.zeros(len(rows), encoder.slot_width)):
-                return [encoder(batch).flatten(0, 1)[positions]]
+            with lm.slots(lambda rows: torch.zeros(len(rows), lm.slot_width)):
+                return [lm(batch).flatten(0, 1)[positions]]
 
-        return Reading({"title": "wrong"}, (encoder.width,), read)
+        return Reading({"title": "wrong"}, (lm.width,), read)
 
 
 class Misreads(Sound):

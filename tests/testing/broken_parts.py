@@ -16,7 +16,7 @@ from kbench.data import Example, Label, Role, Split, TaskCard
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.knowledge.importing import Importer, ImporterCard, Option, Options, Report
 from kbench.metrics import Accuracy, Metric
-from kbench.model import Backbone, DownstreamModel, Encoder
+from kbench.model import Backbone, DownstreamModel, LanguageModel
 from kbench.model import Head as TaskHead
 from kbench.model.heads import BlankHead
 from kbench.model.huggingface import load_folder
@@ -223,7 +223,7 @@ class Head(Tuning):
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         model.requires_grad_(False)
-        part = model.head if list(model.head.parameters()) else model.encoder.layers[-1]
+        part = model.head if list(model.head.parameters()) else model.lm.layers[-1]
         part.requires_grad_(True)
 
 
@@ -240,7 +240,7 @@ class Jumps(Head):
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         super().prepare(model, options)
         with torch.no_grad():
-            next(model.encoder.layers[0].parameters()).mul_(1.1)
+            next(model.lm.layers[0].parameters()).mul_(1.1)
 
 
 class ForgetsHead(Head):
@@ -248,7 +248,7 @@ class ForgetsHead(Head):
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         model.requires_grad_(False)
-        model.encoder.layers[-1].requires_grad_(True)
+        model.lm.layers[-1].requires_grad_(True)
 
 
 class MarksForNothing(Tuning):
@@ -286,8 +286,8 @@ class Unstored(Head):
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         super().prepare(model, options)
         Unstored.times += 1
-        added = Unstored.times * torch.arange(model.encoder.width)
-        model.encoder.layers[-1].register_forward_hook(lambda _, __, hidden: hidden + added)
+        added = Unstored.times * torch.arange(model.lm.width)
+        model.lm.layers[-1].register_forward_hook(lambda _, __, hidden: hidden + added)
 
 
 class Bert(Backbone):
@@ -299,7 +299,7 @@ class Bert(Backbone):
     def digest(self) -> str:
         return "the same"
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         return load_folder(tiny().backbone)
 
 
@@ -312,21 +312,21 @@ class UnknownField(Bert):
 class Training(Bert):
     """Breaks loads."""
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         return super().load().train()
 
 
 class Shifting(Bert):
     """Breaks same weights."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
+    def load(self) -> LanguageModel:
+        lm = super().load()
         with torch.no_grad():
-            next(encoder.parameters()).add_(random.random())
-        return encoder
+            next(lm.parameters()).add_(random.random())
+        return lm
 
 
-class _Deaf(Encoder):
+class _Deaf(LanguageModel):
     def embed(self, batch: Any) -> Tensor:
         words: Tensor = self.word_embeddings(batch.ids)
         return words
@@ -335,13 +335,13 @@ class _Deaf(Encoder):
 class NoSlots(Bert):
     """Breaks slots."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.__class__ = _Deaf
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.__class__ = _Deaf
+        return lm
 
 
-class _Doubling(Encoder):
+class _Doubling(LanguageModel):
     def embed(self, batch: Any) -> Tensor:
         return super().embed(batch) * (2.0 if len(batch.slot_index) else 1.0)
 
@@ -349,13 +349,13 @@ class _Doubling(Encoder):
 class Doubles(Bert):
     """Breaks own words."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.__class__ = _Doubling
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.__class__ = _Doubling
+        return lm
 
 
-class _Averaging(Encoder):
+class _Averaging(LanguageModel):
     def forward(self, batch: Any) -> Tensor:
         hidden = super().forward(batch)
         return hidden + hidden.mean(1, keepdim=True)
@@ -364,13 +364,13 @@ class _Averaging(Encoder):
 class Padded(Bert):
     """Breaks padding."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.__class__ = _Averaging
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.__class__ = _Averaging
+        return lm
 
 
-class _Loud(Encoder):
+class _Loud(LanguageModel):
     def forward(self, batch: Any) -> Tensor:
         hidden = super().forward(batch)
         return hidden + 1e-5 * self.embed(batch).roll(-1, 1)  # of the token after, padding too
@@ -379,13 +379,13 @@ class _Loud(Encoder):
 class ReadsPadding(Bert):
     """Breaks padding, by less than the order of sums could."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.__class__ = _Loud
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.__class__ = _Loud
+        return lm
 
 
-class _Forwards(Encoder):
+class _Forwards(LanguageModel):
     def forward(self, batch: Any) -> Tensor:
         return self.embed(batch).cumsum(1)
 
@@ -393,31 +393,31 @@ class _Forwards(Encoder):
 class LeftToRight(Bert):
     """Breaks both ways."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.__class__ = _Forwards
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.__class__ = _Forwards
+        return lm
 
 
 class MoreTokens(Bert):
     """Breaks fitting: its tokenizer has more tokens than it has vectors."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.tokenizer.add_tokens(["unheard-of"])
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.tokenizer.add_tokens(["unheard-of"])
+        return lm
 
 
 class TooLong(Bert):
     """Breaks fitting: it has fewer positions than it says."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.max_length += 1
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.max_length += 1
+        return lm
 
 
-class _Scaled(Encoder):
+class _Scaled(LanguageModel):
     def forward(self, batch: Any) -> Tensor:
         return super().forward(batch) * 1.1
 
@@ -425,20 +425,20 @@ class _Scaled(Encoder):
 class OtherStates(Bert):
     """Breaks own outputs."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.__class__ = _Scaled
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.__class__ = _Scaled
+        return lm
 
 
 class NotFinite(Bert):
     """Breaks weights."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
+    def load(self) -> LanguageModel:
+        lm = super().load()
         with torch.no_grad():
-            next(encoder.parameters()).flatten()[5] = float("nan")
-        return encoder
+            next(lm.parameters()).flatten()[5] = float("nan")
+        return lm
 
 
 class _Rewriting(PreTrainedTokenizerFast):
@@ -451,10 +451,10 @@ class _Rewriting(PreTrainedTokenizerFast):
 class Rewrites(Bert):
     """Breaks whole texts."""
 
-    def load(self) -> Encoder:
-        encoder = super().load()
-        encoder.tokenizer.__class__ = _Rewriting
-        return encoder
+    def load(self) -> LanguageModel:
+        lm = super().load()
+        lm.tokenizer.__class__ = _Rewriting
+        return lm
 
 
 class World(KnowledgeSource):

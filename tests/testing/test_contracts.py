@@ -61,7 +61,7 @@ CHECKED = {
         "ra-vm",
     },
     Kind.BACKBONES: {"kbench-tiny"},
-    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "head", "lora"},
+    Kind.TUNINGS: {"adapter", "bitfit", "frozen", "full", "head", "lora", "prompted"},
     Kind.KNOWLEDGE: {"atlas"},
     Kind.IMPORTERS: {
         "codex",

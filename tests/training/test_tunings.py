@@ -18,7 +18,7 @@ from kbench.data import Example
 from kbench.encoding import Batch, Examples, Layout, encode
 from kbench.errors import Unsupported, UsageError
 from kbench.grid.plan import Place
-from kbench.model import DownstreamModel, Encoder, Head, digest, dropout, rewritten
+from kbench.model import DownstreamModel, Encoder, Head, LanguageModel, digest, dropout, rewritten
 from kbench.model.freezing import frozen
 from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.model.huggingface import load_folder
@@ -57,19 +57,21 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: write(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
 
 
-def data_of(encoder: Encoder) -> Examples:
-    inputs = encode(encoder.tokenizer, EXAMPLES, [(), (), ()], Layout({}))
+def data_of(lm: LanguageModel) -> Examples:
+    inputs = encode(lm.tokenizer, EXAMPLES, [(), (), ()], Layout({}))
     return Examples(inputs, np.array([0, 1, 0]))
 
 
-def batch_of(encoder: Encoder) -> Batch:
-    data = data_of(encoder)
+def batch_of(lm: LanguageModel) -> Batch:
+    data = data_of(lm)
     return data.inputs.collate(np.arange(3), data.targets)
 
 
-def tuned(encoder: Encoder, name: str, head: Head | None = None, **options: Any) -> DownstreamModel:
+def tuned(
+    lm: LanguageModel, name: str, head: Head | None = None, **options: Any
+) -> DownstreamModel:
     """A model prepared for a tuning; what the tuning adds is no longer at its start."""
-    model = DownstreamModel(encoder, head or RelationHead(encoder.width, ["x", "y"]))
+    model = DownstreamModel(lm, head or RelationHead(lm.width, ["x", "y"]))
     known = {id(p) for p in model.parameters()}
     tuning = TUNINGS[name]()
     torch.manual_seed(5)
@@ -89,34 +91,34 @@ def marked(model: nn.Module) -> set[str]:
 
 
 def test_lora_is_a_change_of_low_rank_and_published_scale_with_the_biases_kept(
-    encoder: Encoder, toy_folder: Path
+    lm: LanguageModel, toy_folder: Path
 ) -> None:
-    model = tuned(encoder, "lora", BlankHead(), rank=3)
+    model = tuned(lm, "lora", BlankHead(), rank=3)
     plain = load_folder(toy_folder / "bert")
     with torch.no_grad():
-        for ours, theirs in zip(encoder.base.encoder.layer, plain.base.encoder.layer, strict=True):
+        for ours, theirs in zip(lm.base.encoder.layer, plain.base.encoder.layer, strict=True):
             for path in ("attention.self.query", "attention.self.key", "intermediate.dense"):
                 change, target = ours.get_submodule(path), theirs.get_submodule(path)
                 b, a = change.lora_B["default"].weight, change.lora_A["default"].weight
                 target.weight += b @ a / 3
                 assert torch.equal(change.base_layer.bias, target.bias)
         expected = DownstreamModel(plain, BlankHead()).eval()(batch_of(plain))
-        got = model(batch_of(encoder))
+        got = model(batch_of(lm))
         before = DownstreamModel(load_folder(toy_folder / "bert"), BlankHead()).eval()
         assert (got - before(batch_of(plain))).abs().max() > 0.1
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 def test_adapters_stand_after_both_sub_layers_before_residual_and_normalisation(
-    encoder: Encoder,
+    lm: LanguageModel,
 ) -> None:
-    model = tuned(encoder, "adapter", rank=5)
-    batch = batch_of(encoder)
+    model = tuned(lm, "adapter", rank=5)
+    batch = batch_of(lm)
     row, length = 1, int(batch.mask[1].sum())
     with torch.no_grad():
-        got = model.encoder(batch)[row, :length]
-        hidden = encoder.base.embeddings(input_ids=batch.ids)[row, :length]
-        for layer in encoder.base.encoder.layer:
+        got = model.lm(batch)[row, :length]
+        hidden = lm.base.embeddings(input_ids=batch.ids)[row, :length]
+        for layer in lm.base.encoder.layer:
             hidden = _plain_layer(layer, hidden)
     torch.testing.assert_close(got, hidden, atol=1e-4, rtol=1e-4)
 
@@ -158,7 +160,7 @@ def wide(toy_folder: Path) -> Any:
     """Makes encoders of the shape of bert-base-uncased, without weights."""
     tokenizer = load_folder(toy_folder / "bert").tokenizer
 
-    def make(kind: type[Any]) -> Encoder:
+    def make(kind: type[Any]) -> LanguageModel:
         with torch.device("meta"):
             network = kind(transformers.BertConfig())
         pooler = getattr(network.base_model, "pooler", None) is not None
@@ -190,10 +192,10 @@ def test_what_trains_in_bert_base_is_what_the_formulas_say(
     name: str, family: Family, expected: int, wide: Any
 ) -> None:
     answered = family == Family.QUESTION
-    encoder = wide(transformers.BertForMaskedLM if answered else transformers.BertModel)
+    lm = wide(transformers.BertForMaskedLM if answered else transformers.BertModel)
     labels = [str(number) for number in range(80)]
     head = BlankHead() if answered else TypingHead(WIDTH, labels)
-    model, tuning = DownstreamModel(encoder, head), TUNINGS[name]()
+    model, tuning = DownstreamModel(lm, head), TUNINGS[name]()
     tuning.prepare(model, tuning.defaults_for(family))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
 
@@ -201,13 +203,13 @@ def test_what_trains_in_bert_base_is_what_the_formulas_say(
 @pytest.mark.parametrize("blank", [True, False])
 @each
 def test_training_moves_what_is_marked_and_nothing_else(
-    name: str, blank: bool, encoder: Encoder
+    name: str, blank: bool, lm: LanguageModel
 ) -> None:
-    model = tuned(encoder, name, BlankHead() if blank else None)
+    model = tuned(lm, name, BlankHead() if blank else None)
     before = {key: value.clone() for key, value in model.named_parameters()}
     recipe = Recipe(learning_rate=1e-2, batch_size=3, epochs=2)
     options = {"seed": 0, "device": torch.device("cpu")}
-    train(model, model.loss, data_of(encoder), recipe, **options)  # type: ignore[arg-type]
+    train(model, model.loss, data_of(lm), recipe, **options)  # type: ignore[arg-type]
     moved = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}
     assert moved == marked(model)
     kinds = {key.split(".")[-1] if "head" not in key else "head" for key in moved}
@@ -221,12 +223,12 @@ def test_training_moves_what_is_marked_and_nothing_else(
 
 
 def test_bitfit_trains_the_biases_of_a_pooler_that_is_read(tmp_path: Path) -> None:
-    encoder = load_folder(write(tmp_path, "bert", kind="ForPreTraining"))
-    pooled = marked(tuned(encoder, "bitfit"))
+    lm = load_folder(write(tmp_path, "bert", kind="ForPreTraining"))
+    pooled = marked(tuned(lm, "bitfit"))
     assert "encoder.network.bert.pooler.dense.bias" in pooled
     assert not any("cls." in name for name in pooled)
-    encoder = load_folder(tmp_path)
-    answered = marked(tuned(encoder, "bitfit", BlankHead()))
+    lm = load_folder(tmp_path)
+    answered = marked(tuned(lm, "bitfit", BlankHead()))
     assert "encoder.network.bert.pooler.dense.bias" not in answered
     assert any("cls." in name for name in answered)
 
@@ -248,9 +250,9 @@ def test_an_architecture_is_tuned_or_refused_in_one_line(
     name: str, architecture: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = folders[architecture]
-    encoder, tuning = load_folder(folder), TUNINGS[name]()
-    model = DownstreamModel(encoder, BlankHead())
-    batch = batch_of(encoder)
+    lm, tuning = load_folder(folder), TUNINGS[name]()
+    model = DownstreamModel(lm, BlankHead())
+    batch = batch_of(lm)
     state = digest(model)
     if (architecture, name) in REFUSED:
         with pytest.raises(Unsupported, match=REFUSED[architecture, name]) as caught:
@@ -262,10 +264,10 @@ def test_an_architecture_is_tuned_or_refused_in_one_line(
         before = model(batch)
         tuning.prepare(model, tuning.defaults)
         assert torch.equal(model.eval()(batch), before)
-    assert encoder.base is encoder.network.base_model
-    assert encoder.word_embeddings is encoder.base.get_input_embeddings()
+    assert lm.base is lm.network.base_model
+    assert lm.word_embeddings is lm.base.get_input_embeddings()
     _marks(name, 1 if architecture == "albert" else 2, marked(model))
-    assert not encoder.word_embeddings.weight.requires_grad
+    assert not lm.word_embeddings.weight.requires_grad
     _gradients_reach_what_is_marked(model, batch)
     _comes_back(tuned(load_folder(folder), name, BlankHead()), folder, name, tmp_path)
 
@@ -302,7 +304,7 @@ def _comes_back(model: DownstreamModel, folder: Path, name: str, scratch: Path) 
     restore(again, stored.tensors)
     assert digest(again) == digest(model)
     with torch.no_grad():
-        batch = batch_of(model.encoder)
+        batch = batch_of(model.lm)
         assert torch.equal(again.eval()(batch), model(batch))
 
 
@@ -311,11 +313,11 @@ def _comes_back(model: DownstreamModel, folder: Path, name: str, scratch: Path) 
 
 @each
 def test_hooks_of_a_plug_work_inside_a_tuned_model_and_leave_nothing(
-    name: str, encoder: Encoder
+    name: str, lm: LanguageModel
 ) -> None:
-    model, batch = tuned(encoder, name), batch_of(encoder)
-    layer = encoder.layers[1]
-    dense, inner = encoder.feed_forward(layer)
+    model, batch = tuned(lm, name), batch_of(lm)
+    layer = lm.layers[1]
+    dense, inner = lm.feed_forward(layer)
     seen: list[Tensor] = []
 
     def watched(output: Tensor) -> Tensor:
@@ -324,22 +326,22 @@ def test_hooks_of_a_plug_work_inside_a_tuned_model_and_leave_nothing(
 
     with torch.no_grad():
         before = model(batch)
-        for module in (dense, inner, layer, encoder.embeddings):
+        for module in (dense, inner, layer, lm.embeddings):
             with rewritten(module, watched):
                 assert not torch.allclose(model(batch), before)
             assert torch.equal(model(batch), before)
     assert [len(output.shape) for output in seen] == [3] * 4
-    assert seen[0].shape[-1] == encoder.config.intermediate_size
+    assert seen[0].shape[-1] == lm.config.intermediate_size
     # What a plug sees of the first map is its tuned output: with the activation, the next one.
     torch.testing.assert_close(nn.functional.gelu(seen[0]), seen[1])
 
 
 def test_the_first_map_of_a_model_tuned_by_lora_gives_its_changed_output(
-    encoder: Encoder,
+    lm: LanguageModel,
 ) -> None:
-    tuned(encoder, "lora", rank=3)
-    dense: Any = encoder.feed_forward(encoder.layers[0])[0]
-    hidden = torch.randn(7, encoder.width)
+    tuned(lm, "lora", rank=3)
+    dense: Any = lm.feed_forward(lm.layers[0])[0]
+    hidden = torch.randn(7, lm.width)
     b, a = dense.lora_B["default"].weight, dense.lora_A["default"].weight
     expected = hidden @ (dense.weight + b @ a / 3).T + dense.bias
     torch.testing.assert_close(dense(hidden), expected, atol=1e-5, rtol=1e-5)
@@ -348,11 +350,11 @@ def test_the_first_map_of_a_model_tuned_by_lora_gives_its_changed_output(
 
 @each
 def test_dropout_of_a_frozen_model_and_narrow_numbers_work(
-    name: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    name: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, batch = tuned(encoder, name), batch_of(encoder)
-    with dropout(encoder, 0.35):
-        assert rates_in_use(encoder, batch, monkeypatch) == {0.35}
+    model, batch = tuned(lm, name), batch_of(lm)
+    with dropout(lm, 0.35):
+        assert rates_in_use(lm, batch, monkeypatch) == {0.35}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         narrow = model(batch)
     assert narrow.dtype == torch.bfloat16
@@ -404,9 +406,9 @@ def _parts(tuning: str, options: dict[str, Any], backbone: str = "none", seed: i
     return Parts(spec)
 
 
-def test_alpha_scales_the_change(encoder: Encoder) -> None:
-    tuned(encoder, "lora", alpha=6.0, rank=4)
-    query: Any = encoder.base.encoder.layer[0].attention.self.query
+def test_alpha_scales_the_change(lm: LanguageModel) -> None:
+    tuned(lm, "lora", alpha=6.0, rank=4)
+    query: Any = lm.base.encoder.layer[0].attention.self.query
     assert query.scaling == {"default": 1.5}
 
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, final
 
 from kbench.data.files import read_yaml
 from kbench.model.backbone import Backbone
-from kbench.model.encoder import Encoder
 from kbench.model.huggingface import folder_digest, load_folder, read_config
+from kbench.model.language_model import LanguageModel
 
 __all__ = ["KbenchTiny"]
 
@@ -33,5 +33,5 @@ class KbenchTiny(Backbone):
     def config(self) -> Mapping[str, Any]:
         return read_config(_FOLDER)
 
-    def load(self) -> Encoder:
+    def load(self) -> LanguageModel:
         return load_folder(_FOLDER, segments=1)  # its training text had no second one

@@ -16,7 +16,7 @@ from kbench.training.tuning import Tuning
 from kbench.training.tunings.parameter_efficient import published
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel, Encoder
+    from kbench.model import DownstreamModel, LanguageModel
 
 __all__ = ["AdapterTuning", "Bottleneck"]
 
@@ -47,10 +47,10 @@ class AdapterTuning(Tuning):
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         rank = options["rank"]
-        outputs = list(_outputs(model.encoder))
+        outputs = list(_outputs(model.lm))
         model.requires_grad_(False)
         for output in outputs:
-            output.dropout = Bottleneck(output.dropout, model.encoder.width, rank)
+            output.dropout = Bottleneck(output.dropout, model.lm.width, rank)
         model.head.requires_grad_(True)
 
 
@@ -80,13 +80,13 @@ class Bottleneck(nn.Module):
         return dropped + change
 
 
-def _outputs(encoder: Encoder) -> Iterator[Any]:
+def _outputs(lm: LanguageModel) -> Iterator[Any]:
     """Yields the two parts of each layer whose dropout stands between a sub-layer and its residual.
 
     Raises:
         Unsupported: the layers are not of BERT's form.
     """
-    for layer in encoder.layers:
+    for layer in lm.layers:
         attention = getattr(layer, "attention", None)
         # MPNet's attention ends itself in dropout, residual and normalisation.
         for output in (getattr(attention, "output", attention), getattr(layer, "output", None)):
@@ -94,6 +94,6 @@ def _outputs(encoder: Encoder) -> Iterator[Any]:
             if not all(isinstance(part, nn.Module) for part in closing):
                 raise Unsupported(
                     "adapters stand between dropout and normalisation of BERT-like layers; those "
-                    f"of {type(encoder.base).__name__} are not of that form"
+                    f"of {type(lm.base).__name__} are not of that form"
                 )
             yield output

@@ -36,12 +36,12 @@ class BitFitTuning(Tuning):
         return published(family)
 
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
-        base, at_blank = model.encoder.base, model.head.needs_lm_head
+        base, at_blank = model.lm.base, model.head.needs_lm_head
         model.requires_grad_(False)
         if not _thaw_biases(base):
             raise Unsupported(f"BitFit trains biases, and {type(base).__name__} has none")
         if at_blank:
-            _thaw_biases(model.encoder.network)
+            _thaw_biases(model.lm.network)
             if getattr(base, "pooler", None) is not None:
                 base.pooler.requires_grad_(False)
         model.head.requires_grad_(True)

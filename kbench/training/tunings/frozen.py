@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from kbench.errors import Unsupported
 from kbench.task import Family
@@ -25,6 +25,7 @@ class FrozenTuning(Tuning):
     """
 
     revision = "1"
+    prompts: ClassVar[Mapping[str, Any]] = {}
 
     def recipe(self, family: Family) -> None:
         return None

@@ -41,4 +41,4 @@ class FullTuning(Tuning):
     def prepare(self, model: DownstreamModel, options: Mapping[str, Any]) -> None:
         model.requires_grad_(True)
         if not options["train_embeddings"]:
-            model.encoder.word_embeddings.requires_grad_(False)
+            model.lm.word_embeddings.requires_grad_(False)

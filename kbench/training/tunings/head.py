@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from kbench.errors import Unsupported
 from kbench.task import Family
@@ -32,6 +32,7 @@ class HeadTuning(Tuning):
     revision = "1"
     light = True
     reads_once = True
+    prompts: ClassVar[Mapping[str, Any]] = {}
 
     def recipe(self, family: Family) -> Recipe:
         return published(family).updated({"learning_rate": 1e-3, "epochs": 20})

@@ -15,13 +15,34 @@ from kbench.training.tuning import Tuning
 from kbench.training.tunings.parameter_efficient import published
 
 if TYPE_CHECKING:
-    from kbench.model import DownstreamModel, Encoder
+    from kbench.model import DownstreamModel, LanguageModel
 
 __all__ = ["LoRATuning"]
 
-_QUERIES = (".self.query", ".attention.query", ".query_proj", ".attention.q_lin", ".attn.q")
-_KEYS = (".self.key", ".attention.key", ".key_proj", ".attention.k_lin", ".attn.k")
-_FEED_FORWARD = (".intermediate.dense", ".ffn.lin1", ".ffn")
+_QUERIES = (
+    ".self.query",
+    ".attention.query",
+    ".query_proj",
+    ".attention.q_lin",
+    ".attn.q",
+    ".self_attn.q_proj",
+)
+_KEYS = (
+    ".self.key",
+    ".attention.key",
+    ".key_proj",
+    ".attention.k_lin",
+    ".attn.k",
+    ".self_attn.k_proj",
+)
+_FEED_FORWARD = (
+    ".intermediate.dense",
+    ".ffn.lin1",
+    ".ffn",
+    ".mlp.gate_proj",
+    ".mlp.up_proj",
+    ".mlp.fc1",
+)
 
 
 @final
@@ -64,14 +85,14 @@ class LoRATuning(Tuning):
         config = LoraConfig(
             r=options["rank"],
             lora_alpha=options["alpha"],
-            target_modules=_maps(model.encoder, options["feed_forward"]),
+            target_modules=_maps(model.lm, options["feed_forward"]),
         )
         model.requires_grad_(False)
-        inject_adapter_in_model(config, model.encoder.network)
+        inject_adapter_in_model(config, model.lm.network)
         model.head.requires_grad_(True)
 
 
-def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
+def _maps(lm: LanguageModel, feed_forward: bool) -> list[str]:
     """Returns the names of the linear maps to change.
 
     Raises:
@@ -84,12 +105,12 @@ def _maps(encoder: Encoder, feed_forward: bool) -> list[str]:
     for kind, endings in kinds.items():
         names = [
             name
-            for name, part in encoder.network.named_modules()
+            for name, part in lm.network.named_modules()
             if isinstance(part, nn.Linear) and name.endswith(endings)
         ]
         if not names:
             raise Unsupported(
-                f"LoRA changes {kind} maps, and {type(encoder.base).__name__} has none that stand "
+                f"LoRA changes {kind} maps, and {type(lm.base).__name__} has none that stand "
                 "by themselves"
             )
         maps += names

@@ -1,0 +1,228 @@
+"""Candidates of an answer beside each other in one row: a text once, then a tree of their tokens.
+
+``log p(c | x) = Σ_i log p(c_i | x, c_<i)`` of each of C candidates wants one pass over the text and
+one over each token that another follows, not C passes over the text. The tokens of the candidates
+that begin alike are shared, as the branches of a tree; each sees the text and those it follows, at
+the positions that it would have in a text of its own. A candidate of one token costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from kbench.encoding.batch import Batch, TreeBatch
+from kbench.encoding.inputs import Inputs
+
+__all__ = ["Tree", "Trees"]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The tokens of candidates as a tree, whose root is the last token of a text.
+
+    Attributes:
+        tokens: of the nodes below the root, parents first: tokens that another follows. ``[N]``.
+        depths: how many tokens each is after the text, from 1. ``[N]``.
+        sees: whether a node (first) is another (second) or follows it. ``[N, N]``.
+        places: the node after which each token of each candidate comes, 0 for the root, else a
+            node's number plus 1. ``[steps]``.
+        targets: these tokens. ``[steps]``.
+        owners: the candidate that each is of. ``[steps]``.
+        candidates: how many.
+    """
+
+    tokens: NDArray[np.int64]
+    depths: NDArray[np.int64]
+    sees: NDArray[np.bool_]
+    places: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    candidates: int
+
+    @classmethod
+    def of(cls, candidates: Sequence[Sequence[int]]) -> Tree:
+        """Returns the tree of candidates, each the token ids that it is spelled by.
+
+        Raises:
+            ValueError: one has no token.
+        """
+        nodes: dict[tuple[int, ...], int] = {(): 0}
+        places, targets, owners = list[int](), list[int](), list[int]()
+        for number, spelled in enumerate(map(tuple, candidates)):
+            if not spelled:
+                raise ValueError(f"candidate {number} has no token")
+            for at, token in enumerate(spelled):
+                places.append(nodes.setdefault(spelled[:at], len(nodes)))
+                targets.append(token)
+                owners.append(number)
+        below = list(nodes)[1:]
+        sees = np.zeros((len(below), len(below)), dtype=bool)
+        for number, path in enumerate(below):
+            sees[number, [nodes[path[:at]] - 1 for at in range(1, len(path) + 1)]] = True
+        return cls(
+            tokens=np.array([path[-1] for path in below], dtype=np.int64),
+            depths=np.array([len(path) for path in below], dtype=np.int64),
+            sees=sees,
+            places=np.array(places, dtype=np.int64),
+            targets=np.array(targets, dtype=np.int64),
+            owners=np.array(owners, dtype=np.int64),
+            candidates=len(candidates),
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Texts to go on with, and the candidates of each, as trees.
+
+    Attributes:
+        inputs: the texts; the blank of each is its last token.
+        trees: of candidates.
+        which: the tree of each text. ``[examples]``.
+    """
+
+    inputs: Inputs
+    trees: tuple[Tree, ...]
+    which: NDArray[np.int64]
+
+    @property
+    def slot_rows(self) -> NDArray[np.int64]:
+        """Those of the texts."""
+        return self.inputs.slot_rows
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text and its tree. ``[examples]``."""
+        sizes = np.array([len(tree) for tree in self.trees], dtype=np.int64)
+        lengths: NDArray[np.int64] = self.inputs.lengths + sizes[self.which]
+        return lengths
+
+    @property
+    def sequence_lengths(self) -> NDArray[np.int64]:
+        """The same: each is one sequence. ``[examples]``."""
+        return self.lengths
+
+    @property
+    def shortened(self) -> int:
+        """That of the texts."""
+        return self.inputs.shortened
+
+    @property
+    def unslotted(self) -> int:
+        """That of the texts."""
+        return self.inputs.unslotted
+
+    @property
+    def words(self) -> dict[str, int]:
+        """Those of the texts."""
+        return dict(self.inputs.words)
+
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """None of their own."""
+        return ()
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def collate(
+        self, chosen: NDArray[np.int64], targets: NDArray[np.generic] | None = None
+    ) -> Batch:
+        """Gathers texts into a padded batch, their trees after the padding.
+
+        Args:
+            chosen: some of the texts. ``[batch]``.
+            targets: of all of them, if the batch is to have those of the chosen ones.
+
+        Raises:
+            ValueError: passages hang at mentions of the texts, which trees leave no room for.
+        """
+        batch = self.inputs.collate(chosen, targets)
+        if batch.visible is not None:
+            raise ValueError("passages that hang at a mention and trees are not read together")
+        return _grown(batch, [self.trees[at] for at in self.which[chosen]])
+
+    def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
+        """Gathers texts likewise."""
+        return self.collate(chosen)
+
+    def choices(self, chosen: NDArray[np.int64]) -> None:
+        """Nothing is decided between sequences."""
+        return
+
+
+def _grown(batch: Batch, trees: Sequence[Tree]) -> Batch:
+    """A batch of texts with their trees."""
+    size, width = batch.ids.shape
+    most = max(map(len, trees))
+    lengths = batch.mask.sum(1).numpy()
+    whole = width + most
+    ids = np.zeros((size, whole), dtype=np.int64)
+    mask = np.zeros((size, whole), dtype=np.int64)
+    positions = np.zeros((size, whole), dtype=np.int64)
+    ids[:, :width], mask[:, :width] = batch.ids.numpy(), batch.mask.numpy()
+    positions[:, :width] = np.arange(width)
+    for row, tree in enumerate(trees):
+        own = slice(width, width + len(tree))
+        ids[row, own], mask[row, own] = tree.tokens, 1
+        positions[row, own] = lengths[row] + tree.depths - 1
+    return replace(
+        batch,
+        ids=torch.from_numpy(ids),
+        mask=torch.from_numpy(mask),
+        positions=torch.from_numpy(positions),
+        visible=torch.from_numpy(_visible(mask, width, trees)) if most else None,
+        segments=None if batch.segments is None else functional.pad(batch.segments, (0, most)),
+        tree=_steps(lengths, trees, width, whole),
+        slot_index=_widened(batch.slot_index, width, whole),
+        mentions=_widened(batch.mentions, width, whole),
+        blank_index=_widened(batch.blank_index, width, whole),
+    )
+
+
+def _widened(places: torch.Tensor, width: int, whole: int) -> torch.Tensor:
+    """Places in rows of ``width`` tokens as places in wider ones."""
+    return places // width * whole + places % width
+
+
+def _visible(mask: NDArray[np.int64], width: int, trees: Sequence[Tree]) -> NDArray[np.bool_]:
+    """Who sees whom: texts from left to right, a node its text and those it follows."""
+    size, whole = mask.shape
+    visible = np.zeros((size, whole, whole), dtype=bool)
+    text = mask[:, None, :width] > 0
+    visible[:, :width, :width] = np.tri(width, dtype=bool) & text
+    visible[:, width:, :width] = text
+    for row, tree in enumerate(trees):
+        own = slice(width, width + len(tree))
+        visible[row, own, own] = tree.sees
+    return visible
+
+
+def _steps(lengths: NDArray[np.int64], trees: Sequence[Tree], width: int, whole: int) -> TreeBatch:
+    """Where each token of each candidate is predicted, and whose it is."""
+    most = max(tree.candidates for tree in trees)
+    states, places, targets, cells = [], [], [], []
+    before = [0, *accumulate(len(tree) + 1 for tree in trees)]
+    for row, tree in enumerate(trees):
+        start = row * whole
+        states.append(np.append(start + lengths[row] - 1, start + width + np.arange(len(tree))))
+        places.append(before[row] + tree.places)
+        targets.append(tree.targets)
+        cells.append(row * most + tree.owners)
+    return TreeBatch(
+        states=torch.from_numpy(np.concatenate(states)),
+        places=torch.from_numpy(np.concatenate(places)),
+        targets=torch.from_numpy(np.concatenate(targets)),
+        cells=torch.from_numpy(np.concatenate(cells)),
+        examples=len(trees),
+        candidates=most,
+    )

@@ -1,0 +1,115 @@
+"""Networks that read from left to right: Llama, Qwen, Mistral, Gemma, Phi, GPT-2 and their kin.
+
+Two things that `transformers` does where it is told too little give wrong numbers without a word,
+and so all is said here always: positions (a bare forward pass counts them from the first column,
+padding too) and a mask (without one, positions that do not rise by one are taken for several texts
+packed into a row, and attention is cut there).
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kbench.encoding import Batch
+from kbench.errors import KbenchError
+from kbench.model.language_model import LanguageModel, attention_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+__all__ = ["Decoder"]
+
+_LENGTH = 2048
+"""Tokens of a text at most, where the network does not say."""
+
+
+class Decoder(LanguageModel):
+    """A network that reads from left to right, and predicts the next token.
+
+    It has no pooler: the state of the last token has seen all of a text.
+
+    Args:
+        network: a causal language model.
+        tokenizer: its fast tokenizer.
+        unread: modules whose weights came with it and are not read.
+
+    Raises:
+        KbenchError: the network takes no positions, or no head predicts its next token.
+    """
+
+    left_to_right = True
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        unread: tuple[str, ...] = (),
+    ) -> None:
+        longest = _max_length(network, tokenizer)
+        super().__init__(network, tokenizer, max_length=longest, unread=unread)
+        if "position_ids" not in inspect.signature(self.base.forward).parameters:
+            raise KbenchError(
+                f"{type(self.base).__name__} takes no position ids; kbench takes decoders that are "
+                "told where each token stands"
+            )
+        if not self.has_lm_head:
+            raise KbenchError(
+                f"{type(self.base).__name__} has no head that predicts the next token; expected a "
+                "causal language model"
+            )
+
+    @property
+    def has_pooler(self) -> bool:
+        """There is none."""
+        return False
+
+    @property
+    def has_segments(self) -> bool:
+        """There are none."""
+        return False
+
+    def given(self, batch: Batch, vectors: Tensor) -> dict[str, Any]:
+        positions = batch.positions
+        if positions is None:
+            # Padding comes after the tokens, and no token sees it.
+            places = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+            positions = places.expand_as(batch.ids)
+        given = {
+            "inputs_embeds": vectors,
+            "attention_mask": batch.mask,
+            "position_ids": positions,
+            "use_cache": False,
+        }
+        if batch.visible is not None:
+            given["attention_mask"] = attention_mask(batch.visible, vectors.dtype)
+        return given
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """Returns the last token of each text, flattened. ``[batch]``."""
+        size, width = batch.mask.shape
+        starts = torch.arange(0, size * width, width, device=batch.mask.device)
+        return starts + _last(batch.mask)
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Returns the state of the last token of each text. ``[batch, width]``."""
+        return hidden[torch.arange(len(hidden), device=hidden.device), _last(mask)]
+
+
+def _last(mask: Tensor) -> Tensor:
+    """The place of the last token of each text, wherever its padding is. ``[batch]``."""
+    return mask.shape[1] - 1 - mask.flip(1).argmax(1)
+
+
+def _max_length(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    config = network.config
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0) or _LENGTH
+    # Within the window every layer sees the whole text, so that one mask is right for all.
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True):
+        positions = min(positions, int(window))
+    return int(min(positions, tokenizer.model_max_length))
