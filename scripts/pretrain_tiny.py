@@ -10,6 +10,7 @@ The text is WordNet 3.0 without every sentence that names a dev or test entity o
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
     parser.add_argument("--state", type=Path, help="file to go on from, and to keep a run in")
     parser.add_argument("--begin", type=Path, help="folder whose weights are trained on (lm)")
+    parser.add_argument(
+        "--mix", type=float, help="share of a run's weights beside the first (lm)"
+    )
     parser.add_argument("--thin", type=int, help="take one in so many blocks of sentences (lm)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -66,6 +70,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     options.out = options.out or network.folder
+    if options.mix and not options.begin:
+        raise SystemExit("pretrain_tiny: --mix is beside the weights of --begin; give it")
     return options
 
 
@@ -93,6 +99,21 @@ def command(options: argparse.Namespace) -> str:
 def thinned(rows: list[list[int]], of: int) -> list[list[int]]:
     """One in so many blocks of neighbouring sentences."""
     return [row for i, row in enumerate(rows) if (i // BLOCK) % of == 0]
+
+
+def mixed(model: Any, begin: Any, share: float) -> Any:
+    """Weights between those that a run began with and those that it came to.
+
+    Args:
+        model: What the run came to.
+        begin: What it began with.
+        share: Of the former; the rest is of the latter.
+    """
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for own, first in zip(found.parameters(), begin.parameters(), strict=True):
+            own.copy_((1 - share) * first + share * own)
+    return found
 
 
 def about(text: Text, rows: list[list[int]]) -> dict[str, Any]:
@@ -150,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         card["exercises"] = about_exercises(exercises, alone)
     if options.begin:
         model = type(model).from_pretrained(options.begin, dtype=torch.float32)
+        begin = copy.deepcopy(model)
         before = json.loads((options.begin / "card.json").read_text("utf-8"))
         kept = ("command", "seed", "exercises", "before", "steps", "tokens_seen", "seconds")
         card["before"] = {key: before[key] for key in kept if key in before}
@@ -158,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer.save_pretrained(options.out)
 
     def save(trainer: Trainer) -> None:
-        kept = network.kept(model)
+        kept = network.kept(mixed(model, begin, options.mix) if options.mix else model)
         kept.save_pretrained(options.out)
         card["steps"], card["seconds"] = trainer.step, round(trainer.seconds)
         card["tokens_seen"] = trainer.tokens

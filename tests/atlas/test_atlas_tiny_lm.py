@@ -16,7 +16,7 @@ from kbench.model.tiny_lm import KbenchTinyLm
 from scripts import reading_text
 from scripts.measure_tiny_lm import Reader, keyword_prompts, of_split, reading_prompts
 from scripts.muon import Muon, orthogonal
-from scripts.pretrain_tiny import parse
+from scripts.pretrain_tiny import mixed, parse
 from scripts.reading_text import (
     ANSWER,
     FUSED,
@@ -316,6 +316,14 @@ class TestTraining:
         assert (again.step, again.tokens) == (through.step, through.tokens)
         for own, other in zip(through.model.parameters(), again.model.parameters(), strict=True):
             assert torch.equal(own, other)
+
+    def test_weights_are_mixed_by_share(self, network: CausalNetwork) -> None:
+        end, begin = (network.new_model(argparse.Namespace(seed=seed)) for seed in (0, 1))
+        found = mixed(end, begin, 0.25)
+        for one, other, got in zip(
+            end.parameters(), begin.parameters(), found.parameters(), strict=True
+        ):
+            torch.testing.assert_close(got, 0.25 * one + 0.75 * other)
 
     def test_muon_takes_steps_of_one_size(self) -> None:
         torch.manual_seed(0)
