@@ -43,9 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
     parser.add_argument("--state", type=Path, help="file to go on from, and to keep a run in")
     parser.add_argument("--begin", type=Path, help="folder whose weights are trained on (lm)")
-    parser.add_argument(
-        "--mix", type=float, help="share of a run's weights beside the first (lm)"
-    )
+    parser.add_argument("--mix", type=float, help="share of a run's weights beside the first (lm)")
     parser.add_argument("--thin", type=int, help="take one in so many blocks of sentences (lm)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -70,8 +68,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     options.out = options.out or network.folder
-    if options.mix and not options.begin:
-        raise SystemExit("pretrain_tiny: --mix is beside the weights of --begin; give it")
     return options
 
 
@@ -149,6 +145,8 @@ def make_tokenizer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Builds the tokenizer, trains the model, writes both and the card."""
     options = parse(arguments)
+    if options.mix and not options.begin:
+        raise SystemExit("pretrain_tiny: --mix is beside the weights of --begin; give it")
     torch.set_num_threads(options.threads)
     splits = json.loads(options.splits.read_text("utf-8"))
     synsets = read_synsets(options.wordnet or wordnet_folder())
