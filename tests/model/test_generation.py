@@ -68,9 +68,11 @@ def hooks(lm: LanguageModel) -> Iterator[None]:
     def changed(own: torch.nn.Linear) -> Callable[[Tensor], Tensor]:
         return lambda hidden: hidden + own(hidden).tanh()
 
-    with torch.no_grad(), rewritten(lm.layers[0], changed(maps[0])):
-        with rewritten(lm.layers[1], changed(maps[1])):
-            yield
+    first, second = (
+        rewritten(layer, changed(own)) for layer, own in zip(lm.layers, maps, strict=True)
+    )
+    with torch.no_grad(), first, second:
+        yield
 
 
 WAYS: dict[str, tuple[Attached, dict[str, object]]] = {
