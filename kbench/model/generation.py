@@ -113,8 +113,7 @@ def _with_newline(tokenizer: PreTrainedTokenizerFast) -> list[int]:
         for number, token in enumerate(written)
         if token and any(sign in token for sign in _NEWLINES)
     ]
-    said = tokenizer.batch_decode([[number] for number in likely])
-    return [number for number, text in zip(likely, said, strict=True) if "\n" in text]
+    return [number for number in likely if "\n" in tokenizer.decode([number])]
 
 
 def in_words(tokenizer: PreTrainedTokenizerFast, tokens: list[list[int]]) -> list[str]:
@@ -125,5 +124,5 @@ def in_words(tokenizer: PreTrainedTokenizerFast, tokens: list[list[int]]) -> lis
         tokens: of each answer; :data:`NOTHING` is left out.
     """
     own = [[token for token in answer if token != NOTHING] for answer in tokens]
-    texts = tokenizer.batch_decode(own, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(own, skip_special_tokens=True) if own else []
     return [text.split("\n", 1)[0].strip() for text in texts]
