@@ -32,11 +32,14 @@ class Answers:
         labels: gold ones; of a question all acceptable answers, as the data spell them.
         predictions: of a model; a right answer to a question is spelled as the data spell it.
         strata: what each counts under, see :attr:`kbench.data.Example.stratum`.
+        relations: what each asks for, see :attr:`kbench.data.Example.relation`; empty where no
+            metric asks for it.
     """
 
     labels: Sequence[Label]
     predictions: Sequence[Label]
     strata: Sequence[str]
+    relations: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +47,9 @@ class Answers:
     def at(self, chosen: Sequence[int]) -> Self:
         """Returns some of the examples, by their numbers, in the order given."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{n: [column[at] for at in chosen] for n, column in columns.items()})
+        return type(self)(
+            **{n: [column[at] for at in chosen] if column else () for n, column in columns.items()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

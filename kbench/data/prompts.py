@@ -52,7 +52,9 @@ class Prompt:
             at = piece.end()
             if piece[1] in ("text", "before"):
                 shift = len(text)
-                text += example.text[:cut]
+                whole = example.text[:cut]
+                # What follows brings its own blank.
+                text += whole.rstrip() if piece[1] == "before" else whole
             else:
                 text += _name(example, Role(piece[1]))
         text = (text + self.ask[at:]).rstrip()

@@ -15,7 +15,7 @@ from kbench.encoding.tokens import (
     known_words,
 )
 from kbench.encoding.training_data import Data, Examples
-from kbench.encoding.trees import Tree, Trees
+from kbench.encoding.trees import Continued, Ranked, Tree, Trees
 
 __all__ = [
     "Affixes",
@@ -23,6 +23,7 @@ __all__ = [
     "BatchStates",
     "Branches",
     "Choices",
+    "Continued",
     "Data",
     "Encoded",
     "Examples",
@@ -30,6 +31,7 @@ __all__ = [
     "Layout",
     "Pairs",
     "Passage",
+    "Ranked",
     "TokenKind",
     "Tree",
     "Trees",

@@ -132,6 +132,8 @@ def encode(
         if bring:
             tokens = bring.add(tokens, passages[number], layout.room)
         builder.add(tokens, row, [row[mention] for mention in slots])
+    if bring:
+        builder.cut = bring.cut
     unknown = tokenizer.unk_token_id
     return builder.done(tokenizer.pad_token_id or 0, -1 if unknown is None else unknown)
 

@@ -55,6 +55,9 @@ class Passages:
         brought: the passages of all examples, so that each text is tokenized once.
         before: whether they stand before the input, which goes on from there; else they are
             appended.
+
+    Attributes:
+        cut: inputs so far whose passages, standing before them, lost a part for want of room.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Passages:
         *,
         before: bool = False,
     ) -> None:
+        self.cut = 0
         begins, goes_on = dict[str, None](), dict[str, None]()
         for several in brought:
             for number, passage in enumerate(several):
@@ -95,7 +99,9 @@ class Passages:
     def _prepend(
         self, tokens: Tokens, brought: Sequence[Passage], room: int, line: Sequence[int]
     ) -> Tokens:
-        pieces = _fitted(self._texts(brought), room - len(tokens.ids) - len(line))
+        texts = self._texts(brought)
+        pieces = _fitted(texts, room - len(tokens.ids) - len(line))
+        self.cut += sum(map(len, pieces)) < sum(len(part) for text in texts for part in text)
         if not any(pieces):
             return tokens
         text = [*(token for piece in pieces for token in piece), *line]

@@ -20,7 +20,7 @@ from torch.nn import functional
 from kbench.encoding.batch import Batch, TreeBatch
 from kbench.encoding.inputs import Inputs
 
-__all__ = ["Tree", "Trees"]
+__all__ = ["Continued", "Ranked", "Tree", "Trees"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,11 @@ class Trees:
         batch = self.inputs.collate(chosen, targets)
         if batch.visible is not None:
             raise ValueError("passages that hang at a mention and trees are not read together")
-        return _grown(batch, [self.trees[at] for at in self.which[chosen]])
+        which = self.which[chosen]
+        grown = _grown(batch, [self.trees[at] for at in which])
+        if len(self.trees) == 1 or grown.tree is None:
+            return grown
+        return replace(grown, tree=replace(grown.tree, which=torch.from_numpy(which)))
 
     def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
         """Gathers texts likewise."""
@@ -158,6 +162,39 @@ class Trees:
     def choices(self, chosen: NDArray[np.int64]) -> None:
         """Nothing is decided between sequences."""
         return
+
+
+@dataclass(frozen=True)
+class Continued(Trees):
+    """Texts whose answers a model says in its own words; the trees are what it is to learn.
+
+    A batch to learn from has them, one to be answered has not.
+    """
+
+    @property
+    def sequence_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text. ``[examples]``."""
+        return self.inputs.lengths
+
+    def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
+        """Gathers texts without their trees."""
+        return self.inputs.collate(chosen)
+
+
+@dataclass(frozen=True)
+class Ranked(Trees):
+    """Texts whose candidates are told apart by name, each text having those of its tree.
+
+    Attributes:
+        names: of the candidates of each tree.
+    """
+
+    names: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """The names of the candidates of each text, in their order."""
+        return [self.names[tree] for tree in self.which.tolist()]
 
 
 def _grown(batch: Batch, trees: Sequence[Tree]) -> Batch:

@@ -10,13 +10,29 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.spoken import (
+    ChanceMatch,
+    Contains,
+    ExactMatch,
+    HasAnswer,
+    Hits,
+    PopqaMatch,
+    ReciprocalRank,
+    SpokenMetric,
+    TokenF1,
+)
 from kbench.metrics.statistics import Contrast, Interval, bootstrap_replicates
 from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 
 __all__ = [
     "Accuracy",
     "Array",
+    "ChanceMatch",
+    "Contains",
     "Contrast",
+    "ExactMatch",
+    "HasAnswer",
+    "Hits",
     "Interval",
     "LamaPrecision",
     "LooseMacroF1",
@@ -24,8 +40,12 @@ __all__ = [
     "MacroF1",
     "Metric",
     "MicroF1WithoutNull",
+    "PopqaMatch",
+    "ReciprocalRank",
+    "SpokenMetric",
     "Stratified",
     "StrictAccuracy",
+    "TokenF1",
     "Within",
     "bootstrap_replicates",
 ]

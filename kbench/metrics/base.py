@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast, final
+from typing import ClassVar, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,12 @@ class Metric(ABC):
     Attributes:
         name: key in a result, such as ``micro_f1``.
         variant: names the exact definition; results of two variants are never compared.
+        by_relation: whether it reads the relation of each example, which is then stored.
     """
 
     name: str
     variant: str
+    by_relation: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:

@@ -40,7 +40,15 @@ if TYPE_CHECKING:
     from kbench.encoding import Batch, Encoded
     from kbench.model.language_model import LanguageModel
 
-__all__ = ["SCORERS", "CandidateHead", "TypeCandidateHead", "best_threshold", "log_likelihoods"]
+__all__ = [
+    "SCORERS",
+    "CandidateHead",
+    "TypeCandidateHead",
+    "best_threshold",
+    "compared",
+    "log_likelihoods",
+    "said_of_nothing",
+]
 
 SCORERS = ("sum", "mean", "char", "byte", "pmi")
 """Ways to compare candidates; see above."""
@@ -84,6 +92,43 @@ def _said(lm: LanguageModel, states: Tensor, places: Tensor, targets: Tensor) ->
     return said
 
 
+def said_of_nothing(lm: LanguageModel, prompt: Prompt, trees: Sequence[Tree]) -> Tensor:
+    """Returns ``l(c | x0)`` of the candidates of each of some trees, x0 being without an example.
+
+    Returns:
+        ``[trees, candidates]``; minus infinity for candidates that a tree lacks.
+    """
+    text = prompt.nothing
+    nothing = Example("the prompt without an example", text, (), "", blank=len(text))
+    inputs = encode(
+        lm.tokenizer, [nothing] * len(trees), [()] * len(trees), Layout({}, left_to_right=True)
+    )
+    grown = Trees(inputs, tuple(trees), np.arange(len(trees)))
+    device = lm.word_embeddings.weight.device
+    said = []
+    with dropout(lm, None), torch.no_grad():
+        for number in range(len(trees)):
+            batch = grown.collate(np.array([number])).to(device)
+            assert batch.tree is not None
+            hidden = lm(batch, batch.tree.states)
+            said.append(log_likelihoods(lm, hidden, batch)[0])
+    return torch.nn.utils.rnn.pad_sequence(said, batch_first=True, padding_value=-torch.inf)
+
+
+def compared(scorer: str, said: Tensor, sizes: Tensor, nothing: Tensor) -> Tensor:
+    """Returns what candidates are compared by.
+
+    Args:
+        scorer: one of :data:`SCORERS`.
+        said: ``l(c | x)`` of each. ``[examples, candidates]``.
+        sizes: of each, in tokens, characters or bytes.
+        nothing: ``l(c | x0)`` of each.
+    """
+    if scorer == "pmi":
+        return said - nothing
+    return said if scorer == "sum" else said / sizes.to(said.device)
+
+
 class _CandidateHead(nn.Module, ABC):
     """The labels of a task as candidates: what goes for one label and for many.
 
@@ -112,7 +157,9 @@ class _CandidateHead(nn.Module, ABC):
     def put(self, example: Example) -> Example | None:
         return self.prompt.put(example)
 
-    def grown(self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast) -> Encoded:
+    def grown(
+        self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+    ) -> Encoded:
         """Returns texts with the labels as their candidates."""
         return Trees(inputs, (self._tree(tokenizer),), np.zeros(len(inputs), dtype=np.int64))
 
@@ -120,14 +167,7 @@ class _CandidateHead(nn.Module, ABC):
         """Measures what the model says of the labels after the prompt without an example."""
         if self.scorer != "pmi":
             return
-        text = self.prompt.nothing
-        nothing = Example("the prompt without an example", text, (), "", blank=len(text))
-        inputs = encode(lm.tokenizer, [nothing], [()], Layout({}, left_to_right=True))
-        batch = self.grown(inputs, lm.tokenizer).collate(np.zeros(1, dtype=np.int64))
-        batch = batch.to(self.nothing.device)
-        with dropout(lm, None), torch.no_grad():
-            hidden = lm(batch, self.reads(lm, batch))
-            self.nothing.copy_(log_likelihoods(lm, hidden, batch)[0])
+        self.nothing.copy_(said_of_nothing(lm, self.prompt, (self._tree(lm.tokenizer),))[0])
 
     def _tree(self, tokenizer: PreTrainedTokenizerFast) -> Tree:
         words = [self.prompt.spelled(label) for label in self.labels]
@@ -146,14 +186,10 @@ class _CandidateHead(nn.Module, ABC):
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns the scores of the labels. ``[batch, labels]``."""
+        assert batch.tree is not None
         said = log_likelihoods(lm, hidden, batch)
-        if self.scorer == "pmi":
-            return said - self.nothing
-        if self.scorer == "mean":
-            assert batch.tree is not None
-            return said / batch.tree.lengths
-        sizes = self._sizes.get(self.scorer)
-        return said if sizes is None else said / sizes.to(said.device)
+        sizes = self._sizes.get(self.scorer, batch.tree.lengths)
+        return compared(self.scorer, said, sizes, self.nothing)
 
 
 class CandidateHead(_CandidateHead, OneLabel):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt, is_right
 from kbench.encoding import bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
@@ -35,6 +35,9 @@ __all__ = [
     "VocabularyHead",
 ]
 
+_SHOWN = 10
+"""Candidates that are kept of a ranking in which none is right."""
+
 
 @dataclass(frozen=True)
 class Gold:
@@ -54,15 +57,26 @@ class Gold:
     targets: NDArray[Any]
     counts: Mapping[str, int] = field(default_factory=dict)
     spelled: Sequence[Mapping[str, str]] = ()
+    ranked: bool = False
 
     def named(self, predictions: Sequence[Label]) -> list[Label]:
-        """Returns predictions in the words of the labels, as far as they are right."""
+        """Returns predictions in the words of the labels, as far as they are right.
+
+        Rankings up to the first right answer; the first ten where none is right.
+        """
+        if self.ranked:
+            return [_cut(*both) for both in zip(self.labels, predictions, strict=True)]
         if not self.spelled:
             return list(predictions)
         return [
             own.get(guess, guess) if isinstance(guess, str) else guess
             for own, guess in zip(self.spelled, predictions, strict=True)
         ]
+
+
+def _cut(label: Label, ranking: Label) -> Label:
+    right = next((at for at, answer in enumerate(ranking) if is_right(label, answer)), _SHOWN - 1)
+    return ranking[: right + 1]
 
 
 class Head(nn.Module, ABC):
@@ -72,11 +86,25 @@ class Head(nn.Module, ABC):
         needs_lm_head: whether it reads the backbone's masked-LM head.
         keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
         chooses: whether it has something to choose on dev before anything is trained.
+        speaks: whether predictions are not made of logits but of what the network says by itself.
     """
 
     needs_lm_head = False
     keeps_all = False
     chooses = False
+    speaks = False
+
+    def answer(self, lm: LanguageModel, batch: Batch) -> Tensor:
+        """Returns what :meth:`predict` makes predictions of, where :attr:`speaks` says so.
+
+        Args:
+            lm: the network, with whatever is attached to it.
+            batch: to be answered.
+
+        Raises:
+            NotImplementedError: the head's predictions are made of logits.
+        """
+        raise NotImplementedError(f"{type(self).__name__} decides by logits")
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -94,8 +122,16 @@ class Head(nn.Module, ABC):
         """
         return example
 
-    def grown(self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast) -> Encoded:
-        """Returns encoded texts with what the head adds to each; as it stands nothing."""
+    def grown(
+        self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+    ) -> Encoded:
+        """Returns encoded texts with what the head adds to each; as it stands nothing.
+
+        Args:
+            inputs: the texts.
+            tokenizer: of the model.
+            examples: that they are of, one each.
+        """
         return inputs
 
     def settle(self, lm: LanguageModel) -> None:

@@ -191,6 +191,24 @@ class LanguageModel(nn.Module, ABC):
             Unsupported: the batch has something that the network cannot be told.
         """
 
+    @contextmanager
+    def cached(self) -> Iterator[Any]:
+        """Keeps what is read inside the block, so that what is read next goes on after it.
+
+        The mask of a batch that goes on is over what was read before too; its positions are given.
+
+        Yields:
+            The cache, of the library's kind.
+
+        Raises:
+            Unsupported: the network reads both ways.
+        """
+        raise Unsupported(
+            f"{type(self.base).__name__} reads both ways and goes on with no text; answers of "
+            "several words need a model that reads from left to right"
+        )
+        yield
+
     @property
     def batch(self) -> Batch:
         """The batch that is being read; for plugs that work inside the layers.

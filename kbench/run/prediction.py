@@ -149,7 +149,7 @@ class _Pass:
             yield chosen, (self._states.into(batch) if self._states else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
-        logits = [self.model(part.to(self.device)).float() for part in parts]
+        logits = [self.model.answer(part.to(self.device)).float() for part in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
 

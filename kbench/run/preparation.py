@@ -70,6 +70,11 @@ class Prepared:
         return [example.stratum for example in self.examples]
 
     @property
+    def relations(self) -> list[str]:
+        """The relation of each example, as far as it is known."""
+        return [example.relation for example in self.examples]
+
+    @property
     def counts(self) -> dict[str, int]:
         """What was kept, what had no room, and how much is read."""
         counts = {
@@ -87,7 +92,12 @@ class Prepared:
     def answers(self, predictions: Sequence[Label]) -> Answers:
         """Returns the examples with what a model predicts of them."""
         named = self.gold.named(predictions)
-        return Answers(labels=self.gold.labels, predictions=named, strata=self.strata)
+        return Answers(
+            labels=self.gold.labels,
+            predictions=named,
+            strata=self.strata,
+            relations=self.relations,
+        )
 
 
 def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: bool) -> Prepared:
@@ -116,7 +126,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         pairs = Pairs.encoded(lm.tokenizer, inputs, several)
         return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
-    grown = model.head.grown(inputs, lm.tokenizer)
+    grown = model.head.grown(inputs, lm.tokenizer, kept)
     return Prepared(split, kept, gold, grown, links, len(examples), answered)
 
 
@@ -147,19 +157,43 @@ def inputs_of(
         room: what of a length in tokens one text may take.
     """
     method, task, tokenizer = parts.method, parts.task, lm.tokenizer
-    longest = min(task.max_length, lm.max_length)
+    window = lm.max_length - task.answer_room
+    longest = min(task.max_length, window) if not task.answer_room else window
     own = task.markers if task.states_markers else known_markers(tokenizer, task.markers)
     if parts.prompting is not None:
         own = {}  # a prompt asks about mentions by their names
-    layout = Layout(markers=own, max_length=room(longest), left_to_right=lm.left_to_right)
+    layout = Layout(
+        markers=own,
+        max_length=room(longest),
+        truncate=not task.answer_room,
+        left_to_right=lm.left_to_right,
+    )
     passages: list[list[Passage]] = []
     if injected:
         layout = replace(layout, slot=method.template())
     if injected and method.text:
-        longest = min(int(method.options["room"]), lm.max_length)
+        longest = min(int(method.options["room"]), window)
         layout = replace(layout, room=room(longest))
         passages = _passages(parts, links)
-    return encode(tokenizer, texts, links.rows, layout, passages)
+    inputs = encode(tokenizer, texts, links.rows, layout, passages)
+    if task.answer_room:
+        _check_whole(inputs, texts, window, task.answer_room)
+    return inputs
+
+
+def _check_whole(inputs: Inputs, texts: Sequence[Example], window: int, answer: int) -> None:
+    """Refuses prompts that would have to be cut; texts of entities were cut before.
+
+    Raises:
+        InputError: there is one.
+    """
+    long = np.flatnonzero(inputs.lengths > window)
+    if len(long):
+        raise InputError(
+            f"example {texts[int(long[0])].id}: its prompt takes {inputs.lengths[long[0]]} tokens, "
+            f"and the window has room for {window} beside an answer of {answer} ({len(long)} such "
+            "prompts); use a backbone with a longer window, or leave them out"
+        )
 
 
 def _passages(parts: Parts, links: Links) -> list[list[Passage]]:

@@ -128,6 +128,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
+        relations=prepared.relations if any(m.by_relation for m in task.metrics) else (),
     )
     metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
     coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()

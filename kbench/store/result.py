@@ -208,6 +208,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    relations = (
+        {"relation": pa.array(predictions.relations, pa.string())} if predictions.relations else {}
+    )
     table = pa.table(
         {
             "id": pa.array(predictions.ids, pa.string()),
@@ -217,6 +220,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             "linked": pa.array(predictions.linked, pa.bool_()),
             "degree": pa.array(predictions.degrees, pa.int32()),
             "stratum": pa.array(predictions.strata, pa.string()),
+            **relations,
         }
     )
     pq.write_table(table, path, compression="zstd")
@@ -231,12 +235,13 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("id", "label", "prediction", "score", "linked", "degree", "stratum")
+    names = ["id", "label", "prediction", "score", "linked", "degree", "stratum"]
     try:
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
-            columns = file.read(columns=list(names)).to_pydict()
-        if list(columns) != list(names):
+            names += ["relation"] if "relation" in file.schema_arrow.names else []
+            columns = file.read(columns=names).to_pydict()
+        if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
     except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
@@ -250,6 +255,7 @@ def read_predictions(path: Path) -> Predictions:
         linked=columns["linked"],
         degrees=columns["degree"],
         strata=columns["stratum"],
+        relations=columns.get("relation", ()),
     )
 
 

@@ -42,8 +42,12 @@ NETWORKS = {
 @pytest.fixture(params=sorted(NETWORKS))
 def decoder(request: pytest.FixtureRequest, toy_folder: Path, tmp_path: Path) -> Path:
     """A random decoder that knows the words of the toy world."""
-    config, network, options = NETWORKS[request.param]
-    folder = tmp_path / request.param
+    return write_decoder(tmp_path / request.param, toy_folder, request.param)
+
+
+def write_decoder(folder: Path, toy_folder: Path, kind: str) -> Path:
+    """Writes a random decoder that knows the words of the toy world."""
+    config, network, options = NETWORKS[kind]
     folder.mkdir()
     for path in (toy_folder / "bert").glob("*token*"):
         shutil.copy(path, folder)
