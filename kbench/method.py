@@ -199,6 +199,8 @@ class InjectionMethod(ABC):
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
             no control.
+        reads_facts: whether what it reads of an entity tells its facts, so that a false value can
+            be put in the place of a true one (the control ``value-swapped``).
         trains: False for a method that has nothing to train, and so no recipe to change.
         switched: whether an example without a known entity is left as it is. False for a method
             that works on every token; its untrained plug, or one of its choices, must then leave
@@ -216,6 +218,7 @@ class InjectionMethod(ABC):
     slot: ClassVar[str | None] = None
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
+    reads_facts: ClassVar[bool] = False
     trains: ClassVar[bool] = True
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}

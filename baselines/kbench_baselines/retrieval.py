@@ -56,6 +56,7 @@ class _TextMethod(Untrained):
         missing: what a knowledge base lacks that has nothing to tell.
     """
 
+    reads_facts = True
     missing: ClassVar[str] = "no description, and no fact between two entities with names"
 
     def fit(self, plug: Plug, fit: Fit) -> History:

@@ -10,6 +10,7 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.follow import FollowRate
 from kbench.metrics.statistics import Contrast, Interval, bootstrap_replicates
 from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 
@@ -17,6 +18,7 @@ __all__ = [
     "Accuracy",
     "Array",
     "Contrast",
+    "FollowRate",
     "Interval",
     "LamaPrecision",
     "LooseMacroF1",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kbench.run.following import FalseAnswers
 from kbench.run.prediction import Predicted
 from kbench.run.preparation import Prepared
 
@@ -25,6 +26,7 @@ class Evaluation:
         dev: main metric on the dev split; None where there is none, and of controls.
         before: SHA-256 of the downstream model's weights after tuning.
         after: the same after evaluation.
+        false: the false answers that its knowledge holds; None where no value was swapped.
     """
 
     prepared: Prepared
@@ -35,3 +37,4 @@ class Evaluation:
     dev: float | None
     before: str
     after: str
+    false: FalseAnswers | None = None

@@ -23,6 +23,7 @@ from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
 from kbench.run.costs import Spent, cost, counted
 from kbench.run.evaluation import Evaluation
+from kbench.run.following import false_answers
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import Predicted, predict
@@ -95,6 +96,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         dev=dev,
         before=tuned.digest,
         after=after,
+        false=false_answers(parts, model, prepared),
     )
 
 

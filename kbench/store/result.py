@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+_OF_SOME = ("injected", "in_context")
+"""Columns of predictions that not every run has."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -217,6 +219,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             "linked": pa.array(predictions.linked, pa.bool_()),
             "degree": pa.array(predictions.degrees, pa.int32()),
             "stratum": pa.array(predictions.strata, pa.string()),
+            **_of_some_runs(predictions),
         }
     )
     pq.write_table(table, path, compression="zstd")
@@ -231,12 +234,13 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("id", "label", "prediction", "score", "linked", "degree", "stratum")
+    names = ["id", "label", "prediction", "score", "linked", "degree", "stratum"]
     try:
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
-            columns = file.read(columns=list(names)).to_pydict()
-        if list(columns) != list(names):
+            names += [name for name in _OF_SOME if name in file.schema_arrow.names]
+            columns = file.read(columns=names).to_pydict()
+        if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
     except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
@@ -250,7 +254,21 @@ def read_predictions(path: Path) -> Predictions:
         linked=columns["linked"],
         degrees=columns["degree"],
         strata=columns["stratum"],
+        injected=[tuple(names) for names in columns.get("injected", ())],
+        in_context=columns.get("in_context", ()),
     )
+
+
+def _of_some_runs(predictions: Predictions) -> dict[str, Any]:
+    """Returns the columns that not every run has."""
+    import pyarrow as pa
+
+    several = [list(names) for names in predictions.injected]
+    columns = {
+        "injected": pa.array(several, pa.list_(pa.string())),
+        "in_context": pa.array(predictions.in_context, pa.bool_()),
+    }
+    return {name: column for name, column in columns.items() if len(column)}
 
 
 def _column(labels: Sequence[Label]) -> Any:
