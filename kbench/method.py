@@ -207,6 +207,8 @@ class InjectionMethod(ABC):
             the model as it is.
         defaults: options beside the recipes.
         option_types: what an option may be, where its default does not tell.
+        later_options: names of options that came after the revision. At their defaults they
+            change nothing, and are in no address.
 
     Raises:
         UsageError: an option is not of its type.
@@ -223,10 +225,17 @@ class InjectionMethod(ABC):
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
+    later_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         chosen = {**self.defaults, **(options or {})}
         self.options = check_values(chosen, self.defaults, self.option_types, self.card.title)
+
+    @property
+    def addressed_options(self) -> dict[str, Any]:
+        """The options by which a plug of this method is told from others."""
+        same = {n for n in self.later_options if self.options[n] == self.defaults[n]}
+        return {name: value for name, value in self.options.items() if name not in same}
 
     def may_start_general(self) -> bool:
         """Whether a task-specific plug starts from the general one where that can be made.

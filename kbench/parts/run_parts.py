@@ -150,7 +150,7 @@ class Parts:
         method, spec, control = self.method, self.spec, control or self.spec.control
         own = type(method).covers is not InjectionMethod.covers
         # By name: whom a method covers may take long to find out, and a plan need not know it.
-        grounds = [spec.method, method.revision, method.options] if own else "vector"
+        grounds = [spec.method, method.revision, method.addressed_options] if own else "vector"
         covers = partial(method.covers, base)
         if control != Control.FOREIGN or not of_task:
             return controlled(base, control, spec.seed, covers, grounds)

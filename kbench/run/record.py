@@ -21,7 +21,7 @@ from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
 from kbench.run import provenance
 from kbench.run.addresses import ENGINE_REVISION
-from kbench.run.buckets import Popularity, by_entity, degrees, estimate
+from kbench.run.buckets import Popularity, by_context, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
 from kbench.run.evaluation import Evaluation
 from kbench.run.preparation import Prepared
@@ -132,6 +132,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
         injected=false.labels if false else (),
+        in_context=prepared.answered or (),
     )
     metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
     if any(predictions.injected):
@@ -147,6 +148,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))
+        parted |= by_context(task.main_metric, predictions)
         leaks = leakage(prepared.examples, known, links.linker) | _swapped(parts, prepared)
     result = Result(
         id=key,
