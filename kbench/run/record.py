@@ -159,6 +159,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         dev=evaluation.dev,
         coverage=coverage,
         buckets=parted,
+        locality=dict(evaluation.locality),
         counts={**evaluation.counts, **_spread(predictions), **leaks, **_injected(evaluation)},
         cost={**evaluation.cost, **knowledge_cost(known)},
         training=dict(evaluation.training),

@@ -109,8 +109,10 @@ class Result(_Model):
     ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
     and history of each stage; numbers in ``cost`` carry their unit in the name. ``buckets`` has
     the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
-    ``torso``, ``tail``) of the entity. ``dev`` is the main metric on the dev split, by which the
-    options of a sweep are chosen; None without such a split, and of controls.
+    ``torso``, ``tail``) of the entity, and by ``context``: whether texts that were brought spell
+    out an answer (``answered``, ``unanswered``). ``locality`` says how far a plug moves what the
+    model says, where that was asked for (:mod:`kbench.run.locality`). ``dev`` is the main metric on
+    the dev split, by which the options of a sweep are chosen; None without such a split, and of controls.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -123,6 +125,7 @@ class Result(_Model):
     dev: float | None = Field(default=None, ge=0, le=1)
     coverage: Coverage | None = None
     buckets: dict[str, dict[str, Score]] = Field(default_factory=dict)
+    locality: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     cost: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -132,13 +135,13 @@ class Result(_Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    @field_validator("cost")
+    @field_validator("cost", "locality")
     @classmethod
-    def _finite(cls, cost: dict[str, float]) -> dict[str, float]:
-        for name, value in cost.items():
+    def _finite(cls, numbers: dict[str, float]) -> dict[str, float]:
+        for name, value in numbers.items():
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value}")
-        return cost
+        return numbers
 
     @property
     def score(self) -> Score | None:
@@ -155,7 +158,10 @@ class Result(_Model):
 
     def as_json(self) -> dict[str, Any]:
         """Returns the value written to ``result.json``."""
-        return self.model_dump(mode="json", by_alias=True)
+        value = self.model_dump(mode="json", by_alias=True)
+        if not self.locality:  # measured where it is asked for
+            del value["locality"]
+        return value
 
 
 def read_result(path: Path) -> Result:
