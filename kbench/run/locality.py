@@ -35,7 +35,7 @@ from kbench.run.session import Session
 __all__ = ["locality"]
 
 _LOGITS = 1 << 25
-"""Log-probabilities held at once: 128 MiB."""
+"""Log-probabilities held at once: 256 MiB."""
 _BATCH = 32
 _SENTENCES = 256
 """Sentences of which the perplexity is measured, drawn by a fixed seed."""
@@ -107,6 +107,8 @@ class _Compared:
     def __init__(self, session: Session, parts: Parts, lm: LanguageModel, plug: Plug) -> None:
         self._device, self._dtype = session.device, parts.spec.dtype
         self._parts, self._lm, self._plug = parts, lm, plug
+        # What is left of rounding in single precision would not read as 0; Apple's has no double.
+        self._wide = torch.float32 if session.device.type == "mps" else torch.float64
 
     def answers(
         self, before: Inputs, after: Inputs
@@ -131,7 +133,7 @@ class _Compared:
             for start in range(0, len(chosen), _BATCH):
                 batch = inputs.collate(chosen[start : start + _BATCH]).to(self._device)
                 hidden = self._lm(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
-                said.append(self._lm.predict_tokens(hidden).float().log_softmax(-1))
+                said.append(self._lm.predict_tokens(hidden).to(self._wide).log_softmax(-1))
         return torch.cat(said)
 
     def perplexity(self, texts: Sequence[Example]) -> dict[str, float]:
