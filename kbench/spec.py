@@ -54,7 +54,11 @@ class Setting(StrEnum):
 
 
 class Control(StrEnum):
-    """How the knowledge is broken; ``none`` is the true knowledge base."""
+    """How the knowledge is broken; ``none`` is the true knowledge base.
+
+    The last three say which document a method with texts puts into an input
+    (:mod:`kbench.knowledge.documents`).
+    """
 
     NONE = "none"
     FOREIGN = "foreign"
@@ -62,6 +66,11 @@ class Control(StrEnum):
     SHUFFLED = "shuffled"
     RANDOM = "random"
     ZERO = "zero"
+    VALUE_SWAPPED = "value-swapped"
+    CONSTANT = "constant"
+    ORACLE = "oracle"
+    ANSWER_REMOVED = "answer-removed"
+    EMPTY = "empty"
 
 
 class RunSpec(BaseModel):

@@ -11,8 +11,10 @@ from kbench.errors import UsageError, nearest
 from kbench.results.identity import Names, content, options, table_key, told_apart
 from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
+from kbench.store import Score
 
 __all__ = [
+    "ASKED",
     "IDENTITY",
     "NAMES",
     "Columns",
@@ -44,8 +46,29 @@ NAMES = {
     "latency": "ms (without)",
     "memory": "memory",
     "knowledge-bytes": "knowledge size",
+    "retention": "retention",
+    "repair": "repair",
+    "mcnemar": "McNemar",
+    "kl": "KL (unlinked)",
+    "first-token": "same first token",
+    "perplexity": "perplexity",
+    "follow": "follow rate",
+    "context": "answer in context",
+    "tokens": "tokens",
 }
 """Columns by the name they are asked for, beside those that tell the runs apart."""
+ASKED = (
+    "retention",
+    "repair",
+    "McNemar",
+    "KL (unlinked)",
+    "same first token",
+    "perplexity",
+    "follow rate",
+    "answer in context",
+    "tokens",
+)
+"""Headings that are shown only where they are asked for."""
 _LEGEND = (
     "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
     "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
@@ -63,6 +86,18 @@ _MORE = {
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
     "ms (without)": "Ms: wall clock to evaluate an example, and without knowledge.",
+    "retention": "Retention: of what the model without knowledge has right, the share that stays "
+    "right.",
+    "repair": "Repair: of what it has wrong, the share that becomes right.",
+    "McNemar": "McNemar: p of the exact test between the two, of one seed.",
+    "KL (unlinked)": "KL: how far what is said at the first answer token moves, in nats, on all "
+    "test examples and in brackets on those without a linked entity.",
+    "same first token": "Same first token: how often it is the same, likewise.",
+    "perplexity": "Perplexity: of plain text with linked names, times that without the plug.",
+    "follow rate": "Follow rate: of the examples with a known false value, those answered by it.",
+    "answer in context": "Answer in context: the score where the texts that were brought spell "
+    "out an answer / where they do not.",
+    "tokens": "Tokens: of an example.",
     "memory": "Memory: the peak of the process or device.",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -184,7 +219,51 @@ def columns_of(row: Row, told: str = "") -> Columns:
         "ms (without)": _latency(row),
         "memory": _bytes(memory),
         "knowledge size": _bytes(cost.get("knowledge_bytes")),
+        **_turned(row),
+        **_moved(row),
+        "follow rate": _share(row.follow),
+        "answer in context": _context(row),
+        "tokens": "" if row.tokens is None else f"{row.tokens:.1f}",
     }
+
+
+def _turned(row: Row) -> Columns:
+    """What became of the examples that the model without knowledge has right, and wrong."""
+    turned = row.turned
+    shares = ("", "", None) if turned is None else (
+        _of(turned.retention, turned.right), _of(turned.repair, turned.wrong), turned.p
+    )  # fmt: skip
+    kept, repaired, p = shares
+    test = "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return {"retention": kept, "repair": repaired, "McNemar": test}
+
+
+def _moved(row: Row) -> Columns:
+    """How far the plug moves what the model says."""
+    moved = row.moved
+    pairs = {"KL (unlinked)": ("kl", "{:.4f}"), "same first token": ("same_first", "{:.1%}")}
+    columns = {}
+    for heading, (name, form) in pairs.items():
+        shown = [form.format(moved[n]) for n in (name, f"{name}_unlinked") if n in moved]
+        columns[heading] = f"{shown[0]} ({shown[1]})" if len(shown) > 1 else "".join(shown)
+    ratio = moved.get("perplexity_ratio")
+    return {**columns, "perplexity": "" if ratio is None else f"× {ratio:.3g}"}
+
+
+def _of(share: float | None, n: int) -> str:
+    return "" if share is None else f"{100 * share:.1f}% of {n}"
+
+
+def _share(score: Score | None) -> str:
+    return "" if score is None else _of(score.value, score.n)
+
+
+def _context(row: Row) -> str:
+    """The scores with an answer in the context and without one."""
+    if not row.context:
+        return ""
+    sides = (_share(row.context.get(name)) or "–" for name in ("answered", "unanswered"))
+    return " / ".join(sides)
 
 
 def _seconds(row: Row) -> str:

@@ -64,6 +64,11 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     help="The same bits again on the same GPU.",
 )
 @click.option("--compile", is_flag=True, help="Run frozen networks as compiled code.")
+@click.option(
+    "--locality",
+    is_flag=True,
+    help="Also measure how far plugs move what the model says (docs/results.md).",
+)
 @click.option("--executor", default="local", show_default=True, help="local or ray: who works.")
 @click.option(
     "--option",
@@ -122,6 +127,7 @@ def run(grid: Path | None, **options: Any) -> int:
         evaluation_batch=options["evaluation_batch"],
         deterministic=options["deterministic"],
         compiled=options["compile"],
+        locality=options["locality"],
     )
     memory = options["memory_limit"]
     setup = Setup(

@@ -61,9 +61,15 @@ class Predictions(Answers):
         scores: the probability that the model gives to each prediction.
         linked: whether a mention of the example is an entity that the method knows.
         degrees: in how many facts the entity of each is, -1 where it has none.
+        injected: of runs with swapped values, the names of the false value that knowledge told of
+            each question; an entry is empty where none is known. Empty of other runs.
+        in_context: of runs that bring texts, whether these spell out a gold label of each. Empty
+            of other runs.
     """
 
     ids: Sequence[str]
     scores: Sequence[float]
     linked: Sequence[bool]
     degrees: Sequence[int]
+    injected: Sequence[tuple[str, ...]] = ()
+    in_context: Sequence[bool] = ()

@@ -23,7 +23,7 @@ from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes, placed_to
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Passage", "Passages", "shares"]
+__all__ = ["Passage", "Passages", "sentences_of", "shares"]
 
 # A full stop after one or two letters is that of an initial or a title: "J. R.", "St.", "U.S.".
 # Scripts without blanks between words have none between sentences.
@@ -169,10 +169,19 @@ def _sentences(
     """The tokens of each text, sentence by sentence: the text is tokenized whole."""
     found = {}
     for text, tokens in zip(texts, placed_tokens(tokenizer, texts, inner=inner), strict=True):
-        ends = [m.end() for m in _SENTENCE_END.finditer(text) if m.end() < len(text)]
-        cuts = [0, *(tokens.within(text, at, len(text))[0] for at in ends), len(tokens.ids)]
+        cuts = [0, *(tokens.within(text, at, len(text))[0] for at in _ends(text)), len(tokens.ids)]
         found[text] = [tokens.ids[a:b] for a, b in pairwise(cuts) if b > a]
     return found
+
+
+def sentences_of(text: str) -> list[str]:
+    """Returns a text sentence by sentence, each with the blanks behind it; facts are sentences."""
+    cuts = [0, *_ends(text), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]
+
+
+def _ends(text: str) -> list[int]:
+    return [m.end() for m in _SENTENCE_END.finditer(text) if m.end() < len(text)]
 
 
 def _fitted(texts: Sequence[Sequence[Sequence[int]]], room: int) -> list[list[int]]:

@@ -52,6 +52,7 @@ class Worker:
             events.step,
             evaluation_batch=place.evaluation_batch,
             compiled=place.compiled and can_compile(device),
+            locality=place.locality,
         )
         self._loader = PartLoader()
 

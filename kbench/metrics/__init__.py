@@ -10,6 +10,7 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.follow import FollowRate
 from kbench.metrics.spoken import (
     ChanceMatch,
     Contains,
@@ -31,6 +32,7 @@ __all__ = [
     "Contains",
     "Contrast",
     "ExactMatch",
+    "FollowRate",
     "HasAnswer",
     "Hits",
     "Interval",

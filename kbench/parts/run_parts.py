@@ -13,6 +13,7 @@ from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
+from kbench.knowledge.documents import DOCUMENTS
 from kbench.knowledge.gold import Gold
 from kbench.method import InjectionMethod
 from kbench.model import Backbone, Head, LanguageModel
@@ -149,7 +150,7 @@ class Parts:
         method, spec, control = self.method, self.spec, control or self.spec.control
         own = type(method).covers is not InjectionMethod.covers
         # By name: whom a method covers may take long to find out, and a plan need not know it.
-        grounds = [spec.method, method.revision, method.options] if own else "vector"
+        grounds = [spec.method, method.revision, method.addressed_options] if own else "vector"
         covers = partial(method.covers, base)
         if control != Control.FOREIGN or not of_task:
             return controlled(base, control, spec.seed, covers, grounds)
@@ -335,12 +336,26 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
     return head
 
 
+def _pointless(control: Control, parts: Parts) -> str:
+    """Returns why a control says nothing of a run's method; else empty."""
+    method = parts.method
+    if control == Control.VALUE_SWAPPED and not method.reads_facts:
+        return "reads no fact of an entity whose value could be swapped; foreign swaps the entity"
+    if control == Control.CONSTANT and not method.trains:
+        return "trains nothing, so there is no slot to learn; random and zero need no training"
+    if control in DOCUMENTS and method.text != "appended":
+        return "puts no document into the input; this control chooses one"
+    return ""
+
+
 def impossible(parts: Parts) -> str:
     """Returns why a run cannot be by design, as far as that is seen from its parts; else empty."""
     method, spec = parts.method, parts.spec
     if method.settings and spec.setting not in method.settings:
         known = ", ".join(sorted(method.settings))
         return f"{spec.method} has no {spec.setting} setting (it has {known})"
+    if spec.knowledge is not None and (pointless := _pointless(spec.control, parts)):
+        return f"control {spec.control}: {spec.method} {pointless}"
     try:
         task = parts.task
     except KbenchError:

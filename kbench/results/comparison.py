@@ -13,7 +13,7 @@ import numpy as np
 
 from kbench.data import is_right
 from kbench.errors import KbenchError, UsageError, nearest
-from kbench.metrics import Array, Contrast, Metric
+from kbench.metrics import Array, Contrast, FollowRate, Metric
 from kbench.metrics.statistics import Pair, contrasts, holm
 from kbench.parts.find import task_kind, task_of
 from kbench.results.identity import Names, content, differences, options, told_apart
@@ -259,8 +259,9 @@ def metrics_of(result: Result) -> list[Metric]:
         PluginError: it does not load.
     """
     task = task_kind(result.spec.task)
+    follow = FollowRate()  # of runs with swapped values, whatever the task
     had = {(name, score.variant) for name, score in result.metrics.items()}
-    defined = {(m.name, m.variant): m for m in task.metrics}
+    defined = {(m.name, m.variant): m for m in (*task.metrics, follow)}
     if had - defined.keys():
         defined |= {(m.name, m.variant): m for m in _optional(result)}
     asked = [task.metric_named(variant) for _, variant in sorted(had - defined.keys())]

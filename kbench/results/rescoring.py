@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbench.results.comparison import metrics_of
-from kbench.run.buckets import Popularity, by_entity, estimate
+from kbench.run.buckets import Popularity, by_context, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
 __all__ = ["Again", "again", "rescored"]
@@ -69,7 +69,7 @@ def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:
 
 
 def again(result: Result, predictions: Predictions) -> list[Again]:
-    """Returns every stored score beside the same made again: all metrics, and by coverage.
+    """Returns every stored score beside the same made again: all metrics, by coverage and context.
 
     Scores by popularity are left out: where head and tail begin is for the knowledge base to say.
 
@@ -79,6 +79,10 @@ def again(result: Result, predictions: Predictions) -> list[Again]:
     made = rescored(result, predictions)
     scores = [Again(name, score, made.get(name)) for name, score in result.metrics.items()]
     main = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
-    parts = by_entity(main, predictions, Popularity(1, 1))["coverage"] if main else {}
-    stored = result.buckets.get("coverage", {})
-    return scores + [Again(f"coverage {n}", score, parts.get(n)) for n, score in stored.items()]
+    if main is None:
+        return scores
+    parts = by_entity(main, predictions, Popularity(1, 1)) | by_context(main, predictions)
+    for kind in ("coverage", "context"):
+        for name, score in result.buckets.get(kind, {}).items():
+            scores.append(Again(f"{kind} {name}", score, parts.get(kind, {}).get(name)))
+    return scores

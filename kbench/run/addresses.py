@@ -57,7 +57,7 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
     seen = parts.knowledge_of(setting)
     inputs = {
         "engine": ENGINE_REVISION,
-        "method": [parts.spec.method, parts.method.revision, parts.method.options],
+        "method": [parts.spec.method, parts.method.revision, parts.method.addressed_options],
         "setting": str(setting),
         "recipe": parts.plug_recipe(setting).as_dict(),
         "knowledge": seen.digest,

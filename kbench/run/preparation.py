@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,20 +24,20 @@ from kbench.encoding import (
 )
 from kbench.encoding.pairs import compared, room_of_text
 from kbench.errors import InputError
-from kbench.knowledge import Links, folded
+from kbench.knowledge import Links
+from kbench.knowledge.documents import DOCUMENTS
 from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
 from kbench.knowledge.names import find_word
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
+from kbench.run.documents import documents, plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 __all__ = ["Prepared", "expressed", "inputs_of", "limited", "prepare"]
-
-_NO_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Prepared:
         inputs: their tokens and slots; pairs where examples have candidates.
         links: their mentions' entities, those of an example's supports among them.
         total: examples before any was left out.
-        answered: examples whose passages, as far as they are read, spell out a gold label; None
-            without passages.
+        answered: whether the passages of each example, as far as they are read, spell out a gold
+            label; None without passages.
     """
 
     split: Split
@@ -62,7 +61,7 @@ class Prepared:
     inputs: Encoded
     links: Links
     total: int
-    answered: int | None = None
+    answered: Sequence[bool] | None = None
 
     @property
     def strata(self) -> list[str]:
@@ -86,7 +85,7 @@ class Prepared:
             **self.inputs.words,
         }
         if self.answered is not None:
-            counts["answer_in_context"] = self.answered
+            counts["answer_in_context"] = sum(self.answered)
         return {f"{self.split}_{name}": n for name, n in counts.items()} | dict(self.gold.counts)
 
     def answers(self, predictions: Sequence[Label]) -> Answers:
@@ -174,7 +173,7 @@ def inputs_of(
     if injected and method.text:
         longest = min(int(method.options["room"]), window)
         layout = replace(layout, room=room(longest))
-        passages = _passages(parts, links)
+        passages = _passages(parts, texts, links)
     inputs = encode(tokenizer, texts, links.rows, layout, passages)
     if task.answer_room:
         _check_whole(inputs, texts, window, task.answer_room)
@@ -196,7 +195,7 @@ def _check_whole(inputs: Inputs, texts: Sequence[Example], window: int, answer: 
         )
 
 
-def _passages(parts: Parts, links: Links) -> list[list[Passage]]:
+def _passages(parts: Parts, examples: Sequence[Example], links: Links) -> list[list[Passage]]:
     """Texts of each example, in the order of the mentions: one an entity, or one a mention."""
     method, knowledge = parts.method, parts.knowledge
     assert knowledge is not None
@@ -207,16 +206,18 @@ def _passages(parts: Parts, links: Links) -> list[list[Passage]]:
             [Passage(t, mention) for mention, row in enumerate(rows) for t in texts.get(row, ())]
             for rows in links.rows
         ]
-    return [
-        [Passage(text) for row in dict.fromkeys(rows) for text in texts.get(row, ())]
-        for rows in links.rows
+    brought = [
+        [text for row in dict.fromkeys(rows) for text in texts.get(row, ())] for rows in links.rows
     ]
+    if parts.spec.control in DOCUMENTS:
+        brought = documents(parts, examples, links.rows, brought)
+    return [[Passage(text) for text in several] for several in brought]
 
 
 def _answered(
     tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], inputs: Inputs
-) -> int:
-    """Counts examples whose passages spell out one of their labels, as whole words.
+) -> list[bool]:
+    """Returns whether the passages of each example spell out one of its labels, as whole words.
 
     What a passage lost for want of room does not count, so the tokens are read back. Labels go
     through the tokenizer too: it may drop case and accents.
@@ -230,18 +231,14 @@ def _answered(
     # Of a label with an unknown part only that part is lost: the rest is another label.
     ids = [[] if tokenizer.unk_token_id in pieces else pieces for pieces in ids]
     spelled = dict(zip(known, _read_back(tokenizer, ids), strict=True))
-    return sum(
+    return [
         any(find_word(spelled[label], text) >= 0 for label in several)
         for text, several in zip(texts, labels, strict=True)
-    )
+    ]
 
 
 def _read_back(tokenizer: PreTrainedTokenizerFast, ids: list[list[int]]) -> list[str]:
-    return [_plain(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-
-
-def _plain(text: str) -> str:
-    return " ".join(_NO_WORD.sub(" ", folded(text)).split())
+    return [plain(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

@@ -35,6 +35,7 @@ class Session:
         progress: told of what is being done: description, steps done, steps in all.
         evaluation_batch: examples predicted at once; None for what suits the device.
         compiled: whether frozen networks run as compiled code.
+        locality: whether it is measured how far plugs move what a model says.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Session:
         *,
         evaluation_batch: int | None = None,
         compiled: bool = False,
+        locality: bool = False,
     ) -> None:
         self.artifacts = artifacts
         self.device = device
         self.evaluation_batch = evaluation_batch
         self.compiled = compiled
+        self.locality = locality
         self._progress = progress
         self._memory: dict[tuple[Hashable, ...], Any] = {}
         self._kept: dict[tuple[Hashable, ...], int] = {}
