@@ -49,6 +49,10 @@ class Metric(ABC):
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         """Returns the sufficient statistics of each example. ``[examples, k]``."""
 
+    def right(self, label: Label, prediction: Label) -> bool:
+        """Returns whether a prediction is wholly right, where examples are told apart by that."""
+        return is_right(label, prediction)
+
     @abstractmethod
     def value(self, sums: Array) -> Array:
         """Returns the score for sums of statistics. ``[..., k] -> [...]``."""

@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from kbench.data import Answers, Label, Predictions, is_right
+from kbench.data import Answers, Label, Predictions
 from kbench.metrics.base import Array, Metric, ratio
 
 __all__ = ["FollowRate"]
@@ -17,12 +17,18 @@ __all__ = ["FollowRate"]
 class FollowRate(Metric):
     """Share of examples answered with the injected false value, of those where one is known.
 
-    Of runs with the control ``value-swapped`` alone. An answer of any of the value's names
-    follows it.
+    Of runs with the control ``value-swapped`` alone. An answer follows a value where it would be
+    right if the value were: by any of its names, as the task's main metric has it.
+
+    Args:
+        main: that metric.
     """
 
     name = "follow_rate"
-    variant = "follow-rate"
+
+    def __init__(self, main: Metric) -> None:
+        self._main = main
+        self.variant = f"follow-rate:{main.variant}"
 
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         """Returns followed, and one, of each example. ``[examples, 2]``.
@@ -32,7 +38,8 @@ class FollowRate(Metric):
             predictions: of a model.
         """
         rows = [
-            (is_right(false, guess), 1) for false, guess in zip(labels, predictions, strict=True)
+            (self._main.right(false, guess), 1)
+            for false, guess in zip(labels, predictions, strict=True)
         ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)
 

@@ -73,6 +73,9 @@ class SpokenMetric(Metric):
         ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)
 
+    def right(self, label: Label, prediction: Label) -> bool:
+        return self.worth(_answers(label), _said(prediction)) == 1.0
+
     def value(self, sums: Array) -> Array:
         return sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], 1.0)
 
@@ -252,6 +255,9 @@ class _Ranked(Metric):
         ranks = [_rank(label, guess) for label, guess in zip(labels, predictions, strict=True)]
         rows = [(self.worth(rank) if rank else 0.0, 1.0) for rank in ranks]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)
+
+    def right(self, label: Label, prediction: Label) -> bool:
+        return _rank(label, prediction) == 1
 
     @abstractmethod
     def worth(self, rank: int) -> float:

@@ -31,7 +31,7 @@ from kbench.metrics.statistics import (
     mcnemar,
 )
 from kbench.results.choice import Choice, with_choices
-from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
+from kbench.results.comparison import PredictionCache, differing, metric_of
 from kbench.results.identity import Names, content, key, on_one_model, options, table_key
 from kbench.results.memo import memoised
 from kbench.results.notes import kept, notes
@@ -495,15 +495,15 @@ def _changes(
     try:
         if tables.unlike(group + base):
             return None, None
-        ours, theirs = ([tables.predictions(r) for r in side] for side in (group, base))
+        sides = [[tables.rights(result) for result in side] for side in (base, group)]
+        linked = [tables.predictions(result).linked for result in group]
     except KbenchError:
         return None, None
     bare, all_ = Counter[tuple[bool, bool]](), Counter[tuple[bool, bool]]()
-    for one, two in zip(ours, theirs, strict=True):
-        for at, label in enumerate(one.labels):
-            turn = is_right(label, two.predictions[at]), is_right(label, one.predictions[at])
-            all_[turn] += 1
-            bare[turn] += not one.linked[at]
+    for *seed, known in zip(*sides, linked, strict=True):
+        turns = [*zip(*seed, strict=True)]
+        all_.update(turns)
+        bare.update(turn for turn, one in zip(turns, known, strict=True) if not one)
     counted = bare[True, True] + bare[True, False]
     lost, gained = all_[True, False], all_[False, True]
     return (

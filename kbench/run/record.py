@@ -137,7 +137,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     )
     metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
     if any(predictions.injected):
-        follow = FollowRate()
+        follow = FollowRate(task.main_metric)
         metrics[follow.name] = estimate(follow, follow.measure(predictions))
     coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
     if known is not None:

@@ -13,6 +13,7 @@ import transformers
 from kbench.data import Example, Split, TaskCard
 from kbench.grid.plan import Place
 from kbench.parts.catalogue import Kind
+from kbench.results.comparison import rights
 from kbench.results.rescoring import again
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -77,9 +78,12 @@ def check_again(place: Place, results: list[Result]) -> None:
     for result in results:
         predictions = store.predictions(result)
         assert predictions is not None
+        assert result.main_metric is not None
         scores = again(result, predictions)
         assert {each.name for each in scores} >= result.metrics.keys()
         assert not [each.differs for each in scores if each.differs]
+        right = rights(result, predictions)
+        assert sum(right) / len(right) == pytest.approx(result.metrics[result.main_metric].value)
 
 
 def test_answers_of_several_tokens_are_said_by_a_decoder(
