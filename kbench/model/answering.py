@@ -230,24 +230,27 @@ class RankedHead(_AskedHead):
     def _trees(self, tokenizer: PreTrainedTokenizerFast) -> tuple[Tree, ...]:
         """The names of each relation's candidates, those of one candidate side by side.
 
+        A name that the tokenizer does not know is left out, and so is a candidate without another.
+
         Raises:
-            InputError: the tokenizer knows no name of a candidate.
+            InputError: it knows no candidate of a relation.
         """
         trees = []
-        for several in self.relations.values():
+        for relation, several in self.relations.items():
             places, spelled = list[int](), list[list[int]]()
             for number, names in enumerate(several):
                 tokens = [ids[: self.most] for ids in inner_tokens(tokenizer, list(names))]
                 known = [
                     at for at, ids in enumerate(tokens) if ids and tokenizer.unk_token_id not in ids
                 ]
-                if not known:
-                    raise InputError(
-                        f"candidate {names[0]!r} has no name that the backbone's tokenizer knows; "
-                        "expected words that it knows: use another backbone"
-                    )
                 places += [number * self._wide + at for at in known]
                 spelled += [tokens[at] for at in known]
+            if not spelled:
+                raise InputError(
+                    f"the backbone's tokenizer knows none of the {len(several)} candidates of "
+                    f"{relation or 'the questions'}, such as {several[0][0]!r}; expected one that "
+                    "it knows: use another backbone"
+                )
             tree = Tree.of(spelled)
             owners = np.array(places, dtype=np.int64)[tree.owners]
             trees.append(replace(tree, owners=owners, candidates=self._long * self._wide))
@@ -288,9 +291,10 @@ class RankedHead(_AskedHead):
         """Returns the ranking of each example's candidates, and the probability of the first."""
         scores = logits.softmax(-1).amax(-1).tolist()
         order = logits.argsort(dim=-1, descending=True, stable=True).tolist()
+        some = logits.isfinite().sum(-1).tolist()  # the others are no candidates, or not known
         rankings: list[Label] = [
-            tuple(own[at] for at in ranks if at < len(own))
-            for own, ranks in zip(candidates, order, strict=True)
+            tuple(own[at] for at in ranks[:count])
+            for own, ranks, count in zip(candidates, order, some, strict=True)
         ]
         return rankings, scores
 
