@@ -261,8 +261,8 @@ def read_predictions(path: Path) -> Predictions:
         linked=columns["linked"],
         degrees=columns["degree"],
         strata=columns["stratum"],
-        injected=[tuple(names) for names in columns.get("injected", ())],
-        in_context=columns.get("in_context", ()),
+        injected=tuple(tuple(names) for names in columns.get("injected", ())),
+        in_context=tuple(columns.get("in_context", ())),
     )
 
 
