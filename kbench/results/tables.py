@@ -136,12 +136,12 @@ class Row:
     kind: Estimate | None = None
     individual: Estimate | None = None
     locality: Locality | None = None
-    turned: Turned | None = None
     seconds_without: float | None = None
     none: Group | None = None
     foreign: Group | None = None
     same_type: Group | None = None
     choice: Choice | None = None
+    turned: Turned | None = None
 
     @property
     def chosen(self) -> bool:
@@ -368,11 +368,11 @@ def _rows(
             kind and Estimate(**kind),
             individual and Estimate(**individual),
             locality and Locality(**locality),
-            turned and Turned(**turned),
             _seconds(base) if base else None,
             base,
             other,
             same,
+            turned=turned and Turned(**turned),
         )
         for (group, base, other, same), (
             score,

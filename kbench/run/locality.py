@@ -168,9 +168,8 @@ class _Compared:
                 asked = asked.to(self._device)
                 hidden = self._lm(batch)[0, asked - 1]
                 said = self._lm.predict_tokens(hidden).float()
-                loss = torch.nn.functional.cross_entropy(
-                    said, batch.ids[0, asked], reduction="none"
-                )
+                true = said.gather(1, batch.ids[0, asked, None])[:, 0]
+                loss = said.logsumexp(-1) - true
                 losses[at] = loss.double().cpu().numpy()
         return losses
 

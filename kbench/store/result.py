@@ -261,9 +261,9 @@ def read_predictions(path: Path) -> Predictions:
         linked=columns["linked"],
         degrees=columns["degree"],
         strata=columns["stratum"],
-        relations=columns.get("relation", ()),
-        injected=[tuple(names) for names in columns.get("injected", ())],
-        in_context=columns.get("in_context", ()),
+        relations=tuple(columns.get("relation", ())),
+        injected=tuple(tuple(names) for names in columns.get("injected", ())),
+        in_context=tuple(columns.get("in_context", ())),
     )
 
 

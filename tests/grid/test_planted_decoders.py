@@ -153,7 +153,7 @@ def test_planted_knowledge_is_found_through_a_frozen_decoder(
 def test_planted_answers_are_found_through_a_decoder_that_reads(
     reader: Path, toy_folder: Path, place: Place
 ) -> None:
-    recipe = {"learning_rate": 2e-2, "epochs": 15, "batch_size": 16, "dropout": 0.0}
+    recipe = {"learning_rate": 5e-2, "epochs": 30, "batch_size": 16, "dropout": 0.0}
     chosen = grid(
         toy_folder,
         task="toy-qa",

@@ -132,7 +132,7 @@ def test_what_was_right_and_what_was_wrong_by_hand(tmp_path: Path) -> None:
     assert row.turned is not None
     assert row.turned.p == pytest.approx(1.0)
     assert replace(row.turned, p=None) == Turned(right=89, lost=6, wrong=11, gained=7, p=None)
-    assert row.turned.retention == 83 / 89
+    assert row.turned.retention == pytest.approx(83 / 89)
     assert row.turned.repair == 7 / 11
     (text,) = [columns_of(row)]
     assert (text["retention"], text["repair"], text["McNemar"]) == (
