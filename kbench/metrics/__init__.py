@@ -10,12 +10,15 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.candidates import AveragePrecision, ByScorer, is_beside, of_candidates
 from kbench.metrics.statistics import Contrast, Interval, bootstrap_replicates
 from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 
 __all__ = [
     "Accuracy",
     "Array",
+    "AveragePrecision",
+    "ByScorer",
     "Contrast",
     "Interval",
     "LamaPrecision",
@@ -28,4 +31,6 @@ __all__ = [
     "StrictAccuracy",
     "Within",
     "bootstrap_replicates",
+    "is_beside",
+    "of_candidates",
 ]

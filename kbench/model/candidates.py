@@ -16,6 +16,10 @@ where x0 is the same prompt without an example (domain-conditional PMI; Holtzman
 Form Competition: Why the Highest Probability Answer Isn't Always Right", EMNLP 2021). ``char`` and
 ``byte`` are what lm-evaluation-harness calls ``acc_norm`` and ``acc_bytes``; the blank between the
 text and the candidate is not counted.
+
+The logits of a head are ``l(c | x)`` itself, which every scorer is a function of: they are stored
+with what the others want (:class:`kbench.data.Likelihoods`), and a run is scored again by any of
+them without its model.
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kbench.data import Example, Prompt
+from kbench.data import SCORERS, Example, Label, Likelihoods, Prompt
 from kbench.encoding import Inputs, Layout, Tree, Trees, encode, inner_tokens
 from kbench.errors import InputError
 from kbench.model.freezing import dropout
@@ -42,8 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SCORERS", "CandidateHead", "TypeCandidateHead", "best_threshold", "log_likelihoods"]
 
-SCORERS = ("sum", "mean", "char", "byte", "pmi")
-"""Ways to compare candidates; see above."""
 _LOGITS = 1 << 25
 """Logits held at once where no gradient needs them: 128 MiB."""
 
@@ -95,7 +98,9 @@ class _CandidateHead(nn.Module, ABC):
 
     needs_lm_head = True
     keeps_all = True
+    compares = True
     nothing: Tensor
+    tokens: Tensor
 
     def __init__(self, labels: Sequence[str], prompt: Prompt, scorer: str) -> None:
         super().__init__()
@@ -103,11 +108,11 @@ class _CandidateHead(nn.Module, ABC):
         self.prompt = prompt
         self.scorer = scorer
         words = [prompt.spelled(label) for label in self.labels]
-        self._sizes = {
-            "char": torch.tensor([len(word) for word in words]),
-            "byte": torch.tensor([len(word.encode()) for word in words]),
-        }
+        self._characters = tuple(len(word) for word in words)
+        self._bytes = tuple(len(word.encode()) for word in words)
+        # Measured by `settle`, and stored with the model.
         self.register_buffer("nothing", torch.zeros(len(self.labels)))
+        self.register_buffer("tokens", torch.ones(len(self.labels), dtype=torch.int64))
 
     def put(self, example: Example) -> Example | None:
         return self.prompt.put(example)
@@ -118,16 +123,16 @@ class _CandidateHead(nn.Module, ABC):
 
     def settle(self, lm: LanguageModel) -> None:
         """Measures what the model says of the labels after the prompt without an example."""
-        if self.scorer != "pmi":
-            return
         text = self.prompt.nothing
         nothing = Example("the prompt without an example", text, (), "", blank=len(text))
         inputs = encode(lm.tokenizer, [nothing], [()], Layout({}, left_to_right=True))
         batch = self.grown(inputs, lm.tokenizer).collate(np.zeros(1, dtype=np.int64))
         batch = batch.to(self.nothing.device)
+        assert batch.tree is not None
         with dropout(lm, None), torch.no_grad():
             hidden = lm(batch, self.reads(lm, batch))
             self.nothing.copy_(log_likelihoods(lm, hidden, batch)[0])
+            self.tokens.copy_(batch.tree.lengths[0])
 
     def _tree(self, tokenizer: PreTrainedTokenizerFast) -> Tree:
         words = [self.prompt.spelled(label) for label in self.labels]
@@ -145,45 +150,116 @@ class _CandidateHead(nn.Module, ABC):
         return batch.tree.states
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """Returns the scores of the labels. ``[batch, labels]``."""
-        said = log_likelihoods(lm, hidden, batch)
-        if self.scorer == "pmi":
-            return said - self.nothing
-        if self.scorer == "mean":
-            assert batch.tree is not None
-            return said / batch.tree.lengths
-        sizes = self._sizes.get(self.scorer)
-        return said if sizes is None else said / sizes.to(said.device)
+        """Returns what the model says of the labels. ``[batch, labels]``."""
+        return log_likelihoods(lm, hidden, batch)
+
+    def scored(self, said: Tensor, scorer: str | None = None) -> Tensor:
+        """Returns what labels are compared by.
+
+        Args:
+            said: what the model says of them. ``[examples, labels]``.
+            scorer: another one than the head's.
+        """
+        scorer = scorer or self.scorer
+        if scorer == "pmi":
+            return said - self.nothing.to(said.device)
+        sizes = self._sizes.get(scorer)
+        return said if sizes is None else said / torch.tensor(sizes, device=said.device)
+
+    @property
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "mean": tuple(self.tokens.tolist()),
+            "char": self._characters,
+            "byte": self._bytes,
+        }
+
+    @property
+    def _thresholds(self) -> dict[str, float]:
+        return {}
+
+    def likelihoods(self, said: NDArray[np.float32]) -> Likelihoods:
+        """Returns them with all that scorers make of them. ``said`` is ``[examples, labels]``."""
+        return Likelihoods(
+            names=self.labels,
+            sizes=self._sizes,
+            nothing=self.nothing.cpu().numpy().copy(),
+            said=said,
+            which=None,
+            scorer=self.scorer,
+            thresholds=self._thresholds,
+            fallback=getattr(self, "fallback", False),
+        )
 
 
 class CandidateHead(_CandidateHead, OneLabel):
     """One label: the candidate with the highest score; the first of several."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return super().loss(self.scored(logits), targets)
+
+    def predict(
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
+    ) -> tuple[list[Label], list[float]]:
+        scores = self.scored(logits)
+        # Not of the probabilities, in which what is nearly level becomes level.
+        best = scores.argmax(-1)
+        sure = scores.softmax(-1).gather(-1, best[:, None])[:, 0]
+        return [self.labels[index] for index in best.tolist()], sure.tolist()
 
 
 class TypeCandidateHead(_CandidateHead, ManyLabels):
     """A set of labels: the candidates whose score is above a threshold that dev chose.
 
     Attributes:
-        threshold: that score; one for all labels.
+        thresholds: that score by each of :data:`SCORERS`; one for all labels. ``[scorers]``.
     """
 
     chooses = True
-    threshold: Tensor
+    thresholds: Tensor
 
     def __init__(
         self, labels: Sequence[str], prompt: Prompt, scorer: str, fallback: bool = False
     ) -> None:
         super().__init__(labels, prompt, scorer)
         self.fallback = fallback
-        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("thresholds", torch.zeros(len(SCORERS)))
+
+    @property
+    def threshold(self) -> float:
+        """That of its own scorer."""
+        return self._thresholds[self.scorer]
+
+    @property
+    def _thresholds(self) -> dict[str, float]:
+        return dict(zip(SCORERS, self.thresholds.tolist(), strict=True))
 
     def settle_on_dev(self, logits: Tensor, targets: Tensor) -> None:
-        """Chooses the threshold that is best on dev by micro F1; between two scores."""
-        self.threshold += best_threshold(logits, targets)
+        """Chooses the threshold that is best on dev by micro F1; between two scores.
 
-    def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """Returns by how much the scores of labels are above the threshold. ``[batch, labels]``."""
-        return super().forward(lm, hidden, batch) - self.threshold
+        It does so for every scorer, so that a run can be scored again by another.
+        """
+        best = [best_threshold(self.scored(logits, name), targets) for name in SCORERS]
+        self.thresholds.copy_(torch.tensor(best))
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return super().loss(self._above(logits), targets)
+
+    def predict(
+        self,
+        logits: Tensor,
+        tokenizer: PreTrainedTokenizerFast,
+        candidates: Sequence[Sequence[str]] = (),
+    ) -> tuple[list[Label], list[float]]:
+        return super().predict(self._above(logits), tokenizer, candidates)
+
+    def _above(self, logits: Tensor) -> Tensor:
+        """By how much the scores of labels are above the threshold. ``[examples, labels]``."""
+        place = SCORERS.index(self.scorer)
+        return self.scored(logits) - self.thresholds[place].to(logits.device)
 
 
 def best_threshold(scores: Tensor, targets: Tensor) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
 from kbench.encoding import bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
@@ -72,11 +72,14 @@ class Head(nn.Module, ABC):
         needs_lm_head: whether it reads the backbone's masked-LM head.
         keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
         chooses: whether it has something to choose on dev before anything is trained.
+        compares: whether its logits are what the model says of candidates, which
+            :meth:`likelihoods` then tells.
     """
 
     needs_lm_head = False
     keeps_all = False
     chooses = False
+    compares = False
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -128,6 +131,17 @@ class Head(nn.Module, ABC):
             NotImplementedError: the head is not for pairs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not compare pairs of texts")
+
+    def likelihoods(self, said: NDArray[np.float32]) -> Likelihoods:
+        """Returns the logits of examples with all that makes scores of them, to be stored.
+
+        Args:
+            said: the logits. ``[examples, candidates]``.
+
+        Raises:
+            NotImplementedError: :attr:`compares` says that they are no such thing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} compares no candidates")
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:

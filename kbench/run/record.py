@@ -15,6 +15,7 @@ from kbench.errors import KbenchError, Unsupported, one_line, with_type
 from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.leakage import leakage
 from kbench.knowledge.sharing import sharing
+from kbench.metrics import of_candidates
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
@@ -128,8 +129,12 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
+        likelihoods=evaluation.predicted.likelihoods,
     )
-    metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
+    metrics = {
+        m.name: estimate(m, m.measure(predictions))
+        for m in (*task.metrics, *of_candidates(task.metrics, predictions))
+    }
     coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
     if known is not None:
         coverage = Coverage(

@@ -16,6 +16,7 @@ from kbench.data import Label, Predictions
 from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
+from kbench.store.likelihoods import likelihoods_of, with_likelihoods
 
 __all__ = [
     "Coverage",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+_UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a damaged file may end in, beside errors of its format."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -219,6 +222,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             "stratum": pa.array(predictions.strata, pa.string()),
         }
     )
+    if predictions.likelihoods is not None:
+        table = with_likelihoods(table, predictions.likelihoods)
     pq.write_table(table, path, compression="zstd")
 
 
@@ -236,10 +241,18 @@ def read_predictions(path: Path) -> Predictions:
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
             columns = file.read(columns=list(names)).to_pydict()
+            likelihoods = likelihoods_of(file)
         if list(columns) != list(names):
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
-    except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
+    except (
+        OSError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        pa.ArrowException,
+    ) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
     return Predictions(
@@ -250,6 +263,7 @@ def read_predictions(path: Path) -> Predictions:
         linked=columns["linked"],
         degrees=columns["degree"],
         strata=columns["stratum"],
+        likelihoods=likelihoods,
     )
 
 
