@@ -80,6 +80,7 @@ class Task(ABC):
         head_name: of the head, in the address of every downstream model. A class that defines
             :meth:`head` and gives no name has ``module:Class``, so that two heads never share one.
         tuning: that it is run with where none is asked for.
+        decoder_tuning: the same for models that read from left to right.
         recipes: how it is tuned, where that was published of this task: by tuning, fields of the
             recipe that take the place of the tuning's own for the family, such as
             ``{"full": {"epochs": 10, "warmup": 0.1}}``.
@@ -99,6 +100,7 @@ class Task(ABC):
     linking: ClassVar[str] = "gold"
     head_name: ClassVar[str]
     tuning: ClassVar[str] = "full"
+    decoder_tuning: ClassVar[str] = "prompted"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kbench.data.files import is_folder
-from kbench.errors import PluginError, UsageError, nearest
+from kbench.errors import KbenchError, PluginError, UsageError, nearest
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.spec import Control, RunSpec, Setting, check_options, check_values
-from kbench.task import Task
+from kbench.task import QuestionTask, Task
 
 if TYPE_CHECKING:
     from kbench.method import InjectionMethod
@@ -76,12 +76,24 @@ def find_task(name: str, data: str | None, options: dict[str, Any] | None = None
     return kind(data, options)
 
 
-def default_tuning(name: str) -> str:
-    """Returns the tuning that a task is run with where none is asked for."""
+def default_tuning(task: str, backbone: str, download: bool = True) -> str:
+    """Returns the tuning that a task is run with on a backbone where none is asked for.
+
+    Args:
+        task: its name.
+        backbone: its name. One that cannot be found is taken to read both ways, for its runs tell.
+        download: whether a backbone that is not on disk may be downloaded.
+    """
+    kind: type[Task]
     try:
-        return task_kind(name).tuning
-    except PluginError:  # told by its runs, which fail
-        return Task.tuning
+        kind = task_kind(task)
+    except PluginError:  # told by its runs, which fail; any other will do
+        kind = QuestionTask
+    try:
+        decoder = find_backbone(backbone, download).left_to_right
+    except KbenchError:
+        decoder = False
+    return kind.decoder_tuning if decoder else kind.tuning
 
 
 def find_backbone(name: str, download: bool = True) -> Backbone:
