@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.spec import Control, RunSpec, Setting, check_options, check_values
-from kbench.task import QuestionTask, Task
+from kbench.task import Task
 
 if TYPE_CHECKING:
     from kbench.method import InjectionMethod
@@ -84,16 +85,15 @@ def default_tuning(task: str, backbone: str, download: bool = True) -> str:
         backbone: its name. One that cannot be found is taken to read both ways, for its runs tell.
         download: whether a backbone that is not on disk may be downloaded.
     """
-    kind: type[Task]
-    try:
+    own = (Task.tuning, Task.decoder_tuning)
+    with suppress(PluginError):  # told by its runs, which fail
         kind = task_kind(task)
-    except PluginError:  # told by its runs, which fail; any other will do
-        kind = QuestionTask
+        own = (kind.tuning, kind.decoder_tuning)
     try:
         decoder = find_backbone(backbone, download).left_to_right
     except KbenchError:
         decoder = False
-    return kind.decoder_tuning if decoder else kind.tuning
+    return own[decoder]
 
 
 def find_backbone(name: str, download: bool = True) -> Backbone:
