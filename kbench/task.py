@@ -142,6 +142,16 @@ class Task(ABC):
         """
         return None
 
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns the classes that an example shows where it is a demonstration.
+
+        As it stands its labels, each spelled as the task's prompt does: what is right of it, by
+        what demonstrations are to differ in.
+        """
+        assert self.prompt is not None
+        several = [example.label] if isinstance(example.label, str) else example.label
+        return {label: self.prompt.spelled(label) for label in several}
+
     def examples(self, split: Split) -> Sequence[Example]:
         """Returns a split, read once."""
         if split not in self._splits:
@@ -329,6 +339,11 @@ class QuestionTask(Task):
         from kbench.model.heads import BlankHead
 
         return BlankHead()
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns the first answer, by the stratum of the question, or by itself without one."""
+        first = example.label if isinstance(example.label, str) else example.label[0]
+        return {example.stratum or first: first}
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the backbone's own head, which says what comes next where the blank is."""

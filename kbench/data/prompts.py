@@ -63,6 +63,14 @@ class Prompt:
         )
         return replace(example, text=text, mentions=moved, blank=len(text))
 
+    def shown(self, example: Example, answer: str) -> Example | None:
+        """Returns an example as it is put, with an answer: a demonstration; None as :meth:`put`."""
+        put = self.put(example)
+        if put is None:
+            return None
+        text = f"{put.text} {answer}"
+        return replace(put, text=text, blank=len(text), label=answer)
+
     def spelled(self, label: str) -> str:
         """Returns the words of a label."""
         return self.words.get(label) or re.sub(r"[_\-/]+", " ", label).strip() or label

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from kbench.encoding.batch import Batch, TreeBatch
+from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Inputs
 
 __all__ = ["Tree", "Trees"]
@@ -76,6 +77,11 @@ class Tree:
             candidates=len(candidates),
         )
 
+    @property
+    def depth(self) -> int:
+        """Tokens that may stand behind a text for it."""
+        return int(self.depths.max(initial=0))
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -130,6 +136,16 @@ class Trees:
     def candidates(self) -> Sequence[tuple[str, ...]]:
         """None of their own."""
         return ()
+
+    def behind(self, shown: Demonstrations, room: int) -> Trees:
+        """Returns the texts with what is shown before them, and their trees.
+
+        Args:
+            shown: demonstrations.
+            room: tokens of a text and a branch of its tree at most.
+        """
+        deepest = max(tree.depth for tree in self.trees)
+        return replace(self, inputs=shown.before(self.inputs, room - deepest))
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -42,7 +42,7 @@ from kbench.model.heads import ManyLabels, OneLabel
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch, Encoded
+    from kbench.encoding import Batch, Demonstrations, Encoded
     from kbench.model.language_model import LanguageModel
 
 __all__ = ["SCORERS", "CandidateHead", "TypeCandidateHead", "best_threshold", "log_likelihoods"]
@@ -121,12 +121,19 @@ class _CandidateHead(nn.Module, ABC):
         """Returns texts with the labels as their candidates."""
         return Trees(inputs, (self._tree(tokenizer),), np.zeros(len(inputs), dtype=np.int64))
 
-    def settle(self, lm: LanguageModel) -> None:
-        """Measures what the model says of the labels after the prompt without an example."""
+    def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
+        """Measures what the model says of the labels after the prompt without an example.
+
+        Demonstrations, which are no part of an example, stand before it.
+        """
         text = self.prompt.nothing
         nothing = Example("the prompt without an example", text, (), "", blank=len(text))
         inputs = encode(lm.tokenizer, [nothing], [()], Layout({}, left_to_right=True))
-        batch = self.grown(inputs, lm.tokenizer).collate(np.zeros(1, dtype=np.int64))
+        tree = self._tree(lm.tokenizer)
+        if shown is not None:
+            inputs = shown.before(inputs, lm.max_length - tree.depth)
+        grown = Trees(inputs, (tree,), np.zeros(1, dtype=np.int64))
+        batch = grown.collate(np.zeros(1, dtype=np.int64))
         batch = batch.to(self.nothing.device)
         assert batch.tree is not None
         with dropout(lm, None), torch.no_grad():

@@ -20,7 +20,7 @@ from kbench.errors import KbenchError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch, Choices, Encoded, Inputs
+    from kbench.encoding import Batch, Choices, Demonstrations, Encoded, Inputs
     from kbench.model.language_model import LanguageModel
 
 __all__ = [
@@ -101,10 +101,14 @@ class Head(nn.Module, ABC):
         """Returns encoded texts with what the head adds to each; as it stands nothing."""
         return inputs
 
-    def settle(self, lm: LanguageModel) -> None:
+    def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures of a model that nothing was trained of what the head wants to know of it.
 
         As it stands nothing.
+
+        Args:
+            lm: the model.
+            shown: what stands before every text.
         """
 
     def settle_on_dev(self, logits: Tensor, targets: Tensor) -> None:

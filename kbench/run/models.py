@@ -20,6 +20,7 @@ from kbench.parts.run_parts import Parts, headed, loaded
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
 from kbench.run.prediction import logits_of
+from kbench.run.preparation import demonstrated
 from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -66,7 +67,7 @@ def _settle(session: Session, parts: Parts, model: DownstreamModel) -> None:
 
     Whatever is injected later, the rows of a grid share what was settled here without it.
     """
-    model.head.settle(model.lm)
+    model.head.settle(model.lm, demonstrated(parts, model.lm, injected=False))
     if model.head.chooses:
         dev = session.prepared(parts, Split.DEV, model, injected=False)
         said = logits_of(model, dev.inputs, session.device, session.evaluation_batch)

@@ -13,12 +13,14 @@ import numpy as np
 
 from kbench.data import Answers, Example, Label, Split
 from kbench.encoding import (
+    Demonstrations,
     Encoded,
     Inputs,
     Layout,
     Pairs,
     Passage,
     TokenKind,
+    Trees,
     bare_tokens,
     encode,
     known_markers,
@@ -36,7 +38,7 @@ from kbench.parts.run_parts import Parts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "expressed", "inputs_of", "limited", "prepare"]
+__all__ = ["Prepared", "asked", "demonstrated", "expressed", "inputs_of", "limited", "prepare"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -54,6 +56,8 @@ class Prepared:
         total: examples before any was left out.
         answered: examples whose passages, as far as they are read, spell out a gold label; None
             without passages.
+        undemonstrated: demonstrations that had no room before an example, over all examples; None
+            where none are shown.
     """
 
     split: Split
@@ -63,6 +67,7 @@ class Prepared:
     links: Links
     total: int
     answered: int | None = None
+    undemonstrated: int | None = None
 
     @property
     def strata(self) -> list[str]:
@@ -82,6 +87,8 @@ class Prepared:
         }
         if self.answered is not None:
             counts["answer_in_context"] = self.answered
+        if self.undemonstrated is not None:
+            counts["demonstrations_without_room"] = self.undemonstrated
         return {f"{self.split}_{name}": n for name, n in counts.items()} | dict(self.gold.counts)
 
     def answers(self, predictions: Sequence[Label]) -> Answers:
@@ -98,7 +105,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     """
     task, lm, method = parts.task, model.lm, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
-    kept, gold = expressed(model, examples)
+    kept, gold = expressed(model, asked(parts, examples))
     if not kept:
         raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
@@ -117,7 +124,44 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
     grown = model.head.grown(inputs, lm.tokenizer)
-    return Prepared(split, kept, gold, grown, links, len(examples), answered)
+    shown = demonstrated(parts, lm, injected=injected)
+    if shown is None:
+        return Prepared(split, kept, gold, grown, links, len(examples), answered)
+    behind = _behind(grown, shown, lm.max_length)
+    return Prepared(split, kept, gold, behind, links, len(examples), answered, shown.dropped)
+
+
+def asked(parts: Parts, examples: Sequence[Example]) -> Sequence[Example]:
+    """Returns examples without those that are shown before them: none is shown to itself."""
+    shown = {example.id for example, _ in parts.demonstrations}
+    return [example for example in examples if example.id not in shown] if shown else examples
+
+
+def demonstrated(parts: Parts, lm: LanguageModel, *, injected: bool) -> Demonstrations | None:
+    """Returns what stands before every text of a run, encoded as the texts are.
+
+    Args:
+        parts: of the run.
+        lm: its tokenizer is used.
+        injected: whether it carries what the run's method adds.
+    """
+    prompt = parts.task.prompt
+    if not parts.demonstrations or prompt is None:
+        return None
+    base = parts.base_knowledge if injected else None
+    covers = partial(parts.method.covers, base) if base is not None else None
+    examples, answers = zip(*parts.demonstrations, strict=True)
+    texts, links = linked(examples, base, parts.linker, covers)
+    shown = [prompt.shown(*each) or each[0] for each in zip(texts, answers, strict=True)]
+    return Demonstrations(lm.tokenizer, inputs_of(parts, lm, shown, links, injected=injected))
+
+
+def _behind(grown: Encoded, shown: Demonstrations, room: int) -> Encoded:
+    """Texts with what is shown before them."""
+    if isinstance(grown, Trees):
+        return grown.behind(shown, room)
+    assert isinstance(grown, Inputs)
+    return shown.before(grown, room)
 
 
 def expressed(model: DownstreamModel, examples: Sequence[Example]) -> tuple[list[Example], Gold]:

@@ -18,6 +18,7 @@ __all__ = ["PROMPT_TYPES", "Tuning"]
 
 PROMPT_TYPES: Mapping[str, OptionType] = {
     "scorer": OptionType("text", words=SCORERS),
+    "shots": OptionType("whole number", least=0),
 }
 """What the options of a prompt may be."""
 
@@ -39,7 +40,7 @@ class Tuning(ABC):
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
-    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "sum"}
+    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "sum", "shots": 0}
     light: ClassVar[bool] = False
     reads_once: ClassVar[bool] = False
 
