@@ -38,7 +38,7 @@ from kbench.parts.run_parts import Parts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "asked", "demonstrated", "expressed", "inputs_of", "limited", "prepare"]
+__all__ = ["Prepared", "demonstrated", "expressed", "inputs_of", "limited", "prepare"]
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -105,7 +105,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     """
     task, lm, method = parts.task, model.lm, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
-    kept, gold = expressed(model, asked(parts, examples))
+    kept, gold = expressed(model, _asked(parts, examples))
     if not kept:
         raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
@@ -131,7 +131,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     return Prepared(split, kept, gold, behind, links, len(examples), answered, shown.dropped)
 
 
-def asked(parts: Parts, examples: Sequence[Example]) -> Sequence[Example]:
+def _asked(parts: Parts, examples: Sequence[Example]) -> Sequence[Example]:
     """Returns examples without those that are shown before them: none is shown to itself."""
     shown = {example.id for example, _ in parts.demonstrations}
     return [example for example in examples if example.id not in shown] if shown else examples

@@ -14,7 +14,7 @@ from kbench.method import InjectionMethod, Plug
 from kbench.model import DownstreamModel, FrozenReader, LanguageModel, ReadStates
 from kbench.parts.run_parts import Parts, loaded
 from kbench.run.prediction import predict
-from kbench.run.preparation import Prepared, asked, expressed, limited, prepare
+from kbench.run.preparation import Prepared, expressed, limited, prepare
 from kbench.store import Artifacts
 from kbench.training import Progress
 
@@ -69,7 +69,7 @@ class Session:
         about = _read(parts, split)
         if about not in self._kept:
             examples = limited(parts.task.examples(split), parts.spec.limit)
-            self._kept[about] = len(expressed(model, asked(parts, examples))[0])
+            self._kept[about] = len(expressed(model, examples)[0])
         return self._kept[about]
 
     def validate(

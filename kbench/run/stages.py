@@ -26,7 +26,7 @@ from kbench.run.evaluation import Evaluation
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import Predicted, predict
-from kbench.run.preparation import Prepared, asked, limited
+from kbench.run.preparation import Prepared, limited
 from kbench.run.processor import ProcessorClock
 from kbench.run.reproducibility import evaluated
 from kbench.run.session import Session
@@ -104,8 +104,7 @@ def _kept(session: Session, parts: Parts, model: DownstreamModel) -> dict[str, i
     for split in (Split.TRAIN, Split.DEV):
         examples = limited(parts.task.examples(split), parts.spec.limit)
         if examples:
-            every = model.head.keeps_all
-            kept = len(asked(parts, examples)) if every else session.kept(parts, split, model)
+            kept = len(examples) if model.head.keeps_all else session.kept(parts, split, model)
             counts |= {f"{split}_total": len(examples), f"{split}_kept": kept}
     return _with_dropped(parts, counts)
 

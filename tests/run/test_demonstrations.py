@@ -18,13 +18,14 @@ from kbench.errors import UsageError
 from kbench.model.huggingface import load_folder
 from kbench.model.tiny import KbenchTiny
 from kbench.parts.run_parts import Parts
+from kbench.results.notes import undemonstrated
 from kbench.run.addresses import addresses
 from kbench.run.models import tune
 from kbench.run.prediction import predict
 from kbench.run.preparation import Prepared
 from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
-from kbench.store import Artifacts
+from kbench.store import Artifacts, Result, Status
 from kbench.testing.toys import write_backbone
 
 CPU = torch.device("cpu")
@@ -191,7 +192,10 @@ def test_demonstrations_are_dropped_first_and_the_text_never(
     shown, plain = (read(session, p, injected=True) for p in (parts, bare))
     assert (shown.inputs.lengths <= 40).all()
     assert shown.inputs.shortened == plain.inputs.shortened
-    assert shown.counts["test_demonstrations_without_room"] > 0
+    lost = shown.counts["test_demonstrations_without_room"]
+    assert 0 < lost <= 4 * len(shown.examples)
+    told = Result(id="0" * 32, status=Status.OK, spec=parts.spec, counts=shown.counts)
+    assert undemonstrated(told).endswith("demonstrations a test example have no room in the window")
     for n in range(len(shown.examples)):
         whole, own = (texts(p).ids[slice(*texts(p).bounds[n : n + 2])] for p in (shown, plain))
         assert whole[-len(own) + 1 :].tolist() == own[1:].tolist()
