@@ -16,7 +16,7 @@ from kbench.encoding.tokens import (
     known_words,
 )
 from kbench.encoding.training_data import Data, Examples
-from kbench.encoding.trees import Tree, Trees
+from kbench.encoding.trees import Ranked, Tree, Trees
 
 __all__ = [
     "Affixes",
@@ -32,6 +32,7 @@ __all__ = [
     "Layout",
     "Pairs",
     "Passage",
+    "Ranked",
     "TokenKind",
     "Tree",
     "Trees",

@@ -21,7 +21,7 @@ from kbench.encoding.batch import Batch, TreeBatch
 from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Inputs
 
-__all__ = ["Tree", "Trees"]
+__all__ = ["Ranked", "Tree", "Trees"]
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,18 @@ class Trees:
         """None of their own."""
         return ()
 
-    def behind(self, shown: Demonstrations, room: int) -> Trees:
+    def behind(
+        self, shown: Demonstrations, room: int, of: Sequence[Sequence[int]] | None = None
+    ) -> Trees:
         """Returns the texts with what is shown before them, and their trees.
 
         Args:
             shown: demonstrations.
             room: tokens of a text and a branch of its tree at most.
+            of: those of each text; None for all.
         """
         deepest = max(tree.depth for tree in self.trees)
-        return replace(self, inputs=shown.before(self.inputs, room - deepest))
+        return replace(self, inputs=shown.before(self.inputs, room - deepest, of))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -174,6 +177,22 @@ class Trees:
     def choices(self, chosen: NDArray[np.int64]) -> None:
         """Nothing is decided between sequences."""
         return
+
+
+@dataclass(frozen=True)
+class Ranked(Trees):
+    """Texts whose candidates are told apart by name, each text having those of its tree.
+
+    Attributes:
+        names: of the candidates of each tree.
+    """
+
+    names: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """The names of the candidates of each text, in their order."""
+        return [self.names[tree] for tree in self.which.tolist()]
 
 
 def _grown(batch: Batch, trees: Sequence[Tree]) -> Batch:

@@ -24,6 +24,7 @@ them without its model.
 
 from __future__ import annotations
 
+import re
 from abc import ABC
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,13 +32,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from kbench.data import SCORERS, Example, Label, Likelihoods, Prompt
 from kbench.encoding import Inputs, Layout, Tree, Trees, encode, inner_tokens
 from kbench.errors import InputError
 from kbench.model.freezing import dropout
-from kbench.model.heads import ManyLabels, OneLabel
+from kbench.model.heads import Head, ManyLabels, OneLabel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCORERS", "CandidateHead", "TypeCandidateHead", "best_threshold", "log_likelihoods"]
 
+_ID = re.compile(r"[PQ][0-9]+")
+"""What Wikidata calls a relation or an entity."""
 _LOGITS = 1 << 25
 """Logits held at once where no gradient needs them: 128 MiB."""
 
@@ -87,18 +90,22 @@ def _said(lm: LanguageModel, states: Tensor, places: Tensor, targets: Tensor) ->
     return said
 
 
-class _CandidateHead(nn.Module, ABC):
+class ScoredLabels(Head, ABC):
     """The labels of a task as candidates: what goes for one label and for many.
 
     Args:
         labels: of the task.
         prompt: how examples are put, and how labels are spelled.
         scorer: one of :data:`SCORERS`.
+
+    Attributes:
+        persistent: whether what :meth:`settle` measures is a part of the model, and stored with it.
     """
 
     needs_lm_head = True
     keeps_all = True
     compares = True
+    persistent = True
     nothing: Tensor
     tokens: Tensor
 
@@ -110,14 +117,16 @@ class _CandidateHead(nn.Module, ABC):
         words = [prompt.spelled(label) for label in self.labels]
         self._characters = tuple(len(word) for word in words)
         self._bytes = tuple(len(word.encode()) for word in words)
-        # Measured by `settle`, and stored with the model.
-        self.register_buffer("nothing", torch.zeros(len(self.labels)))
-        self.register_buffer("tokens", torch.ones(len(self.labels), dtype=torch.int64))
+        size, kept = len(self.labels), self.persistent
+        self.register_buffer("nothing", torch.zeros(size), persistent=kept)
+        self.register_buffer("tokens", torch.ones(size, dtype=torch.int64), persistent=kept)
 
     def put(self, example: Example) -> Example | None:
         return self.prompt.put(example)
 
-    def grown(self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast) -> Encoded:
+    def grown(
+        self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+    ) -> Encoded:
         """Returns texts with the labels as their candidates."""
         return Trees(inputs, (self._tree(tokenizer),), np.zeros(len(inputs), dtype=np.int64))
 
@@ -142,7 +151,22 @@ class _CandidateHead(nn.Module, ABC):
             self.tokens.copy_(batch.tree.lengths[0])
 
     def _tree(self, tokenizer: PreTrainedTokenizerFast) -> Tree:
+        return Tree.of(self.spelled(tokenizer))
+
+    def spelled(self, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+        """Returns the tokens of the labels.
+
+        Raises:
+            InputError: a label is no words, or none that the tokenizer knows.
+        """
         words = [self.prompt.spelled(label) for label in self.labels]
+        nameless = [word for word in words if _ID.fullmatch(word)]
+        if nameless:
+            raise InputError(
+                f"{len(nameless)} of {len(words)} labels are ids, such as {nameless[0]!r}, which "
+                "say nothing; expected words: give them in the task's prompt, Prompt(words=…), or "
+                "take tuning head"
+            )
         spelled = inner_tokens(tokenizer, words)
         for label, word, tokens in zip(self.labels, words, spelled, strict=True):
             if not tokens or tokenizer.unk_token_id in tokens:
@@ -150,7 +174,7 @@ class _CandidateHead(nn.Module, ABC):
                     f"label {label!r} is put as {word!r}, which the backbone's tokenizer does not "
                     "know; expected words that it knows: give others in the task's prompt"
                 )
-        return Tree.of(spelled)
+        return spelled
 
     def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
         assert batch.tree is not None
@@ -160,18 +184,34 @@ class _CandidateHead(nn.Module, ABC):
         """Returns what the model says of the labels. ``[batch, labels]``."""
         return log_likelihoods(lm, hidden, batch)
 
-    def scored(self, said: Tensor, scorer: str | None = None) -> Tensor:
+    def scored(self, said: Tensor, scorer: str | None = None, of: Tensor | None = None) -> Tensor:
         """Returns what labels are compared by.
 
         Args:
             said: what the model says of them. ``[examples, labels]``.
             scorer: another one than the head's.
+            of: the numbers of the labels that are told of, where these are not all, in their order;
+                any where there is none. ``[examples, labels]``.
         """
         scorer = scorer or self.scorer
         if scorer == "pmi":
-            return said - self.nothing.to(said.device)
-        sizes = self._sizes.get(scorer)
-        return said if sizes is None else said / torch.tensor(sizes, device=said.device)
+            own = self.nothing.to(said.device)
+            return said - (own if of is None else own[of])
+        if scorer not in self._sizes:
+            return said
+        sizes = torch.tensor(self._sizes[scorer], device=said.device)
+        return said / (sizes if of is None else sizes[of])
+
+    def best(self, scores: Tensor) -> tuple[list[int], list[float]]:
+        """Returns the place of each example's highest score, and how probable it is.
+
+        Args:
+            scores: the first of several that are highest is taken. ``[examples, labels]``.
+        """
+        # Not of the probabilities, in which what is nearly level becomes level.
+        best = scores.argmax(-1)
+        sure = scores.softmax(-1).gather(-1, best[:, None])[:, 0]
+        return best.tolist(), sure.tolist()
 
     @property
     def _sizes(self) -> dict[str, tuple[int, ...]]:
@@ -185,21 +225,31 @@ class _CandidateHead(nn.Module, ABC):
     def _thresholds(self) -> dict[str, float]:
         return {}
 
-    def likelihoods(self, said: NDArray[np.float32]) -> Likelihoods:
-        """Returns them with all that scorers make of them. ``said`` is ``[examples, labels]``."""
+    def likelihoods(
+        self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
+    ) -> Likelihoods:
+        return self.told(said, None)
+
+    def told(self, said: NDArray[np.float32], which: NDArray[np.int32] | None) -> Likelihoods:
+        """Returns what is said of labels with all that scorers make of it.
+
+        Args:
+            said: of each example. ``[examples, labels]``.
+            which: their numbers, where these are not all. ``[examples, labels]``.
+        """
         return Likelihoods(
             names=self.labels,
             sizes=self._sizes,
             nothing=self.nothing.cpu().numpy().copy(),
             said=said,
-            which=None,
+            which=which,
             scorer=self.scorer,
             thresholds=self._thresholds,
             fallback=getattr(self, "fallback", False),
         )
 
 
-class CandidateHead(_CandidateHead, OneLabel):
+class CandidateHead(ScoredLabels, OneLabel):
     """One label: the candidate with the highest score; the first of several."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -211,14 +261,11 @@ class CandidateHead(_CandidateHead, OneLabel):
         tokenizer: PreTrainedTokenizerFast,
         candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
-        scores = self.scored(logits)
-        # Not of the probabilities, in which what is nearly level becomes level.
-        best = scores.argmax(-1)
-        sure = scores.softmax(-1).gather(-1, best[:, None])[:, 0]
-        return [self.labels[index] for index in best.tolist()], sure.tolist()
+        best, sure = self.best(self.scored(logits))
+        return [self.labels[index] for index in best], sure
 
 
-class TypeCandidateHead(_CandidateHead, ManyLabels):
+class TypeCandidateHead(ScoredLabels, ManyLabels):
     """A set of labels: the candidates whose score is above a threshold that dev chose.
 
     Attributes:

@@ -97,8 +97,16 @@ class Head(nn.Module, ABC):
         """
         return example
 
-    def grown(self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast) -> Encoded:
-        """Returns encoded texts with what the head adds to each; as it stands nothing."""
+    def grown(
+        self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+    ) -> Encoded:
+        """Returns encoded texts with what the head adds to each; as it stands nothing.
+
+        Args:
+            inputs: the texts.
+            tokenizer: of the model.
+            examples: that they are of, one each.
+        """
         return inputs
 
     def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
@@ -136,11 +144,14 @@ class Head(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not compare pairs of texts")
 
-    def likelihoods(self, said: NDArray[np.float32]) -> Likelihoods:
+    def likelihoods(
+        self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
+    ) -> Likelihoods:
         """Returns the logits of examples with all that makes scores of them, to be stored.
 
         Args:
             said: the logits. ``[examples, candidates]``.
+            candidates: as of :meth:`predict`.
 
         Raises:
             NotImplementedError: :attr:`compares` says that they are no such thing.

@@ -85,14 +85,20 @@ def predict(
             f"the model's outputs are not finite on {bad} of {len(scores)} examples"
             + (f"; try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
-    likelihoods = model.head.likelihoods(_in_order(said)) if said else None
+    likelihoods = model.head.likelihoods(_in_order(said), inputs.candidates) if said else None
     return Predicted(labels, scores, passes.size, passes.tokens, likelihoods)
 
 
 def _in_order(said: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """Logits of numbered examples, by their numbers. ``[examples, classes]``."""
-    order, parts = zip(*said, strict=True)
-    return np.concatenate(parts)[np.argsort(np.concatenate(order))]
+    """Logits of numbered examples, by their numbers. ``[examples, classes]``.
+
+    Where an example has fewer classes than another, the others are said to be impossible.
+    """
+    most = max(part.shape[1] for _, part in said)
+    whole = np.full((sum(len(part) for _, part in said), most), -np.inf, dtype=np.float32)
+    for order, part in said:
+        whole[order, : part.shape[1]] = part
+    return whole
 
 
 def logits_of(

@@ -25,7 +25,7 @@ from kbench.encoding import (
     encode,
     known_markers,
 )
-from kbench.encoding.pairs import compared, room_of_text
+from kbench.encoding.pairs import Comparisons, compared, room_of_text, supports
 from kbench.errors import InputError
 from kbench.knowledge import Links, folded
 from kbench.knowledge.linked import linked
@@ -114,6 +114,11 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     several = compared(kept) if any(example.candidates for example in kept) else None
     covers = partial(method.covers, base) if base is not None else None
     texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
+    if several and parts.prompting is not None:
+        grown, links, dropped = _in_episodes(
+            parts, model, kept, (several, texts, links), injected=injected
+        )
+        return Prepared(split, kept, gold, grown, links, len(examples), undemonstrated=dropped)
     # Two texts share the room of one.
     room = partial(room_of_text, lm.tokenizer) if several else int
     put = [model.head.put(text) or text for text in texts]
@@ -123,7 +128,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         pairs = Pairs.encoded(lm.tokenizer, inputs, several)
         return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
-    grown = model.head.grown(inputs, lm.tokenizer)
+    grown = model.head.grown(inputs, lm.tokenizer, kept)
     shown = demonstrated(parts, lm, injected=injected)
     if shown is None:
         return Prepared(split, kept, gold, grown, links, len(examples), answered)
@@ -156,12 +161,52 @@ def demonstrated(parts: Parts, lm: LanguageModel, *, injected: bool) -> Demonstr
     return Demonstrations(lm.tokenizer, inputs_of(parts, lm, shown, links, injected=injected))
 
 
-def _behind(grown: Encoded, shown: Demonstrations, room: int) -> Encoded:
+def _in_episodes(
+    parts: Parts,
+    model: DownstreamModel,
+    examples: Sequence[Example],
+    episodes: tuple[Comparisons, Sequence[Example], Links],
+    *,
+    injected: bool,
+) -> tuple[Encoded, Links, int]:
+    """Encodes examples behind the supports of their candidates, each of which is encoded once.
+
+    Args:
+        parts: of the run.
+        model: it puts the examples.
+        examples: with candidates.
+        episodes: who is compared with whom, the linked texts, and their links.
+        injected: whether they carry what the run's method adds.
+
+    Returns:
+        the inputs, the links of the examples, and how many supports had no room.
+    """
+    prompt, lm, (several, texts, links) = parts.task.prompt, model.lm, episodes
+    assert prompt is not None
+    shown, of = supports(several)
+    queries = several.left[several.bounds[:-1]].tolist()
+
+    def encoded(put: Sequence[Example], numbers: Sequence[int]) -> Inputs:
+        own = replace(links, rows=tuple(links.rows[number] for number in numbers))
+        return inputs_of(parts, lm, put, own, injected=injected)
+
+    put = [prompt.shown(texts[at], prompt.spelled(name)) or texts[at] for at, name in shown]
+    before = Demonstrations(lm.tokenizer, encoded(put, [at for at, _ in shown]))
+    asked = [model.head.put(texts[at]) or texts[at] for at in queries]
+    grown = model.head.grown(encoded(asked, queries), lm.tokenizer, examples)
+    behind = _behind(grown, before, lm.max_length, of)
+    links = joined(links, [several.texts_of(number) for number in range(len(examples))])
+    return behind, links, before.dropped
+
+
+def _behind(
+    grown: Encoded, shown: Demonstrations, room: int, of: Sequence[Sequence[int]] | None = None
+) -> Encoded:
     """Texts with what is shown before them."""
     if isinstance(grown, Trees):
-        return grown.behind(shown, room)
+        return grown.behind(shown, room, of)
     assert isinstance(grown, Inputs)
-    return shown.before(grown, room)
+    return shown.before(grown, room, of)
 
 
 def expressed(model: DownstreamModel, examples: Sequence[Example]) -> tuple[list[Example], Gold]:

@@ -15,6 +15,7 @@ from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
+from kbench_tasks.fewrel_relations import PROMPT
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class FewRel(RelationTask):
     ("none of the above", FewRel 2.0); one that comes to no query is refused.
     """
 
-    prompt = None  # supports would be demonstrations
+    prompt = PROMPT
     card = TaskCard(
         title="FewRel (few-shot)",
         revision="1",
@@ -138,6 +139,15 @@ class FewRel(RelationTask):
         from kbench.model.heads import PairHead
 
         return PairHead(width, none=self._none_of_the_above > 0)
+
+    def prompted_head(self, scorer: str) -> Head | None:
+        """Returns the relations of an episode as candidates, behind their supports."""
+        from kbench.model.episodes import EpisodeHead
+
+        if self.prompt is None:
+            return None
+        labels = sorted({name for own in self._relations.values() for name in own})
+        return EpisodeHead(labels, self.prompt, scorer, none=self._none_of_the_above > 0)
 
     @property
     def form(self) -> dict[str, object]:

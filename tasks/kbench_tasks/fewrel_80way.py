@@ -10,6 +10,7 @@ from kbench.data.records import Record
 from kbench.data.sources import find_file, find_folder, is_hub, read_records, stream_hub_records
 from kbench.metrics import Accuracy, MacroF1
 from kbench.task import RelationTask
+from kbench_tasks.fewrel_relations import PROMPT
 
 __all__ = ["FewRel80Way"]
 
@@ -48,6 +49,7 @@ class FewRel80Way(RelationTask):
         },
     )
     metrics = (MacroF1(), Accuracy())
+    prompt = PROMPT
     max_length = 256
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # ERNIE's setting.

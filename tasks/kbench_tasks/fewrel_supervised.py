@@ -20,6 +20,7 @@ from kbench.data.sources import (
 )
 from kbench.errors import DataError
 from kbench.task import RelationTask
+from kbench_tasks.fewrel_relations import PROMPT
 from kbench_tasks.tokenized import Marked, deal, mark
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
@@ -65,6 +66,7 @@ class FewRelSupervised(RelationTask):
             Split.TEST: Size(2240, 35),
         },
     )
+    prompt = PROMPT
     max_length = 128
     defaults: ClassVar[Mapping[str, float | int | str]] = {"file": "val_wiki.json", "split_seed": 0}
 
