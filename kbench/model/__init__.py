@@ -4,6 +4,7 @@ from kbench.model.backbone import Backbone
 from kbench.model.decoder import Decoder
 from kbench.model.downstream import DownstreamModel
 from kbench.model.encoder import Encoder
+from kbench.model.episodes import EpisodeHead
 from kbench.model.freezing import digest, dropout, rewritten
 from kbench.model.frozen_reading import FixedData, FrozenReader, Reading, ReadStates
 from kbench.model.heads import Head
@@ -14,6 +15,7 @@ __all__ = [
     "Decoder",
     "DownstreamModel",
     "Encoder",
+    "EpisodeHead",
     "FixedData",
     "FrozenReader",
     "Head",

@@ -142,7 +142,7 @@ class FewRel(RelationTask):
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the relations of an episode as candidates, behind their supports."""
-        from kbench.model.episodes import EpisodeHead
+        from kbench.model import EpisodeHead
 
         if self.prompt is None:
             return None
