@@ -145,12 +145,12 @@ class Task(ABC):
     def shows(self, example: Example) -> Mapping[str, str]:
         """Returns the classes that an example shows where it is a demonstration.
 
-        As it stands its labels, each spelled as the task's prompt does: what is right of it, by
+        As it stands its labels, each answered as the task's prompt does: what is right of it, by
         what demonstrations are to differ in.
         """
         assert self.prompt is not None
         several = [example.label] if isinstance(example.label, str) else example.label
-        return {label: self.prompt.spelled(label) for label in several}
+        return {label: self.prompt.answer(example, label) for label in several}
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Returns a split, read once."""
@@ -305,10 +305,14 @@ class RelationTask(_LabelledTask):
         return RelationHead(width, self.labels)
 
     def prompted_head(self, scorer: str) -> Head | None:
-        """Returns the relations as candidates."""
+        """Returns the relations as candidates, or statements of them where the prompt has any."""
         from kbench.model.candidates import CandidateHead
+        from kbench.model.statements import StatementHead
 
-        return None if self.prompt is None else CandidateHead(self.labels, self.prompt, scorer)
+        if self.prompt is None:
+            return None
+        kind = StatementHead if self.prompt.statements else CandidateHead
+        return kind(self.labels, self.prompt, scorer)
 
 
 class QuestionTask(Task):

@@ -33,8 +33,10 @@ class Likelihoods:
         names: the answer that each candidate spells; candidates of one name are its aliases.
             ``[candidates]``.
         sizes: of each candidate in tokens, characters and bytes, by the scorer that divides by it
-            (``mean``, ``char``, ``byte``). ``[candidates]`` each.
-        nothing: ``l(c | x0)``, after the prompt without an example. ``[candidates]``.
+            (``mean``, ``char``, ``byte``); empty where candidates are other texts in each example.
+            ``[candidates]`` each.
+        nothing: ``l(c | x0)``, after the prompt without an example. ``[candidates]``; or, where
+            candidates are other texts in each example, like ``said``.
         said: ``l(c | x)`` of the candidates of each example; minus infinity for those that an
             example has fewer than others. ``[examples, most]``.
         which: the candidates of each example, -1 for those that it lacks; None where each has all.
@@ -61,13 +63,15 @@ class Likelihoods:
     def scorers(self) -> tuple[str, ...]:
         """Those by which the candidates can be compared."""
         aliased = len({*self.names}) < len(self.names) and not self.thresholds
-        return (*SCORERS, ALIASED) if aliased else SCORERS
+        known = tuple(name for name in SCORERS if name in ("sum", "pmi") or name in self.sizes)
+        return (*known, ALIASED) if aliased else known
 
     def at(self, chosen: Sequence[int]) -> Likelihoods:
         """Returns those of some of the examples, by their numbers, in the order given."""
         rows = list(chosen)
         which = None if self.which is None else self.which[rows]
-        return replace(self, said=self.said[rows], which=which)
+        nothing = self.nothing[rows] if self.nothing.ndim == 2 else self.nothing
+        return replace(self, said=self.said[rows], which=which, nothing=nothing)
 
     def by(self, scorer: str) -> Likelihoods:
         """Returns the same, compared by another scorer.
@@ -116,6 +120,8 @@ class Likelihoods:
 
     def _own(self, values: Floats) -> Floats:
         """Values of candidates, where those of examples stand."""
+        if values.ndim == 2:
+            return values
         own: Floats = values[None] if self.which is None else values[self.which]
         return own
 

@@ -9,6 +9,7 @@ from kbench.model.freezing import digest, dropout, rewritten
 from kbench.model.frozen_reading import FixedData, FrozenReader, Reading, ReadStates
 from kbench.model.heads import Head
 from kbench.model.language_model import LanguageModel, SlotSource
+from kbench.model.statements import StatementHead
 
 __all__ = [
     "Backbone",
@@ -23,6 +24,7 @@ __all__ = [
     "ReadStates",
     "Reading",
     "SlotSource",
+    "StatementHead",
     "digest",
     "dropout",
     "rewritten",

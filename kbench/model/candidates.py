@@ -46,7 +46,14 @@ if TYPE_CHECKING:
     from kbench.encoding import Batch, Demonstrations, Encoded
     from kbench.model.language_model import LanguageModel
 
-__all__ = ["SCORERS", "CandidateHead", "TypeCandidateHead", "best_threshold", "log_likelihoods"]
+__all__ = [
+    "CandidateHead",
+    "ScoredLabels",
+    "TypeCandidateHead",
+    "best",
+    "best_threshold",
+    "log_likelihoods",
+]
 
 _ID = re.compile(r"[PQ][0-9]+")
 """What Wikidata calls a relation or an entity."""
@@ -202,17 +209,6 @@ class ScoredLabels(Head, ABC):
         sizes = torch.tensor(self._sizes[scorer], device=said.device)
         return said / (sizes if of is None else sizes[of])
 
-    def best(self, scores: Tensor) -> tuple[list[int], list[float]]:
-        """Returns the place of each example's highest score, and how probable it is.
-
-        Args:
-            scores: the first of several that are highest is taken. ``[examples, labels]``.
-        """
-        # Not of the probabilities, in which what is nearly level becomes level.
-        best = scores.argmax(-1)
-        sure = scores.softmax(-1).gather(-1, best[:, None])[:, 0]
-        return best.tolist(), sure.tolist()
-
     @property
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         return {
@@ -261,8 +257,8 @@ class CandidateHead(ScoredLabels, OneLabel):
         tokenizer: PreTrainedTokenizerFast,
         candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
-        best, sure = self.best(self.scored(logits))
-        return [self.labels[index] for index in best], sure
+        places, sure = best(self.scored(logits))
+        return [self.labels[place] for place in places], sure
 
 
 class TypeCandidateHead(ScoredLabels, ManyLabels):
@@ -296,8 +292,8 @@ class TypeCandidateHead(ScoredLabels, ManyLabels):
 
         It does so for every scorer, so that a run can be scored again by another.
         """
-        best = [best_threshold(self.scored(logits, name), targets) for name in SCORERS]
-        self.thresholds.copy_(torch.tensor(best))
+        chosen = [best_threshold(self.scored(logits, name), targets) for name in SCORERS]
+        self.thresholds.copy_(torch.tensor(chosen))
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return super().loss(self._above(logits), targets)
@@ -314,6 +310,18 @@ class TypeCandidateHead(ScoredLabels, ManyLabels):
         """By how much the scores of labels are above the threshold. ``[examples, labels]``."""
         place = SCORERS.index(self.scorer)
         return self.scored(logits) - self.thresholds[place].to(logits.device)
+
+
+def best(scores: Tensor) -> tuple[list[int], list[float]]:
+    """Returns the place of each example's highest score, and how probable it is.
+
+    Args:
+        scores: the first of several that are highest is taken. ``[examples, candidates]``.
+    """
+    # Not of the probabilities, in which what is nearly level becomes level.
+    places = scores.argmax(-1)
+    sure = scores.softmax(-1).gather(-1, places[:, None])[:, 0]
+    return places.tolist(), sure.tolist()
 
 
 def best_threshold(scores: Tensor, targets: Tensor) -> float:

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
 from kbench.encoding import Inputs, Ranked, Tree
-from kbench.model.candidates import ScoredLabels
+from kbench.model.candidates import ScoredLabels, best
 from kbench.model.heads import Gold
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class EpisodeHead(ScoredLabels):
     ) -> tuple[list[Label], list[float]]:
         """Returns the best candidate of each example by its name."""
         which = torch.from_numpy(self._which(candidates, logits.shape[1])).to(logits.device)
-        best, sure = self.best(self.scored(logits, of=which))
-        return [own[at] for own, at in zip(candidates, best, strict=True)], sure
+        places, sure = best(self.scored(logits, of=which))
+        return [own[at] for own, at in zip(candidates, places, strict=True)], sure
 
     def likelihoods(
         self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()

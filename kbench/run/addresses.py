@@ -42,9 +42,12 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "seed": spec.seed,
     }
     if parts.prompting is not None:
-        # As it was before there were demonstrations.
+        # As it was before there were demonstrations and statements.
         asked = {k: v for k, v in parts.prompting.items() if (k, v) != ("shots", 0)}
-        inputs["prompt"] = [asked, parts.task.prompt and asdict(parts.task.prompt)]
+        form = parts.task.prompt and asdict(parts.task.prompt)
+        if form and not form["statements"]:
+            del form["statements"]
+        inputs["prompt"] = [asked, form]
     if parts.demonstrations:
         examples, answers = zip(*parts.demonstrations, strict=True)
         inputs["demonstrations"] = [digest_examples(examples), list(answers)]

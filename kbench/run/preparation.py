@@ -190,7 +190,9 @@ def _in_episodes(
         own = replace(links, rows=tuple(links.rows[number] for number in numbers))
         return inputs_of(parts, lm, put, own, injected=injected)
 
-    put = [prompt.shown(texts[at], prompt.spelled(name)) or texts[at] for at, name in shown]
+    put = [
+        prompt.shown(texts[at], prompt.answer(texts[at], name)) or texts[at] for at, name in shown
+    ]
     before = Demonstrations(lm.tokenizer, encoded(put, [at for at, _ in shown]))
     asked = [model.head.put(texts[at]) or texts[at] for at in queries]
     grown = model.head.grown(encoded(asked, queries), lm.tokenizer, examples)

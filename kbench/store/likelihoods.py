@@ -1,7 +1,8 @@
 """What a model said of candidates, in the file of its predictions.
 
 The log-probabilities of an example are a list of float32 in the column ``said``, the numbers of
-its candidates another in ``which`` where not all examples have all. What is said of the candidates
+its candidates another in ``which`` where not all examples have all, and what is said of them after
+nothing one in ``nothing`` where it differs from example to example. What is said of the candidates
 once for all stands as JSON in the file's metadata: four bytes a candidate and example is all that
 grows.
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["likelihoods_of", "with_likelihoods"]
 
 _KEY = b"kbench candidates"
-_SAID, _WHICH = "said", "which"
+_SAID, _WHICH, _NOTHING = "said", "which", "nothing"
 
 
 def with_likelihoods(table: Table, likelihoods: Likelihoods) -> Table:
@@ -37,12 +38,15 @@ def with_likelihoods(table: Table, likelihoods: Likelihoods) -> Table:
     columns = {_SAID: pa.array(likelihoods.said[of_each], pa.float32())}
     if likelihoods.which is not None:
         columns[_WHICH] = pa.array(likelihoods.which[of_each], pa.int32())
+    of_all = likelihoods.nothing.ndim == 1
+    if not of_all:
+        columns[_NOTHING] = pa.array(likelihoods.nothing[of_each], pa.float32())
     for name, values in columns.items():
         table = table.append_column(name, pa.ListArray.from_arrays(bounds, values))
     about = {
         "names": list(likelihoods.names),
         "sizes": {name: list(sizes) for name, sizes in likelihoods.sizes.items()},
-        "nothing": likelihoods.nothing.tolist(),
+        "nothing": likelihoods.nothing.tolist() if of_all else None,
         "scorer": likelihoods.scorer,
         "thresholds": dict(likelihoods.thresholds),
         "fallback": likelihoods.fallback,
@@ -77,11 +81,10 @@ def likelihoods_of(file: ParquetFile) -> Likelihoods | None:
         return None
     about = parse_json(written.decode("ascii"))
     names, counts = _about(about)
-    wanted = [_SAID] + [_WHICH] * (_WHICH in file.schema_arrow.names)
+    there = file.schema_arrow.names
+    wanted = [_SAID, *(name for name in (_WHICH, _NOTHING) if name in there)]
     table = file.read(columns=wanted)
-    said, of_each = _lists(table, _SAID, np.float32)
-    if not np.isfinite(said).all():
-        raise ValueError("log-probabilities that are not finite")
+    said, of_each = _likely(table, _SAID)
     which = None
     if _WHICH in wanted:
         flat, lengths = _lists(table, _WHICH, np.int32)
@@ -90,10 +93,17 @@ def likelihoods_of(file: ParquetFile) -> Likelihoods | None:
         which = _padded(flat, of_each, -1)
     elif (of_each != len(names)).any():
         raise ValueError("examples that have not all candidates")
+    if _NOTHING in wanted:
+        flat, lengths = _likely(table, _NOTHING)
+        if (lengths != of_each).any():
+            raise ValueError("candidates of another form")
+        nothing = _padded(flat, of_each, 0)
+    else:
+        nothing = _floats(about["nothing"], len(names))
     return Likelihoods(
         names=names,
         sizes=counts,
-        nothing=_floats(about["nothing"], len(names)),
+        nothing=nothing,
         said=_padded(said, of_each, -np.inf),
         which=which,
         scorer=about["scorer"],
@@ -115,7 +125,7 @@ def _about(about: Any) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
         and names
         and all(isinstance(name, str) for name in names)
         and isinstance(sizes, dict)
-        and {*sizes} == {"mean", "char", "byte"}
+        and {*sizes} in ({"mean", "char", "byte"}, set())
         and all(_are_sizes(own, len(names)) for own in sizes.values())
         and about["scorer"] in (*SCORERS, ALIASED)
         and isinstance(about["fallback"], bool)
@@ -148,6 +158,16 @@ def _floats(values: Any, number: int) -> NDArray[Any]:
     if found.shape != (number,) or not np.isfinite(found).all():
         raise ValueError("candidates of another form")
     return found
+
+
+def _likely(table: Table, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Log-probabilities of candidates, and how many each example has."""
+    import numpy as np
+
+    values, lengths = _lists(table, name, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("log-probabilities that are not finite")
+    return values, lengths
 
 
 def _lists(table: Table, name: str, dtype: type) -> tuple[NDArray[Any], NDArray[Any]]:

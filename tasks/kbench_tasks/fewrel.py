@@ -15,7 +15,7 @@ from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import PROMPT
+from kbench_tasks.fewrel_relations import ASK_TYPE, STATED, asked_by
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class FewRel(RelationTask):
     ("none of the above", FewRel 2.0); one that comes to no query is refused.
     """
 
-    prompt = PROMPT
+    prompt = STATED
     card = TaskCard(
         title="FewRel (few-shot)",
         revision="1",
@@ -88,6 +88,7 @@ class FewRel(RelationTask):
         "dev_episodes": 100,
         "queries": 5,
         "none_rate": 0,
+        "ask": "statement",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "episodes": OptionType("whole number", least=1),
@@ -95,6 +96,7 @@ class FewRel(RelationTask):
         "dev_episodes": OptionType("whole number", least=1),
         "queries": OptionType("whole number", least=1),
         "none_rate": OptionType("number", least=0, below=100),
+        "ask": ASK_TYPE,
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Of the map-tuning release: 3,000 episodes of 25 queries, four a step. It tunes no head
@@ -110,6 +112,7 @@ class FewRel(RelationTask):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
+        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
         rate, queries = self.options["none_rate"], self.options["queries"]
         if rate and not self._none_of_the_above:
             raise UsageError(
@@ -142,12 +145,13 @@ class FewRel(RelationTask):
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the relations of an episode as candidates, behind their supports."""
-        from kbench.model import EpisodeHead
+        from kbench.model import EpisodeHead, StatementHead
 
         if self.prompt is None:
             return None
+        kind = StatementHead if self.prompt.statements else EpisodeHead
         labels = sorted({name for own in self._relations.values() for name in own})
-        return EpisodeHead(labels, self.prompt, scorer, none=self._none_of_the_above > 0)
+        return kind(labels, self.prompt, scorer, none=self._none_of_the_above > 0)
 
     @property
     def form(self) -> dict[str, object]:

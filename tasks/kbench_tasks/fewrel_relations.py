@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kbench.data import Prompt
+from kbench.data import NONE_OF_THE_ABOVE, Prompt
+from kbench.spec import OptionType
 
-__all__ = ["PROMPT"]
+__all__ = ["ASK", "ASK_TYPE", "NAMED", "STATED", "asked_by"]
+
+ASK = "statement"
+ASK_TYPE = OptionType("text", words=("statement", "name"))
+"""Of the option that says how a model that reads from left to right is asked for a relation."""
 
 _RELATIONS: Mapping[str, tuple[str, str]] = {
     "P6": ("head of government", "{tail} is the head of government of {head}."),
@@ -107,9 +112,38 @@ _RELATIONS: Mapping[str, tuple[str, str]] = {
     "P4552": ("mountain range", "{head} is in the mountain range {tail}."),
 }
 
-PROMPT = Prompt(
+_PUBMED: Mapping[str, str] = {
+    "biological_process_involves_gene_product": "{head} involves the gene product {tail}.",
+    "causative_agent_of": "{head} causes {tail}.",
+    "classified_as": "{head} is classified as {tail}.",
+    "gene_found_in_organism": "{head} is a gene found in the organism {tail}.",
+    "gene_plays_role_in_process": "{head} is a gene that plays a role in {tail}.",
+    "ingredient_of": "{head} is an ingredient of {tail}.",
+    "inheritance_type_of": "{head} is the type of inheritance of {tail}.",
+    "is_normal_tissue_origin_of_disease": "{head} is the tissue in which {tail} begins.",
+    "is_primary_anatomic_site_of_disease": "{head} is the main site of the disease {tail}.",
+    "occurs_in": "{head} occurs in {tail}.",
+}
+"""Of the relations of FewRel 2.0, which have words for names."""
+
+NAMED = Prompt(
     "{text} The relation between {head} and {tail} is",
     nothing="The relation between them is",
     words={label: name for label, (name, _) in _RELATIONS.items()},
 )
-"""How a model that reads from left to right is asked for a relation of FewRel."""
+"""A model is asked which name of a relation comes next."""
+STATED = Prompt(
+    "{text}",
+    words=NAMED.words,
+    statements={
+        **{label: says for label, (_, says) in _RELATIONS.items()},
+        **_PUBMED,
+        NONE_OF_THE_ABOVE: "{head} is related to {tail} in none of these ways.",
+    },
+)
+"""A model is asked which statement comes next."""
+
+
+def asked_by(way: float | int | str) -> Prompt:
+    """Returns the prompt that the option asks for."""
+    return STATED if way == ASK else NAMED

@@ -19,8 +19,9 @@ from kbench.data.sources import (
     take_turns,
 )
 from kbench.errors import DataError
+from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import PROMPT
+from kbench_tasks.fewrel_relations import ASK_TYPE, STATED, asked_by
 from kbench_tasks.tokenized import Marked, deal, mark
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
@@ -66,9 +67,20 @@ class FewRelSupervised(RelationTask):
             Split.TEST: Size(2240, 35),
         },
     )
-    prompt = PROMPT
+    prompt = STATED
     max_length = 128
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"file": "val_wiki.json", "split_seed": 0}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        "file": "val_wiki.json",
+        "split_seed": 0,
+        "ask": "statement",
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {"ask": ASK_TYPE}
+
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.

@@ -21,18 +21,23 @@ from tests.stored import predictions
 PREDICTIONS = predictions(["a", "b b"], ["a", "a"])
 
 
+@pytest.mark.parametrize("own_nothing", [False, True])
 @pytest.mark.parametrize("which", [None, np.array([[0, 2], [1, -1]], np.int32)])
 def test_what_was_said_of_candidates_comes_back_to_the_last_bit(
-    tmp_path: Path, which: NDArray[np.int32] | None
+    tmp_path: Path, which: NDArray[np.int32] | None, own_nothing: bool
 ) -> None:
     rng = np.random.default_rng(0)
     said = rng.normal(size=(2, 3 if which is None else 2)).astype(np.float32)
     if which is not None:
         said[which < 0] = -np.inf
+    sizes = {"mean": (1, 2, 3), "char": (1, 3, 2), "byte": (1, 3, 3)}
+    nothing = rng.normal(size=said.shape if own_nothing else 3).astype(np.float32)
+    if own_nothing and which is not None:
+        nothing[which < 0] = 0
     told = Likelihoods(
         names=("a", "b b", "ü\n"),
-        sizes={"mean": (1, 2, 3), "char": (1, 3, 2), "byte": (1, 3, 3)},
-        nothing=rng.normal(size=3).astype(np.float32),
+        sizes={} if own_nothing else sizes,
+        nothing=nothing,
         said=said,
         which=which,
         scorer="pmi",

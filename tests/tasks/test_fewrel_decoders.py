@@ -11,25 +11,26 @@ import pytest
 import torch
 
 from kbench.data import NONE_OF_THE_ABOVE, SCORERS, Split
-from kbench.encoding import Ranked
+from kbench.encoding import Ranked, inner_tokens
 from kbench.errors import InputError, UsageError
 from kbench.grid.plan import Place
-from kbench.model.episodes import EpisodeHead
+from kbench.model import EpisodeHead, LanguageModel, StatementHead
 from kbench.parts.run_parts import Parts
+from kbench.results.rescoring import again, by_scorer
 from kbench.run.models import tune
 from kbench.run.prediction import predict
 from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, Results, Status
 from kbench_tasks.fewrel import FORMS
-from kbench_tasks.fewrel_relations import PROMPT
+from kbench_tasks.fewrel_relations import NAMED, STATED
 from tests.architectures import write_decoder
 from tests.grid.toygrid import grid, run
 from tests.tasks.test_fewrel import KNOWN, SMALL
 
 Write = Callable[[str, Any], Path]
 CPU = torch.device("cpu")
-RELATIONS = sorted(PROMPT.words)
+RELATIONS = sorted(NAMED.words)
 
 
 def sentence(relation: str, number: int) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parts_of(folder: str, decoder: Path, knowledge: Path | None = None, **changes: Any) -> Parts:
-    task = {**SMALL, "episodes": 1, **changes.pop("task", {})}
+    task = {**SMALL, "episodes": 1, "ask": "name", **changes.pop("task", {})}
     limit = changes.pop("limit", None)
     values = {
         "task": "fewrel",
@@ -104,7 +105,7 @@ def test_an_episode_is_a_prompt_that_its_queries_share(
             candidate = example.candidates[at % len(own)]
             support = candidate.support[at // len(own)]
             assert support.text in text
-            assert text.endswith(f" is {PROMPT.words[candidate.label]}")
+            assert text.endswith(f" is {NAMED.words[candidate.label]}")
         assert example.text in query
         assert query.endswith(" is")
     first = [
@@ -167,10 +168,7 @@ def test_what_is_said_of_a_candidate_is_what_a_text_of_its_own_says(
     assert isinstance(head, EpisodeHead)
     tokens = dict(zip(head.labels, head.spelled(model.lm.tokenizer), strict=True))
     for at, name in enumerate(inputs.candidates[0]):
-        ids = torch.tensor([text + tokens[name]])
-        with torch.no_grad():
-            logits = model.lm.network(ids).logits[0].log_softmax(-1)
-        wanted = sum(logits[len(text) - 1 + n, t].item() for n, t in enumerate(tokens[name]))
+        wanted = alone(model.lm, text, tokens[name])
         assert found.said[0, at] == pytest.approx(wanted, abs=1e-3)
 
 
@@ -192,7 +190,7 @@ def test_runs_with_a_plug_and_tuned(
     folder: str, decoder: Path, toy_folder: Path, tmp_path: Path
 ) -> None:
     place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
-    few = {**SMALL, "episodes": 1, "train_episodes": 1, "dev_episodes": 1}
+    few = {**SMALL, "episodes": 1, "ask": "name", "train_episodes": 1, "dev_episodes": 1}
     light = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8}
     values = {
         "task": "fewrel",
@@ -214,6 +212,85 @@ def test_runs_with_a_plug_and_tuned(
             found = Results(place.out).predictions(result)
             assert found is not None
             assert found.by("sum").likelihoods is not None
+
+
+STATEMENT = {"ask": "statement"}
+
+
+def test_statements_are_shown_and_compared(folder: str, decoder: Path, session: Session) -> None:
+    said = {}
+    for scorer in ("sum", "pmi"):
+        parts = parts_of(folder, decoder, task=STATEMENT, scorer=scorer, limit=4)
+        model, _ = tune(session, parts)
+        prepared = session.prepared(parts, Split.TEST, model, injected=False)
+        said[scorer] = predict(model, prepared.inputs, CPU)
+    inputs = prepared.inputs
+    assert isinstance(inputs, Ranked)
+    tokenizer = model.lm.tokenizer
+    for number, example in enumerate(prepared.examples):
+        text = inputs.inputs.ids[slice(*inputs.inputs.bounds[number : number + 2])].tolist()
+        *shown, query = tokenizer.decode(text).split("\n\n")
+        candidate = example.candidates[0]
+        assert shown[0].endswith(STATED.answer(candidate.support[0], candidate.label))
+        assert query == example.text
+        own = [STATED.answer(example, c.label) for c in example.candidates]
+        assert all(example.text[m.start : m.end] in own[0] for m in example.mentions)
+        found = said["pmi"].likelihoods
+        assert found is not None
+        begin = tokenizer("a")["input_ids"][:1]
+        for at, tokens in enumerate(inner_tokens(tokenizer, own)):
+            assert found.said[number, at] == pytest.approx(alone(model.lm, text, tokens), abs=1e-3)
+            bare = alone(model.lm, begin, tokens)
+            assert found.nothing[number, at] == pytest.approx(bare, abs=1e-3)
+    for one in said.values():
+        assert one.likelihoods is not None
+        assert one.likelihoods.scorers == ("sum", "pmi")
+        for scorer, other in said.items():
+            assert one.likelihoods.by(scorer).predicted() == other.labels
+    with pytest.raises(UsageError, match="no scorer is called 'mean'"):
+        found.by("mean")
+    with pytest.raises(UsageError, match="scorer is mean, and relations are told by statements"):
+        tune(session, parts_of(folder, decoder, task=STATEMENT, scorer="mean"))
+
+
+def alone(lm: LanguageModel, text: list[int], tokens: list[int]) -> float:
+    """What a model says of tokens after a text, in a row of their own."""
+    with torch.no_grad():
+        logits = lm.network(torch.tensor([text + tokens])).logits[0].log_softmax(-1)
+    return sum(logits[len(text) - 1 + n, token].item() for n, token in enumerate(tokens))
+
+
+def test_a_run_of_statements_is_stored_and_scored_again(
+    folder: str, decoder: Path, toy_folder: Path, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    light = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 4}
+    values = {
+        "task": "fewrel-supervised",
+        "data": folder,
+        "limit": 6,
+        "backbone": str(decoder),
+        "control": "none",
+        "options": {
+            "tuning": {"prompted": {"shots": 2}, "lora": light},
+            "method": {"map-tuning": {"start": "scratch", "task-specific": light}},
+        },
+    }
+    for tuning in ("prompted", "lora"):
+        for result in run(grid(toy_folder, **values, tuning=tuning), place):
+            assert result.status == Status.OK, result.reason
+            found = Results(place.out).predictions(result)
+            assert found is not None
+            assert not any(each.differs for each in again(result, found))
+            assert found.likelihoods is not None
+            assert found.likelihoods.nothing.shape == found.likelihoods.said.shape
+            assert by_scorer(result, found, "sum")
+            assert np.array_equal(found.at([2]).likelihoods.said, found.likelihoods.said[2:3])
+
+
+def test_a_label_without_a_statement_is_refused(folder: str, decoder: Path) -> None:
+    with pytest.raises(InputError, match="1 of 2 labels have no statement, such as 'P99'"):
+        StatementHead(["P17", "P99"], STATED, "sum")
 
 
 def test_shots_are_those_of_the_episode(folder: str, decoder: Path) -> None:
