@@ -15,7 +15,7 @@ from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import ASK_TYPE, STATED, asked_by
+from kbench_tasks.fewrel_relations import STATED, asked_by
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class FewRel(RelationTask):
         "dev_episodes": OptionType("whole number", least=1),
         "queries": OptionType("whole number", least=1),
         "none_rate": OptionType("number", least=0, below=100),
-        "ask": ASK_TYPE,
+        "ask": OptionType("text", words=("statement", "name")),
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Of the map-tuning release: 3,000 episodes of 25 queries, four a step. It tunes no head

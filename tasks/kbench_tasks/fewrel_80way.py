@@ -11,7 +11,7 @@ from kbench.data.sources import find_file, find_folder, is_hub, read_records, st
 from kbench.metrics import Accuracy, MacroF1
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import ASK_TYPE, STATED, asked_by
+from kbench_tasks.fewrel_relations import STATED, asked_by
 
 __all__ = ["FewRel80Way"]
 
@@ -52,7 +52,9 @@ class FewRel80Way(RelationTask):
     metrics = (MacroF1(), Accuracy())
     prompt = STATED
     defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "statement"}
-    option_types: ClassVar[Mapping[str, OptionType]] = {"ask": ASK_TYPE}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "ask": OptionType("text", words=("statement", "name"))
+    }
     max_length = 256
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # ERNIE's setting.

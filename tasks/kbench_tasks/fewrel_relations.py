@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kbench.data import NONE_OF_THE_ABOVE, Prompt
-from kbench.spec import OptionType
 
-__all__ = ["ASK", "ASK_TYPE", "NAMED", "STATED", "asked_by"]
+__all__ = ["NAMED", "STATED", "asked_by"]
 
-ASK = "statement"
-ASK_TYPE = OptionType("text", words=("statement", "name"))
-"""Of the option that says how a model that reads from left to right is asked for a relation."""
 
 _RELATIONS: Mapping[str, tuple[str, str]] = {
     "P6": ("head of government", "{tail} is the head of government of {head}."),
@@ -145,5 +141,5 @@ STATED = Prompt(
 
 
 def asked_by(way: float | int | str) -> Prompt:
-    """Returns the prompt that the option asks for."""
-    return STATED if way == ASK else NAMED
+    """Returns the prompt of a way to ask, ``statement`` or ``name``: option ``ask`` of a task."""
+    return STATED if way == "statement" else NAMED

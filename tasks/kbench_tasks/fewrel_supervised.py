@@ -21,7 +21,7 @@ from kbench.data.sources import (
 from kbench.errors import DataError
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import ASK_TYPE, STATED, asked_by
+from kbench_tasks.fewrel_relations import STATED, asked_by
 from kbench_tasks.tokenized import Marked, deal, mark
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
@@ -74,7 +74,9 @@ class FewRelSupervised(RelationTask):
         "split_seed": 0,
         "ask": "statement",
     }
-    option_types: ClassVar[Mapping[str, OptionType]] = {"ask": ASK_TYPE}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "ask": OptionType("text", words=("statement", "name"))
+    }
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
