@@ -88,6 +88,7 @@ class Task(ABC):
         head_name: of the head, in the address of every downstream model. A class that defines
             :meth:`head` and gives no name has ``module:Class``, so that two heads never share one.
         tuning: that it is run with where none is asked for.
+        decoder_tuning: the same for models that read from left to right.
         recipes: how it is tuned, where that was published of this task: by tuning, fields of the
             recipe that take the place of the tuning's own for the family, such as
             ``{"full": {"epochs": 10, "warmup": 0.1}}``.
@@ -108,6 +109,7 @@ class Task(ABC):
     linking: ClassVar[str] = "gold"
     head_name: ClassVar[str]
     tuning: ClassVar[str] = "full"
+    decoder_tuning: ClassVar[str] = "prompted"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
@@ -148,6 +150,16 @@ class Task(ABC):
                 (:mod:`kbench.model.candidates`).
         """
         return None
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns the classes that an example shows where it is a demonstration.
+
+        As it stands its labels, each answered as the task's prompt does: what is right of it, by
+        what demonstrations are to differ in.
+        """
+        assert self.prompt is not None
+        several = [example.label] if isinstance(example.label, str) else example.label
+        return {label: self.prompt.answer(example, label) for label in several}
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Returns a split, read once."""
@@ -302,10 +314,14 @@ class RelationTask(_LabelledTask):
         return RelationHead(width, self.labels)
 
     def prompted_head(self, scorer: str) -> Head | None:
-        """Returns the relations as candidates."""
+        """Returns the relations as candidates, or statements of them where the prompt has any."""
         from kbench.model.candidates import CandidateHead
+        from kbench.model.statements import StatementHead
 
-        return None if self.prompt is None else CandidateHead(self.labels, self.prompt, scorer)
+        if self.prompt is None:
+            return None
+        kind = StatementHead if self.prompt.statements else CandidateHead
+        return kind(self.labels, self.prompt, scorer)
 
 
 _NAME = 32
@@ -434,6 +450,11 @@ class QuestionTask(Task):
                 "answers=token for others"
             )
         return BlankHead()
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns the first answer, by the stratum of the question, or by itself without one."""
+        first = example.label if isinstance(example.label, str) else example.label[0]
+        return {example.stratum or first: first}
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the backbone's own head, which says what comes next where the blank is."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from statistics import mean
 from typing import TypeAlias
 
 from kbench.errors import UsageError, nearest
+from kbench.metrics import AveragePrecision
 from kbench.results.identity import Names, content, options, table_key, told_apart
 from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
@@ -33,6 +35,8 @@ IDENTITY = ("method", "setting", "knowledge", "options")
 """Columns that tell the rows of a table apart."""
 NAMES = {
     "score": "score",
+    "by-sum": "by sum",
+    "average-precision": "average precision",
     "delta": "Δ none",
     "gain": "knowledge gain",
     "kind": "kind",
@@ -78,6 +82,8 @@ _LEGEND = (
     "is not known)."
 )
 _MORE = {
+    "by sum": "By sum: the score if candidates were compared by their log-probability as it is.",
+    "average precision": "Average precision: of the ranking of all labels, without a threshold.",
     "kind": "Kind and individual: the two parts of the knowledge gain, what any entity of the same "
     "type would have told and what only this one tells.",
     "shared": "Shared: test examples whose swapped entity tells the gold label, or has a type in "
@@ -206,6 +212,8 @@ def columns_of(row: Row, told: str = "") -> Columns:
         "knowledge": f"{control}{row.name('knowledge')}" if informed else "",
         "options": told,
         "score": _estimate(row.score, sign="") if row.score else _standing(row),
+        "by sum": _mean(row, f"{result.main_metric}_by_sum"),
+        "average precision": _mean(row, AveragePrecision.name),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
         "kind": _estimate(row.kind, sign="+"),
@@ -264,6 +272,13 @@ def _context(row: Row) -> str:
         return ""
     sides = (_share(row.context.get(name)) or "–" for name in ("answered", "unanswered"))
     return " / ".join(sides)
+
+
+def _mean(row: Row, metric: str) -> str:
+    """Another metric of the runs of a row, where all of them have it."""
+    scores = [result.metrics.get(metric) for result in row.results]
+    values = [score.value for score in scores if score is not None]
+    return f"{100 * mean(values):.1f}" if values and len(values) == len(scores) else ""
 
 
 def _seconds(row: Row) -> str:

@@ -33,7 +33,9 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--task", help="Tasks: a comma list of names and globs, or all.")
 @click.option("--method", help="Injection methods, likewise.")
 @click.option("--setting", help=f"{_choices(Setting)}, or all. Default: the first two.")
-@click.option("--tuning", help="Tunings, likewise. Default: full; of probes, frozen.")
+@click.option(
+    "--tuning", help="Tunings, likewise. Default: full; of probes, frozen; of decoders, prompted."
+)
 @click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
 @click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
 @click.option("--control", help=f"{_choices(Control)}, or all. Default: the first three.")

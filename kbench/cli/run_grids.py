@@ -51,7 +51,7 @@ def dry_run(
     """
     place = Place.default(out)
     loader = PartLoader(download=False)
-    specs = runner.resolve(*grids)
+    specs = runner.resolve(*grids, offline=True)
     _say_unused(grids, specs, settings, narrowed)
     cells = runner.plan(specs, place, offline=True, loader=loader)
     made = works(cells, loader, Artifacts(place.artifacts))

@@ -2,6 +2,7 @@
 
 from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
 from kbench.encoding.computing import sent
+from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Branches, Encoded, Inputs, TokenKind
 from kbench.encoding.layout import Layout, encode, known_markers
 from kbench.encoding.micro_batches import targets_in
@@ -25,6 +26,7 @@ __all__ = [
     "Choices",
     "Continued",
     "Data",
+    "Demonstrations",
     "Encoded",
     "Examples",
     "Inputs",

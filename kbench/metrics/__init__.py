@@ -10,6 +10,8 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.beside import beside, beside_named, is_beside
+from kbench.metrics.candidates import AveragePrecision, ByScorer
 from kbench.metrics.follow import FollowRate
 from kbench.metrics.spoken import (
     ChanceMatch,
@@ -28,6 +30,8 @@ from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 __all__ = [
     "Accuracy",
     "Array",
+    "AveragePrecision",
+    "ByScorer",
     "ChanceMatch",
     "Contains",
     "Contrast",
@@ -49,5 +53,8 @@ __all__ = [
     "StrictAccuracy",
     "TokenF1",
     "Within",
+    "beside",
+    "beside_named",
     "bootstrap_replicates",
+    "is_beside",
 ]

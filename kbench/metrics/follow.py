@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -25,10 +25,11 @@ class FollowRate(Metric):
     """
 
     name = "follow_rate"
+    prefix: ClassVar[str] = "follow-rate:"
 
     def __init__(self, main: Metric) -> None:
         self._main = main
-        self.variant = f"follow-rate:{main.variant}"
+        self.variant = f"{self.prefix}{main.variant}"
 
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         """Returns followed, and one, of each example. ``[examples, 2]``.

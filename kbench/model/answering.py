@@ -34,7 +34,7 @@ from kbench.model.heads import Gold, Head
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch, Encoded
+    from kbench.encoding import Batch, Demonstrations, Encoded
     from kbench.model.language_model import LanguageModel
 
 __all__ = ["RankedHead", "SpokenHead"]
@@ -256,10 +256,10 @@ class RankedHead(_AskedHead):
             trees.append(replace(tree, owners=owners, candidates=self._long * self._wide))
         return tuple(trees)
 
-    def settle(self, lm: LanguageModel) -> None:
+    def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures what the model says of the names after the prompt without an example."""
         if self.scorer == "pmi":
-            said = said_of_nothing(lm, self.prompt, self._trees(lm.tokenizer))
+            said = said_of_nothing(lm, self.prompt, self._trees(lm.tokenizer), shown)
             self.nothing.copy_(said.masked_fill(said.isinf(), 0))
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt, is_right
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt, is_right
 from kbench.encoding import bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch, Choices, Encoded, Inputs
+    from kbench.encoding import Batch, Choices, Demonstrations, Encoded, Inputs
     from kbench.model.language_model import LanguageModel
 
 __all__ = [
@@ -87,11 +87,14 @@ class Head(nn.Module, ABC):
         keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
         chooses: whether it has something to choose on dev before anything is trained.
         speaks: whether predictions are not made of logits but of what the network says by itself.
+        compares: whether its logits are what the model says of candidates, which
+            :meth:`likelihoods` then tells.
     """
 
     needs_lm_head = False
     keeps_all = False
     chooses = False
+    compares = False
     speaks = False
 
     def answer(self, lm: LanguageModel, batch: Batch) -> Tensor:
@@ -134,10 +137,14 @@ class Head(nn.Module, ABC):
         """
         return inputs
 
-    def settle(self, lm: LanguageModel) -> None:
+    def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures of a model that nothing was trained of what the head wants to know of it.
 
         As it stands nothing.
+
+        Args:
+            lm: the model.
+            shown: what stands before every text.
         """
 
     def settle_on_dev(self, logits: Tensor, targets: Tensor) -> None:
@@ -164,6 +171,20 @@ class Head(nn.Module, ABC):
             NotImplementedError: the head is not for pairs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not compare pairs of texts")
+
+    def likelihoods(
+        self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
+    ) -> Likelihoods:
+        """Returns the logits of examples with all that makes scores of them, to be stored.
+
+        Args:
+            said: the logits. ``[examples, candidates]``.
+            candidates: as of :meth:`predict`.
+
+        Raises:
+            NotImplementedError: :attr:`compares` says that they are no such thing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} compares no candidates")
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
-from kbench.data import Split
+from kbench.data import Example, Split
+from kbench.data.demonstrations import drawn
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
@@ -185,6 +186,38 @@ class Parts:
                 f"asked that read from left to right; backbone {self.spec.backbone} reads both ways"
             )
         return None
+
+    @cached_property
+    def demonstrations(self) -> tuple[tuple[Example, str], ...]:
+        """The examples that stand before every text, each with its answer; empty where none do.
+
+        They are of train, or of dev where there is no train, and of no text that is tested.
+
+        Raises:
+            UsageError: the task has none to show, or fewer than asked for.
+        """
+        shots, task = (self.prompting or {}).get("shots", 0), self.task
+        if not shots or task.prompt is None:
+            return ()
+        split = Split.TRAIN if task.examples(Split.TRAIN) else Split.DEV
+        if any(example.candidates for example in task.examples(split)[:1]):
+            raise UsageError(
+                f"tuning {self.spec.tuning}: shots is {shots}, and every example of task "
+                f"{self.spec.task} brings demonstrations of its own; expected 0"
+            )
+        tested = {example.text for example in task.examples(Split.TEST)}
+        pool = [
+            example
+            for example in task.examples(split)
+            if example.text not in tested and task.prompt.put(example) is not None
+        ]
+        found = drawn(pool, shots, self.spec.seed, task.shows)
+        if len(found) < shots:
+            raise UsageError(
+                f"tuning {self.spec.tuning}: shots is {shots}, and task {self.spec.task} has "
+                f"{len(found)} examples in {split} to show; expected as many at most"
+            )
+        return tuple(found)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:

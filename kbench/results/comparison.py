@@ -14,7 +14,7 @@ import numpy as np
 
 from kbench.data import Label, is_right
 from kbench.errors import KbenchError, UsageError, nearest
-from kbench.metrics import Array, Contrast, FollowRate, Metric
+from kbench.metrics import Array, Contrast, Metric, beside_named
 from kbench.metrics.statistics import Pair, contrasts, holm
 from kbench.parts.find import task_kind, task_of
 from kbench.results.identity import Names, content, differences, options, told_apart
@@ -267,9 +267,8 @@ def metrics_of(result: Result) -> list[Metric]:
         defined |= {(m.name, m.variant): m for m in _optional(result)}
     asked = [task.metric_named(variant) for _, variant in sorted(had - defined.keys())]
     defined |= {(m.name, m.variant): m for m in asked if m is not None}
-    # Of runs with swapped values, whatever the task.
-    main = [metric for metric in defined.values() if metric.name == result.main_metric]
-    defined |= {(m.name, m.variant): m for m in map(FollowRate, main)}
+    beside = [beside_named(variant, [*defined.values()]) for _, variant in had - defined.keys()]
+    defined |= {(m.name, m.variant): m for m in beside if m is not None}
     return [metric for key, metric in defined.items() if key in had]
 
 

@@ -13,7 +13,7 @@ from kbench.data import Split
 from kbench.spec import Control
 from kbench.store import Result, Status
 
-__all__ = ["follows", "kept", "left_out", "notes", "silent", "unknown_words"]
+__all__ = ["follows", "kept", "left_out", "notes", "silent", "undemonstrated", "unknown_words"]
 
 _MOST = 0.5
 """Share of unknown tokens from which on it is said."""
@@ -70,10 +70,19 @@ def follows(result: Result) -> str:
     return f"no follow rate: {why} of its test examples"
 
 
+def undemonstrated(result: Result) -> str:
+    """Returns that demonstrations had no room in the window, if some had none; else nothing."""
+    lost = result.counts.get("test_demonstrations_without_room", 0)
+    tested = result.counts.get("test_kept", 0)
+    if not lost or not tested:
+        return ""
+    return f"{lost / tested:.1f} demonstrations a test example have no room in the window"
+
+
 def notes(results: Sequence[Result]) -> list[str]:
     """Returns what must be read beside the scores of some runs, a line each."""
     lines = [f"Kept: {text}." for result in results if (text := left_out(result))]
     for result in results:
-        said = (unknown_words(result), silent(result), follows(result))
+        said = (unknown_words(result), silent(result), follows(result), undemonstrated(result))
         lines += [f"{result.spec.title}: {text}." for text in said if text]
     return list(dict.fromkeys(lines))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kbench.metrics import ByScorer
 from kbench.results.comparison import metrics_of
 from kbench.run.buckets import Popularity, by_context, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
-__all__ = ["Again", "again", "rescored"]
+__all__ = ["Again", "again", "by_scorer", "rescored"]
 
 _EXACT = 1e-9
 _DRAWN = 0.01
@@ -66,6 +67,22 @@ def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:
     return {
         metric.name: estimate(metric, metric.measure(predictions)) for metric in metrics_of(result)
     }
+
+
+def by_scorer(result: Result, predictions: Predictions, scorer: str) -> dict[str, Score]:
+    """Returns the metrics of a result as another scorer of candidates would have given them.
+
+    Args:
+        result: of a run that compared candidates.
+        predictions: its own.
+        scorer: how candidates are compared, one of :data:`kbench.data.SCORERS`, or ``mass``.
+
+    Raises:
+        UsageError: they cannot be compared so, or the task is not installed.
+    """
+    other = predictions.by(scorer)
+    own = [metric for metric in metrics_of(result) if not isinstance(metric, ByScorer)]
+    return {metric.name: estimate(metric, metric.measure(other)) for metric in own}
 
 
 def again(result: Result, predictions: Predictions) -> list[Again]:

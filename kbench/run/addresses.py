@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from kbench.data import digest_examples
 from kbench.parts.run_parts import Parts
 from kbench.spec import Setting
 from kbench.store import result_address
@@ -41,7 +42,15 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "seed": spec.seed,
     }
     if parts.prompting is not None:
-        inputs["prompt"] = [parts.prompting, parts.task.prompt and asdict(parts.task.prompt)]
+        # As it was before there were demonstrations and statements.
+        asked = {k: v for k, v in parts.prompting.items() if (k, v) != ("shots", 0)}
+        form = parts.task.prompt and asdict(parts.task.prompt)
+        if form and not form["statements"]:
+            del form["statements"]
+        inputs["prompt"] = [asked, form]
+    if parts.demonstrations:
+        examples, answers = zip(*parts.demonstrations, strict=True)
+        inputs["demonstrations"] = [digest_examples(examples), list(answers)]
     if parts.tuning_recipe is not None:
         inputs |= _precision(spec.dtype)
     if parts.plug_is_fixed:

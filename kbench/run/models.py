@@ -20,6 +20,7 @@ from kbench.parts.run_parts import Parts, headed, loaded
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
 from kbench.run.prediction import logits_of
+from kbench.run.preparation import demonstrated
 from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -43,15 +44,17 @@ def _tuned(
 ) -> tuple[DownstreamModel, TrainingRecord]:
     session.forget("model")  # one tuned model in memory at a time
     model = untrained(session, parts)
+    # Before stored weights take their place: what the head does not store is of the backbone.
+    model.head.settle(model.lm, demonstrated(parts, model.lm, injected=False))
     recipe = parts.tuning_recipe
     if recipe is None:
-        _settle(session, parts, model)
+        _settle_on_dev(session, parts, model)
         # The backbone as it is: to store it would be to copy it.
         return model.eval(), TrainingRecord(digest=digest(model))
     with session.artifacts.making("model", key):
         stored = session.artifacts.load("model", key)
         if stored is None:
-            _settle(session, parts, model)
+            _settle_on_dev(session, parts, model)
             made = _train(session, parts, model, recipe)
             record = replace(made, of=parts.spec.title, address=key)
             session.artifacts.save("model", inputs, untied(model), **record.as_json())
@@ -61,12 +64,11 @@ def _tuned(
     return model.eval(), record
 
 
-def _settle(session: Session, parts: Parts, model: DownstreamModel) -> None:
-    """Lets the head measure what it wants to know before anything trains; dev chooses.
+def _settle_on_dev(session: Session, parts: Parts, model: DownstreamModel) -> None:
+    """Lets dev choose, before anything trains, where the head leaves a choice.
 
-    Whatever is injected later, the rows of a grid share what was settled here without it.
+    Whatever is injected later, the rows of a grid share what was chosen here without it.
     """
-    model.head.settle(model.lm)
     if model.head.chooses:
         dev = session.prepared(parts, Split.DEV, model, injected=False)
         said = logits_of(model, dev.inputs, session.device, session.evaluation_batch)

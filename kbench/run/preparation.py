@@ -12,17 +12,19 @@ import numpy as np
 
 from kbench.data import Answers, Example, Label, Split
 from kbench.encoding import (
+    Demonstrations,
     Encoded,
     Inputs,
     Layout,
     Pairs,
     Passage,
     TokenKind,
+    Trees,
     bare_tokens,
     encode,
     known_markers,
 )
-from kbench.encoding.pairs import compared, room_of_text
+from kbench.encoding.pairs import Comparisons, compared, room_of_text, supports
 from kbench.errors import InputError
 from kbench.knowledge import Links
 from kbench.knowledge.documents import DOCUMENTS
@@ -37,7 +39,7 @@ from kbench.run.documents import documents, plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Prepared", "expressed", "inputs_of", "limited", "prepare"]
+__all__ = ["Prepared", "demonstrated", "expressed", "inputs_of", "limited", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Prepared:
         total: examples before any was left out.
         answered: whether the passages of each example, as far as they are read, spell out a gold
             label; None without passages.
+        undemonstrated: demonstrations that had no room before an example, over all examples; None
+            where none are shown.
     """
 
     split: Split
@@ -62,6 +66,7 @@ class Prepared:
     links: Links
     total: int
     answered: Sequence[bool] | None = None
+    undemonstrated: int | None = None
 
     @property
     def strata(self) -> list[str]:
@@ -86,6 +91,8 @@ class Prepared:
         }
         if self.answered is not None:
             counts["answer_in_context"] = sum(self.answered)
+        if self.undemonstrated is not None:
+            counts["demonstrations_without_room"] = self.undemonstrated
         return {f"{self.split}_{name}": n for name, n in counts.items()} | dict(self.gold.counts)
 
     def answers(self, predictions: Sequence[Label]) -> Answers:
@@ -107,7 +114,7 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     """
     task, lm, method = parts.task, model.lm, parts.method
     examples = limited(task.examples(split), parts.spec.limit)
-    kept, gold = expressed(model, examples)
+    kept, gold = expressed(model, _asked(parts, examples))
     if not kept:
         raise InputError(
             f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
@@ -116,6 +123,11 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
     several = compared(kept) if any(example.candidates for example in kept) else None
     covers = partial(method.covers, base) if base is not None else None
     texts, links = linked(several.texts if several else kept, base, parts.linker, covers)
+    if several and parts.prompting is not None:
+        grown, links, dropped = _in_episodes(
+            parts, model, kept, (several, texts, links), injected=injected
+        )
+        return Prepared(split, kept, gold, grown, links, len(examples), undemonstrated=dropped)
     # Two texts share the room of one.
     room = partial(room_of_text, lm.tokenizer) if several else int
     put = [model.head.put(text) or text for text in texts]
@@ -126,7 +138,86 @@ def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: boo
         return Prepared(split, kept, gold, pairs, links, len(examples))
     answered = _answered(lm.tokenizer, kept, inputs) if injected and method.text else None
     grown = model.head.grown(inputs, lm.tokenizer, kept)
-    return Prepared(split, kept, gold, grown, links, len(examples), answered)
+    shown = demonstrated(parts, lm, injected=injected)
+    if shown is None:
+        return Prepared(split, kept, gold, grown, links, len(examples), answered)
+    behind = _behind(grown, shown, lm.max_length - parts.task.answer_room)
+    return Prepared(split, kept, gold, behind, links, len(examples), answered, shown.dropped)
+
+
+def _asked(parts: Parts, examples: Sequence[Example]) -> Sequence[Example]:
+    """Returns examples without those that are shown before them: none is shown to itself."""
+    shown = {example.id for example, _ in parts.demonstrations}
+    return [example for example in examples if example.id not in shown] if shown else examples
+
+
+def demonstrated(parts: Parts, lm: LanguageModel, *, injected: bool) -> Demonstrations | None:
+    """Returns what stands before every text of a run, encoded as the texts are.
+
+    Args:
+        parts: of the run.
+        lm: its tokenizer is used.
+        injected: whether it carries what the run's method adds.
+    """
+    prompt = parts.task.prompt
+    if not parts.demonstrations or prompt is None:
+        return None
+    base = parts.base_knowledge if injected else None
+    covers = partial(parts.method.covers, base) if base is not None else None
+    examples, answers = zip(*parts.demonstrations, strict=True)
+    texts, links = linked(examples, base, parts.linker, covers)
+    shown = [prompt.shown(*each) or each[0] for each in zip(texts, answers, strict=True)]
+    return Demonstrations(lm.tokenizer, inputs_of(parts, lm, shown, links, injected=injected))
+
+
+def _in_episodes(
+    parts: Parts,
+    model: DownstreamModel,
+    examples: Sequence[Example],
+    episodes: tuple[Comparisons, Sequence[Example], Links],
+    *,
+    injected: bool,
+) -> tuple[Encoded, Links, int]:
+    """Encodes examples behind the supports of their candidates, each of which is encoded once.
+
+    Args:
+        parts: of the run.
+        model: it puts the examples.
+        examples: with candidates.
+        episodes: who is compared with whom, the linked texts, and their links.
+        injected: whether they carry what the run's method adds.
+
+    Returns:
+        the inputs, the links of the examples, and how many supports had no room.
+    """
+    prompt, lm, (several, texts, links) = parts.task.prompt, model.lm, episodes
+    assert prompt is not None
+    shown, of = supports(several)
+    queries = several.left[several.bounds[:-1]].tolist()
+
+    def encoded(put: Sequence[Example], numbers: Sequence[int]) -> Inputs:
+        own = replace(links, rows=tuple(links.rows[number] for number in numbers))
+        return inputs_of(parts, lm, put, own, injected=injected)
+
+    put = [
+        prompt.shown(texts[at], prompt.answer(texts[at], name)) or texts[at] for at, name in shown
+    ]
+    before = Demonstrations(lm.tokenizer, encoded(put, [at for at, _ in shown]))
+    asked = [model.head.put(texts[at]) or texts[at] for at in queries]
+    grown = model.head.grown(encoded(asked, queries), lm.tokenizer, examples)
+    behind = _behind(grown, before, lm.max_length, of)
+    links = joined(links, [several.texts_of(number) for number in range(len(examples))])
+    return behind, links, before.dropped
+
+
+def _behind(
+    grown: Encoded, shown: Demonstrations, room: int, of: Sequence[Sequence[int]] | None = None
+) -> Encoded:
+    """Texts with what is shown before them."""
+    if isinstance(grown, Trees):
+        return grown.behind(shown, room, of)
+    assert isinstance(grown, Inputs)
+    return shown.before(grown, room, of)
 
 
 def expressed(model: DownstreamModel, examples: Sequence[Example]) -> tuple[list[Example], Gold]:

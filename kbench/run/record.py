@@ -15,7 +15,7 @@ from kbench.errors import KbenchError, Unsupported, one_line, with_type
 from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.leakage import leakage
 from kbench.knowledge.sharing import sharing
-from kbench.metrics import FollowRate
+from kbench.metrics import beside
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
@@ -134,11 +134,12 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         relations=prepared.relations if any(m.by_relation for m in task.metrics) else (),
         injected=false.labels if false else (),
         in_context=prepared.answered or (),
+        likelihoods=evaluation.predicted.likelihoods,
     )
-    metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
-    if any(predictions.injected):
-        follow = FollowRate(task.main_metric)
-        metrics[follow.name] = estimate(follow, follow.measure(predictions))
+    metrics = {
+        m.name: estimate(m, m.measure(predictions))
+        for m in (*task.metrics, *beside(task.metrics, predictions))
+    }
     coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
     if known is not None:
         coverage = Coverage(

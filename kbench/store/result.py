@@ -16,6 +16,7 @@ from kbench.data import Label, Predictions
 from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
+from kbench.store.likelihoods import likelihoods_of, with_likelihoods
 
 __all__ = [
     "Coverage",
@@ -33,6 +34,8 @@ __all__ = [
 SCHEMA = 1
 _OF_SOME = ("relation", "injected", "in_context")
 """Columns of predictions that not every run has."""
+_UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a damaged file may end in, beside errors of its format."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -229,6 +232,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             **_of_some_runs(predictions),
         }
     )
+    if predictions.likelihoods is not None:
+        table = with_likelihoods(table, predictions.likelihoods)
     pq.write_table(table, path, compression="zstd")
 
 
@@ -247,10 +252,18 @@ def read_predictions(path: Path) -> Predictions:
         with pq.ParquetFile(path) as file:
             names += [name for name in _OF_SOME if name in file.schema_arrow.names]
             columns = file.read(columns=names).to_pydict()
+            likelihoods = likelihoods_of(file)
         if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
-    except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
+    except (
+        OSError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        pa.ArrowException,
+    ) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
     return Predictions(
@@ -264,6 +277,7 @@ def read_predictions(path: Path) -> Predictions:
         relations=tuple(columns.get("relation", ())),
         injected=tuple(tuple(names) for names in columns.get("injected", ())),
         in_context=tuple(columns.get("in_context", ())),
+        likelihoods=likelihoods,
     )
 
 
