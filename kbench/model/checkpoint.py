@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from kbench.errors import KbenchError
+from kbench.model.gguf import config_of, is_gguf, located
 
 __all__ = ["HEADS", "Checkpoint", "is_causal", "read"]
 
@@ -101,7 +102,7 @@ def read(folder: Path) -> Checkpoint:
     may be absent. Only weights of other heads may be left over.
 
     Args:
-        folder: a model in the Hugging Face format.
+        folder: a model in the Hugging Face format, or a GGUF file.
 
     Raises:
         KbenchError: the weights do not fit, or are not finite; or kbench cannot read such a model.
@@ -162,6 +163,8 @@ def is_causal(model_type: str) -> bool:
 def _config(folder: Path) -> Any:
     import transformers
 
+    if is_gguf(folder):
+        return config_of(folder)
     config = transformers.AutoConfig.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
@@ -177,7 +180,7 @@ def _filled(kind: str, folder: Path, config: Any) -> _Filled:
     import transformers
 
     network, told = getattr(transformers, kind).from_pretrained(
-        folder,
+        **located(folder),
         config=config,
         use_safetensors=True,
         trust_remote_code=False,

@@ -13,6 +13,7 @@ from kbench.model.backbone import Backbone
 from kbench.model.checkpoint import Checkpoint, is_causal, read
 from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
+from kbench.model.gguf import config_of, is_gguf, quietly, tokenizer_of
 from kbench.model.language_model import LanguageModel
 from kbench.model.trial import try_out
 
@@ -25,12 +26,12 @@ _READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
 
 @final
 class HuggingFaceBackbone(Backbone):
-    """A local folder, or a hub id with an optional revision (``name@revision``).
+    """A local folder or GGUF file, or a hub id with an optional revision (``name@revision``).
 
-    Only safetensors are read and no code of the repository is run.
+    Only safetensors and GGUF are read and no code of the repository is run.
 
     Args:
-        name: folder or hub id.
+        name: folder, GGUF file or hub id.
         download: whether what is not on disk may be downloaded.
     """
 
@@ -39,10 +40,10 @@ class HuggingFaceBackbone(Backbone):
         self._download = download
 
     @cached_property
-    def folder(self) -> Path:
-        """The files on disk; downloads a hub id at its pinned revision if need be."""
-        local = Path(self.name).expanduser()
-        if is_folder(local):
+    def path(self) -> Path:
+        """The folder or file on disk; downloads a hub id at its pinned revision if need be."""
+        local = self._local
+        if local is not None:
             return local
         from huggingface_hub import snapshot_download
 
@@ -62,25 +63,30 @@ class HuggingFaceBackbone(Backbone):
             raise UsageError(
                 f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
                 f"not give it ({first_line(cause)}); expected one of `kbench ls backbones`, a "
-                "folder with config.json and model.safetensors, or a hub id"
+                "folder with config.json and model.safetensors, a .gguf file, or a hub id"
             ) from None
 
     @cached_property
     def digest(self) -> str:
-        return folder_digest(self.folder)
+        return folder_digest(self.path)
 
     @cached_property
     def left_to_right(self) -> bool:  # type: ignore[override]
         """Whether the model is one of those that are filled as decoders."""
-        return is_causal(str(read_config(self.folder).get("model_type")))
+        return is_causal(str(read_config(self.path).get("model_type")))
+
+    @property
+    def _local(self) -> Path | None:
+        """What the name is on this machine, if it is the name of something here."""
+        local = Path(self.name).expanduser()
+        return local if is_folder(local) or is_gguf(local) else None
 
     def config(self) -> dict[str, Any] | None:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 
-        local = Path(self.name).expanduser()
-        if is_folder(local):
-            return read_config(local)
+        if self._local is not None:
+            return read_config(self._local)
         repository, _, revision = self.name.partition("@")
         try:
             cached = try_to_load_from_cache(repository, "config.json", revision=revision or None)
@@ -89,21 +95,27 @@ class HuggingFaceBackbone(Backbone):
         return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
     def load(self) -> LanguageModel:
-        return load_folder(self.folder)
+        return load_folder(self.path)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the configuration of a model in a folder."""
-    config: dict[str, Any] = load_json(folder / "config.json")
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the configuration of a model in a folder, or in a GGUF file."""
+    if is_gguf(path):
+        return dict(config_of(path).to_dict())
+    config: dict[str, Any] = load_json(path / "config.json")
     return config
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _READ for path in folder.glob(pattern)})
+def _files(path: Path) -> list[Path]:
+    if is_gguf(path):
+        return [path]
+    return sorted({file for pattern in _READ for file in path.glob(pattern)})
 
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the files of a model that are read. See :attr:`Backbone.digest`."""
+    if is_gguf(folder):  # by its content, whatever it is called
+        return canonical_digest({"gguf": file_digest(folder)})
     files = _files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise KbenchError(
@@ -119,7 +131,7 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
     What it can do is tried on a few short texts, once a process for the files as they are.
 
     Args:
-        folder: a model in the Hugging Face format.
+        folder: a model in the Hugging Face format, or a GGUF file.
         segments: how many segments it was trained with, if fewer than it has.
 
     Raises:
@@ -131,10 +143,10 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quietly():
             warnings.simplefilter("ignore")
             read_config(folder)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = _tokenizer(folder)
             # Where there are no files, transformers makes a tokenizer that knows no word.
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
@@ -149,6 +161,14 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
         raise KbenchError(f"{file}: {problem}") from cause
     lm.rounding = _rounding(folder, lm)
     return lm
+
+
+def _tokenizer(path: Path) -> Any:
+    import transformers
+
+    if is_gguf(path):
+        return tokenizer_of(path)
+    return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> LanguageModel:
