@@ -39,7 +39,7 @@ def written(folder: Path, path: Path, *, template: str | None = None) -> Path:
     if template is not None:
         writer.add_chat_template(template)
     for name, value in network.state_dict().items():
-        if name != "lm_head.weight":
+        if name != "lm_head.weight" or not config.tie_word_embeddings:
             writer.add_tensor(_renamed(name), _ordered(name, value, config))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -51,10 +51,12 @@ def written(folder: Path, path: Path, *, template: str | None = None) -> Path:
 def _vocabulary(writer: Any, folder: Path) -> None:
     about = json.loads((folder / "tokenizer.json").read_text())["model"]
     tokens = sorted(about["vocab"], key=about["vocab"].__getitem__)
+    # transformers adds this one where it is lacking, and the network has no vector for it.
+    tokens[tokens.index("<mask>")] = "<|endoftext|>"
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    special = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"}
+    special = {"<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>"}
     writer.add_token_types([3 if token in special else 1 for token in tokens])
     merges = [m if isinstance(m, str) else " ".join(m) for m in about["merges"]]
     writer.add_token_merges(merges)
@@ -65,6 +67,7 @@ def _vocabulary(writer: Any, folder: Path) -> None:
 
 
 _NAMES = (
+    ("lm_head", "output"),
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     ("model.layers", "blk"),
@@ -95,9 +98,9 @@ def _ordered(name: str, value: torch.Tensor, config: Any) -> Any:
     return np.ascontiguousarray(value.numpy())
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_decoder(tmp_path / "llama", "llama")
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_decoder(tmp_path / "llama", "llama", tie_word_embeddings=request.param)
 
 
 def test_it_says_what_the_folder_says_that_it_was_written_from(
