@@ -21,7 +21,7 @@ __all__ = ["run"]
 _DEMO = Path(__file__).with_name("demo.yaml")
 _DEMO_JOBS = 4
 _AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
-_SINGLE = ("limit", "data", "linker", "dtype")
+_SINGLE = ("limit", "data", "linker", "dtype", "weights")
 
 
 def _choices(kind: type[Setting] | type[Control]) -> str:
@@ -42,6 +42,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "8bit", "4bit"]),
+    default=None,
+    help="How the weights of a frozen backbone are held (docs/backbones.md).",
+)
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbench.errors import Unsupported
+from kbench.spec import PACKED, Held
+
 if TYPE_CHECKING:
     from kbench.model.language_model import LanguageModel
 
@@ -44,3 +47,28 @@ class Backbone(ABC):
         Raises:
             KbenchError: it cannot be found or is no network.
         """
+
+    def load_held(self, weights: Held, device: str = "cpu") -> LanguageModel:
+        """Loads a fresh copy whose weights are held in another precision, and stay frozen.
+
+        As it stands: in float32 first, and then in bfloat16.
+
+        Args:
+            weights: not float32.
+            device: where it will compute; weights of fewer bits are packed there.
+
+        Raises:
+            KbenchError: it cannot be found, is no network, or is not held so.
+        """
+        if weights in PACKED:
+            raise Unsupported(
+                f"backbone {self.name} is not held in {weights}; expected --weights float32 or "
+                "bfloat16, or a model in a folder or on the hub"
+            )
+        import torch
+
+        from kbench.model.narrow import hold
+
+        lm = self.load()
+        hold(lm, torch.bfloat16)
+        return lm

@@ -11,18 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from kbench.errors import FrozenError
+from kbench.model.narrow import NARROW
 
 __all__ = ["digest", "dropout", "frozen", "rewritten"]
 
 
 @contextmanager
 def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replaces a module's output, or the first of its outputs, by ``change`` of it in the block."""
+    """Replaces a module's output, or the first of its outputs, by ``change`` of it in the block.
+
+    Where a network's weights are held in a narrow precision, ``change`` works in float32.
+    """
+
+    def changed(states: Tensor) -> Tensor:
+        if states.dtype not in NARROW or torch.is_autocast_enabled(states.device.type):
+            return change(states)
+        return change(states.float()).to(states.dtype)
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
+            return (changed(output[0]), *output[1:])
+        return changed(output)
 
     handle = module.register_forward_hook(hook)
     try:

@@ -16,6 +16,7 @@ from kbench.model.encoder import Encoder
 from kbench.model.gguf import config_of, is_gguf, quietly, tokenizer_of
 from kbench.model.language_model import LanguageModel
 from kbench.model.trial import try_out
+from kbench.spec import Held
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
 
@@ -97,6 +98,14 @@ class HuggingFaceBackbone(Backbone):
     def load(self) -> LanguageModel:
         return load_folder(self.path)
 
+    def load_held(self, weights: Held, device: str = "cpu") -> LanguageModel:
+        """Loads each weight straight into the precision that it is held in.
+
+        Raises:
+            KbenchError: see :meth:`load`.
+        """
+        return load_folder(self.path, weights=weights)
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """Returns the configuration of a model in a folder, or in a GGUF file."""
@@ -125,7 +134,9 @@ def folder_digest(folder: Path) -> str:
     return canonical_digest({path.name: file_digest(path) for path in files})
 
 
-def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
+def load_folder(
+    folder: Path, segments: int | None = None, weights: Held = "float32"
+) -> LanguageModel:
     """Loads an encoder, with the heads that its weights have, or a causal language model.
 
     What it can do is tried on a few short texts, once a process for the files as they are.
@@ -133,6 +144,7 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
     Args:
         folder: a model in the Hugging Face format, or a GGUF file.
         segments: how many segments it was trained with, if fewer than it has.
+        weights: how they are held.
 
     Raises:
         KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
@@ -150,7 +162,7 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
             # Where there are no files, transformers makes a tokenizer that knows no word.
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
-            checkpoint = read(folder)
+            checkpoint = read(folder, {"dtype": weights})
             lm = _wrapped(checkpoint, tokenizer, segments).eval()
     except KbenchError:
         raise
@@ -159,7 +171,7 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
         file = getattr(cause, "filename", None) or folder
         problem = f"cannot be loaded as a language model ({first_line(cause)})"
         raise KbenchError(f"{file}: {problem}") from cause
-    lm.rounding = _rounding(folder, lm)
+    lm.rounding = _rounding(folder, lm, weights)
     return lm
 
 
@@ -178,10 +190,14 @@ def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> La
     return Encoder(network, tokenizer, pooler=checkpoint.pooler, segments=segments, unread=unread)
 
 
-def _rounding(folder: Path, lm: LanguageModel) -> float:
+def _rounding(folder: Path, lm: LanguageModel, weights: Held) -> float:
     """What :func:`try_out` says of a network, which is tried where its files are new."""
     files = [(path.name, path.stat()) for path in _files(folder)]
-    state = (folder.resolve(), *((n, about.st_size, about.st_mtime_ns) for n, about in files))
+    state = (
+        folder.resolve(),
+        weights,
+        *((n, about.st_size, about.st_mtime_ns) for n, about in files),
+    )
     if state not in _TRIED:
         try:
             with warnings.catch_warnings():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, sent
 from kbench.errors import Unsupported
 from kbench.model.last_layer import only_at
+from kbench.model.narrow import NARROW, in_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -98,9 +99,22 @@ class LanguageModel(nn.Module, ABC):
         """
         table = self.word_embeddings
         if type(table) is nn.Embedding:
-            return table.weight
+            return self._outward(table.weight)
         looked_up: Tensor = table(torch.arange(table.num_embeddings, device=table.weight.device))
-        return looked_up
+        return self._outward(looked_up)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that its weights are held in: float32, unless it is to take less memory."""
+        return self.word_embeddings.weight.dtype
+
+    def _inward(self, states: Tensor) -> Tensor:
+        """States in the precision that the network computes in."""
+        return states.to(self.dtype) if self.dtype in NARROW else states
+
+    def _outward(self, states: Tensor) -> Tensor:
+        """What the network says, in float32 where its weights are narrow."""
+        return states.float() if self.dtype in NARROW else states
 
     @property
     def has_lm_head(self) -> bool:
@@ -174,7 +188,7 @@ class LanguageModel(nn.Module, ABC):
         wanted = None if self._forward_hooks else wanted
         try:
             with only_at([] if wanted is None else self._found_layers(), wanted):
-                hidden: Tensor = self.base(**given).last_hidden_state
+                hidden = self._outward(self.base(**given).last_hidden_state)
         finally:
             self._batch = None
         return hidden
@@ -275,7 +289,8 @@ class LanguageModel(nn.Module, ABC):
         if self._token_head is None:
             kind = "head that predicts the next token" if self.left_to_right else "masked-LM head"
             raise Unsupported(f"the backbone has no {kind}")
-        return self._token_head(hidden)
+        with in_float32(self.network.get_output_embeddings()):
+            return self._outward(self._token_head(self._inward(hidden)))
 
 
 def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -292,14 +292,34 @@ def _check_recipe(fields: Any, what: str) -> None:
     check_values(fields, {}, Recipe.types, what)
 
 
-def loaded(parts: Parts) -> LanguageModel:
+def _moves_what_is_held(parts: Parts) -> str:
+    """Why weights that are not held in float32 do not go with a tuning; empty if they do."""
+    spec, tuning = parts.spec, parts.tuning
+    if spec.weights == "float32" or parts.tuning_recipe is None:
+        return ""
+    # A new head is in float32, and is all that trains; what is packed cannot be stored with it.
+    if tuning.reads_once and spec.weights == "bfloat16":
+        return ""
+    return (
+        f"weights held in {spec.weights} stay as they are, and tuning {spec.tuning} trains "
+        "weights; take --weights float32, or a tuning that trains none (prompted, frozen)"
+    )
+
+
+def loaded(parts: Parts, device: str = "cpu") -> LanguageModel:
     """Loads the backbone of a run.
+
+    Args:
+        parts: of the run.
+        device: where it will compute: weights of fewer bits are packed there.
 
     Raises:
         InputError: it cannot be loaded; that is no experiment that failed.
     """
     try:
-        return parts.backbone.load()
+        if parts.spec.weights == "float32":
+            return parts.backbone.load()
+        return parts.backbone.load_held(parts.spec.weights, device)
     except (InputError, Unsupported):
         raise
     except KbenchError as error:
@@ -352,6 +372,8 @@ def impossible(parts: Parts) -> str:
             f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
             f"have tuning {task.tuning} and the general setting"
         )
+    if problem := _moves_what_is_held(parts):
+        return problem
     if parts.plug_is_fixed and not trains:
         return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
     return ""

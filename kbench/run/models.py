@@ -79,7 +79,9 @@ def untrained(session: Session, parts: Parts) -> DownstreamModel:
     Raises:
         Unsupported: the head reads a masked-LM head that the backbone lacks.
     """
-    lm = loaded(parts)
+    # What nothing trains in is the backbone as it is, of which one copy is enough.
+    shared = parts.tuning_recipe is None
+    lm = session.pretrained(parts) if shared else loaded(parts, str(session.device))
     torch.manual_seed(parts.spec.seed)
     model = DownstreamModel(lm, headed(parts, lm))
     parts.tuning.prepare(model, parts.tuning_options)

@@ -104,9 +104,10 @@ class Session:
         return FrozenReader(model.lm, self.device).read(inputs, reading)
 
     def pretrained(self, parts: Parts) -> LanguageModel:
-        """Returns the backbone that nothing was tuned of."""
+        """Returns the backbone that nothing was tuned of; no other copy of it is in memory."""
         return self.remember(
-            ("encoder", parts.backbone.digest), lambda: loaded(parts).to(self.device)
+            ("encoder", parts.backbone.digest, parts.spec.weights),
+            lambda: loaded(parts, str(self.device)).to(self.device),
         )
 
     def reset_peak(self) -> None:
@@ -119,7 +120,10 @@ class Session:
 
     def computed(self, parts: Parts, *, compiled: bool) -> dict[str, Any]:
         """Returns what is recorded of how something was trained just now."""
-        how = {**described(self.device, compiled), "dtype": parts.spec.dtype}
+        spec = parts.spec
+        how = {**described(self.device, compiled), "dtype": spec.dtype}
+        if spec.weights != "float32":
+            how["weights"] = spec.weights
         return {"computed": how, "peak_device_memory_bytes": self.peak()}
 
     def steps(self, what: str) -> Progress | None:
