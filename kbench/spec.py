@@ -43,7 +43,7 @@ Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
 """The seed of everything random in a run."""
 
 
-_YOUNGER = ("weights",)
+_YOUNGER = ("weights", "chat")
 _LARGEST = sys.float_info.max
 
 
@@ -89,6 +89,7 @@ class RunSpec(BaseModel):
     linker: str | None = None
     dtype: Precision = "float32"
     weights: Held = "float32"
+    chat: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -110,6 +111,7 @@ class RunSpec(BaseModel):
         parts += [f"linker={self.linker}"] if self.linker else []
         parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
         parts += [f"weights={self.weights}"] if self.weights != "float32" else []
+        parts += ["chat"] if self.chat else []
         parts += [f"limit={self.limit}"] if self.limit else []
         return " / ".join(parts)
 
@@ -152,6 +154,7 @@ class RunSpec(BaseModel):
             words += ["--dtype", self.dtype]
         if self.weights != "float32":
             words += ["--weights", self.weights]
+        words += ["--chat"] if self.chat else []
         for path, value in self.settings:
             words += ["--set", f"{path}={spelled(value)}"]
         return shlex.join(words)

@@ -21,7 +21,7 @@ __all__ = ["run"]
 _DEMO = Path(__file__).with_name("demo.yaml")
 _DEMO_JOBS = 4
 _AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
-_SINGLE = ("limit", "data", "linker", "dtype", "weights")
+_SINGLE = ("limit", "data", "linker", "dtype", "weights", "chat")
 
 
 def _choices(kind: type[Setting] | type[Control]) -> str:
@@ -47,6 +47,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     type=click.Choice(["float32", "bfloat16", "8bit", "4bit"]),
     default=None,
     help="How the weights of a frozen backbone are held (docs/backbones.md).",
+)
+@click.option(
+    "--chat",
+    is_flag=True,
+    default=None,
+    help="Put prompts as messages, by the backbone's own chat template: another protocol.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
 @shared.out

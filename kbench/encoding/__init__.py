@@ -1,6 +1,7 @@
 """From text to batches on a device."""
 
 from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
+from kbench.encoding.chat import answer_tokens
 from kbench.encoding.computing import sent
 from kbench.encoding.inputs import Branches, Encoded, Inputs, TokenKind
 from kbench.encoding.layout import Layout, encode, known_markers
@@ -34,6 +35,7 @@ __all__ = [
     "Tree",
     "Trees",
     "affixes",
+    "answer_tokens",
     "bare_tokens",
     "encode",
     "inner_tokens",

@@ -46,6 +46,7 @@ class Grid(BaseModel):
     linker: str | None = None
     dtype: Precision = "float32"
     weights: Held = "float32"
+    chat: bool = Field(default=False, strict=True)
     options: dict[OptionKind, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
     def cells(self) -> list[RunSpec]:
@@ -75,6 +76,7 @@ class Grid(BaseModel):
                 linker=self.linker,
                 dtype=self.dtype,
                 weights=self.weights,
+                chat=self.chat,
                 options=self._options(task, tuning, method),
             )
             for task, backbone, tuning, method, knowledge, setting, control, seed in axes
@@ -244,6 +246,7 @@ _EXPECTED: Mapping[str, str] = {
     "linker": "the name of a linker, as text",
     "dtype": " or ".join(get_args(Precision)),
     "weights": " or ".join(get_args(Held)),
+    "chat": "true or false",
     "options": "for task, tuning or method a mapping of names, each to a mapping of options",
 }
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)

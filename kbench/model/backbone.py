@@ -40,6 +40,10 @@ class Backbone(ABC):
         """Returns its ``config.json`` where that is at hand, fetching nothing; else None."""
         return None
 
+    def chat_template(self) -> str | None:
+        """Returns the template by which it is put messages; None if it has none, as it stands."""
+        return None
+
     @abstractmethod
     def load(self) -> LanguageModel:
         """Loads a fresh copy in eval mode on the CPU, in float32.

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from kbench.data import Example, Prompt
-from kbench.encoding import Inputs, Layout, Tree, Trees, encode, inner_tokens
+from kbench.encoding import Inputs, Layout, Tree, Trees, answer_tokens, encode, inner_tokens
 from kbench.errors import InputError
 from kbench.model.freezing import dropout
 from kbench.model.heads import ManyLabels, OneLabel
@@ -95,6 +95,7 @@ class _CandidateHead(nn.Module, ABC):
 
     needs_lm_head = True
     keeps_all = True
+    chat: bool = False
     nothing: Tensor
 
     def __init__(self, labels: Sequence[str], prompt: Prompt, scorer: str) -> None:
@@ -122,7 +123,8 @@ class _CandidateHead(nn.Module, ABC):
             return
         text = self.prompt.nothing
         nothing = Example("the prompt without an example", text, (), "", blank=len(text))
-        inputs = encode(lm.tokenizer, [nothing], [()], Layout({}, left_to_right=True))
+        layout = Layout({}, left_to_right=True, chat=self.chat)
+        inputs = encode(lm.tokenizer, [nothing], [()], layout)
         batch = self.grown(inputs, lm.tokenizer).collate(np.zeros(1, dtype=np.int64))
         batch = batch.to(self.nothing.device)
         with dropout(lm, None), torch.no_grad():
@@ -131,7 +133,7 @@ class _CandidateHead(nn.Module, ABC):
 
     def _tree(self, tokenizer: PreTrainedTokenizerFast) -> Tree:
         words = [self.prompt.spelled(label) for label in self.labels]
-        spelled = inner_tokens(tokenizer, words)
+        spelled = (answer_tokens if self.chat else inner_tokens)(tokenizer, words)
         for label, word, tokens in zip(self.labels, words, spelled, strict=True):
             if not tokens or tokenizer.unk_token_id in tokens:
                 raise InputError(

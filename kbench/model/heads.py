@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt
-from kbench.encoding import bare_tokens, inner_tokens
+from kbench.encoding import answer_tokens, bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
@@ -72,11 +72,13 @@ class Head(nn.Module, ABC):
         needs_lm_head: whether it reads the backbone's masked-LM head.
         keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
         chooses: whether it has something to choose on dev before anything is trained.
+        chat: whether answers come after a message that the tokenizer's chat template writes.
     """
 
     needs_lm_head = False
     keeps_all = False
     chooses = False
+    chat = False
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -385,7 +387,15 @@ class _AnsweringHead(Head):
             tokenizer: of the model.
             before: what stands before the blank, see :attr:`kbench.data.Example.before_blank`.
         """
-        return _single_tokens(answers, tokenizer, before)
+        return self._single(answers, tokenizer, before)
+
+    def _single(
+        self, words: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str
+    ) -> list[int | None]:
+        """Returns the token that each word is where the answer stands."""
+        if self.chat:
+            return _alone(answer_tokens(tokenizer, [word.strip() for word in words]), tokenizer)
+        return _single_tokens(words, tokenizer, before)
 
     def target(self, tokens: Sequence[int | None]) -> int | None:
         """Returns the token that an example is trained on, by those of its answers; None for none.
@@ -527,7 +537,7 @@ class VocabularyHead(_AnsweringHead):
             KbenchError: no word of it is one token.
         """
         if self._allowed is None or self._allowed[0] is not tokenizer:
-            found = [_single_tokens(self.vocabulary, tokenizer, lead) for lead in self._before]
+            found = [self._single(self.vocabulary, tokenizer, lead) for lead in self._before]
             tokens = {token for several in found for token in several} - {None}
             if not tokens:
                 raise KbenchError(
@@ -557,5 +567,12 @@ def _single_tokens(
     else:
         first, *pieces = bare_tokens(tokenizer, [before, *(before + word for word in bare)])
         behind = [ids[len(first) :] if ids[: len(first)] == first else [] for ids in pieces]
-    single = [ids[0] if len(ids) == 1 else None for ids in behind]
+    return _alone(behind, tokenizer)
+
+
+def _alone(
+    several: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast
+) -> list[int | None]:
+    """The one token of each; None if it is unknown or there are several."""
+    single = [ids[0] if len(ids) == 1 else None for ids in several]
     return [None if token == tokenizer.unk_token_id else token for token in single]

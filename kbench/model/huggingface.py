@@ -22,6 +22,8 @@ __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
 
 _TRIED: dict[object, float] = {}
 """What was found where networks were tried, by folder and state of its files."""
+_TEMPLATE = "chat_template.jinja"
+"""Read only where a chat is asked for, whose address has it: not among what digests a model."""
 _READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
 
 
@@ -54,7 +56,7 @@ class HuggingFaceBackbone(Backbone):
                 snapshot_download(
                     repository,
                     revision=revision or None,
-                    allow_patterns=[*_READ],
+                    allow_patterns=[*_READ, _TEMPLATE],
                     local_files_only=not self._download,
                 )
             )
@@ -94,6 +96,20 @@ class HuggingFaceBackbone(Backbone):
         except HFValidationError:
             return None
         return read_config(Path(cached).parent) if isinstance(cached, str) else None
+
+    def chat_template(self) -> str | None:
+        if is_gguf(self.path):
+            said = tokenizer_of(self.path).chat_template
+        elif (file := self.path / _TEMPLATE).exists():
+            said = file.read_text(encoding="utf-8")
+        elif (about := self.path / "tokenizer_config.json").exists():
+            said = load_json(about).get("chat_template")
+        else:
+            said = None
+        # Of several that have names, the one that is used where none is asked for.
+        several = said if isinstance(said, list) else []
+        named = {str(one.get("name")): one.get("template") for one in several}
+        return named.get("default") if several else said or None
 
     def load(self) -> LanguageModel:
         return load_folder(self.path)

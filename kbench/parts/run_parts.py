@@ -173,17 +173,40 @@ class Parts:
 
         Raises:
             UsageError: it is said for a model that is asked by none.
+            Unsupported: a chat template is asked for, and there is none.
         """
         options, own = self.spec.options_of("tuning"), self.tuning.prompts
         given = {name: value for name, value in options.items() if name in own}
         if own and self.backbone.left_to_right:
-            return {**own, **given}
+            return {**own, **given, **self._chat()}
+        if self.spec.chat:
+            raise Unsupported(
+                f"--chat puts prompts as messages, and tuning {self.spec.tuning} asks backbone "
+                f"{self.spec.backbone} by no prompt; take prompted, and a model that reads from "
+                "left to right"
+            )
         if given:
             raise UsageError(
                 f"tuning {self.spec.tuning}: {', '.join(given)} is of prompts, by which models are "
                 f"asked that read from left to right; backbone {self.spec.backbone} reads both ways"
             )
         return None
+
+    def _chat(self) -> dict[str, str]:
+        """What a chat template adds to how a model is asked.
+
+        Raises:
+            Unsupported: the backbone has none.
+        """
+        if not self.spec.chat:
+            return {}
+        template = self.backbone.chat_template()
+        if template is None:
+            raise Unsupported(
+                f"backbone {self.spec.backbone} has no chat template, which --chat asks for; take "
+                "one that was tuned to talk, or leave --chat out"
+            )
+        return {"chat": canonical_digest(template)}
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
@@ -339,6 +362,7 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
                 f"task {parts.spec.task} has no prompt, by which backbone {parts.spec.backbone} "
                 "would be asked; tuning head puts a new head on its last state"
             )
+        asked.chat = parts.spec.chat
         return asked
     head = parts.task.head(lm.width)
     if head.needs_lm_head and lm.left_to_right:

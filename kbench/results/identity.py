@@ -51,6 +51,7 @@ FIELDS = (
     "linker",
     "dtype",
     "weights",
+    "chat",
     "limit",
 )
 """What tells runs apart, beside the seed and the options of their parts."""
@@ -281,6 +282,7 @@ class _Among:
         self._linker |= any(result.spec.linker for result in informed)
         self._dtype = any(result.spec.dtype != "float32" for result in results)
         self._weights = any(result.spec.weights != "float32" for result in results)
+        self._chat = any(result.spec.chat for result in results)
         self._limit = len({result.spec.limit for result in results}) > 1
         self._defaults: dict[tuple[str, ...], dict[str, Any]] = defaultdict(dict)
         for result in results:
@@ -301,6 +303,8 @@ class _Among:
             yield "dtype", result.spec.dtype
         if self._weights:
             yield "weights", result.spec.weights
+        if self._chat:
+            yield "chat", "yes" if result.spec.chat else "no"
         if self._limit:
             yield "limit", str(result.spec.limit or "none")
 

@@ -181,6 +181,7 @@ class Row:
             "linker": content(self.first)["linker"] or None,
             "dtype": spec.dtype,
             "weights": spec.weights,
+            "chat": spec.chat,
             "options": options(self.first),
             "seeds": self.seeds,
             "status": self.first.status,

@@ -152,6 +152,7 @@ def inputs_of(
     if parts.prompting is not None:
         own = {}  # a prompt asks about mentions by their names
     layout = Layout(markers=own, max_length=room(longest), left_to_right=lm.left_to_right)
+    layout = replace(layout, chat=parts.prompting is not None and parts.spec.chat)
     passages: list[list[Passage]] = []
     if injected:
         layout = replace(layout, slot=method.template())

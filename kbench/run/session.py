@@ -152,7 +152,7 @@ def _read(parts: Parts, split: Split) -> tuple[Hashable, ...]:
     """What is read of a split, and in what form: tasks may share data and mark them otherwise."""
     task = parts.task
     form = canonical_digest(task.form)
-    asked = None if parts.prompting is None else repr(task.prompt)
+    asked = None if parts.prompting is None else (repr(task.prompt), parts.spec.chat)
     return task.digest, form, split, parts.spec.limit, parts.backbone.digest, asked
 
 
