@@ -76,6 +76,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     help="The same bits again on the same GPU.",
 )
 @click.option("--compile", is_flag=True, help="Run frozen networks as compiled code.")
+@click.option("--spread", is_flag=True, help="Part a backbone among all GPUs of this machine.")
 @click.option("--executor", default="local", show_default=True, help="local or ray: who works.")
 @click.option(
     "--option",
@@ -134,6 +135,7 @@ def run(grid: Path | None, **options: Any) -> int:
         evaluation_batch=options["evaluation_batch"],
         deterministic=options["deterministic"],
         compiled=options["compile"],
+        spread=_spread(options),
     )
     memory = options["memory_limit"]
     setup = Setup(
@@ -151,6 +153,20 @@ def run(grid: Path | None, **options: Any) -> int:
         settings=options["settings"],
         narrowed=narrowed,
     )
+
+
+def _spread(options: dict[str, Any]) -> bool:
+    """Whether a model is parted among GPUs, which is known to be possible before anything runs."""
+    if options["spread"]:
+        from kbench.errors import UsageError
+        from kbench.model.placing import check_spread
+
+        if (options["jobs"] or 1) > 1 or options["device"] not in ("auto", "cuda"):
+            raise UsageError(
+                "--spread takes all GPUs for one model; expected no --jobs, no --device"
+            )
+        check_spread()
+    return bool(options["spread"])
 
 
 def _is_demo(path: Path | None, options: dict[str, Any]) -> bool:

@@ -52,27 +52,32 @@ class Backbone(ABC):
             KbenchError: it cannot be found or is no network.
         """
 
-    def load_held(self, weights: Held, device: str = "cpu") -> LanguageModel:
-        """Loads a fresh copy whose weights are held in another precision, and stay frozen.
+    def load_held(
+        self, weights: Held, device: str = "cpu", *, spread: bool = False
+    ) -> LanguageModel:
+        """Loads a fresh copy whose weights are held otherwise.
 
         As it stands: in float32 first, and then in bfloat16.
 
         Args:
-            weights: not float32.
+            weights: their precision; all but float32 stay frozen.
             device: where it will compute; weights of fewer bits are packed there.
+            spread: whether it is parted among all GPUs.
 
         Raises:
             KbenchError: it cannot be found, is no network, or is not held so.
         """
-        if weights in PACKED:
+        if weights in PACKED or spread:
+            how = f"held in {weights}" if weights in PACKED else "spread over GPUs"
             raise Unsupported(
-                f"backbone {self.name} is not held in {weights}; expected --weights float32 or "
-                "bfloat16, or a model in a folder or on the hub"
+                f"backbone {self.name} is not {how}; expected --weights float32 or bfloat16 on one "
+                "device, or a model in a folder or on the hub"
             )
         import torch
 
         from kbench.model.narrow import hold
 
         lm = self.load()
-        hold(lm, torch.bfloat16)
+        if weights == "bfloat16":
+            hold(lm, torch.bfloat16)
         return lm

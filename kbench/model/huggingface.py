@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +16,7 @@ from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
 from kbench.model.gguf import config_of, is_gguf, quietly, tokenizer_of
 from kbench.model.language_model import LanguageModel
+from kbench.model.placing import settle_places, told
 from kbench.model.trial import try_out
 from kbench.spec import Held
 
@@ -114,13 +116,16 @@ class HuggingFaceBackbone(Backbone):
     def load(self) -> LanguageModel:
         return load_folder(self.path)
 
-    def load_held(self, weights: Held, device: str = "cpu") -> LanguageModel:
-        """Loads each weight straight into the precision that it is held in.
+    def load_held(
+        self, weights: Held, device: str = "cpu", *, spread: bool = False
+    ) -> LanguageModel:
+        """Loads each weight straight into the precision that it is held in, and to its place.
 
         Raises:
-            KbenchError: see :meth:`load`.
+            KbenchError: see :meth:`load`; or there is no GPU for it, or a package is missing.
         """
-        return load_folder(self.path, weights=weights)
+        how = told(weights, device, spread=spread)
+        return load_folder(self.path, weights=weights, how=how)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -151,7 +156,10 @@ def folder_digest(folder: Path) -> str:
 
 
 def load_folder(
-    folder: Path, segments: int | None = None, weights: Held = "float32"
+    folder: Path,
+    segments: int | None = None,
+    weights: Held = "float32",
+    how: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
     """Loads an encoder, with the heads that its weights have, or a causal language model.
 
@@ -161,6 +169,7 @@ def load_folder(
         folder: a model in the Hugging Face format, or a GGUF file.
         segments: how many segments it was trained with, if fewer than it has.
         weights: how they are held.
+        how: what ``from_pretrained`` is told of it (:func:`kbench.model.placing.told`).
 
     Raises:
         KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
@@ -178,8 +187,9 @@ def load_folder(
             # Where there are no files, transformers makes a tokenizer that knows no word.
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
-            checkpoint = read(folder, {"dtype": weights})
+            checkpoint = read(folder, how or told(weights))
             lm = _wrapped(checkpoint, tokenizer, segments).eval()
+            lm.settled = settle_places(lm.network)
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise

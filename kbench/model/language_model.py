@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,12 @@ class LanguageModel(nn.Module, ABC):
         unread: see above.
         rounding: how far its states move where only the batch differs, as a share of the largest;
             0 where nobody has tried.
+        settled: whether weights have places of their own, as of a model that is spread over GPUs.
     """
 
     left_to_right: ClassVar[bool]
     rounding: float = 0.0
+    settled: bool = False
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class LanguageModel(nn.Module, ABC):
             return vectors
         if self._slots is None:
             raise RuntimeError("the inputs have entity slots, but no plug is attached")
-        filled = self._slots(batch.slot_rows).to(vectors.dtype)
+        filled = self._slots(batch.slot_rows).to(vectors)
         vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled)  # a view: no copy
         return vectors
 
@@ -189,6 +191,8 @@ class LanguageModel(nn.Module, ABC):
         try:
             with only_at([] if wanted is None else self._found_layers(), wanted):
                 hidden = self._outward(self.base(**given).last_hidden_state)
+                # A spread model ends elsewhere than it began.
+                hidden = hidden.to(batch.ids.device)
         finally:
             self._batch = None
         return hidden
@@ -290,7 +294,12 @@ class LanguageModel(nn.Module, ABC):
             kind = "head that predicts the next token" if self.left_to_right else "masked-LM head"
             raise Unsupported(f"the backbone has no {kind}")
         with in_float32(self.network.get_output_embeddings()):
-            return self._outward(self._token_head(self._inward(hidden)))
+            said = self._outward(self._token_head(self._inward(hidden)))
+        return said.to(hidden.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves it as any module; but where its weights have their places, these stay."""
+        return self if self.settled else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
 def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -59,8 +59,9 @@ def in_float32(output: Any) -> Iterator[None]:
 
 
 def _mapped(output: nn.Linear, states: Tensor) -> Tensor:
-    said: Tensor = _Map.apply(states.float(), output.weight.detach())  # type: ignore[no-untyped-call]
-    return said if output.bias is None else said + output.bias.float()
+    here, weight = states.device, output.weight.detach()
+    said: Tensor = _Map.apply(states.float().to(weight.device), weight)  # type: ignore[no-untyped-call]
+    return (said if output.bias is None else said + output.bias.float()).to(here)
 
 
 class _Map(torch.autograd.Function):

@@ -329,20 +329,21 @@ def _moves_what_is_held(parts: Parts) -> str:
     )
 
 
-def loaded(parts: Parts, device: str = "cpu") -> LanguageModel:
+def loaded(parts: Parts, device: str = "cpu", *, spread: bool = False) -> LanguageModel:
     """Loads the backbone of a run.
 
     Args:
         parts: of the run.
         device: where it will compute: weights of fewer bits are packed there.
+        spread: whether it is parted among all GPUs.
 
     Raises:
         InputError: it cannot be loaded; that is no experiment that failed.
     """
     try:
-        if parts.spec.weights == "float32":
+        if parts.spec.weights == "float32" and not spread:
             return parts.backbone.load()
-        return parts.backbone.load_held(parts.spec.weights, device)
+        return parts.backbone.load_held(parts.spec.weights, device, spread=spread)
     except (InputError, Unsupported):
         raise
     except KbenchError as error:

@@ -35,6 +35,7 @@ class Session:
         progress: told of what is being done: description, steps done, steps in all.
         evaluation_batch: examples predicted at once; None for what suits the device.
         compiled: whether frozen networks run as compiled code.
+        spread: whether backbones are parted among all GPUs, the device being that of all else.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Session:
         *,
         evaluation_batch: int | None = None,
         compiled: bool = False,
+        spread: bool = False,
     ) -> None:
         self.artifacts = artifacts
         self.device = device
         self.evaluation_batch = evaluation_batch
         self.compiled = compiled
+        self.spread = spread
         self._progress = progress
         self._memory: dict[tuple[Hashable, ...], Any] = {}
         self._kept: dict[tuple[Hashable, ...], int] = {}
@@ -107,8 +110,13 @@ class Session:
         """Returns the backbone that nothing was tuned of; no other copy of it is in memory."""
         return self.remember(
             ("encoder", parts.backbone.digest, parts.spec.weights),
-            lambda: loaded(parts, str(self.device)).to(self.device),
+            lambda: self.loaded(parts),
         )
+
+    def loaded(self, parts: Parts) -> LanguageModel:
+        """Returns a copy of the backbone of its own, on the device, or spread from there on."""
+        lm = loaded(parts, str(self.device), spread=self.spread)
+        return lm.to(self.device)
 
     def reset_peak(self) -> None:
         """Begins to look how many bytes are held on the device at most."""
