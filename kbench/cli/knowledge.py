@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["knowledge"]
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+_TABLES = ("published",)
+"""Fields of a card that are tables of their own."""
+_PARTS = ("link_prediction", "sources")
+"""Parts of its objects that are."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON to stdout.")
 
 
@@ -163,33 +167,76 @@ def _settings(command: Any) -> Any:
 def train(folder: Path, as_json: bool, **given: Any) -> None:
     """Train entity vectors on the triples of the bundle DIR, and store them in it.
 
-    Older vectors are replaced. What was used is recorded in the card of the bundle.
+    Older vectors are replaced. What was used is recorded in the card of the bundle, and how well
+    such vectors tell facts that they were not trained on: those of the graph's own test split,
+    else some that are drawn. For that, vectors of all facts are trained a second time without
+    them, unless that would take long; with `--train-on train` they are left out in the first
+    place, and with `--ranked 0` nothing is measured.
     """
     from kbench.knowledge.vectors import train_vectors
 
     settings = VectorSettings(**given)
-    with _progress(settings.epochs) as advance:
-        bundle = train_vectors(folder, settings, advance)
+    with _progress(settings.epochs) as shown:
+        bundle = train_vectors(folder, settings, shown(), shown("again for link prediction"))
     vectors = bundle.card["vectors"]
     if as_json:
         _print_json({"bundle": str(folder), "digest": bundle.digest, "vectors": vectors})
-    else:
-        _print_pairs(_console(), "vectors", vectors)
+        return
+    console = _console()
+    for title, part in _sections({"vectors": vectors}):
+        _print_pairs(console, title, part)
+    _print_figures(console, bundle)
 
 
 @contextmanager
-def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
-    """Shows epochs, the loss and the time left on stderr."""
+def _progress(epochs: int) -> Iterator[Callable[..., Callable[[int, float], None]]]:
+    """Shows epochs, the loss and the time left on stderr, a bar for each training that begins."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console(), transient=True) as shown:
-        task = shown.add_task("training vectors", total=epochs)
 
-        def advance(epoch: int, loss: float) -> None:
-            shown.update(task, completed=epoch, description=f"training vectors, loss {loss:.4f}")
+        def bar(why: str = "") -> Callable[[int, float], None]:
+            title = f"training vectors {why}".rstrip()
+            task = shown.add_task(title, total=epochs, visible=not why)
 
-        yield advance
+            def advance(epoch: int, loss: float) -> None:
+                told = f"{title}, loss {loss:.4f}"
+                shown.update(task, completed=epoch, description=told, visible=True)
+
+            return advance
+
+        yield bar
+
+
+@knowledge.command("merge", short_help="Join what several bundles know of the same entities.")
+@click.argument("sources", metavar="SRC SRC…", nargs=-1, required=True)
+@click.argument("target", metavar="DST", type=_FOLDER)
+@click.option("--name", default="", help="Of the new bundle. Default: those of the sources.")
+@click.option("--replace", is_flag=True, help="Replace the bundle at DST.")
+@_JSON
+def merge(sources: tuple[str, ...], target: Path, name: str, replace: bool, as_json: bool) -> None:
+    """Write bundle DST: all that two or more bundles SRC know, by the ids of their entities.
+
+    Facts, other names, types and sentences are united. Where labels, descriptions or texts of
+    relations differ, the source that is given first counts; another label becomes an alias.
+    Vectors of two graphs share no space, so they are left out: train them anew.
+    """
+    from kbench.knowledge.importing import check_target
+    from kbench.knowledge.merging import merge as merge_bundles
+
+    check_target(target, replace)
+    made, counts = merge_bundles([_open(source) for source in sources], target, name)
+    if as_json:
+        own = made.card["counts"]
+        _print_json({"bundle": str(target), "digest": made.digest, "counts": own, "same": counts})
+        return
+    console = _console()
+    for line in made.card["merged"]["relation_texts_not_taken"]:
+        say(f"relation {line}", err=True)
+    for title, part in (("merged", counts), ("bundle", made.card["counts"])):
+        _print_pairs(console, title, part)
+    _hint(console, made)
 
 
 @knowledge.command("holdout", short_help="Write a bundle without what the tests of tasks hold.")
@@ -336,6 +383,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
     console = _console(stderr=False)
     for title, part in _sections(about):
         _print_pairs(console, title, part)
+    _print_figures(console, bundle)
     for entity in examples:
         named = entity.name or "(no name)"
         types = ", ".join(entity.types[:5])
@@ -369,10 +417,63 @@ def _coverage(bundle: Bundle) -> dict[str, int]:
 
 
 def _sections(about: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Splits a card into tables: its plain fields, then each of its objects."""
+    """Splits a card into tables: its plain fields, then each of its objects, and theirs."""
     nested = {key: value for key, value in about.items() if isinstance(value, dict)}
-    yield "knowledge base", {k: v for k, v in about.items() if k not in nested}
-    yield from nested.items()
+    if plain := {k: v for k, v in about.items() if k not in nested and k not in _TABLES}:
+        yield "knowledge base", plain
+    for title, part in nested.items():
+        yield title, {k: v for k, v in part.items() if v != [] and k not in _PARTS}
+        if isinstance(figures := part.get("link_prediction"), dict):
+            yield "link prediction", figures
+        if isinstance(sources := part.get("sources"), list):
+            yield (
+                "sources",
+                {str(s.get("name")): _source(s) for s in sources if isinstance(s, dict)},
+            )
+
+
+def _source(said: Mapping[str, Any]) -> str:
+    """Returns what the card of a merged bundle says of one it was made of, in a line."""
+    counts = said.get("counts") or {}
+    sizes = ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("entities", "triples"))
+    return f"{sizes}, digest {str(said.get('digest'))[:12]}, {said.get('licence')}"
+
+
+def _print_figures(console: Console, bundle: Bundle) -> None:
+    """Shows the link prediction of the vectors of a bundle beside published figures."""
+    from kbench.cli.layout import Column, show
+
+    rows = list(_figures(bundle.card))
+    if not rows:
+        return
+    model, mrr, hits, whose = zip(*rows, strict=True)
+    columns = [
+        Column("model", model),
+        Column("MRR", mrr, "right"),
+        Column("Hits@10", hits, "right"),
+        Column("figures of", whose, text=True),
+    ]
+    show(console, columns, "link prediction, filtered")
+
+
+def _figures(card: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yields model, MRR, Hits@10 and whose figures they are; a card may be a stranger's."""
+    vectors = card.get("vectors") or {}
+    own, published = vectors.get("link_prediction"), card.get("published")
+    if isinstance(own, dict):
+        twin = " (a twin without them)" if str(own.get("of")).startswith("a twin") else ""
+        whose = f"this bundle{twin}, {own.get('facts_ranked')} facts of {own.get('split')}"
+        yield from _figure(own, vectors.get("model"), whose)
+    for figure in published if isinstance(published, list) else ():
+        if isinstance(figure, dict):
+            yield from _figure(figure, figure.get("model"), f"test, {figure.get('source', '?')}")
+
+
+def _figure(
+    figure: Mapping[str, Any], model: Any, whose: str
+) -> Iterator[tuple[str, str, str, str]]:
+    if "mrr" in figure:
+        yield str(model or "?"), str(figure["mrr"]), str(figure.get("hits_at_10", "?")), whose
 
 
 def _print_pairs(console: Console, title: str, values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 It holds ``card.json`` (name, version, licence, source, counts, digests), ``entities.arrow``
 and ``ids.npy`` (both in the order of the ids, so that an id is found by bisection in a memory
 map), ``relations.json``, ``triples.npy`` (``[triples, 3]``: head row, relation, tail row),
+``splits.npy`` (which split of its data set each triple is of, where one has splits),
 ``vectors.npy`` (``[entities, dimension]``, a row of NaN where an entity has none),
 ``sentences.arrow``, and where words share the space of the vectors ``words.arrow`` and
 ``word_vectors.npy``. Opening a bundle reads its card alone. Large files are memory-mapped, or (the
@@ -54,7 +55,7 @@ from kbench.knowledge.views import OtherVectors
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FILES", "SCHEMA", "Bundle", "find_rows"]
+__all__ = ["FILES", "SCHEMA", "SPLITS", "Bundle", "find_rows"]
 
 SCHEMA = 1
 _CARD = {
@@ -68,11 +69,14 @@ _FEW = 1 << 16
 """Rows that are looked up one by one; for more than these all are looked through, once."""
 _NAMED = "named, rule 1"
 """What the machine's cache calls who has a name: another rule of names has another number."""
+SPLITS = ("train", "valid", "test")
+"""The splits of a graph, by the numbers in ``splits.npy``."""
 FILES = (
     "entities.arrow",
     "ids.npy",
     "relations.json",
     "triples.npy",
+    "splits.npy",
     "vectors.npy",
     "sentences.arrow",
     "words.arrow",
@@ -153,6 +157,17 @@ class Bundle(KnowledgeBase):
 
         remembered(self.folder / "triples.npy", f"triples within {limits}", within)
         return triples
+
+    @cached_property
+    def splits(self) -> NDArray[np.uint8] | None:
+        """The split of each triple, by number in :data:`SPLITS`; None where none is known."""
+        if "splits.npy" not in self.card["files"]:
+            return None
+        splits = cast("NDArray[np.uint8]", self._map("splits.npy", "u", len(self.triples)))
+        if len(splits) and splits.max() >= len(SPLITS):
+            problem = f"names the split {splits.max()}"
+            raise DataError(self.folder / "splits.npy", problem, f"0 to {len(SPLITS) - 1}")
+        return splits
 
     @cached_property
     def relations(self) -> Mapping[str, str]:
@@ -295,6 +310,12 @@ class Bundle(KnowledgeBase):
     def entity(self, row: int) -> Entity:
         value = self._entities.slice(row, 1).to_pylist()[0]
         return made(entity_of, value, self.folder / "entities.arrow")
+
+    def each_entity(self) -> Iterator[Entity]:
+        """Yields every entity in the order of the rows; faster than one by one."""
+        for batch in self._entities.to_batches(max_chunksize=4096):
+            for value in batch.to_pylist():
+                yield made(entity_of, value, self.folder / "entities.arrow")
 
     def _map(self, name: str, kind: str, *shape: int | None) -> NDArray[Any]:
         path = self.folder / name

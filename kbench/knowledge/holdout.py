@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Example
-from kbench.knowledge.base import Entity, KnowledgeBase, Sentence
+from kbench.knowledge.base import KnowledgeBase, Sentence
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.leakage import Pairs, fingerprint
 from kbench.knowledge.views import View
@@ -18,8 +18,8 @@ from kbench.knowledge.writing import write_bundle
 
 __all__ = ["hold_out", "pairs_in_turn"]
 
-_OF_CONTENT = frozenset({"schema", "files", "digest", "counts", "vectors"})
-"""Fields of a card that writing a bundle makes anew."""
+_OF_CONTENT = frozenset({"schema", "files", "digest", "counts", "vectors", "published"})
+"""Fields of a card that writing a bundle makes anew, or that are of the whole graph alone."""
 
 
 @final
@@ -96,12 +96,12 @@ def hold_out(
         without = {**about, **dropped, "of": bundle.digest}
         return {**own, "name": f"{bundle.name}-held-out", "held_out": without}
 
-    def entities() -> Iterator[Entity]:
-        return (bundle.entity(row) for row in range(len(bundle)))
-
-    ids, names = [entity.id for entity in entities()], list(bundle.relations)
+    ids, names = list(bundle.ids), list(bundle.relations)
     triples = ((ids[head], names[kind], ids[tail]) for head, kind, tail in facts.tolist())
-    made = write_bundle(target, card, entities(), triples, bundle.relations, sentences())
+    splits = None if bundle.splits is None else bundle.splits[kept].tolist()
+    made = write_bundle(
+        target, card, bundle.each_entity(), triples, bundle.relations, sentences(), splits=splits
+    )
     return made, dropped
 
 

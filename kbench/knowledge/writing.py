@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ from kbench.knowledge.arrow import (
     write_columns,
 )
 from kbench.knowledge.base import Entity, Rows, Sentence, Vectors, Words
-from kbench.knowledge.bundle import FILES, SCHEMA, Bundle, find_rows
+from kbench.knowledge.bundle import FILES, SCHEMA, SPLITS, Bundle, find_rows
 
 __all__ = ["distinct_facts", "write_bundle", "write_vectors"]
 
@@ -45,6 +46,7 @@ def write_bundle(
     sentences: Iterable[Sentence] = (),
     *,
     join: Callable[[Entity, Entity], Entity] | None = None,
+    splits: Iterable[int] | None = None,
 ) -> Bundle:
     """Writes a bundle without vectors, atomically; the order of what is given does not count.
 
@@ -60,10 +62,13 @@ def write_bundle(
         sentences: the corpus, in the order it is to keep.
         join: makes one entity of two parts with the same id, given in their order; default: an
             entity may occur once only.
+        splits: of each triple, in their order, the split of its data set, as a number in
+            :data:`kbench.knowledge.bundle.SPLITS`; of a fact that is in several the first counts,
+            so that what is in train is never held out.
 
     Raises:
-        ValueError: an entity occurs twice, a triple names an unknown entity, or the card lacks
-            a field.
+        ValueError: an entity occurs twice, a triple names an unknown entity, splits are not as
+            many as triples, or the card lacks a field.
     """
     types: set[str] = set()
     with atomic_folder(folder) as scratch:
@@ -71,7 +76,8 @@ def write_bundle(
             whole = _whole(in_order(entities, Path(work)), join)
             write_columns(scratch / "entities.arrow", _noting(types, whole), entity_batch)
         ids = _write_ids(scratch)
-        matrix, names = _facts(ids, triples, relations or {})
+        rows, names = _facts(ids, triples, relations or {}, splits)
+        matrix = rows[:, :3]
         _write_matrix(scratch / "triples.npy", matrix.shape, np.int32, [matrix])
         labels = {name: (relations or {}).get(name, name) for name in names}
         write_json(scratch / "relations.json", labels)
@@ -83,6 +89,10 @@ def write_bundle(
             "sentences": open_columns(scratch / "sentences.arrow", sentence_batch).num_rows,
             "types": len(types),
         }
+        if splits is not None:
+            of = rows[:, 3].astype(np.uint8)
+            _write_matrix(scratch / "splits.npy", of.shape, np.uint8, [of])
+            counts |= {f"{name}_triples": int((of == at).sum()) for at, name in enumerate(SPLITS)}
         about = card() if callable(card) else card
         missing = {"name", "version", "licence", "source"} - about.keys()
         if missing:
@@ -135,10 +145,15 @@ def _facts(
     ids: NDArray[np.bytes_],
     triples: Iterable[tuple[str, str, str]],
     relations: Mapping[str, str],
+    splits: Iterable[int] | None,
 ) -> tuple[NDArray[np.int32], list[str]]:
-    """Returns the facts as rows of numbers, and the relations in the order of theirs."""
+    """Returns the facts as rows of numbers, and the relations in the order of theirs.
+
+    The rows are head, relation, tail and, where splits are given, the number of the split.
+    """
     numbers: dict[str, int] = {}
-    parts = [np.empty((0, 3), dtype=np.int32)]
+    parts = [np.empty((0, 3 if splits is None else 4), dtype=np.int32)]
+    split_of = repeat(0) if splits is None else iter(splits)
     for block in in_blocks(triples):
         heads, names, tails = zip(*block, strict=True)
         ends = [*heads, *tails]
@@ -147,7 +162,11 @@ def _facts(
             raise ValueError(f"a triple names the unknown entity {ends[int(rows.argmin())]!r}")
         kinds = np.array([numbers.setdefault(name, len(numbers)) for name in names])
         columns = [rows[: len(block)], kinds, rows[len(block) :]]
+        if splits is not None:
+            columns.append(_checked_splits(list(islice(split_of, len(block))), len(block)))
         parts.append(np.stack(columns, axis=1).astype(np.int32))
+    if splits is not None and next(split_of, None) is not None:
+        raise ValueError("there are more splits than triples")
     ordered = sorted(numbers.keys() | relations.keys())
     place = {name: position for position, name in enumerate(ordered)}
     matrix = np.concatenate(parts)
@@ -156,11 +175,26 @@ def _facts(
     return distinct_facts(matrix), ordered
 
 
+def _checked_splits(splits: list[int], wanted: int) -> NDArray[np.int64]:
+    """Returns the numbers of splits of a block of triples. ``[triples]``."""
+    if len(splits) < wanted:
+        raise ValueError("there are fewer splits than triples")
+    numbers = np.array(splits, dtype=np.int64)
+    if numbers.min() < 0 or numbers.max() >= len(SPLITS):
+        raise ValueError(f"a split is none of {', '.join(SPLITS)}: {sorted(set(splits))}")
+    return numbers
+
+
 def distinct_facts(facts: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Returns facts in rising order, each once. ``[facts, 3]``."""
+    """Returns facts in rising order, each once.
+
+    Args:
+        facts: head, relation, tail, and perhaps more, of which the least is kept. ``[n, 3 or
+            more]``.
+    """
     ordered = facts[np.lexsort(facts.T[::-1])]
     new = np.ones(len(ordered), dtype=bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    new[1:] = (ordered[1:, :3] != ordered[:-1, :3]).any(axis=1)
     return ordered if new.all() else ordered[new]
 
 

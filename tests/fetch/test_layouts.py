@@ -20,6 +20,7 @@ from kbench.fetch.transfer import Transfer
 from kbench_tasks.entity_questions import EntityQuestions
 from kbench_tasks.fewrel_supervised import FewRelSupervised
 from kbench_tasks.knowledge.codex import CodexImporter
+from kbench_tasks.knowledge.fb15k_237 import FB15k237Importer
 from kbench_tasks.knowledge.metaqa import MetaQAImporter
 from kbench_tasks.knowledge.wikidata5m import Wikidata5MImporter
 from kbench_tasks.lama import Lama
@@ -149,7 +150,7 @@ def test_wikidata5m(tmp_path: Path) -> None:
         ("entity-questions", "entityquestions", EntityQuestions),
         ("fewrel", "fewrel", FewRelSupervised),
         ("codex", "codex", CodexImporter),
-        ("fb15k-237", "fb15k-237", None),
+        ("fb15k-237", "fb15k-237", FB15k237Importer),
     ],
 )
 def test_the_published_files_come_as_recorded(
@@ -166,5 +167,8 @@ def test_the_published_files_come_as_recorded(
     if read is CodexImporter:
         bundle, _ = CodexImporter().run(tmp_path / "codex", tmp_path / "kb", [("size", "s")])
         assert len(bundle) == 2034
-    elif read is not None:
+    elif read is FB15k237Importer:
+        bundle, _ = FB15k237Importer().run(tmp_path / "fb15k-237", tmp_path / "kb")
+        assert len(bundle) == 14540
+    else:
         assert len(read(str(tmp_path)).examples(Split.TEST)) > 2000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbench.errors import DataError, Unsupported
@@ -146,6 +146,7 @@ def test_half_a_surrogate_pair_is_unknown(world: Bundle) -> None:
     assert world.rows(["\ud83d"]).tolist() == [-1]
 
 
+@settings(deadline=None)  # writing a bundle takes its time on a busy disk
 @given(
     known=st.sets(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
                           min_size=1, max_size=6), min_size=1, max_size=20),
@@ -265,3 +266,31 @@ def test_cards_that_are_none(world: Bundle, content: bytes) -> None:
 def test_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="knowledge import"):
         Bundle(tmp_path)
+
+
+def test_splits_are_kept_and_what_is_in_train_is_never_held_out(tmp_path: Path) -> None:
+    entities = [Entity(name) for name in "abc"]
+    triples = [("c", "r", "a"), ("a", "r", "b"), ("a", "r", "b"), ("b", "r", "c")]
+    bundle = write_bundle(tmp_path / "kb", CARD, entities, triples, splits=[1, 2, 0, 2])
+    assert bundle.splits is not None
+    rows = {tuple(row): split for row, split in zip(bundle.triples, bundle.splits, strict=True)}
+    assert rows == {(0, 0, 1): 0, (1, 0, 2): 2, (2, 0, 0): 1}
+    assert bundle.card["counts"]["valid_triples"] == 1
+    bundle.verify()
+    again = write_vectors(bundle.folder, np.ones((3, 2), dtype=np.float32), {})
+    assert again.splits is not None
+    assert write_bundle(tmp_path / "bare", CARD, entities, triples).splits is None
+
+
+@pytest.mark.parametrize("splits", [[0], [0, 0, 0], [0, 3], [0, -1]])
+def test_splits_that_do_not_fit(tmp_path: Path, splits: list[int]) -> None:
+    entities, triples = [Entity("a"), Entity("b")], [("a", "r", "b"), ("b", "r", "a")]
+    with pytest.raises(ValueError, match="split"):
+        write_bundle(tmp_path / "kb", CARD, entities, triples, splits=splits)
+
+
+def test_splits_of_a_stranger_are_checked(tmp_path: Path) -> None:
+    made = write_bundle(tmp_path / "kb", CARD, [Entity("a")], [("a", "r", "a")], splits=[0])
+    np.save(made.folder / "splits.npy", np.array([9], dtype=np.uint8))
+    with pytest.raises(DataError, match="names the split 9"):
+        _ = Bundle(made.folder).splits

@@ -68,6 +68,37 @@ def test_import_train_info(release: Path, tmp_path: Path) -> None:
         assert part in shown.stdout
 
 
+def test_link_prediction_is_shown_beside_published_figures(release: Path, tmp_path: Path) -> None:
+    target = tmp_path / "kb"
+    good("import", "codex", release, target, "-o", "size=s")
+    options = ("--dimension", 4, "--epochs", 2, "--train-on", "train")
+    trained = good("train", target, *options)["vectors"]["link_prediction"]
+    assert (trained["split"], trained["facts_ranked"]) == ("test", 1)
+    for shown in (run("info", target).stdout, run("train", target, *options).stderr):
+        assert "this bundle, 1 facts of test" in shown
+        assert f"{trained['mrr']}" in shown
+        assert "0.354" in shown
+        assert "test, Safavi" in shown
+    none = good("train", target, *options[:4], "--ranked", 0)["vectors"]["link_prediction"]
+    assert "not asked for" in none["not_measured"]
+    assert "this bundle, " not in run("info", target).stdout
+
+
+def test_merge(release: Path, world: Bundle, tmp_path: Path) -> None:
+    good("import", "codex", release, tmp_path / "kb", "-o", "size=s")
+    asked = ("merge", tmp_path / "kb", world.folder, tmp_path / "both")
+    made = good(*asked, "--name", "joint")
+    assert made["counts"]["entities"] == 3 + 45
+    assert made["same"]["facts that another source has too"] == 0
+    assert good("info", tmp_path / "both", "-n", 0)["merged"]["sources"][1]["name"] == "world"
+    assert "--replace" in str(run(*asked).exception)
+    shown = run(*asked, "--replace")
+    assert shown.exit_code == 0, shown.output
+    assert "knowledge train" in shown.stderr
+    assert run("info", tmp_path / "both").exit_code == 0
+    assert "two or more" in str(run("merge", world.folder, tmp_path / "x").exception)
+
+
 def test_import_as_json(release: Path, tmp_path: Path) -> None:
     report = good("import", "codex", release, tmp_path / "kb", "-o", "size=s")
     assert report["rows"]["triples"] == {"read": 4, "kept": 3, "dropped": {"malformed": 1}}
@@ -172,9 +203,16 @@ def test_formats() -> None:
     assert shown.exit_code == 0
     assert "-o size=s|m|l" in shown.stdout
     names = [json.loads(line)["name"] for line in run("formats", "--json").stdout.splitlines()]
-    assert {"codex", "ernie", "openke", "pykeen", "tsv", "wikidata5m", "wikipedia2vec"} <= set(
-        names
-    )
+    assert {
+        "codex",
+        "ernie",
+        "fb15k-237",
+        "openke",
+        "pykeen",
+        "tsv",
+        "wikidata5m",
+        "wikipedia2vec",
+    } <= set(names)
 
 
 @pytest.mark.parametrize(

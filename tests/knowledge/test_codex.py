@@ -74,7 +74,9 @@ def test_release(release: Path, tmp_path: Path) -> None:
     assert "train, valid and test" in bundle.card["splits"]
     assert bundle.card["counts"] == {
         "entities": 4, "relations": 2, "triples": 4, "sentences": 0, "types": 4,
+        "train_triples": 2, "valid_triples": 1, "test_triples": 1,
     }  # fmt: skip
+    assert {figure["mrr"] for figure in bundle.card["published"]} == {0.354, 0.465}
     assert dict(bundle.relations) == {"P1": "lives in", "P2": "P2"}
     q1, q2, q3 = (bundle.entity(int(row)) for row in bundle.rows(["Q1", "Q2", "Q3"]))
     assert q1.types == ("human", "writer")

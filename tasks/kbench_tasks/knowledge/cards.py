@@ -37,7 +37,7 @@ def card_of(
         "source": importer.card.source,
         **shown,
         "import": {
-            "format": type(importer).__module__.rpartition(".")[2],
+            "format": type(importer).__module__.rpartition(".")[2].replace("_", "-"),
             "revision": importer.revision,
             "files": [*about["files"], *beside],
             **report.as_json(),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.data.sources import parse_json
-from kbench.errors import DataError, first_line
+from kbench.errors import DataError
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.knowledge.importing import (
     Importer,
@@ -17,10 +16,8 @@ from kbench.knowledge.importing import (
     Report,
     fields,
     read_rows,
-    read_whole,
 )
 from kbench_tasks.knowledge.cards import note_unread
-from kbench_tasks.knowledge.graphs import count_used
 from kbench_tasks.knowledge.linked import (
     LABELS,
     SENTENCES,
@@ -30,12 +27,15 @@ from kbench_tasks.knowledge.linked import (
     read_sentences,
 )
 from kbench_tasks.knowledge.matrices import packed_or_not
+from kbench_tasks.knowledge.objects import count_entities, count_known, read_objects, text_of
+from kbench_tasks.knowledge.published import published
 
-__all__ = ["CodexImporter"]
+__all__ = ["CodexImporter", "read_types"]
 
 _SPLITS = ("train", "valid", "test")
 _FOLDERS = ("triples", "types", "relations", "entities")
 _COLUMNS = ("head", "relation", "tail")
+_RELEASE = "the JSON object of the CoDEx release"
 Triple = tuple[str, str, str]
 
 
@@ -46,6 +46,7 @@ class CodexImporter(Importer):
     the release (``entities/LANGUAGE/entities.json``) and from the mentions in ``sentences``.
     """
 
+    revision = "2"
     card = ImporterCard(
         title="CoDEx",
         layout="the data folder of CoDEx: triples/codex-{s,m,l}/{train,valid,test}.txt, "
@@ -70,16 +71,18 @@ class CodexImporter(Importer):
         known = dict.fromkeys(e for head, _, tail in triples for e in (head, tail))
         sentences, surfaces = read_sentences(options.paths("sentences"), known, report)
         given = read_labels(next(iter(options.paths("labels")), None), known, report)
-        release = _objects(root / "entities" / language / "entities.json", required=False)
-        _count("names", release, known, report)
+        release = read_objects(
+            root / "entities" / language / "entities.json", _RELEASE, required=False
+        )
+        count_known("names", release, known, report)
         if not release:
             report.note(f"no entities/{language}/entities.json: the release names no entity")
-        types = _types(root, language, known, report)
+        types = read_types(root / "types" / "entity2types.json", language, known, report)
         entities = list(_entities(known, given, release, surfaces, types))
-        _describe(entities, report)
-        relations = _objects(root / "relations" / language / "relations.json")
+        count_entities(entities, report)
+        relations = read_objects(root / "relations" / language / "relations.json", _RELEASE)
         used = sorted({relation for _, relation, _ in triples})
-        _count("relations", relations, used, report)
+        count_known("relations", relations, used, report)
         card = {
             "name": f"codex-{size}",
             "version": "1.0",
@@ -88,6 +91,7 @@ class CodexImporter(Importer):
             "source": self.card.source,
             "citation": "Safavi and Koutra, EMNLP 2020",
             "splits": "the triples of train, valid and test together",
+            "published": published(f"codex-{size}"),
             "import": {
                 "format": "codex",
                 "revision": self.revision,
@@ -97,25 +101,27 @@ class CodexImporter(Importer):
                 **report.as_json(),
             },
         }
-        labels = {name: _text(relations.get(name), "label") or name for name in used}
-        return write_bundle(target, card, entities, triples, labels, sentences)
+        labels = {name: text_of(relations.get(name), "label") or name for name in used}
+        splits = triples.values()
+        return write_bundle(target, card, entities, triples, labels, sentences, splits=splits)
 
 
-def _triples(folder: Path, report: Report) -> list[Triple]:
+def _triples(folder: Path, report: Report) -> dict[Triple, int]:
+    """Returns the triples, and of each the number of its split: of the first that has it."""
     layout = "one `head TAB relation TAB tail` a line"
-    triples: dict[Triple, None] = {}
+    triples: dict[Triple, int] = {}
     files = [packed_or_not(folder / f"{split}.txt") for split in _SPLITS]
-    for path in files:
+    for split, path in enumerate(files):
         for _, triple in read_rows(path, "triples", _triple, report, layout):
             if triple in triples:
                 report.drop("triples", "seen before")
             else:
-                triples[triple] = None
+                triples[triple] = split
                 report.kept["triples"] += 1
     if not triples:
         raise DataError(folder, "holds no triple", layout)
     note_unread(report, folder, [path.name for path in files], Options({}))
-    return list(triples)
+    return triples
 
 
 def _triple(line: str) -> Triple:
@@ -123,51 +129,30 @@ def _triple(line: str) -> Triple:
     return head, relation, tail
 
 
-def _objects(path: Path, required: bool = True) -> dict[str, Any]:
-    """Reads a JSON object of objects or lists, packed or not; one that may be missing is empty."""
-    expected = "the JSON object of the CoDEx release"
-    there = packed_or_not(path)
-    if not required and not there.exists():
-        return {}
-    try:
-        value = parse_json(read_whole(there, expected).decode("utf-8"))
-    except (ValueError, RecursionError) as cause:
-        raise DataError(there, f"cannot be read ({first_line(cause)})", expected) from None
-    if not isinstance(value, dict):
-        raise DataError(path, f"is a JSON {type(value).__name__}", expected)
-    return value
-
-
-def _text(value: Any, key: str) -> str:
-    """Returns a string of an object of the release, which may lack it."""
-    text = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        return ""
-    # JSON can spell half a surrogate pair, which no UTF-8 file can hold.
-    return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
-
-
-def _count(kind: str, rows: Collection[str], used: Container[str], report: Report) -> None:
-    """Counts what is told of what a size of the graph has, and of others."""
-    report.see(kind, len(rows))
-    count_used(kind, rows, used, report)
-
-
-def _types(
-    root: Path, language: str, known: Mapping[str, Any], report: Report
+def read_types(
+    path: Path, language: str, known: Mapping[str, Any], report: Report
 ) -> dict[str, tuple[str, ...]]:
-    """Returns the names of the types of each entity; a type without a name goes by its id."""
-    names = _objects(root / "types" / language / "types.json")
-    path = root / "types" / "entity2types.json"
+    """Returns the names of the types of each entity; a type without a name goes by its id.
+
+    Args:
+        path: ``types/entity2types.json`` of the release; the names of the types lie beside it.
+        language: of the names.
+        known: the entities of the graph, by Wikidata id; types of others are left out.
+        report: counts the entities with types.
+
+    Raises:
+        DataError: a file is missing or of another format.
+    """
+    names = read_objects(path.parent / language / "types.json", _RELEASE)
     types: dict[str, tuple[str, ...]] = {}
-    rows = _objects(path)
-    _count("types", rows, known, report)
+    rows = read_objects(path, _RELEASE)
+    count_known("types", rows, known, report)
     for entity, ids in rows.items():
         if entity not in known:
             continue
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise DataError(path, f"has {ids!r} for {entity}", "a list of type ids")
-        types[entity] = tuple(dict.fromkeys(_text(names.get(i), "label") or i for i in ids))
+        types[entity] = tuple(dict.fromkeys(text_of(names.get(i), "label") or i for i in ids))
     return types
 
 
@@ -181,13 +166,6 @@ def _entities(
     for entity in known:
         about = release.get(entity)
         label, aliases = names_of(
-            [given.get(entity, ""), _text(about, "label"), *surfaces.get(entity, ())]
+            [given.get(entity, ""), text_of(about, "label"), *surfaces.get(entity, ())]
         )
-        yield Entity(entity, label, aliases, types.get(entity, ()), _text(about, "description"))
-
-
-def _describe(entities: list[Entity], report: Report) -> None:
-    report.facts["entities"] = len(entities)
-    report.facts["entities with a label"] = sum(bool(e.label) for e in entities)
-    report.facts["entities with a type"] = sum(bool(e.types) for e in entities)
-    report.facts["entities with a description"] = sum(bool(e.description) for e in entities)
+        yield Entity(entity, label, aliases, types.get(entity, ()), text_of(about, "description"))

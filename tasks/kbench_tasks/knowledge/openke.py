@@ -36,7 +36,7 @@ from kbench_tasks.knowledge.matrices import (
 )
 from kbench_tasks.knowledge.text_vectors import read_header
 
-__all__ = ["OpenKEImporter"]
+__all__ = ["OpenKEImporter", "numbered_triples"]
 
 _TRIPLES = "first line the number of triples, then one `head tail relation` a line, by number"
 
@@ -138,18 +138,32 @@ def _triples(
     """Yields the triples by name; a relation goes by its number where there are no names."""
     entities = {row: name for name, row in numbers.items()} if paths else {}
     for path in paths:
-        yield from _numbered_triples(
-            path, entities, relations, options.text("order") or "htr", report
+        yield from numbered_triples(
+            path, entities, relations, report, options.text("order") or "htr"
         )
 
 
-def _numbered_triples(
+def numbered_triples(
     path: Path,
     entities: Mapping[int, str],
     relations: Mapping[int, str],
-    order: str,
     report: Report,
+    order: str = "htr",
+    unknown: str = "entity without a row of the matrix",
 ) -> Iterator[tuple[str, str, str]]:
+    """Yields the triples of a train2id.txt and the like, by name.
+
+    Args:
+        path: the file.
+        entities: their names by number; triples of others are left out.
+        relations: theirs; where there are none, a relation goes by its number.
+        report: counts the triples.
+        order: of the columns.
+        unknown: why a triple of an entity without a name is left out.
+
+    Raises:
+        DataError: the file is missing, of another format, or holds another number than it states.
+    """
     columns = [order.index(role) for role in "hrt"]
 
     def parse(line: str) -> tuple[int, int, int]:
@@ -166,7 +180,7 @@ def _numbered_triples(
         if head in entities and tail in entities:
             yield entities[head], relations.get(relation, str(relation)), entities[tail]
         else:
-            report.drop("triples", "entity without a row of the matrix")
+            report.drop("triples", unknown)
     if (read := report.read["triples"] - before) != expected:
         raise DataError(path, f"holds {read} rows and states {expected}", _TRIPLES, line=1)
 
