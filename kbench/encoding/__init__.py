@@ -1,6 +1,7 @@
 """From text to batches on a device."""
 
 from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
+from kbench.encoding.chat import answer_tokens
 from kbench.encoding.computing import sent
 from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Branches, Encoded, Inputs, TokenKind
@@ -38,6 +39,7 @@ __all__ = [
     "Tree",
     "Trees",
     "affixes",
+    "answer_tokens",
     "bare_tokens",
     "encode",
     "inner_tokens",

@@ -53,8 +53,8 @@ class Passages:
     Args:
         tokenizer: a fast tokenizer.
         brought: the passages of all examples, so that each text is tokenized once.
-        before: whether they stand before the input, which goes on from there; else they are
-            appended.
+        after: the tokens that inputs begin with, where passages stand right after these and the
+            input goes on from there; None where they are appended.
 
     Attributes:
         cut: inputs so far whose passages, standing before them, lost a part for want of room.
@@ -64,8 +64,7 @@ class Passages:
         self,
         tokenizer: PreTrainedTokenizerFast,
         brought: Sequence[Sequence[Passage]],
-        *,
-        before: bool = False,
+        after: Sequence[int] | None = None,
     ) -> None:
         self.cut = 0
         begins, goes_on = dict[str, None](), dict[str, None]()
@@ -75,10 +74,10 @@ class Passages:
                 (begins if first else goes_on)[passage.text] = None
         self._begins = _sentences(tokenizer, [*begins], inner=False)
         self._goes_on = _sentences(tokenizer, [*goes_on], inner=True)
-        around = affixes(tokenizer)
-        self._first, self._after = around.before, around.after
-        self._line = bare_tokens(tokenizer, ["\n"])[0] if before else None
-        self._pair = None if before else pair_affixes(tokenizer)
+        self._after = affixes(tokenizer).after
+        self._first = () if after is None else tuple(after)
+        self._line = None if after is None else bare_tokens(tokenizer, ["\n"])[0]
+        self._pair = pair_affixes(tokenizer) if after is None else None
 
     def add(self, tokens: Tokens, brought: Sequence[Passage], room: int) -> Tokens:
         """Returns an example with its passages.

@@ -31,6 +31,7 @@ class Place:
         deterministic: whether the same work gives the same bits on a GPU.
         compiled: whether frozen networks run as compiled code.
         locality: whether it is measured how far plugs move what a model says.
+        spread: whether one backbone is parted among all GPUs.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Place:
     deterministic: bool = True
     compiled: bool = False
     locality: bool = False
+    spread: bool = False
 
     @classmethod
     def default(cls, out: Path, device: str = "auto") -> Place:

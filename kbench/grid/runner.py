@@ -183,7 +183,7 @@ def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
     except KbenchError as error:
         problem = error
     # Without addresses there is still a place to say why: the spec's own digest.
-    key = address("unaddressed", spec.model_dump(mode="json"))
+    key = address("unaddressed", spec.model_dump(mode="json", exclude=spec.usual))
     reason = str(problem) if isinstance(problem, Unsupported) else impossible(parts)
     cell = Cell(spec, key, problem=problem, impossible=reason, missing=missing)
     return _looked_up(cell, results)

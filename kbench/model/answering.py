@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example, Label, Prompt
-from kbench.encoding import Continued, Inputs, Ranked, Tree, inner_tokens
+from kbench.encoding import Continued, Inputs, Ranked, Tree
 from kbench.errors import InputError
 from kbench.model.candidates import compared, log_likelihoods, said_of_nothing
 from kbench.model.generation import ends_of, go_on, in_words
@@ -84,7 +84,7 @@ class SpokenHead(_AskedHead):
         """
         labels: list[Label] = [_answers(example) for example in examples]
         known = list(dict.fromkeys(answer for several in labels for answer in several))
-        said = in_words(tokenizer, inner_tokens(tokenizer, known))
+        said = in_words(tokenizer, self.answer_tokens(tokenizer, known))
         spelled = dict(zip(known, said, strict=True))
         return Gold(
             np.arange(len(labels)),
@@ -102,7 +102,7 @@ class SpokenHead(_AskedHead):
         """Returns texts with the answers that the model is to learn."""
         answers = [_answers(example) for example in examples]
         known = list(dict.fromkeys(answer for several in answers for answer in several))
-        tokens = dict(zip(known, inner_tokens(tokenizer, known), strict=True))
+        tokens = dict(zip(known, self.answer_tokens(tokenizer, known), strict=True))
         trees: dict[tuple[int, ...], int] = {}
         which = [
             trees.setdefault(self._learnt([tokens[a] for a in several], tokenizer), len(trees))
@@ -239,7 +239,7 @@ class RankedHead(_AskedHead):
         for relation, several in self.relations.items():
             places, spelled = list[int](), list[list[int]]()
             for number, names in enumerate(several):
-                tokens = [ids[: self.most] for ids in inner_tokens(tokenizer, list(names))]
+                tokens = [ids[: self.most] for ids in self.answer_tokens(tokenizer, names)]
                 known = [
                     at for at, ids in enumerate(tokens) if ids and tokenizer.unk_token_id not in ids
                 ]
@@ -259,7 +259,9 @@ class RankedHead(_AskedHead):
     def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures what the model says of the names after the prompt without an example."""
         if self.scorer == "pmi":
-            said = said_of_nothing(lm, self.prompt, self._trees(lm.tokenizer), shown)
+            said = said_of_nothing(
+                lm, self.prompt, self._trees(lm.tokenizer), shown, chat=self.chat
+            )
             self.nothing.copy_(said.masked_fill(said.isinf(), 0))
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data import SCORERS, Example, Label, Likelihoods, Prompt
-from kbench.encoding import Inputs, Layout, Tree, Trees, encode, inner_tokens
+from kbench.encoding import Inputs, Layout, Tree, Trees, encode
 from kbench.errors import InputError
 from kbench.model.freezing import dropout
 from kbench.model.heads import Head, ManyLabels, OneLabel
@@ -100,7 +100,12 @@ def _said(lm: LanguageModel, states: Tensor, places: Tensor, targets: Tensor) ->
 
 
 def said_of_nothing(
-    lm: LanguageModel, prompt: Prompt, trees: Sequence[Tree], shown: Demonstrations | None = None
+    lm: LanguageModel,
+    prompt: Prompt,
+    trees: Sequence[Tree],
+    shown: Demonstrations | None = None,
+    *,
+    chat: bool = False,
 ) -> Tensor:
     """Returns ``l(c | x0)`` of the candidates of each of some trees, x0 being without an example.
 
@@ -109,13 +114,15 @@ def said_of_nothing(
         prompt: how examples are put.
         trees: of candidates.
         shown: demonstrations, which are no part of an example, and stand before it.
+        chat: whether the prompt is put as a message.
 
     Returns:
         ``[trees, candidates]``; minus infinity for candidates that a tree lacks.
     """
     text, size = prompt.nothing, len(trees)
     nothing = Example("the prompt without an example", text, (), "", blank=len(text))
-    inputs = encode(lm.tokenizer, [nothing] * size, [()] * size, Layout({}, left_to_right=True))
+    layout = Layout({}, left_to_right=True, chat=chat)
+    inputs = encode(lm.tokenizer, [nothing] * size, [()] * size, layout)
     grown = Trees(inputs, tuple(trees), np.arange(size))
     if shown is not None:
         grown = grown.behind(shown, lm.max_length)
@@ -187,7 +194,8 @@ class ScoredLabels(Head, ABC):
     def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures what the model says of the labels after the prompt without an example."""
         spelled = self.spelled(lm.tokenizer)
-        self.nothing.copy_(said_of_nothing(lm, self.prompt, (Tree.of(spelled),), shown)[0])
+        trees = (Tree.of(spelled),)
+        self.nothing.copy_(said_of_nothing(lm, self.prompt, trees, shown, chat=self.chat)[0])
         self.tokens.copy_(torch.tensor([len(tokens) for tokens in spelled]))
 
     def _tree(self, tokenizer: PreTrainedTokenizerFast) -> Tree:
@@ -207,7 +215,7 @@ class ScoredLabels(Head, ABC):
                 "say nothing; expected words: give them in the task's prompt, Prompt(words=…), or "
                 "take tuning head"
             )
-        spelled = inner_tokens(tokenizer, words)
+        spelled = self.answer_tokens(tokenizer, words)
         for label, word, tokens in zip(self.labels, words, spelled, strict=True):
             if not tokens or tokenizer.unk_token_id in tokens:
                 raise InputError(

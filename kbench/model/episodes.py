@@ -44,6 +44,7 @@ class EpisodeHead(ScoredLabels):
 
     # Classes of a test are no part of a model that was tuned on others.
     persistent = False
+    chats = False
 
     def __init__(
         self, labels: Sequence[str], prompt: Prompt, scorer: str, *, none: bool = False

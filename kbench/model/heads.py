@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt, is_right
-from kbench.encoding import bare_tokens, inner_tokens
+from kbench.encoding import answer_tokens, bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Head(nn.Module, ABC):
         speaks: whether predictions are not made of logits but of what the network says by itself.
         compares: whether its logits are what the model says of candidates, which
             :meth:`likelihoods` then tells.
+        chats: whether it can be asked by a message.
+        chat: whether answers come after a message that the tokenizer's chat template writes.
     """
 
     needs_lm_head = False
@@ -96,6 +98,8 @@ class Head(nn.Module, ABC):
     chooses = False
     compares = False
     speaks = False
+    chats = True
+    chat = False
 
     def answer(self, lm: LanguageModel, batch: Batch) -> Tensor:
         """Returns what :meth:`predict` makes predictions of, where :attr:`speaks` says so.
@@ -108,6 +112,12 @@ class Head(nn.Module, ABC):
             NotImplementedError: the head's predictions are made of logits.
         """
         raise NotImplementedError(f"{type(self).__name__} decides by logits")
+
+    def answer_tokens(
+        self, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str]
+    ) -> list[list[int]]:
+        """Returns the tokens of answers, as they are spelled after a prompt."""
+        return (answer_tokens if self.chat else inner_tokens)(tokenizer, [*answers])
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -442,7 +452,15 @@ class _AnsweringHead(Head):
             tokenizer: of the model.
             before: what stands before the blank, see :attr:`kbench.data.Example.before_blank`.
         """
-        return _single_tokens(answers, tokenizer, before)
+        return self._single(answers, tokenizer, before)
+
+    def _single(
+        self, words: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str
+    ) -> list[int | None]:
+        """Returns the token that each word is where the answer stands."""
+        if self.chat:
+            return _alone(answer_tokens(tokenizer, [word.strip() for word in words]), tokenizer)
+        return _single_tokens(words, tokenizer, before)
 
     def target(self, tokens: Sequence[int | None]) -> int | None:
         """Returns the token that an example is trained on, by those of its answers; None for none.
@@ -584,7 +602,7 @@ class VocabularyHead(_AnsweringHead):
             KbenchError: no word of it is one token.
         """
         if self._allowed is None or self._allowed[0] is not tokenizer:
-            found = [_single_tokens(self.vocabulary, tokenizer, lead) for lead in self._before]
+            found = [self._single(self.vocabulary, tokenizer, lead) for lead in self._before]
             tokens = {token for several in found for token in several} - {None}
             if not tokens:
                 raise KbenchError(
@@ -614,5 +632,12 @@ def _single_tokens(
     else:
         first, *pieces = bare_tokens(tokenizer, [before, *(before + word for word in bare)])
         behind = [ids[len(first) :] if ids[: len(first)] == first else [] for ids in pieces]
-    single = [ids[0] if len(ids) == 1 else None for ids in behind]
+    return _alone(behind, tokenizer)
+
+
+def _alone(
+    several: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast
+) -> list[int | None]:
+    """The one token of each; None if it is unknown or there are several."""
+    single = [ids[0] if len(ids) == 1 else None for ids in several]
     return [None if token == tokenizer.unk_token_id else token for token in single]

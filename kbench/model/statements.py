@@ -60,6 +60,7 @@ class StatementHead(Head):
     needs_lm_head = True
     keeps_all = True
     compares = True
+    chats = False
 
     def __init__(
         self, labels: Sequence[str], prompt: Prompt, scorer: str, *, none: bool = False

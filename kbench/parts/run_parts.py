@@ -175,17 +175,40 @@ class Parts:
 
         Raises:
             UsageError: it is said for a model that is asked by none.
+            Unsupported: a chat template is asked for, and there is none.
         """
         options, own = self.spec.options_of("tuning"), self.tuning.prompts
         given = {name: value for name, value in options.items() if name in own}
         if own and self.backbone.left_to_right:
-            return {**own, **given}
+            return {**own, **given, **self._chat()}
+        if self.spec.chat:
+            raise Unsupported(
+                f"--chat puts prompts as messages, and tuning {self.spec.tuning} asks backbone "
+                f"{self.spec.backbone} by no prompt; take prompted, and a model that reads from "
+                "left to right"
+            )
         if given:
             raise UsageError(
                 f"tuning {self.spec.tuning}: {', '.join(given)} is of prompts, by which models are "
                 f"asked that read from left to right; backbone {self.spec.backbone} reads both ways"
             )
         return None
+
+    def _chat(self) -> dict[str, str]:
+        """What a chat template adds to how a model is asked.
+
+        Raises:
+            Unsupported: the backbone has none.
+        """
+        if not self.spec.chat:
+            return {}
+        template = self.backbone.chat_template()
+        if template is None:
+            raise Unsupported(
+                f"backbone {self.spec.backbone} has no chat template, which --chat asks for; take "
+                "one that was tuned to talk, or leave --chat out"
+            )
+        return {"chat": canonical_digest(template)}
 
     @cached_property
     def demonstrations(self) -> tuple[tuple[Example, str], ...]:
@@ -199,6 +222,11 @@ class Parts:
         shots, task = (self.prompting or {}).get("shots", 0), self.task
         if not shots or task.prompt is None:
             return ()
+        if self.spec.chat:
+            raise UsageError(
+                f"tuning {self.spec.tuning}: shots is {shots}, and --chat puts one prompt as one "
+                "message; expected 0, or a run without --chat"
+            )
         split = Split.TRAIN if task.examples(Split.TRAIN) else Split.DEV
         if any(example.candidates for example in task.examples(split)[:1]):
             raise UsageError(
@@ -326,14 +354,35 @@ def _check_recipe(fields: Any, what: str) -> None:
     check_values(fields, {}, Recipe.types, what)
 
 
-def loaded(parts: Parts) -> LanguageModel:
+def _moves_what_is_held(parts: Parts) -> str:
+    """Why weights that are not held in float32 do not go with a tuning; empty if they do."""
+    spec, tuning = parts.spec, parts.tuning
+    if spec.weights == "float32" or parts.tuning_recipe is None:
+        return ""
+    # A new head is in float32, and is all that trains; what is packed cannot be stored with it.
+    if tuning.reads_once and spec.weights == "bfloat16":
+        return ""
+    return (
+        f"weights held in {spec.weights} stay as they are, and tuning {spec.tuning} trains "
+        "weights; take --weights float32, or a tuning that trains none (prompted, frozen)"
+    )
+
+
+def loaded(parts: Parts, device: str = "cpu", *, spread: bool = False) -> LanguageModel:
     """Loads the backbone of a run.
+
+    Args:
+        parts: of the run.
+        device: where it will compute: weights of fewer bits are packed there.
+        spread: whether it is parted among all GPUs.
 
     Raises:
         InputError: it cannot be loaded; that is no experiment that failed.
     """
     try:
-        return parts.backbone.load()
+        if parts.spec.weights == "float32" and not spread:
+            return parts.backbone.load()
+        return parts.backbone.load_held(parts.spec.weights, device, spread=spread)
     except (InputError, Unsupported):
         raise
     except KbenchError as error:
@@ -353,6 +402,12 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
                 f"task {parts.spec.task} has no prompt, by which backbone {parts.spec.backbone} "
                 "would be asked; tuning head puts a new head on its last state"
             )
+        if parts.spec.chat and not asked.chats:
+            raise Unsupported(
+                f"--chat puts one prompt as one message, and task {parts.spec.task} asks by "
+                "statements, or by an episode of examples; take a run without --chat"
+            )
+        asked.chat = parts.spec.chat
         return asked
     head = parts.task.head(lm.width)
     if head.needs_lm_head and lm.left_to_right:
@@ -400,6 +455,8 @@ def impossible(parts: Parts) -> str:
             f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
             f"have tuning {task.tuning} and the general setting"
         )
+    if problem := _moves_what_is_held(parts):
+        return problem
     if parts.plug_is_fixed and not trains:
         return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
     return ""

@@ -243,6 +243,8 @@ class Row:
             "knowledge": self.name("knowledge") if spec.knowledge else None,
             "linker": content(self.first)["linker"] or None,
             "dtype": spec.dtype,
+            "weights": spec.weights,
+            "chat": spec.chat,
             "options": options(self.first),
             "seeds": self.seeds,
             "status": self.first.status,

@@ -2,7 +2,8 @@
 
 Content only: digests of data, weights and knowledge, revisions of code, options and recipes.
 Batch size of evaluation, device and hardware are recorded in a result, not part of its address.
-The precision is part of it, and so is that of a training, unless it is float32.
+The precision is part of it, and so is that of a training, and how a backbone's weights are held,
+unless it is float32.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         inputs["demonstrations"] = [digest_examples(examples), list(answers)]
     if parts.tuning_recipe is not None:
         inputs |= _precision(spec.dtype)
+    inputs |= _held(spec.weights)
     if parts.plug_is_fixed:
         assert parts.knowledge is not None
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
@@ -73,6 +75,7 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
         "backbone": parts.backbone.digest,
         "seed": parts.spec.seed,
         **_precision(parts.spec.dtype),
+        **_held(parts.spec.weights),
     }
     if setting == Setting.TASK_SPECIFIC:
         inputs["model"] = address("model", model_inputs(parts))
@@ -85,6 +88,11 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
 def _precision(dtype: str) -> dict[str, str]:
     """What a narrow precision adds to the inputs of a training."""
     return {} if dtype == "float32" else {"dtype": dtype}
+
+
+def _held(weights: str) -> dict[str, str]:
+    """What a backbone whose weights are not held in float32 adds: it says other things."""
+    return {} if weights == "float32" else {"weights": weights}
 
 
 def addresses(parts: Parts) -> dict[str, str | None]:

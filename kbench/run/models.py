@@ -16,7 +16,7 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, FrozenReader, ReadStates, digest
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import WithStates, last_states
-from kbench.parts.run_parts import Parts, headed, loaded
+from kbench.parts.run_parts import Parts, headed
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
 from kbench.run.prediction import logits_of
@@ -81,7 +81,9 @@ def untrained(session: Session, parts: Parts) -> DownstreamModel:
     Raises:
         Unsupported: the head reads a masked-LM head that the backbone lacks.
     """
-    lm = loaded(parts)
+    # What nothing trains in is the backbone as it is, of which one copy is enough.
+    shared = parts.tuning_recipe is None
+    lm = session.pretrained(parts) if shared else session.loaded(parts)
     torch.manual_seed(parts.spec.seed)
     model = DownstreamModel(lm, headed(parts, lm))
     parts.tuning.prepare(model, parts.tuning_options)

@@ -257,6 +257,7 @@ def inputs_of(
         max_length=room(longest),
         truncate=not task.answer_room,
         left_to_right=lm.left_to_right,
+        chat=parts.prompting is not None and parts.spec.chat,
     )
     passages: list[list[Passage]] = []
     if injected:

@@ -168,6 +168,8 @@ def _told(
 ) -> dict[str, Any]:
     """What a result says of how each stage was done."""
     how = described(session.device, session.compiled)
+    if parts.spec.weights != "float32":
+        how["weights"] = parts.spec.weights
     return {
         "tuning": tuned.summary(),
         "evaluation": evaluated(how, parts.spec.dtype, predicted, lm.rounding),
