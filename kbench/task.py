@@ -452,9 +452,9 @@ class QuestionTask(Task):
         return BlankHead()
 
     def shows(self, example: Example) -> Mapping[str, str]:
-        """Returns the first answer, by the stratum of the question, or by itself without one."""
+        """Returns the first answer, by the relation of the question, or by itself without one."""
         first = example.label if isinstance(example.label, str) else example.label[0]
-        return {example.stratum or first: first}
+        return {example.relation or first: first}
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the backbone's own head, which says what comes next where the blank is."""

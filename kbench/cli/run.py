@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
+from kbench.errors import UsageError
 from kbench.grid.grids import make_grids, read_grid
 from kbench.spec import Control, Setting
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_DEMO = Path(__file__).with_name("demo.yaml")
+_DEMOS = {
+    "encoder": Path(__file__).with_name("demo.yaml"),
+    "decoder": Path(__file__).with_name("demo-decoder.yaml"),
+}
 _DEMO_JOBS = 4
 _AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
 _SINGLE = ("limit", "data", "linker", "dtype", "weights", "chat")
@@ -30,6 +34,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 
 @click.command("run")
 @click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--demo",
+    type=click.Choice(list(_DEMOS)),
+    help="The embedded demo of models that read both ways, or from left to right. Default: the "
+    "first, without GRID, --task and --method.",
+)
 @click.option("--task", help="Tasks: a comma list of names and globs, or all.")
 @click.option("--method", help="Injection methods, likewise.")
 @click.option("--setting", help=f"{_choices(Setting)}, or all. Default: the first two.")
@@ -118,7 +128,7 @@ def run(grid: Path | None, **options: Any) -> int:
 
     GRID is a YAML file with the same keys as the options, or with several grids; options override
     it, and narrow what one of several grids chooses for itself. Without GRID, --task and
-    --method, the embedded demo runs.
+    --method, the embedded demo runs; --demo names one, which options narrow as they do a GRID.
     """
     from kbench.cli import run_grids
     from kbench.grid.executor import Setup, find_executor
@@ -127,7 +137,7 @@ def run(grid: Path | None, **options: Any) -> int:
 
     chosen = _grids(grid, options)
     narrowed = [name for name in _AXES if options[name] is not None]
-    if _is_demo(grid, options) and options["executor"] == "local":
+    if _demo(grid, options) and options["executor"] == "local":
         # A thread each: the same bits on every machine of a kind, and no faster with more.
         options["jobs"] = options["jobs"] or min(_DEMO_JOBS, os.cpu_count() or 1)
         options["threads"] = options["threads"] or 1
@@ -177,8 +187,14 @@ def _spread(options: dict[str, Any]) -> bool:
     return bool(options["spread"])
 
 
-def _is_demo(path: Path | None, options: dict[str, Any]) -> bool:
-    return path is None and options["task"] is None and options["method"] is None
+def _demo(path: Path | None, options: dict[str, Any]) -> Path | None:
+    """The grid of the demo that is asked for, by name or by asking for nothing else."""
+    name: str | None = options["demo"]
+    if name is not None and path is not None:
+        raise UsageError(f"--demo {name} and {path}: a demo is a grid of its own; give one of them")
+    if name is None and path is None and options["task"] is None and options["method"] is None:
+        name = "encoder"
+    return None if name is None else _DEMOS[name]
 
 
 def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
@@ -186,7 +202,7 @@ def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
     for name, kind in (("setting", Setting), ("control", Control)):
         if given.get(name) == "all":
             given[name] = ",".join(kind)
-    demo = _is_demo(path, options)
-    values: dict[str, Any] = read_grid(path) if path else read_grid(_DEMO) if demo else {}
+    chosen = _demo(path, options) or path
+    values: dict[str, Any] = read_grid(chosen) if chosen else {}
     origin = str(path) if path else "the options"
     return make_grids(values, origin, given, options["settings"])
