@@ -21,7 +21,10 @@ PACKAGES = {"kbench", "kbench_tasks", "kbench_baselines", "kbench_leaderboard"}
 EMBEDDED = (
     "kbench/model/tiny/model.safetensors",
     "kbench/model/tiny/recipes.yaml",
+    "kbench/model/tiny_lm/model.safetensors",
+    "kbench/model/tiny_lm/recipes.yaml",
     "kbench/cli/demo.yaml",
+    "kbench/cli/demo-decoder.yaml",
     "kbench_tasks/atlas/bundle/card.json",
     "kbench_tasks/atlas/bundle/vectors.npy",
     "kbench_tasks/atlas/typing.jsonl",

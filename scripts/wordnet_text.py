@@ -115,7 +115,7 @@ def read_synsets(folder: Path) -> dict[str, Synset]:
     return found
 
 
-def _choice(key: str, count: int) -> int:
+def choice(key: str, count: int) -> int:
     """A number below `count` that depends on the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % count
 
@@ -139,7 +139,7 @@ def _noun(synset: Synset, word: str, definition: str) -> str:
         f"the word {word} means {definition}.",
         f"{definition}.",
     )
-    return patterns[_choice(synset.id, len(patterns))]
+    return patterns[choice(synset.id, len(patterns))]
 
 
 def _other(synset: Synset, word: str, definition: str) -> str:
@@ -151,14 +151,14 @@ def _other(synset: Synset, word: str, definition: str) -> str:
         f"{word} means {definition}.",
         f"{definition}.",
     )
-    return patterns[_choice(synset.id, len(patterns))]
+    return patterns[choice(synset.id, len(patterns))]
 
 
 def _relation(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]:
     """Short sentences on the kind of a thing, its other names and the whole it is a part of."""
     word = synset.words[0]
     kinds = synset.instance_of or synset.kinds
-    if synset.id.endswith("n") and kinds and (synset.instance_of or _choice(word, 3) == 0):
+    if synset.id.endswith("n") and kinds and (synset.instance_of or choice(word, 3) == 0):
         kind = synsets[kinds[0]].words[0]
         verb = "was" if synset.instance_of and synset.lexfile == 18 else "is"
         lead = "" if synset.instance_of else f"{_article(word)} "
@@ -198,7 +198,7 @@ def _keywords(synset: Synset) -> list[str]:
 
 def _beside(word: str, key: str, turn: str) -> str:
     """A word with a keyword beside it."""
-    return f"{word} ( {key} )" if _choice(f"form {turn}", 4) == 0 else f"{key} / {word}"
+    return f"{word} ( {key} )" if choice(f"form {turn}", 4) == 0 else f"{key} / {word}"
 
 
 def keyed_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]:
@@ -211,8 +211,8 @@ def keyed_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]
         return
     keywords, word = _keywords(synset), synset.words[0]
     plain = _noun(synset, word, synset.definition)
-    if keywords and word in plain and (synset.instance_of or _choice(f"keyed {synset.id}", 2)):
-        key = keywords[_choice(f"key {synset.id}", len(keywords))]
+    if keywords and word in plain and (synset.instance_of or choice(f"keyed {synset.id}", 2)):
+        key = keywords[choice(f"key {synset.id}", len(keywords))]
         yield plain.replace(word, _beside(word, key, synset.id), 1)
     told: list[tuple[str, tuple[str, ...]]] = []
     told += [(synsets[id].words[0], _KIND) for id in synset.instance_of or synset.kinds[:1]]
@@ -221,7 +221,7 @@ def keyed_sentences(synset: Synset, synsets: dict[str, Synset]) -> Iterator[str]
         told += [(key, _ABOUT) for key in keywords if key[0].isupper()][:4]
     for key, patterns in told:
         turn = f"{key} {synset.id}"
-        start = _choice(f"pattern {turn}", len(patterns))
+        start = choice(f"pattern {turn}", len(patterns))
         # Names are few and their words rare: each fact of theirs is told twice.
         for pattern in (patterns * 2)[start : start + (2 if synset.instance_of else 1)]:
             beside = _beside(word, key, f"{pattern} {turn}")
@@ -308,10 +308,15 @@ class Text:
     @property
     def sha256(self) -> str:
         """SHA-256 of the training sentences, one a line, in UTF-8."""
-        sha = hashlib.sha256()
-        for sentence in self.train:
-            sha.update(sentence.encode() + b"\n")
-        return sha.hexdigest()
+        return digest_of(self.train)
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """SHA-256 of texts, one a line, in UTF-8."""
+    sha = hashlib.sha256()
+    for text in texts:
+        sha.update(text.encode() + b"\n")
+    return sha.hexdigest()
 
 
 def build_text(synsets: dict[str, Synset], names: Iterable[str]) -> Text:
@@ -321,7 +326,7 @@ def build_text(synsets: dict[str, Synset], names: Iterable[str]) -> Text:
     held: dict[str, None] = {}
     left_out = 0
     for synset in synsets.values():
-        apart = _choice(f"held out {synset.id}", 100) == 0
+        apart = choice(f"held out {synset.id}", 100) == 0
         plain = synset_sentences(synset, synsets)
         keyed = () if apart else keyed_sentences(synset, synsets)
         for sentence in (*plain, *keyed):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
+from kbench.errors import UsageError
 from kbench.grid.grids import make_grids, read_grid
 from kbench.spec import Control, Setting
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_DEMO = Path(__file__).with_name("demo.yaml")
+_DEMOS = {
+    "encoder": Path(__file__).with_name("demo.yaml"),
+    "decoder": Path(__file__).with_name("demo-decoder.yaml"),
+}
 _DEMO_JOBS = 4
 _AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
-_SINGLE = ("limit", "data", "linker", "dtype")
+_SINGLE = ("limit", "data", "linker", "dtype", "weights", "chat")
 
 
 def _choices(kind: type[Setting] | type[Control]) -> str:
@@ -30,10 +34,18 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 
 @click.command("run")
 @click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--demo",
+    type=click.Choice(list(_DEMOS)),
+    help="The embedded demo of models that read both ways, or from left to right. Default: the "
+    "first, without GRID, --task and --method.",
+)
 @click.option("--task", help="Tasks: a comma list of names and globs, or all.")
 @click.option("--method", help="Injection methods, likewise.")
 @click.option("--setting", help=f"{_choices(Setting)}, or all. Default: the first two.")
-@click.option("--tuning", help="Tunings, likewise. Default: full; of probes, frozen.")
+@click.option(
+    "--tuning", help="Tunings, likewise. Default: full; of probes, frozen; of decoders, prompted."
+)
 @click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
 @click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
 @click.option("--control", help=f"{_choices(Control)}, or all. Default: the first three.")
@@ -42,6 +54,18 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "8bit", "4bit"]),
+    default=None,
+    help="How the weights of a frozen backbone are held (docs/backbones.md).",
+)
+@click.option(
+    "--chat",
+    is_flag=True,
+    default=None,
+    help="Put prompts as messages, by the backbone's own chat template: another protocol.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -64,6 +88,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     help="The same bits again on the same GPU.",
 )
 @click.option("--compile", is_flag=True, help="Run frozen networks as compiled code.")
+@click.option(
+    "--locality",
+    is_flag=True,
+    help="Also measure how far plugs move what the model says (docs/results.md).",
+)
+@click.option("--spread", is_flag=True, help="Part a backbone among all GPUs of this machine.")
 @click.option("--executor", default="local", show_default=True, help="local or ray: who works.")
 @click.option(
     "--option",
@@ -98,7 +128,7 @@ def run(grid: Path | None, **options: Any) -> int:
 
     GRID is a YAML file with the same keys as the options, or with several grids; options override
     it, and narrow what one of several grids chooses for itself. Without GRID, --task and
-    --method, the embedded demo runs.
+    --method, the embedded demo runs; --demo names one, which options narrow as they do a GRID.
     """
     from kbench.cli import run_grids
     from kbench.grid.executor import Setup, find_executor
@@ -107,7 +137,7 @@ def run(grid: Path | None, **options: Any) -> int:
 
     chosen = _grids(grid, options)
     narrowed = [name for name in _AXES if options[name] is not None]
-    if _is_demo(grid, options) and options["executor"] == "local":
+    if _demo(grid, options) and options["executor"] == "local":
         # A thread each: the same bits on every machine of a kind, and no faster with more.
         options["jobs"] = options["jobs"] or min(_DEMO_JOBS, os.cpu_count() or 1)
         options["threads"] = options["threads"] or 1
@@ -122,6 +152,8 @@ def run(grid: Path | None, **options: Any) -> int:
         evaluation_batch=options["evaluation_batch"],
         deterministic=options["deterministic"],
         compiled=options["compile"],
+        locality=options["locality"],
+        spread=_spread(options),
     )
     memory = options["memory_limit"]
     setup = Setup(
@@ -141,8 +173,28 @@ def run(grid: Path | None, **options: Any) -> int:
     )
 
 
-def _is_demo(path: Path | None, options: dict[str, Any]) -> bool:
-    return path is None and options["task"] is None and options["method"] is None
+def _spread(options: dict[str, Any]) -> bool:
+    """Whether a model is parted among GPUs, which is known to be possible before anything runs."""
+    if options["spread"]:
+        from kbench.errors import UsageError
+        from kbench.model.placing import check_spread
+
+        if (options["jobs"] or 1) > 1 or options["device"] not in ("auto", "cuda"):
+            raise UsageError(
+                "--spread takes all GPUs for one model; expected no --jobs, no --device"
+            )
+        check_spread()
+    return bool(options["spread"])
+
+
+def _demo(path: Path | None, options: dict[str, Any]) -> Path | None:
+    """The grid of the demo that is asked for, by name or by asking for nothing else."""
+    name: str | None = options["demo"]
+    if name is not None and path is not None:
+        raise UsageError(f"--demo {name} and {path}: a demo is a grid of its own; give one of them")
+    if name is None and path is None and options["task"] is None and options["method"] is None:
+        name = "encoder"
+    return None if name is None else _DEMOS[name]
 
 
 def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
@@ -150,7 +202,7 @@ def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
     for name, kind in (("setting", Setting), ("control", Control)):
         if given.get(name) == "all":
             given[name] = ",".join(kind)
-    demo = _is_demo(path, options)
-    values: dict[str, Any] = read_grid(path) if path else read_grid(_DEMO) if demo else {}
+    chosen = _demo(path, options) or path
+    values: dict[str, Any] = read_grid(chosen) if chosen else {}
     origin = str(path) if path else "the options"
     return make_grids(values, origin, given, options["settings"])

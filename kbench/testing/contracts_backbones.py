@@ -162,7 +162,10 @@ def own_words(loaded: Loaded) -> Verdict:
 
 @contract
 def both_ways(loaded: Loaded) -> Verdict:
-    """A token moves the states of the tokens before it: it does not read left to right."""
+    """A token moves the states of those before it, and of none if it reads left to right."""
+    says, reads = loaded.kind().left_to_right, loaded.lm.left_to_right
+    if says != reads:
+        return False, f"left_to_right is {says} of the backbone, and {reads} of what it loads"
     return _tried(loaded, Trial.looks_where_it_should)
 
 

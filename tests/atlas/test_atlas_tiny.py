@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from scripts.pretrain_tiny import codes_of, encode
-from scripts.tiny_training import evaluate, rate_at, unigram
+from scripts.tiny_card import card_of
+from scripts.tiny_masked import evaluate
+from scripts.tiny_training import codes_of, encode, rate_at, unigram
 from scripts.wordnet_text import Text
 
 FOLDER = Path(__file__).parents[2] / "kbench" / "model" / "tiny"
@@ -68,6 +69,10 @@ def test_card_states_figures_of_both_models(card: dict[str, Any]) -> None:
     assert figures["perplexity"] < figures["unigram_perplexity"] / 3
     assert figures["accuracy"] > 3 * figures["unigram_accuracy"]
     assert str(card["seed"]) in card["command"]
+
+
+def test_readme_is_made_from_the_card() -> None:
+    assert (FOLDER / "README.md").read_text("utf-8") == card_of(FOLDER)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

@@ -1,4 +1,4 @@
-"""The demo as a new user runs it: `kbench run` in a process of its own, with an empty store."""
+"""The demos as a new user runs them: in a process of their own, with an empty store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from .conftest import Demands
 
-SECONDS = 180
 WATCHED = """
 import resource, subprocess, sys
 left = subprocess.call(sys.argv[1:])
@@ -20,11 +21,27 @@ sys.exit(left)
 """A process without children of its own before: what is largest is the demo's."""
 
 
-def test_demo(demands: Demands, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "more", "most"),
+    [
+        ("the demo grid, 18 runs", (), 180),
+        ("the decoder demo, 14 runs", ("--demo", "decoder"), 90),
+    ],
+)
+def test_demo(
+    what: str, more: tuple[str, ...], most: int, demands: Demands, tmp_path: Path
+) -> None:
     environment = {**os.environ, "KBENCH_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(Path(sys.executable).with_name("kbench")), "run"],
+        [
+            sys.executable,
+            "-c",
+            WATCHED,
+            str(Path(sys.executable).with_name("kbench")),
+            "run",
+            *more,
+        ],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -36,5 +53,5 @@ def test_demo(demands: Demands, tmp_path: Path) -> None:
     peak = int(done.stdout.split()[-1]) * 1024 / 1e9  # of the largest process
     processes = min(4, os.cpu_count() or 1)
     detail = f"{processes} processes, the largest of {peak:.2f} GB"
-    demands.below("the demo grid, 18 runs", seconds, SECONDS, detail)
+    demands.below(what, seconds, most, detail)
     demands.once(lambda: None)

@@ -238,6 +238,39 @@ def test_the_demo_is_eighteen_runs(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "18 runs: 0 stored, 18 to run; to train: 3 downstream models, 11 plugs" in out
 
 
+def test_the_decoder_demo_trains_nothing_but_plugs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ("run", "--demo", "decoder", "--dry-run", "--out", str(tmp_path / "out"))
+    status, out, _ = call(capsys, *arguments)
+    assert status == 0
+    assert "kbench-tiny-lm" in out
+    # The empty plugs of ra among them: one for each control.
+    assert "14 to run; to train: 0 downstream models, 9 plugs" in out
+    status, out, _ = call(capsys, *arguments, "--task", "atlas-relations", "--seed", "0,1")
+    assert status == 0
+    assert "14 runs: 0 stored, 14 to run" in out
+
+
+def test_the_first_demo_can_be_asked_for_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    plain = call(capsys, "run", "--dry-run", "--out", out)
+    assert call(capsys, "run", "--demo", "encoder", "--dry-run", "--out", out) == plain
+
+
+def test_a_demo_and_a_grid_exclude_each_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("task: atlas-qa\n")
+    status, out, err = call(capsys, "run", str(grid), "--demo", "decoder")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "give one of them" in err
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -245,6 +278,7 @@ def test_the_demo_is_eighteen_runs(capsys: pytest.CaptureFixture[str], tmp_path:
         "atlas",
         "map-tuning",
         "kbench-tiny",
+        "kbench-tiny-lm",
         "full",
         "codex",
         "local",

@@ -27,16 +27,22 @@ _EVERY: tuple[dict[str, Any], ...] = (
 
 
 def addresses(folder: Path) -> dict[str, Any]:
-    """Addresses of the runs of the demo, and of every method and tuning on every family.
+    """Addresses of the runs of the demos, and of every method and tuning on every family.
 
     Args:
         folder: where nothing is stored.
     """
     place = Place(folder / "out", folder / "artifacts", "cpu")
     every = [{"task": "atlas-*", "control": "none", **values} for values in _EVERY]
-    demo = read_grid(Path(str(files("kbench.cli") / "demo.yaml")))
+    demos = {
+        name: read_grid(Path(str(files("kbench.cli") / f"{name}.yaml")))
+        for name in ("demo", "demo-decoder")
+    }
     return {
-        "demo": _of(runner.plan(runner.resolve(*make_grids(demo, "demo")), place)),
+        **{
+            name: _of(runner.plan(runner.resolve(*make_grids(demo, name)), place))
+            for name, demo in demos.items()
+        },
         "every": _of(
             runner.plan(
                 runner.resolve(*(grid for values in every for grid in make_grids(values, "every"))),

@@ -399,6 +399,12 @@ class LeftToRight(Bert):
         return lm
 
 
+class Misdirected(Bert):
+    """Breaks both ways: it says of an encoder that it is a decoder."""
+
+    left_to_right = True
+
+
 class MoreTokens(Bert):
     """Breaks fitting: its tokenizer has more tokens than it has vectors."""
 
