@@ -199,12 +199,16 @@ class InjectionMethod(ABC):
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
             no control.
+        reads_facts: whether what it reads of an entity tells its facts, so that a false value can
+            be put in the place of a true one (the control ``value-swapped``).
         trains: False for a method that has nothing to train, and so no recipe to change.
         switched: whether an example without a known entity is left as it is. False for a method
             that works on every token; its untrained plug, or one of its choices, must then leave
             the model as it is.
         defaults: options beside the recipes.
         option_types: what an option may be, where its default does not tell.
+        later_options: names of options that came after the revision. At their defaults they
+            change nothing, and are in no address.
 
     Raises:
         UsageError: an option is not of its type.
@@ -216,14 +220,22 @@ class InjectionMethod(ABC):
     slot: ClassVar[str | None] = None
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
+    reads_facts: ClassVar[bool] = False
     trains: ClassVar[bool] = True
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
+    later_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         chosen = {**self.defaults, **(options or {})}
         self.options = check_values(chosen, self.defaults, self.option_types, self.card.title)
+
+    @property
+    def addressed_options(self) -> dict[str, Any]:
+        """The options by which a plug of this method is told from others."""
+        same = {n for n in self.later_options if self.options[n] == self.defaults[n]}
+        return {name: value for name, value in self.options.items() if name not in same}
 
     def may_start_general(self) -> bool:
         """Whether a task-specific plug starts from the general one where that can be made.

@@ -15,7 +15,9 @@ from kbench.data.files import dump_yaml, parse_yaml
 from kbench.errors import UsageError, nearest
 
 __all__ = [
+    "PACKED",
     "Control",
+    "Held",
     "OptionKind",
     "OptionType",
     "Precision",
@@ -31,12 +33,17 @@ __all__ = [
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 """The precisions that a run may compute in."""
+Held: TypeAlias = Literal["float32", "bfloat16", "8bit", "4bit"]
+"""How the weights of a backbone may be held; all but float32 stay frozen."""
+PACKED: frozenset[Held] = frozenset({"8bit", "4bit"})
+"""Those of them that are made where a backbone computes, and read nowhere else."""
 OptionKind: TypeAlias = Literal["task", "tuning", "method"]
 """The kinds of part that take options."""
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
 """The seed of everything random in a run."""
 
 
+_YOUNGER = ("weights", "chat")
 _LARGEST = sys.float_info.max
 
 
@@ -54,7 +61,11 @@ class Setting(StrEnum):
 
 
 class Control(StrEnum):
-    """How the knowledge is broken; ``none`` is the true knowledge base."""
+    """How the knowledge is broken; ``none`` is the true knowledge base.
+
+    The last three say which document a method with texts puts into an input
+    (:mod:`kbench.knowledge.documents`).
+    """
 
     NONE = "none"
     FOREIGN = "foreign"
@@ -62,6 +73,11 @@ class Control(StrEnum):
     SHUFFLED = "shuffled"
     RANDOM = "random"
     ZERO = "zero"
+    VALUE_SWAPPED = "value-swapped"
+    CONSTANT = "constant"
+    ORACLE = "oracle"
+    ANSWER_REMOVED = "answer-removed"
+    EMPTY = "empty"
 
 
 class RunSpec(BaseModel):
@@ -81,6 +97,8 @@ class RunSpec(BaseModel):
     data: str | None = None
     linker: str | None = None
     dtype: Precision = "float32"
+    weights: Held = "float32"
+    chat: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -94,15 +112,23 @@ class RunSpec(BaseModel):
 
     @property
     def label(self) -> str:
-        """The title with all else that is set: data, options, linker, precision, limit."""
+        """The title with all else that is set: data, options, linker, precisions, limit."""
         parts = [self.title]
         parts += [f"data={self.data.rstrip('/').rsplit('/', 1)[-1]}"] if self.data else []
         short = short_names([path for path, _ in self.settings])
         parts += [f"{short[path]}={spelled(value)}" for path, value in self.settings]
         parts += [f"linker={self.linker}"] if self.linker else []
         parts += [f"dtype={self.dtype}"] if self.dtype != "float32" else []
+        parts += [f"weights={self.weights}"] if self.weights != "float32" else []
+        parts += ["chat"] if self.chat else []
         parts += [f"limit={self.limit}"] if self.limit else []
         return " / ".join(parts)
+
+    @property
+    def usual(self) -> set[str]:
+        """Fields that came after the first results and say nothing new: no part of an address."""
+        fields = type(self).model_fields
+        return {name for name in _YOUNGER if getattr(self, name) == fields[name].default}
 
     @property
     def settings(self) -> list[tuple[str, Any]]:
@@ -135,6 +161,9 @@ class RunSpec(BaseModel):
                 words += [f"--{name}", str(getattr(self, name))]
         if self.dtype != "float32":
             words += ["--dtype", self.dtype]
+        if self.weights != "float32":
+            words += ["--weights", self.weights]
+        words += ["--chat"] if self.chat else []
         for path, value in self.settings:
             words += ["--set", f"{path}={spelled(value)}"]
         return shlex.join(words)

@@ -24,14 +24,20 @@ from kbench.data import (
     TaskCard,
     digest_examples,
 )
+from kbench.data.files import canonical_digest
+from kbench.errors import Unsupported
 from kbench.metrics import (
     Accuracy,
+    Hits,
     LooseMacroF1,
     LooseMicroF1,
     Metric,
     MicroF1WithoutNull,
+    ReciprocalRank,
     StrictAccuracy,
+    Within,
 )
+from kbench.metrics.spoken import ranked_metrics, spoken_metrics
 from kbench.spec import OptionType, check_values
 
 if TYPE_CHECKING:
@@ -76,10 +82,13 @@ class Task(ABC):
         prompt: how an example is put to a model that reads from left to right; None where it
             cannot be.
         max_length: tokens of an input, specials included.
+        answer_room: tokens that an answer may take after a prompt; where there are any, the prompt
+            may be as long as the window leaves it, and is never cut.
         linking: default linker: ``gold`` (ids of the data) or ``title`` (exact label).
         head_name: of the head, in the address of every downstream model. A class that defines
             :meth:`head` and gives no name has ``module:Class``, so that two heads never share one.
         tuning: that it is run with where none is asked for.
+        decoder_tuning: the same for models that read from left to right.
         recipes: how it is tuned, where that was published of this task: by tuning, fields of the
             recipe that take the place of the tuning's own for the family, such as
             ``{"full": {"epochs": 10, "warmup": 0.1}}``.
@@ -96,9 +105,11 @@ class Task(ABC):
     markers: ClassVar[Mapping[Role, str]]
     prompt: ClassVar[Prompt | None] = None
     max_length: ClassVar[int] = 128
+    answer_room: int = 0
     linking: ClassVar[str] = "gold"
     head_name: ClassVar[str]
     tuning: ClassVar[str] = "full"
+    decoder_tuning: ClassVar[str] = "prompted"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
@@ -139,6 +150,16 @@ class Task(ABC):
                 (:mod:`kbench.model.candidates`).
         """
         return None
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns the classes that an example shows where it is a demonstration.
+
+        As it stands its labels, each answered as the task's prompt does: what is right of it, by
+        what demonstrations are to differ in.
+        """
+        assert self.prompt is not None
+        several = [example.label] if isinstance(example.label, str) else example.label
+        return {label: self.prompt.answer(example, label) for label in several}
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Returns a split, read once."""
@@ -293,19 +314,38 @@ class RelationTask(_LabelledTask):
         return RelationHead(width, self.labels)
 
     def prompted_head(self, scorer: str) -> Head | None:
-        """Returns the relations as candidates."""
+        """Returns the relations as candidates, or statements of them where the prompt has any."""
         from kbench.model.candidates import CandidateHead
+        from kbench.model.statements import StatementHead
 
-        return None if self.prompt is None else CandidateHead(self.labels, self.prompt, scorer)
+        if self.prompt is None:
+            return None
+        kind = StatementHead if self.prompt.statements else CandidateHead
+        return kind(self.labels, self.prompt, scorer)
+
+
+_NAME = 32
+"""Tokens of the name of a candidate at most."""
 
 
 class QuestionTask(Task):
-    """Question answering at ``[MASK]``: the label is the tuple of acceptable answers.
+    """Question answering; the label is the tuple of acceptable answers. Three ways to answer.
 
-    An example is kept where some answer is one token of the backbone, as its tokenizer spells the
-    answer at the blank; a model is tuned on the first such answer, and right by any (the map-tuning
-    release lower-cases all answers, and takes the first for the only one). How many were kept of
-    how many stands beside every score.
+    ``answers=token``, at ``[MASK]`` or where the text ends: an example is kept where some answer is
+    one token of the backbone, as its tokenizer spells the answer at the blank; a model is tuned on
+    the first such answer, and right by any (the map-tuning release lower-cases all answers, and
+    takes the first for the only one). How many were kept of how many stands beside every score.
+
+    ``answers=open``, by models that read from left to right: the answer is said in the model's own
+    words, of up to ``tokens`` tokens. ``answers=ranked``, by the same: the answers of train to
+    questions of the same relation are ranked, the ``candidates`` most frequent of them. No
+    question is left out because its answer has several tokens.
+
+    Attributes:
+        asks: the prompt of open and ranked questions where it is another than that of one token.
+        one_thing: whether all answers of a question are names of one thing, and so one candidate;
+            else each is a thing of its own.
+        way: how it is answered; always at one token where a task has no option ``answers``.
     """
 
     family = Family.QUESTION
@@ -313,7 +353,51 @@ class QuestionTask(Task):
     metrics: tuple[Metric, ...] = (Accuracy(any_answer=True),)
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     prompt: ClassVar[Prompt | None] = Prompt("{before}")
+    asks: ClassVar[Prompt | None] = None
+    one_thing: ClassVar[bool] = True
     max_length = 64
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        "answers": "token",
+        "tokens": 15,
+        "candidates": 128,
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "answers": OptionType("text", words=("token", "open", "ranked")),
+        "tokens": OptionType("whole number", least=1),
+        "candidates": OptionType("whole number", least=2),
+    }
+    way: str = "token"
+
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        self._answered(str(self.options.get("answers", self.way)))
+
+    def _answered(self, way: str) -> None:
+        """Takes up the way in which questions are answered."""
+        self.way = way
+        if way == "token":
+            return
+        self.prompt = self.asks or self.prompt  # type: ignore[misc]
+        self.answer_room = int(self.options["tokens"]) if way == "open" else _NAME
+        own = spoken_metrics() if way == "open" else ranked_metrics(self._among)
+        parts = [metric.stratum for metric in self.metrics if isinstance(metric, Within)]
+        self.metrics = (*own, *(Within(stratum, own[0]) for stratum in parts))
+
+    @property
+    def _among(self) -> str:
+        return f"{self.options['candidates']}-of-train"
+
+    @classmethod
+    def metric_named(cls, variant: str) -> Metric | None:
+        """Returns a metric of an open or ranked question, or of a stratum of them."""
+        variant, _, stratum = variant.partition("@")
+        spoken = {metric.variant: metric for metric in spoken_metrics()}
+        ranked = {kind.title: kind for kind in (Hits, ReciprocalRank)}
+        title, _, among = variant.partition(":")
+        found = spoken.get(variant) or (ranked[title](among) if title in ranked else None)
+        return Within(stratum, found) if found and stratum else found
 
     def misfit(self, example: Example) -> str:
         if example.blank is None:
@@ -322,17 +406,68 @@ class QuestionTask(Task):
             return f"has the label {example.label!r}, not the acceptable answers"
         return super().misfit(example)
 
+    @property
+    def form(self) -> dict[str, object]:
+        if self.way == "token":
+            return super().form
+        told = self.answer_room if self.way == "open" else canonical_digest(self.ranking)
+        return {**super().form, "answers": [self.way, told]}
+
+    @cached_property
+    def ranking(self) -> dict[str, list[list[str]]]:
+        """The candidates of each relation, the most frequent first; of each its names."""
+        counted: dict[str, Counter[tuple[str, ...]]] = {}
+        for example in self._known():
+            several = (example.label,) if isinstance(example.label, str) else example.label
+            names = tuple(dict.fromkeys(name for name in several if name.strip()))
+            things = [names] if self.one_thing else [(name,) for name in names]
+            counted.setdefault(example.relation, Counter()).update(filter(None, things))
+        most = int(self.options["candidates"])
+        return {
+            relation: [
+                list(names)
+                for names, _ in sorted(own.items(), key=lambda each: (-each[1], each[0]))[:most]
+            ]
+            for relation, own in sorted(counted.items())
+        }
+
+    def _known(self) -> Sequence[Example]:
+        """The questions whose answers are candidates."""
+        return self.examples(Split.TRAIN)
+
     def head(self, width: int) -> Head:
-        """Returns the backbone's masked-LM head, read at the blank."""
+        """Returns the backbone's masked-LM head, read at the blank.
+
+        Raises:
+            Unsupported: questions are to be answered otherwise.
+        """
         from kbench.model.heads import BlankHead
 
+        if self.way != "token":
+            raise Unsupported(
+                f"{self.card.title} with answers={self.way} is for models that read from left to "
+                "right and are asked by a prompt (tuning prompted, full, lora or bitfit); take "
+                "answers=token for others"
+            )
         return BlankHead()
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns the first answer, by the relation of the question, or by itself without one."""
+        first = example.label if isinstance(example.label, str) else example.label[0]
+        return {example.relation or first: first}
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the backbone's own head, which says what comes next where the blank is."""
+        from kbench.model.answering import RankedHead, SpokenHead
         from kbench.model.heads import BlankHead
 
-        return None if self.prompt is None else BlankHead(self.prompt)
+        if self.prompt is None:
+            return None
+        if self.way == "open":
+            return SpokenHead(self.prompt, self.answer_room)
+        if self.way == "ranked":
+            return RankedHead(self.prompt, self.answer_room, self.ranking, scorer)
+        return BlankHead(self.prompt)
 
 
 _FAMILIES: tuple[type[Task], ...] = (TypingTask, RelationTask, QuestionTask)
@@ -352,9 +487,13 @@ class ProbeTask(QuestionTask):
 
     tuning = "frozen"
     markers: ClassVar[Mapping[Role, str]] = {}
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"dev_share": 0.1}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        **QuestionTask.defaults,
+        "dev_share": 0.1,
+    }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "dev_share": OptionType("number", least=0, below=1)
+        **QuestionTask.option_types,
+        "dev_share": OptionType("number", least=0, below=1),
     }
 
     def __init__(
@@ -387,6 +526,14 @@ class ProbeTask(QuestionTask):
         held = Split.DEV if split == Split.DEV else Split.TEST
         questions = [e for e in self._questions if self._split(e) == held]
         return questions if split != Split.TRAIN else ()
+
+    @property
+    def _among(self) -> str:
+        return f"{self.options['candidates']}-of-all"
+
+    def _known(self) -> Sequence[Example]:
+        """All questions: there is no train."""
+        return self._questions
 
     @cached_property
     def training_digest(self) -> str:

@@ -20,6 +20,8 @@ EXAMPLES = {
     "cli/compare.py": {"map-tuning"},
     "cli/results.py": {"atlas-qa", "map-tuning"},
     "grid/grids.py": {"atlas-qa", "map-tuning"},
+    # A metric that has the name of the data that it was published with.
+    "metrics/spoken.py": {"popqa"},
 }
 NONE = {
     # The yardstick: what results are compared with where nothing else is named.

@@ -330,12 +330,16 @@ class KAdapter(InjectionMethod):
         """Values of ``s``. Nothing chooses in fine-tuning: the model gets used to the whole sum."""
         return (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        _check_reads_both_ways(lm)
+
     def check_training(self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Counts the facts, where there are not too many sentences to do so quickly."""
         if len(knowledge.sentences) <= _QUICK:
             fact_counts(knowledge, self.options["without"])
 
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        _check_reads_both_ways(lm)
         if lm.slot_width != lm.width:
             raise Unsupported(
                 "K-Adapter adds embeddings to hidden states; in this backbone they are "
@@ -369,3 +373,12 @@ class KAdapter(InjectionMethod):
         )
         history.counts = facts.counts
         return history
+
+
+def _check_reads_both_ways(lm: LanguageModel) -> None:
+    """Refuses a backbone whose tokens may not know of later ones, as those of the modules do."""
+    if lm.left_to_right:
+        raise Unsupported(
+            "K-Adapter's modules let every token see all others, and this backbone reads from "
+            "left to right: what comes next would be known before it is said"
+        )

@@ -56,6 +56,7 @@ class _TextMethod(Untrained):
         missing: what a knowledge base lacks that has nothing to tell.
     """
 
+    reads_facts = True
     missing: ClassVar[str] = "no description, and no fact between two entities with names"
 
     def fit(self, plug: Plug, fit: Fit) -> History:
@@ -143,7 +144,11 @@ def _same(one: Tensor, other: Tensor) -> bool:
 class RetrievalAugmentation(_TextMethod):
     """Retrieval augmentation: what is known of an entity, after the input.
 
-    The text is the entity's description, or its facts where it has none. A text that begins with
+    The option ``text`` says what is told: ``description``, that of the entity, or its facts where
+    it has none; ``facts``, a line ``head relation tail .`` each, those of the commonest relation of
+    the knowledge base first; or ``both``, the facts after the description.
+
+    A description that begins with
     the name goes without ``name :``, and so does that of an entity without a name; where the true
     description begins so, another's in its place (the shuffled control) goes without it as well,
     so that the form is the same.
@@ -160,21 +165,37 @@ class RetrievalAugmentation(_TextMethod):
     )
     revision = "2"
     text = "appended"
-    defaults: ClassVar[Mapping[str, Any]] = {"room": 256}
+    defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "text": "description"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "room": OptionType("whole number", least=1),
+        "text": OptionType("text", words=("description", "facts", "both")),
     }
+    later_options = frozenset({"text"})
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
-        return knowledge.described(rows)
+        only_facts = self.options["text"] == "facts"
+        return knowledge.has_facts(rows) if only_facts else knowledge.described(rows)
 
     def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
+        told, described = self.options["text"], bool(knowledge.entity(row).description.strip())
+        facts = _lines(knowledge, row) if told != "description" else []
+        texts = self._described(knowledge, row) if told == "description" or described else []
+        return [*([] if told == "facts" else texts), *(["\n".join(facts)] if facts else [])]
+
+    def _described(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
         name, text = knowledge.name_of(row), knowledge.describe(row)
         if not text:
             return ()
         true = knowledge.unbroken.describe(row)
         named = not name or begins_with(text, name) or begins_with(true, name)
         return (text if named else f"{name} : {text}",)
+
+
+def _lines(knowledge: KnowledgeBase, row: int) -> list[str]:
+    """The facts of an entity, a line each, those of the commonest relation first."""
+    name, often = knowledge.name_of(row) or knowledge.entity(row).id, knowledge.facts_by_relation
+    facts = sorted(knowledge.facts(row), key=lambda fact: -often.get(fact[0], 0))
+    return [f"{name} {relation} {tail} ." for relation, tail in facts]
 
 
 @final

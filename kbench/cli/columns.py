@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from statistics import mean
 from typing import TypeAlias
 
 from kbench.errors import UsageError, nearest
+from kbench.metrics import AveragePrecision
 from kbench.results.identity import Names, content, options, table_key, told_apart
 from kbench.results.tables import Estimate, Row
 from kbench.spec import Control, Setting
+from kbench.store import Score
 
 __all__ = [
+    "ASKED",
     "IDENTITY",
     "NAMES",
     "Columns",
@@ -31,6 +35,8 @@ IDENTITY = ("method", "setting", "knowledge", "options")
 """Columns that tell the rows of a table apart."""
 NAMES = {
     "score": "score",
+    "by-sum": "by sum",
+    "average-precision": "average precision",
     "delta": "Δ none",
     "gain": "knowledge gain",
     "kind": "kind",
@@ -44,8 +50,29 @@ NAMES = {
     "latency": "ms (without)",
     "memory": "memory",
     "knowledge-bytes": "knowledge size",
+    "retention": "retention",
+    "repair": "repair",
+    "mcnemar": "McNemar",
+    "kl": "KL (unlinked)",
+    "first-token": "same first token",
+    "perplexity": "perplexity",
+    "follow": "follow rate",
+    "context": "answer in context",
+    "tokens": "tokens",
 }
 """Columns by the name they are asked for, beside those that tell the runs apart."""
+ASKED = (
+    "retention",
+    "repair",
+    "McNemar",
+    "KL (unlinked)",
+    "same first token",
+    "perplexity",
+    "follow rate",
+    "answer in context",
+    "tokens",
+)
+"""Headings that are shown only where they are asked for."""
 _LEGEND = (
     "In per cent. Brackets: 95% bootstrap interval over test examples, and over seeds where there "
     "are several. Δ none: against the same frozen model without knowledge. Knowledge gain: against "
@@ -55,6 +82,8 @@ _LEGEND = (
     "is not known)."
 )
 _MORE = {
+    "by sum": "By sum: the score if candidates were compared by their log-probability as it is.",
+    "average precision": "Average precision: of the ranking of all labels, without a threshold.",
     "kind": "Kind and individual: the two parts of the knowledge gain, what any entity of the same "
     "type would have told and what only this one tells.",
     "shared": "Shared: test examples whose swapped entity tells the gold label, or has a type in "
@@ -63,6 +92,18 @@ _MORE = {
     "broken": "Broken: of the examples without a linked entity that the model without knowledge "
     "has right, those that became wrong.",
     "ms (without)": "Ms: wall clock to evaluate an example, and without knowledge.",
+    "retention": "Retention: of what the model without knowledge has right, the share that stays "
+    "right.",
+    "repair": "Repair: of what it has wrong, the share that becomes right.",
+    "McNemar": "McNemar: p of the exact test between the two, of one seed.",
+    "KL (unlinked)": "KL: how far what is said at the first answer token moves, in nats, on all "
+    "test examples and in brackets on those without a linked entity.",
+    "same first token": "Same first token: how often it is the same, likewise.",
+    "perplexity": "Perplexity: of plain text with linked names, times that without the plug.",
+    "follow rate": "Follow rate: of the examples with a known false value, those answered by it.",
+    "answer in context": "Answer in context: the score where the texts that were brought spell "
+    "out an answer / where they do not.",
+    "tokens": "Tokens: of an example.",
     "memory": "Memory: the peak of the process or device.",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -171,6 +212,8 @@ def columns_of(row: Row, told: str = "") -> Columns:
         "knowledge": f"{control}{row.name('knowledge')}" if informed else "",
         "options": told,
         "score": _estimate(row.score, sign="") if row.score else _standing(row),
+        "by sum": _mean(row, f"{result.main_metric}_by_sum"),
+        "average precision": _mean(row, AveragePrecision.name),
         "Δ none": _estimate(row.delta, sign="+"),
         "knowledge gain": _estimate(row.gain, sign="+"),
         "kind": _estimate(row.kind, sign="+"),
@@ -184,7 +227,58 @@ def columns_of(row: Row, told: str = "") -> Columns:
         "ms (without)": _latency(row),
         "memory": _bytes(memory),
         "knowledge size": _bytes(cost.get("knowledge_bytes")),
+        **_turned(row),
+        **_moved(row),
+        "follow rate": _share(row.follow),
+        "answer in context": _context(row),
+        "tokens": "" if row.tokens is None else f"{row.tokens:.1f}",
     }
+
+
+def _turned(row: Row) -> Columns:
+    """What became of the examples that the model without knowledge has right, and wrong."""
+    turned = row.turned
+    shares = ("", "", None) if turned is None else (
+        _of(turned.retention, turned.right), _of(turned.repair, turned.wrong), turned.p
+    )  # fmt: skip
+    kept, repaired, p = shares
+    test = "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return {"retention": kept, "repair": repaired, "McNemar": test}
+
+
+def _moved(row: Row) -> Columns:
+    """How far the plug moves what the model says."""
+    moved = row.moved
+    pairs = {"KL (unlinked)": ("kl", "{:.4f}"), "same first token": ("same_first", "{:.1%}")}
+    columns = {}
+    for heading, (name, form) in pairs.items():
+        shown = [form.format(moved[n]) for n in (name, f"{name}_unlinked") if n in moved]
+        columns[heading] = f"{shown[0]} ({shown[1]})" if len(shown) > 1 else "".join(shown)
+    ratio = moved.get("perplexity_ratio")
+    return {**columns, "perplexity": "" if ratio is None else f"× {ratio:.3g}"}
+
+
+def _of(share: float | None, n: int) -> str:
+    return "" if share is None else f"{100 * share:.1f}% of {n}"
+
+
+def _share(score: Score | None) -> str:
+    return "" if score is None else _of(score.value, score.n)
+
+
+def _context(row: Row) -> str:
+    """The scores with an answer in the context and without one."""
+    if not row.context:
+        return ""
+    sides = (_share(row.context.get(name)) or "–" for name in ("answered", "unanswered"))
+    return " / ".join(sides)
+
+
+def _mean(row: Row, metric: str) -> str:
+    """Another metric of the runs of a row, where all of them have it."""
+    scores = [result.metrics.get(metric) for result in row.results]
+    values = [score.value for score in scores if score is not None]
+    return f"{100 * mean(values):.1f}" if values and len(values) == len(scores) else ""
 
 
 def _seconds(row: Row) -> str:

@@ -67,6 +67,7 @@ def diff(
     """
     from dataclasses import replace
 
+    from kbench.results.comparison import judge
     from kbench.results.example_diff import Texts, changes, injected, known
     from kbench.run.buckets import Popularity
     from kbench.store import Results
@@ -83,7 +84,7 @@ def diff(
     popularity = Popularity.of(base) if base is not None and bucket in BUCKETS[2:] else None
     changed = [
         replace(each, example=texts.examples.get(each.id))
-        for each in changes(*predictions)
+        for each in changes(*predictions, judge(ours))
         if each.change in groups
         and (bucket is None or each.within(bucket, popularity))
         and (label is None or each.about(label))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from kbench.cli.columns import IDENTITY, blank, columns_of, legend, options_of, tables_of
+from kbench.cli.columns import ASKED, IDENTITY, blank, columns_of, legend, options_of, tables_of
 from kbench.data import Split
 from kbench.errors import one_line
 from kbench.results.identity import FIELDS
@@ -33,6 +33,15 @@ _LATEX = {
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|&])")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _FIGURES = ("value", "low", "high", "deviation")
+_TURNED = ("right", "lost", "wrong", "gained", "p", "retention", "repair")
+_MOVED = (
+    "kl",
+    "kl_unlinked",
+    "same_first",
+    "same_first_unlinked",
+    "perplexity_without",
+    "perplexity_ratio",
+)
 _COSTS = (
     "trainable_parameters",
     "train_seconds",
@@ -116,6 +125,15 @@ def _flat(row: Row, best: bool) -> dict[str, Any]:
     flat["shared"] = row.shared
     if row.locality:
         flat |= {"locality": row.locality.value, "locality_n": row.locality.n}
+    flat |= dict.fromkeys((*_TURNED, *_MOVED))
+    flat |= value["turned"] or {}
+    flat |= {name: value["moved"].get(name) for name in _MOVED}
+    flat["follow_rate"] = row.follow.value if row.follow else None
+    flat["follow_n"] = row.follow.n if row.follow else None
+    for name in ("answered", "unanswered"):
+        score = row.context.get(name)
+        flat[f"score_{name}"], flat[f"n_{name}"] = (score.value, score.n) if score else (None, None)
+    flat["tokens_per_example"] = row.tokens
     for name in _COSTS:
         flat[name] = row.cost.get(name)
     flat["evaluate_seconds_per_example_without"] = row.seconds_without
@@ -135,7 +153,8 @@ def _grid(
     known = next(iter(lines.values()), {})
     if columns:  # what is asked for is shown, blank or not
         empty &= {"options"}
-    names = [name for name in columns or known if name not in empty]
+    shown = columns or [name for name in known if name not in ASKED]
+    names = [name for name in shown if name not in empty]
     return names, {key: {name: line[name] for name in names} for key, line in lines.items()}
 
 

@@ -45,6 +45,8 @@ class _Item:
         spec = self.result.spec
         told = {"data": spec.data, "limit": spec.limit, "linker": spec.linker}
         told |= {"dtype": None if spec.dtype == "float32" else spec.dtype}
+        told |= {"chat": "yes" if spec.chat else None}
+        told |= {"weights": None if spec.weights == "float32" else spec.weights}
         more = [f"{name}={value}" for name, value in told.items() if value is not None]
         more += [f"{path}={spelled(value)}" for path, value in spec.settings]
         return " ".join([spec.title, *more])

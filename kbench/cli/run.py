@@ -25,7 +25,7 @@ _DEMOS = {
 }
 _DEMO_JOBS = 4
 _AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
-_SINGLE = ("limit", "data", "linker", "dtype")
+_SINGLE = ("limit", "data", "linker", "dtype", "weights", "chat")
 
 
 def _choices(kind: type[Setting] | type[Control]) -> str:
@@ -43,7 +43,9 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--task", help="Tasks: a comma list of names and globs, or all.")
 @click.option("--method", help="Injection methods, likewise.")
 @click.option("--setting", help=f"{_choices(Setting)}, or all. Default: the first two.")
-@click.option("--tuning", help="Tunings, likewise. Default: full; of probes, frozen.")
+@click.option(
+    "--tuning", help="Tunings, likewise. Default: full; of probes, frozen; of decoders, prompted."
+)
 @click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
 @click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
 @click.option("--control", help=f"{_choices(Control)}, or all. Default: the first three.")
@@ -52,6 +54,18 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "8bit", "4bit"]),
+    default=None,
+    help="How the weights of a frozen backbone are held (docs/backbones.md).",
+)
+@click.option(
+    "--chat",
+    is_flag=True,
+    default=None,
+    help="Put prompts as messages, by the backbone's own chat template: another protocol.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KIND.PART.KEY=VALUE", help="An option.")
 @shared.out
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -74,6 +88,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     help="The same bits again on the same GPU.",
 )
 @click.option("--compile", is_flag=True, help="Run frozen networks as compiled code.")
+@click.option(
+    "--locality",
+    is_flag=True,
+    help="Also measure how far plugs move what the model says (docs/results.md).",
+)
+@click.option("--spread", is_flag=True, help="Part a backbone among all GPUs of this machine.")
 @click.option("--executor", default="local", show_default=True, help="local or ray: who works.")
 @click.option(
     "--option",
@@ -132,6 +152,8 @@ def run(grid: Path | None, **options: Any) -> int:
         evaluation_batch=options["evaluation_batch"],
         deterministic=options["deterministic"],
         compiled=options["compile"],
+        locality=options["locality"],
+        spread=_spread(options),
     )
     memory = options["memory_limit"]
     setup = Setup(
@@ -149,6 +171,20 @@ def run(grid: Path | None, **options: Any) -> int:
         settings=options["settings"],
         narrowed=narrowed,
     )
+
+
+def _spread(options: dict[str, Any]) -> bool:
+    """Whether a model is parted among GPUs, which is known to be possible before anything runs."""
+    if options["spread"]:
+        from kbench.errors import UsageError
+        from kbench.model.placing import check_spread
+
+        if (options["jobs"] or 1) > 1 or options["device"] not in ("auto", "cuda"):
+            raise UsageError(
+                "--spread takes all GPUs for one model; expected no --jobs, no --device"
+            )
+        check_spread()
+    return bool(options["spread"])
 
 
 def _demo(path: Path | None, options: dict[str, Any]) -> Path | None:

@@ -20,7 +20,7 @@ from kbench.grid.estimate import GpuHours, Machine, WorkKind
 from kbench.grid.executor import Executor
 from kbench.grid.grids import Grid
 from kbench.grid.plan import CANNOT, Cell, Events, Place
-from kbench.grid.workload import works
+from kbench.grid.workload import memories, works
 from kbench.parts.run_parts import PartLoader
 from kbench.results.choice import shown_of
 from kbench.results.notes import left_out, silent, unknown_words
@@ -51,16 +51,18 @@ def dry_run(
     """
     place = Place.default(out)
     loader = PartLoader(download=False)
-    specs = runner.resolve(*grids)
+    specs = runner.resolve(*grids, offline=True)
     _say_unused(grids, specs, settings, narrowed)
     cells = runner.plan(specs, place, offline=True, loader=loader)
     made = works(cells, loader, Artifacts(place.artifacts))
     estimate = GpuHours.of(made, Machine(peak))
+    held = memories(cells, loader)
     if as_json:
         for cell in cells:
             value = {"id": cell.id, "plan": cell.standing, "spec": cell.spec.model_dump()}
             print(json.dumps(value, default=str))
-        print(json.dumps({"estimate": estimate.as_json()}))
+        memory = [{"backbone": b, "held": w, **vars(m)} for (b, w), m in held.items()]
+        print(json.dumps({"estimate": estimate.as_json() | {"memory": memory}}))
         return 0
     console = Console()
     columns = [
@@ -74,6 +76,7 @@ def dry_run(
     missing = dict.fromkeys(what for cell in cells for what in cell.missing)
     lines = [_work(cells, models, plugs), *_reasons(cells)]
     lines += [f"not there yet: {what}" for what in missing]
+    lines += [memory.line(*key) for key, memory in held.items()]
     for line in (*lines, *estimate.lines()):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0

@@ -11,8 +11,11 @@ import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say
+from kbench.data import ALIASED, SCORERS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kbench.results.rescoring import Again
     from kbench.store import Result, Results
 
@@ -25,12 +28,22 @@ _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "con
 @click.command("score")
 @click.argument("runs", required=False, metavar="[RUNS]")
 @shared.out
+@click.option(
+    "--scorer",
+    type=click.Choice([*SCORERS, ALIASED]),
+    help="Instead, what another comparison of candidates would have given.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON Lines.")
-def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> int:
+def score(
+    runs: str | None, out: Path, scorer: str | None, as_json: bool, **filters: str | None
+) -> int:
     """Make all metrics again from stored predictions, without data, model or knowledge.
 
     RUNS is a selection as of `kbench compare`, with any control unless one is named. Says which
     stored value differs; exit status 1 if any does.
+
+    With --scorer the runs that chose among candidates are scored as if they had compared these so
+    (docs/decoders.md); exit status 1 if there is none.
     """
     from kbench.results.identity import Names
     from kbench.results.selection import Selection
@@ -44,6 +57,8 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
         chosen = replace(chosen, named={"control": "*", **chosen.named})
         results = [result for result in results if result in chosen]
     results = [r for r in results if shared.chosen(r, filters, _FILTERS, names)]
+    if scorer is not None:
+        return _by(store, results, scorer, as_json=as_json)
     scores = wrong = 0
     for result in results:
         rescored, problem = _again(store, result)
@@ -62,6 +77,40 @@ def score(runs: str | None, out: Path, as_json: bool, **filters: str | None) -> 
         verdict = f"{wrong} differ or cannot be made again" if wrong else "all as stored"
         click.echo(f"{len(results)} results, {scores} scores: {verdict}")
     return int(wrong > 0)
+
+
+def _by(store: Results, results: Sequence[Result], scorer: str, *, as_json: bool) -> int:
+    """Prints what another scorer makes of each result; returns the exit status."""
+    from kbench.errors import KbenchError
+    from kbench.results.rescoring import by_scorer
+
+    done = 0
+    for result in results:
+        try:
+            predictions = store.predictions(result)
+            if predictions is None or predictions.likelihoods is None:
+                continue
+            made = by_scorer(result, predictions, scorer)
+        except KbenchError as error:
+            say(f"{result.id[:12]} {result.spec.label}: {error}", err=True)
+            continue
+        done += 1
+        own = predictions.likelihoods.scorer
+        if as_json:
+            scores = {name: each.model_dump() for name, each in made.items()}
+            value = {"id": result.id, "spec": result.spec.model_dump(mode="json")}
+            value |= {"scorer": scorer, "stored": own, "scores": scores}
+            print(json.dumps(value, ensure_ascii=False))
+            continue
+        told = ", ".join(
+            f"{name} {100 * each.value:.1f} (by {own} {100 * result.metrics[name].value:.1f})"
+            for name, each in made.items()
+        )
+        click.echo(f"{result.id[:12]} {result.spec.label}: by {scorer} {told}")
+    if not as_json:
+        rest = len(results) - done
+        click.echo(f"{done} results by {scorer}" + (f", {rest} not by candidates" if rest else ""))
+    return int(not done)
 
 
 def _again(store: Results, result: Result) -> tuple[list[Again], str]:

@@ -12,15 +12,19 @@ from kbench.data.examples import (
     digest_examples,
     outermost,
 )
+from kbench.data.likelihoods import ALIASED, SCORERS, Likelihoods
 from kbench.data.predictions import Answers, Predictions, is_right
 from kbench.data.prompts import Prompt
 
 __all__ = [
+    "ALIASED",
     "NONE_OF_THE_ABOVE",
+    "SCORERS",
     "Answers",
     "Candidate",
     "Example",
     "Label",
+    "Likelihoods",
     "Mention",
     "Predictions",
     "Prompt",

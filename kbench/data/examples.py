@@ -80,6 +80,9 @@ class Example:
             where the classes are those of the task.
         stratum: what the example counts under where a metric tells examples apart, such as
             ``5w1s``; empty where none does.
+        relation: what a question asks for of its subject, as far as the data tell it: what is
+            right of another question of the same relation is an answer that could be. It follows
+            from what else an example has, and is no part of its digest.
     """
 
     id: str
@@ -89,6 +92,7 @@ class Example:
     blank: int | None = None
     candidates: tuple[Candidate, ...] = field(default=(), repr=False)
     stratum: str = field(default="", repr=False)
+    relation: str = field(default="", repr=False)
 
     @property
     def before_blank(self) -> str:

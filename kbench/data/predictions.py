@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 from kbench.data.examples import Label
+from kbench.data.likelihoods import Likelihoods
+from kbench.errors import UsageError
 
 __all__ = ["Answers", "Predictions", "is_right"]
 
@@ -32,11 +34,17 @@ class Answers:
         labels: gold ones; of a question all acceptable answers, as the data spell them.
         predictions: of a model; a right answer to a question is spelled as the data spell it.
         strata: what each counts under, see :attr:`kbench.data.Example.stratum`.
+        relations: what each asks for, see :attr:`kbench.data.Example.relation`; empty where no
+            metric asks for it.
+        likelihoods: what the model said of the candidates, where it was asked to choose among
+            such; else None.
     """
 
     labels: Sequence[Label]
     predictions: Sequence[Label]
     strata: Sequence[str]
+    relations: Sequence[str] = ()
+    likelihoods: Likelihoods | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +52,25 @@ class Answers:
     def at(self, chosen: Sequence[int]) -> Self:
         """Returns some of the examples, by their numbers, in the order given."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{n: [column[at] for at in chosen] for n, column in columns.items()})
+        return type(self)(**{name: _at(column, chosen) for name, column in columns.items()})
+
+    def by(self, scorer: str) -> Self:
+        """Returns what the model predicts where another scorer compares the candidates.
+
+        Raises:
+            UsageError: it chose among no candidates, or they cannot be compared so.
+        """
+        if self.likelihoods is None:
+            raise UsageError("no candidates were scored here: what was predicted is not by scores")
+        likelihoods = self.likelihoods.by(scorer)
+        return replace(self, predictions=likelihoods.predicted(), likelihoods=likelihoods)
+
+
+def _at(column: Any, chosen: Sequence[int]) -> Any:
+    """Some of what a column says of the examples; nothing of one that not all runs have."""
+    if isinstance(column, Likelihoods):
+        return column.at(chosen)
+    return [column[at] for at in chosen] if column else column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +82,15 @@ class Predictions(Answers):
         scores: the probability that the model gives to each prediction.
         linked: whether a mention of the example is an entity that the method knows.
         degrees: in how many facts the entity of each is, -1 where it has none.
+        injected: of runs with swapped values, the names of the false value that knowledge told of
+            each question; an entry is empty where none is known. Empty of other runs.
+        in_context: of runs that bring texts, whether these spell out a gold label of each. Empty
+            of other runs.
     """
 
     ids: Sequence[str]
     scores: Sequence[float]
     linked: Sequence[bool]
     degrees: Sequence[int]
+    injected: Sequence[tuple[str, ...]] = ()
+    in_context: Sequence[bool] = ()

@@ -11,6 +11,7 @@ from kbench.data.examples import Example, Role
 __all__ = ["Prompt"]
 
 _PIECE = re.compile(r"\{(text|before|target|head|tail)\}")
+_NAMED = re.compile(r"\{(target|head|tail)\}")
 _WORD = re.compile(r"\w")
 
 
@@ -25,11 +26,15 @@ class Prompt:
         nothing: the same prompt without an example: what a model says of the answers by
             themselves is said after it (Holtzman et al., "Surface Form Competition", EMNLP 2021).
         words: of a label where they are not its own, its signs ``_``, ``-`` and ``/`` being blanks.
+        statements: a sentence of each label, in which ``{head}``, ``{tail}`` and ``{target}`` are
+            the names of the mentions. Where there are any, it is asked which of them is likeliest
+            to come next, and not which words.
     """
 
     ask: str
     nothing: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
+    statements: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.ask.count("{text}") + self.ask.count("{before}") != 1:
@@ -52,7 +57,9 @@ class Prompt:
             at = piece.end()
             if piece[1] in ("text", "before"):
                 shift = len(text)
-                text += example.text[:cut]
+                whole = example.text[:cut]
+                # What follows brings its own blank.
+                text += whole.rstrip() if piece[1] == "before" else whole
             else:
                 text += _name(example, Role(piece[1]))
         text = (text + self.ask[at:]).rstrip()
@@ -62,6 +69,24 @@ class Prompt:
             for mention in example.mentions
         )
         return replace(example, text=text, mentions=moved, blank=len(text))
+
+    def shown(self, example: Example, answer: str) -> Example | None:
+        """Returns an example as it is put, with an answer: a demonstration; None as :meth:`put`."""
+        put = self.put(example)
+        if put is None:
+            return None
+        text = f"{put.text} {answer}"
+        return replace(put, text=text, blank=len(text), label=answer)
+
+    def answer(self, example: Example, label: str) -> str:
+        """Returns what is said of an example where a label is right: its words, or its statement.
+
+        Raises:
+            KeyError: there are statements, and none of the label.
+        """
+        if not self.statements:
+            return self.spelled(label)
+        return _NAMED.sub(lambda name: _name(example, Role(name[1])), self.statements[label])
 
     def spelled(self, label: str) -> str:
         """Returns the words of a label."""

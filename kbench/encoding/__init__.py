@@ -1,7 +1,9 @@
 """From text to batches on a device."""
 
 from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
+from kbench.encoding.chat import answer_tokens
 from kbench.encoding.computing import sent
+from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Branches, Encoded, Inputs, TokenKind
 from kbench.encoding.layout import Layout, encode, known_markers
 from kbench.encoding.micro_batches import targets_in
@@ -15,7 +17,7 @@ from kbench.encoding.tokens import (
     known_words,
 )
 from kbench.encoding.training_data import Data, Examples
-from kbench.encoding.trees import Tree, Trees
+from kbench.encoding.trees import Continued, Ranked, Tree, Trees
 
 __all__ = [
     "Affixes",
@@ -23,17 +25,21 @@ __all__ = [
     "BatchStates",
     "Branches",
     "Choices",
+    "Continued",
     "Data",
+    "Demonstrations",
     "Encoded",
     "Examples",
     "Inputs",
     "Layout",
     "Pairs",
     "Passage",
+    "Ranked",
     "TokenKind",
     "Tree",
     "Trees",
     "affixes",
+    "answer_tokens",
     "bare_tokens",
     "encode",
     "inner_tokens",

@@ -84,6 +84,7 @@ class TreeBatch:
             ``[steps]``.
         examples: how many.
         candidates: of an example at most.
+        which: the tree of each example, where there are several. ``[examples]``.
     """
 
     states: Tensor
@@ -92,6 +93,7 @@ class TreeBatch:
     cells: Tensor
     examples: int
     candidates: int
+    which: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -108,6 +110,7 @@ class TreeBatch:
             places=change(self.places),
             targets=change(self.targets),
             cells=change(self.cells),
+            which=None if self.which is None else change(self.which),
         )
 
     def picked(self, rows: Tensor, width: int) -> TreeBatch:
@@ -130,6 +133,7 @@ class TreeBatch:
             self.cells[steps] + (place[held] - held) * self.candidates,
             examples=len(rows),
             candidates=self.candidates,
+            which=None if self.which is None else self.which[rows],
         )
 
 

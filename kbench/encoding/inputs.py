@@ -121,6 +121,7 @@ class Inputs:
         unknown: token id of what the tokenizer does not know; -1 if there is none.
         unslotted: context mentions that lost their slot because the input was full.
         shortened: examples that lost text.
+        cut: texts to go on with whose passages lost a part for want of room.
         segments: 1 for tokens of passages, else 0; None without passages. ``[tokens]``.
         branches: where anchored passages hang; None without such.
     """
@@ -139,6 +140,7 @@ class Inputs:
     unknown: int = -1
     unslotted: int = 0
     shortened: int = 0
+    cut: int = 0
     segments: NDArray[np.uint8] | None = None
     branches: Branches | None = None
 
@@ -157,7 +159,10 @@ class Inputs:
 
     @property
     def words(self) -> Mapping[str, int]:
-        """How many tokens are of texts and of passages, and how many of these are ``[UNK]``."""
+        """How many tokens are of texts and of passages, and how many of these are ``[UNK]``.
+
+        Where passages of a text to go on with were cut, of how many such texts, too.
+        """
         return self.words_of(np.ones(len(self), dtype=np.int64))
 
     def words_of(self, times: NDArray[np.int64]) -> dict[str, int]:
@@ -170,7 +175,7 @@ class Inputs:
             if kind == TokenKind.TEXT or own.any():
                 counts[f"{name}_tokens"] = int(read[own].sum())
                 counts[f"unknown_{name}_tokens"] = int(read[own & unknown].sum())
-        return counts
+        return counts | ({"passages_cut": self.cut} if self.cut else {})
 
     @property
     def candidates(self) -> Sequence[tuple[str, ...]]:
@@ -274,11 +279,13 @@ class Builder:
     Attributes:
         unslotted: see :class:`Inputs`.
         shortened: see :class:`Inputs`.
+        cut: see :class:`Inputs`.
     """
 
     def __init__(self) -> None:
         self.unslotted = 0
         self.shortened = 0
+        self.cut = 0
         self._tokens: list[Tokens] = []
         self._slot_rows: list[int] = []
         self._span_rows: list[int] = []
@@ -309,6 +316,7 @@ class Builder:
             unknown=unknown,
             unslotted=self.unslotted,
             shortened=self.shortened,
+            cut=self.cut,
             segments=brought.astype(np.uint8) if brought.any() else None,
             branches=_joined(many),
         )

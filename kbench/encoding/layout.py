@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbench.data import Example, Role
+from kbench.encoding.chat import around_message
 from kbench.encoding.inputs import Builder, Inputs, TokenKind, Tokens
 from kbench.encoding.passages import Passage, Passages
 from kbench.encoding.tokens import (
@@ -63,6 +64,7 @@ class Layout:
         room: tokens at most together with passages.
         left_to_right: whether the text is one to go on with: an example with a blank ends there,
             its answer is what comes after the last token, and passages stand before the text.
+        chat: whether such a text is put as a message, by the tokenizer's chat template.
     """
 
     markers: Mapping[Role, str]
@@ -71,6 +73,7 @@ class Layout:
     truncate: bool = True
     room: int = 0
     left_to_right: bool = False
+    chat: bool = False
 
     @property
     def replaces(self) -> bool:
@@ -120,7 +123,8 @@ def encode(
     words = _words(tokenizer, layout)
     texts = [_written(example, layout, words) for example in examples]
     placed = placed_tokens(tokenizer, [t.text for t in texts], [t.blank for t in texts])
-    bring = Passages(tokenizer, passages, before=layout.left_to_right) if passages else None
+    first = words.around.before if layout.left_to_right else None
+    bring = Passages(tokenizer, passages, first) if passages else None
     builder = Builder()
     for number, (example, row) in enumerate(zip(examples, rows, strict=True)):
         text = _Text(example, row, layout, words, texts[number], placed[number])
@@ -132,6 +136,8 @@ def encode(
         if bring:
             tokens = bring.add(tokens, passages[number], layout.room)
         builder.add(tokens, row, [row[mention] for mention in slots])
+    if bring:
+        builder.cut = bring.cut
     unknown = tokenizer.unk_token_id
     return builder.done(tokenizer.pad_token_id or 0, -1 if unknown is None else unknown)
 
@@ -177,7 +183,7 @@ def _words(tokenizer: PreTrainedTokenizerFast, layout: Layout) -> _Words:
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return _Words(
         template,
-        affixes(tokenizer),
+        around_message(tokenizer) if layout.chat else affixes(tokenizer),
         _placeholder(tokenizer),
         None if mask is None else str(mask),
         start,
@@ -266,7 +272,7 @@ class _Text:
         before, after = self.words.around.before, self.words.around.after
         goes_on = self.layout.left_to_right and self.example.blank is not None
         if goes_on:
-            before, after = before or self._start(), ()
+            before, after = before or self._start(), after if self.layout.chat else ()
         places = [self._within(span) for span in self.written.spans]
         slotted = [m for m in self.slotted() if m not in muted]
         ids, at = [*before], 0
@@ -285,7 +291,9 @@ class _Text:
             cuts.append(upto)
             moved.append(moved[-1] + len(new))
         ids += [*self.placed.ids[at:], *after]
-        kinds += [*own[at:], *[TokenKind.SPECIAL] * len(after)]
+        # What stands right before the answer is what is near to it, not a mere end.
+        last_kind = TokenKind.INSERTED if goes_on else TokenKind.SPECIAL
+        kinds += [*own[at:], *[last_kind] * len(after)]
 
         def new_place(token: int) -> int:
             return token + moved[bisect_right(cuts, token)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = [
     "Pairs",
     "compared",
     "room_of_text",
+    "supports",
 ]
 
 
@@ -81,6 +83,25 @@ def compared(examples: Sequence[Example]) -> Comparisons:
     left, right, candidates = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     names = [tuple(candidate.label for candidate in example.candidates) for example in examples]
     return Comparisons(texts, left, right, candidates, np.array(bounds, dtype=np.int64), names)
+
+
+def supports(of: Comparisons) -> tuple[list[tuple[int, str]], list[list[int]]]:
+    """Lists the supports of examples, each once, where they are shown and not compared.
+
+    Returns:
+        the number of the text of each support and the name of its candidate; and which of them each
+        example has: one of each candidate, then a second of each.
+    """
+    numbers: dict[tuple[int, str], int] = {}
+    own = []
+    for names, (start, end) in zip(of.names, pairwise(of.bounds.tolist()), strict=True):
+        places = of.candidates[start:end].tolist()
+        turns = [places[:at].count(place) for at, place in enumerate(places)]
+        order = sorted(range(len(places)), key=lambda at: (turns[at], places[at]))
+        texts = of.right[start:end].tolist()
+        keys = [(texts[at], names[places[at]]) for at in order]
+        own.append([numbers.setdefault(key, len(numbers)) for key in keys])
+    return [*numbers], own
 
 
 def room_of_text(tokenizer: PreTrainedTokenizerFast, max_length: int) -> int:

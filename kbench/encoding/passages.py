@@ -23,7 +23,7 @@ from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes, placed_to
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Passage", "Passages", "shares"]
+__all__ = ["Passage", "Passages", "sentences_of", "shares"]
 
 # A full stop after one or two letters is that of an initial or a title: "J. R.", "St.", "U.S.".
 # Scripts without blanks between words have none between sentences.
@@ -53,17 +53,20 @@ class Passages:
     Args:
         tokenizer: a fast tokenizer.
         brought: the passages of all examples, so that each text is tokenized once.
-        before: whether they stand before the input, which goes on from there; else they are
-            appended.
+        after: the tokens that inputs begin with, where passages stand right after these and the
+            input goes on from there; None where they are appended.
+
+    Attributes:
+        cut: inputs so far whose passages, standing before them, lost a part for want of room.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerFast,
         brought: Sequence[Sequence[Passage]],
-        *,
-        before: bool = False,
+        after: Sequence[int] | None = None,
     ) -> None:
+        self.cut = 0
         begins, goes_on = dict[str, None](), dict[str, None]()
         for several in brought:
             for number, passage in enumerate(several):
@@ -71,10 +74,10 @@ class Passages:
                 (begins if first else goes_on)[passage.text] = None
         self._begins = _sentences(tokenizer, [*begins], inner=False)
         self._goes_on = _sentences(tokenizer, [*goes_on], inner=True)
-        around = affixes(tokenizer)
-        self._first, self._after = around.before, around.after
-        self._line = bare_tokens(tokenizer, ["\n"])[0] if before else None
-        self._pair = None if before else pair_affixes(tokenizer)
+        self._after = affixes(tokenizer).after
+        self._first = () if after is None else tuple(after)
+        self._line = None if after is None else bare_tokens(tokenizer, ["\n"])[0]
+        self._pair = pair_affixes(tokenizer) if after is None else None
 
     def add(self, tokens: Tokens, brought: Sequence[Passage], room: int) -> Tokens:
         """Returns an example with its passages.
@@ -95,7 +98,9 @@ class Passages:
     def _prepend(
         self, tokens: Tokens, brought: Sequence[Passage], room: int, line: Sequence[int]
     ) -> Tokens:
-        pieces = _fitted(self._texts(brought), room - len(tokens.ids) - len(line))
+        texts = self._texts(brought)
+        pieces = _fitted(texts, room - len(tokens.ids) - len(line))
+        self.cut += sum(map(len, pieces)) < sum(len(part) for text in texts for part in text)
         if not any(pieces):
             return tokens
         text = [*(token for piece in pieces for token in piece), *line]
@@ -163,10 +168,19 @@ def _sentences(
     """The tokens of each text, sentence by sentence: the text is tokenized whole."""
     found = {}
     for text, tokens in zip(texts, placed_tokens(tokenizer, texts, inner=inner), strict=True):
-        ends = [m.end() for m in _SENTENCE_END.finditer(text) if m.end() < len(text)]
-        cuts = [0, *(tokens.within(text, at, len(text))[0] for at in ends), len(tokens.ids)]
+        cuts = [0, *(tokens.within(text, at, len(text))[0] for at in _ends(text)), len(tokens.ids)]
         found[text] = [tokens.ids[a:b] for a, b in pairwise(cuts) if b > a]
     return found
+
+
+def sentences_of(text: str) -> list[str]:
+    """Returns a text sentence by sentence, each with the blanks behind it; facts are sentences."""
+    cuts = [0, *_ends(text), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]
+
+
+def _ends(text: str) -> list[int]:
+    return [m.end() for m in _SENTENCE_END.finditer(text) if m.end() < len(text)]
 
 
 def _fitted(texts: Sequence[Sequence[Sequence[int]]], room: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from kbench.encoding.batch import Batch, TreeBatch
+from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Inputs
 
-__all__ = ["Tree", "Trees"]
+__all__ = ["Continued", "Ranked", "Tree", "Trees", "behind_nothing"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Tree:
             candidates=len(candidates),
         )
 
+    @property
+    def depth(self) -> int:
+        """Tokens that may stand behind a text for it."""
+        return int(self.depths.max(initial=0))
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -91,7 +98,7 @@ class Trees:
     """
 
     inputs: Inputs
-    trees: tuple[Tree, ...]
+    trees: Sequence[Tree]
     which: NDArray[np.int64]
 
     @property
@@ -99,7 +106,7 @@ class Trees:
         """Those of the texts."""
         return self.inputs.slot_rows
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text and its tree. ``[examples]``."""
         sizes = np.array([len(tree) for tree in self.trees], dtype=np.int64)
@@ -131,6 +138,19 @@ class Trees:
         """None of their own."""
         return ()
 
+    def behind(
+        self, shown: Demonstrations, room: int, of: Sequence[Sequence[int]] | None = None
+    ) -> Trees:
+        """Returns the texts with what is shown before them, and their trees.
+
+        Args:
+            shown: demonstrations.
+            room: tokens of a text and a branch of its tree at most.
+            of: those of each text; None for all.
+        """
+        deepest = max(tree.depth for tree in self.trees)
+        return replace(self, inputs=shown.before(self.inputs, room - deepest, of))
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -149,7 +169,11 @@ class Trees:
         batch = self.inputs.collate(chosen, targets)
         if batch.visible is not None:
             raise ValueError("passages that hang at a mention and trees are not read together")
-        return _grown(batch, [self.trees[at] for at in self.which[chosen]])
+        which = self.which[chosen]
+        grown = _grown(batch, [self.trees[at] for at in which])
+        if len(self.trees) == 1 or grown.tree is None:
+            return grown
+        return replace(grown, tree=replace(grown.tree, which=torch.from_numpy(which)))
 
     def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
         """Gathers texts likewise."""
@@ -158,6 +182,39 @@ class Trees:
     def choices(self, chosen: NDArray[np.int64]) -> None:
         """Nothing is decided between sequences."""
         return
+
+
+@dataclass(frozen=True)
+class Continued(Trees):
+    """Texts whose answers a model says in its own words; the trees are what it is to learn.
+
+    A batch to learn from has them, one to be answered has not.
+    """
+
+    @property
+    def sequence_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text. ``[examples]``."""
+        return self.inputs.lengths
+
+    def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
+        """Gathers texts without their trees."""
+        return self.inputs.collate(chosen)
+
+
+@dataclass(frozen=True)
+class Ranked(Trees):
+    """Texts whose candidates are told apart by name, each text having those of its tree.
+
+    Attributes:
+        names: of the candidates of each tree.
+    """
+
+    names: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def candidates(self) -> Sequence[tuple[str, ...]]:
+        """The names of the candidates of each text, in their order."""
+        return [self.names[tree] for tree in self.which.tolist()]
 
 
 def _grown(batch: Batch, trees: Sequence[Tree]) -> Batch:
@@ -186,6 +243,52 @@ def _grown(batch: Batch, trees: Sequence[Tree]) -> Batch:
         slot_index=_widened(batch.slot_index, width, whole),
         mentions=_widened(batch.mentions, width, whole),
         blank_index=_widened(batch.blank_index, width, whole),
+    )
+
+
+def behind_nothing(batch: Batch, start: Sequence[int]) -> Batch:
+    """Returns the trees of a batch without their texts: behind a few tokens, the same for all.
+
+    Args:
+        batch: of texts and their trees.
+        start: the tokens, at least one.
+    """
+    tree = batch.tree
+    assert tree is not None
+    size, whole = batch.ids.shape
+    own, before = tree.states // whole, tree.states % whole
+    roots = torch.cat([torch.ones_like(own[:1], dtype=torch.bool), own[1:] != own[:-1]])
+    # The trees of all rows begin in one column.
+    width = whole if bool(roots.all()) else int(before[~roots].min())
+    first, most = len(start), whole - width
+    ids = torch.tensor(start, device=batch.ids.device).expand(size, first)
+    depths = batch.positions[:, width:] if batch.positions is not None else batch.ids[:, width:]
+    depths = (depths - batch.mask[:, :width].sum(1, keepdim=True) + first).clamp(min=0)
+    visible = torch.ones(first, first, dtype=torch.bool, device=ids.device).tril()
+    seen = torch.zeros(size, first + most, first + most, dtype=torch.bool, device=ids.device)
+    seen[:, :first, :first] = visible
+    seen[:, first:, :first] = True
+    if batch.visible is not None:
+        seen[:, first:, first:] = batch.visible[:, width:, width:]
+    places = torch.arange(first, device=ids.device).expand(size, first)
+    columns = torch.where(roots, first - 1, before - width + first)
+    nothing = batch.slot_index[:0]
+    return replace(
+        batch,
+        ids=torch.cat([ids, batch.ids[:, width:]], 1),
+        mask=torch.cat([torch.ones_like(ids), batch.mask[:, width:]], 1),
+        positions=torch.cat([places, depths], 1),
+        visible=seen,
+        slot_index=nothing,
+        slot_rows=batch.slot_rows[:0],
+        mentions=batch.mentions[:0],
+        mention_rows=batch.mention_rows[:0],
+        mention_owners=batch.mention_owners[:0],
+        blank_index=nothing,
+        targets=None,
+        segments=None,
+        states=None,
+        tree=replace(tree, states=own * (first + most) + columns),
     )
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from kbench.data.files import canonical_digest, parse_yaml, read_yaml
 from kbench.errors import UsageError, nearest, one_line
-from kbench.spec import Control, OptionKind, Precision, RunSpec, Seed, Setting
+from kbench.spec import Control, Held, OptionKind, Precision, RunSpec, Seed, Setting
 
 __all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]
 
@@ -45,6 +45,8 @@ class Grid(BaseModel):
     data: str | None = None
     linker: str | None = None
     dtype: Precision = "float32"
+    weights: Held = "float32"
+    chat: bool = Field(default=False, strict=True)
     options: dict[OptionKind, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
     def cells(self) -> list[RunSpec]:
@@ -73,6 +75,8 @@ class Grid(BaseModel):
                 data=self.data,
                 linker=self.linker,
                 dtype=self.dtype,
+                weights=self.weights,
+                chat=self.chat,
                 options=self._options(task, tuning, method),
             )
             for task, backbone, tuning, method, knowledge, setting, control, seed in axes
@@ -241,6 +245,8 @@ _EXPECTED: Mapping[str, str] = {
     "data": "a folder, or hf:REPOSITORY[@REVISION]",
     "linker": "the name of a linker, as text",
     "dtype": " or ".join(get_args(Precision)),
+    "weights": " or ".join(get_args(Held)),
+    "chat": "true or false",
     "options": "for task, tuning or method a mapping of names, each to a mapping of options",
 }
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)

@@ -16,7 +16,7 @@ from kbench.errors import InputError, Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.parts.run_parts import Parts, headed, loaded
-from kbench.spec import Control
+from kbench.spec import PACKED, Control
 
 __all__ = ["Obstacles"]
 
@@ -39,12 +39,16 @@ class Obstacles:
         informed = (spec.method, str(spec.setting), base.digest, spec.control) if base else ()
         # The data too: those of one's own say what family the task is of.
         about = [parts.backbone.digest, spec.task, spec.data, spec.tuning, spec.options]
+        about.append(spec.weights)
         key = canonical_digest(about)
         if (key, informed) not in self._known:
             self._known[key, informed] = self._seen(parts)
         return self._known[key, informed]
 
     def _seen(self, parts: Parts) -> str:
+        spec = parts.spec
+        if spec.weights in PACKED:
+            return ""  # loaded where it computes alone, which may be elsewhere
         try:
             lm = self._loaded(parts)
             _check_tuning(parts, lm)
@@ -61,7 +65,7 @@ class Obstacles:
         return ""
 
     def _loaded(self, parts: Parts) -> LanguageModel:
-        name = parts.backbone.digest
+        name = f"{parts.backbone.digest} {parts.spec.weights}"
         if name in self._failed:  # read once more, it would be no better
             raise self._failed[name]
         if self._lm is None or self._lm[0] != name:

@@ -30,6 +30,8 @@ class Place:
         evaluation_batch: examples predicted at once; None for what suits the device.
         deterministic: whether the same work gives the same bits on a GPU.
         compiled: whether frozen networks run as compiled code.
+        locality: whether it is measured how far plugs move what a model says.
+        spread: whether one backbone is parted among all GPUs.
     """
 
     out: Path
@@ -39,6 +41,8 @@ class Place:
     evaluation_batch: int | None = None
     deterministic: bool = True
     compiled: bool = False
+    locality: bool = False
+    spread: bool = False
 
     @classmethod
     def default(cls, out: Path, device: str = "auto") -> Place:

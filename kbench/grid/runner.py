@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cache, partial
+from itertools import product
 from typing import get_args
 
 from kbench.data.sources import is_hub
@@ -27,21 +29,27 @@ from kbench.store.folder import address, check_writable
 __all__ = ["plan", "resolve", "run", "unused"]
 
 
-def resolve(*grids: Grid) -> list[RunSpec]:
+def resolve(*grids: Grid, offline: bool = False) -> list[RunSpec]:
     """Resolves names, globs and ``all`` of grids, and drops cells that are the same run.
 
-    Where no tuning is asked for, every task has its own; where no control is, that of the same
-    type is left out of knowledge bases without types. An option of several values is as many runs
+    Where no tuning is asked for, every task has its own, for models that read both ways and for
+    those that read from left to right; where no control is, that of the same type is left out of
+    knowledge bases without types. An option of several values is as many runs
     (:mod:`kbench.grid.sweeps`).
+
+    Args:
+        grids: what is asked for.
+        offline: download no backbone, of which then is not known which way it reads.
 
     Raises:
         UsageError: a name is unknown; the nearest are given.
     """
     # Options are nested dicts and cannot be keys; what a spec looks like stands for it.
-    return list({repr(spec): spec for grid in grids for spec in _cells(grid)}.values())
+    tuning_of = cache(partial(default_tuning, download=not offline))
+    return list({repr(spec): spec for grid in grids for spec in _cells(grid, tuning_of)}.values())
 
 
-def _cells(grid: Grid) -> Iterator[RunSpec]:
+def _cells(grid: Grid, tuning_of: Callable[[str, str], str]) -> Iterator[RunSpec]:
     chosen = grid.model_copy(
         update={
             "method": tuple(registry.expand(Kind.METHODS, ",".join(grid.method))),
@@ -49,14 +57,15 @@ def _cells(grid: Grid) -> Iterator[RunSpec]:
         }
     )
     kinds = {"task": Kind.TASKS, "method": Kind.METHODS, "tuning": Kind.TUNINGS}
-    for kind, parts in grid.options.items():
-        for name in parts:
+    for kind, named in grid.options.items():
+        for name in named:
             registry.find(kinds[kind], name)
-    for task in registry.expand(Kind.TASKS, ",".join(grid.task)):
-        asked = "tuning" in grid.model_fields_set
-        tuning = chosen.tuning if asked else (default_tuning(task),)
-        own = chosen.model_copy(update={"task": (task,), "tuning": tuning})
-        for spec in own.cells():
+    asked = "tuning" in grid.model_fields_set
+    tasks = registry.expand(Kind.TASKS, ",".join(grid.task))
+    for task, backbone in product(tasks, grid.backbone):
+        tuning = chosen.tuning if asked else (tuning_of(task, backbone),)
+        own = {"task": (task,), "backbone": (backbone,), "tuning": tuning}
+        for spec in chosen.model_copy(update=own).cells():
             if "control" in grid.model_fields_set or not _is_pointless(spec):
                 yield from swept(normalised(spec))
 
@@ -174,7 +183,7 @@ def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
     except KbenchError as error:
         problem = error
     # Without addresses there is still a place to say why: the spec's own digest.
-    key = address("unaddressed", spec.model_dump(mode="json"))
+    key = address("unaddressed", spec.model_dump(mode="json", exclude=spec.usual))
     reason = str(problem) if isinstance(problem, Unsupported) else impossible(parts)
     cell = Cell(spec, key, problem=problem, impossible=reason, missing=missing)
     return _looked_up(cell, results)

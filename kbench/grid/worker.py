@@ -12,6 +12,7 @@ from kbench.grid.devices import find_device
 from kbench.grid.plan import Cell, Events, Place, refused
 from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
+from kbench.model.placing import check_spread
 from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, result_id
 from kbench.run.record import Clock, blame, ended, origin, result_of, save
@@ -42,7 +43,9 @@ class Worker:
 
     def __init__(self, place: Place, events: Events, artifacts: Artifacts | None = None) -> None:
         self.place = place
-        device = find_device(place.device)
+        if place.spread:
+            check_spread()
+        device = find_device("cuda:0" if place.spread else place.device)
         set_up(device, place.threads, place.deterministic)
         store = artifacts or Artifacts(place.artifacts)
         self._results = Results(place.out)
@@ -52,6 +55,8 @@ class Worker:
             events.step,
             evaluation_batch=place.evaluation_batch,
             compiled=place.compiled and can_compile(device),
+            locality=place.locality,
+            spread=place.spread,
         )
         self._loader = PartLoader()
 

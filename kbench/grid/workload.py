@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from kbench.data import Example, Role, Split
 from kbench.data.files import canonical_digest
 from kbench.data.sources import is_hub
+from kbench.encoding.batch import BATCH
 from kbench.errors import KbenchError
-from kbench.grid.estimate import Pass, Shape, Work, WorkKind, flops, shape_of
+from kbench.grid.estimate import Memory, Pass, Shape, Work, WorkKind, flops, shape_of
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.run.preparation import limited
 from kbench.spec import Setting
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kbench.grid.plan import Cell
     from kbench.store import Artifacts
 
-__all__ = ["works"]
+__all__ = ["memories", "works"]
 
 _PIECES = 1.2
 """Wordpieces (bert-base-uncased) a word: 1.14 in OpenEntity, 1.17 in FewRel."""
@@ -48,15 +49,24 @@ class _Unknown(Exception):
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one pass over a split reads: examples, texts of each, tokens of a text (means)."""
+    """What one pass over a split reads: examples, texts of each, tokens of a text (means).
+
+    A decoder reads the trees of candidates behind each text, ``trees`` tokens of them.
+    """
 
     examples: int
     texts: float
     tokens: float
+    trees: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.examples * self.texts * self.tokens
+        return self.examples * self.texts * (self.tokens + self.trees)
+
+    @property
+    def answers(self) -> float:
+        """States after which the map to tokens is applied."""
+        return self.examples * self.texts * (self.trees + 1)
 
 
 def works(cells: Sequence[Cell], loader: PartLoader, stored: Artifacts) -> list[Work]:
@@ -139,11 +149,11 @@ class _Cell:
         injected = self._spec.knowledge is not None
 
         def count() -> float:
-            passes = [(Pass.FORWARD, self._read(Split.TEST, injected).total)]
+            passes = [(Pass.FORWARD, self._read(Split.TEST, injected))]
             tried = len(self._parts.method.choices())
             if injected and tried and self._spec.setting == Setting.GENERAL:
-                passes.append((Pass.FORWARD, tried * self._read(Split.DEV, injected).total))
-            return flops(self._shape().parameters, *passes)
+                passes += tried * [(Pass.FORWARD, self._read(Split.DEV, injected))]
+            return self._cost(passes)
 
         return _work(WorkKind.EVALUATION, count)
 
@@ -160,10 +170,33 @@ class _Cell:
         return flops(shape.parameters, (Pass.FORWARD, times * sum(one.total for one in read)))
 
     def _on_task(self, recipe: Recipe, kind: Pass, injected: bool) -> float:
-        passes = [(kind, recipe.epochs * self._read(Split.TRAIN, injected).total)]
+        passes = [(kind, self._read(Split.TRAIN, injected))]
         if recipe.select:
-            passes.append((Pass.FORWARD, recipe.epochs * self._read(Split.DEV, injected).total))
-        return flops(self._shape().parameters, *passes)
+            passes.append((Pass.FORWARD, self._read(Split.DEV, injected)))
+        return recipe.epochs * self._cost(passes)
+
+    def _cost(self, passes: Sequence[tuple[Pass, _Reading]]) -> float:
+        """Operations of the layers for all that is read, and of a map to tokens for answers."""
+        shape = self._shape()
+        layers = flops(shape.parameters, *((kind, read.total) for kind, read in passes))
+        if not self._asked:
+            return layers
+        said = ((min(kind, Pass.THROUGH), read.answers) for kind, read in passes)
+        return layers + flops(shape.map_to_tokens, *said)
+
+    @property
+    def _asked(self) -> bool:
+        """Whether a decoder is asked by a prompt."""
+        return bool(self._parts.tuning.prompts) and self._shape().causal
+
+    def memory(self) -> Memory | None:
+        """Returns what its backbone takes, as far as that is known."""
+        try:
+            read = self._read(Split.TEST, self._spec.knowledge is not None)
+            shape = self._shape()
+        except _Unknown:
+            return None
+        return Memory.of(shape, self._spec.weights, BATCH, read.tokens, read.trees)
 
     def _general(self, setting: Setting) -> Work:
         """A general plug reads the corpus of a knowledge base, where its method trains on one."""
@@ -208,7 +241,25 @@ class _Cell:
             # How long the texts are is not known before they are linked: at most what has room.
             room = max(reading.tokens, float(method.options["room"]))
             reading = replace(reading, tokens=room)
-        return reading
+        prompt = self._parts.task.prompt
+        if not self._asked or prompt is None:
+            return reading
+        more = _PIECES * len(prompt.nothing.split())
+        return replace(reading, tokens=reading.tokens + more, trees=self._trees())
+
+    def _trees(self) -> float:
+        """Tokens of the candidates behind each text: those that another token follows."""
+        task = self._parts.task
+        if task.family == Family.QUESTION or task.prompt is None:
+            return 0.0
+        try:
+            labels: Sequence[str] = getattr(task, "labels", ())
+        except KbenchError as error:
+            what = f"the labels of {self._spec.task}, which are the candidates: put its data there"
+            raise _Unknown(what) from error
+        spelled = [tuple(task.prompt.spelled(label).split()) for label in labels]
+        shared = {words[:at] for words in spelled for at in range(1, len(words))}
+        return len(shared) + (_PIECES - 1) * len({word for words in spelled for word in words})
 
     def _at_hand(self, split: Split) -> _Reading | None:
         task = self._parts.task
@@ -233,6 +284,24 @@ class _Cell:
             raise _Unknown(f"how long the {split} texts of {self._spec.task} are")
         limit = self._spec.limit
         return _Reading(min(size.examples, limit or size.examples), size.texts, size.tokens)
+
+
+def memories(cells: Sequence[Cell], loader: PartLoader) -> dict[tuple[str, str], Memory]:
+    """Returns what the backbones of a plan take, by name and how weights are held: the most each.
+
+    Args:
+        cells: the plan.
+        loader: of the parts of its runs.
+    """
+    most: dict[tuple[str, str], Memory] = {}
+    for cell in cells:
+        if cell.done or cell.impossible:
+            continue
+        key = cell.spec.backbone, cell.spec.weights
+        found = _Cell(cell, Parts(cell.spec, loader)).memory()
+        if found and (key not in most or found.activations > most[key].activations):
+            most[key] = found
+    return most
 
 
 def _has(stored: Artifacts, kind: str, key: str | None) -> bool:

@@ -14,15 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
+from kbench.knowledge.constant import Constant
+from kbench.knowledge.documents import DOCUMENTS, Documents
 from kbench.knowledge.exchange import Shuffled
 from kbench.knowledge.gold import Gold
 from kbench.knowledge.kinds import Foreign, SameType
 from kbench.knowledge.linking import Covers
 from kbench.knowledge.noise import Random
+from kbench.knowledge.values import ValueSwapped
 from kbench.knowledge.views import Broken
 from kbench.spec import Control
 
-__all__ = ["Foreign", "Random", "SameType", "Shuffled", "Zero", "controlled"]
+__all__ = [
+    "Constant",
+    "Documents",
+    "Foreign",
+    "Random",
+    "SameType",
+    "Shuffled",
+    "ValueSwapped",
+    "Zero",
+    "controlled",
+]
 
 
 @final
@@ -85,4 +98,10 @@ def controlled(
         return Shuffled(base, seed, covers, grounds)
     if control == Control.RANDOM:
         return Random(base, seed)
+    if control == Control.VALUE_SWAPPED:
+        return ValueSwapped(base, seed)
+    if control == Control.CONSTANT:
+        return Constant(base, seed)
+    if control in DOCUMENTS:
+        return Documents(base, control)
     return Zero(base) if control == Control.ZERO else base

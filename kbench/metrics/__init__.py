@@ -10,13 +10,35 @@ from kbench.metrics.base import (
     MicroF1WithoutNull,
     StrictAccuracy,
 )
+from kbench.metrics.beside import beside, beside_named, is_beside
+from kbench.metrics.candidates import AveragePrecision, ByScorer
+from kbench.metrics.follow import FollowRate
+from kbench.metrics.spoken import (
+    ChanceMatch,
+    Contains,
+    ExactMatch,
+    HasAnswer,
+    Hits,
+    PopqaMatch,
+    ReciprocalRank,
+    SpokenMetric,
+    TokenF1,
+)
 from kbench.metrics.statistics import Contrast, Interval, bootstrap_replicates
 from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 
 __all__ = [
     "Accuracy",
     "Array",
+    "AveragePrecision",
+    "ByScorer",
+    "ChanceMatch",
+    "Contains",
     "Contrast",
+    "ExactMatch",
+    "FollowRate",
+    "HasAnswer",
+    "Hits",
     "Interval",
     "LamaPrecision",
     "LooseMacroF1",
@@ -24,8 +46,15 @@ __all__ = [
     "MacroF1",
     "Metric",
     "MicroF1WithoutNull",
+    "PopqaMatch",
+    "ReciprocalRank",
+    "SpokenMetric",
     "Stratified",
     "StrictAccuracy",
+    "TokenF1",
     "Within",
+    "beside",
+    "beside_named",
     "bootstrap_replicates",
+    "is_beside",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast, final
+from typing import ClassVar, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +38,20 @@ class Metric(ABC):
     Attributes:
         name: key in a result, such as ``micro_f1``.
         variant: names the exact definition; results of two variants are never compared.
+        by_relation: whether it reads the relation of each example, which is then stored.
     """
 
     name: str
     variant: str
+    by_relation: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         """Returns the sufficient statistics of each example. ``[examples, k]``."""
+
+    def right(self, label: Label, prediction: Label) -> bool:
+        """Returns whether a prediction is wholly right, where examples are told apart by that."""
+        return is_right(label, prediction)
 
     @abstractmethod
     def value(self, sums: Array) -> Array:
@@ -90,7 +96,7 @@ class Accuracy(Metric):
         return _hits(labels, predictions)
 
     def value(self, sums: Array) -> Array:
-        return _ratio(sums[..., 0], sums[..., 1])
+        return ratio(sums[..., 0], sums[..., 1])
 
 
 @final
@@ -123,11 +129,11 @@ class MicroF1WithoutNull(Metric):
 
     def precision(self, sums: Array) -> Array:
         """Returns P for sums of statistics. ``[..., 3] -> [...]``."""
-        return np.where(sums[..., 1] > 0, _ratio(sums[..., 0], sums[..., 1]), 1.0)
+        return np.where(sums[..., 1] > 0, ratio(sums[..., 0], sums[..., 1]), 1.0)
 
     def recall(self, sums: Array) -> Array:
         """Returns R for sums of statistics. ``[..., 3] -> [...]``."""
-        return _ratio(sums[..., 0], sums[..., 2])
+        return ratio(sums[..., 0], sums[..., 2])
 
     def value(self, sums: Array) -> Array:
         return _harmonic(self.precision(sums), self.recall(sums))
@@ -161,9 +167,9 @@ class MacroF1(Metric):
 
     def value(self, sums: Array) -> Array:
         classes = sums.reshape(*sums.shape[:-1], sums.shape[-1] // 3, 3)
-        scores = _ratio(2 * classes[..., 0], classes[..., 1] + classes[..., 2])
+        scores = ratio(2 * classes[..., 0], classes[..., 1] + classes[..., 2])
         present = classes[..., 2] > 0
-        return _ratio((scores * present).sum(-1), present.sum(-1))
+        return ratio((scores * present).sum(-1), present.sum(-1))
 
 
 class _SetMetric(Metric):
@@ -193,7 +199,7 @@ class StrictAccuracy(_SetMetric):
         return _hits([tuple(g) for g in labels], [tuple(p) for p in predictions])
 
     def value(self, sums: Array) -> Array:
-        return _ratio(sums[..., 0], sums[..., 1])
+        return ratio(sums[..., 0], sums[..., 1])
 
 
 @final
@@ -214,7 +220,7 @@ class LooseMicroF1(_SetMetric):
 
     def value(self, sums: Array) -> Array:
         # 2PR / (P + R) with P = s/p and R = s/g is 2s / (p + g).
-        return _ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+        return ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
 
 
 @final
@@ -230,11 +236,11 @@ class LooseMacroF1(_SetMetric):
 
     def statistics(self, labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
         shared, predicted, gold = _overlaps(labels, predictions)
-        return np.stack([_ratio(shared, predicted), _ratio(shared, gold), np.ones_like(gold)], 1)
+        return np.stack([ratio(shared, predicted), ratio(shared, gold), np.ones_like(gold)], 1)
 
     def value(self, sums: Array) -> Array:
-        precision = _ratio(sums[..., 0], sums[..., 2])
-        recall = _ratio(sums[..., 1], sums[..., 2])
+        precision = ratio(sums[..., 0], sums[..., 2])
+        recall = ratio(sums[..., 1], sums[..., 2])
         return _harmonic(precision, recall)
 
 
@@ -252,9 +258,9 @@ def _overlaps(labels: Sequence[Label], predictions: Sequence[Label]) -> tuple[Ar
 
 
 def _harmonic(precision: Array, recall: Array) -> Array:
-    return _ratio(2 * precision * recall, precision + recall)
+    return ratio(2 * precision * recall, precision + recall)
 
 
-def _ratio(part: Array, whole: Array) -> Array:
+def ratio(part: Array, whole: Array) -> Array:
     safe = np.where(whole > 0, whole, 1.0)
     return cast("Array", np.where(whole > 0, part / safe, 0.0))

@@ -34,6 +34,7 @@ __all__ = [
     "holm",
     "interval",
     "intervals",
+    "mcnemar",
 ]
 
 RESAMPLES = 2000
@@ -301,10 +302,19 @@ def _hits(pair: Pair) -> bool:
 
 def _mcnemar(pair: Pair) -> float:
     """The two-sided exact test of McNemar (1947): is either run right more often alone?"""
+    change = _seeded(pair.ours - pair.theirs)[0, :, 0]
+    return mcnemar(int((change > 0).sum()), int((change < 0).sum()))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Returns the p-value of McNemar's two-sided exact test.
+
+    Args:
+        gained: examples that the one run alone has right.
+        lost: those that the other alone has right.
+    """
     from scipy.special import bdtr  # scipy.stats takes as long to import as a table to make
 
-    change = _seeded(pair.ours - pair.theirs)[0, :, 0]
-    gained, lost = int((change > 0).sum()), int((change < 0).sum())
     # Twice the tail of the binomial distribution with a fair coin.
     return float(min(1.0, 2 * bdtr(min(gained, lost), gained + lost, 0.5)))
 

@@ -4,16 +4,19 @@ from kbench.model.backbone import Backbone
 from kbench.model.decoder import Decoder
 from kbench.model.downstream import DownstreamModel
 from kbench.model.encoder import Encoder
+from kbench.model.episodes import EpisodeHead
 from kbench.model.freezing import digest, dropout, rewritten
 from kbench.model.frozen_reading import FixedData, FrozenReader, Reading, ReadStates
 from kbench.model.heads import Head
 from kbench.model.language_model import LanguageModel, SlotSource
+from kbench.model.statements import StatementHead
 
 __all__ = [
     "Backbone",
     "Decoder",
     "DownstreamModel",
     "Encoder",
+    "EpisodeHead",
     "FixedData",
     "FrozenReader",
     "Head",
@@ -21,6 +24,7 @@ __all__ = [
     "ReadStates",
     "Reading",
     "SlotSource",
+    "StatementHead",
     "digest",
     "dropout",
     "rewritten",

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbench.errors import Unsupported
+from kbench.spec import PACKED, Held
+
 if TYPE_CHECKING:
     from kbench.model.language_model import LanguageModel
 
@@ -37,6 +40,10 @@ class Backbone(ABC):
         """Returns its ``config.json`` where that is at hand, fetching nothing; else None."""
         return None
 
+    def chat_template(self) -> str | None:
+        """Returns the template by which it is put messages; None if it has none, as it stands."""
+        return None
+
     @abstractmethod
     def load(self) -> LanguageModel:
         """Loads a fresh copy in eval mode on the CPU, in float32.
@@ -44,3 +51,33 @@ class Backbone(ABC):
         Raises:
             KbenchError: it cannot be found or is no network.
         """
+
+    def load_held(
+        self, weights: Held, device: str = "cpu", *, spread: bool = False
+    ) -> LanguageModel:
+        """Loads a fresh copy whose weights are held otherwise.
+
+        As it stands: in float32 first, and then in bfloat16.
+
+        Args:
+            weights: their precision; all but float32 stay frozen.
+            device: where it will compute; weights of fewer bits are packed there.
+            spread: whether it is parted among all GPUs.
+
+        Raises:
+            KbenchError: it cannot be found, is no network, or is not held so.
+        """
+        if weights in PACKED or spread:
+            how = f"held in {weights}" if weights in PACKED else "spread over GPUs"
+            raise Unsupported(
+                f"backbone {self.name} is not {how}; expected --weights float32 or bfloat16 on one "
+                "device, or a model in a folder or on the hub"
+            )
+        import torch
+
+        from kbench.model.narrow import hold
+
+        lm = self.load()
+        if weights == "bfloat16":
+            hold(lm, torch.bfloat16)
+        return lm

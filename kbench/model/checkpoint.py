@@ -8,7 +8,7 @@ refused with the keys; see :func:`read`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from kbench.errors import KbenchError
+from kbench.model.gguf import config_of, is_gguf, located
 
 __all__ = ["HEADS", "Checkpoint", "is_causal", "read"]
 
@@ -93,7 +94,7 @@ class _Filled:
     misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 
 
-def read(folder: Path) -> Checkpoint:
+def read(folder: Path, how: Mapping[str, Any] | None = None) -> Checkpoint:
     """Fills a network that the configuration describes.
 
     An encoder comes with its masked-LM head and its pooler where the weights have them: only these
@@ -101,7 +102,8 @@ def read(folder: Path) -> Checkpoint:
     may be absent. Only weights of other heads may be left over.
 
     Args:
-        folder: a model in the Hugging Face format.
+        folder: a model in the Hugging Face format, or a GGUF file.
+        how: what ``from_pretrained`` is told of how weights are held; float32 on the CPU else.
 
     Raises:
         KbenchError: the weights do not fit, or are not finite; or kbench cannot read such a model.
@@ -111,12 +113,13 @@ def read(folder: Path) -> Checkpoint:
             f"{folder}: holds an adapter (adapter_config.json), which is not read; expected a "
             "model that it is merged into"
         )
-    config = _config(folder)
-    return _decoder(folder, config) if is_causal(config.model_type) else _encoder(folder, config)
+    config, how = _config(folder), how or {"dtype": "float32"}
+    make = _decoder if is_causal(config.model_type) else _encoder
+    return make(folder, config, how)
 
 
-def _encoder(folder: Path, config: Any) -> Checkpoint:
-    body = _filled("AutoModel", folder, config)
+def _encoder(folder: Path, config: Any, how: Mapping[str, Any]) -> Checkpoint:
+    body = _filled("AutoModel", folder, config, how)
     if "decoder_input_ids" in inspect.signature(body.network.forward).parameters:
         raise KbenchError(
             f"{folder}: {type(body.network).__name__} reads with an encoder and writes with "
@@ -126,14 +129,14 @@ def _encoder(folder: Path, config: Any) -> Checkpoint:
     _check_table(folder, body.network)
     if not pooler and hasattr(body.network, "pooler"):
         body.network.pooler = None  # else it is random, other at each load
-    network, unread = _with_head(folder, config, body)
+    network, unread = _with_head(folder, config, how, body)
     _check_strangers(folder, body.network, unread)
     _check_finite(folder, network)
     return Checkpoint(network, pooler, _modules(unread), left_to_right=False)
 
 
-def _decoder(folder: Path, config: Any) -> Checkpoint:
-    whole = _filled("AutoModelForCausalLM", folder, config)
+def _decoder(folder: Path, config: Any, how: Mapping[str, Any]) -> Checkpoint:
+    whole = _filled("AutoModelForCausalLM", folder, config, how)
     network = whole.network
     _check_shapes(folder, type(network).__name__, whole)
     _check_whole(folder, network, whole.missing, whole.unexpected)
@@ -162,6 +165,8 @@ def is_causal(model_type: str) -> bool:
 def _config(folder: Path) -> Any:
     import transformers
 
+    if is_gguf(folder):
+        return config_of(folder)
     config = transformers.AutoConfig.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
@@ -173,18 +178,18 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _filled(kind: str, folder: Path, config: Any) -> _Filled:
+def _filled(kind: str, folder: Path, config: Any, how: Mapping[str, Any]) -> _Filled:
     import transformers
 
     network, told = getattr(transformers, kind).from_pretrained(
-        folder,
+        **located(folder),
         config=config,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told of, and refused below with both shapes
-        dtype="float32",
+        **how,
     )
     misshapen = sorted(
         (key, tuple(has), tuple(needs)) for key, has, needs in told["mismatched_keys"]
@@ -255,7 +260,9 @@ def _without(key: str) -> str:
     return f", without the leading '{first}.'" if wrapped else ""
 
 
-def _with_head(folder: Path, config: Any, body: _Filled) -> tuple[Any, frozenset[str]]:
+def _with_head(
+    folder: Path, config: Any, how: Mapping[str, Any], body: _Filled
+) -> tuple[Any, frozenset[str]]:
     """Returns the network, in its masked-LM model where all of that is filled, and what is left."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
@@ -264,7 +271,7 @@ def _with_head(folder: Path, config: Any, body: _Filled) -> tuple[Any, frozenset
         return body.network, left
     if getattr(config, "legacy", False) and any(key.startswith("lm_predictions.") for key in left):
         config.legacy = False  # DeBERTa's head has two forms, and its weights tell which it is
-    whole = _filled("AutoModelForMaskedLM", folder, config)
+    whole = _filled("AutoModelForMaskedLM", folder, config, how)
     name, prefix = type(whole.network).__name__, f"{whole.network.base_model_prefix}."
     read = left - whole.unexpected
     missing = {key for key in whole.missing if not key.startswith(prefix)}

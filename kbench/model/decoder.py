@@ -9,6 +9,8 @@ packed into a row, and attention is cut there).
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,6 +54,7 @@ class Decoder(LanguageModel):
     ) -> None:
         longest = _max_length(network, tokenizer)
         super().__init__(network, tokenizer, max_length=longest, unread=unread)
+        self._cache: Any = None
         if "position_ids" not in inspect.signature(self.base.forward).parameters:
             raise KbenchError(
                 f"{type(self.base).__name__} takes no position ids; kbench takes decoders that are "
@@ -83,11 +86,25 @@ class Decoder(LanguageModel):
             "inputs_embeds": vectors,
             "attention_mask": batch.mask,
             "position_ids": positions,
-            "use_cache": False,
+            "use_cache": self._cache is not None,
         }
+        if self._cache is not None:
+            given["past_key_values"] = self._cache
         if batch.visible is not None:
             given["attention_mask"] = attention_mask(batch.visible, vectors.dtype)
         return given
+
+    @contextmanager
+    def cached(self) -> Iterator[Any]:
+        """Keeps keys and values of what is read inside the block."""
+        from transformers import DynamicCache
+
+        # Layers of one kind, whatever the network's own: within its window they see alike.
+        self._cache = DynamicCache()
+        try:
+            yield self._cache
+        finally:
+            self._cache = None
 
     def pooled(self, batch: Batch) -> Tensor:
         """Returns the last token of each text, flattened. ``[batch]``."""

@@ -41,6 +41,11 @@ class DownstreamModel(nn.Module):
         scores = self._read(batch) if whole else self._in_pieces(batch)
         return self.head.decide(scores, batch.choices)
 
+    def answer(self, batch: Batch) -> Tensor:
+        """Returns what predictions are made of: logits, or what the model says by itself."""
+        answer: Tensor = self.head.answer(self.lm, batch) if self.head.speaks else self(batch)
+        return answer
+
     def _in_pieces(self, batch: Batch) -> Tensor:
         """What the head says of each input, those of like length read together. ``[batch, …]``."""
         lengths = batch.mask.sum(1).numpy()

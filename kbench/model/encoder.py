@@ -112,12 +112,13 @@ class Encoder(LanguageModel):
         """
         if self.has_pooler:
             pooled: Tensor
+            hidden = self._inward(hidden)
             if isinstance(self.base.pooler, nn.Linear):  # ALBERT's and BigBird's: a part of it
                 act = getattr(self.base, "pooler_activation", None) or self.base.activation
                 pooled = act(self.base.pooler(hidden[:, 0]))
             else:
                 pooled = self.base.pooler(hidden)
-            return pooled
+            return self._outward(pooled)
         if self._first:
             return hidden[:, 0]
         weight = mask.unsqueeze(-1).to(hidden.dtype)

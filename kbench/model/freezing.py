@@ -11,18 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from kbench.errors import FrozenError
+from kbench.model.narrow import NARROW
+from kbench.model.placing import HOME
 
 __all__ = ["digest", "dropout", "frozen", "rewritten"]
 
 
 @contextmanager
 def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replaces a module's output, or the first of its outputs, by ``change`` of it in the block."""
+    """Replaces a module's output, or the first of its outputs, by ``change`` of it in the block.
+
+    Where a network's weights are held in a narrow precision, ``change`` works in float32; where
+    its layers are spread over GPUs, on the one that has its word embeddings.
+    """
+    home = getattr(module, HOME, None)
+
+    def changed(states: Tensor) -> Tensor:
+        given = states if home is None else states.to(home)
+        if given.dtype in NARROW and not torch.is_autocast_enabled(given.device.type):
+            given = given.float()
+        return change(given) if given is states else change(given).to(states)
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
+            return (changed(output[0]), *output[1:])
+        return changed(output)
 
     handle = module.register_forward_hook(hook)
     try:

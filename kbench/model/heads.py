@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Prompt
-from kbench.encoding import bare_tokens, inner_tokens
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt, is_right
+from kbench.encoding import answer_tokens, bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kbench.encoding import Batch, Choices, Encoded, Inputs
+    from kbench.encoding import Batch, Choices, Demonstrations, Encoded, Inputs
     from kbench.model.language_model import LanguageModel
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
     "TypingHead",
     "VocabularyHead",
 ]
+
+_SHOWN = 10
+"""Candidates that are kept of a ranking in which none is right."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,26 @@ class Gold:
     targets: NDArray[Any]
     counts: Mapping[str, int] = field(default_factory=dict)
     spelled: Sequence[Mapping[str, str]] = ()
+    ranked: bool = False
 
     def named(self, predictions: Sequence[Label]) -> list[Label]:
-        """Returns predictions in the words of the labels, as far as they are right."""
+        """Returns predictions in the words of the labels, as far as they are right.
+
+        Rankings up to the first right answer; the first ten where none is right.
+        """
+        if self.ranked:
+            return [_cut(*both) for both in zip(self.labels, predictions, strict=True)]
         if not self.spelled:
             return list(predictions)
         return [
             own.get(guess, guess) if isinstance(guess, str) else guess
             for own, guess in zip(self.spelled, predictions, strict=True)
         ]
+
+
+def _cut(label: Label, ranking: Label) -> Label:
+    right = next((at for at, answer in enumerate(ranking) if is_right(label, answer)), _SHOWN - 1)
+    return ranking[: right + 1]
 
 
 class Head(nn.Module, ABC):
@@ -72,11 +86,38 @@ class Head(nn.Module, ABC):
         needs_lm_head: whether it reads the backbone's masked-LM head.
         keeps_all: whether :meth:`gold` keeps every example, whatever the tokenizer.
         chooses: whether it has something to choose on dev before anything is trained.
+        speaks: whether predictions are not made of logits but of what the network says by itself.
+        compares: whether its logits are what the model says of candidates, which
+            :meth:`likelihoods` then tells.
+        chats: whether it can be asked by a message.
+        chat: whether answers come after a message that the tokenizer's chat template writes.
     """
 
     needs_lm_head = False
     keeps_all = False
     chooses = False
+    compares = False
+    speaks = False
+    chats = True
+    chat = False
+
+    def answer(self, lm: LanguageModel, batch: Batch) -> Tensor:
+        """Returns what :meth:`predict` makes predictions of, where :attr:`speaks` says so.
+
+        Args:
+            lm: the network, with whatever is attached to it.
+            batch: to be answered.
+
+        Raises:
+            NotImplementedError: the head's predictions are made of logits.
+        """
+        raise NotImplementedError(f"{type(self).__name__} decides by logits")
+
+    def answer_tokens(
+        self, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str]
+    ) -> list[list[int]]:
+        """Returns the tokens of answers, as they are spelled after a prompt."""
+        return (answer_tokens if self.chat else inner_tokens)(tokenizer, [*answers])
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -94,14 +135,26 @@ class Head(nn.Module, ABC):
         """
         return example
 
-    def grown(self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast) -> Encoded:
-        """Returns encoded texts with what the head adds to each; as it stands nothing."""
+    def grown(
+        self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+    ) -> Encoded:
+        """Returns encoded texts with what the head adds to each; as it stands nothing.
+
+        Args:
+            inputs: the texts.
+            tokenizer: of the model.
+            examples: that they are of, one each.
+        """
         return inputs
 
-    def settle(self, lm: LanguageModel) -> None:
+    def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures of a model that nothing was trained of what the head wants to know of it.
 
         As it stands nothing.
+
+        Args:
+            lm: the model.
+            shown: what stands before every text.
         """
 
     def settle_on_dev(self, logits: Tensor, targets: Tensor) -> None:
@@ -128,6 +181,20 @@ class Head(nn.Module, ABC):
             NotImplementedError: the head is not for pairs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not compare pairs of texts")
+
+    def likelihoods(
+        self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
+    ) -> Likelihoods:
+        """Returns the logits of examples with all that makes scores of them, to be stored.
+
+        Args:
+            said: the logits. ``[examples, candidates]``.
+            candidates: as of :meth:`predict`.
+
+        Raises:
+            NotImplementedError: :attr:`compares` says that they are no such thing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} compares no candidates")
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -385,7 +452,15 @@ class _AnsweringHead(Head):
             tokenizer: of the model.
             before: what stands before the blank, see :attr:`kbench.data.Example.before_blank`.
         """
-        return _single_tokens(answers, tokenizer, before)
+        return self._single(answers, tokenizer, before)
+
+    def _single(
+        self, words: Sequence[str], tokenizer: PreTrainedTokenizerFast, before: str
+    ) -> list[int | None]:
+        """Returns the token that each word is where the answer stands."""
+        if self.chat:
+            return _alone(answer_tokens(tokenizer, [word.strip() for word in words]), tokenizer)
+        return _single_tokens(words, tokenizer, before)
 
     def target(self, tokens: Sequence[int | None]) -> int | None:
         """Returns the token that an example is trained on, by those of its answers; None for none.
@@ -527,7 +602,7 @@ class VocabularyHead(_AnsweringHead):
             KbenchError: no word of it is one token.
         """
         if self._allowed is None or self._allowed[0] is not tokenizer:
-            found = [_single_tokens(self.vocabulary, tokenizer, lead) for lead in self._before]
+            found = [self._single(self.vocabulary, tokenizer, lead) for lead in self._before]
             tokens = {token for several in found for token in several} - {None}
             if not tokens:
                 raise KbenchError(
@@ -557,5 +632,12 @@ def _single_tokens(
     else:
         first, *pieces = bare_tokens(tokenizer, [before, *(before + word for word in bare)])
         behind = [ids[len(first) :] if ids[: len(first)] == first else [] for ids in pieces]
-    single = [ids[0] if len(ids) == 1 else None for ids in behind]
+    return _alone(behind, tokenizer)
+
+
+def _alone(
+    several: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast
+) -> list[int | None]:
+    """The one token of each; None if it is unknown or there are several."""
+    single = [ids[0] if len(ids) == 1 else None for ids in several]
     return [None if token == tokenizer.unk_token_id else token for token in single]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -13,24 +14,29 @@ from kbench.model.backbone import Backbone
 from kbench.model.checkpoint import Checkpoint, is_causal, read
 from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
+from kbench.model.gguf import config_of, is_gguf, quietly, tokenizer_of
 from kbench.model.language_model import LanguageModel
+from kbench.model.placing import settle_places, told
 from kbench.model.trial import try_out
+from kbench.spec import Held
 
 __all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
 
 _TRIED: dict[object, float] = {}
 """What was found where networks were tried, by folder and state of its files."""
+_TEMPLATE = "chat_template.jinja"
+"""Read only where a chat is asked for, whose address has it: not among what digests a model."""
 _READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
 
 
 @final
 class HuggingFaceBackbone(Backbone):
-    """A local folder, or a hub id with an optional revision (``name@revision``).
+    """A local folder or GGUF file, or a hub id with an optional revision (``name@revision``).
 
-    Only safetensors are read and no code of the repository is run.
+    Only safetensors and GGUF are read and no code of the repository is run.
 
     Args:
-        name: folder or hub id.
+        name: folder, GGUF file or hub id.
         download: whether what is not on disk may be downloaded.
     """
 
@@ -39,10 +45,10 @@ class HuggingFaceBackbone(Backbone):
         self._download = download
 
     @cached_property
-    def folder(self) -> Path:
-        """The files on disk; downloads a hub id at its pinned revision if need be."""
-        local = Path(self.name).expanduser()
-        if is_folder(local):
+    def path(self) -> Path:
+        """The folder or file on disk; downloads a hub id at its pinned revision if need be."""
+        local = self._local
+        if local is not None:
             return local
         from huggingface_hub import snapshot_download
 
@@ -52,7 +58,7 @@ class HuggingFaceBackbone(Backbone):
                 snapshot_download(
                     repository,
                     revision=revision or None,
-                    allow_patterns=[*_READ],
+                    allow_patterns=[*_READ, _TEMPLATE],
                     local_files_only=not self._download,
                 )
             )
@@ -62,25 +68,30 @@ class HuggingFaceBackbone(Backbone):
             raise UsageError(
                 f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
                 f"not give it ({first_line(cause)}); expected one of `kbench ls backbones`, a "
-                "folder with config.json and model.safetensors, or a hub id"
+                "folder with config.json and model.safetensors, a .gguf file, or a hub id"
             ) from None
 
     @cached_property
     def digest(self) -> str:
-        return folder_digest(self.folder)
+        return folder_digest(self.path)
 
     @cached_property
     def left_to_right(self) -> bool:  # type: ignore[override]
         """Whether the model is one of those that are filled as decoders."""
-        return is_causal(str(read_config(self.folder).get("model_type")))
+        return is_causal(str(read_config(self.path).get("model_type")))
+
+    @property
+    def _local(self) -> Path | None:
+        """What the name is on this machine, if it is the name of something here."""
+        local = Path(self.name).expanduser()
+        return local if is_folder(local) or is_gguf(local) else None
 
     def config(self) -> dict[str, Any] | None:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 
-        local = Path(self.name).expanduser()
-        if is_folder(local):
-            return read_config(local)
+        if self._local is not None:
+            return read_config(self._local)
         repository, _, revision = self.name.partition("@")
         try:
             cached = try_to_load_from_cache(repository, "config.json", revision=revision or None)
@@ -88,22 +99,53 @@ class HuggingFaceBackbone(Backbone):
             return None
         return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
+    def chat_template(self) -> str | None:
+        if is_gguf(self.path):
+            said = tokenizer_of(self.path).chat_template
+        elif (file := self.path / _TEMPLATE).exists():
+            said = file.read_text(encoding="utf-8")
+        elif (about := self.path / "tokenizer_config.json").exists():
+            said = load_json(about).get("chat_template")
+        else:
+            said = None
+        # Of several that have names, the one that is used where none is asked for.
+        several = said if isinstance(said, list) else []
+        named = {str(one.get("name")): one.get("template") for one in several}
+        return named.get("default") if several else said or None
+
     def load(self) -> LanguageModel:
-        return load_folder(self.folder)
+        return load_folder(self.path)
+
+    def load_held(
+        self, weights: Held, device: str = "cpu", *, spread: bool = False
+    ) -> LanguageModel:
+        """Loads each weight straight into the precision that it is held in, and to its place.
+
+        Raises:
+            KbenchError: see :meth:`load`; or there is no GPU for it, or a package is missing.
+        """
+        how = told(weights, device, spread=spread)
+        return load_folder(self.path, weights=weights, how=how)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the configuration of a model in a folder."""
-    config: dict[str, Any] = load_json(folder / "config.json")
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the configuration of a model in a folder, or in a GGUF file."""
+    if is_gguf(path):
+        return dict(config_of(path).to_dict())
+    config: dict[str, Any] = load_json(path / "config.json")
     return config
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _READ for path in folder.glob(pattern)})
+def _files(path: Path) -> list[Path]:
+    if is_gguf(path):
+        return [path]
+    return sorted({file for pattern in _READ for file in path.glob(pattern)})
 
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the files of a model that are read. See :attr:`Backbone.digest`."""
+    if is_gguf(folder):  # by its content, whatever it is called
+        return canonical_digest({"gguf": file_digest(folder)})
     files = _files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise KbenchError(
@@ -113,14 +155,21 @@ def folder_digest(folder: Path) -> str:
     return canonical_digest({path.name: file_digest(path) for path in files})
 
 
-def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
+def load_folder(
+    folder: Path,
+    segments: int | None = None,
+    weights: Held = "float32",
+    how: Mapping[str, Any] | None = None,
+) -> LanguageModel:
     """Loads an encoder, with the heads that its weights have, or a causal language model.
 
     What it can do is tried on a few short texts, once a process for the files as they are.
 
     Args:
-        folder: a model in the Hugging Face format.
+        folder: a model in the Hugging Face format, or a GGUF file.
         segments: how many segments it was trained with, if fewer than it has.
+        weights: how they are held.
+        how: what ``from_pretrained`` is told of it (:func:`kbench.model.placing.told`).
 
     Raises:
         KbenchError: the folder is no model, its weights do not fit, it has no fast tokenizer, or
@@ -131,15 +180,16 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quietly():
             warnings.simplefilter("ignore")
             read_config(folder)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = _tokenizer(folder)
             # Where there are no files, transformers makes a tokenizer that knows no word.
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise KbenchError(f"{folder}: has no fast tokenizer; expected a tokenizer.json")
-            checkpoint = read(folder)
+            checkpoint = read(folder, how or told(weights))
             lm = _wrapped(checkpoint, tokenizer, segments).eval()
+            lm.settled = settle_places(lm.network)
     except KbenchError:
         raise
     except Exception as cause:  # whatever the files of a stranger make transformers raise
@@ -147,8 +197,16 @@ def load_folder(folder: Path, segments: int | None = None) -> LanguageModel:
         file = getattr(cause, "filename", None) or folder
         problem = f"cannot be loaded as a language model ({first_line(cause)})"
         raise KbenchError(f"{file}: {problem}") from cause
-    lm.rounding = _rounding(folder, lm)
+    lm.rounding = _rounding(folder, lm, weights)
     return lm
+
+
+def _tokenizer(path: Path) -> Any:
+    import transformers
+
+    if is_gguf(path):
+        return tokenizer_of(path)
+    return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> LanguageModel:
@@ -158,10 +216,14 @@ def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> La
     return Encoder(network, tokenizer, pooler=checkpoint.pooler, segments=segments, unread=unread)
 
 
-def _rounding(folder: Path, lm: LanguageModel) -> float:
+def _rounding(folder: Path, lm: LanguageModel, weights: Held) -> float:
     """What :func:`try_out` says of a network, which is tried where its files are new."""
     files = [(path.name, path.stat()) for path in _files(folder)]
-    state = (folder.resolve(), *((n, about.st_size, about.st_mtime_ns) for n, about in files))
+    state = (
+        folder.resolve(),
+        weights,
+        *((n, about.st_size, about.st_mtime_ns) for n, about in files),
+    )
     if state not in _TRIED:
         try:
             with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, sent
 from kbench.errors import Unsupported
 from kbench.model.last_layer import only_at
+from kbench.model.narrow import NARROW, in_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -54,10 +55,12 @@ class LanguageModel(nn.Module, ABC):
         unread: see above.
         rounding: how far its states move where only the batch differs, as a share of the largest;
             0 where nobody has tried.
+        settled: whether weights have places of their own, as of a model that is spread over GPUs.
     """
 
     left_to_right: ClassVar[bool]
     rounding: float = 0.0
+    settled: bool = False
 
     def __init__(
         self,
@@ -98,9 +101,22 @@ class LanguageModel(nn.Module, ABC):
         """
         table = self.word_embeddings
         if type(table) is nn.Embedding:
-            return table.weight
+            return self._outward(table.weight)
         looked_up: Tensor = table(torch.arange(table.num_embeddings, device=table.weight.device))
-        return looked_up
+        return self._outward(looked_up)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that its weights are held in: float32, unless it is to take less memory."""
+        return self.word_embeddings.weight.dtype
+
+    def _inward(self, states: Tensor) -> Tensor:
+        """States in the precision that the network computes in."""
+        return states.to(self.dtype) if self.dtype in NARROW else states
+
+    def _outward(self, states: Tensor) -> Tensor:
+        """What the network says, in float32 where its weights are narrow."""
+        return states.float() if self.dtype in NARROW else states
 
     @property
     def has_lm_head(self) -> bool:
@@ -154,7 +170,7 @@ class LanguageModel(nn.Module, ABC):
             return vectors
         if self._slots is None:
             raise RuntimeError("the inputs have entity slots, but no plug is attached")
-        filled = self._slots(batch.slot_rows).to(vectors.dtype)
+        filled = self._slots(batch.slot_rows).to(vectors)
         vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled)  # a view: no copy
         return vectors
 
@@ -174,7 +190,9 @@ class LanguageModel(nn.Module, ABC):
         wanted = None if self._forward_hooks else wanted
         try:
             with only_at([] if wanted is None else self._found_layers(), wanted):
-                hidden: Tensor = self.base(**given).last_hidden_state
+                hidden = self._outward(self.base(**given).last_hidden_state)
+                # A spread model ends elsewhere than it began.
+                hidden = hidden.to(batch.ids.device)
         finally:
             self._batch = None
         return hidden
@@ -190,6 +208,24 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             Unsupported: the batch has something that the network cannot be told.
         """
+
+    @contextmanager
+    def cached(self) -> Iterator[Any]:
+        """Keeps what is read inside the block, so that what is read next goes on after it.
+
+        The mask of a batch that goes on is over what was read before too; its positions are given.
+
+        Yields:
+            The cache, of the library's kind.
+
+        Raises:
+            Unsupported: the network reads both ways.
+        """
+        raise Unsupported(
+            f"{type(self.base).__name__} reads both ways and goes on with no text; answers of "
+            "several words need a model that reads from left to right"
+        )
+        yield
 
     @property
     def batch(self) -> Batch:
@@ -275,7 +311,13 @@ class LanguageModel(nn.Module, ABC):
         if self._token_head is None:
             kind = "head that predicts the next token" if self.left_to_right else "masked-LM head"
             raise Unsupported(f"the backbone has no {kind}")
-        return self._token_head(hidden)
+        with in_float32(self.network.get_output_embeddings()):
+            said = self._outward(self._token_head(self._inward(hidden)))
+        return said.to(hidden.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves it as any module; but where its weights have their places, these stay."""
+        return self if self.settled else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
 def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:

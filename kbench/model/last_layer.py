@@ -105,9 +105,10 @@ def _apart(part: nn.Module, wanted: Tensor) -> Callable[[Tensor], Tensor]:
     own = part.forward
 
     def forward(hidden: Tensor) -> Tensor:
-        chosen: Tensor = own(hidden.flatten(0, 1).index_select(0, wanted))
+        here = wanted.to(hidden.device)  # of a model that is spread, the last layers are elsewhere
+        chosen: Tensor = own(hidden.flatten(0, 1).index_select(0, here))
         nothing = chosen.new_zeros(hidden.shape[0] * hidden.shape[1], chosen.shape[-1])
-        placed = nothing.index_copy(0, wanted, chosen)
+        placed = nothing.index_copy(0, here.to(chosen.device), chosen)
         return placed.view(*hidden.shape[:2], -1)
 
     return forward

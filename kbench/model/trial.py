@@ -21,11 +21,14 @@ from kbench.encoding import Batch, affixes
 from kbench.errors import KbenchError, first_line
 from kbench.model.freezing import dropout
 from kbench.model.language_model import LanguageModel
+from kbench.model.narrow import NARROW
 
 __all__ = ["Trial", "try_out"]
 
 TOLERANCE = 1e-4
 """How far states may move, as a share of the largest, where only the order of sums differs."""
+_NARROW = 0.1
+"""The same where weights are held in a narrow precision, which rounds states in every layer."""
 _MASKED = 1e-6
 """The same where nothing differs that is read."""
 _SHORT, _LONG = 5, 17
@@ -47,6 +50,7 @@ class Trial:
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
         self.name = type(lm.base).__name__
+        self._tolerance = _NARROW if lm.dtype in NARROW else TOLERANCE
         self._drawn = torch.Generator().manual_seed(0)
         self._rows = lm.word_embeddings.num_embeddings
         special = torch.tensor([*lm.tokenizer.all_special_ids], dtype=torch.int64)
@@ -89,7 +93,7 @@ class Trial:
         Raises:
             KbenchError: it does not.
         """
-        if _apart(self._said, self._own.last_hidden_state) > TOLERANCE:
+        if _apart(self._said, self._own.last_hidden_state) > self._tolerance:
             raise KbenchError(
                 f"{self.name} does more with a token than look up its vector (it scales vectors, "
                 "or counts masks): states of vectors are not those of their words; kbench needs a "
@@ -130,7 +134,7 @@ class Trial:
         pairs = [(states, padded[row, : len(states)]) for row, states in enumerate(alone)]
         rounding = max(_apart(one, two) for one, two in pairs)
         moved = _apart(padded[0, : len(self._short)], other[0, : len(self._short)])
-        if moved > _MASKED or rounding > TOLERANCE:
+        if moved > _MASKED or rounding > self._tolerance:
             raise KbenchError(
                 f"{self.name} reads the padding of a batch: its states of a text alone and in a "
                 "batch are not the same, so that predictions would depend on the batch; kbench "
@@ -213,7 +217,7 @@ class Trial:
         return _apart(self._said[0, seen], self._states("read a text", self._batch(text))[0, seen])
 
     def _same(self, part: str, one: Tensor, other: Tensor) -> None:
-        if one.shape != other.shape or _apart(one, other) > TOLERANCE:
+        if one.shape != other.shape or _apart(one, other) > self._tolerance:
             raise KbenchError(f"the {part} of {self.name} is of a form that kbench does not know")
 
     def _states(self, what: str, batch: Batch) -> Tensor:
@@ -306,5 +310,5 @@ def _reached(*_: Any) -> None:
 
 def _apart(one: Tensor, other: Tensor) -> float:
     """The largest difference, as a share of the largest value."""
-    one, other = one.detach(), other.detach()
+    one, other = one.detach().float(), other.detach().float()
     return float((one - other).abs().max() / one.abs().max().clamp(min=1e-12))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kbench.data.files import is_folder
-from kbench.errors import PluginError, UsageError, nearest
+from kbench.errors import KbenchError, PluginError, UsageError, nearest
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -76,12 +77,23 @@ def find_task(name: str, data: str | None, options: dict[str, Any] | None = None
     return kind(data, options)
 
 
-def default_tuning(name: str) -> str:
-    """Returns the tuning that a task is run with where none is asked for."""
+def default_tuning(task: str, backbone: str, download: bool = True) -> str:
+    """Returns the tuning that a task is run with on a backbone where none is asked for.
+
+    Args:
+        task: its name.
+        backbone: its name. One that cannot be found is taken to read both ways, for its runs tell.
+        download: whether a backbone that is not on disk may be downloaded.
+    """
+    own = (Task.tuning, Task.decoder_tuning)
+    with suppress(PluginError):  # told by its runs, which fail
+        kind = task_kind(task)
+        own = (kind.tuning, kind.decoder_tuning)
     try:
-        return task_kind(name).tuning
-    except PluginError:  # told by its runs, which fail
-        return Task.tuning
+        decoder = find_backbone(backbone, download).left_to_right
+    except KbenchError:
+        decoder = False
+    return own[decoder]
 
 
 def find_backbone(name: str, download: bool = True) -> Backbone:

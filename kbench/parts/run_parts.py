@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
-from kbench.data import Split
+from kbench.data import Example, Split
+from kbench.data.demonstrations import drawn
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
+from kbench.knowledge.documents import DOCUMENTS
 from kbench.knowledge.gold import Gold
 from kbench.method import InjectionMethod
 from kbench.model import Backbone, Head, LanguageModel
@@ -149,7 +151,7 @@ class Parts:
         method, spec, control = self.method, self.spec, control or self.spec.control
         own = type(method).covers is not InjectionMethod.covers
         # By name: whom a method covers may take long to find out, and a plan need not know it.
-        grounds = [spec.method, method.revision, method.options] if own else "vector"
+        grounds = [spec.method, method.revision, method.addressed_options] if own else "vector"
         covers = partial(method.covers, base)
         if control != Control.FOREIGN or not of_task:
             return controlled(base, control, spec.seed, covers, grounds)
@@ -173,17 +175,77 @@ class Parts:
 
         Raises:
             UsageError: it is said for a model that is asked by none.
+            Unsupported: a chat template is asked for, and there is none.
         """
         options, own = self.spec.options_of("tuning"), self.tuning.prompts
         given = {name: value for name, value in options.items() if name in own}
         if own and self.backbone.left_to_right:
-            return {**own, **given}
+            return {**own, **given, **self._chat()}
+        if self.spec.chat:
+            raise Unsupported(
+                f"--chat puts prompts as messages, and tuning {self.spec.tuning} asks backbone "
+                f"{self.spec.backbone} by no prompt; take prompted, and a model that reads from "
+                "left to right"
+            )
         if given:
             raise UsageError(
                 f"tuning {self.spec.tuning}: {', '.join(given)} is of prompts, by which models are "
                 f"asked that read from left to right; backbone {self.spec.backbone} reads both ways"
             )
         return None
+
+    def _chat(self) -> dict[str, str]:
+        """What a chat template adds to how a model is asked.
+
+        Raises:
+            Unsupported: the backbone has none.
+        """
+        if not self.spec.chat:
+            return {}
+        template = self.backbone.chat_template()
+        if template is None:
+            raise Unsupported(
+                f"backbone {self.spec.backbone} has no chat template, which --chat asks for; take "
+                "one that was tuned to talk, or leave --chat out"
+            )
+        return {"chat": canonical_digest(template)}
+
+    @cached_property
+    def demonstrations(self) -> tuple[tuple[Example, str], ...]:
+        """The examples that stand before every text, each with its answer; empty where none do.
+
+        They are of train, or of dev where there is no train, and of no text that is tested.
+
+        Raises:
+            UsageError: the task has none to show, or fewer than asked for.
+        """
+        shots, task = (self.prompting or {}).get("shots", 0), self.task
+        if not shots or task.prompt is None:
+            return ()
+        if self.spec.chat:
+            raise UsageError(
+                f"tuning {self.spec.tuning}: shots is {shots}, and --chat puts one prompt as one "
+                "message; expected 0, or a run without --chat"
+            )
+        split = Split.TRAIN if task.examples(Split.TRAIN) else Split.DEV
+        if any(example.candidates for example in task.examples(split)[:1]):
+            raise UsageError(
+                f"tuning {self.spec.tuning}: shots is {shots}, and every example of task "
+                f"{self.spec.task} brings demonstrations of its own; expected 0"
+            )
+        tested = {example.text for example in task.examples(Split.TEST)}
+        pool = [
+            example
+            for example in task.examples(split)
+            if example.text not in tested and task.prompt.put(example) is not None
+        ]
+        found = drawn(pool, shots, self.spec.seed, task.shows)
+        if len(found) < shots:
+            raise UsageError(
+                f"tuning {self.spec.tuning}: shots is {shots}, and task {self.spec.task} has "
+                f"{len(found)} examples in {split} to show; expected as many at most"
+            )
+        return tuple(found)
 
     @cached_property
     def tuning_options(self) -> dict[str, Any]:
@@ -292,14 +354,35 @@ def _check_recipe(fields: Any, what: str) -> None:
     check_values(fields, {}, Recipe.types, what)
 
 
-def loaded(parts: Parts) -> LanguageModel:
+def _moves_what_is_held(parts: Parts) -> str:
+    """Why weights that are not held in float32 do not go with a tuning; empty if they do."""
+    spec, tuning = parts.spec, parts.tuning
+    if spec.weights == "float32" or parts.tuning_recipe is None:
+        return ""
+    # A new head is in float32, and is all that trains; what is packed cannot be stored with it.
+    if tuning.reads_once and spec.weights == "bfloat16":
+        return ""
+    return (
+        f"weights held in {spec.weights} stay as they are, and tuning {spec.tuning} trains "
+        "weights; take --weights float32, or a tuning that trains none (prompted, frozen)"
+    )
+
+
+def loaded(parts: Parts, device: str = "cpu", *, spread: bool = False) -> LanguageModel:
     """Loads the backbone of a run.
+
+    Args:
+        parts: of the run.
+        device: where it will compute: weights of fewer bits are packed there.
+        spread: whether it is parted among all GPUs.
 
     Raises:
         InputError: it cannot be loaded; that is no experiment that failed.
     """
     try:
-        return parts.backbone.load()
+        if parts.spec.weights == "float32" and not spread:
+            return parts.backbone.load()
+        return parts.backbone.load_held(parts.spec.weights, device, spread=spread)
     except (InputError, Unsupported):
         raise
     except KbenchError as error:
@@ -319,6 +402,12 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
                 f"task {parts.spec.task} has no prompt, by which backbone {parts.spec.backbone} "
                 "would be asked; tuning head puts a new head on its last state"
             )
+        if parts.spec.chat and not asked.chats:
+            raise Unsupported(
+                f"--chat puts one prompt as one message, and task {parts.spec.task} asks by "
+                "statements, or by an episode of examples; take a run without --chat"
+            )
+        asked.chat = parts.spec.chat
         return asked
     head = parts.task.head(lm.width)
     if head.needs_lm_head and lm.left_to_right:
@@ -335,12 +424,26 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
     return head
 
 
+def _pointless(control: Control, parts: Parts) -> str:
+    """Returns why a control says nothing of a run's method; else empty."""
+    method = parts.method
+    if control == Control.VALUE_SWAPPED and not method.reads_facts:
+        return "reads no fact of an entity whose value could be swapped; foreign swaps the entity"
+    if control == Control.CONSTANT and not method.trains:
+        return "trains nothing, so there is no slot to learn; random and zero need no training"
+    if control in DOCUMENTS and method.text != "appended":
+        return "puts no document into the input; this control chooses one"
+    return ""
+
+
 def impossible(parts: Parts) -> str:
     """Returns why a run cannot be by design, as far as that is seen from its parts; else empty."""
     method, spec = parts.method, parts.spec
     if method.settings and spec.setting not in method.settings:
         known = ", ".join(sorted(method.settings))
         return f"{spec.method} has no {spec.setting} setting (it has {known})"
+    if spec.knowledge is not None and (pointless := _pointless(spec.control, parts)):
+        return f"control {spec.control}: {spec.method} {pointless}"
     try:
         task = parts.task
     except KbenchError:
@@ -352,6 +455,8 @@ def impossible(parts: Parts) -> str:
             f"task {spec.task} is a probe and has no training split, which {wants} needs; probes "
             f"have tuning {task.tuning} and the general setting"
         )
+    if problem := _moves_what_is_held(parts):
+        return problem
     if parts.plug_is_fixed and not trains:
         return f"tuning {spec.tuning} trains nothing, so no model is tuned with the plug in place"
     return ""

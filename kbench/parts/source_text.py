@@ -36,7 +36,8 @@ def summary(entry: Entry) -> str:
     if entry.kind in (Kind.PUBLISHED, Kind.DOWNLOADS):
         documented = _parsed(entry.target, whole=True)
     else:
-        documented = next(_definitions(entry.target, whole=entry.kind == Kind.VERBS), None)
+        found = next(_definitions(entry.target, whole=entry.kind == Kind.VERBS), None)
+        documented = found and found[1]
     text = ast.get_docstring(documented) if documented else None
     return text.splitlines()[0] if text else ""
 
@@ -62,12 +63,13 @@ def settings(entry: Entry) -> tuple[str, ...]:
 
 def defaults(entry: Entry) -> dict[str, Any]:
     """Returns the options of a part with their defaults, read from the source if literal there."""
-    value = _assigned(entry.target, "defaults")
     try:
-        options = ast.literal_eval(value) if value else {}
+        return {
+            name: ast.literal_eval(value)
+            for name, value in _items(entry.target, "defaults").items()
+        }
     except ValueError:
         return {}
-    return options if isinstance(options, dict) else {}
 
 
 def option_types(entry: Entry) -> dict[str, str]:
@@ -91,14 +93,32 @@ def _types(target: str, name: str) -> dict[str, OptionType]:
     """The types that a class declares under a name, as far as they are literal there."""
     from kbench.spec import OptionType  # takes time to import, which a listing has not
 
-    value, kinds = _assigned(target, name), {}
-    if isinstance(value, ast.Dict):
-        for key, call in zip(value.keys, value.values, strict=True):
-            if isinstance(key, ast.Constant) and isinstance(call, ast.Call):
-                with suppress(ValueError, TypeError):  # computed, or no call of this type
-                    given = [ast.literal_eval(argument) for argument in call.args]
-                    kinds[str(key.value)] = OptionType(*given, **dict(_literals(call)))
+    kinds = {}
+    for key, call in _items(target, name).items():
+        if isinstance(call, ast.Call):
+            with suppress(ValueError, TypeError):  # computed, or no call of this type
+                given = [ast.literal_eval(argument) for argument in call.args]
+                kinds[key] = OptionType(*given, **dict(_literals(call)))
     return kinds
+
+
+def _items(target: str, name: str, seen: frozenset[str] = frozenset()) -> dict[str, ast.expr]:
+    """The items of a literal mapping that a class gives to a name.
+
+    Those that it takes over from another class, ``{**Other.defaults, …}``, are among them.
+    """
+    module, value = _assigned_in(target, name)
+    items: dict[str, ast.expr] = {}
+    if isinstance(value, ast.Attribute):
+        value = ast.Dict([None], [value])
+    if not isinstance(value, ast.Dict) or target in seen:
+        return items
+    for key, item in zip(value.keys, value.values, strict=True):
+        if isinstance(key, ast.Constant):
+            items[str(key.value)] = item
+        elif isinstance(item, ast.Attribute) and isinstance(item.value, ast.Name):
+            items |= _items(f"{module}:{item.value.id}", item.attr, seen | {target})
+    return items
 
 
 def constant(entry: Entry, name: str) -> str | int | bool | None:
@@ -138,17 +158,22 @@ def _literals(call: ast.Call) -> list[tuple[str, Any]]:
 
 def _assigned(target: str, name: str) -> ast.expr | None:
     """The value that a class, or the nearest base class that has one, gives to a name."""
-    for definition in _definitions(target):
+    return _assigned_in(target, name)[1]
+
+
+def _assigned_in(target: str, name: str) -> tuple[str, ast.expr | None]:
+    """The same after the module that it stands in."""
+    for module, definition in _definitions(target):
         for statement in definition.body:
             if isinstance(statement, ast.Assign | ast.AnnAssign) and _assigns(statement, name):
                 value: ast.expr | None = statement.value
                 if value is not None:
-                    return value
-    return None
+                    return module, value
+    return "", None
 
 
-def _definitions(target: str, whole: bool = False) -> Iterator[_Definition]:
-    """Yields a class and its base classes, nearest first, as far as sources show them.
+def _definitions(target: str, whole: bool = False) -> Iterator[tuple[str, _Definition]]:
+    """Yields a class and its base classes with their modules, nearest first.
 
     With ``whole``, what is looked for may be a function too.
     """
@@ -163,7 +188,7 @@ def _definitions(target: str, whole: bool = False) -> Iterator[_Definition]:
         seen.add(target)
         for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-                yield node
+                yield module, node
                 bases = node.bases if isinstance(node, ast.ClassDef) else []
                 own = [base.id for base in bases if isinstance(base, ast.Name)]
                 ahead += [f"{module}:{base}" for base in own]

@@ -5,15 +5,16 @@ Runs on other data, limits, metric definitions or test examples are not compared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kbench.data import is_right
+from kbench.data import Label, is_right
 from kbench.errors import KbenchError, UsageError, nearest
-from kbench.metrics import Array, Contrast, Metric
+from kbench.metrics import Array, Contrast, Metric, beside_named
 from kbench.metrics.statistics import Pair, contrasts, holm
 from kbench.parts.find import task_kind, task_of
 from kbench.results.identity import Names, content, differences, options, told_apart
@@ -28,9 +29,10 @@ __all__ = [
     "PredictionCache",
     "compare",
     "differing",
-    "is_right",
+    "judge",
     "metric_of",
     "metrics_of",
+    "rights",
     "titles",
     "unchosen",
 ]
@@ -265,6 +267,8 @@ def metrics_of(result: Result) -> list[Metric]:
         defined |= {(m.name, m.variant): m for m in _optional(result)}
     asked = [task.metric_named(variant) for _, variant in sorted(had - defined.keys())]
     defined |= {(m.name, m.variant): m for m in asked if m is not None}
+    beside = [beside_named(variant, [*defined.values()]) for _, variant in had - defined.keys()]
+    defined |= {(m.name, m.variant): m for m in beside if m is not None}
     return [metric for key, metric in defined.items() if key in had]
 
 
@@ -280,6 +284,21 @@ def metric_of(result: Result, name: str) -> Metric:
     score = result.metrics.get(name)
     what = score.variant if score else name
     raise UsageError(f"task {result.spec.task} has no metric {what} (any more)")
+
+
+def judge(result: Result) -> Callable[[Label, Label], bool]:
+    """Returns what says of a label and a prediction of a run whether that is right.
+
+    It is the main metric. Where the task is not installed, they are compared as they are.
+    """
+    with suppress(KbenchError):
+        return metric_of(result, result.main_metric or "").right
+    return is_right
+
+
+def rights(result: Result, predictions: Predictions) -> list[bool]:
+    """Returns whether each prediction of a run is right."""
+    return [*map(judge(result), predictions.labels, predictions.predictions)]
 
 
 def _optional(result: Result) -> Iterable[Metric]:
@@ -315,6 +334,10 @@ class PredictionCache:
                 raise UsageError(f"{result.spec.title} has no predictions")
             self._read[result.id] = stored
         return self._read[result.id]
+
+    def rights(self, result: Result) -> list[bool]:
+        """Returns whether each prediction of a result is right; as :meth:`predictions` raises."""
+        return rights(result, self.predictions(result))
 
     def unlike(self, results: Sequence[Result]) -> list[str]:
         """Returns whether results are over other test examples, or other gold labels of them."""

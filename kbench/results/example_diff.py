@@ -7,7 +7,7 @@ as the task is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from kbench.data import Example, Label, Split
+from kbench.data import Example, Label, Split, is_right
 from kbench.errors import KbenchError, UsageError
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.linked import anyone, linked
 from kbench.parts.find import find_knowledge, task_of
-from kbench.results.comparison import is_right
 from kbench.results.nearest import nearest_rows
 from kbench.run.buckets import Popularity
 from kbench.spec import Control
@@ -133,12 +132,16 @@ class Changed:
         return value
 
 
-def changes(ours: Predictions, theirs: Predictions) -> list[Changed]:
+def changes(
+    ours: Predictions, theirs: Predictions, is_right: Callable[[Label, Label], bool] = is_right
+) -> list[Changed]:
     """Returns the examples that not both have right, in the order of the data.
 
     Args:
         ours: of the one run.
         theirs: of the other, over the same examples.
+        is_right: says of a label and a prediction whether that is right, see
+            :func:`kbench.results.comparison.judge`.
     """
     changed = []
     for at, gold in enumerate(ours.labels):

@@ -50,6 +50,8 @@ FIELDS = (
     "control",
     "linker",
     "dtype",
+    "weights",
+    "chat",
     "limit",
 )
 """What tells runs apart, beside the seed and the options of their parts."""
@@ -279,6 +281,8 @@ class _Among:
         self._linker = len({_linker(r) for r in informed} - {""}) > 1
         self._linker |= any(result.spec.linker for result in informed)
         self._dtype = any(result.spec.dtype != "float32" for result in results)
+        self._weights = any(result.spec.weights != "float32" for result in results)
+        self._chat = any(result.spec.chat for result in results)
         self._limit = len({result.spec.limit for result in results}) > 1
         self._defaults: dict[tuple[str, ...], dict[str, Any]] = defaultdict(dict)
         for result in results:
@@ -297,6 +301,10 @@ class _Among:
             yield "linker", _linker(result)
         if self._dtype:
             yield "dtype", result.spec.dtype
+        if self._weights:
+            yield "weights", result.spec.weights
+        if self._chat:
+            yield "chat", "yes" if result.spec.chat else "no"
         if self._limit:
             yield "limit", str(result.spec.limit or "none")
 

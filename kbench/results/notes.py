@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kbench.data import Split
-from kbench.store import Result
+from kbench.spec import Control
+from kbench.store import Result, Status
 
-__all__ = ["kept", "left_out", "notes", "silent", "unknown_words"]
+__all__ = ["follows", "kept", "left_out", "notes", "silent", "undemonstrated", "unknown_words"]
 
 _MOST = 0.5
 """Share of unknown tokens from which on it is said."""
@@ -59,10 +60,29 @@ def unknown_words(result: Result) -> str:
     return f"the backbone's vocabulary does not know {' and '.join(told)}" if told else ""
 
 
+def follows(result: Result) -> str:
+    """Returns why swapped values have no follow rate, if so; else nothing."""
+    swapped = result.spec.control == Control.VALUE_SWAPPED and result.status == Status.OK
+    if not swapped or "follow_rate" in result.metrics:
+        return ""
+    known = result.counts.get("test_false_known", 0)
+    why = "the head can say none of the false values" if known else "no false answer is known"
+    return f"no follow rate: {why} of its test examples"
+
+
+def undemonstrated(result: Result) -> str:
+    """Returns that demonstrations had no room in the window, if some had none; else nothing."""
+    lost = result.counts.get("test_demonstrations_without_room", 0)
+    tested = result.counts.get("test_kept", 0)
+    if not lost or not tested:
+        return ""
+    return f"{lost / tested:.1f} demonstrations a test example have no room in the window"
+
+
 def notes(results: Sequence[Result]) -> list[str]:
     """Returns what must be read beside the scores of some runs, a line each."""
     lines = [f"Kept: {text}." for result in results if (text := left_out(result))]
     for result in results:
-        said = (unknown_words(result), silent(result))
+        said = (unknown_words(result), silent(result), follows(result), undemonstrated(result))
         lines += [f"{result.spec.title}: {text}." for text in said if text]
     return list(dict.fromkeys(lines))

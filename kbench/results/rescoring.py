@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kbench.metrics import ByScorer
 from kbench.results.comparison import metrics_of
-from kbench.run.buckets import Popularity, by_entity, estimate
+from kbench.run.buckets import Popularity, by_context, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
-__all__ = ["Again", "again", "rescored"]
+__all__ = ["Again", "again", "by_scorer", "rescored"]
 
 _EXACT = 1e-9
 _DRAWN = 0.01
@@ -68,8 +69,24 @@ def rescored(result: Result, predictions: Predictions) -> dict[str, Score]:
     }
 
 
+def by_scorer(result: Result, predictions: Predictions, scorer: str) -> dict[str, Score]:
+    """Returns the metrics of a result as another scorer of candidates would have given them.
+
+    Args:
+        result: of a run that compared candidates.
+        predictions: its own.
+        scorer: how candidates are compared, one of :data:`kbench.data.SCORERS`, or ``mass``.
+
+    Raises:
+        UsageError: they cannot be compared so, or the task is not installed.
+    """
+    other = predictions.by(scorer)
+    own = [metric for metric in metrics_of(result) if not isinstance(metric, ByScorer)]
+    return {metric.name: estimate(metric, metric.measure(other)) for metric in own}
+
+
 def again(result: Result, predictions: Predictions) -> list[Again]:
-    """Returns every stored score beside the same made again: all metrics, and by coverage.
+    """Returns every stored score beside the same made again: all metrics, by coverage and context.
 
     Scores by popularity are left out: where head and tail begin is for the knowledge base to say.
 
@@ -79,6 +96,10 @@ def again(result: Result, predictions: Predictions) -> list[Again]:
     made = rescored(result, predictions)
     scores = [Again(name, score, made.get(name)) for name, score in result.metrics.items()]
     main = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
-    parts = by_entity(main, predictions, Popularity(1, 1))["coverage"] if main else {}
-    stored = result.buckets.get("coverage", {})
-    return scores + [Again(f"coverage {n}", score, parts.get(n)) for n, score in stored.items()]
+    if main is None:
+        return scores
+    parts = by_entity(main, predictions, Popularity(1, 1)) | by_context(main, predictions)
+    for kind in ("coverage", "context"):
+        for name, score in result.buckets.get(kind, {}).items():
+            scores.append(Again(f"{kind} {name}", score, parts.get(kind, {}).get(name)))
+    return scores

@@ -9,6 +9,7 @@ would have told, ``individual`` what only this one tells.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,18 +28,19 @@ from kbench.metrics.statistics import (
     differences,
     holm,
     intervals,
+    mcnemar,
 )
 from kbench.results.choice import Choice, with_choices
-from kbench.results.comparison import PredictionCache, differing, is_right, metric_of
+from kbench.results.comparison import PredictionCache, differing, metric_of
 from kbench.results.identity import Names, content, key, on_one_model, options, table_key
 from kbench.results.memo import memoised
 from kbench.results.notes import kept, notes
 from kbench.results.ranking import net_gain
 from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
-from kbench.store import Result, Results, Status
+from kbench.store import Result, Results, Score, Status
 
-__all__ = ["Estimate", "Locality", "Row", "leaders", "rows"]
+__all__ = ["Estimate", "Locality", "Row", "Turned", "leaders", "rows"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,39 @@ class Locality:
 
 
 @dataclass(frozen=True)
+class Turned:
+    """What became of examples that the model without knowledge has right, and of the others.
+
+    Attributes:
+        right: how many it has right, over all seeds.
+        lost: how many of these became wrong.
+        wrong: how many it has wrong.
+        gained: how many of these became right.
+        p: of McNemar's exact test; None for several seeds, whose examples are the same.
+    """
+
+    right: int
+    lost: int
+    wrong: int
+    gained: int
+    p: float | None
+
+    @property
+    def retention(self) -> float | None:
+        """Share of what was right that stayed so; None where nothing was."""
+        return 1 - self.lost / self.right if self.right else None
+
+    @property
+    def repair(self) -> float | None:
+        """Share of what was wrong that became right; None where nothing was."""
+        return self.gained / self.wrong if self.wrong else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the counts and shares as a JSON value."""
+        return {**vars(self), "retention": self.retention, "repair": self.repair}
+
+
+@dataclass(frozen=True)
 class Row:
     """One row: a run over its seeds.
 
@@ -85,6 +120,7 @@ class Row:
         kind: knowledge of the same type over foreign knowledge; None without both.
         individual: true knowledge over that of the same type.
         locality: None without a yardstick, or where no example counts.
+        turned: None without a yardstick.
         seconds_without: per example, of evaluating the model without knowledge.
         none: what ``delta`` is against, of the same seeds; None if one is not there.
         foreign: what ``gain`` is against, likewise.
@@ -105,6 +141,7 @@ class Row:
     foreign: Group | None = None
     same_type: Group | None = None
     choice: Choice | None = None
+    turned: Turned | None = None
 
     @property
     def chosen(self) -> bool:
@@ -132,6 +169,32 @@ class Row:
         """The cost, a mean over the seeds."""
         shared = [name for name in self.first.cost if all(name in r.cost for r in self.results)]
         return {name: mean(r.cost[name] for r in self.results) for name in shared}
+
+    @property
+    def moved(self) -> dict[str, float]:
+        """How far the plug moves what the model says, a mean over the seeds; empty if unknown."""
+        every = [r.locality for r in self.results]
+        shared = [name for name in every[0] if all(name in each for each in every)]
+        return {name: mean(each[name] for each in every) for name in shared}
+
+    @property
+    def follow(self) -> Score | None:
+        """The follow rate of swapped values, without interval over several seeds."""
+        return _over_seeds([r.metrics.get("follow_rate") for r in self.results])
+
+    @property
+    def context(self) -> dict[str, Score]:
+        """The score by whether the texts that were brought spell out an answer."""
+        known = [r.buckets.get("context", {}) for r in self.results]
+        scores = {n: _over_seeds([k.get(n) for k in known]) for n in ("answered", "unanswered")}
+        return {name: score for name, score in scores.items() if score}
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens of a test example, a mean over the seeds."""
+        read = [(r.counts.get("test_tokens"), r.counts.get("test_kept")) for r in self.results]
+        each = [tokens / kept for tokens, kept in read if tokens and kept]
+        return mean(each) if each else None
 
     @property
     def net(self) -> Estimate | None:
@@ -180,6 +243,8 @@ class Row:
             "knowledge": self.name("knowledge") if spec.knowledge else None,
             "linker": content(self.first)["linker"] or None,
             "dtype": spec.dtype,
+            "weights": spec.weights,
+            "chat": spec.chat,
             "options": options(self.first),
             "seeds": self.seeds,
             "status": self.first.status,
@@ -194,6 +259,11 @@ class Row:
             )
         if self.first.coverage:
             value["coverage"] = self.first.coverage.model_dump()
+        value["turned"] = self.turned and self.turned.as_json()
+        value["moved"] = self.moved
+        value["follow"] = self.follow and self.follow.model_dump()
+        value["context"] = {name: score.model_dump() for name, score in self.context.items()}
+        value["tokens"] = self.tokens
         value["shared"] = self.shared
         value["kept"] = kept(self.first)
         value["notes"] = notes(self.results)
@@ -304,10 +374,17 @@ def _rows(
             base,
             other,
             same,
+            turned=turned and Turned(**turned),
         )
-        for (group, base, other, same), (score, delta, gain, kind, individual, locality) in zip(
-            beside, figures, strict=True
-        )
+        for (group, base, other, same), (
+            score,
+            delta,
+            gain,
+            kind,
+            individual,
+            locality,
+            turned,
+        ) in zip(beside, figures, strict=True)
     ]
 
 
@@ -333,8 +410,8 @@ def _figures(
     book.work()
     figures: list[list[dict[str, Any] | None]] = []
     for (group, base, *_), asked in zip(beside, waiting, strict=True):
-        values: list[Estimate | Locality | None] = [estimate() for estimate in asked]
-        values.append(_locality(group, base, tables) if base else None)
+        values: list[Estimate | Locality | Turned | None] = [estimate() for estimate in asked]
+        values += _changes(group, base, tables) if base else [None, None]
         figures.append([vars(value) if value else None for value in values])
     return figures
 
@@ -413,20 +490,45 @@ def _estimate(interval: Interval, by_seed: Sequence[float]) -> Estimate:
     return Estimate(interval.value, interval.low, interval.high, deviation)
 
 
-def _locality(group: Group, base: Group, tables: PredictionCache) -> Locality | None:
-    counted = broken = 0
+def _changes(
+    group: Group, base: Group, tables: PredictionCache
+) -> tuple[Locality | None, Turned | None]:
+    """Returns what became of examples: of those that knowledge should not touch, and of all."""
     try:
         if tables.unlike(group + base):
-            return None
-        ours, theirs = ([tables.predictions(r) for r in side] for side in (group, base))
+            return None, None
+        sides = [[tables.rights(result) for result in side] for side in (base, group)]
+        linked = [tables.predictions(result).linked for result in group]
     except KbenchError:
+        return None, None
+    bare, all_ = Counter[tuple[bool, bool]](), Counter[tuple[bool, bool]]()
+    for *seed, known in zip(*sides, linked, strict=True):
+        turns = [*zip(*seed, strict=True)]
+        all_.update(turns)
+        bare.update(turn for turn, one in zip(turns, known, strict=True) if not one)
+    counted = bare[True, True] + bare[True, False]
+    lost, gained = all_[True, False], all_[False, True]
+    return (
+        Locality(bare[True, False] / counted, counted) if counted else None,
+        Turned(
+            all_[True, True] + lost,
+            lost,
+            all_[False, False] + gained,
+            gained,
+            mcnemar(gained, lost) if len(group) == 1 else None,
+        ),
+    )
+
+
+def _over_seeds(scores: Sequence[Score | None]) -> Score | None:
+    """Returns the mean of scores, with the interval of a single one; None if one is missing."""
+    there = [score for score in scores if score is not None]
+    if len(there) < len(scores) or not there:
         return None
-    for one, two in zip(ours, theirs, strict=True):
-        for at, label in enumerate(one.labels):
-            if not one.linked[at] and is_right(label, two.predictions[at]):
-                counted += 1
-                broken += not is_right(label, one.predictions[at])
-    return Locality(broken / counted, counted) if counted else None
+    value = mean(score.value for score in there)
+    ends = {"low": there[0].low, "high": there[0].high} if len(there) == 1 else {}
+    n = sum(score.n for score in there)
+    return there[0].model_copy(update={"low": value, "high": value, **ends, "value": value, "n": n})
 
 
 def _seconds(base: Group) -> float | None:

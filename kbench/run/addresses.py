@@ -2,7 +2,8 @@
 
 Content only: digests of data, weights and knowledge, revisions of code, options and recipes.
 Batch size of evaluation, device and hardware are recorded in a result, not part of its address.
-The precision is part of it, and so is that of a training, unless it is float32.
+The precision is part of it, and so is that of a training, and how a backbone's weights are held,
+unless it is float32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from kbench.data import digest_examples
 from kbench.parts.run_parts import Parts
 from kbench.spec import Setting
 from kbench.store import result_address
@@ -41,9 +43,18 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         "seed": spec.seed,
     }
     if parts.prompting is not None:
-        inputs["prompt"] = [parts.prompting, parts.task.prompt and asdict(parts.task.prompt)]
+        # As it was before there were demonstrations and statements.
+        asked = {k: v for k, v in parts.prompting.items() if (k, v) != ("shots", 0)}
+        form = parts.task.prompt and asdict(parts.task.prompt)
+        if form and not form["statements"]:
+            del form["statements"]
+        inputs["prompt"] = [asked, form]
+    if parts.demonstrations:
+        examples, answers = zip(*parts.demonstrations, strict=True)
+        inputs["demonstrations"] = [digest_examples(examples), list(answers)]
     if parts.tuning_recipe is not None:
         inputs |= _precision(spec.dtype)
+    inputs |= _held(spec.weights)
     if parts.plug_is_fixed:
         assert parts.knowledge is not None
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
@@ -57,13 +68,14 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
     seen = parts.knowledge_of(setting)
     inputs = {
         "engine": ENGINE_REVISION,
-        "method": [parts.spec.method, parts.method.revision, parts.method.options],
+        "method": [parts.spec.method, parts.method.revision, parts.method.addressed_options],
         "setting": str(setting),
         "recipe": parts.plug_recipe(setting).as_dict(),
         "knowledge": seen.digest,
         "backbone": parts.backbone.digest,
         "seed": parts.spec.seed,
         **_precision(parts.spec.dtype),
+        **_held(parts.spec.weights),
     }
     if setting == Setting.TASK_SPECIFIC:
         inputs["model"] = address("model", model_inputs(parts))
@@ -76,6 +88,11 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
 def _precision(dtype: str) -> dict[str, str]:
     """What a narrow precision adds to the inputs of a training."""
     return {} if dtype == "float32" else {"dtype": dtype}
+
+
+def _held(weights: str) -> dict[str, str]:
+    """What a backbone whose weights are not held in float32 adds: it says other things."""
+    return {} if weights == "float32" else {"weights": weights}
 
 
 def addresses(parts: Parts) -> dict[str, str | None]:

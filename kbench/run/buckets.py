@@ -21,7 +21,7 @@ from kbench.metrics import Array, Metric
 from kbench.metrics.statistics import interval
 from kbench.store import Predictions, Score
 
-__all__ = ["Popularity", "by_entity", "degrees", "estimate"]
+__all__ = ["Popularity", "by_context", "by_entity", "degrees", "estimate"]
 
 _TAIL, _HEAD = 0.5, 0.9
 """Quantiles of the entities' numbers of facts: the tail ends at the one, the head begins there."""
@@ -81,6 +81,14 @@ def by_entity(
         "coverage": _grouped(metric, predictions, known),
         "popularity": _grouped(metric, predictions, popular),
     }
+
+
+def by_context(metric: Metric, predictions: Predictions) -> dict[str, dict[str, Score]]:
+    """Returns the scores by whether the texts that were brought spell out an answer; or nothing."""
+    if not predictions.in_context:
+        return {}
+    groups = ["answered" if there else "unanswered" for there in predictions.in_context]
+    return {"context": _grouped(metric, predictions, groups)}
 
 
 def _grouped(metric: Metric, given: Predictions, groups: Sequence[str]) -> dict[str, Score]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kbench.run.following import FalseAnswers
 from kbench.run.prediction import Predicted
 from kbench.run.preparation import Prepared
 
@@ -25,6 +26,8 @@ class Evaluation:
         dev: main metric on the dev split; None where there is none, and of controls.
         before: SHA-256 of the downstream model's weights after tuning.
         after: the same after evaluation.
+        locality: how far the plug moves what the model says; empty where that was not measured.
+        false: the false answers that its knowledge holds; None where no value was swapped.
     """
 
     prepared: Prepared
@@ -35,3 +38,5 @@ class Evaluation:
     dev: float | None
     before: str
     after: str
+    locality: Mapping[str, float] = field(default_factory=dict)
+    false: FalseAnswers | None = None

@@ -16,10 +16,11 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, FrozenReader, ReadStates, digest
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import WithStates, last_states
-from kbench.parts.run_parts import Parts, headed, loaded
+from kbench.parts.run_parts import Parts, headed
 from kbench.run.addresses import model_inputs, plug_inputs
 from kbench.run.plugs import fit
 from kbench.run.prediction import logits_of
+from kbench.run.preparation import demonstrated
 from kbench.run.processor import ProcessorClock
 from kbench.run.session import Session
 from kbench.run.training_record import TrainingRecord
@@ -43,15 +44,17 @@ def _tuned(
 ) -> tuple[DownstreamModel, TrainingRecord]:
     session.forget("model")  # one tuned model in memory at a time
     model = untrained(session, parts)
+    # Before stored weights take their place: what the head does not store is of the backbone.
+    model.head.settle(model.lm, demonstrated(parts, model.lm, injected=False))
     recipe = parts.tuning_recipe
     if recipe is None:
-        _settle(session, parts, model)
+        _settle_on_dev(session, parts, model)
         # The backbone as it is: to store it would be to copy it.
         return model.eval(), TrainingRecord(digest=digest(model))
     with session.artifacts.making("model", key):
         stored = session.artifacts.load("model", key)
         if stored is None:
-            _settle(session, parts, model)
+            _settle_on_dev(session, parts, model)
             made = _train(session, parts, model, recipe)
             record = replace(made, of=parts.spec.title, address=key)
             session.artifacts.save("model", inputs, untied(model), **record.as_json())
@@ -61,12 +64,11 @@ def _tuned(
     return model.eval(), record
 
 
-def _settle(session: Session, parts: Parts, model: DownstreamModel) -> None:
-    """Lets the head measure what it wants to know before anything trains; dev chooses.
+def _settle_on_dev(session: Session, parts: Parts, model: DownstreamModel) -> None:
+    """Lets dev choose, before anything trains, where the head leaves a choice.
 
-    Whatever is injected later, the rows of a grid share what was settled here without it.
+    Whatever is injected later, the rows of a grid share what was chosen here without it.
     """
-    model.head.settle(model.lm)
     if model.head.chooses:
         dev = session.prepared(parts, Split.DEV, model, injected=False)
         said = logits_of(model, dev.inputs, session.device, session.evaluation_batch)
@@ -79,7 +81,9 @@ def untrained(session: Session, parts: Parts) -> DownstreamModel:
     Raises:
         Unsupported: the head reads a masked-LM head that the backbone lacks.
     """
-    lm = loaded(parts)
+    # What nothing trains in is the backbone as it is, of which one copy is enough.
+    shared = parts.tuning_recipe is None
+    lm = session.pretrained(parts) if shared else session.loaded(parts)
     torch.manual_seed(parts.spec.seed)
     model = DownstreamModel(lm, headed(parts, lm))
     parts.tuning.prepare(model, parts.tuning_options)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.data import Label
+from kbench.data import Label, Likelihoods
 from kbench.encoding import Batch, Encoded, sent
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.encoding.computing import ahead, asynchronous, autocast, narrow
@@ -33,12 +33,14 @@ class Predicted:
         scores: the probability of each.
         batch_size: examples, or pairs of texts, computed at once at most, in the end.
         batch_tokens: of those at most, padding included; None for any number.
+        likelihoods: what the model says of candidates, where its head compares such.
     """
 
     labels: list[Label]
     scores: list[float]
     batch_size: int
     batch_tokens: int | None
+    likelihoods: Likelihoods | None = None
 
 
 def predict(
@@ -68,19 +70,35 @@ def predict(
     passes = _Pass(model, device, batch_size, states)
     labels: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
+    said: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     with torch.inference_mode(), autocast(device, dtype), model.lm.held(rows):
         for chosen, logits in _decided(passes, inputs):
             among = [inputs.candidates[at] for at in chosen] if inputs.candidates else ()
             words, sure = model.head.predict(logits, model.lm.tokenizer, among)
             for at, word, score in zip(chosen.tolist(), words, sure, strict=True):
                 labels[at], scores[at] = word, score
+            if model.head.compares:
+                said.append((chosen, logits.cpu().numpy()))
     bad = sum(not math.isfinite(score) for score in scores)
     if bad:
         raise KbenchError(
             f"the model's outputs are not finite on {bad} of {len(scores)} examples"
             + (f"; try --dtype float32 (given: {dtype})" if narrow(dtype) else "")
         )
-    return Predicted(labels, scores, passes.size, passes.tokens)
+    likelihoods = model.head.likelihoods(_in_order(said), inputs.candidates) if said else None
+    return Predicted(labels, scores, passes.size, passes.tokens, likelihoods)
+
+
+def _in_order(said: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Logits of numbered examples, by their numbers. ``[examples, classes]``.
+
+    Where an example has fewer classes than another, the others are said to be impossible.
+    """
+    most = max(part.shape[1] for _, part in said)
+    whole = np.full((sum(len(part) for _, part in said), most), -np.inf, dtype=np.float32)
+    for order, part in said:
+        whole[order, : part.shape[1]] = part
+    return whole
 
 
 def logits_of(
@@ -149,7 +167,7 @@ class _Pass:
             yield chosen, (self._states.into(batch) if self._states else batch).ready(self.device)
 
     def _logits(self, parts: Sequence[Batch]) -> Tensor:
-        logits = [self.model(part.to(self.device)).float() for part in parts]
+        logits = [self.model.answer(part.to(self.device)).float() for part in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
 

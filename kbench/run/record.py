@@ -15,12 +15,13 @@ from kbench.errors import KbenchError, Unsupported, one_line, with_type
 from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.leakage import leakage
 from kbench.knowledge.sharing import sharing
+from kbench.metrics import beside
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
 from kbench.run import provenance
 from kbench.run.addresses import ENGINE_REVISION
-from kbench.run.buckets import Popularity, by_entity, degrees, estimate
+from kbench.run.buckets import Popularity, by_context, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
 from kbench.run.evaluation import Evaluation
 from kbench.run.preparation import Prepared
@@ -120,16 +121,25 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
     """
     prepared, task = evaluation.prepared, parts.task
     links, known = prepared.links, parts.base_knowledge
+    said, false = evaluation.predicted.labels, evaluation.false
+    named = prepared.gold.named(said)
     predictions = Predictions(
         ids=[example.id for example in prepared.examples],
         labels=prepared.gold.labels,
-        predictions=prepared.gold.named(evaluation.predicted.labels),
+        predictions=false.named(said, named) if false else named,
         scores=evaluation.predicted.scores,
         linked=[max(rows, default=-1) >= 0 for rows in links.rows],
         degrees=degrees(prepared.examples, links, known),
         strata=prepared.strata,
+        relations=prepared.relations if any(m.by_relation for m in task.metrics) else (),
+        injected=false.labels if false else (),
+        in_context=prepared.answered or (),
+        likelihoods=evaluation.predicted.likelihoods,
     )
-    metrics = {m.name: estimate(m, m.measure(predictions)) for m in task.metrics}
+    metrics = {
+        m.name: estimate(m, m.measure(predictions))
+        for m in (*task.metrics, *beside(task.metrics, predictions))
+    }
     coverage, parted, leaks = None, dict[str, dict[str, Score]](), dict[str, int]()
     if known is not None:
         coverage = Coverage(
@@ -140,6 +150,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
             ambiguous=links.ambiguous,
         )
         parted = by_entity(task.main_metric, predictions, Popularity.of(known))
+        parted |= by_context(task.main_metric, predictions)
         leaks = leakage(prepared.examples, known, links.linker) | _swapped(parts, prepared)
     result = Result(
         id=key,
@@ -150,7 +161,8 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         dev=evaluation.dev,
         coverage=coverage,
         buckets=parted,
-        counts={**evaluation.counts, **_spread(predictions), **leaks},
+        locality=dict(evaluation.locality),
+        counts={**evaluation.counts, **_spread(predictions), **leaks, **_injected(evaluation)},
         cost={**evaluation.cost, **knowledge_cost(known)},
         training=dict(evaluation.training),
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
@@ -175,6 +187,14 @@ def _swapped(parts: Parts, prepared: Prepared) -> dict[str, int]:
     except Unsupported:  # nobody is there to be swapped with
         return {}
     return {f"{prefix}{suffix}": number for suffix, number in found.items()}
+
+
+def _injected(evaluation: Evaluation) -> dict[str, int]:
+    """Counts test examples with a false value, and those of them whose head can say it."""
+    false = evaluation.false
+    if false is None:
+        return {}
+    return {"test_false_known": false.known, "test_false_sayable": sum(map(bool, false.labels))}
 
 
 def _spread(predictions: Predictions) -> dict[str, int]:

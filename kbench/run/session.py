@@ -35,6 +35,8 @@ class Session:
         progress: told of what is being done: description, steps done, steps in all.
         evaluation_batch: examples predicted at once; None for what suits the device.
         compiled: whether frozen networks run as compiled code.
+        locality: whether it is measured how far plugs move what a model says.
+        spread: whether backbones are parted among all GPUs, the device being that of all else.
     """
 
     def __init__(
@@ -45,11 +47,15 @@ class Session:
         *,
         evaluation_batch: int | None = None,
         compiled: bool = False,
+        locality: bool = False,
+        spread: bool = False,
     ) -> None:
         self.artifacts = artifacts
         self.device = device
         self.evaluation_batch = evaluation_batch
         self.compiled = compiled
+        self.locality = locality
+        self.spread = spread
         self._progress = progress
         self._memory: dict[tuple[Hashable, ...], Any] = {}
         self._kept: dict[tuple[Hashable, ...], int] = {}
@@ -104,10 +110,16 @@ class Session:
         return FrozenReader(model.lm, self.device).read(inputs, reading)
 
     def pretrained(self, parts: Parts) -> LanguageModel:
-        """Returns the backbone that nothing was tuned of."""
+        """Returns the backbone that nothing was tuned of; no other copy of it is in memory."""
         return self.remember(
-            ("encoder", parts.backbone.digest), lambda: loaded(parts).to(self.device)
+            ("encoder", parts.backbone.digest, parts.spec.weights),
+            lambda: self.loaded(parts),
         )
+
+    def loaded(self, parts: Parts) -> LanguageModel:
+        """Returns a copy of the backbone of its own, on the device, or spread from there on."""
+        lm = loaded(parts, str(self.device), spread=self.spread)
+        return lm.to(self.device)
 
     def reset_peak(self) -> None:
         """Begins to look how many bytes are held on the device at most."""
@@ -119,7 +131,10 @@ class Session:
 
     def computed(self, parts: Parts, *, compiled: bool) -> dict[str, Any]:
         """Returns what is recorded of how something was trained just now."""
-        how = {**described(self.device, compiled), "dtype": parts.spec.dtype}
+        spec = parts.spec
+        how = {**described(self.device, compiled), "dtype": spec.dtype}
+        if spec.weights != "float32":
+            how["weights"] = spec.weights
         return {"computed": how, "peak_device_memory_bytes": self.peak()}
 
     def steps(self, what: str) -> Progress | None:
@@ -148,7 +163,9 @@ def _read(parts: Parts, split: Split) -> tuple[Hashable, ...]:
     """What is read of a split, and in what form: tasks may share data and mark them otherwise."""
     task = parts.task
     form = canonical_digest(task.form)
-    asked = None if parts.prompting is None else repr(task.prompt)
+    asked = None
+    if parts.prompting is not None:
+        asked = repr(task.prompt), parts.demonstrations, parts.spec.chat
     return task.digest, form, split, parts.spec.limit, parts.backbone.digest, asked
 
 

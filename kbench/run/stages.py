@@ -23,6 +23,8 @@ from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
 from kbench.run.costs import Spent, cost, counted
 from kbench.run.evaluation import Evaluation
+from kbench.run.following import false_answers
+from kbench.run.locality import locality
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import Predicted, predict
@@ -83,6 +85,7 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
     session.reset_peak()
     predicted = _predicted(session, parts, model, plug, prepared)
     spent = Spent(time.perf_counter() - started, processor.seconds, session.peak())
+    moved = locality(session, parts, model, plug, prepared) if plug and session.locality else {}
     after = digest(model)
     if after != tuned.digest:
         raise FrozenError("the downstream model's weights changed after tuning")
@@ -95,6 +98,8 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         dev=dev,
         before=tuned.digest,
         after=after,
+        locality=moved,
+        false=false_answers(parts, model, prepared),
     )
 
 
@@ -163,6 +168,8 @@ def _told(
 ) -> dict[str, Any]:
     """What a result says of how each stage was done."""
     how = described(session.device, session.compiled)
+    if parts.spec.weights != "float32":
+        how["weights"] = parts.spec.weights
     return {
         "tuning": tuned.summary(),
         "evaluation": evaluated(how, parts.spec.dtype, predicted, lm.rounding),

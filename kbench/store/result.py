@@ -16,6 +16,7 @@ from kbench.data import Label, Predictions
 from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
+from kbench.store.likelihoods import likelihoods_of, with_likelihoods
 
 __all__ = [
     "Coverage",
@@ -31,6 +32,10 @@ __all__ = [
 ]
 
 SCHEMA = 1
+_OF_SOME = ("relation", "injected", "in_context")
+"""Columns of predictions that not every run has."""
+_UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a damaged file may end in, beside errors of its format."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -107,8 +112,11 @@ class Result(_Model):
     ``counts`` says what of the data was kept and dropped, and why; ``training`` holds the recipe
     and history of each stage; numbers in ``cost`` carry their unit in the name. ``buckets`` has
     the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
-    ``torso``, ``tail``) of the entity. ``dev`` is the main metric on the dev split, by which the
-    options of a sweep are chosen; None without such a split, and of controls.
+    ``torso``, ``tail``) of the entity, and by ``context``: whether texts that were brought spell
+    out an answer (``answered``, ``unanswered``). ``locality`` says how far a plug moves what the
+    model says, where that was asked for (:mod:`kbench.run.locality`). ``dev`` is the main metric
+    on the dev split, by which the options of a sweep are chosen; None without such a split, and of
+    controls.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -121,6 +129,7 @@ class Result(_Model):
     dev: float | None = Field(default=None, ge=0, le=1)
     coverage: Coverage | None = None
     buckets: dict[str, dict[str, Score]] = Field(default_factory=dict)
+    locality: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     cost: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -130,13 +139,13 @@ class Result(_Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    @field_validator("cost")
+    @field_validator("cost", "locality")
     @classmethod
-    def _finite(cls, cost: dict[str, float]) -> dict[str, float]:
-        for name, value in cost.items():
+    def _finite(cls, numbers: dict[str, float]) -> dict[str, float]:
+        for name, value in numbers.items():
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value}")
-        return cost
+        return numbers
 
     @property
     def score(self) -> Score | None:
@@ -153,7 +162,10 @@ class Result(_Model):
 
     def as_json(self) -> dict[str, Any]:
         """Returns the value written to ``result.json``."""
-        return self.model_dump(mode="json", by_alias=True)
+        value = self.model_dump(mode="json", by_alias=True)
+        if not self.locality:  # measured where it is asked for
+            del value["locality"]
+        return value
 
 
 def read_result(path: Path) -> Result:
@@ -217,8 +229,11 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             "linked": pa.array(predictions.linked, pa.bool_()),
             "degree": pa.array(predictions.degrees, pa.int32()),
             "stratum": pa.array(predictions.strata, pa.string()),
+            **_of_some_runs(predictions),
         }
     )
+    if predictions.likelihoods is not None:
+        table = with_likelihoods(table, predictions.likelihoods)
     pq.write_table(table, path, compression="zstd")
 
 
@@ -231,15 +246,24 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("id", "label", "prediction", "score", "linked", "degree", "stratum")
+    names = ["id", "label", "prediction", "score", "linked", "degree", "stratum"]
     try:
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
-            columns = file.read(columns=list(names)).to_pydict()
-        if list(columns) != list(names):
+            names += [name for name in _OF_SOME if name in file.schema_arrow.names]
+            columns = file.read(columns=names).to_pydict()
+            likelihoods = likelihoods_of(file)
+        if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
-    except (OSError, TypeError, ValueError, pa.ArrowException) as cause:
+    except (
+        OSError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        pa.ArrowException,
+    ) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
     return Predictions(
@@ -250,7 +274,24 @@ def read_predictions(path: Path) -> Predictions:
         linked=columns["linked"],
         degrees=columns["degree"],
         strata=columns["stratum"],
+        relations=tuple(columns.get("relation", ())),
+        injected=tuple(tuple(names) for names in columns.get("injected", ())),
+        in_context=tuple(columns.get("in_context", ())),
+        likelihoods=likelihoods,
     )
+
+
+def _of_some_runs(predictions: Predictions) -> dict[str, Any]:
+    """Returns the columns that not every run has."""
+    import pyarrow as pa
+
+    several = [list(names) for names in predictions.injected]
+    columns = {
+        "relation": pa.array(predictions.relations, pa.string()),
+        "injected": pa.array(several, pa.list_(pa.string())),
+        "in_context": pa.array(predictions.in_context, pa.bool_()),
+    }
+    return {name: column for name, column in columns.items() if len(column)}
 
 
 def _column(labels: Sequence[Label]) -> Any:

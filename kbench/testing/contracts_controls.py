@@ -20,6 +20,7 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.knowledge.linked import linked
 from kbench.method import InjectionMethod, Plug
+from kbench.parts.run_parts import impossible
 from kbench.run.preparation import inputs_of
 from kbench.spec import Control
 from kbench.testing.bench import Bench
@@ -30,6 +31,8 @@ from kbench.testing.trial import Trial
 __all__ = ["CONTRACTS"]
 
 _CONTROLS = (Control.FOREIGN, Control.SAME_TYPE, Control.SHUFFLED, Control.RANDOM)
+_OF_SOME = (Control.VALUE_SWAPPED, Control.CONSTANT)
+"""Those that say nothing of some methods."""
 _AS_MUCH = (Control.SHUFFLED, Control.RANDOM)
 """Those under which exactly as many words are there; of the others like texts are drawn."""
 _SEEDS = 3
@@ -41,10 +44,12 @@ def controls(bench: Bench) -> Verdict:
     if not bench.declared or not bench.method.reads_knowledge:
         raise Unchecked("it reads no knowledge")
     wrong, figure = [], ""
-    for control in _CONTROLS:
+    for control in (*_CONTROLS, *_OF_SOME):
         for seed in range(_SEEDS):
             named = {"knowledge": str(tiny().uneven), "control": control, "seed": seed}
             parts = bench.parts(bench.declared[0], **named)
+            if impossible(parts):
+                continue
             base, seen, method = parts.base_knowledge, parts.knowledge, parts.method
             assert base is not None
             assert seen is not None
@@ -93,7 +98,9 @@ def injects(bench: Bench) -> Verdict:
         raise Unchecked("declared without a switch for each entity")
     wrong, figures, refused = [], [], ""
     for setting in bench.fits:
-        for control in (Control.NONE, *_CONTROLS):
+        for control in (Control.NONE, *_CONTROLS, *_OF_SOME):
+            if impossible(bench.parts(setting, knowledge=str(tiny().uneven), control=control)):
+                continue
             try:
                 tried = bench.tried(setting, control, tiny().uneven)
             except Unsupported as reason:
@@ -162,4 +169,25 @@ def _apart(before: list[Tensor], after: list[Tensor]) -> NDArray[np.float64]:
     return np.array(distances)
 
 
-CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (controls, injects)
+@contract
+def reads_facts(bench: Bench) -> Verdict:
+    """It brings false values where facts have them, if it declares that it reads facts."""
+    method = bench.method
+    if not bench.declared or method.text is None:
+        raise Unchecked("it brings no text")
+    parts = bench.parts(bench.declared[0], knowledge=str(tiny().uneven))
+    base = parts.base_knowledge
+    assert base is not None
+    seen = parts.control_of(base, Control.VALUE_SWAPPED)
+    rows = np.arange(len(base), dtype=np.int64)
+    covered = rows[parts.method.covers(base, rows)].tolist()
+    other = sum(
+        list(parts.method.passages(base, row)) != list(parts.method.passages(seen, row))
+        for row in covered
+    )
+    figure = f"{other} of {len(covered)} texts are others where values are swapped"
+    declared = "declared to read facts" if method.reads_facts else "declared to read no facts"
+    return (other > 0) == method.reads_facts, f"{figure}, and it is {declared}"
+
+
+CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (controls, injects, reads_facts)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbench.data import SCORERS
 from kbench.spec import OptionType
 from kbench.task import Family
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["PROMPT_TYPES", "Tuning"]
 
 PROMPT_TYPES: Mapping[str, OptionType] = {
-    "scorer": OptionType("text", words=("sum", "mean", "char", "byte", "pmi")),
+    "scorer": OptionType("text", words=SCORERS),
+    "shots": OptionType("whole number", least=0),
 }
-"""What the options of a prompt may be; the scorers are those of :mod:`kbench.model.candidates`."""
+"""What the options of a prompt may be."""
 
 
 class Tuning(ABC):
@@ -38,7 +40,7 @@ class Tuning(ABC):
     revision: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}
-    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "sum"}
+    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "sum", "shots": 0}
     light: ClassVar[bool] = False
     reads_once: ClassVar[bool] = False
 

@@ -19,7 +19,7 @@ from kbench.errors import KbenchError
 from kbench.metrics import Array, bootstrap_replicates
 from kbench.parts.find import task_kind
 from kbench.results.choice import untold
-from kbench.results.comparison import PredictionCache, is_right, metric_of
+from kbench.results.comparison import PredictionCache, metric_of
 from kbench.results.identity import Names, content, table_key, told_apart
 from kbench.results.ranking import net_replicates
 from kbench.results.selection import Group as Runs
@@ -257,13 +257,10 @@ def _alike(several: Sequence[Runs], tables: PredictionCache) -> list[Runs]:
 
 def _difficulty(entries: Sequence[Row], tables: PredictionCache) -> Difficulty | None:
     try:
-        told = [tables.predictions(row.first) for row in entries]
+        told = [tables.rights(row.first) for row in entries]
         if not told or tables.unlike([row.first for row in entries]):
             return None
     except KbenchError:
         return None
-    right = [
-        [is_right(gold, each.predictions[at]) for each in told]
-        for at, gold in enumerate(told[0].labels)
-    ]
+    right = [*zip(*told, strict=True)]
     return Difficulty(len(right), sum(map(all, right)), sum(not any(each) for each in right))

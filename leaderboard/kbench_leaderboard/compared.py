@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from kbench.data import Example, Label, is_right, outermost
+from kbench.data import Example, Label, outermost
 from kbench.errors import KbenchError
-from kbench.results.comparison import Comparison, PredictionCache, compare
+from kbench.results.comparison import Comparison, PredictionCache, compare, rights
 from kbench.results.identity import differences
 from kbench.spec import Control
 from kbench_leaderboard.board import Group, Line, Shelf
@@ -110,8 +110,8 @@ def _predicted(
         if told is not None and told.ids == first.ids and told.labels == first.labels:
             guesses = told.predictions[:_EXAMPLES]
             predictions[result.id] = [code(label) for label in guesses]
-            pairs = zip(first.labels, guesses, strict=False)
-            right[result.id] = "".join(str(int(is_right(*pair))) for pair in pairs)
+            own = rights(result, told)[:_EXAMPLES]
+            right[result.id] = "".join(str(int(one)) for one in own)
     return {
         "examples": shown,
         "labels": list(labels),

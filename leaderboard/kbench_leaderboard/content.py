@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kbench.data import Example, Label, outermost
-from kbench.results.comparison import is_right
+from kbench.results.comparison import rights
 from kbench.results.example_diff import Injected
 from kbench.results.identity import Names
 from kbench.results.published import Figure
@@ -54,13 +54,14 @@ def samples(result: Result, told: Predictions | None, sources: Sources) -> list[
         return []
     at_hand = sources.examples(result)
     examples = [at_hand[name] for name in told.ids[:_SHOWN] if name in at_hand]
+    right = rights(result, told)
     brought = dict(zip((e.id for e in examples), sources.knowledge(result, examples), strict=True))
     return [
         Sample(
             str(name),
             _text(told.labels[at]),
             _text(told.predictions[at]),
-            is_right(told.labels[at], told.predictions[at]),
+            right[at],
             told.scores[at],
             bool(told.linked[at]),
             told.degrees[at],

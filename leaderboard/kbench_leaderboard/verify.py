@@ -17,6 +17,7 @@ from typing import Any
 
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError, with_type
+from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
@@ -168,7 +169,8 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         engine=made.revision,
         task=(made.digests.get("data"), task.card.revision),
         # The result's own: a task may have others by its options, and its data, which are not here.
-        metrics=[score.variant for score in result.metrics.values()],
+        # What it has beside its task's own is of no address.
+        metrics=[s.variant for s in result.metrics.values() if not is_beside(s.variant)],
         method=method,
         linker=linker,
         made={name: made.addresses.get(name) for name in ("model", "plug")},

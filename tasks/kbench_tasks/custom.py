@@ -60,6 +60,8 @@ class Custom(Task):
         *QuestionTask.metrics,
     )
     markers = RelationTask.markers
+    defaults = QuestionTask.defaults
+    option_types = QuestionTask.option_types
     card_keys: ClassVar[Mapping[str, str]] = {
         **KEY_WORDS,
         **{f"metric in {family}": " or ".join(named) for family, named in METRICS.items()},
@@ -96,6 +98,15 @@ class Custom(Task):
             self.link_threshold = own.link_threshold
             self.metrics = metrics_of(own)
             self._own = own
+            self._check_options()
+
+    def _check_options(self) -> None:
+        """Refuses options of questions for what is none."""
+        if self.options["answers"] != self.defaults["answers"]:
+            raise UsageError(
+                f"answers={self.options['answers']} is of questions, and the card of "
+                f"{self.card.title} says {self.family}"
+            )
 
     @classmethod
     def metric_named(cls, variant: str) -> Metric | None:
@@ -103,6 +114,8 @@ class Custom(Task):
         name, _, null = variant.partition(":")
         if name == WITHOUT_NULL:
             return MicroF1WithoutNull(null)
+        if found := QuestionTask.metric_named(variant):
+            return found
         told = (*cls.metrics, MacroF1(), *(one(True) for one in METRICS[Family.TYPING].values()))
         return next((metric for metric in told if metric.variant == variant), None)
 
@@ -256,6 +269,9 @@ class _CustomQuestions(Custom, QuestionTask):
     head_name = "kbench_tasks.custom:_CustomQuestions"
     family, metrics = Family.QUESTION, QuestionTask.metrics
     markers, head = QuestionTask.markers, QuestionTask.head
+
+    def _check_options(self) -> None:
+        self._answered(self.way)  # once more: the card has its own metric
 
 
 _FAMILIES: Mapping[Family, type[Custom]] = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from kbench.data import Example, Mention, Role, Size, Split, TaskCard
+from kbench.data import Example, Mention, Prompt, Role, Size, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import (
     find_file,
@@ -73,7 +74,8 @@ class EntityQuestions(QuestionTask):
     map-tuning release the input is the question, a blank and ``[MASK]``; which answers are one
     token is up to the backbone. Any of a question's answers is right; that release lower-cases
     them and takes the first of one token alone, so its figures are a little lower by definition.
-    Not comparable with retrieval or generation on the same data.
+    Not comparable with retrieval or generation on the same data; for the latter take
+    ``answers=open``, which asks ``Q: … A:``.
     """
 
     card = TaskCard(
@@ -94,7 +96,11 @@ class EntityQuestions(QuestionTask):
         },
     )
     linking = "title"
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"relations": "all"}
+    asks = Prompt("Q: {before} A:", nothing="A:")
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        **QuestionTask.defaults,
+        "relations": "all",
+    }
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.
@@ -109,7 +115,7 @@ class EntityQuestions(QuestionTask):
             frame = self._frame(relation)
             name = f"{relation}/{split}"
             made = [_example(f"{name}/{n}", r, *frame) for n, r in enumerate(groups[relation])]
-            kept.append([example for example in made if example is not None])
+            kept.append([replace(e, relation=relation) for e in made if e is not None])
         total, fits = sum(map(len, groups.values())), sum(map(len, kept))
         self.counts[f"{split}_total"] = total
         self.counts[f"{split}_template_mismatch"] = total - fits

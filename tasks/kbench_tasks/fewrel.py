@@ -15,6 +15,7 @@ from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
+from kbench_tasks.fewrel_relations import STATED, asked_by
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class FewRel(RelationTask):
     ("none of the above", FewRel 2.0); one that comes to no query is refused.
     """
 
-    prompt = None  # supports would be demonstrations
+    prompt = STATED
     card = TaskCard(
         title="FewRel (few-shot)",
         revision="1",
@@ -87,6 +88,7 @@ class FewRel(RelationTask):
         "dev_episodes": 100,
         "queries": 5,
         "none_rate": 0,
+        "ask": "statement",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "episodes": OptionType("whole number", least=1),
@@ -94,6 +96,7 @@ class FewRel(RelationTask):
         "dev_episodes": OptionType("whole number", least=1),
         "queries": OptionType("whole number", least=1),
         "none_rate": OptionType("number", least=0, below=100),
+        "ask": OptionType("text", words=("statement", "name")),
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Of the map-tuning release: 3,000 episodes of 25 queries, four a step. It tunes no head
@@ -109,6 +112,7 @@ class FewRel(RelationTask):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
+        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
         rate, queries = self.options["none_rate"], self.options["queries"]
         if rate and not self._none_of_the_above:
             raise UsageError(
@@ -138,6 +142,16 @@ class FewRel(RelationTask):
         from kbench.model.heads import PairHead
 
         return PairHead(width, none=self._none_of_the_above > 0)
+
+    def prompted_head(self, scorer: str) -> Head | None:
+        """Returns the relations of an episode as candidates, behind their supports."""
+        from kbench.model import EpisodeHead, StatementHead
+
+        if self.prompt is None:
+            return None
+        kind = StatementHead if self.prompt.statements else EpisodeHead
+        labels = sorted({name for own in self._relations.values() for name in own})
+        return kind(labels, self.prompt, scorer, none=self._none_of_the_above > 0)
 
     @property
     def form(self) -> dict[str, object]:

@@ -19,7 +19,9 @@ from kbench.data.sources import (
     take_turns,
 )
 from kbench.errors import DataError
+from kbench.spec import OptionType
 from kbench.task import RelationTask
+from kbench_tasks.fewrel_relations import STATED, asked_by
 from kbench_tasks.tokenized import Marked, deal, mark
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
@@ -65,8 +67,22 @@ class FewRelSupervised(RelationTask):
             Split.TEST: Size(2240, 35),
         },
     )
+    prompt = STATED
     max_length = 128
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"file": "val_wiki.json", "split_seed": 0}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        "file": "val_wiki.json",
+        "split_seed": 0,
+        "ask": "statement",
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "ask": OptionType("text", words=("statement", "name"))
+    }
+
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.

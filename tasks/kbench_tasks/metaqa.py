@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from kbench.data import Example, Mention, Role, Split, TaskCard
+from kbench.data import Example, Mention, Prompt, Role, Split, TaskCard
 from kbench.data.sources import find_folder, is_hub, read_text
 from kbench.errors import DataError, UsageError, nearest
 from kbench.metrics import Accuracy, Metric, Within
@@ -71,6 +71,8 @@ class MetaQA(QuestionTask):
     """
 
     hops: ClassVar[int] = 1
+    asks = Prompt("Q: {before} A:", nothing="A:")
+    one_thing = False
     card = TaskCard(
         title="MetaQA 1-hop (where there is no train, 4/5 of dev is train; test shares entities "
         "with it)",
@@ -87,7 +89,11 @@ class MetaQA(QuestionTask):
         Accuracy(any_answer=True),
         *(Within(name, Accuracy(any_answer=True)) for name in _MEASURED),
     )
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"entities": "all", "split_seed": 0}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        **QuestionTask.defaults,
+        "entities": "all",
+        "split_seed": 0,
+    }
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
@@ -224,5 +230,7 @@ def _question(name: str, path: Path, number: int, line: str, kind: str) -> _Ques
     text = f"{asked[:start]}{entity}{asked[end + 1 :]} "
     target = Mention(start, start + len(entity), entity, Role.TARGET)
     stratum = RELATIONS.get(kind, kind)
-    example = Example(name, text, (target,), answers, blank=len(text), stratum=stratum)
+    example = Example(
+        name, text, (target,), answers, blank=len(text), stratum=stratum, relation=kind
+    )
     return _Question(example, entity, kind)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from kbench.data import Example, Mention, Role, Split, TaskCard
+from kbench.data import Example, Mention, Prompt, Role, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import find_folder, hub_records, is_hub, read_table
 from kbench.metrics import Accuracy, Metric, Within
@@ -57,7 +57,8 @@ class PopQA(ProbeTask):
     where some answer is one token of the backbone, and every possible answer is right. Accuracy
     is given for all and for each power of ten of the subject's popularity
     (``accuracy_pop_1e3``: from 1,000 to below 10,000 page views a month). Not comparable with the
-    figures of generative models, which answer all questions, in as many words as they like.
+    figures of generative models, which answer all questions, in as many words as they like: those
+    take ``answers=open``, which asks ``Q: … A:`` as the paper does.
     """
 
     card = TaskCard(
@@ -71,6 +72,7 @@ class PopQA(ProbeTask):
         "https://github.com/AlexTMallen/adaptive-retrieval, or test.tsv of hf:akariasai/PopQA "
         "(`kbench fetch popqa` brings it)",
     )
+    asks = Prompt("Q: {before} A:", nothing="A:")
     metrics: tuple[Metric, ...] = (
         Accuracy(any_answer=True),
         *(Within(name, Accuracy(any_answer=True)) for name in STRATA),
@@ -117,8 +119,10 @@ def _example(name: str, record: Record) -> Example | None:
         return None
     target = Mention(start, start + len(record["subj"]), entity, Role.TARGET)
     text = f"{record['question']} "
-    views = stratum(record["s_pop"])
-    return Example(name, text, (target,), answers, blank=len(text), stratum=views)
+    views, relation = stratum(record["s_pop"]), _relation(record["question"], record["subj"])
+    return Example(
+        name, text, (target,), answers, blank=len(text), stratum=views, relation=relation
+    )
 
 
 def _entity(record: Record) -> str:
@@ -135,6 +139,12 @@ def _answers(record: Record) -> tuple[str, ...]:
     if not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise record.error("possible_answers has an item that is no text, or empty text")
     return tuple(answers)
+
+
+def _relation(question: str, subject: str) -> str:
+    """The template of a question, which tells its relation; empty if it has another form."""
+    made = (template for template in _TEMPLATES if question == template.replace(_GAP, subject))
+    return next(made, "")
 
 
 def _start(question: str, subject: str) -> int:

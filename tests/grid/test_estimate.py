@@ -15,6 +15,7 @@ from kbench.grid.estimate import (
     SHAPES,
     GpuHours,
     Machine,
+    Memory,
     Pass,
     Shape,
     Work,
@@ -35,7 +36,33 @@ def test_the_layers_of_known_backbones_have_their_parameters() -> None:
     assert SHAPES["bert-base-uncased"].parameters == 109_482_240 - 23_837_184 - 590_592
     # bert-large has 335,141,888: 31,782,912 in embeddings, 1,049,600 in the pooler.
     assert SHAPES["roberta-large"].parameters == 335_141_888 - 31_782_912 - 1_049_600
+    # Without the norm after the last layer.
+    assert SHAPES["Llama-3.2-1B"].weights == 1_235_814_400 - 2048
+    assert SHAPES["SmolLM2-135M"].weights == 134_515_008 - 576
+    assert SHAPES["Llama-3.1-8B"].weights == 8_030_261_248 - 4096
+    assert SHAPES["Qwen2.5-1.5B"].weights == pytest.approx(1_543_714_304, rel=1e-4)
+    assert SHAPES["gpt2"].weights == 124_439_808 - 1024 * 768 - 2 * 768
     assert Shape(1, 2, 3).parameters == 4 * (4 + 2) + (6 + 3) + (6 + 2) + 8
+
+
+GPT = Shape(2, 8, 32, vocabulary=9, causal=True)
+
+
+def test_memory_counts_what_is_held_and_what_is_read() -> None:
+    shape = Shape(2, 8, 16, 8, 4, True, 10, tied=False, causal=True)
+    assert shape.weights == shape.parameters + 2 * 80
+    wide = Memory.of(shape, "float32", texts=3, tokens=5, trees=0)
+    assert wide.weights == 4 * shape.weights
+    assert wide.activations == 4 * (15 * (32 + 8 + 48) + 3 * 10)
+    assert wide.cache == 2 * 2 * 4 * 15 * 4
+    narrow = Memory.of(shape, "bfloat16", texts=3, tokens=5, trees=2)
+    assert narrow.weights == 2 * shape.weights
+    assert narrow.activations == 2 * (21 * 88 + 3 * 49) + 4 * 3 * 3 * 10
+    packed = Memory.of(shape, "4bit", texts=3, tokens=5, trees=0)
+    assert packed.weights == shape.parameters * (0.5 + 1 / 16) + 2 * 2 * 80
+    assert "2.5 GB weights in bfloat16" in Memory.of(
+        SHAPES["Llama-3.2-1B"], "bfloat16", 1, 1, 0
+    ).line("llama", "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +77,21 @@ def test_the_layers_of_known_backbones_have_their_parameters() -> None:
             Shape(2, 8, 16),
         ),
         ("distil", {"n_layers": 2, "dim": 8, "hidden_dim": 16}, Shape(2, 8, 16)),
+        ("gpt", {"n_layer": 2, "n_embd": 8, "n_inner": None, "vocab_size": 9}, GPT),
+        (
+            "llama",
+            {
+                "num_hidden_layers": 2,
+                "hidden_size": 8,
+                "intermediate_size": 16,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "rms_norm_eps": 1e-6,
+                "vocab_size": 9,
+                "tie_word_embeddings": False,
+            },
+            Shape(2, 8, 16, 8, 4, True, 9, tied=False, causal=True),
+        ),
         ("odd", {"num_hidden_layers": 2, "hidden_size": "8"}, None),
     ],
 )
@@ -221,3 +263,25 @@ def test_texts_take_all_the_room_they_may(place: Place) -> None:
     assert tested.flops == pytest.approx(2 * BERT * 5_600 * 200)
     (plug,) = (work for work in made if work.stage == WorkKind.GENERAL)
     assert plug.flops == 0
+
+
+def test_a_decoder_reads_the_trees_of_its_candidates(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"n_layer": 2, "n_embd": 8, "n_inner": 16, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    chosen = {"task": "atlas-relations", "method": "none", "backbone": str(tmp_path), "limit": 10}
+    monkeypatch.setattr("kbench.grid.workload._Cell._trees", lambda _: 0.0)
+    (bare,) = _works({**chosen, "tuning": "prompted"}, place)
+    monkeypatch.undo()
+    (asked,) = _works({**chosen, "tuning": "prompted"}, place)
+    shape = shape_of("", config)
+    task = PartLoader().task(make_grid(chosen, "here").cells()[0])
+    labels = [task.prompt.spelled(label).split() for label in task.labels]
+    shared = {tuple(words[:n]) for words in labels for n in range(1, len(words))}
+    trees = len(shared) + 0.2 * len({word for words in labels for word in words})
+    assert shape is not None
+    assert asked.flops is not None
+    assert bare.flops is not None
+    more = 2 * 10 * trees * (shape.parameters + shape.map_to_tokens)
+    assert asked.flops - bare.flops == pytest.approx(more)

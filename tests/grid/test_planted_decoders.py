@@ -6,13 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from kbench.grid.plan import Place
+from kbench.parts.catalogue import Kind
+from kbench.results.rescoring import again
 from kbench.spec import Control
-from kbench.store import Result, Status
+from kbench.store import Result, Results, Status
+from kbench.testing import registered
+from kbench.testing.toys import CLASSES
 from tests.grid.toygrid import grid, run
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -33,17 +38,28 @@ _GPT2: dict[str, Any] = {
     "n_positions": 64,
     "tie_word_embeddings": False,
 }
+_LESSONS = 150
 NETWORKS = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", _LLAMA),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", _GPT2),
 }
 
 
-@pytest.fixture(params=sorted(NETWORKS))
-def decoder(request: pytest.FixtureRequest, toy_folder: Path, tmp_path: Path) -> Path:
+_SYLLABLES = ("ba", "ke", "li", "mo", "nu", "pra", "ste", "tri", "vo", "zu")
+
+
+@pytest.fixture(scope="module", params=sorted(NETWORKS))
+def decoder(
+    request: pytest.FixtureRequest, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A random decoder that knows the words of the toy world."""
-    config, network, options = NETWORKS[request.param]
-    folder = tmp_path / request.param
+    folder = tmp_path_factory.mktemp("decoders") / request.param
+    return write_decoder(folder, toy_folder, request.param)
+
+
+def write_decoder(folder: Path, toy_folder: Path, kind: str) -> Path:
+    """Writes a random decoder that knows the words of the toy world."""
+    config, network, options = NETWORKS[kind]
     folder.mkdir()
     for path in (toy_folder / "bert").glob("*token*"):
         shutil.copy(path, folder)
@@ -58,6 +74,53 @@ def decoder(request: pytest.FixtureRequest, toy_folder: Path, tmp_path: Path) ->
     torch.nn.init.normal_(whole.get_output_embeddings().weight, std=1.0)
     whole.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def reader(decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same decoder, taught to answer with the colour that its context names.
+
+    Of a random network the last state hardly moves with a slot: no map of vectors makes it say one
+    word of all rather than another (of 96 questions it answered at most a quarter, whatever the
+    deviation of its weights and however long the map was trained). A relation is said otherwise:
+    there the scores of four labels need to differ, and no word has to be the likeliest of all.
+    """
+    tokenizer = transformers.AutoTokenizer.from_pretrained(decoder)
+    network = transformers.AutoModelForCausalLM.from_pretrained(decoder)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
+    rng = np.random.default_rng(0)
+    for _ in range(_LESSONS):
+        texts, colours = zip(*(_lesson(rng) for _ in range(64)), strict=True)
+        ids = [
+            [tokenizer.cls_token_id, *tokenizer(t, add_special_tokens=False).input_ids]
+            for t in texts
+        ]
+        length = max(map(len, ids))
+        batch = torch.tensor([[*own, *[0] * (length - len(own))] for own in ids])
+        mask = torch.tensor([[1] * len(own) + [0] * (length - len(own)) for own in ids])
+        last = torch.tensor([len(own) - 1 for own in ids])
+        said = network(input_ids=batch, attention_mask=mask).logits[torch.arange(len(ids)), last]
+        right = torch.tensor(tokenizer.convert_tokens_to_ids(list(colours)))
+        loss = torch.nn.functional.cross_entropy(said, right)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(decoder, folder, dirs_exist_ok=True)
+    network.save_pretrained(folder)
+    return folder
+
+
+def _lesson(rng: np.random.Generator) -> tuple[str, str]:
+    """A question about an invented word, and its colour: told before it, or beside the word."""
+    name = "".join(rng.choice(_SYLLABLES, size=3))
+    colour = str(rng.choice(CLASSES))
+    context = str(rng.choice(["we saw {} today", "{} was there", "near {} it rained"]))
+    if rng.random() < 0.5:
+        told, named = f"{name} has color {colour} . ", name
+    else:
+        told, named = "", f"{colour} / {name}"
+    return f"{told}{context.format(named)} . its color is", colour
 
 
 def score(results: list[Result], method: str, control: Control = Control.NONE) -> float:
@@ -77,11 +140,64 @@ def test_planted_knowledge_is_found_through_a_frozen_decoder(
         toy_folder,
         backbone=str(decoder),
         tuning="prompted",
-        control="none,shuffled,random,zero",
+        control="none,shuffled,random,zero,constant",
         options={"method": {"map-tuning": {"start": "scratch", "task-specific": recipe}}},
     )
     results = run(chosen, place)
     assert score(results, "map-tuning") > 0.95
-    for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO):
+    for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO, Control.CONSTANT):
         assert score(results, "map-tuning", control) < 0.5
     assert score(results, "none") < 0.5
+
+
+def test_planted_answers_are_found_through_a_decoder_that_reads(
+    reader: Path, toy_folder: Path, place: Place
+) -> None:
+    recipe = {"learning_rate": 5e-2, "epochs": 30, "batch_size": 16, "dropout": 0.0}
+    chosen = grid(
+        toy_folder,
+        task="toy-qa",
+        backbone=str(reader),
+        tuning="prompted",
+        control="none,shuffled,constant",
+        options={"method": {"map-tuning": {"start": "scratch", "task-specific": recipe}}},
+    )
+    results = run(chosen, place)
+    assert score(results, "map-tuning") >= 0.95
+    for control in (Control.SHUFFLED, Control.CONSTANT):
+        assert score(results, "map-tuning", control) < 0.5
+    assert score(results, "none") < 0.5
+
+
+def test_a_reader_copies_what_it_is_told_true_or_false(
+    reader: Path, toy_folder: Path, place: Place
+) -> None:
+    chosen = grid(
+        toy_folder,
+        task="toy-qa",
+        method="ra",
+        setting="general",
+        backbone=str(reader),
+        tuning="prompted",
+        control="none,shuffled,value-swapped,oracle,answer-removed,empty",
+        options={"method": {"ra": {"text": "facts", "room": 60}}},
+    )
+    with registered(Kind.METHODS, ra="kbench_baselines.retrieval:RetrievalAugmentation"):
+        results = run(chosen, place)
+    for control in (Control.NONE, Control.ORACLE):
+        assert score(results, "ra", control) == 1.0
+    for control in (Control.SHUFFLED, Control.ANSWER_REMOVED, Control.EMPTY):
+        assert score(results, "ra", control) < 0.5
+    assert score(results, "ra", Control.VALUE_SWAPPED) == 0.0
+    (swapped,) = (r for r in results if r.spec.control == Control.VALUE_SWAPPED)
+    follow = swapped.metrics["follow_rate"]
+    assert follow.value == 1.0
+    assert follow.n == swapped.counts["test_false_known"] == swapped.counts["test_kept"]
+    assert "follow_rate" not in results[0].metrics
+    predictions = Results(place.out).predictions(swapped)
+    assert predictions is not None
+    assert [*map(len, predictions.injected)] == [1] * follow.n
+    assert not any(each.differs for each in again(swapped, predictions))
+    by_control = {result.spec.control: result for result in results}
+    assert by_control[Control.NONE].buckets["context"].keys() == {"answered"}
+    assert by_control[Control.ANSWER_REMOVED].buckets["context"].keys() == {"unanswered"}

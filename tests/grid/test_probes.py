@@ -19,7 +19,7 @@ from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
 from kbench.run.addresses import addresses
 from kbench.store import Artifacts, Result, Results, Status
-from kbench.testing.toys import write_world
+from kbench.testing.toys import write_backbone, write_world
 from kbench_tasks.lama import Lama
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -246,6 +246,19 @@ def test_without_a_tuning_asked_for_every_task_has_its_own(toy_folder: Path) -> 
     assert [spec.tuning for spec in runner.resolve(grid(toy_folder, **both))] == ["full", "frozen"]
     asked = runner.resolve(grid(toy_folder, **both, tuning="lora,frozen"))
     assert [spec.tuning for spec in asked] == ["lora", "frozen"] * 2
+
+
+def test_a_decoder_is_prompted_where_no_tuning_is_asked_for(
+    toy_folder: Path, tmp_path: Path
+) -> None:
+    decoder = str(write_backbone(tmp_path / "llama", layers=2, left_to_right=True))
+    backbones = [str(toy_folder / "bert"), decoder, str(tmp_path / "nothing")]
+    chosen = grid(toy_folder, task="toy-qa,lama", method="none", backbone=",".join(backbones))
+    specs = runner.resolve(chosen, offline=True)
+    assert [(s.task, s.backbone) for s in specs] == [
+        (task, backbone) for task in ("toy-qa", "lama") for backbone in backbones
+    ]
+    assert [s.tuning for s in specs] == ["full", "prompted", "full", "frozen", "prompted", "frozen"]
 
 
 def test_a_tuning_that_trains_nothing_has_no_option(

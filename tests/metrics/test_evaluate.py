@@ -14,15 +14,24 @@ from kbench import metrics
 from kbench.errors import UsageError
 from kbench.metrics import (
     Accuracy,
+    ChanceMatch,
+    Contains,
+    ExactMatch,
+    HasAnswer,
+    Hits,
     LamaPrecision,
     LooseMacroF1,
     LooseMicroF1,
     MacroF1,
     Metric,
     MicroF1WithoutNull,
+    PopqaMatch,
+    ReciprocalRank,
     StrictAccuracy,
+    TokenF1,
 )
 from kbench.metrics.evaluate import module, variants
+from kbench.metrics.spoken import ranked_metrics, spoken_metrics
 
 ONES: tuple[list[Any], list[Any]] = (
     ["born", "no_relation", "died", "born"],
@@ -64,6 +73,29 @@ def test_a_module_gives_what_its_metric_gives(load: Any, metric: Metric) -> None
     assert found == {metric.name: metric.score(references, predictions)}
     assert 0 < found[metric.name] < 1
     assert loaded.description.startswith(str(type(metric).__doc__).splitlines()[0])
+
+
+SPOKEN = (["a St. Louis", "oslo", "Rome"], [["St. Louis"], ["Oslo", "Christiania"], ["Lima"]])
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [kind() for kind in (HasAnswer, ExactMatch, TokenF1, PopqaMatch, Contains, ChanceMatch)],
+    ids=lambda m: m.variant,
+)
+def test_spoken_answers(load: Any, metric: Metric) -> None:
+    predictions, references = SPOKEN
+    found = load(module(metric.variant)).compute(predictions=predictions, references=references)
+    assert found == {metric.name: metric.score(references, predictions)}
+
+
+@pytest.mark.parametrize("metric", [Hits(), ReciprocalRank("8-of-train")], ids=lambda m: m.variant)
+def test_rankings(load: Any, metric: Metric) -> None:
+    predictions = [["Rome", "Oslo"], ["Oslo"], ["Bern", "Rome", "Lima"]]
+    references = SPOKEN[1]
+    found = load(module(metric.variant)).compute(predictions=predictions, references=references)
+    assert found == {metric.name: metric.score(references, predictions)}
+    assert 0 < found[metric.name] < 1
 
 
 def test_labels_may_come_one_by_one(load: Any) -> None:
@@ -113,7 +145,8 @@ def test_few_shot_accuracy_is_told_for_each_setting(load: Any) -> None:
 
 
 def test_every_metric_has_its_module_and_no_other_is_there() -> None:
-    known = {metric.variant.partition(":")[0] for metric in (*METRICS, LamaPrecision())}
+    asked = (*spoken_metrics(), *ranked_metrics("8-of-train"))
+    known = {metric.variant.partition(":")[0] for metric in (*METRICS, LamaPrecision(), *asked)}
     assert variants() == tuple(sorted(known | {"n-way-k-shot-accuracy"}))
     for variant in variants():
         assert Path(module(variant)).is_file()

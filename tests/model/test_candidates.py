@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kbench.data import Example, Mention, Prompt, Role
-from kbench.encoding import Batch
+from kbench.data import SCORERS, Example, Mention, Prompt, Role
+from kbench.encoding import Batch, inner_tokens
 from kbench.encoding.batch import TreeBatch
 from kbench.errors import InputError
 from kbench.model import LanguageModel
 from kbench.model.candidates import (
-    SCORERS,
     CandidateHead,
     TypeCandidateHead,
     best_threshold,
@@ -43,6 +42,7 @@ class Table:
 def scored(scorer: str, nothing: list[float] | None = None) -> list[float]:
     """`new` = token 0, `new york` = 0 1, `São Paulo` = 2 3 0, over a vocabulary of four."""
     head = CandidateHead(LABELS, Prompt("{text}"), scorer)
+    head.tokens.copy_(torch.tensor([1, 2, 3]))
     if nothing:
         head.nothing.copy_(torch.tensor(nothing))
     lm = Table([[0.0, 1.0, 2.0, 3.0], [1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], [0.0] * 4])
@@ -57,7 +57,11 @@ def scored(scorer: str, nothing: list[float] | None = None) -> list[float]:
     hidden = torch.arange(4).float().view(1, 4, 1)
     batch = cast("Batch", type("Stub", (), {"tree": tree}))
     with torch.no_grad():
-        return head.forward(cast("LanguageModel", lm), hidden, batch)[0].tolist()
+        said = head.forward(cast("LanguageModel", lm), hidden, batch)
+    scores = head.scored(said)
+    # What is stored says the same, to the last bit.
+    assert np.array_equal(head.likelihoods(said.numpy()).scores, scores.numpy())
+    return scores[0].tolist()
 
 
 ROOT = math.log(1 + math.e + math.e**2 + math.e**3)
@@ -91,12 +95,11 @@ def test_a_model_says_of_labels_after_nothing_what_it_said_before_anything_train
     tmp_path: Path,
 ) -> None:
     lm = load_folder(write_decoder(tmp_path, "llama"))
-    head = CandidateHead(LABELS, Prompt("{text} it is", nothing="it is"), "pmi")
-    head.settle(lm)
-    assert (head.nothing < 0).all()
-    plain = CandidateHead(LABELS, Prompt("{text} it is", nothing="it is"), "sum")
-    plain.settle(lm)
-    assert not plain.nothing.any()
+    for scorer in SCORERS:  # so that a run can be scored again by any other
+        head = CandidateHead(LABELS, Prompt("{text} it is", nothing="it is"), scorer)
+        head.settle(lm)
+        assert (head.nothing < 0).all()
+        assert head.tokens.tolist() == [len(ids) for ids in inner_tokens(lm.tokenizer, LABELS)]
 
 
 def test_a_label_that_the_tokenizer_does_not_know_is_refused() -> None:

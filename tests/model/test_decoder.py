@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import processors
 from torch import Tensor
 
-from kbench.data import Example
-from kbench.encoding import Batch, Inputs, Layout, Tree, Trees, encode
-from kbench.errors import KbenchError, Unsupported
-from kbench.model import Decoder, LanguageModel, digest
+from kbench.data import Example, Mention, Role
+from kbench.encoding import Batch, Inputs, Layout, Tree, Trees, bare_tokens, encode, inner_tokens
+from kbench.errors import InputError, KbenchError, Unsupported
+from kbench.model import Decoder, LanguageModel, digest, rewritten
 from kbench.model.candidates import log_likelihoods
 from kbench.model.huggingface import HuggingFaceBackbone, load_folder
 from tests.architectures import DECODERS, rewrite, write, write_decoder
+from tests.families import FAMILIES, family
 
 TEXTS = ("we saw istanbul today", "near the river it rained and we saw istanbul again", "it")
 LAYOUT = Layout({}, left_to_right=True)
@@ -242,3 +246,106 @@ def test_nothing_before_an_answer_is_the_token_that_begins_a_text(tmp_path: Path
     path.write_text(json.dumps(tokenizer))
     lm = load_folder(folder)
     assert len(inputs_of(lm, "").ids) == 1
+
+
+def whole(batch: Batch, row: int) -> slice:
+    return slice(0, int(batch.mask[row].sum()))
+
+
+def test_batch_mates_and_the_side_of_padding_do_not_matter(lm: LanguageModel) -> None:
+    batch = inputs_of(lm, *TEXTS).collate(np.arange(3))
+    together = states(lm, batch)
+    shifts = (batch.ids.shape[1] - batch.mask.sum(1)).tolist()
+    left = replace(
+        batch,
+        ids=torch.stack([row.roll(by) for row, by in zip(batch.ids, shifts, strict=True)]),
+        mask=batch.mask.flip(1),
+        positions=(batch.mask.flip(1).cumsum(1) - 1).clamp(min=0),
+    )
+    moved = states(lm, left)
+    for row, text in enumerate(TEXTS):
+        alone = states(lm, inputs_of(lm, text).collate(np.arange(1)))[0]
+        close(together[row, whole(batch, row)], alone)
+        close(moved[row, shifts[row] :], alone)
+
+
+def test_without_a_linked_entity_and_after_leaving_all_is_as_it_was(lm: LanguageModel) -> None:
+    """A plug that has nothing to say changes no bit; one that had something leaves none behind."""
+    batch = inputs_of(lm, *TEXTS).collate(np.arange(3))
+    slotted = replace(batch, slot_index=torch.tensor([1]), slot_rows=torch.tensor([0]))
+    loud = torch.full((1, lm.slot_width), 3.0)
+    before, config, weights = states(lm, batch), lm.config.to_dict(), digest(lm)
+    with lm.slots(lambda rows: loud[rows]):
+        assert torch.equal(states(lm, batch), before)
+        with rewritten(lm.layers[0], lambda hidden: hidden + 1):
+            assert not torch.equal(states(lm, slotted), before)
+        in_a_tree(lm, TEXTS)
+    assert torch.equal(states(lm, batch), before)
+    assert digest(lm) == weights
+    assert lm.config.to_dict() == config
+    assert not any("forward" in vars(module) for module in lm.modules())
+    hooks = [(*m._forward_hooks, *m._forward_pre_hooks) for m in lm.modules()]
+    assert not any(hooks)
+
+
+def bounded(tokenizer: Any, before: bool, after: bool) -> Any:
+    """A tokenizer that begins texts with a token of its own, ends them with one, or neither."""
+    made = deepcopy(tokenizer)
+    start, end = made.bos_token, made.eos_token
+    single = [*([start] if before else []), "$A", *([end] if after else [])]
+    ids = [(start, made.bos_token_id), (end, made.eos_token_id)]
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=" ".join(single), special_tokens=ids
+    )
+    return made
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+def test_a_text_begins_once_and_does_not_end(tmp_path: Path, before: bool, after: bool) -> None:
+    lm = load_folder(write_decoder(tmp_path, "llama"))
+    tokenizer = bounded(lm.tokenizer, before, after)
+    examples = [Example(str(n), text, (), "", blank=len(text)) for n, text in enumerate(TEXTS)]
+    inputs = encode(tokenizer, examples, [()] * 3, LAYOUT)
+    for row, text in enumerate(TEXTS):
+        ids = inputs.ids[slice(*inputs.bounds[row : row + 2])].tolist()
+        own = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids == [tokenizer.bos_token_id] * before + own
+
+
+def test_a_decoder_without_a_token_that_begins_a_text_says_what_it_lacks(tmp_path: Path) -> None:
+    lm = load_folder(write_decoder(tmp_path, "llama"))
+    tokenizer = bounded(lm.tokenizer, before=False, after=False)
+    tokenizer.bos_token = tokenizer.eos_token = None
+    with pytest.raises(InputError, match="no token that begins or ends a text") as caught:
+        encode(tokenizer, [Example("1", "", (), "", blank=0)], [()], LAYOUT)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_must_stay_and_is_longer_than_the_window_is_told(lm: LanguageModel) -> None:
+    text = " ".join(["istanbul"] * 30)
+    ends = (Mention(0, 8, "a", Role.HEAD), Mention(len(text) - 8, len(text), "b", Role.TAIL))
+    example = Example("1", text, ends, "", blank=len(text))
+    layout = replace(LAYOUT, max_length=12, slot="{slot} {mention}")
+    inputs = encode(lm.tokenizer, [example], [(0, 1)], layout)
+    assert len(inputs.ids) == 12
+    assert inputs.shortened == 1
+    assert len(inputs.slots) == 2
+    assert inputs.ids[-1] == lm.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+    with pytest.raises(InputError, match=r"example 1: .* raise max_length") as caught:
+        encode(lm.tokenizer, [example], [(0, 1)], replace(layout, max_length=4))
+    assert "\n" not in str(caught.value)
+
+
+JOINING = {"prepended", "unigram unsplit", "without blanks"}
+"""Tokenizers that may write a blank and the words on both sides of it as one token."""
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - JOINING))
+def test_a_candidate_leaves_the_tokens_before_it_as_they_are(name: str) -> None:
+    tokenizer = family(name)
+    texts, words = ("we saw Istanbul today", "it rained in Tokyo,"), ("red", "a river", "Berlin")
+    for text in texts:
+        before, *pieces = bare_tokens(tokenizer, [text, *(f"{text} {word}" for word in words)])
+        for ids, spelled in zip(pieces, inner_tokens(tokenizer, words), strict=True):
+            assert ids == [*before, *spelled]

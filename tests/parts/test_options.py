@@ -168,5 +168,5 @@ def test_a_default_that_is_set_is_the_same_run_however_it_is_spelled(spelled: fl
 
 
 def test_a_part_without_options_says_so() -> None:
-    with pytest.raises(UsageError, match=r"^task custom has no option 'x'; it has none$"):
-        find_task("custom", None, {"x": 1})
+    with pytest.raises(UsageError, match=r"^task atlas-typing has no option 'x'; it has none$"):
+        find_task("atlas-typing", None, {"x": 1})

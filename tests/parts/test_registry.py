@@ -183,8 +183,16 @@ class Loop(Loop):
     """Its own base."""
 
 
+class Taken(Middle):
+    defaults = {**Middle.defaults, "y": 2}
+
+
+class Ring(Middle):
+    defaults = {**Ring.defaults, "z": 3}
+
+
 class Computed(Middle):
-    defaults = {**Middle.defaults}
+    defaults = dict(Middle.defaults)
 '''
 GROUND = "class Base(InjectionMethod):\n    card = Card(title='ground')\n    defaults = {'x': 1}\n"
 
@@ -193,7 +201,8 @@ def test_what_a_class_inherits_is_read_from_the_sources_of_its_bases(install: In
     install("acme-base", "ground = acme_base:Base", GROUND)
     install(
         "acme-inject",
-        "a = acme_inject:Injector\nb = acme_inject:Loop\nc = acme_inject:Computed",
+        "a = acme_inject:Injector\nb = acme_inject:Loop\nc = acme_inject:Computed\n"
+        "d = acme_inject:Taken\ne = acme_inject:Ring",
         BASES,
     )
     found, loop, computed = (registry.find("methods", name) for name in "abc")
@@ -203,6 +212,8 @@ def test_what_a_class_inherits_is_read_from_the_sources_of_its_bases(install: In
     assert defaults(registry.find("methods", "ground")) == {"x": 1}
     assert (declared(loop), settings(loop), defaults(loop)) == ({}, (), {})
     assert defaults(computed) == {}
+    taken, ring = (registry.find("methods", name) for name in "de")
+    assert (defaults(taken), defaults(ring)) == ({"x": 1, "y": 2}, {"z": 3})
     assert not {"acme_base", "acme_inject"} & set(sys.modules)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kbench.results.tables import Estimate, Locality, Row, leaders, rows
+from kbench.cli.columns import columns_of, headings
+from kbench.cli.formats import as_csv, as_markdown
+from kbench.results.tables import Estimate, Locality, Row, Turned, leaders, rows
 from kbench.store import Result, Results, Status
 from tests.stored import predictions, spec, store
 
@@ -117,6 +121,39 @@ def test_locality_by_hand(tmp_path: Path) -> None:
     assert (row.seconds_without, row.coverage) == (0.5, 0.5)
     assert found["none none"].locality is None
     assert row.as_json()["locality"] == {"value": 3 / 40, "n": 40}
+
+
+def test_what_was_right_and_what_was_wrong_by_hand(tmp_path: Path) -> None:
+    # `none` has 89 right, of which 6 are lost; of its 11 wrong ones 7 are gained.
+    store(tmp_path, predictions(GOLD, right(*range(10), 60)), method="none")
+    ours = predictions(GOLD, right(*range(4), *range(20, 26)))
+    store(tmp_path, ours)
+    row = table(tmp_path)["map-tuning none"]
+    assert row.turned is not None
+    assert row.turned.p == pytest.approx(1.0)
+    assert replace(row.turned, p=None) == Turned(right=89, lost=6, wrong=11, gained=7, p=None)
+    assert row.turned.retention == pytest.approx(83 / 89)
+    assert row.turned.repair == 7 / 11
+    (text,) = [columns_of(row)]
+    assert (text["retention"], text["repair"], text["McNemar"]) == (
+        "93.3% of 89",
+        "63.6% of 11",
+        "1.000",
+    )
+    shown = as_markdown([row], [], headings("score,retention,kl"))
+    assert "| retention | KL (unlinked) |" in shown.splitlines()[2]
+    assert "retention" not in as_markdown([row], [])
+    (line,) = csv.DictReader(as_csv([row], []).splitlines())
+    assert float(line["repair"]) == 7 / 11
+    assert line["kl"] == line["follow_rate"] == ""
+
+
+def test_of_several_seeds_no_exact_test_is_told(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        store(tmp_path, predictions(GOLD, right(1, 2)), seed=seed)
+        store(tmp_path, predictions(GOLD, right(1, 3)), seed=seed, method="none")
+    turned = table(tmp_path)["map-tuning none"].turned
+    assert turned == Turned(right=196, lost=2, wrong=4, gained=2, p=None)
 
 
 def test_where_every_example_is_linked_there_is_no_locality(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from kbench.data import Split
 from kbench.model import DownstreamModel
+from kbench.model.candidates import CandidateHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
 from kbench.run.models import tune
@@ -99,6 +100,7 @@ def test_a_scorer_does_not_hang_on_who_encoded_the_texts(tmp_path: Path) -> None
         parts = asked(tmp_path, "relation classification", records, scorer=scorer)
         model, _ = tune(session, parts)
         inputs = session.prepared(parts, Split.TEST, model, injected=False).inputs
-        said[scorer] = logits_of(model, inputs, session.device)
+        assert isinstance(model.head, CandidateHead)
+        said[scorer] = model.head.scored(logits_of(model, inputs, session.device))
     # Three words and one; the second run takes the texts that the first has encoded.
     torch.testing.assert_close(said["mean"], said["sum"] / torch.tensor([3, 1]))

@@ -92,6 +92,10 @@ class CoversTheUntold(Sound):
         return [knowledge.describe(row)]
 
 
+class TellsUndeclared(CoversTheUntold):
+    """Breaks reads_facts: it tells facts, and does not declare that it reads any."""
+
+
 class CoversByWhatIsBroken(Sound):
     """Breaks controls: whom it covers hangs on what a control draws anew."""
 

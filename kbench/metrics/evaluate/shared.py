@@ -12,7 +12,7 @@ import evaluate
 from kbench.data import Answers
 from kbench.metrics import Metric
 
-__all__ = ["MultiLabel", "SingleLabel", "Stratified"]
+__all__ = ["MultiLabel", "Ranking", "SingleLabel", "Stratified"]
 
 
 class _Face(evaluate.Metric):  # type: ignore[misc]
@@ -58,6 +58,13 @@ class SingleLabel(_Face):
     """
 
     label = datasets.Value("string")
+
+
+class Ranking(SingleLabel):
+    """A prediction is a list of answers, the best first; a reference is as of one label."""
+
+    def _columns(self) -> dict[str, Any]:
+        return {**super()._columns(), "predictions": datasets.Sequence(self.label)}
 
 
 class MultiLabel(_Face):

@@ -24,7 +24,7 @@ class PromptedTuning(Tuning):
     """
 
     revision = "1"
-    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "pmi"}
+    prompts: ClassVar[Mapping[str, Any]] = {"scorer": "pmi", "shots": 0}
 
     def recipe(self, family: Family) -> None:
         return None

@@ -1,0 +1,161 @@
+"""Ranked candidates and spoken answers, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kbench.data import Example, Prompt
+from kbench.encoding import Layout, encode
+from kbench.errors import InputError
+from kbench.model import DownstreamModel, LanguageModel
+from kbench.model.answering import RankedHead, SpokenHead
+from kbench.model.candidates import log_likelihoods
+from kbench.model.huggingface import load_folder
+from kbench.model.tiny import KbenchTiny
+from tests.architectures import write_decoder
+
+PROMPT = Prompt("Q: {before} A:", nothing="A:")
+BORN = (("Rome", "Roma"), ("St. Louis",), ("Oslo",))
+COLOUR = (("red",), ("dark red", "crimson"))
+RELATIONS = {"born": BORN, "colour": COLOUR}
+
+
+def question(number: int, text: str, answers: tuple[str, ...], relation: str = "") -> Example:
+    return Example(str(number), f"{text} ", (), answers, blank=len(text) + 1, relation=relation)
+
+
+EXAMPLES = [
+    question(0, "Where was Ann born?", ("Rome",), "born"),
+    question(1, "What colour is it?", ("crimson", "dark red"), "colour"),
+    question(2, "Where was the other one born?", ("Lima",), "born"),
+]
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = write_decoder(tmp_path_factory.mktemp("llama"), "llama", max_position_embeddings=200)
+    return load_folder(folder)
+
+
+def prepared(lm: LanguageModel, head: RankedHead | SpokenHead, examples: list[Example]):  # type: ignore[no-untyped-def]
+    put = [head.put(example) for example in examples]
+    assert all(put)
+    inputs = encode(lm.tokenizer, put, [()] * len(put), Layout({}, left_to_right=True))  # type: ignore[arg-type]
+    return head.grown(inputs, lm.tokenizer, examples)
+
+
+def alone(lm: LanguageModel, text: str, name: str) -> float:
+    own = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    start = encode(
+        lm.tokenizer,
+        [Example("0", text, (), "", blank=len(text))],
+        [()],
+        Layout({}, left_to_right=True),
+    ).ids.tolist()
+    assert start[-len(own) :] == own
+    tokens = lm.tokenizer(f" {name}", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        said = lm.network(input_ids=torch.tensor([start + tokens])).logits[0].log_softmax(-1)
+    steps = said[len(start) - 1 : -1]
+    return float(steps[torch.arange(len(tokens)), torch.tensor(tokens)].sum())
+
+
+@pytest.mark.parametrize("scorer", ["sum", "mean", "char", "byte", "pmi"])
+def test_a_candidate_is_worth_what_its_names_are_together(lm: LanguageModel, scorer: str) -> None:
+    head = RankedHead(PROMPT, 32, RELATIONS, scorer)
+    head.settle(lm)
+    batch = prepared(lm, head, EXAMPLES).collate(np.arange(3))
+    with torch.inference_mode():
+        logits = DownstreamModel(lm, head).eval()(batch)
+    assert logits.shape == (3, 3)
+    assert torch.isinf(logits[1, 2])  # colour has two candidates
+
+    def score(text: str, name: str) -> float:
+        value = alone(lm, text, name)
+        by = len(lm.tokenizer(f" {name}", add_special_tokens=False)["input_ids"])
+        sizes = {"mean": by, "char": len(name), "byte": len(name.encode())}
+        return value - alone(lm, "A:", name) if scorer == "pmi" else value / sizes.get(scorer, 1)
+
+    for row, example in enumerate(EXAMPLES):
+        text = f"Q: {example.text.strip()} A:"
+        for column, names in enumerate(RELATIONS[example.relation]):
+            wanted = np.logaddexp.reduce([score(text, name) for name in names])
+            assert float(logits[row, column]) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_ranking_ends_with_the_first_right_answer(lm: LanguageModel) -> None:
+    head = RankedHead(PROMPT, 32, RELATIONS, "sum")
+    gold = head.gold(EXAMPLES, lm.tokenizer)
+    assert gold.targets.tolist() == [0, 1, -1]
+    assert gold.counts == {"answers_among_candidates": 2}
+    grown = prepared(lm, head, EXAMPLES)
+    logits = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, -torch.inf], [0.0, 1.0, 2.0]])
+    said, scores = head.predict(logits, lm.tokenizer, grown.candidates)
+    assert said[0] == ("St. Louis", "Rome", "Oslo")
+    assert scores[1] == pytest.approx(torch.tensor([2.0, 1.0]).softmax(0)[0].item())
+    assert gold.named(said) == [
+        ("St. Louis", "Rome"),
+        ("red", "dark red"),
+        ("Oslo", "St. Louis", "Rome"),
+    ]
+    assert head.put(question(3, "Who?", ("Ann",), "author")) is None
+
+
+def test_the_loss_has_gradients_where_candidates_are_lacking(lm: LanguageModel) -> None:
+    head = RankedHead(PROMPT, 32, RELATIONS, "sum")
+    batch = prepared(lm, head, EXAMPLES).collate(
+        np.arange(3), head.gold(EXAMPLES, lm.tokenizer).targets
+    )
+    model = DownstreamModel(lm, head).eval()
+    loss = model.loss(batch)
+    (moved,) = torch.autograd.grad(loss, [lm.word_embeddings.weight])
+    assert torch.isfinite(moved).all()
+    assert moved.abs().max() > 0
+
+
+def test_names_that_no_token_spells_are_no_candidates() -> None:
+    tokenizer = KbenchTiny().load().tokenizer
+    relations = {"": (("😀", "lake"), ("😀",), ("river",))}
+    (tree,) = RankedHead(PROMPT, 32, relations, "sum")._trees(tokenizer)
+    assert sorted({*tree.owners.tolist()}) == [1, 4]
+    with pytest.raises(InputError, match="knows none of the 1 candidates of colour"):
+        RankedHead(PROMPT, 32, {"colour": (("😀",),)}, "sum")._trees(tokenizer)
+    with pytest.raises(InputError, match="no answer in train"):
+        RankedHead(PROMPT, 32, {}, "sum")
+
+
+def test_an_answer_to_learn_ends_its_text(lm: LanguageModel) -> None:
+    head = SpokenHead(PROMPT, 15)
+    grown = prepared(lm, head, EXAMPLES)
+    batch = grown.collate(np.arange(3))
+    end = lm.tokenizer.eos_token_id
+    assert end is not None
+    wanted = []
+    for example in EXAMPLES:
+        tokens = lm.tokenizer(f" {example.label[0]}", add_special_tokens=False)["input_ids"]
+        wanted += [*tokens, end]
+    assert batch.tree is not None
+    assert batch.tree.targets.tolist() == wanted
+    with torch.inference_mode():
+        said = log_likelihoods(lm, lm(batch), batch)
+    assert float(head.loss(said, torch.zeros(3))) == pytest.approx(-float(said.mean()))
+    assert grown.collate_sequences(np.arange(3)).tree is None
+
+
+def test_an_answer_is_called_as_the_data_call_it() -> None:
+    tokenizer = KbenchTiny().load().tokenizer
+    head = SpokenHead(PROMPT, 15)
+    gold = head.gold([question(0, "Where?", ("St. Lake", "LAKE"))], tokenizer)
+    assert gold.named(["lake"]) == ["LAKE"]
+    assert gold.named(["the lake"]) == ["the lake"]
+    assert gold.named([""]) == [""]
+
+
+@pytest.mark.parametrize("answers", [(), ("", " ")])
+def test_a_question_without_an_answer_is_told(lm: LanguageModel, answers: tuple[str, ...]) -> None:
+    for head in (SpokenHead(PROMPT, 15), RankedHead(PROMPT, 32, RELATIONS, "sum")):
+        with pytest.raises(InputError, match="has no acceptable answer") as caught:
+            head.gold([question(0, "Where?", answers, "born")], lm.tokenizer)
+        assert "\n" not in str(caught.value)
