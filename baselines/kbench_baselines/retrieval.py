@@ -180,7 +180,7 @@ class RetrievalAugmentation(_TextMethod):
         told, described = self.options["text"], bool(knowledge.entity(row).description.strip())
         facts = _lines(knowledge, row) if told != "description" else []
         texts = self._described(knowledge, row) if told == "description" or described else []
-        return [*([] if told == "facts" else texts), *(["\n".join(facts)] if facts else [])]
+        return (*(() if told == "facts" else texts), *(["\n".join(facts)] if facts else []))
 
     def _described(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
         name, text = knowledge.name_of(row), knowledge.describe(row)
