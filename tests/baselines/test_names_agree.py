@@ -88,7 +88,7 @@ def test_what_is_told_has_names(base: Bundle) -> None:
     assert told["Q13"] == told["Q4"] == told["Q6"] == told["Q11"] == ""
     passages = RetrievalAugmentation().passages
     (row,) = base.rows(["Q5"]).tolist()
-    assert passages(base, row) == ("nobody knows what it is called",)
+    assert [*passages(base, row)] == ["nobody knows what it is called"]
     (row,) = base.rows(["Q12"]).tolist()
     assert passages(base, row) == ("Parisian : Parisians are many .",)
     (row,) = base.rows(["Q10"]).tolist()
