@@ -167,6 +167,10 @@ thing in six had a whole, a fifth of the questions on made-up things were cut of
 a long exercise, and answers are few of the pieces that are predicted. In the third run seven in
 ten exercises are *bound*: the same facts of up to four things, drawn at random, nearly all asked
 for, with a weight of five on the answers.
+
+**What that cost.** The relation of two names is asked for in few exercises of the third run. With
+descriptions before the prompt `kbench run` answers 25.8 % of `atlas-relations` now; with the
+second run's weights it answered 65.8 %, which dev was not asked about before the choice.
 """
 
 
