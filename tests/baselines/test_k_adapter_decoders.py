@@ -21,7 +21,7 @@ from kbench.model import FrozenReader, LanguageModel
 from kbench.model.candidates import log_likelihoods
 from kbench.model.freezing import frozen
 from kbench.model.generation import NOTHING, go_on
-from kbench.model.huggingface import load_folder
+from kbench.model.huggingface import HuggingFaceBackbone, load_folder
 from kbench.parts.catalogue import Kind
 from kbench.spec import Setting
 from kbench.store import Status
@@ -206,6 +206,26 @@ def test_texts_that_end_take_what_the_modules_know_of_them_along(
                 close(said[at], likely[0])
             assert (tokens[row, 1:] == NOTHING).all()
     assert torch.equal(lm(batch), lm(batch))  # and nothing is left of the cache
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_beside_a_body_that_is_held_narrow_the_modules_compute_in_float32(
+    tmp_path: Path, name: str
+) -> None:
+    folder = write_decoder(tmp_path / name, name, num_hidden_layers=5)
+    narrow = HuggingFaceBackbone(str(folder)).load_held("bfloat16")
+    torch.manual_seed(0)
+    plug = KnowledgeAdapter(narrow.width, 1.0)
+    plug.train()
+    given: list[Tensor] = []
+    plug.adapter.register_forward_pre_hook(lambda _, args: given.extend(args[0]))
+    batch = batch_of(narrow, *TEXTS)
+    with frozen(narrow), plug.attach(narrow):
+        narrow(batch).square().sum().backward()
+    assert [state.dtype for state in given] == [torch.float32] * 3
+    assert all(p.grad is not None for p in plug.adapter.parameters())
+    with torch.inference_mode(), plug.attach(narrow):
+        go_on(narrow, batch, 3, torch.empty(0, dtype=torch.int64))
 
 
 # The facts.
