@@ -68,8 +68,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     options.out = options.out or network.folder
-    if options.mix and not options.begin:
-        raise SystemExit("pretrain_tiny: --mix is beside the weights of --begin; give it")
     return options
 
 
@@ -147,6 +145,8 @@ def make_tokenizer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Builds the tokenizer, trains the model, writes both and the card."""
     options = parse(arguments)
+    if options.mix and not options.begin:
+        raise SystemExit("pretrain_tiny: --mix is beside the weights of --begin; give it")
     torch.set_num_threads(options.threads)
     splits = json.loads(options.splits.read_text("utf-8"))
     synsets = read_synsets(options.wordnet or wordnet_folder())

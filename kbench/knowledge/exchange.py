@@ -46,6 +46,8 @@ class Exchanged(Broken):
     """
 
     control: ClassVar[str]
+    rule: ClassVar[int] = 1
+    """By which partners are drawn; what another one would draw differs, and so does its digest."""
     seed: int
 
     def __init__(
@@ -58,7 +60,8 @@ class Exchanged(Broken):
         self._covers = covers or base.has_vector
         if covers is not None and grounds is None:
             grounds = grounds_of(covers, len(base))
-        super().__init__(base, self.control, seed, grounds)
+        drawn = self.control if self.rule == 1 else f"{self.control}, rule {self.rule}"
+        super().__init__(base, drawn, seed, grounds)
 
     def _partners(self, rng: np.random.Generator) -> Rows:
         """Returns whose knowledge each entity answers with; of two and more that are covered."""

@@ -101,7 +101,17 @@ class Gold:
         self._examples = [*examples, *_supports(examples)]
         self._linker = linker
         self._null = frozenset(null)
-        self._numbers: dict[str, int] = {}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """The number of each mark, by its folded name: types, then labels as examples have them.
+
+        Partners are drawn by numbers, so they must not hang on what was asked for first, nor on
+        the order of a set: else a control is another one after other runs in the same process.
+        """
+        labels = (label for e in self._examples for label in _labels_of(e))
+        names = (*self._knowledge.types.names, *(name for name in labels if name not in self._null))
+        return {name: at for at, name in enumerate(dict.fromkeys(map(folded, names)))}
 
     @cached_property
     def types(self) -> Marks:
@@ -147,7 +157,7 @@ class Gold:
 
     def of(self, example: Example) -> NDArray[np.int64]:
         """Returns the labels of an example, by their numbers in :attr:`labels`."""
-        labels = [example.label] if isinstance(example.label, str) else example.label
+        labels = _labels_of(example)
         numbers = [self._number(label) for label in labels if label not in self._null]
         return np.array(numbers, dtype=np.int64)
 
@@ -211,11 +221,15 @@ def united(one: Marks, other: Marks) -> Marks:
     return Marks(*_distinct(rows, numbers), other.names)
 
 
+def _labels_of(example: Example) -> Collection[str]:
+    return (example.label,) if isinstance(example.label, str) else example.label
+
+
 def answers_of(example: Example) -> Collection[str]:
     """Returns the answers of a question; nothing else has any."""
     if example.blank is None:
         return ()
-    return (example.label,) if isinstance(example.label, str) else example.label
+    return _labels_of(example)
 
 
 def called(names: Iterable[str], knowledge: KnowledgeBase) -> Mapping[str, Sequence[int]]:

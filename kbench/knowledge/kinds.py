@@ -118,6 +118,7 @@ class Foreign(_Drawn):
     """
 
     control = "foreign"
+    rule = 2  # by the first, partners hung on what ran before in the process
 
     def __init__(
         self,

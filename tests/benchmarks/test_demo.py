@@ -25,7 +25,7 @@ sys.exit(left)
     ("what", "more", "most"),
     [
         ("the demo grid, 18 runs", (), 180),
-        ("the decoder demo, 14 runs", ("--demo", "decoder"), 90),
+        ("the decoder demo, 13 runs", ("--demo", "decoder"), 90),
     ],
 )
 def test_demo(

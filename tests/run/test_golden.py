@@ -16,7 +16,7 @@ def test_addresses_are_those_written_out(tmp_path: Path) -> None:
     written = json.loads(PATH.read_text(encoding="utf-8"))
     found = addresses(tmp_path)
     assert len(found["demo"]) == 18
-    assert len(found["demo-decoder"]) == 14
+    assert len(found["demo-decoder"]) == 13
     assert found == written
 
 
