@@ -161,7 +161,9 @@ class Fit:
         """
         network = self.model or self.lm
         started, said = time.perf_counter(), ""
-        if reading is not None and self.recipe.dropout is None:
+        # What a model says by itself it learns from texts with answers, and is read without.
+        speaks = self.model is not None and self.model.head.speaks
+        if reading is not None and self.recipe.dropout is None and not speaks:
             data, said = FrozenReader(self.lm, self.device).with_states(
                 cast("FixedData", data), reading
             )

@@ -12,6 +12,10 @@ published, or ``H`` where that is less; its feed-forward width is ``4 w``, and i
 each 64 of ``w``. Padding is masked in it (in the release it is attended to, so that outputs
 depend on how a batch is padded).
 
+In a backbone that reads from left to right so do the modules: a token sees what it sees in the
+network (:meth:`~kbench.model.LanguageModel.seen`). ``h^(0)`` is what its first layer is given, and
+mentions are read where they have been seen, at their second markers.
+
 General: the factual adapter. Through the frozen backbone it learns to tell the relation of two
 marked mentions (:mod:`kbench_baselines.spelled_facts`) from ``c = C [h^(L); z_3]``; ``C`` and the
 classifier are thrown away. The release then fine-tunes the whole model on a map of
@@ -29,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, ClassVar, Self, final
 
 import numpy as np
@@ -40,7 +45,7 @@ from kbench.encoding import Batch
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.method import Fit, InjectionMethod, MethodCard, Plug
-from kbench.model import LanguageModel, Reading, digest, rewritten
+from kbench.model import LanguageModel, Reading, digest, rewritten, watched
 from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
@@ -49,6 +54,8 @@ from kbench_baselines.spelled_facts import FactHead, fact_counts, spelled_facts
 __all__ = ["Adapter", "FactualPretraining", "KAdapter", "KnowledgeAdapter", "tapped", "taps"]
 
 _MODULES = 3
+_LAYERS = 2
+"""Of each module."""
 _WIDTH = 768
 _HEAD = 64
 _DEVIATION = 0.0002
@@ -62,9 +69,11 @@ _PUBLISHED = Recipe(learning_rate=5e-5, batch_size=256, epochs=5, warmup=0.012, 
 _MAP = Recipe(learning_rate=1e-4, batch_size=64, epochs=10, warmup=0.1)
 
 Before = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
-"""States at the taps (``[batch, tokens, H]``) and mask to what is wanted of them."""
+"""States at the taps (``[batch, tokens, H]``) and what may be seen to what is wanted of them."""
 After = Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]
-"""Last hidden states, what was wanted of the taps, and mask to new last states."""
+"""Last hidden states, what was wanted of the taps, and what may be seen to new last states."""
+Remembered = Callable[[int, Tensor], Tensor]
+"""What a layer reads of the tokens that are read now, by its number, to that of all so far."""
 
 
 def taps(layers: int) -> tuple[int, ...]:
@@ -90,13 +99,16 @@ def tapped(lm: LanguageModel, before: Before, after: After) -> Iterator[None]:
         return keep
 
     def end(_: nn.Module, given: tuple[Batch, ...], last: Tensor) -> Tensor:
-        mask, known = given[0].mask, given[0].states
-        wanted = known.beside if known else before([states[place] for place in places], mask)
+        seen, known = lm.seen(given[0]), given[0].states
+        wanted = known.beside if known else before([states[place] for place in places], seen)
         states.clear()
-        return after(last, wanted, mask)
+        return after(last, wanted, seen)
 
     with ExitStack() as stack:
-        stack.enter_context(rewritten(lm.embeddings, keeping(0)))
+        if lm.left_to_right:  # no module of a decoder does all that comes before its layers
+            stack.enter_context(watched(layers[0], keeping(0)))
+        else:
+            stack.enter_context(rewritten(lm.embeddings, keeping(0)))
         for place in sorted({*places} - {0}):
             stack.enter_context(rewritten(layers[place - 1], keeping(place)))
         stack.callback(lm.register_forward_hook(end).remove)
@@ -109,7 +121,7 @@ def _read(lm: LanguageModel, title: str, of: Any, before: Before, count: int) ->
     def read(batch: Batch, positions: Tensor) -> Sequence[Tensor]:
         states: list[Tensor] = []
 
-        def keep(last: Tensor, wanted: Sequence[Tensor], mask: Tensor) -> Tensor:
+        def keep(last: Tensor, wanted: Sequence[Tensor], seen: Tensor) -> Tensor:
             states.extend((last, *wanted))
             return last
 
@@ -121,7 +133,7 @@ def _read(lm: LanguageModel, title: str, of: Any, before: Before, count: int) ->
     return Reading(known, (lm.width,) * (1 + count), read)
 
 
-def _raw(states: Sequence[Tensor], mask: Tensor) -> Sequence[Tensor]:
+def _raw(states: Sequence[Tensor], seen: Tensor) -> Sequence[Tensor]:
     return states
 
 
@@ -137,25 +149,49 @@ class AdapterModule(nn.Module):
     def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
         heads = next(n for n in range(max(1, width // _HEAD), 0, -1) if width % n == 0)
+        self.heads = heads
         self.down = nn.Linear(hidden, width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width, heads, 4 * width, _DROPOUT, activation="gelu", batch_first=True
             )
-            for _ in range(2)
+            for _ in range(_LAYERS)
         )
         self.up = nn.Linear(width, hidden)
         for projection in (self.down, self.up):
             nn.init.normal_(projection.weight, std=_DEVIATION)
             nn.init.zeros_(projection.bias)
 
-    def forward(self, hidden: Tensor, padding: Tensor) -> Tensor:
-        """``[batch, tokens, H]`` and the padding ``[batch, tokens]`` to ``[batch, tokens, H]``."""
+    def forward(self, hidden: Tensor, seen: Tensor, remembered: Remembered) -> Tensor:
+        """``[batch, tokens, H]`` and what may be seen to ``[batch, tokens, H]``."""
         inner = self.down(hidden)
-        for layer in self.layers:
-            inner = layer(inner, src_key_padding_mask=padding)
+        if seen.dim() == 2:
+            padding = seen == 0
+            for layer in self.layers:
+                inner = layer(inner, src_key_padding_mask=padding)
+        else:
+            blocked = (~seen).repeat_interleave(self.heads, 0)
+            for number, layer in enumerate(self.layers):
+                inner = _looking_back(layer, inner, remembered(number, inner), blocked)
         change: Tensor = self.up(inner)
         return change
+
+
+def _looking_back(layer: Any, inner: Tensor, known: Tensor, blocked: Tensor) -> Tensor:
+    """What a transformer layer makes of tokens that look at more than each other.
+
+    Args:
+        layer: a ``TransformerEncoderLayer``, whose own pass has every token look at these alone.
+        inner: of the tokens that are read now. ``[batch, tokens, w]``.
+        known: of those that were read before too. ``[batch, known, w]``.
+        blocked: which of them each may not look at, for each head.
+            ``[batch * heads, tokens, known]``.
+    """
+    found, _ = layer.self_attn(inner, known, known, attn_mask=blocked, need_weights=False)
+    inner = layer.norm1(inner + layer.dropout1(found))
+    change = layer.linear2(layer.dropout(layer.activation(layer.linear1(inner))))
+    moved: Tensor = layer.norm2(inner + layer.dropout2(change))
+    return moved
 
 
 @final
@@ -171,20 +207,27 @@ class Adapter(nn.Module):
         width = min(_WIDTH, hidden)
         self.modules_in_turn = nn.ModuleList(AdapterModule(hidden, width) for _ in range(_MODULES))
 
-    def forward(self, states: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, states: Sequence[Tensor], seen: Tensor, remembered: Remembered | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns ``sum U_i`` and ``z_3``.
 
         Args:
             states: at the taps, ``[batch, tokens, H]`` each.
-            mask: 1 for tokens, 0 for padding. ``[batch, tokens]``.
+            seen: what tokens may look at, as :meth:`~kbench.model.LanguageModel.seen` says.
+            remembered: what layers read of the tokens before too, where a text is gone on with.
         """
-        padding = mask == 0
         output = total = torch.zeros_like(states[0])
-        for state, module in zip(states, self.modules_in_turn, strict=True):
+        for number, (state, module) in enumerate(zip(states, self.modules_in_turn, strict=True)):
             given = state + output
-            change = module(given, padding)
+            change = module(given, seen, partial(_behind, remembered, _LAYERS * number))
             output, total = given + change, total + change
         return total, output
+
+
+def _behind(remembered: Remembered | None, first: int, number: int, inner: Tensor) -> Tensor:
+    """What a module's layer reads of all tokens so far; ``first`` is its module's first layer."""
+    return inner if remembered is None else remembered(first + number, inner)
 
 
 @final
@@ -211,13 +254,14 @@ class KnowledgeAdapter(Plug):
     def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         # Asked once a block: the answer lies on the device.
         after = self._mapped if bool(self.mapped) else self._scaled
-        return tapped(lm, self._increments, after)
+        return tapped(lm, partial(self._increments, lm.remembered), after)
 
     def reading(self, lm: LanguageModel) -> Reading:
         """Reads ``h^(L)`` and ``sum U_i``: neither ``M`` nor ``s`` comes before them."""
         self.adapter.eval()
         title = "last hidden states and increments of an adapter"
-        return _read(lm, title, digest(self.adapter), self._increments, 1)
+        increments = partial(self._increments, lm.remembered)
+        return _read(lm, title, digest(self.adapter), increments, 1)
 
     def choose(self, value: float) -> None:
         self.scale = value
@@ -228,13 +272,15 @@ class KnowledgeAdapter(Plug):
         self.adapter.eval()
         return self
 
-    def _increments(self, states: Sequence[Tensor], mask: Tensor) -> Sequence[Tensor]:
-        return self.adapter(states, mask)[:1]  # type: ignore[no-any-return]
+    def _increments(
+        self, remembered: Remembered, states: Sequence[Tensor], seen: Tensor
+    ) -> Sequence[Tensor]:
+        return self.adapter(states, seen, remembered)[:1]  # type: ignore[no-any-return]
 
-    def _scaled(self, last: Tensor, total: Sequence[Tensor], mask: Tensor) -> Tensor:
+    def _scaled(self, last: Tensor, total: Sequence[Tensor], seen: Tensor) -> Tensor:
         return last + self.scale * total[0]
 
-    def _mapped(self, last: Tensor, total: Sequence[Tensor], mask: Tensor) -> Tensor:
+    def _mapped(self, last: Tensor, total: Sequence[Tensor], seen: Tensor) -> Tensor:
         moved: Tensor = last + self.map(torch.cat([last, total[0]], dim=-1))
         return moved
 
@@ -262,14 +308,14 @@ class FactualPretraining(Plug):
         """Reads ``h^(L)`` and the taps."""
         return _read(lm, "last hidden states and taps", None, _raw, _MODULES)
 
-    def _read(self, last: Tensor, states: Sequence[Tensor], mask: Tensor) -> Tensor:
-        _, output = self.adapter(states, mask)
+    def _read(self, last: Tensor, states: Sequence[Tensor], seen: Tensor) -> Tensor:
+        _, output = self.adapter(states, seen)
         features: Tensor = self.features(torch.cat([last, output], dim=-1))
         return features
 
     def loss(self, lm: LanguageModel, batch: Batch) -> Tensor:
         """Returns the loss of a batch of facts, the network being attached to; a scalar."""
-        return self.head.loss(lm(batch), batch)
+        return self.head.loss(lm, lm(batch), batch)
 
 
 @final
@@ -330,16 +376,12 @@ class KAdapter(InjectionMethod):
         """Values of ``s``. Nothing chooses in fine-tuning: the model gets used to the whole sum."""
         return (1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
 
-    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
-        _check_reads_both_ways(lm)
-
     def check_training(self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Counts the facts, where there are not too many sentences to do so quickly."""
         if len(knowledge.sentences) <= _QUICK:
             fact_counts(knowledge, self.options["without"])
 
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
-        _check_reads_both_ways(lm)
         if lm.slot_width != lm.width:
             raise Unsupported(
                 "K-Adapter adds embeddings to hidden states; in this backbone they are "
@@ -373,12 +415,3 @@ class KAdapter(InjectionMethod):
         )
         history.counts = facts.counts
         return history
-
-
-def _check_reads_both_ways(lm: LanguageModel) -> None:
-    """Refuses a backbone whose tokens may not know of later ones, as those of the modules do."""
-    if lm.left_to_right:
-        raise Unsupported(
-            "K-Adapter's modules let every token see all others, and this backbone reads from "
-            "left to right: what comes next would be known before it is said"
-        )

@@ -2,8 +2,9 @@
 
 A sentence that links the head and the tail of a triple is an example of its relation, once for
 each such pair of mentions. Markers stand around both, ``@ head @`` and ``# tail #``, and the
-relation is read from the first marker of each: its own, also where one of the two lies within the
-other. For a sign that the vocabulary lacks another takes its place
+relation is read from a marker of each: its own, also where one of the two lies within the other.
+It is the first, as published; in a backbone that reads from left to right, where that has not seen
+its mention, the second. For a sign that the vocabulary lacks another takes its place
 (:func:`kbench.encoding.known_markers`).
 """
 
@@ -165,23 +166,25 @@ class FactHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, relations)
 
-    def loss(self, features: Tensor, batch: Batch) -> Tensor:
+    def loss(self, lm: LanguageModel, features: Tensor, batch: Batch) -> Tensor:
         """Returns the cross-entropy of the relations, a scalar.
 
         Args:
+            lm: says at which of its markers a mention is read.
             features: of every token, ``[batch, tokens, H]``.
             batch: of :class:`SpelledFacts`.
         """
         assert batch.targets is not None
-        logits = self.logits(features, batch)
+        logits = self.logits(lm, features, batch)
         return F.cross_entropy(logits.float(), batch.targets)
 
-    def logits(self, features: Tensor, batch: Batch) -> Tensor:
-        """Reads the token before each mention, its own first marker. ``[batch, relations]``.
+    def logits(self, lm: LanguageModel, features: Tensor, batch: Batch) -> Tensor:
+        """Reads a marker of each mention, its own. ``[batch, relations]``.
 
-        A mention begins after its own marker, and the markers of one within it are part of it.
+        A mention begins after its own marker and ends before it, and the markers of one within it
+        are part of it.
         """
-        markers = batch.mentions[:, 0] - 1
+        markers = lm.telling_markers(batch.mentions)
         pair = features.flatten(0, 1)[markers].view(len(batch.ids), -1)
         logits: Tensor = self.out(self.dropout(self.dense(pair)))
         return logits

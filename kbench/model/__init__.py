@@ -5,7 +5,7 @@ from kbench.model.decoder import Decoder
 from kbench.model.downstream import DownstreamModel
 from kbench.model.encoder import Encoder
 from kbench.model.episodes import EpisodeHead
-from kbench.model.freezing import digest, dropout, rewritten
+from kbench.model.freezing import digest, dropout, rewritten, watched
 from kbench.model.frozen_reading import FixedData, FrozenReader, Reading, ReadStates
 from kbench.model.heads import Head
 from kbench.model.language_model import LanguageModel, SlotSource
@@ -28,4 +28,5 @@ __all__ = [
     "digest",
     "dropout",
     "rewritten",
+    "watched",
 ]

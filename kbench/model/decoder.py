@@ -106,6 +106,30 @@ class Decoder(LanguageModel):
         finally:
             self._cache = None
 
+    def remembered(self, place: int, states: Tensor) -> Tensor:
+        if self._cache is None:
+            return states
+        # As one more layer of the network's, whose keys they are and which has no values: the cache
+        # lets go of texts that end in all its layers alike.
+        keys = states.unsqueeze(1)
+        known: Tensor = self._cache.update(keys, keys[..., :0], len(self.layers) + place)[0]
+        return known.squeeze(1)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """Returns whether each token may look at each. ``[batch, tokens, known]``, bool."""
+        size, known = batch.ids.shape[1], batch.mask.shape[1]
+        before = torch.ones(size, known, dtype=torch.bool, device=batch.mask.device)
+        before = before.tril(known - size)
+        visible = batch.visible
+        if visible is None:
+            visible = before & (batch.mask[:, None] > 0)
+        # Padding before a text sees nothing, and attention to nothing is not a number.
+        return visible | before.triu(known - size)
+
+    def telling_markers(self, mentions: Tensor) -> Tensor:
+        """Returns those behind mentions: one before has not seen its mention. ``[mentions]``."""
+        return mentions[:, 1]
+
     def pooled(self, batch: Batch) -> Tensor:
         """Returns the last token of each text, flattened. ``[batch]``."""
         size, width = batch.mask.shape

@@ -14,7 +14,7 @@ from kbench.errors import FrozenError
 from kbench.model.narrow import NARROW
 from kbench.model.placing import HOME
 
-__all__ = ["digest", "dropout", "frozen", "rewritten"]
+__all__ = ["digest", "dropout", "frozen", "rewritten", "watched"]
 
 
 @contextmanager
@@ -24,12 +24,9 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator
     Where a network's weights are held in a narrow precision, ``change`` works in float32; where
     its layers are spread over GPUs, on the one that has its word embeddings.
     """
-    home = getattr(module, HOME, None)
 
     def changed(states: Tensor) -> Tensor:
-        given = states if home is None else states.to(home)
-        if given.dtype in NARROW and not torch.is_autocast_enabled(given.device.type):
-            given = given.float()
+        given = _at_home(module, states)
         return change(given) if given is states else change(given).to(states)
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
@@ -42,6 +39,31 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def watched(module: nn.Module, see: Callable[[Tensor], object]) -> Iterator[None]:
+    """Shows ``see`` the hidden states that a layer is given, inside the block.
+
+    They are in float32 and at home where :func:`rewritten` would have them there.
+    """
+
+    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        see(_at_home(module, given[0] if given else named["hidden_states"]))
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _at_home(module: nn.Module, states: Tensor) -> Tensor:
+    home = getattr(module, HOME, None)
+    given = states if home is None else states.to(home)
+    if given.dtype in NARROW and not torch.is_autocast_enabled(given.device.type):
+        given = given.float()
+    return given
 
 
 @contextmanager

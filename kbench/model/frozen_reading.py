@@ -256,5 +256,8 @@ def _arrays(part: Any) -> Iterator[tuple[str, NDArray[Any]]]:
             yield field.name, value
         elif is_dataclass(value):
             yield from _arrays(value)
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):  # trees
+            for part_of in value:
+                yield from _arrays(part_of)
         elif isinstance(value, tuple) and all(isinstance(token, int) for token in value):
             yield field.name, np.array(value, dtype=np.int64)

@@ -45,6 +45,7 @@ def go_on(lm: LanguageModel, batch: Batch, most: int, ends: Tensor) -> tuple[Ten
         Tokens ``[batch, most]``, :data:`NOTHING` behind the end, and the log-probability of all of
         them ``[batch]``, in float32.
     """
+    assert batch.states is None, "what is gone on with has to be read, and not to be known already"
     size = len(batch.ids)
     tokens = batch.ids.new_full((size, most), NOTHING)
     said = torch.zeros(size, device=batch.ids.device)

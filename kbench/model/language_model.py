@@ -227,6 +227,46 @@ class LanguageModel(nn.Module, ABC):
         )
         yield
 
+    def remembered(self, place: int, states: Tensor) -> Tensor:
+        """Returns states behind those of the tokens that were read before, in a cached block.
+
+        For plugs with layers of their own in which tokens look at others: they are kept, and leave
+        with the texts that end, as the network's own are. Elsewhere it returns what it is given.
+
+        Args:
+            place: of the plug's layers, which of them reads these, from 0.
+            states: of the tokens that are read now. ``[batch, tokens, width]``.
+
+        Returns:
+            ``[batch, known, width]``.
+        """
+        return states
+
+    def seen(self, batch: Batch) -> Tensor:
+        """Returns what tokens may look at, for plugs with layers in which they look at others.
+
+        Args:
+            batch: what is read.
+
+        Returns:
+            1 for each token that all may look at (``[batch, tokens]``) where the network reads both
+            ways; else whether each token may look at each (``[batch, tokens, known]``, bool), of
+            which every one may look at itself, padding too.
+        """
+        return batch.mask
+
+    def telling_markers(self, mentions: Tensor) -> Tensor:
+        """Returns the marker of each mention at which the network knows the mention.
+
+        Args:
+            mentions: with a marker of one token before and behind each, as in a batch.
+                ``[mentions, 2]``.
+
+        Returns:
+            Positions, flattened likewise. ``[mentions]``.
+        """
+        return mentions[:, 0] - 1
+
     @property
     def batch(self) -> Batch:
         """The batch that is being read; for plugs that work inside the layers.

@@ -102,9 +102,13 @@ class Session:
         return parts.task.main_metric.score_of(dev.answers(predicted.labels))
 
     def states_of_dev(self, parts: Parts, model: DownstreamModel, plug: Plug) -> ReadStates | None:
-        """Reads dev once for a plug that says what of it stays the same; None for others."""
+        """Reads dev once for a plug that says what of it stays the same; None for others.
+
+        None too where the model answers in its own words.
+        """
         reading = plug.reading(model.lm)
-        if reading is None:
+        # To go on with a text a model has to read it.
+        if reading is None or model.head.speaks:
             return None
         inputs = self.prepared(parts, Split.DEV, model, injected=True).inputs
         return FrozenReader(model.lm, self.device).read(inputs, reading)

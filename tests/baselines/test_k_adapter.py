@@ -353,7 +353,7 @@ def test_a_mention_within_another_is_read_at_its_own_marker(
     head = FactHead(1, 2, 0.0)
     seen: list[torch.Tensor] = []
     head.dense.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    head.logits(features, batch)
+    head.logits(small, features, batch)
     assert seen[0].tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
@@ -436,7 +436,7 @@ def _learnt(lm: LanguageModel, knowledge: KnowledgeBase, unseen: Bundle) -> tupl
         for known in (data, _data(lm, unseen)):
             batch = known.batch(np.arange(len(known.lengths)))
             with torch.no_grad():
-                best = teacher.head.logits(lm(batch), batch).argmax(-1)
+                best = teacher.head.logits(lm, lm(batch), batch).argmax(-1)
             assert batch.targets is not None
             scores.append(float((best == batch.targets).float().mean()))
     return scores[0], scores[1]
