@@ -35,27 +35,26 @@ class SpelledFacts:
     """Facts in sentences, as training data.
 
     Attributes:
-        inputs: a sentence for each fact of a kept relation, its mentions head and tail.
-        usable: numbers of those that are short enough and whose mentions have tokens, rising.
+        inputs: a sentence for each fact of a kept relation, its mentions head and tail. All of them
+            may be read: what is too long, or whose mentions have no token, is none of them.
         targets: class of each fact's relation. ``[inputs]``.
         relations: number of classes.
         counts: what was kept and dropped.
     """
 
     inputs: Inputs
-    usable: NDArray[np.int64]
     targets: NDArray[np.int64]
     relations: int
     counts: dict[str, int]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each usable fact. ``[usable]``."""
-        return self.inputs.lengths[self.usable]
+        """Tokens of each fact. ``[inputs]``."""
+        return self.inputs.lengths
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Returns a padded batch with targets; its mentions are head and tail by turns."""
-        return self.inputs.collate(self.usable[chosen], self.targets)
+        return self.inputs.collate(chosen, self.targets)
 
 
 def fact_counts(knowledge: KnowledgeBase, without: Collection[str] = ()) -> NDArray[np.int64]:
@@ -109,8 +108,8 @@ def spelled_facts(
     chosen = np.flatnonzero(kept[spelled.relation])
     inputs = _encoded(lm, knowledge, spelled, chosen, max_length)
     fits = inputs.lengths <= max_length
-    usable = np.flatnonzero(fits & (inputs.spans[:, 1].reshape(-1, 2) > 0).all(1))
-    if not len(usable):
+    usable = fits & (inputs.spans[:, 1].reshape(-1, 2) > 0).all(1)
+    if not usable.any():
         raise Unsupported(
             f"knowledge base {knowledge.name} has no usable sentence: all {len(chosen)} that spell "
             f"out a fact are longer than {max_length} tokens"
@@ -121,8 +120,11 @@ def spelled_facts(
         "corpus_facts_too_long": int((~fits).sum()),
         "corpus_relations": int(kept.sum()),
     }
+    if not usable.all():
+        chosen = chosen[usable]
+        inputs = _encoded(lm, knowledge, spelled, chosen, max_length)
     targets = np.cumsum(kept)[spelled.relation[chosen]] - 1
-    return SpelledFacts(inputs, usable, targets, counts["corpus_relations"], counts)
+    return SpelledFacts(inputs, targets, counts["corpus_relations"], counts)
 
 
 def _encoded(

@@ -109,7 +109,7 @@ class FixedData(Protocol):
 
     @property
     def inputs(self) -> Encoded:
-        """What is read."""
+        """What is read, all of it: nothing that no batch has, or that the network cannot read."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -342,7 +342,7 @@ def test_a_mention_within_another_is_read_at_its_own_marker(
     sentences = [Sentence(text, (linked[0], mention)) for mention in linked[1:]]
     triples = [("Qkimlo", "near", "Qkim"), ("Qlo", "with", "Qkimlo"), ("Qkimlo", "near", "Qmo")]
     data = _data(small, _bundle(tmp_path / "kb", [*spans], triples, sentences), least=1)
-    batch = data.batch(np.arange(len(data.usable)))
+    batch = data.batch(np.arange(len(data.lengths)))
     tokens = small.tokenizer.convert_ids_to_tokens(batch.ids.flatten().tolist())
     markers = (batch.mentions[:, 0] - 1).tolist()
     assert [tokens[at] for at in markers] == ["@", "#"] * 3
@@ -387,7 +387,9 @@ def test_rare_relations_long_sentences_and_those_named_are_dropped(
 
     def counts(least: int, *without: str) -> tuple[int, int, int]:
         data = spelled_facts(small, knowledge, max_length=64, least=least, without=without)
-        assert len(data.lengths) == len(data.usable)
+        # All of them are read, so none may be longer than the window.
+        assert data.inputs.lengths.max() <= 64
+        assert len(data.inputs) == len(data.targets) == len(data.lengths)
         found = data.counts
         assert found["corpus_facts"] == 9
         rare = found["corpus_facts_of_rare_relations"]

@@ -270,7 +270,7 @@ def test_facts_are_read_where_their_mentions_have_been_seen(
     for folder, after in ((toy_decoder, 1), (toy_folder / "bert", 0)):
         lm = load_folder(folder)
         data = spelled_facts(lm, knowledge, max_length=64, least=1)
-        batch = data.batch(np.arange(len(data.usable)))
+        batch = data.batch(np.arange(len(data.lengths)))
         at = lm.telling_markers(batch.mentions)
         signs = lm.tokenizer.convert_ids_to_tokens(batch.ids.flatten()[at].tolist())
         assert {*signs} == {"@", "#"}
