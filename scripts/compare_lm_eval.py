@@ -89,7 +89,7 @@ def main() -> int:
     """Prints a table; returns 1 where the two differ or a demand is missed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", type=Path, help="a folder; default: a random Llama")
-    parser.add_argument("--examples", type=int, default=50)
+    parser.add_argument("--examples", type=int, default=20)
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
