@@ -41,8 +41,8 @@ class StatementHead(Head):
     """The label whose statement scores highest after the text; the first of several.
 
     ``pmi`` is ``l(statement | text) − l(statement)``: the names, which all statements of an example
-    share, have their say taken out. It is read of each example; no entity is linked there, so that a
-    plug that works at entities has nothing to say. One that changes every input is in both numbers.
+    share, have their say taken out. It is read of each example; no entity is linked there, so that
+    a plug that works at entities has nothing to say. One that changes every input is in both.
 
     The logits are both numbers of each candidate, one behind the other.
 
