@@ -158,8 +158,7 @@ class Task(ABC):
         what demonstrations are to differ in.
         """
         assert self.prompt is not None
-        several = [example.label] if isinstance(example.label, str) else example.label
-        return {label: self.prompt.answer(example, label) for label in several}
+        return {label: self.prompt.answer(example, label) for label in example.labels}
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Returns a split, read once."""
@@ -248,7 +247,7 @@ class _LabelledTask(Task):
         """The class names, sorted."""
         labels: set[str] = set()
         for example in self.examples(Split.TRAIN):
-            labels.update([example.label] if isinstance(example.label, str) else example.label)
+            labels.update(example.labels)
         return tuple(sorted(labels))
 
 
@@ -418,8 +417,7 @@ class QuestionTask(Task):
         """The candidates of each relation, the most frequent first; of each its names."""
         counted: dict[str, Counter[tuple[str, ...]]] = {}
         for example in self._known():
-            several = (example.label,) if isinstance(example.label, str) else example.label
-            names = tuple(dict.fromkeys(name for name in several if name.strip()))
+            names = tuple(dict.fromkeys(name for name in example.labels if name.strip()))
             things = [names] if self.one_thing else [(name,) for name in names]
             counted.setdefault(example.relation, Counter()).update(filter(None, things))
         most = int(self.options["candidates"])
@@ -453,7 +451,7 @@ class QuestionTask(Task):
 
     def shows(self, example: Example) -> Mapping[str, str]:
         """Returns the first answer, by the relation of the question, or by itself without one."""
-        first = example.label if isinstance(example.label, str) else example.label[0]
+        first = example.labels[0]
         return {example.relation or first: first}
 
     def prompted_head(self, scorer: str) -> Head | None:

@@ -95,6 +95,11 @@ class Example:
     relation: str = field(default="", repr=False)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """All of its labels: the one, those of a set, or all acceptable answers."""
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
     def before_blank(self) -> str:
         """What stands right before the blank, for many tokenizers spell a word by it.
 

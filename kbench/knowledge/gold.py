@@ -109,7 +109,7 @@ class Gold:
         Partners are drawn by numbers, so they must not hang on what was asked for first, nor on
         the order of a set: else a control is another one after other runs in the same process.
         """
-        labels = (label for e in self._examples for label in _labels_of(e))
+        labels = (label for e in self._examples for label in e.labels)
         names = (*self._knowledge.types.names, *(name for name in labels if name not in self._null))
         return {name: at for at, name in enumerate(dict.fromkeys(map(folded, names)))}
 
@@ -157,8 +157,7 @@ class Gold:
 
     def of(self, example: Example) -> NDArray[np.int64]:
         """Returns the labels of an example, by their numbers in :attr:`labels`."""
-        labels = _labels_of(example)
-        numbers = [self._number(label) for label in labels if label not in self._null]
+        numbers = [self._number(label) for label in example.labels if label not in self._null]
         return np.array(numbers, dtype=np.int64)
 
     @cached_property
@@ -221,15 +220,11 @@ def united(one: Marks, other: Marks) -> Marks:
     return Marks(*_distinct(rows, numbers), other.names)
 
 
-def _labels_of(example: Example) -> Collection[str]:
-    return (example.label,) if isinstance(example.label, str) else example.label
-
-
 def answers_of(example: Example) -> Collection[str]:
     """Returns the answers of a question; nothing else has any."""
     if example.blank is None:
         return ()
-    return _labels_of(example)
+    return example.labels
 
 
 def called(names: Iterable[str], knowledge: KnowledgeBase) -> Mapping[str, Sequence[int]]:

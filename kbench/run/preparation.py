@@ -317,7 +317,7 @@ def _answered(
     brought = inputs.kinds == TokenKind.PASSAGE
     parts = [slice(*bounds) for bounds in pairwise(inputs.bounds.tolist())]
     texts = _read_back(tokenizer, [inputs.ids[part][brought[part]].tolist() for part in parts])
-    labels = [[e.label] if isinstance(e.label, str) else e.label for e in examples]
+    labels = [example.labels for example in examples]
     known = list(dict.fromkeys(label for several in labels for label in several))
     ids = bare_tokens(tokenizer, known)
     # Of a label with an unknown part only that part is lost: the rest is another label.

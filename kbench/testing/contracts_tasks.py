@@ -112,12 +112,12 @@ def splits(loaded: Loaded) -> Verdict:
 @contract
 def labels(loaded: Loaded) -> Verdict:
     """Every label of dev and test occurs in train, or among the candidates; questions have one."""
-    known = {label for e in loaded.splits[Split.TRAIN] for label in _labels(e)}
+    known = {label for e in loaded.splits[Split.TRAIN] for label in e.labels}
     rest = [e for split in (Split.DEV, Split.TEST) for e in loaded.splits[split]]
     if isinstance(loaded.task, QuestionTask):
-        mute = [e.id for e in rest if not any(_labels(e))]
+        mute = [e.id for e in rest if not any(e.labels)]
         return not mute, f"{len(mute)} of {len(rest)} questions without an answer"
-    unknown = {label for e in rest for label in _labels(e) if label not in _offered(e)} - known
+    unknown = {label for e in rest for label in e.labels if label not in _offered(e)} - known
     first = f", as {min(unknown)}" if unknown else ""
     return not unknown, f"{len(known)} labels, {len(unknown)} unknown{first}"
 
@@ -126,10 +126,6 @@ def _offered(example: Example) -> set[str]:
     """The labels that an example with candidates may have."""
     offered = {candidate.label for candidate in example.candidates}
     return offered | {NONE_OF_THE_ABOVE} if offered else offered
-
-
-def _labels(example: Example) -> tuple[str, ...]:
-    return (example.label,) if isinstance(example.label, str) else example.label
 
 
 @contract
@@ -171,7 +167,7 @@ def perfect(loaded: Loaded) -> Verdict:
     gold = [e.label for e in loaded.splits[Split.TEST]]
     said = gold
     if isinstance(loaded.task, QuestionTask):
-        said = [_labels(e)[0] for e in loaded.splits[Split.TEST]]
+        said = [e.labels[0] for e in loaded.splits[Split.TEST]]
     scores = {m.name: m.score(gold, said) for m in loaded.task.metrics}
     figure = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     return all(abs(score - 1) < 1e-9 for score in scores.values()), figure
@@ -198,7 +194,7 @@ def spelled(loaded: Loaded) -> Verdict:
 
     if not isinstance(loaded.task, QuestionTask):
         raise Unchecked("it asks no questions")
-    answers = {a: e for e in loaded.splits[Split.TEST] for a in _labels(e) if a.isalpha()}
+    answers = {a: e for e in loaded.splits[Split.TEST] for a in e.labels if a.isalpha()}
     told = [replace(e, label=(answer,)) for answer, e in sorted(answers.items())]
     made = loaded.task.head(_WIDTH)
     if not made.needs_lm_head or not told:
