@@ -27,9 +27,9 @@ from torch.nn import functional as F  # noqa: N812
 from kbench.data import Example, Label, Prompt
 from kbench.encoding import Continued, Inputs, Ranked, Tree
 from kbench.errors import InputError
-from kbench.model.candidates import compared, log_likelihoods, said_of_nothing
+from kbench.model.candidates import AskedHead, compared, log_likelihoods, said_of_nothing
 from kbench.model.generation import ends_of, go_on, in_words
-from kbench.model.heads import Gold, Head
+from kbench.model.heads import Gold
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -40,26 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["RankedHead", "SpokenHead"]
 
 
-class _AskedHead(Head):
-    """What both have in common: how examples are put, and where the answer to learn is read."""
-
-    needs_lm_head = True
-
-    def __init__(self, prompt: Prompt, most: int) -> None:
-        super().__init__()
-        self.prompt = prompt
-        self.most = most
-
-    def put(self, example: Example) -> Example | None:
-        return self.prompt.put(example)
-
-    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
-        assert batch.tree is not None
-        return batch.tree.states
-
-
 @final
-class SpokenHead(_AskedHead):
+class SpokenHead(AskedHead):
     """The backbone's own head, which says the answer token by token.
 
     Args:
@@ -70,7 +52,8 @@ class SpokenHead(_AskedHead):
     speaks = True
 
     def __init__(self, prompt: Prompt, most: int) -> None:
-        super().__init__(prompt, most)
+        super().__init__(prompt)
+        self.most = most
         self._ends: Tensor | None = None
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
@@ -82,27 +65,32 @@ class SpokenHead(_AskedHead):
         Raises:
             InputError: an example has no answer.
         """
-        labels: list[Label] = [_answers(example) for example in examples]
-        known = list(dict.fromkeys(answer for several in labels for answer in several))
-        said = in_words(tokenizer, self.answer_tokens(tokenizer, known))
-        spelled = dict(zip(known, said, strict=True))
+        answers, tokens = self._spelled(examples, tokenizer)
+        spelled = dict(zip(tokens, in_words(tokenizer, [*tokens.values()]), strict=True))
+        labels: list[Label] = [*answers]
         return Gold(
             np.arange(len(labels)),
             labels,
             np.zeros(len(labels), dtype=np.int64),
             spelled=[
                 {spelled[answer]: answer for answer in reversed(several) if spelled[answer]}
-                for several in labels
+                for several in answers
             ],
         )
+
+    def _spelled(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[list[tuple[str, ...]], dict[str, list[int]]]:
+        """The acceptable answers of examples, and the tokens of each answer."""
+        answers = [_answers(example) for example in examples]
+        known = list(dict.fromkeys(answer for several in answers for answer in several))
+        return answers, dict(zip(known, self.answer_tokens(tokenizer, known), strict=True))
 
     def grown(
         self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
     ) -> Encoded:
         """Returns texts with the answers that the model is to learn."""
-        answers = [_answers(example) for example in examples]
-        known = list(dict.fromkeys(answer for several in answers for answer in several))
-        tokens = dict(zip(known, self.answer_tokens(tokenizer, known), strict=True))
+        answers, tokens = self._spelled(examples, tokenizer)
         trees: dict[tuple[int, ...], int] = {}
         which = [
             trees.setdefault(self._learnt([tokens[a] for a in several], tokenizer), len(trees))
@@ -152,7 +140,7 @@ class SpokenHead(_AskedHead):
 
 
 @final
-class RankedHead(_AskedHead):
+class RankedHead(AskedHead):
     """Candidates of a question's relation, of which each has several names.
 
     Args:
@@ -172,7 +160,8 @@ class RankedHead(_AskedHead):
         relations: Mapping[str, Sequence[Sequence[str]]],
         scorer: str,
     ) -> None:
-        super().__init__(prompt, most)
+        super().__init__(prompt)
+        self.most = most
         if not any(relations.values()):
             raise InputError(
                 "no question has candidates to rank: there is no answer in train; take "
@@ -237,22 +226,25 @@ class RankedHead(_AskedHead):
         """
         trees = []
         for relation, several in self.relations.items():
-            places, spelled = list[int](), list[list[int]]()
-            for number, names in enumerate(several):
-                tokens = [ids[: self.most] for ids in self.answer_tokens(tokenizer, names)]
-                known = [
-                    at for at, ids in enumerate(tokens) if ids and tokenizer.unk_token_id not in ids
-                ]
-                places += [number * self._wide + at for at in known]
-                spelled += [tokens[at] for at in known]
+            names = {
+                number * self._wide + at: name
+                for number, own in enumerate(several)
+                for at, name in enumerate(own)
+            }
+            tokens = (ids[: self.most] for ids in self.answer_tokens(tokenizer, [*names.values()]))
+            spelled = {
+                place: ids
+                for place, ids in zip(names, tokens, strict=True)
+                if ids and tokenizer.unk_token_id not in ids
+            }
             if not spelled:
                 raise InputError(
                     f"the backbone's tokenizer knows none of the {len(several)} candidates of "
                     f"{relation or 'the questions'}, such as {several[0][0]!r}; expected one that "
                     "it knows: use another backbone"
                 )
-            tree = Tree.of(spelled)
-            owners = np.array(places, dtype=np.int64)[tree.owners]
+            tree = Tree.of([*spelled.values()])
+            owners = np.array([*spelled], dtype=np.int64)[tree.owners]
             trees.append(replace(tree, owners=owners, candidates=self._long * self._wide))
         return tuple(trees)
 
@@ -307,8 +299,7 @@ def _answers(example: Example) -> tuple[str, ...]:
     Raises:
         InputError: there is none.
     """
-    label = (example.label,) if isinstance(example.label, str) else example.label
-    known = tuple(dict.fromkeys(answer for answer in label if answer.strip()))
+    known = tuple(dict.fromkeys(answer for answer in example.labels if answer.strip()))
     if not known:
         raise InputError(
             f"example {example.id} has no acceptable answer; expected one with text: correct the "

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kbench.model.language_model import LanguageModel
 
 __all__ = [
+    "AskedHead",
     "CandidateHead",
     "ScoredLabels",
     "TypeCandidateHead",
@@ -54,6 +55,7 @@ __all__ = [
     "best_threshold",
     "compared",
     "log_likelihoods",
+    "numbered",
     "said_of_nothing",
 ]
 
@@ -151,7 +153,28 @@ def compared(scorer: str, said: Tensor, sizes: Tensor, nothing: Tensor) -> Tenso
     return said if scorer == "sum" else said / sizes.to(said.device)
 
 
-class ScoredLabels(Head, ABC):
+class AskedHead(Head, ABC):
+    """A head of candidates that stand behind a prompt.
+
+    Args:
+        prompt: how examples are put.
+    """
+
+    needs_lm_head = True
+
+    def __init__(self, prompt: Prompt) -> None:
+        super().__init__()
+        self.prompt = prompt
+
+    def put(self, example: Example) -> Example | None:
+        return self.prompt.put(example)
+
+    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
+        assert batch.tree is not None
+        return batch.tree.states
+
+
+class ScoredLabels(AskedHead, ABC):
     """The labels of a task as candidates: what goes for one label and for many.
 
     Args:
@@ -163,7 +186,6 @@ class ScoredLabels(Head, ABC):
         persistent: whether what :meth:`settle` measures is a part of the model, and stored with it.
     """
 
-    needs_lm_head = True
     keeps_all = True
     compares = True
     persistent = True
@@ -171,9 +193,8 @@ class ScoredLabels(Head, ABC):
     tokens: Tensor
 
     def __init__(self, labels: Sequence[str], prompt: Prompt, scorer: str) -> None:
-        super().__init__()
+        super().__init__(prompt)
         self.labels = tuple(labels)
-        self.prompt = prompt
         self.scorer = scorer
         words = [prompt.spelled(label) for label in self.labels]
         self._characters = tuple(len(word) for word in words)
@@ -181,9 +202,6 @@ class ScoredLabels(Head, ABC):
         size, kept = len(self.labels), self.persistent
         self.register_buffer("nothing", torch.zeros(size), persistent=kept)
         self.register_buffer("tokens", torch.ones(size, dtype=torch.int64), persistent=kept)
-
-    def put(self, example: Example) -> Example | None:
-        return self.prompt.put(example)
 
     def grown(
         self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
@@ -223,10 +241,6 @@ class ScoredLabels(Head, ABC):
                     "know; expected words that it knows: give others in the task's prompt"
                 )
         return spelled
-
-    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
-        assert batch.tree is not None
-        return batch.tree.states
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns what the model says of the labels. ``[batch, labels]``."""
@@ -347,6 +361,22 @@ class TypeCandidateHead(ScoredLabels, ManyLabels):
         """By how much the scores of labels are above the threshold. ``[examples, labels]``."""
         place = SCORERS.index(self.scorer)
         return self.scored(logits) - self.thresholds[place].to(logits.device)
+
+
+def numbered(
+    number: Mapping[str, int], candidates: Sequence[Sequence[str]], most: int
+) -> NDArray[np.int64]:
+    """Returns the numbers of the candidates of examples. ``[examples, most]``.
+
+    Args:
+        number: of each name.
+        candidates: of each example, by their names.
+        most: of an example; -1 stands for those that one lacks.
+    """
+    which = np.full((len(candidates), most), -1, dtype=np.int64)
+    for row, own in enumerate(candidates):
+        which[row, : len(own)] = [number[name] for name in own]
+    return which
 
 
 def best(scores: Tensor) -> tuple[list[int], list[float]]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
 from kbench.encoding import Inputs, Ranked, Tree
-from kbench.model.candidates import ScoredLabels, best
+from kbench.model.candidates import ScoredLabels, best, numbered
 from kbench.model.heads import Gold
 
 if TYPE_CHECKING:
@@ -59,11 +59,12 @@ class EpisodeHead(ScoredLabels):
         The targets are ``[examples, 1 + candidates]``, -1 for candidates that an example lacks.
         """
         names = [self._names(example) for example in examples]
-        targets = np.full((len(examples), 1 + max(map(len, names), default=0)), -1, dtype=np.int64)
-        for row, (example, own) in enumerate(zip(examples, names, strict=True)):
-            targets[row, 1 : 1 + len(own)] = [self._number[name] for name in own]
-            if example.label in own:
-                targets[row, 0] = own.index(str(example.label))
+        places = [
+            own.index(str(example.label)) if example.label in own else -1
+            for example, own in zip(examples, names, strict=True)
+        ]
+        which = numbered(self._number, names, max(map(len, names), default=0))
+        targets = np.column_stack([np.array(places, dtype=np.int64), which])
         labels: list[Label] = [str(example.label) for example in examples]
         return Gold(np.arange(len(labels)), labels, targets)
 
@@ -94,18 +95,13 @@ class EpisodeHead(ScoredLabels):
         candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
         """Returns the best candidate of each example by its name."""
-        which = torch.from_numpy(self._which(candidates, logits.shape[1])).to(logits.device)
+        which = torch.from_numpy(numbered(self._number, candidates, logits.shape[1])).to(
+            logits.device
+        )
         places, sure = best(self.scored(logits, of=which))
         return [own[at] for own, at in zip(candidates, places, strict=True)], sure
 
     def likelihoods(
         self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
     ) -> Likelihoods:
-        return self.told(said, self._which(candidates, said.shape[1]).astype(np.int32))
-
-    def _which(self, candidates: Sequence[Sequence[str]], most: int) -> NDArray[np.int64]:
-        """The numbers of the candidates of examples, -1 for those that one lacks."""
-        which = np.full((len(candidates), most), -1, dtype=np.int64)
-        for row, own in enumerate(candidates):
-            which[row, : len(own)] = [self._number[name] for name in own]
-        return which
+        return self.told(said, numbered(self._number, candidates, said.shape[1]).astype(np.int32))

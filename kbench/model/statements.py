@@ -21,9 +21,9 @@ from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
 from kbench.encoding import Inputs, Layout, Ranked, Tree, encode, inner_tokens
 from kbench.encoding.trees import behind_nothing
 from kbench.errors import InputError, UsageError
-from kbench.model.candidates import best, log_likelihoods
+from kbench.model.candidates import AskedHead, best, log_likelihoods, numbered
 from kbench.model.freezing import dropout
-from kbench.model.heads import Gold, Head
+from kbench.model.heads import Gold
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,7 +37,7 @@ _SCORERS = ("sum", "pmi")
 
 
 @final
-class StatementHead(Head):
+class StatementHead(AskedHead):
     """The label whose statement scores highest after the text; the first of several.
 
     ``pmi`` is ``l(statement | text) − l(statement)``: the names, which all statements of an example
@@ -57,7 +57,6 @@ class StatementHead(Head):
         InputError: a label has no statement.
     """
 
-    needs_lm_head = True
     keeps_all = True
     compares = True
     chats = False
@@ -65,7 +64,7 @@ class StatementHead(Head):
     def __init__(
         self, labels: Sequence[str], prompt: Prompt, scorer: str, *, none: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(prompt)
         if scorer not in _SCORERS:
             raise UsageError(
                 f"scorer is {scorer}, and relations are told by statements here, which are other "
@@ -79,13 +78,9 @@ class StatementHead(Head):
                 f"{missing[0]!r}; expected one of each: give them in the task's prompt, "
                 "Prompt(statements=…)"
             )
-        self.prompt = prompt
         self.scorer = scorer
         self._none = none
         self._number = {label: at for at, label in enumerate(self.labels)}
-
-    def put(self, example: Example) -> Example | None:
-        return self.prompt.put(example)
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         """Keeps every example; its target is the place of its label among its candidates."""
@@ -109,10 +104,6 @@ class StatementHead(Head):
         names = tuple(self._names(example) for example in examples)
         trees = _Statements(self.prompt, tokenizer, examples, names)
         return Ranked(inputs, trees, np.arange(len(examples)), names=names)
-
-    def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
-        assert batch.tree is not None
-        return batch.tree.states
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns what the model says of statements after the text and after nothing.
@@ -151,9 +142,7 @@ class StatementHead(Head):
     def likelihoods(
         self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
     ) -> Likelihoods:
-        which = np.full((len(said), said.shape[1] // 2), -1, dtype=np.int32)
-        for row, own in enumerate(candidates):
-            which[row, : len(own)] = [self._number[name] for name in own]
+        which = numbered(self._number, candidates, said.shape[1] // 2).astype(np.int32)
         nothing = np.where(which < 0, np.float32(0), said[:, 1::2])
         everywhere = np.array_equal(which, np.tile(np.arange(len(self.labels)), (len(which), 1)))
         return Likelihoods(
