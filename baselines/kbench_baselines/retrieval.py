@@ -193,9 +193,9 @@ class RetrievalAugmentation(_TextMethod):
 
 def _lines(knowledge: KnowledgeBase, row: int) -> list[str]:
     """The facts of an entity, a line each, those of the commonest relation first."""
-    name, often = knowledge.name_of(row) or knowledge.entity(row).id, knowledge.facts_by_relation
+    often = knowledge.facts_by_relation
     facts = sorted(knowledge.facts(row), key=lambda fact: -often.get(fact[0], 0))
-    return [f"{name} {relation} {tail} ." for relation, tail in facts]
+    return knowledge.lines(row, facts)
 
 
 @final

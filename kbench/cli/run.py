@@ -176,7 +176,6 @@ def run(grid: Path | None, **options: Any) -> int:
 def _spread(options: dict[str, Any]) -> bool:
     """Whether a model is parted among GPUs, which is known to be possible before anything runs."""
     if options["spread"]:
-        from kbench.errors import UsageError
         from kbench.model.placing import check_spread
 
         if (options["jobs"] or 1) > 1 or options["device"] not in ("auto", "cuda"):

@@ -6,7 +6,7 @@ Free of torch: vectors come as NumPy arrays.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -288,6 +288,16 @@ class KnowledgeBase(ABC):
             return []
         told = ((self._relation_names[kind], self.name_of(tail)) for _, kind, tail in own)
         return [(relation, tail) for relation, tail in told if tail]
+
+    def lines(self, row: int, facts: Iterable[tuple[str, str]]) -> list[str]:
+        """Returns facts of an entity as text, a line each.
+
+        Args:
+            row: of the entity.
+            facts: some of its :meth:`facts`.
+        """
+        name = self.name_of(row)
+        return [f"{name} {relation} {tail} ." for relation, tail in facts]
 
     @cached_property
     def facts_by_relation(self) -> dict[str, int]:

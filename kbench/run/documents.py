@@ -78,10 +78,12 @@ class _Answers:
     def __init__(
         self, example: Example, named: Mapping[str, Sequence[int]], knowledge: KnowledgeBase
     ) -> None:
-        labels = [example.label] if isinstance(example.label, str) else example.label
         asked = answers_of(example)
         self.rows = list(dict.fromkeys(r for a in asked for r in named.get(folded(a), ())))
-        names = [*labels, *(name for row in self.rows for name in knowledge.entity(row).names)]
+        names = [
+            *example.labels,
+            *(name for row in self.rows for name in knowledge.entity(row).names),
+        ]
         self._names: Collection[str] = {_bare(name) for name in names} - {""}
 
     def within(self, text: str) -> bool:
@@ -104,22 +106,15 @@ def _oracle(
     knowledge = parts.knowledge
     assert knowledge is not None
     rows = [row for row in dict.fromkeys(linked) if row >= 0]
-    facts = [line for row in rows for line in _lines(knowledge, row) if answers.within(line)]
+    every = (line for row in rows for line in knowledge.lines(row, knowledge.facts(row)))
+    facts = [line for line in every if answers.within(line)]
     names = {_bare(knowledge.name_of(row)) for row in rows}
     for row in answers.rows:
-        facts += [
-            f"{knowledge.name_of(row)} {relation} {tail} ."
-            for relation, tail in knowledge.facts(row)
-            if _bare(tail) in names
-        ]
+        joining = [fact for fact in knowledge.facts(row) if _bare(fact[1]) in names]
+        facts += knowledge.lines(row, joining)
     if not facts:
         facts = [t for row in answers.rows[:1] for t in parts.method.passages(knowledge, row) if t]
     return [_joined(facts), *brought] if facts else list(brought)
-
-
-def _lines(knowledge: KnowledgeBase, row: int) -> list[str]:
-    name = knowledge.name_of(row)
-    return [f"{name} {relation} {tail} ." for relation, tail in knowledge.facts(row)]
 
 
 def _joined(sentences: Iterable[str]) -> str:
