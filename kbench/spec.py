@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from kbench.data.files import dump_yaml, parse_yaml
 from kbench.errors import UsageError, nearest
@@ -18,6 +18,7 @@ __all__ = [
     "PACKED",
     "Control",
     "Held",
+    "Limit",
     "OptionKind",
     "OptionType",
     "Precision",
@@ -26,6 +27,7 @@ __all__ = [
     "Setting",
     "check_options",
     "check_values",
+    "limit_of",
     "short_names",
     "spelled",
 ]
@@ -41,6 +43,16 @@ OptionKind: TypeAlias = Literal["task", "tuning", "method"]
 """The kinds of part that take options."""
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
 """The seed of everything random in a run."""
+
+
+def _a_limit(value: Any) -> Any:
+    if (type(value) is int and value >= 1) or (type(value) is float and 0 < value < 1):
+        return value
+    raise ValueError("expected a whole number, at least 1, or a share between 0 and 1")
+
+
+Limit: TypeAlias = Annotated[int | float, BeforeValidator(_a_limit)]
+"""How many examples of a split are taken at most, or which share of them."""
 
 
 _YOUNGER = ("weights", "chat")
@@ -80,6 +92,21 @@ class Control(StrEnum):
     EMPTY = "empty"
 
 
+def limit_of(limit: Limit | None, examples: int) -> int:
+    """Returns how many of the examples of a split are taken.
+
+    Args:
+        limit: their number at most, a share of them (of one that is not empty one at least), or
+            None for all.
+        examples: how many there are.
+    """
+    if limit is None:
+        return examples
+    if isinstance(limit, float):
+        return min(examples, max(1, round(limit * examples)))
+    return min(examples, limit)
+
+
 class RunSpec(BaseModel):
     """One run. ``knowledge`` is None for methods that use none."""
 
@@ -93,7 +120,7 @@ class RunSpec(BaseModel):
     knowledge: str | None
     control: Control
     seed: Seed
-    limit: int | None = Field(default=None, ge=1)
+    limit: Limit | None = None
     data: str | None = None
     linker: str | None = None
     dtype: Precision = "float32"

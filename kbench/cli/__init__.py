@@ -12,6 +12,7 @@ import click
 
 from kbench import __version__
 from kbench.cli import environment, verbs
+from kbench.cli.elsewhere import elsewhere
 from kbench.cli.messages import say
 from kbench.errors import KbenchError, first_line, one_line
 
@@ -51,7 +52,12 @@ def _kbench() -> None:
 
     `kbench run` without arguments runs the embedded demo. Every option can also be given as an
     environment variable, made of the command and the option's long name: KBENCH_RUN_SEED for
-    `kbench run --seed`.
+    `kbench run --seed`. KBENCH_OUT is the folder of results of every command, KBENCH_CACHE where
+    models, plugs and what was fetched are kept (else ~/.cache/kbench), KBENCH_HIDDEN_BYTES how much
+    room kept hidden states may take; NO_COLOR leaves colours out.
+
+    Exit status: 0 all is well, 1 a run failed or a check found something, 2 a call that cannot be
+    understood or carried out, 130 interrupted.
     """
 
 
@@ -78,15 +84,25 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of a pipe went away (`kbench table | head`): not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except click.ClickException as error:
-        _leave(f"error: {one_line(error.format_message())}", 2)
-    except KbenchError as error:
-        _leave(f"error: {one_line(error)}", 2)
-    except OSError as error:
-        # A disk that is full, a folder that may not be read: no fault of the program.
-        where = f"{error.filename}: " if error.filename else ""
-        _leave(f"error: {one_line(where + first_line(error))}", 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        sys.exit(0)
+    except (click.ClickException, KbenchError, OSError) as error:
+        _leave(f"error: {_problem(error)}", 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _problem(error: click.ClickException | KbenchError | OSError) -> str:
+    """What was wrong with a call, in a line."""
+    if isinstance(error, click.NoSuchOption) and (known := elsewhere(error.option_name)):
+        return f"there is no option {error.option_name}: {known}"
+    if isinstance(error, click.ClickException):
+        return one_line(error.format_message())
+    if isinstance(error, KbenchError):
+        return one_line(error)
+    # A disk that is full, a folder that may not be read: no fault of the program.
+    where = f"{error.filename}: " if error.filename else ""
+    return one_line(where + first_line(error))
 
 
 def _leave(message: str, status: int) -> None:

@@ -77,7 +77,8 @@ def _read(option: click.Option, prefix: str) -> click.Option:
     own = copy(option)
     given = [option.envvar] if isinstance(option.envvar, str) else [*(option.envvar or ())]
     long = [name[2:] for name in option.opts if name.startswith("--")]
-    own.envvar = [*given, *(below(prefix, name) for name in long or [option.name or ""])]
+    # What is said for one command counts before what is said for all.
+    own.envvar = [*(below(prefix, name) for name in long or [option.name or ""]), *given]
     own.allow_from_autoenv = False  # else click would read the name of a variable of ours too
     if (option.multiple or option.nargs != 1) and option.type.envvar_list_splitter is None:
         kind: Any = copy(option.type)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli.messages import say
-from kbench.cli.options import pair
+from kbench.cli.options import Limit, pair
 from kbench.data.files import is_folder
 from kbench.errors import UsageError
 from kbench.knowledge.vectors import VectorSettings
@@ -247,7 +247,7 @@ def merge(sources: tuple[str, ...], target: Path, name: str, replace: bool, as_j
 @click.option("--set", "settings", multiple=True, metavar="task.TASK.KEY=VALUE",
               help="An option of a task, as for `kbench run`; repeatable.")  # fmt: skip
 @click.option("--linker", help="gold, title or alias. Default: each task's own.")
-@click.option("--limit", type=int, help="Examples of each split at most, as for `kbench run`.")
+@click.option("--limit", type=Limit(), help="Examples of each split, as for `kbench run`.")
 @click.option("--seed", help="Taken as `kbench run` takes it; the examples hang on no seed.")
 @click.option("--only-sentences", is_flag=True, help="Leave out sentences, and keep every fact.")
 @click.option("--replace", is_flag=True, help="Replace the bundle at DST.")

@@ -10,11 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import click
+from click.shell_completion import CompletionItem
 
 from kbench.data.files import is_folder
 from kbench.errors import UsageError
 
-__all__ = ["Duration", "Number", "Size", "chosen", "filters", "opened", "out", "pair", "pairs"]
+__all__ = [
+    "Duration",
+    "Limit",
+    "Named",
+    "Number",
+    "Size",
+    "chosen",
+    "filters",
+    "opened",
+    "out",
+    "pair",
+    "pairs",
+]
 
 
 if TYPE_CHECKING:
@@ -23,6 +36,16 @@ if TYPE_CHECKING:
     _Float: TypeAlias = click.ParamType[float]
 else:  # older versions of click have no such generic
     _Float = click.ParamType
+
+
+_KINDS = {
+    "task": "tasks",
+    "method": "methods",
+    "tuning": "tunings",
+    "backbone": "backbones",
+    "knowledge": "knowledge",
+}
+"""Fields of a run that are parts, and the kind of each."""
 
 
 class _Measure(_Float):
@@ -56,6 +79,48 @@ class Number(click.FloatRange):
         return number
 
 
+class Named(click.ParamType):  # type: ignore[type-arg]
+    """A comma list of names of parts, which a shell can complete.
+
+    Args:
+        kind: of the parts: ``tasks``, ``methods``, …
+    """
+
+    name = "text"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns what the last name of the list may become. Nothing is imported for it."""
+        from kbench.parts import registry
+        from kbench.parts.catalogue import Kind
+
+        before, comma, begun = incomplete.rpartition(",")
+        names = [name for name in registry.names(Kind(self.kind)) if name.startswith(begun)]
+        return [CompletionItem(f"{before}{comma}{name}") for name in names]
+
+
+class Limit(click.ParamType):  # type: ignore[type-arg]
+    """A number of examples, or a share of them."""
+
+    name = "NUMBER|SHARE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float:
+        """Returns the one as a whole number, the other as a fraction."""
+        text = str(value).strip()
+        number = int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
+        share = float(text) if re.fullmatch(r"0?\.[0-9]{1,18}", text) else 0.0
+        if not number and not share:
+            expected = "how many examples, such as 100, or which share of them, such as 0.1"
+            self.fail(f"{value!r}: expected {expected}", param, ctx)
+        return number or share
+
+
 class Duration(_Measure):
     """Seconds, minutes, hours or days, in seconds."""
 
@@ -81,6 +146,7 @@ out = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("kbench-results"),
     show_default=True,
+    envvar="KBENCH_OUT",
     help="Folder of results.",
 )
 
@@ -90,7 +156,11 @@ def filters(names: Iterable[str]) -> Callable[[click.Command], click.Command]:
 
     def decorated(command: click.Command) -> click.Command:
         for name in reversed([*names]):
-            option = click.Option([f"--{name}"], help=f"Only this {name}: a comma list of globs.")
+            option = click.Option(
+                [f"--{name}"],
+                type=Named(_KINDS[name]) if name in _KINDS else None,
+                help=f"Only this {name}: a comma list of globs.",
+            )
             command.params.insert(0, option)
         return command
 

@@ -35,22 +35,47 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.command("run")
 @click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
+    "--config",
+    "-C",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="GRID, said by an option.",
+)
+@click.option(
     "--demo",
     type=click.Choice(list(_DEMOS)),
     help="The embedded demo of models that read both ways, or from left to right. Default: the "
     "first, without GRID, --task and --method.",
 )
-@click.option("--task", help="Tasks: a comma list of names and globs, or all.")
-@click.option("--method", help="Injection methods, likewise.")
+@click.option(
+    "--task",
+    "-t",
+    type=shared.Named("tasks"),
+    help="Tasks: a comma list of names and globs, or all.",
+)
+@click.option("--method", "-m", type=shared.Named("methods"), help="Injection methods, likewise.")
 @click.option("--setting", help=f"{_choices(Setting)}, or all. Default: the first two.")
 @click.option(
-    "--tuning", help="Tunings, likewise. Default: full; of probes, frozen; of decoders, prompted."
+    "--tuning",
+    type=shared.Named("tunings"),
+    help="Tunings, likewise. Default: full; of probes, frozen; of decoders, prompted.",
 )
-@click.option("--backbone", help="Names, local folders or hub ids. Default: kbench-tiny.")
-@click.option("--knowledge", help="Knowledge bases by name or folder. Default: atlas.")
+@click.option(
+    "--backbone",
+    type=shared.Named("backbones"),
+    help="Names, local folders or hub ids. Default: kbench-tiny.",
+)
+@click.option(
+    "--knowledge",
+    type=shared.Named("knowledge"),
+    help="Knowledge bases by name or folder. Default: atlas.",
+)
 @click.option("--control", help=f"{_choices(Control)}, or all. Default: the first three.")
-@click.option("--seed", help="Seeds and ranges, such as 0-4,7. Default: 0.")
-@click.option("--limit", type=int, help="Examples of each split at most; marks the result.")
+@click.option("--seed", help="Seeds, each a run: 0,1,2 are three, and 0-4,7 are six. Default: 0.")
+@click.option(
+    "--limit",
+    type=shared.Limit(),
+    help="Examples of each split at most, or a share such as 0.1; marks the result.",
+)
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
@@ -122,7 +147,17 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     help="With --dry-run: peak of the GPU in TFLOP/s; the default is an A100 in float32.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
+@click.option("--debug", is_flag=True, help="Print the whole trace of a run that fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON Lines.")
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Say what begins, too; without a terminal: always."
+)
+@click.option("--quiet", "-q", is_flag=True, help="Say what went wrong alone, and print the table.")
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Add all that is said to a file, with the time of each line.",
+)
 def run(grid: Path | None, **options: Any) -> int:
     """Run every method on every task; what is stored already is not run again.
 
@@ -130,11 +165,14 @@ def run(grid: Path | None, **options: Any) -> int:
     it, and narrow what one of several grids chooses for itself. Without GRID, --task and
     --method, the embedded demo runs; --demo names one, which options narrow as they do a GRID.
     """
-    from kbench.cli import run_grids
+    from kbench.cli import run_grids, telling
     from kbench.grid.executor import Setup, find_executor
     from kbench.grid.plan import Place
     from kbench.grid.pool import Limits
 
+    if grid is not None and options["config"] is not None:
+        raise UsageError(f"--config {options['config']} and {grid}: give one grid")
+    grid = grid or options["config"]
     chosen = _grids(grid, options)
     narrowed = [name for name in _AXES if options[name] is not None]
     if _demo(grid, options) and options["executor"] == "local":
@@ -146,6 +184,10 @@ def run(grid: Path | None, **options: Any) -> int:
         return run_grids.dry_run(
             chosen, options["out"], peak, options["as_json"], options["settings"], narrowed
         )
+    if options["verbose"] and options["quiet"]:
+        raise UsageError("--verbose and --quiet: give one of them")
+    loudness = telling.VERBOSE if options["verbose"] else telling.USUAL
+    loudness = telling.QUIET if options["quiet"] else loudness
     place = replace(
         Place.default(options["out"], options["device"]),
         threads=options["threads"],
@@ -166,8 +208,10 @@ def run(grid: Path | None, **options: Any) -> int:
         chosen,
         place,
         executor,
+        teller=telling.Teller(loudness, options["log_file"]),
         fail_fast=options["fail_fast"],
         as_json=options["as_json"],
+        debug=options["debug"],
         settings=options["settings"],
         narrowed=narrowed,
     )

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from kbench.cli.layout import Column, show
 from kbench.cli.messages import say
 from kbench.cli.render import print_table
+from kbench.cli.telling import QUIET, Teller, showing
 from kbench.cli.terminal import Console
 from kbench.grid import runner
 from kbench.grid.estimate import GpuHours, Machine, WorkKind
 from kbench.grid.executor import Executor
 from kbench.grid.grids import Grid
-from kbench.grid.plan import CANNOT, Cell, Events, Place
+from kbench.grid.plan import CANNOT, Cell, Place
 from kbench.grid.workload import memories, works
 from kbench.parts.run_parts import PartLoader
 from kbench.results.choice import shown_of
-from kbench.results.notes import left_out, silent, unknown_words
 from kbench.results.tables import leaders, rows
 from kbench.spec import Control, RunSpec
-from kbench.store import Artifacts, Result, Results, Status
+from kbench.store import Artifacts, Results, Status
 
 __all__ = ["dry_run", "run"]
-
-_MARKS = {
-    Status.OK: ("ok", "green"),
-    Status.SKIPPED: ("skipped", "yellow"),
-    Status.REFUSED: ("REFUSED", "bold red"),
-}
 
 
 def dry_run(
@@ -110,8 +100,10 @@ def run(
     place: Place,
     executor: Executor,
     *,
+    teller: Teller,
     fail_fast: bool,
     as_json: bool,
+    debug: bool = False,
     settings: Sequence[str] = (),
     narrowed: Collection[str] = (),
 ) -> int:
@@ -121,25 +113,26 @@ def run(
         grids: what to run.
         place: where results go, and how to compute.
         executor: who works through the plan.
+        teller: says what goes on.
         fail_fast: stop at the first run that fails.
         as_json: print results as JSON Lines instead of the table.
+        debug: say the whole trace of a run that fails.
         settings: of ``--set``; one that no run has a use for is told, as of a grid file's options.
         narrowed: the axes that the command line chooses of.
     """
     specs = runner.resolve(*grids)
     _say_unused(grids, specs, settings, narrowed)
     cells = runner.plan(specs, place)
-    messages = Console(stderr=True)
     todo = [cell for cell in cells if not cell.done and cell.standing != CANNOT]
     stored = executor.stored(place)
     models = {cell.model for cell in todo if cell.model and ("model", cell.model) not in stored}
     plugs = {cell.plug for cell in todo if cell.plug and ("plug", cell.plug) not in stored}
-    messages.print(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
+    teller.say(f"{_work(cells, len(models), len(plugs))}; seeds {_seeds(cells)}")
     for line in _reasons(cells):
-        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        teller.say(line, style="yellow")
     started = time.perf_counter()
     swept = _swept(cell.spec for cell in cells)
-    with _shown(messages, len(todo), swept) as events:
+    with showing(teller, len(todo), lambda cell: _sweep(cell.spec) in swept, debug) as events:
         results = runner.run(cells, place, executor=executor, fail_fast=fail_fast, events=events)
     store = Results(place.out)
     if as_json:
@@ -150,13 +143,17 @@ def run(
         kept = [result for result in results if result.status != Status.REFUSED]
         shown, hidden = shown_of(rows(kept, store, beside=store))
         for line in hidden:
-            messages.print(line, markup=False, highlight=False, soft_wrap=True)
+            teller.say(line)
         if shown or not hidden:
             print_table(shown, Console(), leaders(shown, store))
     seconds = time.perf_counter() - started
     ended = {result.status for result in results}
+    if traced := [result for result in results if result.trace and not debug]:
+        first = place.out / traced[0].id / "trace.txt"
+        more = f" and {len(traced) - 1} more" if len(traced) > 1 else ""
+        teller.say(f"where it failed: {first}{more} (--debug prints it)", level=QUIET)
     count = sum(result.status != Status.REFUSED for result in results)
-    messages.print(f"{count} results in {place.out} ({seconds:.1f} s)", highlight=False)
+    teller.say(f"{count} results in {place.out} ({seconds:.1f} s)")
     return 2 if Status.REFUSED in ended else 1 if Status.FAILED in ended else 0
 
 
@@ -185,49 +182,3 @@ def _swept(specs: Iterable[RunSpec]) -> set[str]:
 def _sweep(spec: RunSpec) -> str:
     kept = {kind: options for kind, options in spec.options.items() if kind == "task"}
     return repr(spec.model_copy(update={"seed": 0, "control": Control.NONE, "options": kept}))
-
-
-@contextmanager
-def _shown(console: Console, total: int, swept: Collection[str]) -> Iterator[Events]:
-    """Yields events that draw two bars, and print a line for each finished run.
-
-    Of a variant of what is ``swept`` the score on dev is told, for it may be no more than one of
-    those that dev does not choose.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not total) as bars:
-        grid = bars.add_task("runs", total=total)
-        current = bars.add_task("", total=None, visible=False)
-
-        def step(what: str, done: int, steps: int) -> None:
-            bars.update(current, description=what, completed=done, total=steps, visible=True)
-
-        def finished(cell: Cell, result: Result) -> None:
-            bars.update(current, visible=False)
-            bars.advance(grid)
-            bars.console.print(_line(result, _sweep(cell.spec) in swept), soft_wrap=True)
-
-        def said(line: str) -> None:
-            bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        yield Events(step, finished, said)
-
-
-def _line(result: Result, variant: bool) -> Text:
-    word, style = _MARKS.get(result.status, ("FAILED", "bold red"))
-    line = Text(f"{word:<8}", style=style)
-    line.append(result.spec.label, style="default")
-    if variant and result.dev is not None:
-        line.append(f"  {100 * result.dev:.1f} on dev", style="bold")
-    elif not variant and result.score:
-        line.append(f"  {100 * result.score.value:.1f}", style="bold")
-    for note in filter(None, (left_out(result), unknown_words(result), silent(result))):
-        line.append(f"  {note}", style="italic")
-    if result.reason:
-        line.append(f"  {result.reason}", style="italic")
-    return line

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from kbench.data.files import canonical_digest, parse_yaml, read_yaml
 from kbench.errors import UsageError, nearest, one_line
-from kbench.spec import Control, Held, OptionKind, Precision, RunSpec, Seed, Setting
+from kbench.spec import Control, Held, Limit, OptionKind, Precision, RunSpec, Seed, Setting
 
 __all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]
 
@@ -41,7 +41,7 @@ class Grid(BaseModel):
         (Control.NONE, Control.FOREIGN, Control.SAME_TYPE), min_length=1
     )
     seed: tuple[Annotated[Seed, Strict()], ...] = Field((0,), min_length=1)
-    limit: int | None = Field(default=None, ge=1, strict=True)
+    limit: Limit | None = None
     data: str | None = None
     linker: str | None = None
     dtype: Precision = "float32"
@@ -241,7 +241,7 @@ _EXPECTED: Mapping[str, str] = {
     "setting": f"one or more of {', '.join(Setting)}",
     "control": f"one or more of {', '.join(Control)}",
     "seed": "whole numbers from 0 to 4294967295, or ranges such as 0-9",
-    "limit": "a whole number, at least 1",
+    "limit": "a whole number, at least 1, or a share between 0 and 1",
     "data": "a folder, or hf:REPOSITORY[@REVISION]",
     "linker": "the name of a linker, as text",
     "dtype": " or ".join(get_args(Precision)),

@@ -116,11 +116,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Events:
-    """What a runner tells while it works; every hook may be left out."""
+    """What a runner tells while it works; every hook may be left out.
+
+    Attributes:
+        step: called after a step of a stage, with its title, steps done and steps in all.
+        finished: called when a run has ended.
+        said: called with what else there is to say.
+        beside: called as ``step`` is, where several stages go on at once: no bar can show them.
+    """
 
     step: Callable[[str, int, int], None] | None = None
     finished: Callable[[Cell, Result], None] | None = None
     said: Callable[[str], None] | None = None
+    beside: Callable[[str, int, int], None] | None = None
 
 
 def refused(cell: Cell, error: KbenchError) -> Result:

@@ -15,7 +15,7 @@ from kbench.model.compiling import can_compile
 from kbench.model.placing import check_spread
 from kbench.parts.run_parts import PartLoader, Parts, impossible
 from kbench.run.addresses import addresses, result_id
-from kbench.run.record import Clock, blame, ended, origin, result_of, save
+from kbench.run.record import Clock, blame, ended, origin, result_of, save, trace
 from kbench.run.session import Session
 from kbench.run.stages import Stage, evaluate, make
 from kbench.store import Artifacts, Predictions, Provenance, Result, Results, Status
@@ -115,7 +115,7 @@ class Worker:
             return ended(cell.id, cell.spec, Status.SKIPPED, str(error))
         if isinstance(error, InputError):
             return refused(cell, error)
-        return ended(cell.id, cell.spec, Status.FAILED, blame(error))
+        return ended(cell.id, cell.spec, Status.FAILED, blame(error)).tracing(trace(error))
 
     def _origin(self, cell: Cell, clock: Clock) -> Provenance:
         parts = Parts(cell.spec, self._loader) if cell.problem is None else None

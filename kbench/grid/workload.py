@@ -20,7 +20,7 @@ from kbench.errors import KbenchError
 from kbench.grid.estimate import Memory, Pass, Shape, Work, WorkKind, flops, shape_of
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.run.preparation import limited
-from kbench.spec import Setting
+from kbench.spec import Setting, limit_of
 from kbench.store import hidden_bytes
 from kbench.task import Family
 from kbench.training import Recipe
@@ -282,8 +282,7 @@ class _Cell:
             raise _Unknown(f"how many {split} examples {self._spec.task} has: put its data there")
         if size.tokens is None:
             raise _Unknown(f"how long the {split} texts of {self._spec.task} are")
-        limit = self._spec.limit
-        return _Reading(min(size.examples, limit or size.examples), size.texts, size.tokens)
+        return _Reading(limit_of(self._spec.limit, size.examples), size.texts, size.tokens)
 
 
 def memories(cells: Sequence[Cell], loader: PartLoader) -> dict[tuple[str, str], Memory]:

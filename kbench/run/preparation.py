@@ -35,6 +35,7 @@ from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
 from kbench.run.documents import documents, plain
+from kbench.spec import Limit, limit_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -333,9 +334,10 @@ def _read_back(tokenizer: PreTrainedTokenizerFast, ids: list[list[int]]) -> list
     return [plain(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-def limited(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """Returns at most ``limit`` examples, drawn by a fixed seed, in their order."""
-    if limit is None or limit >= len(examples):
+def limited(examples: Sequence[Example], limit: Limit | None) -> Sequence[Example]:
+    """Returns what a limit takes of the examples, drawn by a fixed seed, in their order."""
+    size = limit_of(limit, len(examples))
+    if size == len(examples):
         return examples
-    chosen = np.random.default_rng(0).choice(len(examples), size=limit, replace=False)
+    chosen = np.random.default_rng(0).choice(len(examples), size=size, replace=False)
     return [examples[index] for index in sorted(chosen.tolist())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import time
 import traceback
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import kbench
 from kbench import __version__
 from kbench.errors import KbenchError, Unsupported, one_line, with_type
 from kbench.knowledge.exchange import Exchanged
@@ -28,8 +30,19 @@ from kbench.run.preparation import Prepared
 from kbench.spec import Control, RunSpec
 from kbench.store import Coverage, Frozen, Predictions, Provenance, Result, Results, Score, Status
 
-__all__ = ["Clock", "blame", "ended", "origin", "result_of", "save"]
+__all__ = ["Clock", "blame", "ended", "origin", "result_of", "save", "trace"]
 
+_LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas", "pyarrow"),
+    *("pykeen", "peft", "datasets", "pydantic"),
+)
+_OTHERS = (
+    str(Path(kbench.__file__).parent),
+    *(f"{sysconfig.get_path('stdlib')}/{name}.py" for name in ("contextlib", "functools")),
+    "<frozen",
+)
+"""Whose frames say little of what a part did wrong: the engine's, and its libraries'."""
+_LONGEST_TRACE = 100_000
 _LONGEST = 2000
 """Characters of a reason: a plugin may put a whole file into its error."""
 
@@ -56,11 +69,30 @@ def ended(key: str, spec: RunSpec, status: Status, reason: str) -> Result:
 
 
 def blame(error: BaseException) -> str:
-    """Returns what a part raised and where; errors of kbench speak for themselves."""
+    """Returns what a part raised and where; errors of kbench speak for themselves.
+
+    What raises is often deep in a library, and what was wrong is in the part that called it: the
+    last place that is neither in a library nor in the engine is named first.
+    """
     if isinstance(error, KbenchError):
         return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{with_type(error)} ({Path(last.filename).name}, line {last.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _of_others(frame.filename)]
+    places = dict.fromkeys(map(_place, [*own[-1:], frames[-1]]))
+    return f"{with_type(error)} ({', raised in '.join(places)})"
+
+
+def _of_others(path: str) -> bool:
+    return path.startswith(_OTHERS) or any(f"/site-packages/{name}/" in path for name in _LIBRARIES)
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f"{Path(frame.filename).name}, line {frame.lineno}, {frame.name}"
+
+
+def trace(error: BaseException) -> str:
+    """Returns the trace of what was raised: its end, where a plugin says more than anyone reads."""
+    return "".join(traceback.format_exception(error))[-_LONGEST_TRACE:]
 
 
 def save(results: Results, result: Result, predictions: Predictions | None = None) -> Result:

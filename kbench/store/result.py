@@ -9,7 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from kbench import __version__
 from kbench.data import Label, Predictions
@@ -137,7 +144,20 @@ class Result(_Model):
     provenance: Provenance | None = None
     predictions: str | None = None
 
+    _trace: str = PrivateAttr(default="")
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @property
+    def trace(self) -> str:
+        """Where a run failed, frame by frame; no part of the JSON, for it names local folders."""
+        return self._trace
+
+    def tracing(self, trace: str) -> Result:
+        """Returns the result with the trace of what ended it."""
+        made = self.model_copy()
+        made._trace = trace
+        return made
 
     @field_validator("cost", "locality")
     @classmethod

@@ -24,6 +24,7 @@ __all__ = ["Results", "result_address"]
 
 _RESULT = "result.json"
 _PREDICTIONS = "predictions.parquet"
+_TRACE = "trace.txt"
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -157,6 +158,8 @@ class Results:
                 if predictions is not None:
                     write_predictions(scratch / _PREDICTIONS, predictions)
                     result = result.holding(file_digest(scratch / _PREDICTIONS))
+                if result.trace:
+                    (scratch / _TRACE).write_text(result.trace, "utf-8", "backslashreplace")
                 write_json(scratch / _RESULT, result.as_json())
         except _KeptError as kept:
             return kept.result

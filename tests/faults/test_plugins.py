@@ -41,7 +41,7 @@ def _by_method(results: list[Result]) -> dict[str, Result]:
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
-        ("raises", r"MuteError \(parts.py, line \d+\)"),
+        ("raises", r"MuteError \(parts.py, line \d+, fit\)"),
         ("chatters", r"ValueError: .*İstanbul.*word.*… \([\d,]+ characters\)"),
         ("exits", r"SystemExit: 3 \(parts.py"),
         ("unset", r"the model's outputs are not finite on 96 of 96 examples"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,13 @@ class Broken(MapTuning):  # type: ignore[misc]
 
     def fit(self, plug: Plug, fit: Fit) -> Any:
         raise ValueError("boom\nand more")
+
+
+class Misshapen(MapTuning):  # type: ignore[misc]
+    """Fails in a library that it calls."""
+
+    def fit(self, plug: Plug, fit: Fit) -> Any:
+        return torch.nn.Linear(3, 4)(torch.zeros(2, 5))
 
 
 class Meddling(MapTuning):  # type: ignore[misc]
@@ -68,6 +78,28 @@ def test_a_bad_method_becomes_a_failed_result_and_the_grid_goes_on(
     monkeypatch.undo()
     again = run(chosen, place)
     assert [result.status for result in again] == [Status.OK, Status.OK]
+
+
+def test_where_a_part_failed_is_told_and_the_whole_trace_is_kept(
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbench_baselines.map_tuning.MapTuning", Misshapen)
+    chosen = grid(toy_folder, method="map-tuning", control="none", options=QUICK)
+    (failed,) = run(chosen, place)
+    place_of_it = r"\(test_failures\.py, line \d+, fit, raised in linear\.py, line \d+, forward\)"
+    assert re.search(place_of_it, failed.reason), failed.reason
+    folder = place.out / failed.id
+    kept = (folder / "trace.txt").read_text("utf-8")
+    assert kept == failed.trace
+    assert pickle.loads(pickle.dumps(failed)).trace == kept  # as from a process of its own
+    assert kept.startswith("Traceback (most recent call last):")
+    assert "return torch.nn.Linear(3, 4)" in kept
+    # It names folders of this machine, and is no part of what is published.
+    assert "trace" not in json.loads((folder / "result.json").read_text("utf-8"))
+    monkeypatch.undo()
+    (good,) = run(chosen, place)
+    assert (good.status, good.trace) == (Status.OK, "")
+    assert not (folder / "trace.txt").exists()
 
 
 def test_an_impossible_combination_is_skipped_with_the_reason(

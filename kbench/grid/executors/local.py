@@ -62,8 +62,7 @@ class Local(Executor):
             waiting.remove(cell)
             return cell
 
-        # Steps of several runs at once would make one bar jump to and fro.
-        tell = events.step if jobs == 1 else None
+        tell = events.step if jobs == 1 else events.beside
         make = partial(_worker, replace(place, threads=threads), jobs)
         pool: Pool[Cell, Result] = Pool(make, jobs, self.setup.limits, tell)
         with closing(pool.work(take)) as ends:
