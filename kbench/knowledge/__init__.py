@@ -1,5 +1,6 @@
 """Entities by row and what is known of each; its folder, its controls, linking, import."""
 
+from kbench.knowledge.aliases import Dictionary
 from kbench.knowledge.arrow import in_blocks
 from kbench.knowledge.base import (
     Entity,
@@ -13,7 +14,7 @@ from kbench.knowledge.base import (
 )
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.folding import folded
-from kbench.knowledge.linking import LINKERS, Links, link
+from kbench.knowledge.linking import LINKERS, Links, link, revised
 from kbench.knowledge.names import DENSE, begins_with, first_place
 from kbench.knowledge.writing import distinct_facts, write_bundle, write_vectors
 
@@ -21,6 +22,7 @@ __all__ = [
     "DENSE",
     "LINKERS",
     "Bundle",
+    "Dictionary",
     "Entity",
     "KnowledgeBase",
     "KnowledgeSource",
@@ -36,6 +38,7 @@ __all__ = [
     "folded",
     "in_blocks",
     "link",
+    "revised",
     "write_bundle",
     "write_vectors",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError, with_type
-from kbench.knowledge.linking import revised
+from kbench.knowledge import revised
 from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find

@@ -10,9 +10,7 @@ from typing import Any
 
 from kbench.data import Mention
 from kbench.data.sources import parse_json
-from kbench.knowledge import Entity, Sentence
-from kbench.knowledge.aliases import Dictionary
-from kbench.knowledge.folding import folded
+from kbench.knowledge import Dictionary, Entity, Sentence, folded
 from kbench.knowledge.importing import Option, Report, by_id, check_name, fields, read_rows
 from kbench_tasks.knowledge.dialects import read_table
 
