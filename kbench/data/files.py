@@ -28,6 +28,7 @@ __all__ = [
     "identity",
     "is_file",
     "is_folder",
+    "is_of_a_file",
     "load_json",
     "parse_yaml",
     "read_yaml",
@@ -104,6 +105,15 @@ def identity(path: Path) -> list[str | int]:
     except OSError:
         return [own]
     return [own, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def is_of_a_file(known: list[str | int]) -> bool:
+    """Whether an :func:`identity` tells one content from another: that of what is absent does not.
+
+    Args:
+        known: what :func:`identity` gave.
+    """
+    return len(known) > 1
 
 
 def is_folder(path: Path) -> bool:
