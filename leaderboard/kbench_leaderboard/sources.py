@@ -45,7 +45,9 @@ class Sources:
 
     def __init__(self, data: Path | None = None, bundles: Sequence[Path] = ()) -> None:
         self._data = str(data) if data else None
-        self._given = {bundle.digest: bundle for bundle in map(Bundle, bundles)}
+        self._given = {
+            bundle.digest: bundle for bundle in (Bundle(path).checked() for path in bundles)
+        }
         self._texts: dict[str, Texts] = {}
         self._bundles: dict[str, Bundle | None] = {}
 
