@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -175,7 +175,7 @@ def _check_named(folder: Path, known: Collection[str]) -> None:
                 )
 
 
-def _names_in(path: Path) -> list[object]:
+def _names_in(path: Path) -> Sequence[object]:
     """Returns the files that a file of a model has transformers read."""
     weights = path.name.endswith(".safetensors.index.json")
     if not weights and path.name not in _NAMING:

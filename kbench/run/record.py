@@ -162,7 +162,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         coverage=coverage,
         buckets=parted,
         locality=dict(evaluation.locality),
-        counts={**evaluation.counts, **_spread(predictions), **leaks, **_injected(evaluation)},
+        counts={**evaluation.counts, **predictions.spread, **leaks, **_injected(evaluation)},
         cost={**evaluation.cost, **knowledge_cost(known)},
         training=dict(evaluation.training),
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
@@ -195,15 +195,3 @@ def _injected(evaluation: Evaluation) -> dict[str, int]:
     if false is None:
         return {}
     return {"test_false_known": false.known, "test_false_sayable": sum(map(bool, false.labels))}
-
-
-def _spread(predictions: Predictions) -> dict[str, int]:
-    """Returns how many things are said of the test examples: a model may say one, or nothing."""
-    said = predictions.predictions
-    counts = {
-        "test_distinct_labels": len({*predictions.labels}),
-        "test_distinct_predictions": len({*said}),
-    }
-    if any(not isinstance(one, str) for one in said):
-        counts["test_without_prediction"] = sum(not one for one in said)
-    return counts

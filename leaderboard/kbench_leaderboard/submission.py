@@ -17,11 +17,13 @@ from tempfile import TemporaryDirectory
 from kbench.errors import DataError, first_line
 from kbench.store import Predictions, Result, read_predictions, read_result
 
-__all__ = ["LAYOUT", "Entry", "opened", "places", "read"]
+__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read"]
 
 LAYOUT = "a folder that `kbench run --out` wrote, one result's folder in it, or a .zip of either"
 _ID = re.compile(r"[0-9a-f]{32}")
 _RESULT, _PREDICTIONS = "result.json", "predictions.parquet"
+FILES = (_RESULT, _PREDICTIONS)
+"""The files of a result: all that is ever opened of one."""
 _LIMITS = {_RESULT: 4 << 20, _PREDICTIONS: 128 << 20}
 """Bytes that a file may have: some ten times those of a run over 100,000 examples."""
 _UNPACKED = 1 << 30

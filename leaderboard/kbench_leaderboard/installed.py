@@ -1,0 +1,365 @@
+"""What a result says against what is installed here: its data, its parts and its addresses.
+
+Addresses are made again of what a result states: the digests of its data, backbone and knowledge
+base, and the names and options of its parts. So nothing is loaded but code, and the data of tasks
+that bring theirs or that are at hand. No path that a result names is followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
+
+from kbench.data import Example, Label, Split
+from kbench.data.files import canonical_digest
+from kbench.errors import InputError, KbenchError, Unsupported
+from kbench.knowledge import Bundle, KnowledgeBase
+from kbench.model import Backbone, LanguageModel
+from kbench.parts import registry
+from kbench.parts.find import find_backbone, find_knowledge, find_task, task_kind
+from kbench.parts.registry import Kind
+from kbench.parts.run_parts import PartLoader, Parts
+from kbench.results.comparison import metrics_of
+from kbench.run.addresses import addresses, result_id
+from kbench.run.buckets import Popularity, by_entity
+from kbench.run.revision import ENGINE_REVISION
+from kbench.spec import RunSpec, check_options, check_values
+from kbench.store import Predictions, Provenance, Result, Status
+from kbench.task import ProbeTask, QuestionTask, Task
+from kbench_leaderboard.sources import leads_elsewhere
+from kbench_leaderboard.submission import Entry
+from kbench_leaderboard.untrue import checked, differing
+
+__all__ = ["Installed"]
+
+
+class Installed:
+    """What is installed here, to hold results against.
+
+    Args:
+        data: where data of tasks are that do not bring theirs, as for ``kbench run --data``.
+    """
+
+    def __init__(self, data: Path | None = None) -> None:
+        self._data = str(data) if data else None
+        self._tasks: dict[str, Task | None] = {}
+        self._bases: dict[str, Bundle] = {}
+        self._popular: dict[str, Popularity] = {}
+        self._kept: dict[str, range | set[int]] = {}
+        self._orders: dict[str, Mapping[str, tuple[int, Example]]] = {}
+
+    def findings(self, entry: Entry) -> Iterator[str]:
+        """Yields what of a result is not so by what is installed here."""
+        result = entry.result
+        assert result is not None
+        if result.provenance is None or result.provenance.revision != ENGINE_REVISION:
+            return  # told elsewhere, or a run that broke off before it had read its parts
+        for check in (self._named, self._made):
+            yield from _guarded(check, result, result.provenance)
+        if entry.predictions is not None and result.status == Status.OK:
+            yield from checked(self._examples, entry, entry.predictions)
+            yield from checked(self._popularity, entry, entry.predictions)
+
+    def trains(self, result: Result) -> bool:
+        """Returns whether what a run predicts hangs on its seed; taken for so if it is unknown."""
+        try:
+            parts = Parts(result.spec, _Stated(result, None, left_to_right=False))
+            kind = registry.get(Kind.TASKS, result.spec.task)
+            if parts.tuning.recipe(cast("type[Task]", kind).family) is not None:
+                return True
+            return result.spec.knowledge is not None and parts.method.trains
+        except KbenchError:
+            return True
+
+    def task(self, result: Result) -> Task | None:
+        """Returns the task of a result with its data; None where they are not at hand."""
+        options = result.spec.options_of("task")
+        key = canonical_digest([result.spec.task, options])
+        if key not in self._tasks:
+            self._tasks[key] = None
+            if not leads_elsewhere(options):
+                self._tasks[key] = self._read(result.spec)
+        return self._tasks[key]
+
+    def _read(self, spec: RunSpec) -> Task | None:
+        try:
+            task = find_task(spec.task, self._data, spec.options_of("task"))
+            return task if task.digest else None
+        except KbenchError:
+            return None
+
+    @cached_property
+    def _digests(self) -> Mapping[Kind, Mapping[str, str]]:
+        return {kind: _installed(kind) for kind in (Kind.BACKBONES, Kind.KNOWLEDGE)}
+
+    def _named(self, result: Result, made: Provenance) -> Iterator[str]:
+        yield from _names(result, made, self._digests)
+
+    def _made(self, result: Result, made: Provenance) -> Iterator[str]:
+        """The addresses of its model and plug, made again; and its defaults, which follow too."""
+        task = self.task(result)
+        if task is not None and made.digests.get("data") not in (None, task.digest):
+            yield f"its data are not those of task {result.spec.task} here, and have its name"
+            return
+        wrong: list[str] = []
+        _check_known(result.spec)
+        for left_to_right in _ways(result.spec.backbone):
+            parts = Parts(result.spec, _Stated(result, task, left_to_right=left_to_right))
+            try:
+                wrong = [*_of_parts(result, made, parts)]
+            except _NotHereError:
+                continue
+            except (InputError, Unsupported):
+                if task is not None:  # then it is no lack of data
+                    raise
+                continue
+            if not wrong:
+                return
+        yield from wrong
+
+    def _examples(self, entry: Entry, result: Result, given: Predictions) -> Iterator[str]:
+        task = self.task(result)
+        if task is None:
+            return
+        known = self._order(task)
+        strange = next((name for name in given.ids if name not in known), None)
+        if strange is not None:
+            yield f"example {str(strange)[:40]!r} is none of task {result.spec.task}"
+            return
+        places = [known[name][0] for name in given.ids]
+        if places != sorted(places):
+            yield "its examples are in another order than those of the task"
+        for name, label, stratum in zip(given.ids, given.labels, given.strata, strict=True):
+            example = known[name][1]
+            if not _is_gold(label, example) or stratum != example.stratum:
+                yield f"gold of example {name!r} is not that of task {result.spec.task}"
+                break
+        total = max(len(known), task.counts.get("test_total", 0))
+        if result.counts.get("test_total") != total:
+            yield f"test_total is stated as {result.counts.get('test_total')}, the task has {total}"
+        if task.digest not in self._kept:
+            self._kept[task.digest] = _kept(task, known)
+        if len(given.ids) not in self._kept[task.digest]:
+            yield (
+                f"is tested on {len(given.ids)} examples, and task {result.spec.task} leaves "
+                f"out none of its {len(known)}"
+            )
+
+    def _order(self, task: Task) -> Mapping[str, tuple[int, Example]]:
+        if task.digest not in self._orders:
+            examples = task.examples(Split.TEST)
+            self._orders[task.digest] = {e.id: (at, e) for at, e in enumerate(examples)}
+        return self._orders[task.digest]
+
+    def _popularity(self, entry: Entry, result: Result, given: Predictions) -> Iterator[str]:
+        """The scores by popularity, where the knowledge base says what is popular."""
+        name, made = result.spec.knowledge, result.provenance
+        if name is None or made is None or name not in registry.names(Kind.KNOWLEDGE):
+            return
+        base = self._base(name)
+        main = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
+        if main is None or base.digest != made.digests.get("knowledge"):
+            return
+        popular = self._popular[name]
+        told = {kind: score.n for kind, score in result.buckets.get("popularity", {}).items()}
+        if len(main.measure(given)) == len(given):  # that the scores are those of the parts is told
+            named = Counter(popular.name(degree) for degree in given.degrees if degree >= 0)
+            if dict(named) != told:
+                yield f"its scores by popularity are of {told}, and {name} has {dict(named)}"
+            return
+        again = by_entity(main, given, popular)["popularity"]
+        yield from differing(
+            {"popularity": result.buckets.get("popularity", {})}, {"popularity": again}
+        )
+
+    def _base(self, name: str) -> Bundle:
+        if name not in self._bases:
+            self._bases[name] = find_knowledge(name)
+            self._popular[name] = Popularity.of(self._bases[name])
+        return self._bases[name]
+
+
+def _check_known(spec: RunSpec) -> None:
+    """Refuses parts that are not installed, and options that they do not have.
+
+    Raises:
+        KbenchError: such a run was never made.
+    """
+    registry.get(Kind.TUNINGS, spec.tuning)
+    kind, options = task_kind(spec.task), spec.options_of("task")
+    check_options(options, kind.defaults, f"task {spec.task}")
+    check_values(options, kind.defaults, kind.option_types, f"task {spec.task}")
+    _ = Parts(spec).method
+
+
+class _NotHereError(InputError):
+    """What is asked for hangs on files that a result only names."""
+
+
+def _guarded(check: Any, result: Result, made: Provenance) -> Iterator[str]:
+    try:
+        yield from check(result, made)
+    except KbenchError as error:
+        yield str(error)
+    except Exception as error:
+        yield f"cannot be made again ({type(error).__name__}: {str(error)[:200]})"
+
+
+def _ways(backbone: str) -> tuple[bool, ...]:
+    """Whether a backbone reads from left to right; both, where it is not installed."""
+    if backbone in registry.names(Kind.BACKBONES):
+        return (find_backbone(backbone).left_to_right,)
+    return False, True
+
+
+def _of_parts(result: Result, made: Provenance, parts: Parts) -> Iterator[str]:
+    found = addresses(parts)
+    for name, address in found.items():
+        if made.addresses.get(name) != address:
+            yield (
+                f"the address of its {name} does not follow from what it says of task, data, "
+                "backbone, tuning, knowledge, control, options and seed"
+            )
+    if result.status != Status.OK and result_id(parts) != result.id:
+        yield "its id does not follow from what it says of its parts"
+    if result.status == Status.OK:
+        yield from _recipes(result, parts)
+    defaults = json.loads(json.dumps(parts.defaults))
+    if any(defaults.get(path) != value for path, value in made.defaults.items()):
+        yield "its defaults are not those of its parts"
+    card = parts.task.card.name
+    named = f"{result.spec.task}:{card}" if card else None
+    if made.names.get("task") not in (None, named):
+        yield f"calls its task {made.names['task'][:40]!r}"
+
+
+def _recipes(result: Result, parts: Parts) -> Iterator[str]:
+    """How it was trained follows from its parts and options, as its addresses do."""
+    made = {"tuning": parts.tuning_recipe}
+    if parts.knowledge is not None and "plug" in result.training:
+        made["plug"] = parts.plug_recipe(result.spec.setting)
+    for name, recipe in made.items():
+        told = result.training.get(name)
+        stated = told.get("recipe") if isinstance(told, dict) else None
+        if stated is None and name == "plug" and not parts.method.trains:
+            continue
+        if recipe is not None and stated != json.loads(json.dumps(recipe.as_dict())):
+            yield f"its recipe of {name} is not that of its parts and options"
+
+
+def _names(
+    result: Result, made: Provenance, installed: Mapping[Kind, Mapping[str, str]]
+) -> Iterator[str]:
+    """A backbone or knowledge base that is installed has its own digest, and its own name."""
+    for what, kind, name in (
+        ("backbone", Kind.BACKBONES, result.spec.backbone),
+        ("knowledge", Kind.KNOWLEDGE, result.spec.knowledge),
+    ):
+        stated, known = made.digests.get(what), installed[kind]
+        if name is None or stated is None:
+            continue
+        if name in known and known[name] != stated:
+            yield f"{what} {name} has another digest here"
+        owner = next((own for own, digest in known.items() if digest == stated), None)
+        if owner is not None and name.rstrip("/").rsplit("/", 1)[-1] != owner:
+            yield f"{what} {name[:60]} is {owner}, by its digest"
+    entry = registry.find(Kind.METHODS, result.spec.method)
+    own = str(made.plugin.get("distribution") or entry.distribution)
+    if own.split()[:1] != entry.distribution.split()[:1]:
+        yield f"its method is of {own[:60]}, and {entry.distribution} offers one of that name here"
+
+
+def _installed(kind: Kind) -> dict[str, str]:
+    """The digests of what is installed of a kind, by name; what does not load has none."""
+    digests = {}
+    for name in registry.names(kind):
+        try:
+            found = find_backbone(name) if kind == Kind.BACKBONES else find_knowledge(name)
+            digests[name] = found.digest
+        except KbenchError:
+            continue
+    return digests
+
+
+def _is_gold(label: Label, example: Example) -> bool:
+    """Whether a stored gold label is that of an example: of questions it may lack some answers."""
+    if isinstance(label, str) or isinstance(example.label, str):
+        return label == example.label
+    if example.blank is not None:
+        return bool(label) and {*label} <= {*example.label}
+    return {*label} == {*example.label}
+
+
+def _kept(task: Task, known: Mapping[str, tuple[int, Example]]) -> range | set[int]:
+    """How many test examples may be kept; any number where that is for a tokenizer to say."""
+    if isinstance(task, QuestionTask) and task.way == "token":
+        return range(1, len(known) + 1)
+    put = task.prompt and sum(task.prompt.put(each) is not None for _, each in known.values())
+    return {len(known), put or len(known)}
+
+
+class _StatedBackbone(Backbone):
+    """A backbone of which a result says the digest."""
+
+    def __init__(self, name: str, digest: str, *, left_to_right: bool) -> None:
+        self.name = name
+        self.left_to_right = left_to_right
+        self._digest = digest
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def chat_template(self) -> NoReturn:
+        raise _NotHereError("what a chat template says is in its folder")
+
+    def load(self) -> LanguageModel:
+        raise _NotHereError("it is known by its digest alone")
+
+
+class _Stated(PartLoader):
+    """Parts by what a result states of them: whatever it names is not opened.
+
+    Args:
+        result: says their digests.
+        task: with its data, where these are at hand.
+        left_to_right: whether the backbone is taken for one that reads so.
+    """
+
+    def __init__(self, result: Result, task: Task | None, *, left_to_right: bool) -> None:
+        super().__init__(download=False)
+        self._of = result.provenance.digests if result.provenance else {}
+        self._task = task
+        self._left_to_right = left_to_right
+
+    def task(self, spec: RunSpec) -> Task:
+        if self._task is not None:
+            return self._task
+        return self.once("task", "", lambda: self._without_data(spec))
+
+    def _without_data(self, spec: RunSpec) -> Task:
+        """The task with the digests that its data would have, as far as they are stated."""
+        task = find_task(spec.task, None, spec.options_of("task"))
+        stated = {"digest": self._of.get("data"), "training_digest": self._of.get("training")}
+        if isinstance(task, ProbeTask):
+            del stated["training_digest"]  # that of nothing, whatever the data
+        if None in stated.values():
+            raise _NotHereError(f"the data of task {spec.task} are not at hand")
+        vars(task).update(stated)
+        return task
+
+    def backbone(self, name: str) -> Backbone:
+        if name in registry.names(Kind.BACKBONES):
+            return find_backbone(name)
+        digest = self._of.get("backbone") or ""
+        return _StatedBackbone(name, digest, left_to_right=self._left_to_right)
+
+    def knowledge(self, name: str) -> KnowledgeBase:
+        # All that views of a knowledge base ask for before anything is read of it.
+        stated = SimpleNamespace(digest=self._of.get("knowledge"), name=name, dimension=0)
+        return cast("KnowledgeBase", stated)
