@@ -35,7 +35,9 @@ __all__ = [
     "installed",
     "predict",
     "readdressed",
+    "recommanded",
     "rescore",
+    "without_scores",
 ]
 
 Json = dict[str, Any]
@@ -126,10 +128,18 @@ def rescore(folder: Path) -> None:
     edit(folder, change)
 
 
+def without_scores(folder: Path, status: str) -> None:
+    """Makes a run one that failed or was skipped, and says so."""
+    (folder / "predictions.parquet").unlink()
+    empty: Json = {"metrics": {}, "buckets": {}, "coverage": None, "frozen": None}
+    empty |= {"main_metric": None, "predictions": None, "dev": None}
+    edit(folder, lambda value: value.update(status=status, reason="it broke", **empty))
+
+
 def readdressed(folder: Path, **addresses: str) -> Path:
     """States other addresses of model and plug and the id that follows; returns the folder."""
     edit(folder, lambda value: value["provenance"]["addresses"].update(addresses))
-    edit(folder, lambda value: value["provenance"].update(command=_command(folder)))
+    recommanded(folder)
     result = read_result(folder / "result.json")
     assert result.provenance is not None
     made = result.provenance
@@ -148,8 +158,10 @@ def readdressed(folder: Path, **addresses: str) -> Path:
     return folder.rename(folder.parent / own)
 
 
-def _command(folder: Path) -> str:
-    return read_result(folder / "result.json").spec.command()
+def recommanded(folder: Path) -> None:
+    """States the command of the spec as it is now."""
+    command = read_result(folder / "result.json").spec.command()
+    edit(folder, lambda value: value["provenance"].update(command=command))
 
 
 def registered_task(name: str) -> Any:

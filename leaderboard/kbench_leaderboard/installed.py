@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +36,7 @@ from kbench_leaderboard.sources import leads_elsewhere
 from kbench_leaderboard.submission import Entry
 from kbench_leaderboard.untrue import checked, differing
 
-__all__ = ["Installed"]
+__all__ = ["Installed", "Stated"]
 
 
 class Installed:
@@ -47,7 +48,7 @@ class Installed:
 
     def __init__(self, data: Path | None = None) -> None:
         self._data = str(data) if data else None
-        self._tasks: dict[str, Task | None] = {}
+        self._tasks: dict[str, tuple[Task | None, Task | None]] = {}
         self._bases: dict[str, Bundle] = {}
         self._popular: dict[str, Popularity] = {}
         self._kept: dict[str, range | set[int]] = {}
@@ -57,41 +58,52 @@ class Installed:
         """Yields what of a result is not so by what is installed here."""
         result = entry.result
         assert result is not None
-        if result.provenance is None or result.provenance.revision != ENGINE_REVISION:
-            return  # told elsewhere, or a run that broke off before it had read its parts
+        made = result.provenance
+        if made is None or made.revision != ENGINE_REVISION:
+            return  # told elsewhere
+        if result.status != Status.OK:
+            # One that broke off before it had read its parts says nothing of them.
+            if made.digests.get("backbone") and made.addresses.get("model"):
+                with suppress(KbenchError):  # it is of a run that could not be
+                    yield from self._made(result, made)
+            return
         for check in (self._named, self._made):
-            yield from _guarded(check, result, result.provenance)
-        if entry.predictions is not None and result.status == Status.OK:
+            yield from _guarded(check, result, made)
+        if entry.predictions is not None:
             yield from checked(self._examples, entry, entry.predictions)
             yield from checked(self._popularity, entry, entry.predictions)
 
-    def trains(self, result: Result) -> bool:
-        """Returns whether what a run predicts hangs on its seed; taken for so if it is unknown."""
+    def trains(self, result: Result, linked: bool) -> bool:
+        """Returns whether what a run predicts hangs on its seed; taken for so if it is unknown.
+
+        Args:
+            result: of the run.
+            linked: whether any example has knowledge, so that a plug makes a difference.
+        """
         try:
-            parts = Parts(result.spec, _Stated(result, None, left_to_right=False))
-            kind = registry.get(Kind.TASKS, result.spec.task)
-            if parts.tuning.recipe(cast("type[Task]", kind).family) is not None:
+            parts = Parts(result.spec, Stated(result, None, left_to_right=False))
+            if parts.tuning.recipe(task_kind(result.spec.task).family) is not None:
                 return True
-            return result.spec.knowledge is not None and parts.method.trains
+            return linked and parts.method.trains
         except KbenchError:
             return True
 
     def task(self, result: Result) -> Task | None:
-        """Returns the task of a result with its data; None where they are not at hand."""
+        """Returns the task of a result with its data; None where they are not at hand.
+
+        A task that brings its data has no others; of a folder that is given only the very data
+        count that the result is of.
+        """
         options = result.spec.options_of("task")
         key = canonical_digest([result.spec.task, options])
         if key not in self._tasks:
-            self._tasks[key] = None
-            if not leads_elsewhere(options):
-                self._tasks[key] = self._read(result.spec)
-        return self._tasks[key]
-
-    def _read(self, spec: RunSpec) -> Task | None:
-        try:
-            task = find_task(spec.task, self._data, spec.options_of("task"))
-            return task if task.digest else None
-        except KbenchError:
-            return None
+            known = not leads_elsewhere(options)
+            own = _with_data(result.spec, None) if known else None
+            given = _with_data(result.spec, self._data) if known and self._data else None
+            self._tasks[key] = own, given
+        own, given = self._tasks[key]
+        stated = result.provenance and result.provenance.digests.get("data")
+        return own or (given if given is not None and given.digest == stated else None)
 
     @cached_property
     def _digests(self) -> Mapping[Kind, Mapping[str, str]]:
@@ -106,10 +118,13 @@ class Installed:
         if task is not None and made.digests.get("data") not in (None, task.digest):
             yield f"its data are not those of task {result.spec.task} here, and have its name"
             return
+        if task is not None and made.digests.get("training", "") not in ("", task.training_digest):
+            yield f"its train and dev are not those of task {result.spec.task} here"
+            return
         wrong: list[str] = []
         _check_known(result.spec)
         for left_to_right in _ways(result.spec.backbone):
-            parts = Parts(result.spec, _Stated(result, task, left_to_right=left_to_right))
+            parts = Parts(result.spec, Stated(result, task, left_to_right=left_to_right))
             try:
                 wrong = [*_of_parts(result, made, parts)]
             except _NotHereError:
@@ -184,6 +199,14 @@ class Installed:
         return self._bases[name]
 
 
+def _with_data(spec: RunSpec, data: str | None) -> Task | None:
+    try:
+        task = find_task(spec.task, data, spec.options_of("task"))
+        return task if task.digest else None
+    except KbenchError:
+        return None
+
+
 def _check_known(spec: RunSpec) -> None:
     """Refuses parts that are not installed, and options that they do not have.
 
@@ -229,6 +252,9 @@ def _of_parts(result: Result, made: Provenance, parts: Parts) -> Iterator[str]:
         yield "its id does not follow from what it says of its parts"
     if result.status == Status.OK:
         yield from _recipes(result, parts)
+    linked = result.coverage and (result.coverage.linker, result.coverage.threshold)
+    if linked and linked != (parts.linker, parts.task.link_threshold):
+        yield "was linked otherwise than its task and its options say"
     defaults = json.loads(json.dumps(parts.defaults))
     if any(defaults.get(path) != value for path, value in made.defaults.items()):
         yield "its defaults are not those of its parts"
@@ -322,7 +348,7 @@ class _StatedBackbone(Backbone):
         raise _NotHereError("it is known by its digest alone")
 
 
-class _Stated(PartLoader):
+class Stated(PartLoader):
     """Parts by what a result states of them: whatever it names is not opened.
 
     Args:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from kbench.data import Label
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError
+from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
 from kbench.results.choice import Choice, choices
@@ -93,11 +94,12 @@ class Together:
                 yield f"gold of example {str(name)[:40]!r} is another in {where}, of the same data"
                 return
 
-    def findings(self, trains: Callable[[Result], bool]) -> Found:
+    def findings(self, trains: Callable[[Result, bool], bool]) -> Found:
         """Yields what is wrong with the results as they stand beside each other.
 
         Args:
-            trains: whether what a run predicts hangs on its seed, as far as that is known.
+            trains: whether what a run predicts hangs on its seed, as far as that is known; told
+                whether anything is linked in it.
         """
         yield from _left_out({each.where: each.result for each in self._seen})
         whole = [each for each in self._seen if each.bytes]
@@ -222,7 +224,7 @@ def _of_controls(whole: Sequence[Seen]) -> Found:
                 yield each.where, f"links other examples than {true.where}, whose control it is"
 
 
-def _of_bytes(whole: Sequence[Seen], trains: Callable[[Result], bool]) -> Found:
+def _of_bytes(whole: Sequence[Seen], trains: Callable[[Result, bool], bool]) -> Found:
     for group in _groups(whole, lambda each: each.bytes):
         for each in group:
             other = next((one for one in group if _impossible(each, one, trains)), None)
@@ -233,13 +235,13 @@ def _of_bytes(whole: Sequence[Seen], trains: Callable[[Result], bool]) -> Found:
                 )
 
 
-def _impossible(one: Seen, two: Seen, trains: Callable[[Result], bool]) -> bool:
+def _impossible(one: Seen, two: Seen, trains: Callable[[Result, bool], bool]) -> bool:
     """Whether two runs cannot have predicted the same to the last bit of every probability."""
     ours, theirs = one.result, two.result
     if one is two:
         return False
     if ours.spec.seed != theirs.spec.seed:
-        return trains(ours) or trains(theirs)
+        return trains(ours, one.linked) or trains(theirs, two.linked)
     swapped = ours.spec.control != theirs.spec.control
     return swapped and one.linked and bool({ours.spec.control, theirs.spec.control} & _SWAPPING)
 
@@ -312,8 +314,17 @@ def _reads(result: Result) -> bool:
 
 def _cell(result: Result, **other: Any) -> str:
     """A run by content, with its seed; two that differ in nothing else are one."""
-    fields = {**content(result), "seed": result.spec.seed, **other}
-    return canonical_digest([fields, options(result)])
+    fields: dict[str, Any] = {**content(result), "seed": result.spec.seed}
+    if result.spec.knowledge is not None and not fields["linker"]:
+        fields["linker"] = _linking(result)  # a run that broke off linked nothing yet
+    return canonical_digest([{**fields, **other}, options(result)])
+
+
+def _linking(result: Result) -> str:
+    try:
+        return task_kind(result.spec.task).linking
+    except KbenchError:
+        return ""
 
 
 def _beside(result: Result) -> Hashable:

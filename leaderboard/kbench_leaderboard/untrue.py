@@ -21,7 +21,7 @@ from kbench.run.buckets import Popularity, by_context, by_entity
 from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import Control, Setting
 from kbench.store import Predictions, Provenance, Result, Score, Status
-from kbench_leaderboard.submission import Entry
+from kbench_leaderboard.submission import FILES, Entry
 
 __all__ = ["bounds", "checked", "differing", "untrue"]
 
@@ -78,8 +78,8 @@ def _without_scores(entry: Entry, result: Result) -> Iterator[str]:
 def _complete(result: Result, predictions: Predictions | None) -> Iterator[str]:
     if result.provenance is None:
         yield "has no provenance"
-    if predictions is None:
-        yield "has no predictions"
+    if predictions is None or result.predictions != FILES[1]:
+        yield f"has no predictions in {FILES[1]}"
     if not result.metrics or result.score is None:
         yield "has no score of its main metric"
     if result.reason:
@@ -118,9 +118,9 @@ def _dev(result: Result) -> tuple[float, ...]:
     if not isinstance(history, dict):
         return ()
     found, at = history.get("dev"), history.get("best")
-    if isinstance(found, list) and isinstance(at, int) and 0 <= at < len(found):
-        return (found[at],)
-    return ()
+    if not isinstance(found, list) or not found:
+        return ()
+    return (found[at] if isinstance(at, int) and 0 <= at < len(found) else math.nan,)
 
 
 def _provenance(result: Result, made: Provenance) -> Iterator[str]:
@@ -190,7 +190,7 @@ def _predictions(entry: Entry, result: Result, predictions: Predictions) -> Iter
     stated = result.provenance.digests.get("predictions")
     if stated is None:
         yield "does not state the digest of its predictions"
-    elif stated != file_digest(entry.folder / "predictions.parquet"):
+    elif stated != file_digest(entry.folder / FILES[1]):
         yield "predictions are not those whose digest is stated"
     if not predictions.ids:
         yield "predictions are of no example"
@@ -292,6 +292,8 @@ def differing(
             if own is None or score is None:
                 there = "is missing" if own is None else "is there, and no example is in it"
                 yield f"its score by {kind}, {name}, {there}"
+            elif own.variant != score.variant:
+                yield f"its score by {kind}, {name}, is of {own.variant[:60]}"
             elif (again := Again(f"{kind} {name}", own, score)).moved or own.low > own.high:
                 yield f"its score by {kind}, {name}: {again.differs or 'low is above high'}"
 

@@ -27,6 +27,7 @@ from tests.calling import call
 from tests.conftest import registered_toys
 from tests.grid.toygrid import QUICK, grid, run
 from tests.recipe_world import write_data
+from tests.submission_world import without_scores
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 Json = dict[str, Any]
@@ -341,7 +342,7 @@ def test_a_good_end_replaces_a_bad_one_and_not_the_other_way_round(
 ) -> None:
     folder = chosen(out, task="toy-typing", method="none", seed=0)
     bad = Path(shutil.copytree(folder, tmp_path / "bad" / folder.name))
-    edit(bad, lambda value: value.update(status="failed", reason="it broke", metrics={}))
+    without_scores(bad, "failed")
     target = tmp_path / "all"
     assert merge([bad], target).added == [folder.name]
     assert merge([out], target).replaced == [folder.name]
@@ -354,12 +355,12 @@ def test_two_outcomes_of_one_run_are_a_conflict(
 ) -> None:
     folder = chosen(out, task="toy-relations", method="none", seed=0)
     other = Path(shutil.copytree(folder, tmp_path / "other" / folder.name))
-    edit(other, lambda value: value["metrics"]["accuracy"].update(value=0.5))
+    edit(other, lambda value: value.update(dev=0.5, training={}))
     with pytest.raises(SystemExit) as left:
         main(["leaderboard", "merge", str(out), str(other), "--out", str(tmp_path / "all")])
     assert left.value.code == 1
     assert f"conflict: {folder.name}" in capsys.readouterr().out
-    assert verify(read(tmp_path / "all")) == []
+    assert not (tmp_path / "all").exists()
 
 
 def test_a_source_that_cannot_be_read_stops_a_merge_before_it_begins(
