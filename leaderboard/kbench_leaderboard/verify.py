@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbench.knowledge.linking import revised
 from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
@@ -107,7 +108,7 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         # What it has beside its task's own is of no address.
         metrics=[s.variant for s in result.metrics.values() if not is_beside(s.variant)],
         method=method,
-        linker=linker,
+        linker=revised(linker),
         made={name: made.addresses.get(name) for name in ("model", "plug")},
     )
     if right != result.id:
