@@ -50,6 +50,7 @@ def verify(files: tuple[Path, ...], data: Path | None, as_json: bool) -> int:
             say(f"{where}: {problem.text}")
         bad = len({problem.where for problem in problems if problem.where})
         verdict = _verdict(bad, count) if count else "rejected, it holds no result"
+        verdict = "rejected" if count and problems and not bad else verdict
         click.echo(f"{path}: {verdict}")
     return int(wrong > 0)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 from kbench.data import Example, Label, Split
 from kbench.data.files import canonical_digest
@@ -34,7 +34,7 @@ from kbench.store import Predictions, Provenance, Result, Status
 from kbench.task import ProbeTask, QuestionTask, Task
 from kbench_leaderboard.sources import leads_elsewhere
 from kbench_leaderboard.submission import Entry
-from kbench_leaderboard.untrue import checked, differing
+from kbench_leaderboard.untrue import checked, differing, guarded
 
 __all__ = ["Installed", "Stated"]
 
@@ -68,7 +68,7 @@ class Installed:
                     yield from self._made(result, made)
             return
         for check in (self._named, self._made):
-            yield from _guarded(check, result, made)
+            yield from guarded(check(result, made))
         if entry.predictions is not None:
             yield from checked(self._examples, entry, entry.predictions)
             yield from checked(self._popularity, entry, entry.predictions)
@@ -222,15 +222,6 @@ def _check_known(spec: RunSpec) -> None:
 
 class _NotHereError(InputError):
     """What is asked for hangs on files that a result only names."""
-
-
-def _guarded(check: Any, result: Result, made: Provenance) -> Iterator[str]:
-    try:
-        yield from check(result, made)
-    except KbenchError as error:
-        yield str(error)
-    except Exception as error:
-        yield f"cannot be made again ({type(error).__name__}: {str(error)[:200]})"
 
 
 def _ways(backbone: str) -> tuple[bool, ...]:

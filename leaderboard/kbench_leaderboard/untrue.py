@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from kbench import __version__
@@ -23,7 +23,7 @@ from kbench.spec import Control, Setting
 from kbench.store import Predictions, Provenance, Result, Score, Status
 from kbench_leaderboard.submission import FILES, Entry
 
-__all__ = ["bounds", "checked", "differing", "untrue"]
+__all__ = ["bounds", "checked", "differing", "guarded", "untrue"]
 
 _EXACT = 1e-9
 """A share that differs by rounding alone is the same."""
@@ -55,10 +55,15 @@ def checked(
     entry: Entry,
     predictions: Predictions,
 ) -> Iterator[str]:
-    """Runs a check on what a stranger wrote: whatever it raises is a finding, not a crash."""
+    """Runs a check of predictions; see :func:`guarded`."""
     assert entry.result is not None
+    yield from guarded(check(entry, entry.result, predictions))
+
+
+def guarded(findings: Iterable[str]) -> Iterator[str]:
+    """Yields findings about what a stranger wrote: whatever is raised is one more, not a crash."""
     try:
-        yield from check(entry, entry.result, predictions)
+        yield from findings
     except KbenchError as error:
         yield str(error)
     except Exception as error:
@@ -136,7 +141,7 @@ def _provenance(result: Result, made: Provenance) -> Iterator[str]:
     if not version or _release(version[1]) > _release(__version__):
         yield f"was made by kbench {made.kbench[:40]}, and this is {__version__}"
     numbers = {**result.cost, "seconds": made.seconds, **result.counts}
-    below = [name for name, value in numbers.items() if not (math.isfinite(value) and value >= 0)]
+    below = [name for name, value in numbers.items() if not 0 <= value < math.inf]
     if below:
         yield f"{below[0]} is {numbers[below[0]]}, which is below 0 or no number"
     yield from _started(made)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbench.errors import with_type
 from kbench.knowledge.linking import revised
 from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
@@ -23,7 +24,7 @@ from kbench.parts.source_text import constant
 from kbench.store import Predictions, Result, Status, result_address
 from kbench_leaderboard.submission import Entry
 from kbench_leaderboard.together import Together
-from kbench_leaderboard.untrue import checked, untrue
+from kbench_leaderboard.untrue import checked, guarded, untrue
 
 if TYPE_CHECKING:
     from kbench_leaderboard.installed import Installed
@@ -54,13 +55,22 @@ def verify(entries: Iterable[Entry], data: Path | None = None) -> list[Problem]:
     problems: list[Problem] = []
     together, installed, several = Together(), Installed(data), False
     for entry in entries:
-        problems += [Problem(entry.where, text) for text in _of_one(entry, installed)]
+        found = [*guarded(_of_one(entry, installed))]
         if entry.result is not None:
             several = True
-            problems += [Problem(entry.where, text) for text in together.add(entry)]
+            found += guarded(together.add(entry))
+        problems += [Problem(entry.where, text) for text in found]
     if not (problems or several):
         return [Problem("", "holds no result")]
-    return problems + [Problem(*found) for found in together.findings(installed.trains)]
+    return [*problems, *_beside(together, installed)]
+
+
+def _beside(together: Together, installed: Installed) -> Iterator[Problem]:
+    try:
+        for found in together.findings(installed.trains):
+            yield Problem(*found)
+    except Exception as error:  # as of one result that nobody could have made
+        yield Problem("", f"cannot be checked as a whole ({with_type(error)})")
 
 
 def _of_one(entry: Entry, installed: Installed) -> Iterator[str]:

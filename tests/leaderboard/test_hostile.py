@@ -514,3 +514,35 @@ def test_a_result_that_lost_its_predictions_is_not_merged(
     with pytest.raises(DataError, match="has no predictions"):
         merge([made, out], tmp_path / "all")
     assert not (tmp_path / "all").exists()
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize("place", ["training", "options"])
+@pytest.mark.parametrize("depth", [90, 260, 600, 950])
+def test_depth_is_a_finding_and_no_crash(out: Path, place: str, depth: int) -> None:
+    path = true_run(out) / "result.json"
+    value = json.loads(path.read_text())
+    (value["spec"] if place == "options" else value)[place] = {"deep": 0}
+    text = json.dumps(value).replace('"deep": 0', f'"deep": {json.dumps(nested(depth))}')
+    path.write_text(text)
+    assert found(out)
+    with pytest.raises(DataError):
+        merge([out], out.parent / "all")
+    assert not (out.parent / "all").exists()
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400])
+def test_numbers_that_cannot_be_held_are_findings(out: Path, number: str) -> None:
+    path = true_run(out) / "result.json"
+    value = json.loads(path.read_text())
+    for place, name in (("cost", "train_seconds"), ("provenance", "seconds")):
+        changed = json.loads(json.dumps(value))
+        changed[place][name] = "HERE"
+        path.write_text(json.dumps(changed).replace('"HERE"', number))
+        assert found(out)
