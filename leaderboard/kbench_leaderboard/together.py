@@ -137,15 +137,16 @@ def _one_each(whole: Sequence[Seen]) -> Found:
 
 
 def _one_thing(name: str, known: Sequence[Seen], of: Callable[[Result], dict[str, str]]) -> Found:
+    made = {each.where: of(each.result) for each in known}
     for group in _groups(known, lambda each: _address(each.result, name)):
-        told: dict[str, set[str]] = defaultdict(set)
-        for each in group:
-            for field in _TOLD & of(each.result).keys():
-                told[field].add(of(each.result)[field])
-        if several := sorted(field for field, values in told.items() if len(values) > 1):
-            for each in group:
-                yield each.where, f"its {name} is there with several: {', '.join(several)}"
-    for group in _groups(known, lambda each: canonical_digest(of(each.result))):
+        several = [
+            field
+            for field in sorted(_TOLD & made[group[0].where].keys())
+            if len({made[each.where][field] for each in group}) > 1
+        ]
+        for each in group if several else ():
+            yield each.where, f"its {name} is there with several: {', '.join(several)}"
+    for group in _groups(known, lambda each: canonical_digest(made[each.where])):
         if len({_address(each.result, name) for each in group}) > 1:
             for each in group:
                 yield each.where, f"its {name} has two addresses in runs that share all of it"
@@ -226,22 +227,29 @@ def _of_controls(whole: Sequence[Seen]) -> Found:
 
 def _of_bytes(whole: Sequence[Seen], trains: Callable[[Result, bool], bool]) -> Found:
     for group in _groups(whole, lambda each: each.bytes):
+        # One stands for all that are alike in what is asked: else all would meet all.
+        apart = {(e.result.spec.seed, e.result.spec.control, e.linked): e for e in group}
+        hang = {each.where: trains(each.result, each.linked) for each in group}
         for each in group:
-            other = next((one for one in group if _impossible(each, one, trains)), None)
+            other = next((one for one in apart.values() if _impossible(each, one, hang)), None)
             if other is not None:
-                yield (
-                    each.where,
-                    f"predicts to the last bit what {other.where} does, {_how(each, other)}",
-                )
+                text = f"predicts to the last bit what {other.where} does, {_how(each, other)}"
+                yield each.where, text
 
 
-def _impossible(one: Seen, two: Seen, trains: Callable[[Result, bool], bool]) -> bool:
-    """Whether two runs cannot have predicted the same to the last bit of every probability."""
+def _impossible(one: Seen, two: Seen, hang: Mapping[str, bool]) -> bool:
+    """Whether two runs cannot have predicted the same to the last bit of every probability.
+
+    Args:
+        one: a run.
+        two: another.
+        hang: whether what a run predicts hangs on its seed, by its folder.
+    """
     ours, theirs = one.result, two.result
     if one is two:
         return False
     if ours.spec.seed != theirs.spec.seed:
-        return trains(ours, one.linked) or trains(theirs, two.linked)
+        return hang[one.where] or hang[two.where]
     swapped = ours.spec.control != theirs.spec.control
     return swapped and one.linked and bool({ours.spec.control, theirs.spec.control} & _SWAPPING)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -240,6 +241,33 @@ def test_a_table_that_unpacks_to_too_much_is_not_read(
     assert any("would unpack to 200,000 rows" in problem for problem in problems(out))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_one_long_text_many_times_is_not_read(out: Path, several: bool) -> None:
+    """50 kB that would unpack to four gigabytes: the text is in the file once."""
+    path = chosen(out, task="toy-relations", method="none", seed=0) / "predictions.parquet"
+    rows = 20_000
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["x" * 200_000])
+    label = pa.ListArray.from_arrays(range(rows + 1), text) if several else text
+    columns = {"id": [str(n) for n in range(rows)], "label": label, "prediction": label}
+    columns |= {"score": [0.5] * rows, "linked": [False] * rows, "degree": [-1] * rows}
+    pq.write_table(pa.table({**columns, "stratum": [""] * rows}), path, compression="zstd")
+    assert path.stat().st_size < 200_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert any("would unpack to 20,000 rows" in problem for problem in problems(out))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # kB
+
+
+def test_lists_of_nothing_are_not_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = chosen(out, task="toy-relations", method="none", seed=0) / "predictions.parquet"
+    nothing = pa.ListArray.from_arrays([0, 3_000_000], pa.nulls(3_000_000, pa.string()))
+    columns = {"id": ["a"], "label": nothing, "prediction": nothing, "score": [0.5]}
+    columns |= {"linked": [False], "degree": [-1], "stratum": [""]}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(submission, "_VALUES", 1_000_000)
+    assert any("would unpack to 6,000,0" in problem for problem in problems(out))
+
+
 def test_links_are_not_followed(out: Path, tmp_path: Path) -> None:
     folder = chosen(out, task="toy-relations", method="none", seed=0)
     for name in ("result.json", "predictions.parquet"):
@@ -282,6 +310,36 @@ def test_an_archive_whose_file_unpacks_to_too_much_is_refused(tmp_path: Path) ->
         archive.writestr("0" * 32 + "/result.json", b"\0" * (64 << 20))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(DataError, match="is larger"), opened(path):
+        pass
+
+
+def test_an_archive_has_a_budget_as_a_whole(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "results"), "zip", out))
+    for name, most, problem in (("_ENTRIES", 5, "files"), ("_WHOLE", 9999, "unpacks to too much")):
+        with monkeypatch.context() as patch:
+            patch.setattr(submission, name, most)
+            with pytest.raises(DataError, match=problem), opened(path):
+                pass
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_in_another_form_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("0" * 32 + "/result.json", "{}")
+    with pytest.raises(DataError, match="in a form of its own"), opened(path):
+        pass
+
+
+def test_a_damaged_archive_is_refused_in_a_line(out: Path, tmp_path: Path) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "results"), "zip", out))
+    content = bytearray(path.read_bytes())
+    for at in range(40, 4000, 7):
+        content[at] ^= 0x55
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"results\.zip"), opened(path):
         pass
 
 
