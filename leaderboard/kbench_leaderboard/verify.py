@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbench.errors import with_type
+from kbench.errors import KbenchError, with_type
 from kbench.knowledge.linking import revised
 from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
@@ -92,7 +93,11 @@ def _of_one(entry: Entry, installed: Installed) -> Iterator[str]:
 
 
 def _missing(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
-    for metric in task_kind(result.spec.task).metrics:
+    kind = task_kind(result.spec.task)
+    metrics = kind.metrics
+    with suppress(KbenchError):  # one that is made of its data, which are elsewhere
+        metrics = kind(None, result.spec.options_of("task")).metrics  # options may say which
+    for metric in metrics:
         if metric.name not in result.metrics and result.spec.task != _OWN:
             yield f"metric {metric.name} is missing"
 

@@ -24,7 +24,7 @@ from kbench.run.addresses import addresses
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Results, Status
 from kbench.store.result import read_result
-from kbench_leaderboard.installed import Stated
+from kbench_leaderboard.installed import Installed, Stated
 from kbench_leaderboard.merge import merge
 from kbench_leaderboard.submission import read
 from kbench_leaderboard.together import Together
@@ -317,6 +317,16 @@ def test_addresses_belong_to_one_thing_where_they_cannot_be_made_again(
     with installed(toy_folder, parts=False):
         texts = found(out)
     assert any("is there with several: backbone" in text for text in texts), texts
+
+
+def test_what_was_trained_on_is_stated_where_the_data_are_elsewhere(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left out, it would take the addresses out of what can be made again."""
+    monkeypatch.setattr(Installed, "task", lambda self, result: None)
+    assert found(out) == []
+    edit(true_run(out), lambda value: value["provenance"]["digests"].pop("training"))
+    assert any("what it was trained on" in text for text in found(out))
 
 
 def columns(change: Callable[[Json], object]) -> Callable[[Path], None]:

@@ -18,12 +18,15 @@ from kbench.cli import main
 from kbench.data.files import file_digest
 from kbench.errors import DataError
 from kbench.grid.plan import Place
-from kbench.store import Results, Status
+from kbench.metrics.spoken import spoken_metrics as spoken
+from kbench.run.buckets import estimate
+from kbench.store import Result, Results, Status
 from kbench.store.result import read_result
 from kbench_leaderboard import submission
 from kbench_leaderboard.merge import merge
-from kbench_leaderboard.submission import opened, read
+from kbench_leaderboard.submission import Entry, opened, read
 from kbench_leaderboard.verify import verify
+from tests import stored
 from tests.calling import call
 from tests.conftest import registered_toys
 from tests.grid.toygrid import QUICK, grid, run
@@ -101,6 +104,23 @@ def test_metrics_that_a_task_has_by_its_data_are_good_too(
     (result,) = Results(tmp_path / "out")
     assert (status, result.metrics["p1"].variant) == (0, "lama-p1:objects")
     assert problems(tmp_path / "out") == []
+
+
+def test_options_say_which_metrics_a_task_has(tmp_path: Path) -> None:
+    given = stored.predictions([("a",), ("b",)], ["a", "a"])
+    for options, missing in (({"atlas-qa": {"answers": "open"}}, False), ({}, True)):
+        spec = stored.spec(task="atlas-qa", method="none", options={"task": options})
+        scores = {metric.name: estimate(metric, metric.measure(given)) for metric in spoken()}
+        result = Result(
+            id="0" * 32,
+            status=Status.OK,
+            spec=spec,
+            metrics=scores,
+            main_metric=next(iter(scores)),
+            provenance=stored.provenance(),
+        )
+        texts = [problem.text for problem in verify([Entry("x", tmp_path, result, given)])]
+        assert any("is missing" in text for text in texts) == missing, texts
 
 
 def test_an_archive_of_it_is_good_too(out: Path, tmp_path: Path) -> None:
