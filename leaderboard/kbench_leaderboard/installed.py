@@ -8,26 +8,19 @@ that bring theirs or that are at hand. No path that a result names is followed.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NoReturn, cast
 
 from kbench.data import Example, Label, Split
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported
-from kbench.knowledge import Bundle, KnowledgeBase
-from kbench.model import Backbone, LanguageModel
-from kbench.parts import registry
+from kbench.knowledge import Bundle
 from kbench.parts.find import find_backbone, find_knowledge, find_task, task_kind
-from kbench.parts.registry import Kind
-from kbench.parts.run_parts import PartLoader, Parts
-from kbench.results.comparison import metrics_of
-from kbench.run.addresses import addresses, result_id
-from kbench.run.buckets import Popularity, by_entity
+from kbench.parts.registry import Kind, find, names
+from kbench.results.remaking import NotHereError, Stated, check_options_of
+from kbench.results.rescoring import Popularity, popularity_of, rescored_parts
 from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import RunSpec, check_options, check_values
 from kbench.store import Predictions, Provenance, Result, Status
@@ -36,7 +29,7 @@ from kbench_leaderboard.sources import leads_elsewhere
 from kbench_leaderboard.submission import Entry
 from kbench_leaderboard.untrue import checked, differing, guarded
 
-__all__ = ["Installed", "Stated"]
+__all__ = ["Installed"]
 
 
 class Installed:
@@ -81,10 +74,7 @@ class Installed:
             linked: whether any example has knowledge, so that a plug makes a difference.
         """
         try:
-            parts = Parts(result.spec, Stated(result, None, left_to_right=False))
-            if parts.tuning.recipe(task_kind(result.spec.task).family) is not None:
-                return True
-            return linked and parts.method.trains
+            return Stated(result, None, left_to_right=False).trains(linked)
         except KbenchError:
             return True
 
@@ -131,10 +121,10 @@ class Installed:
             )
             return
         for left_to_right in _ways(result.spec.backbone):
-            parts = Parts(result.spec, Stated(result, task, left_to_right=left_to_right))
+            parts = Stated(result, task, left_to_right=left_to_right)
             try:
                 wrong = [*_of_parts(result, made, parts)]
-            except _NotHereError:
+            except NotHereError:
                 continue
             except (InputError, Unsupported):
                 if task is not None:  # then it is no lack of data
@@ -183,28 +173,18 @@ class Installed:
     def _popularity(self, entry: Entry, result: Result, given: Predictions) -> Iterator[str]:
         """The scores by popularity, where the knowledge base says what is popular."""
         name, made = result.spec.knowledge, result.provenance
-        if name is None or made is None or name not in registry.names(Kind.KNOWLEDGE):
+        if name is None or made is None or name not in names(Kind.KNOWLEDGE):
             return
-        base = self._base(name)
-        main = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
-        if main is None or base.digest != made.digests.get("knowledge"):
+        if self._base(name).digest != made.digests.get("knowledge"):
             return
-        popular = self._popular[name]
-        told = {kind: score.n for kind, score in result.buckets.get("popularity", {}).items()}
-        if len(main.measure(given)) == len(given):  # that the scores are those of the parts is told
-            named = Counter(popular.name(degree) for degree in given.degrees if degree >= 0)
-            if dict(named) != told:
-                yield f"its scores by popularity are of {told}, and {name} has {dict(named)}"
-            return
-        again = by_entity(main, given, popular)["popularity"]
-        yield from differing(
-            {"popularity": result.buckets.get("popularity", {})}, {"popularity": again}
-        )
+        stated = {"popularity": result.buckets.get("popularity", {})}
+        again = rescored_parts(result, given, self._popular[name]).get("popularity", {})
+        yield from differing(stated, {"popularity": again})
 
     def _base(self, name: str) -> Bundle:
         if name not in self._bases:
             self._bases[name] = find_knowledge(name)
-            self._popular[name] = Popularity.of(self._bases[name])
+            self._popular[name] = popularity_of(self._bases[name])
         return self._bases[name]
 
 
@@ -222,33 +202,27 @@ def _check_known(spec: RunSpec) -> None:
     Raises:
         KbenchError: such a run was never made.
     """
-    registry.get(Kind.TUNINGS, spec.tuning)
     kind, options = task_kind(spec.task), spec.options_of("task")
     check_options(options, kind.defaults, f"task {spec.task}")
     check_values(options, kind.defaults, kind.option_types, f"task {spec.task}")
-    _ = Parts(spec).method
-
-
-class _NotHereError(InputError):
-    """What is asked for hangs on files that a result only names."""
+    check_options_of(spec)
 
 
 def _ways(backbone: str) -> tuple[bool, ...]:
     """Whether a backbone reads from left to right; both, where it is not installed."""
-    if backbone in registry.names(Kind.BACKBONES):
+    if backbone in names(Kind.BACKBONES):
         return (find_backbone(backbone).left_to_right,)
     return False, True
 
 
-def _of_parts(result: Result, made: Provenance, parts: Parts) -> Iterator[str]:
-    found = addresses(parts)
-    for name, address in found.items():
+def _of_parts(result: Result, made: Provenance, parts: Stated) -> Iterator[str]:
+    for name, address in parts.addresses.items():
         if made.addresses.get(name) != address:
             yield (
                 f"the address of its {name} does not follow from what it says of task, data, "
                 "backbone, tuning, knowledge, control, options and seed"
             )
-    if result.status != Status.OK and result_id(parts) != result.id:
+    if result.status != Status.OK and parts.result_id != result.id:
         yield "its id does not follow from what it says of its parts"
     if result.status == Status.OK:
         yield from _recipes(result, parts)
@@ -264,17 +238,12 @@ def _of_parts(result: Result, made: Provenance, parts: Parts) -> Iterator[str]:
         yield f"calls its task {made.names['task'][:40]!r}"
 
 
-def _recipes(result: Result, parts: Parts) -> Iterator[str]:
+def _recipes(result: Result, parts: Stated) -> Iterator[str]:
     """How it was trained follows from its parts and options, as its addresses do."""
-    made = {"tuning": parts.tuning_recipe}
-    if parts.knowledge is not None and "plug" in result.training:
-        made["plug"] = parts.plug_recipe(result.spec.setting)
-    for name, recipe in made.items():
+    for name, recipe in parts.recipes.items():
         told = result.training.get(name)
         stated = told.get("recipe") if isinstance(told, dict) else None
-        if stated is None and name == "plug" and not parts.method.trains:
-            continue
-        if recipe is not None and stated != json.loads(json.dumps(recipe.as_dict())):
+        if recipe is not None and stated != json.loads(json.dumps(recipe)):
             yield f"its recipe of {name} is not that of its parts and options"
 
 
@@ -294,7 +263,7 @@ def _names(
         owner = next((own for own, digest in known.items() if digest == stated), None)
         if owner is not None and name.rstrip("/").rsplit("/", 1)[-1] != owner:
             yield f"{what} {name[:60]} is {owner}, by its digest"
-    entry = registry.find(Kind.METHODS, result.spec.method)
+    entry = find(Kind.METHODS, result.spec.method)
     own = str(made.plugin.get("distribution") or entry.distribution)
     if own.split()[:1] != entry.distribution.split()[:1]:
         yield f"its method is of {own[:60]}, and {entry.distribution} offers one of that name here"
@@ -303,7 +272,7 @@ def _names(
 def _installed(kind: Kind) -> dict[str, str]:
     """The digests of what is installed of a kind, by name; what does not load has none."""
     digests = {}
-    for name in registry.names(kind):
+    for name in names(kind):
         try:
             found = find_backbone(name) if kind == Kind.BACKBONES else find_knowledge(name)
             digests[name] = found.digest
@@ -327,65 +296,3 @@ def _kept(task: Task, known: Mapping[str, tuple[int, Example]]) -> range | set[i
         return range(1, len(known) + 1)
     put = task.prompt and sum(task.prompt.put(each) is not None for _, each in known.values())
     return {len(known), put or len(known)}
-
-
-class _StatedBackbone(Backbone):
-    """A backbone of which a result says the digest."""
-
-    def __init__(self, name: str, digest: str, *, left_to_right: bool) -> None:
-        self.name = name
-        self.left_to_right = left_to_right
-        self._digest = digest
-
-    @property
-    def digest(self) -> str:
-        return self._digest
-
-    def chat_template(self) -> NoReturn:
-        raise _NotHereError("what a chat template says is in its folder")
-
-    def load(self) -> LanguageModel:
-        raise _NotHereError("it is known by its digest alone")
-
-
-class Stated(PartLoader):
-    """Parts by what a result states of them: whatever it names is not opened.
-
-    Args:
-        result: says their digests.
-        task: with its data, where these are at hand.
-        left_to_right: whether the backbone is taken for one that reads so.
-    """
-
-    def __init__(self, result: Result, task: Task | None, *, left_to_right: bool) -> None:
-        super().__init__(download=False)
-        self._of = result.provenance.digests if result.provenance else {}
-        self._task = task
-        self._left_to_right = left_to_right
-
-    def task(self, spec: RunSpec) -> Task:
-        if self._task is not None:
-            return self._task
-        return self.once("task", "", lambda: self._without_data(spec))
-
-    def _without_data(self, spec: RunSpec) -> Task:
-        """The task with the digests that its data would have, as far as they are stated."""
-        task = find_task(spec.task, None, spec.options_of("task"))
-        stated = {"digest": self._of.get("data"), "training_digest": self._of.get("training")}
-        if isinstance(task, ProbeTask):
-            del stated["training_digest"]  # that of nothing, whatever the data
-        if None in stated.values():
-            raise _NotHereError(f"the data of task {spec.task} are not at hand")
-        vars(task).update(stated)
-        return task
-
-    def backbone(self, name: str) -> Backbone:
-        if name in registry.names(Kind.BACKBONES):
-            return find_backbone(name)
-        digest = self._of.get("backbone") or ""
-        return _StatedBackbone(name, digest, left_to_right=self._left_to_right)
-
-    def knowledge(self, name: str) -> KnowledgeBase:
-        # All that views of a knowledge base ask for before anything is read of it.
-        stated = SimpleNamespace(digest=self._of.get("knowledge"), name=name, dimension=0)
-        return cast("KnowledgeBase", stated)

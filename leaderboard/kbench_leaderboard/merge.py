@@ -17,7 +17,7 @@ from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
 from kbench.store import Predictions, Status
 from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, read
-from kbench_leaderboard.untrue import untrue
+from kbench_leaderboard.untrue import unsound
 
 __all__ = ["Merged", "merge"]
 
@@ -88,7 +88,7 @@ def _checked(source: Path, folder: Path) -> Iterator[_Held]:
     """
     wrong: list[str] = []
     for entry in read(folder):
-        found = [entry.problem] if entry.result is None else [*untrue(entry)]
+        found = [entry.problem] if entry.result is None else [*unsound(entry)]
         wrong += [f"{entry.where} {text}" for text in found]
         if not wrong:
             own = Entry(entry.where, entry.folder, entry.result)

@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from kbench import __version__
 from kbench.data.files import file_digest
-from kbench.errors import KbenchError, with_type
-from kbench.metrics import Metric, is_beside
+from kbench.errors import KbenchError, PluginError, UsageError, with_type
+from kbench.metrics import is_beside
 from kbench.results.comparison import metrics_of
-from kbench.results.rescoring import Again, rescored
-from kbench.run.buckets import Popularity, by_context, by_entity
-from kbench.run.revision import ENGINE_REVISION
+from kbench.results.rescoring import Again, rescored, rescored_parts
+from kbench.run.revision import ENGINE_REVISION, VERSION
 from kbench.spec import Control, Setting
 from kbench.store import Predictions, Provenance, Result, Score, Status
 from kbench_leaderboard.submission import FILES, Entry
 
-__all__ = ["bounds", "checked", "differing", "guarded", "untrue"]
+__all__ = ["checked", "differing", "guarded", "unsound", "untrue"]
 
 _EXACT = 1e-9
 """A share that differs by rounding alone is the same."""
@@ -31,6 +30,34 @@ _DIGEST, _ADDRESS = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
 _VERSION = re.compile(r"([0-9]+(?:\.[0-9]+)*)[0-9A-Za-z.+-]*")
 _OF_ENDED = ("metrics", "buckets", "coverage", "dev", "frozen", "main_metric", "locality")
 """Fields that only a run which ended well has."""
+
+
+def unsound(entry: Entry) -> Iterator[str]:
+    """Yields what makes a result none that could be taken over: its scores have no ground.
+
+    Less than :func:`untrue` finds: results of other versions of kbench are sound too.
+    """
+    result = entry.result
+    assert result is not None
+    if result.id != entry.folder.name:
+        yield f"says it is {result.id}"
+    if result.status != Status.OK:
+        yield from _without_scores(entry, result)
+    elif entry.predictions is None or result.score is None:
+        yield "ended well and has no predictions or no score"
+    else:
+        yield from checked(_signed, entry, entry.predictions)
+        yield from checked(_moved, entry, entry.predictions)
+
+
+def _moved(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
+    """Metrics that predictions do not give, as far as their task is here and has them still."""
+    made: dict[str, Score] = {}
+    with suppress(UsageError, PluginError):
+        made = rescored(result, predictions)
+    for name, stated in result.metrics.items():
+        if Again(name, stated, made.get(name)).moved in ("n", "value"):
+            yield f"metric {name} is stated as {stated.value:.6f}, its predictions give another"
 
 
 def untrue(entry: Entry) -> Iterator[str]:
@@ -138,8 +165,8 @@ def _provenance(result: Result, made: Provenance) -> Iterator[str]:
             "run it again"
         )
     version = _VERSION.fullmatch(made.kbench)
-    if not version or _release(version[1]) > _release(__version__):
-        yield f"was made by kbench {made.kbench[:40]}, and this is {__version__}"
+    if not version or _release(version[1]) > _release(VERSION):
+        yield f"was made by kbench {made.kbench[:40]}, and this is {VERSION}"
     numbers = {**result.cost, "seconds": made.seconds, **result.counts}
     below = [name for name, value in numbers.items() if not 0 <= value < math.inf]
     if below:
@@ -190,13 +217,16 @@ def _digests(result: Result, made: Provenance) -> Iterator[str]:
         yield "does not state the address of its model"
 
 
-def _predictions(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
-    assert result.provenance is not None
-    stated = result.provenance.digests.get("predictions")
-    if stated is None:
+def _signed(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
+    stated = result.provenance and result.provenance.digests.get("predictions")
+    if not stated:
         yield "does not state the digest of its predictions"
     elif stated != file_digest(entry.folder / FILES[1]):
         yield "predictions are not those whose digest is stated"
+
+
+def _predictions(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
+    yield from _signed(entry, result, predictions)
     if not predictions.ids:
         yield "predictions are of no example"
     if len({*predictions.ids}) != len(predictions.ids) or None in predictions.ids:
@@ -275,14 +305,12 @@ def _buckets(entry: Entry, result: Result, predictions: Predictions) -> Iterator
     metric = next((m for m in metrics_of(result) if m.name == result.main_metric), None)
     if metric is None or result.coverage is None:
         return  # told before
-    found = bounds(result, predictions, metric)
-    made = by_entity(metric, predictions, found or Popularity(1, 1))
-    made |= by_context(metric, predictions)
-    if found is None:
-        told = result.buckets.get("popularity", {})
+    made = rescored_parts(result, predictions)
+    told = result.buckets.get("popularity", {})
+    if "popularity" not in made:
         if told and len(metric.measure(predictions)) == len(predictions):
             yield "its scores by popularity part the examples as no numbers of facts do"
-        made["popularity"] = told
+        made["popularity"] = dict(told)
     yield from differing(result.buckets, made)
 
 
@@ -301,22 +329,3 @@ def differing(
                 yield f"its score by {kind}, {name}, is of {own.variant[:60]}"
             elif (again := Again(f"{kind} {name}", own, score)).moved or own.low > own.high:
                 yield f"its score by {kind}, {name}: {again.differs or 'low is above high'}"
-
-
-def bounds(result: Result, predictions: Predictions, metric: Metric) -> Popularity | None:
-    """Returns where torso and head begin, as the numbers of examples in each tell.
-
-    None where no bounds give these numbers, or not every example counts for the metric.
-    """
-    told = result.buckets.get("popularity", {})
-    degrees = sorted(degree for degree in predictions.degrees if degree >= 0)
-    numbers = [told[name].n if name in told else 0 for name in ("tail", "torso", "head")]
-    if sum(numbers) != len(degrees) or len(metric.measure(predictions)) != len(predictions):
-        return None
-    ends = [*degrees, math.inf]
-    torso, head = ends[numbers[0]], ends[numbers[0] + numbers[1]]
-    for at, bound in ((numbers[0], torso), (numbers[0] + numbers[1], head)):
-        if at and degrees[at - 1] >= bound:
-            return None
-    most = int(degrees[-1]) + 1 if degrees else 1
-    return Popularity(int(min(torso, most)), int(min(head, most)))

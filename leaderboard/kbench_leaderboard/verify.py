@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbench.errors import KbenchError, with_type
-from kbench.knowledge.linking import revised
-from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
-from kbench.store import Predictions, Result, Status, result_address
+from kbench.store import Predictions, Result, Status
 from kbench_leaderboard.submission import Entry
 from kbench_leaderboard.together import Together
 from kbench_leaderboard.untrue import checked, guarded, untrue
@@ -104,28 +102,17 @@ def _missing(entry: Entry, result: Result, predictions: Predictions) -> Iterator
 
 def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator[str]:
     """The id again, from what the file says that the run was made of."""
-    spec, made = result.spec, result.provenance
-    assert made is not None
+    spec = result.spec
     if spec.task == _OWN:
         yield "is of a data set of one's own, which nobody else can check"
         return
-    task = task_kind(spec.task)
     method = constant(find(Kind.METHODS, spec.method), "revision")
     if not isinstance(method, str):
         yield f"method {spec.method} does not say its revision in its source"
         return
-    linker = result.coverage.linker if result.coverage else spec.linker or task.linking
-    right = result_address(
-        spec,
-        engine=made.revision,
-        task=(made.digests.get("data"), task.card.revision),
-        # The result's own: a task may have others by its options, and its data, which are not here.
-        # What it has beside its task's own is of no address.
-        metrics=[s.variant for s in result.metrics.values() if not is_beside(s.variant)],
-        method=method,
-        linker=revised(linker),
-        made={name: made.addresses.get(name) for name in ("model", "plug")},
-    )
+    from kbench.results.remaking import stated_id  # loads what runs models
+
+    right = stated_id(result, method)
     if right != result.id:
         yield (
             f"its id does not follow from what it says of data, method ({spec.method}, here of "

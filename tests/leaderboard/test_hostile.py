@@ -20,11 +20,12 @@ from kbench.grid.plan import Place
 from kbench.parts.find import normalised
 from kbench.parts.registry import Kind, names
 from kbench.parts.run_parts import PartLoader, Parts, impossible
+from kbench.results.remaking import Stated
 from kbench.run.addresses import addresses
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Results, Status
 from kbench.store.result import read_result
-from kbench_leaderboard.installed import Installed, Stated
+from kbench_leaderboard.installed import Installed
 from kbench_leaderboard.merge import merge
 from kbench_leaderboard.submission import read
 from kbench_leaderboard.together import Together
@@ -282,8 +283,8 @@ def test_addresses_are_made_again_of_digests_alone(toy_folder: Path, tuning: str
                 knowledge=base.digest if base else None,
             )
             result = Result(id="0" * 32, status=Status.OK, spec=parts.spec, provenance=made)
-            again = Parts(parts.spec, Stated(result, None, left_to_right=False))
-            assert addresses(again) == addresses(parts), parts.spec.title
+            again = Stated(result, None, left_to_right=False)
+            assert again.addresses == addresses(parts), parts.spec.title
             seen += 1
     assert seen > 50
 

@@ -249,7 +249,8 @@ def test_verify_asks_no_control_of_what_is_not_chosen_and_counts_each_once(
     moved = tmp_path / ("a" * 32)
     (tmp_path / other.id).rename(moved)  # says another id: wrong in two ways, counted once
     code, out, _ = call(capsys, "leaderboard", "verify", str(tmp_path))
-    found = {line.split("/")[-1].partition(":")[0] for line in out.splitlines()[:-1]}
+    lines = [line.removeprefix(f"{tmp_path}/") for line in out.splitlines()[:-1]]
+    found = {line.partition(":")[0] for line in lines}
     assert code == 1
     assert out.splitlines()[-1] == f"{tmp_path}: {len(found)} of 4 results rejected"
     assert "a" * 32 in found
