@@ -49,6 +49,8 @@ _PURPOSES = {
         "kbench.results.ranking",
         "kbench.results.example_diff",
         "kbench.results.rescoring",
+        "kbench.results.remaking",
+        "kbench.run.revision",
         "kbench.results.published",
         "kbench.results.notes",
         "kbench.parts.registry",

@@ -366,7 +366,7 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
     DIR may also be the name of an installed knowledge base (`kbench ls knowledge`). It is an
     error if a file is missing or is not the one that the card states.
     """
-    bundle = _open(name)
+    bundle = _open(name, checked=False)
     if verify:
         bundle.verify()
     examples = [bundle.entity(row) for row in _examples(bundle, entities)]
@@ -390,11 +390,12 @@ def info(name: str, entities: int, verify: bool, as_json: bool) -> None:
         console.print(f"{entity.id}  {named}  {types}", markup=False, highlight=False)
 
 
-def _open(name: str) -> Bundle:
+def _open(name: str, *, checked: bool = True) -> Bundle:
     from kbench.knowledge import Bundle
 
     if name not in registry.names("knowledge") and is_folder(Path(name)):
-        return Bundle(name)  # without what `parts` imports
+        bundle = Bundle(name)  # without what `parts` imports
+        return bundle.checked() if checked else bundle
     from kbench.parts.find import find_knowledge
 
     return find_knowledge(name)

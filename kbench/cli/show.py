@@ -44,7 +44,7 @@ def show(name: str, examples: int, data: str | None, split: str) -> None:
     if not kinds and is_folder(Path(name)):
         from kbench.knowledge import Bundle
 
-        _show_knowledge(Bundle(name), examples, console)
+        _show_knowledge(Bundle(name).checked(), examples, console)
         return
     if not kinds:
         known = [entry.name for kind in Kind for entry in entries(kind)]

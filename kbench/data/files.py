@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ __all__ = [
     "atomic_folder",
     "cache_home",
     "canonical_digest",
+    "checked_once",
     "dump_yaml",
     "file_digest",
     "identity",
     "is_file",
     "is_folder",
+    "is_of_a_file",
     "load_json",
     "parse_yaml",
     "read_yaml",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 20
+_TICK = 50_000_000
+"""Nanoseconds within which a file system may give two changes one time."""
 _SCRATCH = re.compile(r"\.(?P<name>.+)\.(tmp|old)-[^.]+")
 _LONGEST = 100
 """Bytes of a name that is still followed by an end of its own; file systems allow 255 in all."""
@@ -92,6 +97,30 @@ def remembered(path: Path, name: str, compute: Callable[[Path], str]) -> str:
     return value
 
 
+def checked_once(paths: Sequence[Path], what: str, check: Callable[[], None]) -> None:
+    """Runs a check of the content of files, unless these very files have passed it before.
+
+    Which have is kept in the cache by the :func:`identity` of each. Files that are absent, or were
+    changed a moment ago, are checked again the next time: another change within the same tick of
+    the clock could not be told from that one.
+
+    Args:
+        paths: of all files that the check reads.
+        what: is checked; another rule needs another name.
+        check: raises where something is wrong.
+    """
+    known = [*map(identity, paths)]
+    memo = cache_home() / "digests" / f"{canonical_digest([what, known])[:32]}.json"
+    whole = all(map(is_of_a_file, known))
+    if whole and memo.is_file():
+        return
+    check()
+    settled = whole and time.time_ns() - max(path.stat().st_ctime_ns for path in paths) > _TICK
+    if settled and known == [*map(identity, paths)]:
+        with suppress(OSError):  # a read-only cache only costs the time of doing it again
+            write_json(memo, {"checked": what, "identities": known})
+
+
 def identity(path: Path) -> list[str | int]:
     """Returns what of a file changes with its content, without reading it.
 
@@ -104,6 +133,15 @@ def identity(path: Path) -> list[str | int]:
     except OSError:
         return [own]
     return [own, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def is_of_a_file(known: list[str | int]) -> bool:
+    """Whether an :func:`identity` tells one content from another: that of what is absent does not.
+
+    Args:
+        known: what :func:`identity` gave.
+    """
+    return len(known) > 1
 
 
 def is_folder(path: Path) -> bool:

@@ -94,3 +94,15 @@ class Predictions(Answers):
     degrees: Sequence[int]
     injected: Sequence[tuple[str, ...]] = ()
     in_context: Sequence[bool] = ()
+
+    @property
+    def spread(self) -> dict[str, int]:
+        """How many things are said of the test examples: a model may say one, or nothing."""
+        said = self.predictions
+        counts = {
+            "test_distinct_labels": len({*self.labels}),
+            "test_distinct_predictions": len({*said}),
+        }
+        if any(not isinstance(one, str) for one in said):
+            counts["test_without_prediction"] = sum(not one for one in said)
+        return counts

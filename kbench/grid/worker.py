@@ -137,6 +137,7 @@ class Worker:
 def _digests(parts: Parts) -> dict[str, str | None]:
     return {
         "data": parts.task.digest,
+        "training": parts.task.training_digest,
         "backbone": parts.backbone.digest,
         "knowledge": parts.base_knowledge.digest if parts.base_knowledge else None,
     }

@@ -18,12 +18,12 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Self, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbench.data.files import canonical_digest, file_digest, remembered
+from kbench.data.files import canonical_digest, checked_once, file_digest, remembered
 from kbench.data.json_text import read_json
 from kbench.data.records import check
 from kbench.errors import DataError, Unsupported, first_line
@@ -65,6 +65,8 @@ _CARD = {
     "files": dict,
     "counts": {"entities": int},
 }
+_VERIFIED = "bundle, rule 1"
+"""What the machine's cache calls bundles that are what their cards state."""
 _FEW = 1 << 16
 """Rows that are looked up one by one; for more than these all are looked through, once."""
 _NAMED = "named, rule 1"
@@ -82,6 +84,10 @@ FILES = (
     "words.arrow",
     "word_vectors.npy",
 )
+
+
+_ALWAYS = frozenset(FILES[:4]) | {"sentences.arrow"}
+"""Those of them that every bundle has."""
 
 
 @final
@@ -103,10 +109,10 @@ class Bundle(KnowledgeBase):
         self.dimension: int = (self.card.get("vectors") or {}).get("dimension", 0)
 
     def verify(self) -> None:
-        """Compares every file with the digest in the card.
+        """Reads every file and compares it with the card: its digest, its rows, its ids.
 
         Raises:
-            DataError: a file is missing or has other content.
+            DataError: a file is missing or has other content, or the ids do not rise.
         """
         for name, expected in self.card["files"].items():
             path = self.folder / name
@@ -118,6 +124,20 @@ class Bundle(KnowledgeBase):
                     "does not have the content its card states",
                     f"SHA-256 {expected[:12]}…; build the bundle again",
                 )
+        _check_rows(Bundle(self.folder))  # its maps are let go
+
+    def checked(self) -> Self:
+        """Returns the bundle if it is what its card states; costs little the second time.
+
+        What was verified is remembered in the cache while the files stay untouched. Whatever goes
+        by the digest of a bundle asks for this first: a digest in a card is only what a card says.
+
+        Raises:
+            DataError: as :meth:`verify`.
+        """
+        files = [self.folder / name for name in ("card.json", *self.card["files"])]
+        checked_once(files, _VERIFIED, self.verify)
+        return self
 
     def __len__(self) -> int:
         return int(self.card["counts"]["entities"])
@@ -332,6 +352,37 @@ class Bundle(KnowledgeBase):
         return cast("NDArray[Any]", matrix)
 
 
+def _check_rows(bundle: Bundle) -> None:
+    """Refuses a bundle whose ids do not rise, or whose tables have other rows than its card says.
+
+    Raises:
+        DataError: its ids are no strictly rising list, or not those of its entities: an id would
+            not be found, or found as another's.
+    """
+    ids, start = bundle._ids, 0
+    path, expected = bundle.folder / "ids.npy", "the ids of entities.arrow, rising, each once"
+    for batch in bundle._entities.select(["id"]).to_batches():
+        own = np.array([one.encode() for one in batch.column("id").to_pylist()], dtype=np.bytes_)
+        known = ids[start : start + len(own)]
+        if not np.array_equal(known, own):
+            raise DataError(path, f"is not entities.arrow from row {start} on", expected)
+        before = ids[max(0, start - 1) : start + len(own) - 1]
+        if not (before < ids[max(1, start) : start + len(own)]).all():
+            raise DataError(path, f"does not rise from row {start} on", expected)
+        start += len(own)
+    if bundle.card.get("vectors") is not None:
+        bundle._map("vectors.npy", "f", len(bundle), bundle.dimension)
+    counted = {
+        "triples": len(bundle.triples),
+        "relations": len(bundle.relations),
+        "sentences": len(bundle.sentences),
+    }
+    for name, number in counted.items():
+        if bundle.card["counts"].get(name, number) != number:
+            problem = f"states {bundle.card['counts'][name]} {name}, and there are {number}"
+            raise DataError(bundle.folder / "card.json", problem, "an unedited card")
+
+
 def _blank(texts: pa.Array) -> NDArray[np.bool_]:
     """Returns whether each text is empty, or blanks alone. ``[texts]``."""
     import pyarrow.compute as pc
@@ -388,4 +439,18 @@ def _read_card(folder: Path) -> dict[str, Any]:
     files = card["files"]
     if set(files) - set(FILES) or canonical_digest(files) != card["digest"]:
         raise DataError(path, "has a digest that is not that of its files", "an unedited card")
+    _check_files(path, card)
     return cast("dict[str, Any]", card)
+
+
+def _check_files(path: Path, card: Mapping[str, Any]) -> None:
+    """Refuses a card by which other files would be read than those that its digest is of."""
+    files = card["files"]
+    lacking = sorted(_ALWAYS - set(files))
+    if lacking:
+        raise DataError(path, f"has no digest of {', '.join(lacking)}", "those of all files")
+    beside = {"vectors.npy": card.get("vectors"), "word_vectors.npy": files.get("words.arrow")}
+    for name, said in beside.items():
+        if (name in files) != (said is not None):
+            problem = f"has {'a' if name in files else 'no'} digest of {name}, and says otherwise"
+            raise DataError(path, problem, "an unedited card")

@@ -124,7 +124,7 @@ def train_vectors(
         KbenchError: the bundle has no triples, or training diverged.
     """
     settings = settings or VectorSettings()
-    bundle = Bundle(folder)
+    bundle = Bundle(folder).checked()  # whose files are digested anew
     facts = np.asarray(bundle.triples)
     if not len(facts):
         raise KbenchError(f"{folder} has no triples to train vectors on; import some first")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import cast
 
@@ -42,6 +43,8 @@ DRAWS = 10_000
 """Resamples and permutations of a comparison."""
 _CHUNK = 1 << 22
 """Numbers held at a time, to bound memory."""
+_HELD = 1 << 21
+"""Numbers of a set of draws at most that is kept for the next score over as many examples."""
 _EQUAL = 1e-12
 """A permuted difference that is smaller by rounding alone is no smaller."""
 LEVEL = 0.05
@@ -281,12 +284,27 @@ def _counts(n: int, width: int, resamples: int, seed: int) -> Iterator[tuple[sli
     if not n:
         return
     rng = np.random.default_rng(seed)
-    for rows in _chunks(n, width, resamples):
-        many = rows.stop - rows.start
-        drawn = rng.integers(0, n, size=(many, n))
-        drawn += np.arange(many)[:, None] * n
-        counts = np.bincount(drawn.ravel(), minlength=many * n)
-        yield rows, counts.reshape(many, n).astype(np.float64)
+    chunks = [*_chunks(n, width, resamples)]
+    if len(chunks) == 1 and n * resamples <= _HELD:
+        yield chunks[0], _held(n, resamples, seed)
+        return
+    for rows in chunks:
+        yield rows, _drawn(rng, n, rows.stop - rows.start)
+
+
+def _drawn(rng: np.random.Generator, n: int, many: int) -> Array:
+    drawn = rng.integers(0, n, size=(many, n))
+    drawn += np.arange(many)[:, None] * n
+    counts = np.bincount(drawn.ravel(), minlength=many * n)
+    return counts.reshape(many, n).astype(np.float64)
+
+
+@lru_cache(maxsize=6)
+def _held(n: int, many: int, seed: int) -> Array:
+    """The same draws for all that is over as many examples: to draw costs more than to sum."""
+    counts = _drawn(np.random.default_rng(seed), n, many)
+    counts.flags.writeable = False
+    return counts
 
 
 def _hits(pair: Pair) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from kbench.data.files import canonical_digest, file_digest, is_folder, load_json
+from kbench.data.files import canonical_digest, file_digest, identity, is_folder, load_json
 from kbench.errors import KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone
 from kbench.model.checkpoint import Checkpoint, is_causal, read
@@ -27,6 +27,10 @@ _TRIED: dict[object, float] = {}
 _TEMPLATE = "chat_template.jinja"
 """Read only where a chat is asked for, whose address has it: not among what digests a model."""
 _READ = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
+
+
+_NAMING = {"config.json": "transformers_weights", "tokenizer_config.json": "fast_tokenizer_files"}
+"""What beside an index of weights may name a file that is read, and under which key."""
 
 
 @final
@@ -147,12 +151,43 @@ def folder_digest(folder: Path) -> str:
     if is_gguf(folder):  # by its content, whatever it is called
         return canonical_digest({"gguf": file_digest(folder)})
     files = _files(folder)
+    _check_named(folder, {path.name for path in files})
     if not any(path.suffix == ".safetensors" for path in files):
         raise KbenchError(
             f"{folder}: no .safetensors file; expected a model folder saved with "
             "save_pretrained (pickled weights are not loaded)"
         )
     return canonical_digest({path.name: file_digest(path) for path in files})
+
+
+def _check_named(folder: Path, known: Collection[str]) -> None:
+    """Refuses a folder whose files name others that are read and are not among those hashed.
+
+    Raises:
+        KbenchError: an index of weights, or the list of tokenizers, leads elsewhere.
+    """
+    for path in sorted(folder.glob("*.json")):
+        for named in _names_in(path):
+            if named not in known:
+                raise KbenchError(
+                    f"{path}: names {str(named)[:80]!r}, which is no file of the folder that is "
+                    "read; expected weights and tokenizers that lie beside it"
+                )
+
+
+def _names_in(path: Path) -> Sequence[object]:
+    """Returns the files that a file of a model has transformers read."""
+    weights = path.name.endswith(".safetensors.index.json")
+    if not weights and path.name not in _NAMING:
+        return []
+    try:
+        said = load_json(path)
+    except (OSError, ValueError):
+        return []  # told where it is read
+    told = said.get("weight_map" if weights else _NAMING[path.name]) if type(said) is dict else None
+    if isinstance(told, dict):
+        return sorted({*map(str, told.values())})
+    return told if isinstance(told, list) else [] if told is None else [told]
 
 
 def load_folder(
@@ -183,6 +218,7 @@ def load_folder(
         with warnings.catch_warnings(), quietly():
             warnings.simplefilter("ignore")
             read_config(folder)
+            _check_named(folder, {path.name for path in _files(folder)})
             tokenizer = _tokenizer(folder)
             # Where there are no files, transformers makes a tokenizer that knows no word.
             if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -218,12 +254,7 @@ def _wrapped(checkpoint: Checkpoint, tokenizer: Any, segments: int | None) -> La
 
 def _rounding(folder: Path, lm: LanguageModel, weights: Held) -> float:
     """What :func:`try_out` says of a network, which is tried where its files are new."""
-    files = [(path.name, path.stat()) for path in _files(folder)]
-    state = (
-        folder.resolve(),
-        weights,
-        *((n, about.st_size, about.st_mtime_ns) for n, about in files),
-    )
+    state = (weights, *(tuple(identity(path.resolve())) for path in _files(folder)))
     if state not in _TRIED:
         try:
             with warnings.catch_warnings():

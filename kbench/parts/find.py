@@ -30,17 +30,18 @@ __all__ = [
 
 
 def find_knowledge(name: str) -> Bundle:
-    """Returns a knowledge base by registered name or by folder.
+    """Returns a knowledge base by registered name or by folder, its content checked.
 
     Raises:
         UsageError: it is neither.
+        DataError: it is no bundle, or not what its card states.
     """
     if name in registry.names(Kind.KNOWLEDGE):
         source = cast("type[KnowledgeSource]", registry.get(Kind.KNOWLEDGE, name))
-        return Bundle(source().folder())
+        return Bundle(source().folder()).checked()
     folder = Path(name).expanduser()
     if is_folder(folder):
-        return Bundle(folder)
+        return Bundle(folder).checked()
     hint = nearest(name, registry.names(Kind.KNOWLEDGE))
     raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")
 

@@ -3,7 +3,8 @@
 In ``cache_home() / "figures"``, a small file for each question. What a figure hangs on is in its
 address: the files of the results (path, size, inode, times of modification and of change, which a
 user cannot set back), and the code that computes it. So nothing stale is ever found, and a cache
-that is lost or cannot be written only costs time.
+that is lost or cannot be written only costs time. Of a file that is absent nothing is known but its
+path, so what was computed without one is not remembered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kbench.data.files import cache_home, canonical_digest, identity, load_json, write_json
+from kbench.data.files import (
+    cache_home,
+    canonical_digest,
+    identity,
+    is_of_a_file,
+    load_json,
+    write_json,
+)
 from kbench.errors import KbenchError
 from kbench.results.comparison import metric_of
 from kbench.store import Result, Results
@@ -41,8 +49,11 @@ def memoised(of: Any, results: Sequence[Result], store: Results, make: Callable[
         store: where they lie.
         make: computes the answer, a JSON value.
     """
-    files = [[*map(identity, store.files(result))] for result in results]
-    key = canonical_digest([of, files, [*map(identity, _code(results))]])[:32]
+    paths = [path for result in results for path in store.files(result)]
+    files = [*map(identity, (*paths, *_code(results)))]
+    if not all(map(is_of_a_file, files)):
+        return make()
+    key = canonical_digest([of, len(results), files])[:32]
     folder = cache_home() / "figures"
     try:
         return load_json(folder / f"{key}.json")["answer"]

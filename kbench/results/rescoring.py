@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kbench.metrics import ByScorer
-from kbench.results.comparison import metrics_of
+from kbench.knowledge import KnowledgeBase
+from kbench.metrics import ByScorer, Metric
+from kbench.results.comparison import metric_of, metrics_of
 from kbench.run.buckets import Popularity, by_context, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
-__all__ = ["Again", "again", "by_scorer", "rescored"]
+__all__ = [
+    "Again",
+    "Popularity",
+    "again",
+    "by_scorer",
+    "popularity_of",
+    "rescored",
+    "rescored_parts",
+]
 
 _EXACT = 1e-9
 _DRAWN = 0.01
@@ -103,3 +112,51 @@ def again(result: Result, predictions: Predictions) -> list[Again]:
         for name, score in result.buckets.get(kind, {}).items():
             scores.append(Again(f"{kind} {name}", score, parts.get(kind, {}).get(name)))
     return scores
+
+
+def popularity_of(knowledge: KnowledgeBase) -> Popularity:
+    """Returns from how many facts on an entity of a knowledge base is of the torso, and the head.
+
+    Args:
+        knowledge: the base.
+    """
+    return Popularity.of(knowledge)
+
+
+def rescored_parts(
+    result: Result, predictions: Predictions, popularity: Popularity | None = None
+) -> dict[str, dict[str, Score]]:
+    """Returns the main metric by coverage, popularity and context, from what was predicted.
+
+    Args:
+        result: of a run with knowledge.
+        predictions: its own.
+        popularity: where torso and head begin; if not given, what the stored numbers of examples
+            tell of it, and without scores by popularity where they tell nothing.
+
+    Raises:
+        UsageError: the task is not installed, or no longer has the metric.
+    """
+    metric = metric_of(result, result.main_metric or "")
+    known = popularity or _told(result, predictions, metric)
+    made = by_entity(metric, predictions, known or Popularity(1, 1))
+    if known is None:
+        del made["popularity"]
+    return made | by_context(metric, predictions)
+
+
+def _told(result: Result, predictions: Predictions, metric: Metric) -> Popularity | None:
+    """Where torso and head begin, as the number of examples in each tells.
+
+    None where no bounds give these numbers, or not every example counts for the metric.
+    """
+    stored = result.buckets.get("popularity", {})
+    degrees = sorted(degree for degree in predictions.degrees if degree >= 0)
+    tail, torso, head = (stored[n].n if n in stored else 0 for n in ("tail", "torso", "head"))
+    if tail + torso + head != len(degrees) or len(metric.measure(predictions)) != len(predictions):
+        return None
+    ends = [*degrees, degrees[-1] + 1] if degrees else [1]
+    for at in (tail, tail + torso):
+        if at and degrees[at - 1] >= ends[at]:
+            return None
+    return Popularity(ends[tail], ends[tail + torso])

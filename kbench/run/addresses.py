@@ -13,6 +13,7 @@ from typing import Any
 
 from kbench.data import digest_examples
 from kbench.parts.run_parts import Parts
+from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import Setting
 from kbench.store import result_address
 from kbench.store.folder import address
@@ -25,9 +26,6 @@ __all__ = [
     "plug_inputs",
     "result_id",
 ]
-
-ENGINE_REVISION = 5
-"""Changes whenever the engine would make other weights or predictions from the same inputs."""
 
 
 def model_inputs(parts: Parts) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
 from kbench.run import provenance
-from kbench.run.addresses import ENGINE_REVISION
 from kbench.run.buckets import Popularity, by_context, by_entity, degrees, estimate
 from kbench.run.costs import knowledge_cost
 from kbench.run.evaluation import Evaluation
 from kbench.run.preparation import Prepared
+from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import Control, RunSpec
 from kbench.store import Coverage, Frozen, Predictions, Provenance, Result, Results, Score, Status
 
@@ -194,7 +194,7 @@ def result_of(key: str, parts: Parts, evaluation: Evaluation) -> tuple[Result, P
         coverage=coverage,
         buckets=parted,
         locality=dict(evaluation.locality),
-        counts={**evaluation.counts, **_spread(predictions), **leaks, **_injected(evaluation)},
+        counts={**evaluation.counts, **predictions.spread, **leaks, **_injected(evaluation)},
         cost={**evaluation.cost, **knowledge_cost(known)},
         training=dict(evaluation.training),
         frozen=Frozen(before=evaluation.before, after=evaluation.after),
@@ -227,15 +227,3 @@ def _injected(evaluation: Evaluation) -> dict[str, int]:
     if false is None:
         return {}
     return {"test_false_known": false.known, "test_false_sayable": sum(map(bool, false.labels))}
-
-
-def _spread(predictions: Predictions) -> dict[str, int]:
-    """Returns how many things are said of the test examples: a model may say one, or nothing."""
-    said = predictions.predictions
-    counts = {
-        "test_distinct_labels": len({*predictions.labels}),
-        "test_distinct_predictions": len({*said}),
-    }
-    if any(not isinstance(one, str) for one in said):
-        counts["test_without_prediction"] = sum(not one for one in said)
-    return counts

@@ -43,6 +43,8 @@ _OF_SOME = ("relation", "injected", "in_context")
 """Columns of predictions that not every run has."""
 _UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a damaged file may end in, beside errors of its format."""
+_DEEPEST = 64
+"""Levels of a result: those of a run have ten."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -198,6 +200,8 @@ def read_result(path: Path) -> Result:
     value = read_json(path, "a result")
     if not isinstance(value, dict):
         raise DataError(path, "is no JSON object", "a result of `kbench schema`")
+    if _is_deep(value):
+        raise DataError(path, f"is nested more than {_DEEPEST} deep", "a result of `kbench schema`")
     schema, writer = value.get("schema"), _writer(value)
     if type(schema) is int and schema != SCHEMA:
         raise _of_another(path, writer, f"schema {schema}, not {SCHEMA}")
@@ -216,6 +220,17 @@ def read_result(path: Path) -> Result:
         known = "a field unknown here" if faults[0]["type"] == "extra_forbidden" else "a value"
         raise _of_another(path, writer, f"{known} at {where}")
     raise DataError(path, f"{where}: {faults[0]['msg']}", "a result of `kbench schema`")
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a JSON value is nested deeper than whatever walks through it can follow."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _writer(value: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Results as a board: groups of what can be compared, rows over their seeds, and ranks.
 
-A group is of one task, test data, backbone, tuning and metric, by content. Within it a rank is one
+A group is of one task, test data, backbone, tuning, metric and revision of the engine, by content:
+another revision would make other predictions of the same run. Within it a rank is one
 more than the number of rows that are better beyond chance: the 95% interval of their paired
 bootstrap difference lies above 0. So rows that cannot be told apart share a number, and a row that
 ties with a better and a worse one, which do differ, stands between them.
@@ -24,6 +25,7 @@ from kbench.results.identity import Names, content, table_key, told_apart
 from kbench.results.ranking import net_replicates
 from kbench.results.selection import Group as Runs
 from kbench.results.tables import Row, rows
+from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Results, Status
 from kbench_leaderboard.submission import read
@@ -35,12 +37,22 @@ OTHER = "other tasks"
 
 
 class Shelf(Results):
-    """Results out of several folders; predictions are read when asked for, and kept for a group."""
+    """Results out of several folders; predictions are read when asked for, and kept for a group.
+
+    Args:
+        folders: the folder of each result, by its id.
+    """
 
     def __init__(self, folders: dict[str, Path]) -> None:
-        super().__init__(Path())
+        super().__init__(Path())  # there is no folder of all: whatever lies anywhere is asked below
         self._folders = folders
         self._read: dict[str, Predictions | None] = {}
+
+    def files(self, result: Result) -> tuple[Path, Path]:
+        """Returns where a result and its predictions lie: what is remembered of them goes by it."""
+        one, two = super().files(result)
+        folder = self._folders[result.id]
+        return folder / one.name, folder / two.name
 
     def predictions(self, result: Result) -> Predictions | None:
         if result.id not in self._read:
@@ -120,13 +132,15 @@ class Group:
     @property
     def title(self) -> str:
         """A short name for people."""
-        words = (self.task, self.backbone, self.tuning, *self.shared, self.metric)
+        words = [self.task, self.backbone, self.tuning, *self.shared, self.metric]
+        made = _revision(self.lines[0].first)
+        words += [] if made in ("", str(ENGINE_REVISION)) else [f"engine revision {made}"]
         return " / ".join(words)
 
     @property
     def key(self) -> str:
         """Tells it from all other groups; fit for a file name and an anchor."""
-        return "g" + canonical_digest([*table_key(self.lines[0].first)])[:12]
+        return "g" + canonical_digest([*_board_key(self.lines[0].first)])[:12]
 
     @property
     def results(self) -> Iterator[Result]:
@@ -145,10 +159,20 @@ def groups(results: Iterable[Result], shelf: Shelf, names: Names | None = None) 
     parts: dict[tuple[str, ...], list[Result]] = {}
     for result in scored:
         shown = (family(result), *(names.of(result, n) for n in ("task", "backbone", "tuning")))
-        parts.setdefault((*shown, *table_key(result)), []).append(result)
+        parts.setdefault((*shown, *_board_key(result)), []).append(result)
     for key in sorted(parts):
         yield _group(sorted(parts[key], key=lambda result: result.id), shelf, names)
         shelf.forget()
+
+
+def _board_key(result: Result) -> tuple[str, ...]:
+    """What results share that can be ranked."""
+    return (*table_key(result), _revision(result))
+
+
+def _revision(result: Result) -> str:
+    """The revision of the engine that made a result; empty where it is not said."""
+    return str(result.provenance.revision) if result.provenance else ""
 
 
 def family(result: Result) -> str:

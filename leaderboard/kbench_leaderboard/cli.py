@@ -21,12 +21,16 @@ def leaderboard() -> None:
 
 @leaderboard.command()
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.option(
+    "--data", type=_FILE, help="Data sets, for gold and examples; see `kbench run --data`."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print findings as JSON Lines.")
-def verify(files: tuple[Path, ...], as_json: bool) -> int:
+def verify(files: tuple[Path, ...], data: Path | None, as_json: bool) -> int:
     """Check submissions: folders of results, one result's folder, or a .zip of either.
 
-    Schema, addresses, digests and completeness are checked and every metric is made again from
-    the predictions. Exit status 1 if anything is wrong.
+    Schema, addresses, digests and completeness are checked, every score is made again from the
+    predictions, and these are held against the data of tasks that are installed, or in --data.
+    Exit status 1 if anything is wrong.
     """
     from kbench_leaderboard.submission import opened, places, read
     from kbench_leaderboard.verify import verify as check
@@ -35,7 +39,7 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
     for path in files:
         with opened(path) as folder:
             count = len(places(folder))
-            problems = check(read(folder))
+            problems = check(read(folder), data)
         wrong += bool(problems)
         if as_json:
             for problem in problems:
@@ -46,6 +50,7 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
             say(f"{where}: {problem.text}")
         bad = len({problem.where for problem in problems if problem.where})
         verdict = _verdict(bad, count) if count else "rejected, it holds no result"
+        verdict = "rejected" if count and problems and not bad else verdict
         click.echo(f"{path}: {verdict}")
     return int(wrong > 0)
 
@@ -62,7 +67,8 @@ def _verdict(bad: int, count: int) -> str:
 def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
     """Join folders of results into one, without loss or duplicates.
 
-    Exit status 1 if two results of one run differ: the one in --out stays then.
+    All of them are checked first, and copied as they are. Exit status 1 if two results of one run
+    differ; then nothing is written, nor if a result is contradicted by its own files.
     """
     from kbench_leaderboard.merge import merge as join
 
@@ -71,7 +77,7 @@ def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
         print(json.dumps(vars(done)))
     else:
         for key in done.conflicts:
-            say(f"conflict: {key} is there with another outcome, which stays")
+            say(f"conflict: {key} is there with another outcome; nothing is written")
         click.echo(
             f"{out}: {len(done.added)} added, {len(done.replaced)} replaced that had not ended "
             f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts"

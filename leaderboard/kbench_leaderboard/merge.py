@@ -1,22 +1,34 @@
-"""Folders of results made one: nothing is lost, nothing is there twice."""
+"""Folders of results made one: nothing is lost, nothing is there twice, nothing is made true.
+
+All sources and what is there already are checked before anything is written; what is taken over is
+copied byte by byte, so that whatever was wrong with it still is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
-from kbench.store import Result, Results, Status
-from kbench_leaderboard.submission import LAYOUT, Entry, opened, read
+from kbench.store import Predictions, Status
+from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, read
+from kbench_leaderboard.untrue import unsound
 
 __all__ = ["Merged", "merge"]
+
+_SHOWN = 3
+_ROUNDED = 1e-3
+"""By so much a probability may differ between two machines that predict the same."""
 
 
 @dataclass
 class Merged:
-    """What became of the results of all sources, by id."""
+    """What became of the results of all sources, by id; nothing where there is a conflict."""
 
     added: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
@@ -24,41 +36,126 @@ class Merged:
     conflicts: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A result that was checked, without its predictions: those of all may outgrow memory."""
+
+    entry: Entry
+    digests: tuple[str, ...]
+
+    @property
+    def ended_well(self) -> bool:
+        assert self.entry.result is not None
+        return self.entry.result.status == Status.OK
+
+
 def merge(sources: Sequence[Path], target: Path) -> Merged:
     """Puts the results of all sources into a folder.
 
     Two results of one id are the same run. If both ended well and say the same, one is kept; a run
-    that ended well replaces one that failed or was skipped. If both ended well and differ, the one
-    that is there stays, and the other is a conflict: somebody must look.
+    that ended well replaces one that failed or was skipped. If both ended well and differ, in
+    scores or in predictions, that is a conflict: somebody must look, and nothing is written.
 
     Raises:
-        DataError: a source cannot be read, in whole or in part; nothing is written then.
+        DataError: a source, or what is there already, cannot be read, or a result is contradicted
+            by its own files; or a file changed meanwhile. Nothing is written but in the last case.
     """
-    done, store = Merged(), Results(target)
+    done = Merged()
     with ExitStack() as stack:
-        folders = [stack.enter_context(opened(source)) for source in sources]
-        for source, folder in zip(sources, folders, strict=True):
-            for entry in read(folder):
-                if entry.result is None:
-                    raise DataError(source, f"{entry.where} {entry.problem}", LAYOUT)
-        # Read again, not kept: the predictions of all may outgrow memory.
-        for folder in folders:
-            for entry in read(folder):
-                _put(entry, store, done)
+        known, taken = dict[str, _Held | None](), dict[str, _Held]()
+        for source in sources:
+            for held in _checked(source, stack.enter_context(opened(source))):
+                key = held.entry.folder.name
+                if key not in known:
+                    known[key] = _there(target, key)
+                if _put(held, taken.get(key, known[key]), done):
+                    taken[key] = held
+        there = {key for key in taken if known[key] is not None}
+        if done.conflicts:
+            return Merged(conflicts=[*dict.fromkeys(done.conflicts)])
+        done.added = [key for key in taken if key not in there]
+        done.replaced = [key for key in taken if key in there]
+        for key, held in taken.items():
+            _copy(held, target / key)
     return done
 
 
-def _put(entry: Entry, store: Results, done: Merged) -> None:
-    ours, theirs = store.load(entry.folder.name), entry.result
-    assert theirs is not None
-    if ours is None or (ours.status != Status.OK and theirs.status == Status.OK):
-        (done.added if ours is None else done.replaced).append(theirs.id)
-        store.save(theirs, entry.predictions)
-    elif theirs.status == Status.OK and _outcome(ours) != _outcome(theirs):
-        done.conflicts.append(theirs.id)
-    else:
-        done.same.append(theirs.id)
+def _checked(source: Path, folder: Path) -> Iterator[_Held]:
+    """Yields the results of a source, all of them sound.
+
+    Raises:
+        DataError: one is not; the first few are named.
+    """
+    wrong: list[str] = []
+    for entry in read(folder):
+        found = [entry.problem] if entry.result is None else [*unsound(entry)]
+        wrong += [f"{entry.where} {text}" for text in found]
+        if not wrong:
+            own = Entry(entry.where, entry.folder, entry.result)
+            yield _Held(own, _digests(entry.folder))
+    if wrong:
+        more = f", and {len(wrong) - _SHOWN} more findings" if len(wrong) > _SHOWN else ""
+        raise DataError(source, f"{'; '.join(wrong[:_SHOWN])}{more}", LAYOUT)
 
 
-def _outcome(result: Result) -> tuple[object, ...]:
-    return result.metrics, result.coverage, result.buckets, result.frozen
+def _there(target: Path, key: str) -> _Held | None:
+    """Returns what the target holds of an id; as :func:`_checked` raises."""
+    folder = target / key
+    return next(_checked(target, folder), None) if folder.is_dir() else None
+
+
+def _digests(folder: Path) -> tuple[str, ...]:
+    return tuple(file_digest(folder / name) for name in FILES if (folder / name).is_file())
+
+
+def _put(theirs: _Held, ours: _Held | None, done: Merged) -> bool:
+    """Returns whether a result is to be taken over; says what it is where it is not."""
+    key = theirs.entry.folder.name
+    if ours is None or (theirs.ended_well and not ours.ended_well):
+        return True
+    both = theirs.ended_well and ours.ended_well
+    (done.conflicts if both and _differ(ours, theirs) else done.same).append(key)
+    return False
+
+
+def _differ(ours: _Held, theirs: _Held) -> bool:
+    if _outcome(ours.entry) != _outcome(theirs.entry):
+        return True
+    if ours.digests[1:] == theirs.digests[1:]:
+        return False
+    one, two = (next(read(held.entry.folder)).predictions for held in (ours, theirs))
+    return not _alike(one, two)
+
+
+def _outcome(entry: Entry) -> tuple[object, ...]:
+    result = entry.result
+    assert result is not None
+    own = result.metrics, result.main_metric, result.dev
+    return (*own, result.coverage, result.buckets, result.frozen)
+
+
+def _alike(one: Predictions | None, two: Predictions | None) -> bool:
+    """Whether two machines predict the same: in all but the last bits of probabilities."""
+    if one is None or two is None:
+        return one is two
+    exact = {each.name for each in fields(Predictions)} - {"scores", "likelihoods"}
+    if any([*getattr(one, name)] != [*getattr(two, name)] for name in exact):
+        return False
+    pairs: Iterable[tuple[float, float]] = zip(one.scores, two.scores, strict=True)
+    return all(math.isclose(ours, theirs, abs_tol=_ROUNDED) for ours, theirs in pairs)
+
+
+def _copy(held: _Held, target: Path) -> None:
+    """Copies the two files of a result as they are.
+
+    Raises:
+        DataError: they are not those that were checked.
+    """
+    with atomic_folder(target) as scratch:
+        for name in FILES:
+            if (held.entry.folder / name).is_file():
+                shutil.copyfile(held.entry.folder / name, scratch / name)
+        if _digests(scratch) != held.digests:
+            raise DataError(
+                held.entry.folder, "has changed meanwhile", "files that stay as they are"
+            )

@@ -20,7 +20,7 @@ from kbench.parts.registry import Kind, names
 from kbench.results.example_diff import Injected, Texts, injected
 from kbench.store import Result
 
-__all__ = ["PLACEHOLDER", "Sources", "without_paths"]
+__all__ = ["PLACEHOLDER", "Sources", "leads_elsewhere", "without_paths"]
 
 PLACEHOLDER = "DATA"
 """Stands for the folder of data in what a page shows, whatever the result says."""
@@ -45,14 +45,16 @@ class Sources:
 
     def __init__(self, data: Path | None = None, bundles: Sequence[Path] = ()) -> None:
         self._data = str(data) if data else None
-        self._given = {bundle.digest: bundle for bundle in map(Bundle, bundles)}
+        self._given = {
+            bundle.digest: bundle for bundle in (Bundle(path).checked() for path in bundles)
+        }
         self._texts: dict[str, Texts] = {}
         self._bundles: dict[str, Bundle | None] = {}
 
     def examples(self, result: Result) -> Mapping[str, Example]:
         """Returns the test examples of a result by id; empty where they are not at hand."""
         options = result.spec.options.get("task", {})
-        if result.provenance is None or _leads_elsewhere(options):
+        if result.provenance is None or leads_elsewhere(options):
             return {}
         digest = result.provenance.digests.get("data")
         key = canonical_digest([result.spec.task, options, digest])
@@ -90,10 +92,14 @@ def _installed(name: str, digest: str) -> Bundle | None:
     return bundle if bundle.digest == digest else None
 
 
-def _leads_elsewhere(options: object) -> bool:
-    """Whether an option could name a file outside the folder of data."""
+def leads_elsewhere(options: object) -> bool:
+    """Returns whether an option could name a file outside the folder of data.
+
+    Args:
+        options: of a task, as a result states them.
+    """
     if isinstance(options, Mapping):
-        return any(map(_leads_elsewhere, options.values()))
+        return any(map(leads_elsewhere, options.values()))
     if isinstance(options, str):
         return any(sign in options for sign in ("/", "\\", "..", "~"))
-    return isinstance(options, Iterable) and any(map(_leads_elsewhere, options))
+    return isinstance(options, Iterable) and any(map(leads_elsewhere, options))

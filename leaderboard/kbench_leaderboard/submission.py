@@ -8,24 +8,46 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from kbench.errors import DataError, first_line
 from kbench.store import Predictions, Result, read_predictions, read_result
 
-__all__ = ["LAYOUT", "Entry", "opened", "places", "read"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read"]
 
 LAYOUT = "a folder that `kbench run --out` wrote, one result's folder in it, or a .zip of either"
 _ID = re.compile(r"[0-9a-f]{32}")
 _RESULT, _PREDICTIONS = "result.json", "predictions.parquet"
+FILES = (_RESULT, _PREDICTIONS)
+"""The files of a result: all that is ever opened of one."""
 _LIMITS = {_RESULT: 4 << 20, _PREDICTIONS: 128 << 20}
 """Bytes that a file may have: some ten times those of a run over 100,000 examples."""
 _UNPACKED = 1 << 30
 _ROWS = 5_000_000
+_VALUES = 100_000_000
+_BATCH = 1 << 14
+_ENTRIES, _WHOLE = 40_000, 2 << 30
+"""Files of an archive, and bytes of all of them: those of 20,000 runs."""
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
+"""What a damaged archive may end in; names that are no UTF-8 among them."""
 
 
 @dataclass(frozen=True)
@@ -108,42 +130,88 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_size(path: Path) -> None:
-    """Looks at what a table would take in memory before it is read: it may be compressed."""
+    """Looks at what a table would take in memory before it is read: it may be compressed.
+
+    Texts are read as numbers into a list of those that differ, so that one long text a million
+    times costs what it has on disk; what they would take is counted meanwhile.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            about = file.metadata
-            groups = [about.row_group(number) for number in range(about.num_row_groups)]
-            size = sum(group.total_byte_size for group in groups)
-            rows = about.num_rows
-    except (OSError, ValueError, pa.ArrowException) as cause:
+            texts, rows = _columns(path, file), file.metadata.num_rows
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            size = 0
+            for batch in file.iter_batches(batch_size=_BATCH):
+                size += sum(map(_bytes, batch.columns))
+                _check_budget(path, rows, size)
+    except (OSError, ValueError, LookupError, pa.ArrowException) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
+
+
+def _columns(path: Path, file: pq.ParquetFile) -> list[str]:
+    """Returns the columns of text, by their paths; refuses what its own words say is too much."""
+    about = file.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
+    _check_budget(path, about.num_rows, sum(group.total_byte_size for group in groups))
+    values = sum(column.num_values for column in columns)
+    if values > _VALUES:
+        problem = f"{path.name} would unpack to {values:,} values"
+        raise DataError(path, problem, f"at most {_VALUES:,} values")
+    kinds = [file.schema.column(at) for at in range(len(file.schema))]
+    return [kind.path for kind in kinds if kind.physical_type == "BYTE_ARRAY"]
+
+
+def _check_budget(path: Path, rows: int, size: int) -> None:
     if rows > _ROWS or size > _UNPACKED:
         problem = f"{path.name} would unpack to {rows:,} rows and {size:,} bytes"
         raise DataError(path, problem, f"at most {_ROWS:,} rows and {_UNPACKED:,} bytes")
+
+
+def _bytes(column: pa.Array) -> int:
+    """What a column takes when it is read; a text counts wherever it stands."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    own = int(column.nbytes)
+    while isinstance(column, pa.ListArray):
+        column = column.flatten()
+    if not isinstance(column, pa.DictionaryArray) or not len(column.dictionary):
+        return own
+    lengths = pc.binary_length(column.dictionary)
+    return own + int(pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
 def _unpack(path: Path, target: Path) -> None:
     """Writes the two files of each result in an archive to paths made here, none of its own."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
+            entries, size = archive.infolist(), 0
+            if len(entries) > _ENTRIES:
+                raise DataError(path, f"holds {len(entries):,} files", f"at most {_ENTRIES:,}")
+            for info in entries:
                 hidden = PurePosixPath(info.filename).name.startswith(".")  # locks of the store
                 if not (info.is_dir() or hidden):
-                    _unpack_one(archive, info, target)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as cause:
+                    size += _unpack_one(archive, info, target)
+                if size > _WHOLE:
+                    raise DataError(path, "unpacks to too much", f"at most {_WHOLE:,} bytes")
+    except _DAMAGED as cause:
         raise DataError(path, f"cannot be read ({first_line(cause)})", LAYOUT) from None
 
 
-def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> int:
+    """Unpacks a file; returns its bytes."""
     parts = PurePosixPath(info.filename).parts
     key, name = parts[-2:] if len(parts) > 1 else ("", "")
     good = _ID.fullmatch(key) and name in _LIMITS and not {"..", "/"} & {*parts}
     if not good or "\\" in info.filename:
         raise DataError(archive.filename or "", f"holds {info.filename!r}", LAYOUT)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        problem = f"holds {info.filename!r} in a form of its own"
+        raise DataError(archive.filename or "", problem, "files that are stored or deflated")
     limit = _LIMITS[name]
     with archive.open(info) as file:
         content = file.read(limit + 1)  # what the archive says of its size may be a lie
@@ -153,4 +221,4 @@ def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -
     place.parent.mkdir(exist_ok=True)
     if place.exists():
         raise DataError(archive.filename or "", f"holds {key}/{name} twice", LAYOUT)
-    place.write_bytes(content)
+    return place.write_bytes(content)

@@ -259,9 +259,9 @@ def test_a_matrix_of_objects_is_not_opened(tmp_path: Path, canary: Path) -> None
     card["digest"] = canonical_digest(card["files"])
     (tmp_path / "kb" / "card.json").write_text(json.dumps(card))
     bundle = Bundle(tmp_path / "kb")
-    bundle.verify()  # the stranger's digests are right
-    with pytest.raises(DataError, match=r"vectors.npy: cannot be read \(.*Python objects in dtype"):
-        bundle.vectors(np.array([0]))
+    for look in (bundle.verify, lambda: bundle.vectors(np.array([0]))):  # its digests are right
+        with pytest.raises(DataError, match=r"vectors.npy: cannot be read \(.*Python objects"):
+            look()
 
 
 @pytest.mark.parametrize("name", ["../card.json", "/etc/passwd", "vectors.npy/../../x", "extra"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.results.identity import options
 from kbench.results.tables import rows
@@ -67,3 +69,20 @@ def test_a_result_says_what_its_options_would_be_otherwise(
     assert defaults["method.map-tuning.max_length"] == 64
     assert "method.map-tuning.max_length" not in options(result)
     assert options(result)["tuning.full.epochs"] == 1
+
+
+def test_a_bundle_changed_in_place_stands_for_no_stored_result(
+    toy_folder: Path, tmp_path: Path
+) -> None:
+    kb = Path(shutil.copytree(toy_folder / "kb", tmp_path / "kb"))
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    asked = grid(toy_folder, knowledge=str(kb), method="map-tuning", control="none", options=QUICK)
+    (cell,) = runner.plan(runner.resolve(asked), place)
+    assert cell.problem is None
+    vectors = np.load(kb / "vectors.npy")
+    np.save(kb / "vectors.npy", vectors[::-1])
+    (cell,) = runner.plan(runner.resolve(asked), place)
+    assert "does not have the content its card states" in str(cell.problem)
+    (result,) = run(asked, place)
+    assert result.status == Status.REFUSED
+    assert not place.out.exists() or not list(Results(place.out))

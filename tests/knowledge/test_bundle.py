@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kbench.data.files import cache_home, canonical_digest, file_digest
 from kbench.errors import DataError, Unsupported
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
+from kbench.knowledge.arrow import entity_batch, write_columns
 from kbench.parts.find import find_knowledge
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
@@ -294,3 +299,93 @@ def test_splits_of_a_stranger_are_checked(tmp_path: Path) -> None:
     np.save(made.folder / "splits.npy", np.array([9], dtype=np.uint8))
     with pytest.raises(DataError, match="names the split 9"):
         _ = Bundle(made.folder).splits
+
+
+@pytest.fixture
+def stated(world: Bundle) -> Bundle:
+    """A bundle with vectors, to be changed in place."""
+    return filled(world)
+
+
+def resigned(folder: Path) -> None:
+    """States the digests of the files anew, as a forger does."""
+    card = json.loads((folder / "card.json").read_text())
+    card["files"] = {name: file_digest(folder / name) for name in card["files"]}
+    card["digest"] = canonical_digest(card["files"])
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "triples.npy", "entities.arrow", "relations.json"])
+def test_content_that_changed_in_place_is_not_believed(stated: Bundle, name: str) -> None:
+    path = stated.folder / name
+    found = find_knowledge(str(stated.folder))
+    assert find_knowledge(str(stated.folder)).digest == found.digest
+    before, content = path.stat(), path.read_bytes()
+    other = bytearray(content)
+    other[-3] ^= 1
+    path.write_bytes(other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match="does not have the content its card states"):
+        find_knowledge(str(stated.folder))
+    path.write_bytes(content)
+    assert find_knowledge(str(stated.folder)).digest == found.digest
+
+
+def test_content_is_read_once_and_again_when_it_may_have_changed(
+    stated: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(Bundle, "verify", lambda self: read.append(self.name))
+    time.sleep(0.1)  # what was written this very moment is looked at again
+    for _ in range(3):
+        find_knowledge(str(stated.folder))
+    assert len(read) == 1
+    content = (stated.folder / "vectors.npy").read_bytes()
+    (stated.folder / "vectors.npy").write_bytes(content)
+    find_knowledge(str(stated.folder))
+    assert len(read) == 2
+    for memo in (cache_home() / "digests").glob("*"):
+        memo.unlink()
+    find_knowledge(str(stated.folder))
+    assert len(read) == 3
+
+
+def test_ids_that_do_not_rise_are_refused(stated: Bundle) -> None:
+    path = stated.folder / "ids.npy"
+    ids = np.load(path)
+    for other in (ids[::-1], np.concatenate([ids[1:2], ids[1:]]), np.roll(ids, 1)):
+        np.save(path, other)
+        resigned(stated.folder)
+        with pytest.raises(DataError, match=r"ids\.npy: is not entities\.arrow"):
+            find_knowledge(str(stated.folder))
+
+
+def test_entities_that_do_not_rise_are_refused(tmp_path: Path) -> None:
+    made = write_bundle(tmp_path / "kb", CARD, [Entity(name) for name in "abc"])
+    write_columns(tmp_path / "kb" / "entities.arrow", map(Entity, "bac"), entity_batch)
+    np.save(made.folder / "ids.npy", np.array([b"b", b"a", b"c"]))
+    resigned(made.folder)
+    with pytest.raises(DataError, match="does not rise from row 0 on"):
+        find_knowledge(str(made.folder))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda card: card.update(vectors=None),
+        lambda card: card["vectors"].update(dimension=0),
+        lambda card: card["vectors"].update(dimension=3),
+        lambda card: card["counts"].update(entities=2),
+        lambda card: card["counts"].update(triples=2),
+        lambda card: card["files"].pop("vectors.npy"),
+        lambda card: card["files"].pop("ids.npy"),
+    ],
+)
+def test_a_card_says_nothing_beside_its_files(stated: Bundle, edit: Any) -> None:
+    path = stated.folder / "card.json"
+    card = json.loads(path.read_text())
+    edit(card)
+    card["digest"] = canonical_digest(card["files"])
+    path.write_text(json.dumps(card))
+    with pytest.raises(DataError):
+        find_knowledge(str(stated.folder))

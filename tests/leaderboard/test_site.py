@@ -123,6 +123,33 @@ def test_other_data_backbones_and_metrics_are_not_ranked_together(tmp_path: Path
     assert len(board(tmp_path)) == 4
 
 
+def test_runs_of_another_revision_of_the_engine_are_not_ranked_together(tmp_path: Path) -> None:
+    told = stored.predictions(GOLD, guesses(0.5, 0))
+    stored.store(tmp_path, told)
+    stored.store(tmp_path, told, method="none", made={"revision": 4})
+    titles = [group.title for group in board(tmp_path)]
+    assert len(titles) == 2
+    assert sum("engine revision 4" in title for title in titles) == 1
+
+
+def test_a_site_has_the_scores_of_its_own_folder(tmp_path: Path) -> None:
+    shown = []
+    for share in (0.9, 0.2):
+        folder = tmp_path / f"results-{share}"
+        told = stored.predictions(GOLD, guesses(share, 0))
+        stored.store(folder, told)
+        stored.store(folder, stored.predictions(GOLD, guesses(0.1, 0)), method="none")
+        (group,) = board(folder)  # the same ids from the same working directory
+        line = next(line for line in group.lines if line.first.spec.method != "none")
+        assert line.row.score
+        assert line.row.delta
+        shown.append((line.row.score.value, line.row.delta.value, line.first.score.value))
+    (high, gain, high_alone), (low, loss, low_alone) = shown
+    assert (high, low) == (high_alone, low_alone)
+    assert high > 0.8 > 0.3 > low
+    assert gain > 0.7 > 0.2 > loss
+
+
 def test_whoever_lacks_examples_of_the_others_has_no_rank(tmp_path: Path) -> None:
     write(tmp_path)
     few = stored.predictions(GOLD[:100], guesses(0.9, 0)[:100])

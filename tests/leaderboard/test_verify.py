@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -17,16 +18,20 @@ from kbench.cli import main
 from kbench.data.files import file_digest
 from kbench.errors import DataError
 from kbench.grid.plan import Place
-from kbench.store import Results, Status
+from kbench.metrics.spoken import spoken_metrics as spoken
+from kbench.run.buckets import estimate
+from kbench.store import Result, Results, Status
 from kbench.store.result import read_result
 from kbench_leaderboard import submission
 from kbench_leaderboard.merge import merge
-from kbench_leaderboard.submission import opened, read
+from kbench_leaderboard.submission import Entry, opened, read
 from kbench_leaderboard.verify import verify
+from tests import stored
 from tests.calling import call
 from tests.conftest import registered_toys
 from tests.grid.toygrid import QUICK, grid, run
 from tests.recipe_world import write_data
+from tests.submission_world import without_scores
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
 Json = dict[str, Any]
@@ -99,6 +104,23 @@ def test_metrics_that_a_task_has_by_its_data_are_good_too(
     (result,) = Results(tmp_path / "out")
     assert (status, result.metrics["p1"].variant) == (0, "lama-p1:objects")
     assert problems(tmp_path / "out") == []
+
+
+def test_options_say_which_metrics_a_task_has(tmp_path: Path) -> None:
+    given = stored.predictions([("a",), ("b",)], ["a", "a"])
+    for options, missing in (({"atlas-qa": {"answers": "open"}}, False), ({}, True)):
+        spec = stored.spec(task="atlas-qa", method="none", options={"task": options})
+        scores = {metric.name: estimate(metric, metric.measure(given)) for metric in spoken()}
+        result = Result(
+            id="0" * 32,
+            status=Status.OK,
+            spec=spec,
+            metrics=scores,
+            main_metric=next(iter(scores)),
+            provenance=stored.provenance(),
+        )
+        texts = [problem.text for problem in verify([Entry("x", tmp_path, result, given)])]
+        assert any("is missing" in text for text in texts) == missing, texts
 
 
 def test_an_archive_of_it_is_good_too(out: Path, tmp_path: Path) -> None:
@@ -239,6 +261,33 @@ def test_a_table_that_unpacks_to_too_much_is_not_read(
     assert any("would unpack to 200,000 rows" in problem for problem in problems(out))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_one_long_text_many_times_is_not_read(out: Path, several: bool) -> None:
+    """50 kB that would unpack to four gigabytes: the text is in the file once."""
+    path = chosen(out, task="toy-relations", method="none", seed=0) / "predictions.parquet"
+    rows = 20_000
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["x" * 200_000])
+    label = pa.ListArray.from_arrays(range(rows + 1), text) if several else text
+    columns = {"id": [str(n) for n in range(rows)], "label": label, "prediction": label}
+    columns |= {"score": [0.5] * rows, "linked": [False] * rows, "degree": [-1] * rows}
+    pq.write_table(pa.table({**columns, "stratum": [""] * rows}), path, compression="zstd")
+    assert path.stat().st_size < 200_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert any("would unpack to 20,000 rows" in problem for problem in problems(out))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # kB
+
+
+def test_lists_of_nothing_are_not_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = chosen(out, task="toy-relations", method="none", seed=0) / "predictions.parquet"
+    nothing = pa.ListArray.from_arrays([0, 3_000_000], pa.nulls(3_000_000, pa.string()))
+    columns = {"id": ["a"], "label": nothing, "prediction": nothing, "score": [0.5]}
+    columns |= {"linked": [False], "degree": [-1], "stratum": [""]}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(submission, "_VALUES", 1_000_000)
+    assert any("would unpack to 6,000,0" in problem for problem in problems(out))
+
+
 def test_links_are_not_followed(out: Path, tmp_path: Path) -> None:
     folder = chosen(out, task="toy-relations", method="none", seed=0)
     for name in ("result.json", "predictions.parquet"):
@@ -281,6 +330,36 @@ def test_an_archive_whose_file_unpacks_to_too_much_is_refused(tmp_path: Path) ->
         archive.writestr("0" * 32 + "/result.json", b"\0" * (64 << 20))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(DataError, match="is larger"), opened(path):
+        pass
+
+
+def test_an_archive_has_a_budget_as_a_whole(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "results"), "zip", out))
+    for name, most, problem in (("_ENTRIES", 5, "files"), ("_WHOLE", 9999, "unpacks to too much")):
+        with monkeypatch.context() as patch:
+            patch.setattr(submission, name, most)
+            with pytest.raises(DataError, match=problem), opened(path):
+                pass
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_in_another_form_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("0" * 32 + "/result.json", "{}")
+    with pytest.raises(DataError, match="in a form of its own"), opened(path):
+        pass
+
+
+def test_a_damaged_archive_is_refused_in_a_line(out: Path, tmp_path: Path) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "results"), "zip", out))
+    content = bytearray(path.read_bytes())
+    for at in range(40, 4000, 7):
+        content[at] ^= 0x55
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"results\.zip"), opened(path):
         pass
 
 
@@ -341,7 +420,7 @@ def test_a_good_end_replaces_a_bad_one_and_not_the_other_way_round(
 ) -> None:
     folder = chosen(out, task="toy-typing", method="none", seed=0)
     bad = Path(shutil.copytree(folder, tmp_path / "bad" / folder.name))
-    edit(bad, lambda value: value.update(status="failed", reason="it broke", metrics={}))
+    without_scores(bad, "failed")
     target = tmp_path / "all"
     assert merge([bad], target).added == [folder.name]
     assert merge([out], target).replaced == [folder.name]
@@ -354,12 +433,12 @@ def test_two_outcomes_of_one_run_are_a_conflict(
 ) -> None:
     folder = chosen(out, task="toy-relations", method="none", seed=0)
     other = Path(shutil.copytree(folder, tmp_path / "other" / folder.name))
-    edit(other, lambda value: value["metrics"]["accuracy"].update(value=0.5))
+    edit(other, lambda value: value.update(dev=0.5, training={}))
     with pytest.raises(SystemExit) as left:
         main(["leaderboard", "merge", str(out), str(other), "--out", str(tmp_path / "all")])
     assert left.value.code == 1
     assert f"conflict: {folder.name}" in capsys.readouterr().out
-    assert verify(read(tmp_path / "all")) == []
+    assert not (tmp_path / "all").exists()
 
 
 def test_a_source_that_cannot_be_read_stops_a_merge_before_it_begins(

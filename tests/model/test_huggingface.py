@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 
 from kbench.data import Example
 from kbench.encoding import Batch, Layout, encode
@@ -208,3 +210,51 @@ def test_the_digest_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> 
     one, other = write_backbone(tmp_path / "one"), write_backbone(tmp_path / "other")
     assert folder_digest(one) == folder_digest(other)
     assert folder_digest(one) != folder_digest(write_backbone(tmp_path / "third", layers=1))
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/model.safetensors", "{other}", "deep/model.safetensors"]
+)
+def test_what_is_loaded_is_what_is_hashed(tmp_path: Path, name: str) -> None:
+    folder, other = tmp_path / "bert", tmp_path / "other"
+    write_backbone(folder)
+    write_backbone(other)
+    shutil.copytree(other, folder / "deep")
+    weights = folder / "model.safetensors"
+    with safe_open(weights, "pt") as file:
+        keys = [*file.keys()]
+    named = name.format(other=other / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(keys, named)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    weights.rename(folder / "decoy.safetensors")
+    for asked in (folder_digest, load_folder):
+        with pytest.raises(KbenchError, match="no file of the folder"):
+            asked(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("config.json", {"transformers_weights": "deep/model.safetensors"}),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["../other/tokenizer.4.0.json"]}),
+    ],
+)
+def test_no_other_file_names_one_elsewhere(tmp_path: Path, file: str, said: dict[str, Any]) -> None:
+    folder = tmp_path / "bert"
+    write_backbone(folder)
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+    with pytest.raises(KbenchError, match="no file of the folder"):
+        folder_digest(folder)
+
+
+def test_shards_beside_their_index_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    write_backbone(folder)
+    lm = load_folder(folder)
+    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "x.bin"}}')
+    network = transformers.AutoModelForMaskedLM.from_pretrained(folder)
+    network.save_pretrained(folder, max_shard_size="100KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    assert len([*folder.glob("*.safetensors")]) > 1
+    assert digest(load_folder(folder).network) == digest(lm.network)

@@ -240,16 +240,19 @@ def test_the_site_holds_variants_of_several_seeds(tmp_path: Path) -> None:
 def test_verify_asks_no_control_of_what_is_not_chosen_and_counts_each_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(tmp_path, 50, method="none", dev=0.5)
-    best = put(tmp_path, 60, rate=1, dev=0.7)
-    other = put(tmp_path, 90, rate=2, dev=0.6)
-    lacking = {p.where for p in verify(read(tmp_path)) if "foreign control" in p.text}
+    folder = tmp_path / "r"
+    put(folder, 50, method="none", dev=0.5)
+    best = put(folder, 60, rate=1, dev=0.7)
+    other = put(folder, 90, rate=2, dev=0.6)
+    lacking = {p.where for p in verify(read(folder)) if "foreign control" in p.text}
     assert lacking == {best.id}
-    put(tmp_path, 50, rate=1, control="foreign")
-    moved = tmp_path / ("a" * 32)
-    (tmp_path / other.id).rename(moved)  # says another id: wrong in two ways, counted once
-    code, out, _ = call(capsys, "leaderboard", "verify", str(tmp_path))
-    found = {line.split("/")[-1].partition(":")[0] for line in out.splitlines()[:-1]}
+    put(folder, 50, rate=1, control="foreign")
+    moved = folder / ("a" * 32)
+    (folder / other.id).rename(moved)  # says another id: wrong in two ways, counted once
+    code, out, _ = call(capsys, "leaderboard", "verify", str(folder))
+    lines = [line.removeprefix(f"{folder}/") for line in out.splitlines()[:-1]]
+    found = {line.partition(":")[0] for line in lines}
     assert code == 1
-    assert out.splitlines()[-1] == f"{tmp_path}: {len(found)} of 4 results rejected"
+    assert found <= {path.name for path in folder.iterdir()}, out
+    assert out.splitlines()[-1] == f"{folder}: {len(found)} of 4 results rejected"
     assert "a" * 32 in found

@@ -89,3 +89,13 @@ def test_the_memory_is_bounded(store: Results, monkeypatch: pytest.MonkeyPatch) 
     for number in range(20):
         assert memo.memoised(number, [], store, lambda number=number: number) == number
         assert len(list((cache_home() / "figures").glob("*.json"))) <= 6
+
+
+def test_what_was_computed_without_a_file_is_not_remembered(store: Results) -> None:
+    results = list(store)
+    assert memo.memoised("n", results, store, lambda: 1) == 1
+    assert memo.memoised("n", results, store, lambda: 2) == 1
+    store.files(results[0])[1].unlink()
+    assert [memo.memoised("n", results, store, lambda n=n: n) for n in (3, 4)] == [3, 4]
+    elsewhere = Results(Path())
+    assert [memo.memoised("n", results, elsewhere, lambda n=n: n) for n in (5, 6)] == [5, 6]
