@@ -26,7 +26,7 @@ __all__ = [
     "sorted_batches",
 ]
 
-_HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples"})
+_HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples", "shared"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
 BATCH = 128
@@ -163,6 +163,8 @@ class Batch:
         choices: what is decided between, where the batch is of pairs of texts; else None.
         states: what the network says, where it need not be asked again; else None.
         tree: candidates of each example that stand in its row, where it has such; else None.
+        shared: how many tokens all inputs begin with alike, slots and mentions among them, and the
+            number of those that do; None where they do not.
     """
 
     ids: Tensor
@@ -181,6 +183,7 @@ class Batch:
     choices: Choices | None = None
     states: BatchStates | None = None
     tree: TreeBatch | None = None
+    shared: tuple[int, int] | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -265,7 +268,10 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
 
 
 def sorted_batches(
-    lengths: NDArray[np.int64], size: int, tokens: int | None = None
+    lengths: NDArray[np.int64],
+    size: int,
+    tokens: int | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Yields indices by falling length, so that padding is least and memory peaks first.
 
@@ -273,12 +279,21 @@ def sorted_batches(
         lengths: tokens of each. ``[n]``.
         size: of a batch at most.
         tokens: of a batch at most, padding included, but for a single one that is longer.
+        groups: of which number each is, where no batch may be of several; one group after the
+            other, that of the longest first. ``[n]``.
     """
     order = np.argsort(-lengths, kind="stable")
+    ends = np.array([len(order)])
+    if groups is not None:
+        first = np.zeros(int(groups.max(initial=0)) + 1, dtype=np.int64)
+        first[groups[order[::-1]]] = np.arange(len(order))[::-1]
+        order = order[np.argsort(first[groups[order]], kind="stable")]
+        ends = np.append(np.flatnonzero(np.diff(groups[order])) + 1, len(order))
     start = 0
     while start < len(order):
         room = size if tokens is None else tokens // max(1, int(lengths[order[start]]))
         end = start + max(1, min(size, room))
+        end = min(end, int(ends[np.searchsorted(ends, start, "right")]))
         yield order[start:end]
         start = end
 

@@ -119,6 +119,11 @@ class Trees:
         return self.lengths
 
     @property
+    def beginnings(self) -> NDArray[np.int64] | None:
+        """Those of the texts."""
+        return self.inputs.beginnings
+
+    @property
     def shortened(self) -> int:
         """That of the texts."""
         return self.inputs.shortened
@@ -289,6 +294,7 @@ def behind_nothing(batch: Batch, start: Sequence[int]) -> Batch:
         segments=None,
         states=None,
         tree=replace(tree, states=own * (first + most) + columns),
+        shared=None,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch
 from kbench.encoding.batch import TOKENS, picked, sorted_batches
 from kbench.encoding.computing import asynchronous
+from kbench.model.beginnings import read
 
 if TYPE_CHECKING:
     from kbench.model.heads import Head
@@ -54,7 +55,7 @@ class DownstreamModel(nn.Module):
         return torch.cat(pieces)[torch.argsort(torch.cat(order))]
 
     def _read(self, batch: Batch) -> Tensor:
-        hidden = self.lm(batch, self.head.reads(self.lm, batch))
+        hidden = read(self.lm, batch, self.head.reads(self.lm, batch))
         logits: Tensor = self.head(self.lm, hidden, batch)
         return logits
 

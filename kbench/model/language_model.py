@@ -24,6 +24,7 @@ from kbench.model.narrow import NARROW, in_float32
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from kbench.model.beginnings import Beginning
 
 __all__ = ["LanguageModel", "SlotSource", "attention_mask"]
 
@@ -56,6 +57,8 @@ class LanguageModel(nn.Module, ABC):
         rounding: how far its states move where only the batch differs, as a share of the largest;
             0 where nobody has tried.
         settled: whether weights have places of their own, as of a model that is spread over GPUs.
+        beginnings: the one that was read last, where such are read once; else None
+            (:func:`kbench.model.beginnings.sharing`).
     """
 
     left_to_right: ClassVar[bool]
@@ -81,6 +84,7 @@ class LanguageModel(nn.Module, ABC):
         self._token_head = _token_head(network)
         self._slots: SlotSource | None = None
         self._batch: Batch | None = None
+        self.beginnings: list[Beginning] | None = None
 
     @property
     def base(self) -> Any:
@@ -277,6 +281,11 @@ class LanguageModel(nn.Module, ABC):
         if self._batch is None:
             raise RuntimeError("no batch is being read")
         return self._batch
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether layers run as compiled code."""
+        return any("forward" in vars(layer) for layer in self._found_layers())
 
     @property
     def layers(self) -> list[nn.Module]:
