@@ -84,7 +84,6 @@ class TreeBatch:
             ``[steps]``.
         examples: how many.
         candidates: of an example at most.
-        which: the tree of each example, where there are several. ``[examples]``.
     """
 
     states: Tensor
@@ -93,7 +92,6 @@ class TreeBatch:
     cells: Tensor
     examples: int
     candidates: int
-    which: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -110,7 +108,6 @@ class TreeBatch:
             places=change(self.places),
             targets=change(self.targets),
             cells=change(self.cells),
-            which=None if self.which is None else change(self.which),
         )
 
     def picked(self, rows: Tensor, width: int) -> TreeBatch:
@@ -133,7 +130,6 @@ class TreeBatch:
             self.cells[steps] + (place[held] - held) * self.candidates,
             examples=len(rows),
             candidates=self.candidates,
-            which=None if self.which is None else self.which[rows],
         )
 
 
@@ -165,6 +161,7 @@ class Batch:
         tree: candidates of each example that stand in its row, where it has such; else None.
         shared: how many tokens all inputs begin with alike, slots and mentions among them, and the
             number of those that do; None where they do not.
+        more: the same inputs with the rest of their candidates, where one row has no room for all.
     """
 
     ids: Tensor
@@ -184,6 +181,12 @@ class Batch:
     states: BatchStates | None = None
     tree: TreeBatch | None = None
     shared: tuple[int, int] | None = None
+    more: tuple[Batch, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Batch, ...]:
+        """The same inputs once for each part of their candidates."""
+        return (replace(self, more=()), *self.more) if self.more else (self,)
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -200,7 +203,9 @@ class Batch:
         changed: dict[str, Any] = {}
         for name in (field.name for field in fields(self) if field.name not in _HOST):
             value = getattr(self, name)
-            if isinstance(value, Choices | BatchStates | TreeBatch):
+            if name == "more":
+                changed[name] = tuple(part._changed(change) for part in self.more)
+            elif isinstance(value, Choices | BatchStates | TreeBatch):
                 changed[name] = value.changed(change)
             elif value is not None:
                 changed[name] = change(value)
@@ -263,6 +268,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         targets=None,
         choices=None,
         tree=batch.tree and batch.tree.picked(rows, before),
+        more=tuple(picked(part, rows, part.ids.shape[1]) for part in batch.more),
         states=batch.states and batch.states.changed(lambda hidden: hidden[rows, :width]),
     )
 

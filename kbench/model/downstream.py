@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,8 +56,12 @@ class DownstreamModel(nn.Module):
         return torch.cat(pieces)[torch.argsort(torch.cat(order))]
 
     def _read(self, batch: Batch) -> Tensor:
-        hidden = read(self.lm, batch, self.head.reads(self.lm, batch))
-        logits: Tensor = self.head(self.lm, hidden, batch)
+        said = []
+        for part in batch.parts:
+            hidden = read(self.lm, part, self.head.reads(self.lm, part))
+            said.append(self.head(self.lm, hidden, part))
+        # Of candidates that another part has, a part says that they are impossible.
+        logits: Tensor = reduce(torch.maximum, said)
         return logits
 
     def loss(self, batch: Batch) -> Tensor:
