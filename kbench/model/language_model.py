@@ -8,6 +8,7 @@ and dropout treat them as any token (map-tuning, section 3).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -166,6 +167,26 @@ class LanguageModel(nn.Module, ABC):
             yield
         finally:
             self._slots = source
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Hangs up all hooks inside the block: the network says what it does without a plug.
+
+        Slots are left; a batch without any is not changed by them.
+        """
+        hung = [
+            (module, name, vars(module)[name])
+            for module in self.modules()
+            for name in ("_forward_hooks", "_forward_pre_hooks")
+            if vars(module)[name]
+        ]
+        try:
+            for module, name, _ in hung:
+                setattr(module, name, OrderedDict())
+            yield
+        finally:
+            for module, name, hooks in hung:
+                setattr(module, name, hooks)
 
     def embed(self, batch: Batch) -> Tensor:
         """Returns the input vectors: word embeddings, slots filled. ``[batch, tokens, width]``."""

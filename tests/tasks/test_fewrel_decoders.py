@@ -18,6 +18,7 @@ from kbench.grid.plan import Place
 from kbench.model import EpisodeHead, LanguageModel, StatementHead, beginnings
 from kbench.parts.run_parts import Parts
 from kbench.results.rescoring import again, by_scorer
+from kbench.run.addresses import plug_inputs
 from kbench.run.models import tune
 from kbench.run.plugs import fit
 from kbench.run.prediction import predict
@@ -257,6 +258,7 @@ def test_runs_with_a_plug_and_tuned(
 
 
 STATEMENT = {"ask": "statement"}
+NAMES = {"task": {"fewrel": {**SMALL, "ask": "name"}}}
 
 
 def test_statements_are_shown_and_compared(folder: str, decoder: Path, session: Session) -> None:
@@ -293,6 +295,35 @@ def test_statements_are_shown_and_compared(folder: str, decoder: Path, session: 
         found.by("mean")
     with pytest.raises(UsageError, match="scorer is mean, and relations are told by statements"):
         tune(session, parts_of(folder, decoder, task=STATEMENT, scorer="mean"))
+
+
+@pytest.mark.parametrize("method", ["k-adapter", "adapter-no-knowledge"])
+def test_a_plug_that_works_on_every_token_has_no_say_in_what_comes_after_nothing(
+    folder: str, decoder: Path, toy_folder: Path, session: Session, method: str
+) -> None:
+    spec = parts_of(folder, decoder, toy_folder / "kb", task=STATEMENT, scorer="pmi", limit=2).spec
+    parts = Parts(spec.model_copy(update={"method": method}))
+    model, _ = tune(session, parts)
+    inputs = session.prepared(parts, Split.TEST, model, injected=True).inputs
+    plug = parts.method.build(model.lm, parts.base_knowledge).eval()
+    torch.manual_seed(0)
+    for parameter in plug.parameters():  # far from the identity
+        torch.nn.init.normal_(parameter, std=0.3)
+    bare = predict(model, inputs, CPU).likelihoods
+    with plug.attach(model.lm):
+        attached = predict(model, inputs, CPU).likelihoods
+    again = predict(model, inputs, CPU).likelihoods
+    assert bare is not None
+    assert attached is not None
+    assert again is not None
+    assert np.abs(attached.said - bare.said).max() > 0.1
+    assert np.array_equal(attached.nothing, bare.nothing)
+    assert np.array_equal(again.said, bare.said)
+    # Such runs were others before; those of other methods are what they were.
+    by_name = Parts(spec.model_copy(update={"method": method, "options": NAMES}))
+    slots = Parts(spec)
+    keys = [plug_inputs(each, Setting.TASK_SPECIFIC).keys() for each in (parts, by_name, slots)]
+    assert ["nothing" in each for each in keys] == [True, False, False]
 
 
 def alone(lm: LanguageModel, text: list[int], tokens: list[int]) -> float:
