@@ -105,6 +105,7 @@ def _by(store: Results, results: Sequence[Result], scorer: str, *, as_json: bool
         told = ", ".join(
             f"{name} {100 * each.value:.1f} (by {own} {100 * result.metrics[name].value:.1f})"
             for name, each in made.items()
+            if each.n  # of a stratum that no example is in there is none
         )
         click.echo(f"{result.id[:12]} {result.spec.label}: by {scorer} {told}")
     if not as_json:
