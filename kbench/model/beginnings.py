@@ -4,8 +4,9 @@ A network that reads from left to right finds the same in the same beginning, wh
 its keys and values are kept, of one beginning at a time, and each batch of texts goes on after
 them. Plugs work in both parts: slots, hooks in layers, and layers of their own
 (:meth:`~kbench.model.language_model.LanguageModel.remembered`), as they do where a text is gone on
-with token by token. The result is that of whole texts to 1e-5 in float32; in a narrow precision
-the two differ visibly, and texts are read whole.
+with token by token. Those with hooks have to say that they look at nothing behind a token
+(:meth:`~kbench.model.language_model.LanguageModel.token_by_token`). The result is that of whole
+texts to 1e-5 in float32; in a narrow precision the two differ visibly, and texts are read whole.
 """
 
 from __future__ import annotations
@@ -49,13 +50,15 @@ def sharing(lm: LanguageModel) -> Iterator[None]:
 
     Args:
         lm: with whatever is attached to it. One that runs as compiled code reads whole texts, for
-            each new shape would be compiled anew, and so does one that computes narrowly.
+            each new shape would be compiled anew; so does one that computes narrowly, or has hooks
+            that may look ahead.
     """
     narrow = lm.dtype != torch.float32 or torch.is_autocast_enabled(
         lm.word_embeddings.weight.device.type
     )
     try:
-        lm.beginnings = None if narrow or lm.runs_compiled else []
+        whole = narrow or lm.runs_compiled or lm.looks_ahead
+        lm.beginnings = None if whole else []
         yield
     finally:
         lm.beginnings = None

@@ -86,6 +86,7 @@ class LanguageModel(nn.Module, ABC):
         self._slots: SlotSource | None = None
         self._batch: Batch | None = None
         self.beginnings: list[Beginning] | None = None
+        self._by_token = False
 
     @property
     def base(self) -> Any:
@@ -167,6 +168,27 @@ class LanguageModel(nn.Module, ABC):
             yield
         finally:
             self._slots = source
+
+    @contextmanager
+    def token_by_token(self) -> Iterator[None]:
+        """Says that what is hung in inside the block looks at no token that comes later.
+
+        For plugs with hooks, at a token of which nothing hangs on what stands behind it, nor on
+        whom the text speaks of there. What texts begin with alike is then read once for all of them
+        (:mod:`kbench.model.beginnings`); with hooks of which nothing is said, each is read whole.
+        """
+        before, self._by_token = self._by_token, True
+        try:
+            yield
+        finally:
+            self._by_token = before
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether what is attached may make of a token what stands behind it says."""
+        hooks = (vars(module) for module in self.modules())
+        hung = any(own["_forward_hooks"] or own["_forward_pre_hooks"] for own in hooks)
+        return hung and not self._by_token
 
     @contextmanager
     def bare(self) -> Iterator[None]:

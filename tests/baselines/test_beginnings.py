@@ -18,6 +18,7 @@ from kbench.model import LanguageModel
 from kbench.model.beginnings import read, sharing
 from kbench.model.candidates import log_likelihoods
 from kbench.model.compiling import compiled
+from kbench.model.freezing import rewritten
 from kbench.model.generation import go_on
 from kbench.model.huggingface import load_folder
 from kbench.parts import registry
@@ -137,6 +138,12 @@ def test_texts_are_read_whole_where_sharing_would_say_something_else(
         assert lm.beginnings is None
     with compiled(lm, backend="eager"), sharing(lm):
         assert lm.beginnings is None
+    with rewritten(lm.layers[0], lambda hidden: hidden + hidden.mean(1, keepdim=True)):
+        with sharing(lm):
+            assert lm.beginnings is None  # it may look ahead, as this one does
+        with lm.token_by_token(), sharing(lm):
+            assert lm.beginnings == []
+    assert not lm.looks_ahead
     batch = trees.collate_sequences(np.arange(1, 4))
     with sharing(lm):
         read(lm, replace(batch, shared=None), None)
