@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kbench.data import (
@@ -25,7 +26,7 @@ from kbench.data import (
     digest_examples,
 )
 from kbench.data.files import canonical_digest
-from kbench.errors import Unsupported
+from kbench.errors import Unsupported, UsageError
 from kbench.metrics import (
     Accuracy,
     Hits,
@@ -337,13 +338,16 @@ class QuestionTask(Task):
 
     ``answers=open``, by models that read from left to right: the answer is said in the model's own
     words, of up to ``tokens`` tokens. ``answers=ranked``, by the same: the answers of train to
-    questions of the same relation are ranked, the ``candidates`` most frequent of them. No
-    question is left out because its answer has several tokens.
+    questions of the same relation are ranked, the ``candidates`` most frequent of them; or, where
+    ``objects`` is the folder of a knowledge base, its objects of that relation, those of the most
+    facts first. No question is left out because its answer has several tokens.
 
     Attributes:
         asks: the prompt of open and ranked questions where it is another than that of one token.
         one_thing: whether all answers of a question are names of one thing, and so one candidate;
             else each is a thing of its own.
+        facts: what knowledge bases call the relation of a question, by its id or its text, where
+            they call it otherwise.
         way: how it is answered; always at one token where a task has no option ``answers``.
     """
 
@@ -354,11 +358,13 @@ class QuestionTask(Task):
     prompt: ClassVar[Prompt | None] = Prompt("{before}")
     asks: ClassVar[Prompt | None] = None
     one_thing: ClassVar[bool] = True
+    facts: ClassVar[Mapping[str, str]] = {}
     max_length = 64
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "answers": "token",
         "tokens": 15,
         "candidates": 128,
+        "objects": "",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "answers": OptionType("text", words=("token", "open", "ranked")),
@@ -366,6 +372,7 @@ class QuestionTask(Task):
         "candidates": OptionType("whole number", least=2),
     }
     way: str = "token"
+    _whose: ClassVar[str] = "train"
 
     def __init__(
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
@@ -374,8 +381,17 @@ class QuestionTask(Task):
         self._answered(str(self.options.get("answers", self.way)))
 
     def _answered(self, way: str) -> None:
-        """Takes up the way in which questions are answered."""
+        """Takes up the way in which questions are answered.
+
+        Raises:
+            UsageError: it ranks nothing, and a knowledge base is given whose objects to rank.
+        """
         self.way = way
+        if self.options.get("objects") and way != "ranked":
+            raise UsageError(
+                f"objects is {self.options['objects']!r}, a knowledge base whose objects are to be "
+                f"ranked, and answers is {way}; expected answers=ranked, or no objects"
+            )
         if way == "token":
             return
         self.prompt = self.asks or self.prompt  # type: ignore[misc]
@@ -386,7 +402,8 @@ class QuestionTask(Task):
 
     @property
     def _among(self) -> str:
-        return f"{self.options['candidates']}-of-train"
+        whose = "objects" if self.options["objects"] else self._whose
+        return f"{self.options['candidates']}-of-{whose}"
 
     @classmethod
     def metric_named(cls, variant: str) -> Metric | None:
@@ -414,7 +431,31 @@ class QuestionTask(Task):
 
     @cached_property
     def ranking(self) -> dict[str, list[list[str]]]:
-        """The candidates of each relation, the most frequent first; of each its names."""
+        """The candidates of each relation, the most frequent first; of each its names.
+
+        Raises:
+            DataError: the folder of ``objects`` is no knowledge base.
+            InputError: it has no object of any relation that is asked for.
+        """
+        return self._objects() if self.options["objects"] else self._answers()
+
+    def _objects(self) -> dict[str, list[list[str]]]:
+        """Objects in a knowledge base; of a relation that it lacks, the answers."""
+        from kbench.knowledge import Bundle
+        from kbench.knowledge.objects import objects_of
+
+        spelled: dict[str, set[str]] = {}
+        for example in self._known():
+            answers = (name for name in example.labels if name.strip())
+            spelled.setdefault(example.relation, set()).update(answers)
+        called = {relation: self.facts.get(relation, relation) for relation in spelled}
+        base = Bundle(Path(str(self.options["objects"])).expanduser())
+        found = objects_of(base, called, spelled, int(self.options["candidates"]))
+        self.counts["relations_without_objects"] = len(called) - len(found)
+        return dict(sorted({**self._answers(), **found}.items()))
+
+    def _answers(self) -> dict[str, list[list[str]]]:
+        """Answers to the questions that are known."""
         counted: dict[str, Counter[tuple[str, ...]]] = {}
         for example in self._known():
             names = tuple(dict.fromkeys(name for name in example.labels if name.strip()))
@@ -484,6 +525,7 @@ class ProbeTask(QuestionTask):
     """
 
     tuning = "frozen"
+    _whose = "all"
     markers: ClassVar[Mapping[Role, str]] = {}
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         **QuestionTask.defaults,
@@ -524,10 +566,6 @@ class ProbeTask(QuestionTask):
         held = Split.DEV if split == Split.DEV else Split.TEST
         questions = [e for e in self._questions if self._split(e) == held]
         return questions if split != Split.TRAIN else ()
-
-    @property
-    def _among(self) -> str:
-        return f"{self.options['candidates']}-of-all"
 
     def _known(self) -> Sequence[Example]:
         """All questions: there is no train."""

@@ -19,7 +19,7 @@ _SPLITS = ("train", "dev", "test")
 
 
 def write_data(folder: Path) -> None:
-    """Writes FewRel (both), Wiki80, Wiki-ET, EntityQuestions, OpenEntity, FIGER and TACRED."""
+    """Writes PopQA, FewRel (both), Wiki80, Wiki-ET, EntityQuestions, OpenEntity, FIGER, TACRED."""
     for name, prefix in (("train_wiki", "Q"), ("val_wiki", "Q"), ("val_pubmed", "C")):
         relations = {f"{name}/P{n}": _few_rel(n, prefix) for n in range(len(_WORDS))}
         _write(folder / "fewrel" / f"{name}.json", relations)
@@ -29,6 +29,7 @@ def write_data(folder: Path) -> None:
     ids = [f"Q{number}\t{number}" for number in range(len(NAMES))]
     _write(folder / "wikiet" / "entity2id.txt", "\n".join([str(len(NAMES)), *ids]) + "\n")
     _write_lama(folder / "lama")
+    _write_popqa(folder / "popqa")
     for split in _SPLITS:
         _lines(folder / "wikiet" / f"{split}.json", [_typed(n, False) for n in range(12)])
         for task in ("openentity", "figer"):
@@ -41,6 +42,14 @@ def write_data(folder: Path) -> None:
             for city, land in zip(CITIES, LANDS, strict=True)
         ]
         _write(folder / "entityquestions" / split / f"P17.{split}.json", questions)
+
+
+def _write_popqa(folder: Path) -> None:
+    rows = [("question", "subj", "s_uri", "s_pop", "possible_answers")]
+    for number, (city, land) in [*enumerate(zip(CITIES, LANDS, strict=True))][1:]:  # no Q0
+        uri = f"http://www.wikidata.org/entity/Q{number}"
+        rows.append((f"In what country is {city}?", city, uri, "100", f'"[""{land}""]"'))
+    _write(folder / "popQA.tsv", "".join("\t".join(row) + "\n" for row in rows))
 
 
 def _write_lama(folder: Path) -> None:

@@ -89,6 +89,7 @@ class Adapters(Plug):
     @contextmanager
     def attach(self, lm: LanguageModel) -> Iterator[None]:
         with ExitStack() as stack:
+            stack.enter_context(lm.token_by_token())
             for layer, adapter in zip(lm.layers, self.adapters, strict=True):
                 stack.enter_context(rewritten(layer, adapter))
             yield

@@ -251,10 +251,12 @@ class KnowledgeAdapter(Plug):
         nn.init.zeros_(self.map.bias)
         self.register_buffer("mapped", torch.tensor(False))
 
-    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
+    @contextmanager
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
         # Asked once a block: the answer lies on the device.
         after = self._mapped if bool(self.mapped) else self._scaled
-        return tapped(lm, partial(self._increments, lm.remembered), after)
+        with lm.token_by_token(), tapped(lm, partial(self._increments, lm.remembered), after):
+            yield
 
     def reading(self, lm: LanguageModel) -> Reading:
         """Reads ``h^(L)`` and ``sum U_i``: neither ``M`` nor ``s`` comes before them."""

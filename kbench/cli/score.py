@@ -11,7 +11,7 @@ import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say
-from kbench.data import ALIASED, SCORERS
+from kbench.data import SCORERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "con
 @shared.out
 @click.option(
     "--scorer",
-    type=click.Choice([*SCORERS, ALIASED]),
+    type=click.Choice(SCORERS),
     help="Instead, what another comparison of candidates would have given.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON Lines.")
@@ -105,6 +105,7 @@ def _by(store: Results, results: Sequence[Result], scorer: str, *, as_json: bool
         told = ", ".join(
             f"{name} {100 * each.value:.1f} (by {own} {100 * result.metrics[name].value:.1f})"
             for name, each in made.items()
+            if each.n  # of a stratum that no example is in there is none
         )
         click.echo(f"{result.id[:12]} {result.spec.label}: by {scorer} {told}")
     if not as_json:

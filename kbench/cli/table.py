@@ -118,8 +118,15 @@ def _print(
 
 
 def _measured(results: Sequence[Result], metric: str) -> list[Result]:
-    """Returns the results that have a metric, with it in the place of their main one."""
-    known = {name: None for result in results for name in result.metrics}
+    """Returns the results that have a metric, with it in the place of their main one.
+
+    Of a stratum that none of its examples is in a result has none, and not 0.
+    """
+    known = {n: None for result in results for n, score in result.metrics.items() if score.n}
     if metric not in known:
         raise UsageError(f"no stored result has a metric {metric!r}{nearest(metric, known)}")
-    return [r.model_copy(update={"main_metric": metric}) for r in results if metric in r.metrics]
+    return [
+        r.model_copy(update={"main_metric": metric})
+        for r in results
+        if metric in r.metrics and r.metrics[metric].n
+    ]

@@ -12,12 +12,11 @@ from kbench.data.examples import (
     digest_examples,
     outermost,
 )
-from kbench.data.likelihoods import ALIASED, SCORERS, Likelihoods
+from kbench.data.likelihoods import SCORERS, Likelihoods
 from kbench.data.predictions import Answers, Predictions, is_right
 from kbench.data.prompts import Prompt
 
 __all__ = [
-    "ALIASED",
     "NONE_OF_THE_ABOVE",
     "SCORERS",
     "Answers",

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[Any]
 
-__all__ = ["ALIASED", "SCORERS", "Likelihoods"]
+__all__ = ["SCORERS", "Likelihoods"]
 
 SCORERS = ("sum", "mean", "char", "byte", "pmi")
 """Ways to compare candidates of different length; see :mod:`kbench.model.candidates`."""
-ALIASED = "mass"
-"""The scorer of answers that have several spellings: what all of them have together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +28,7 @@ class Likelihoods:
     """``l(c | x)``, the log-probability of candidates after texts, and what makes scores of it.
 
     Attributes:
-        names: the answer that each candidate spells; candidates of one name are its aliases.
-            ``[candidates]``.
+        names: the answer that each candidate spells. ``[candidates]``.
         sizes: of each candidate in tokens, characters and bytes, by the scorer that divides by it
             (``mean``, ``char``, ``byte``); empty where candidates are other texts in each example.
             ``[candidates]`` each.
@@ -45,6 +42,9 @@ class Likelihoods:
         thresholds: the score above which an answer is given, by scorer, where an example has
             several answers; empty where it has one.
         fallback: whether the best is given where none is above it.
+        answers: where answers are ranked, the number of the answer that each candidate spells,
+            those of one example rising; an answer is worth what its spellings are worth together,
+            ``log Σ exp(score)``. Empty where one candidate is chosen, or several. ``[candidates]``.
     """
 
     names: tuple[str, ...]
@@ -55,6 +55,7 @@ class Likelihoods:
     scorer: str
     thresholds: Mapping[str, float]
     fallback: bool = False
+    answers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.said)
@@ -62,9 +63,10 @@ class Likelihoods:
     @property
     def scorers(self) -> tuple[str, ...]:
         """Those by which the candidates can be compared."""
-        aliased = len({*self.names}) < len(self.names) and not self.thresholds
-        known = tuple(name for name in SCORERS if name in ("sum", "pmi") or name in self.sizes)
-        return (*known, ALIASED) if aliased else known
+        # Weights of ranked answers that were tuned by another scorer once came without x0.
+        bare = bool(self.answers) and self.scorer != "pmi" and not self.nothing.any()
+        known = {"sum", *self.sizes} if bare else {"sum", "pmi", *self.sizes}
+        return tuple(name for name in SCORERS if name in known)
 
     def at(self, chosen: Sequence[int]) -> Likelihoods:
         """Returns those of some of the examples, by their numbers, in the order given."""
@@ -79,22 +81,20 @@ class Likelihoods:
         Raises:
             UsageError: it cannot be.
         """
-        if scorer == ALIASED and scorer not in self.scorers:
+        if scorer in self.scorers:
+            return replace(self, scorer=scorer)
+        if scorer in SCORERS:
             raise UsageError(
-                f"scorer {scorer} is what several spellings of an answer have together, and no "
-                f"answer has several here; expected {' or '.join(self.scorers)}"
+                f"scorer {scorer} wants what was not stored of these candidates; expected "
+                f"{' or '.join(self.scorers)}"
             )
-        if scorer not in self.scorers:
-            raise UsageError(f"no scorer is called {scorer!r}{nearest(scorer, self.scorers)}")
-        return replace(self, scorer=scorer)
+        raise UsageError(f"no scorer is called {scorer!r}{nearest(scorer, self.scorers)}")
 
     @property
     def scores(self) -> Floats:
         """What candidates are compared by, minus infinity where one lacks. ``[examples, most]``."""
         import numpy as np
 
-        if self.scorer == ALIASED:
-            return self._mass()
         if self.scorer == "pmi":
             scores: Floats = self.said - self._own(self.nothing)
             return scores
@@ -103,9 +103,14 @@ class Likelihoods:
         return self.said if sizes is None else self.said / self._own(np.array(sizes, np.float32))
 
     def predicted(self) -> list[Label]:
-        """Returns the answers: the best candidate, the first of several; or all that are enough."""
+        """Returns the answers: the best candidate, the first of several; or all that are enough.
+
+        Where answers are ranked, all of them, the best first.
+        """
         import numpy as np
 
+        if self.answers:
+            return self.ranked()[0]
         scores = self.scores
         if not self.thresholds:
             best = scores.argmax(1)
@@ -125,16 +130,55 @@ class Likelihoods:
         own: Floats = values[None] if self.which is None else values[self.which]
         return own
 
-    def _mass(self) -> Floats:
-        """``log Σ exp l`` over the aliases of each one's answer. ``[examples, most]``."""
+    def ranked(self) -> tuple[list[Label], list[float]]:
+        """Returns the answers of each example, the best first, and how probable the first is."""
         import numpy as np
 
-        number = {name: at for at, name in enumerate(dict.fromkeys(self.names))}
-        answers = self._own(np.array([number[name] for name in self.names]))
-        cells = np.arange(len(self))[:, None] * len(number) + answers
-        said = self.said.astype(np.float64)
-        most = said.max(1, keepdims=True)
-        total = np.bincount(cells.ravel(), np.exp(said - most).ravel(), len(self) * len(number))
-        with np.errstate(divide="ignore"):
-            mass: Floats = np.log(total[cells]) + most
-        return np.where(np.isneginf(said), said, mass)
+        rankings: list[Label] = [()] * len(self)
+        sure = [0.0] * len(self)
+        scores = self.scores
+        for rows, own in self._alike():
+            masses, firsts = _together(
+                scores[rows][:, : len(own)], [self.answers[at] for at in own]
+            )
+            order = (-masses).argsort(1, kind="stable")
+            names = [self.names[own[first]] for first in firsts]
+            top = masses.max(1, keepdims=True)
+            best = np.exp(masses - top).sum(1)
+            for row, ranks, share in zip(rows, order.tolist(), best.tolist(), strict=True):
+                rankings[row] = tuple(names[at] for at in ranks)
+                sure[row] = 1 / share
+        return rankings, sure
+
+    def _alike(self) -> list[tuple[list[int], list[int]]]:
+        """Examples that have the same candidates, and these."""
+        if self.which is None:
+            return [([*range(len(self))], [*range(len(self.names))])]
+        kinds: dict[bytes, list[int]] = {}
+        for row, own in enumerate(self.which):
+            kinds.setdefault(own.tobytes(), []).append(row)
+        return [
+            (rows, [at for at in self.which[rows[0]].tolist() if at >= 0])
+            for rows in kinds.values()
+        ]
+
+
+def _together(scores: Floats, answers: Sequence[int]) -> tuple[Floats, list[int]]:
+    """What spellings are worth together: ``log Σ exp`` over those of one answer.
+
+    Args:
+        scores: of spellings. ``[examples, spellings]``.
+        answers: of which answer each is, those of one side by side.
+
+    Returns:
+        That of each answer, ``[examples, answers]``, and its first spelling.
+    """
+    import numpy as np
+
+    firsts = [at for at, own in enumerate(answers) if not at or own != answers[at - 1]]
+    sizes = np.diff([*firsts, len(answers)])
+    values = np.ascontiguousarray(scores, dtype=np.float64)
+    most = np.maximum.reduceat(values, firsts, axis=1)
+    shares = np.exp(values - most.repeat(sizes, axis=1))
+    masses: Floats = np.log(np.add.reduceat(shares, firsts, axis=1)) + most
+    return masses, firsts

@@ -10,7 +10,10 @@ from kbench.data.examples import Label
 from kbench.data.likelihoods import Likelihoods
 from kbench.errors import UsageError
 
-__all__ = ["Answers", "Predictions", "is_right"]
+__all__ = ["Answers", "Predictions", "as_stored", "is_right"]
+
+_SHOWN = 10
+"""Answers that are kept of a ranking in which none is right."""
 
 
 def is_right(label: Label, prediction: Label) -> bool:
@@ -24,6 +27,17 @@ def is_right(label: Label, prediction: Label) -> bool:
     if isinstance(prediction, str):
         return prediction == label if isinstance(label, str) else prediction in label
     return not isinstance(label, str) and {*label} == {*prediction}
+
+
+def as_stored(label: Label, ranking: Label) -> Label:
+    """Returns a ranking up to its first right answer; its first ten where none is right.
+
+    Args:
+        label: the acceptable answers.
+        ranking: answers, the best first.
+    """
+    right = next((at for at, answer in enumerate(ranking) if is_right(label, answer)), _SHOWN - 1)
+    return ranking[: right + 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +77,10 @@ class Answers:
         if self.likelihoods is None:
             raise UsageError("no candidates were scored here: what was predicted is not by scores")
         likelihoods = self.likelihoods.by(scorer)
-        return replace(self, predictions=likelihoods.predicted(), likelihoods=likelihoods)
+        predictions: Sequence[Label] = likelihoods.predicted()
+        if likelihoods.answers:
+            predictions = [as_stored(*both) for both in zip(self.labels, predictions, strict=True)]
+        return replace(self, predictions=predictions, likelihoods=likelihoods)
 
 
 def _at(column: Any, chosen: Sequence[int]) -> Any:

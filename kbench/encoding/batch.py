@@ -26,7 +26,7 @@ __all__ = [
     "sorted_batches",
 ]
 
-_HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples"})
+_HOST = frozenset({"slot_rows", "mention_rows", "mention_owners", "examples", "shared"})
 _BUCKET = 32
 """Batches whose examples are sorted by length together while training."""
 BATCH = 128
@@ -84,7 +84,6 @@ class TreeBatch:
             ``[steps]``.
         examples: how many.
         candidates: of an example at most.
-        which: the tree of each example, where there are several. ``[examples]``.
     """
 
     states: Tensor
@@ -93,7 +92,6 @@ class TreeBatch:
     cells: Tensor
     examples: int
     candidates: int
-    which: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -110,7 +108,6 @@ class TreeBatch:
             places=change(self.places),
             targets=change(self.targets),
             cells=change(self.cells),
-            which=None if self.which is None else change(self.which),
         )
 
     def picked(self, rows: Tensor, width: int) -> TreeBatch:
@@ -133,7 +130,6 @@ class TreeBatch:
             self.cells[steps] + (place[held] - held) * self.candidates,
             examples=len(rows),
             candidates=self.candidates,
-            which=None if self.which is None else self.which[rows],
         )
 
 
@@ -163,6 +159,9 @@ class Batch:
         choices: what is decided between, where the batch is of pairs of texts; else None.
         states: what the network says, where it need not be asked again; else None.
         tree: candidates of each example that stand in its row, where it has such; else None.
+        shared: how many tokens all inputs begin with alike, slots and mentions among them, and the
+            number of those that do; None where they do not.
+        more: the same inputs with the rest of their candidates, where one row has no room for all.
     """
 
     ids: Tensor
@@ -181,6 +180,13 @@ class Batch:
     choices: Choices | None = None
     states: BatchStates | None = None
     tree: TreeBatch | None = None
+    shared: tuple[int, int] | None = None
+    more: tuple[Batch, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Batch, ...]:
+        """The same inputs once for each part of their candidates."""
+        return (replace(self, more=()), *self.more) if self.more else (self,)
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -197,7 +203,9 @@ class Batch:
         changed: dict[str, Any] = {}
         for name in (field.name for field in fields(self) if field.name not in _HOST):
             value = getattr(self, name)
-            if isinstance(value, Choices | BatchStates | TreeBatch):
+            if name == "more":
+                changed[name] = tuple(part._changed(change) for part in self.more)
+            elif isinstance(value, Choices | BatchStates | TreeBatch):
                 changed[name] = value.changed(change)
             elif value is not None:
                 changed[name] = change(value)
@@ -260,12 +268,16 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         targets=None,
         choices=None,
         tree=batch.tree and batch.tree.picked(rows, before),
+        more=tuple(picked(part, rows, part.ids.shape[1]) for part in batch.more),
         states=batch.states and batch.states.changed(lambda hidden: hidden[rows, :width]),
     )
 
 
 def sorted_batches(
-    lengths: NDArray[np.int64], size: int, tokens: int | None = None
+    lengths: NDArray[np.int64],
+    size: int,
+    tokens: int | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Yields indices by falling length, so that padding is least and memory peaks first.
 
@@ -273,12 +285,21 @@ def sorted_batches(
         lengths: tokens of each. ``[n]``.
         size: of a batch at most.
         tokens: of a batch at most, padding included, but for a single one that is longer.
+        groups: of which number each is, where no batch may be of several; one group after the
+            other, that of the longest first. ``[n]``.
     """
     order = np.argsort(-lengths, kind="stable")
+    ends = np.array([len(order)])
+    if groups is not None:
+        first = np.zeros(int(groups.max(initial=0)) + 1, dtype=np.int64)
+        first[groups[order[::-1]]] = np.arange(len(order))[::-1]
+        order = order[np.argsort(first[groups[order]], kind="stable")]
+        ends = np.append(np.flatnonzero(np.diff(groups[order])) + 1, len(order))
     start = 0
     while start < len(order):
         room = size if tokens is None else tokens // max(1, int(lengths[order[start]]))
         end = start + max(1, min(size, room))
+        end = min(end, int(ends[np.searchsorted(ends, start, "right")]))
         yield order[start:end]
         start = end
 

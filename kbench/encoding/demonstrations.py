@@ -74,6 +74,8 @@ class Demonstrations:
             raise Unsupported("passages that hang at a mention have no place beside demonstrations")
         everything = tuple(range(len(self._shown)))
         builder = Builder()
+        groups: dict[tuple[tuple[int, ...], int], int] = {}
+        beginnings = []
         for number in range(len(inputs)):
             wanted = everything if of is None else tuple(of[number])
             text, spans, slots = _example(inputs, number)
@@ -84,9 +86,13 @@ class Demonstrations:
             before, span_rows, slot_rows = self._joined(kept)
             begun = tuple(text.ids[: len(self._begins)].tolist()) == self._begins
             at = len(self._begins) if begun else 0
+            # A token of the text is left to be read after it.
+            shared = len(before.ids) + min(at, len(text.ids) - 1)
+            beginnings.append((shared, groups.setdefault((kept, shared), len(groups))))
             builder.add(_inserted(text, before, at), [*span_rows, *spans], [*slot_rows, *slots])
         builder.shortened, builder.unslotted = inputs.shortened, inputs.unslotted
-        return builder.done(inputs.pad, inputs.unknown)
+        done = builder.done(inputs.pad, inputs.unknown)
+        return replace(done, beginnings=np.array(beginnings, dtype=np.int64).reshape(-1, 2))
 
     def _joined(self, chosen: tuple[int, ...]) -> tuple[Tokens, list[int], list[int]]:
         """Demonstrations one behind the other, and the rows of their mentions and slots."""

@@ -64,6 +64,13 @@ class Encoded(Protocol):
         """Tokens of each sequence. ``[sequences]``."""
 
     @property
+    def beginnings(self) -> NDArray[np.int64] | None:
+        """How many tokens each sequence begins with that others do, and the number of those.
+
+        None where they do not. ``[sequences, 2]``
+        """
+
+    @property
     def shortened(self) -> int:
         """Texts that lost a part."""
 
@@ -124,6 +131,8 @@ class Inputs:
         cut: texts to go on with whose passages lost a part for want of room.
         segments: 1 for tokens of passages, else 0; None without passages. ``[tokens]``.
         branches: where anchored passages hang; None without such.
+        beginnings: how many tokens each example begins with that others do, their slots and
+            mentions among them, and the number of those; None where they do not. ``[examples, 2]``.
     """
 
     ids: NDArray[np.int64]
@@ -143,6 +152,7 @@ class Inputs:
     cut: int = 0
     segments: NDArray[np.uint8] | None = None
     branches: Branches | None = None
+    beginnings: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -214,6 +224,7 @@ class Inputs:
             blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
             examples=torch.from_numpy(chosen),
             targets=None if targets is None else torch.from_numpy(targets[chosen]),
+            shared=None if self.beginnings is None else _shared(self.beginnings[chosen]),
         )
         return _with_passages(batch, self, at, mask)
 
@@ -224,6 +235,12 @@ class Inputs:
     def choices(self, chosen: NDArray[np.int64]) -> Choices | None:
         """Nothing is decided between sequences."""
         return None
+
+
+def _shared(beginnings: NDArray[np.int64]) -> tuple[int, int] | None:
+    """What all of some examples begin with; None where that is nothing."""
+    tokens, number = beginnings[0].tolist()
+    return (tokens, number) if tokens and (beginnings == beginnings[0]).all() else None
 
 
 def _with_passages(

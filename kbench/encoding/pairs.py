@@ -164,6 +164,11 @@ class Pairs:
         return np.diff(total[self.of.bounds])
 
     @property
+    def beginnings(self) -> None:
+        """Pairs begin with texts of their own."""
+        return
+
+    @property
     def slot_rows(self) -> NDArray[np.int64]:
         """Knowledge-base row of each slot of the texts. ``[slots]``."""
         return self.texts.slot_rows

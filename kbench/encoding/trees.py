@@ -22,7 +22,11 @@ from kbench.encoding.batch import Batch, TreeBatch
 from kbench.encoding.demonstrations import Demonstrations
 from kbench.encoding.inputs import Inputs
 
-__all__ = ["Continued", "Ranked", "Tree", "Trees", "behind_nothing"]
+__all__ = ["ROW", "Continued", "Ranked", "Tree", "Trees", "behind_nothing"]
+
+ROW = 2048
+"""Tokens of candidates in a row at most: attention is to so many times as many."""
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,38 @@ class Tree:
             candidates=len(candidates),
         )
 
+    def parted(self, most: int) -> list[Tree]:
+        """Returns trees of some of the candidates each, in their order, that all together have.
+
+        Args:
+            most: nodes of each, but for one that a single candidate needs more of.
+        """
+        if len(self) <= most:
+            return [self]
+        order = np.argsort(self.owners, kind="stable")
+        ends = np.flatnonzero(np.diff(self.owners[order])) + 1
+        parts: list[tuple[set[int], list[NDArray[np.int64]]]] = []
+        for steps in np.split(order, ends):
+            needs = {*(self.places[steps] - 1).tolist()} - {-1}
+            if not parts or (parts[-1][0] and len(parts[-1][0] | needs) > most):
+                parts.append((set(), []))
+            parts[-1][0].update(needs)
+            parts[-1][1].append(steps)
+        return [self._of(sorted(nodes), np.concatenate(steps)) for nodes, steps in parts]
+
+    def _of(self, nodes: Sequence[int], steps: NDArray[np.int64]) -> Tree:
+        """A part: some nodes, and the steps that come after them."""
+        kept = np.array(nodes, dtype=np.int64)
+        return Tree(
+            tokens=self.tokens[kept],
+            depths=self.depths[kept],
+            sees=self.sees[np.ix_(kept, kept)],
+            places=np.append(-1, kept).searchsorted(self.places[steps] - 1),
+            targets=self.targets[steps],
+            owners=self.owners[steps],
+            candidates=self.candidates,
+        )
+
     @property
     def depth(self) -> int:
         """Tokens that may stand behind a text for it."""
@@ -115,8 +151,20 @@ class Trees:
 
     @property
     def sequence_lengths(self) -> NDArray[np.int64]:
-        """The same: each is one sequence. ``[examples]``."""
-        return self.lengths
+        """The same, as far as it stands in one row: each is one sequence. ``[examples]``."""
+        sizes = self.lengths - self.inputs.lengths
+        lengths: NDArray[np.int64] = self.inputs.lengths + np.minimum(sizes, ROW)
+        return lengths
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether all candidates of each text stand in its row."""
+        return bool((self.lengths == self.sequence_lengths).all())
+
+    @property
+    def beginnings(self) -> NDArray[np.int64] | None:
+        """Those of the texts."""
+        return self.inputs.beginnings
 
     @property
     def shortened(self) -> int:
@@ -169,11 +217,14 @@ class Trees:
         batch = self.inputs.collate(chosen, targets)
         if batch.visible is not None:
             raise ValueError("passages that hang at a mention and trees are not read together")
-        which = self.which[chosen]
-        grown = _grown(batch, [self.trees[at] for at in which])
-        if len(self.trees) == 1 or grown.tree is None:
-            return grown
-        return replace(grown, tree=replace(grown.tree, which=torch.from_numpy(which)))
+        which = self.which[chosen].tolist()
+        parted = {at: self.trees[at].parted(ROW) for at in {*which}}
+        parts = [parted[at] for at in which]
+        first, *more = (
+            _grown(batch, [own[at] if at < len(own) else own[0]._of((), _NONE) for own in parts])
+            for at in range(max(map(len, parts)))
+        )
+        return replace(first, more=tuple(more))
 
     def collate_sequences(self, chosen: NDArray[np.int64]) -> Batch:
         """Gathers texts likewise."""
@@ -289,6 +340,7 @@ def behind_nothing(batch: Batch, start: Sequence[int]) -> Batch:
         segments=None,
         states=None,
         tree=replace(tree, states=own * (first + most) + columns),
+        shared=None,
     )
 
 

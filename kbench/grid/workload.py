@@ -22,7 +22,7 @@ from kbench.parts.run_parts import PartLoader, Parts
 from kbench.run.preparation import limited
 from kbench.spec import Setting, limit_of
 from kbench.store import hidden_bytes
-from kbench.task import Family
+from kbench.task import QuestionTask
 from kbench.training import Recipe
 
 if TYPE_CHECKING:
@@ -244,14 +244,26 @@ class _Cell:
         prompt = self._parts.task.prompt
         if not self._asked or prompt is None:
             return reading
-        more = _PIECES * len(prompt.nothing.split())
-        return replace(reading, tokens=reading.tokens + more, trees=self._trees())
+        tokens = reading.tokens + _PIECES * len(prompt.nothing.split())
+        if self._shown_with_each(split):
+            given = {**self._parts.tuning.prompts, **self._spec.options_of("tuning")}
+            tokens *= 1 + int(given.get("shots", 0))
+        return replace(reading, tokens=tokens, trees=self._trees())
+
+    def _shown_with_each(self, split: Split) -> bool:
+        """Whether demonstrations are read with each text, not once for all."""
+        narrow = self._spec.weights != "float32"
+        if split == Split.TEST:
+            narrow = narrow or self._spec.dtype != "float32"
+        return split == Split.TRAIN or narrow
 
     def _trees(self) -> float:
-        """Tokens of the candidates behind each text: those that another token follows."""
+        """Tokens of the candidates behind each text, or of its answer: those that one follows."""
         task = self._parts.task
-        if task.family == Family.QUESTION or task.prompt is None:
+        if task.prompt is None:
             return 0.0
+        if isinstance(task, QuestionTask):
+            return self._answers(task)
         try:
             labels: Sequence[str] = getattr(task, "labels", ())
         except KbenchError as error:
@@ -261,6 +273,18 @@ class _Cell:
         shared = {words[:at] for words in spelled for at in range(1, len(words))}
         return len(shared) + (_PIECES - 1) * len({word for words in spelled for word in words})
 
+    def _answers(self, task: QuestionTask) -> float:
+        """Tokens of an answer at most, or of the candidates of a relation, but for the last."""
+        if task.way != "ranked":
+            return max(0.0, task.answer_room - 1.0)
+        try:
+            relations = task.ranking
+        except KbenchError as error:
+            what = f"the answers of {self._spec.task}, which are the candidates: put its data there"
+            raise _Unknown(what) from error
+        names = [[name for one in own for name in one] for own in relations.values()]
+        return _mean([sum(_PIECES * len(name.split()) - 1 for name in own) for own in names])
+
     def _at_hand(self, split: Split) -> _Reading | None:
         task = self._parts.task
         if is_hub(task.data):
@@ -269,7 +293,7 @@ class _Cell:
             examples = limited(task.examples(split), self._spec.limit)
         except KbenchError:
             return None
-        if task.family == Family.QUESTION:
+        if isinstance(task, QuestionTask) and task.way == "token":
             # Answered at one [MASK]: a label of several words is never one token.
             examples = [e for e in examples if any(len(a.split()) == 1 for a in e.label)]
         read = [_read(example) for example in examples[:: max(1, len(examples) // _SAMPLED)]]

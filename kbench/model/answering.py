@@ -15,16 +15,18 @@ and to learn is to find the right one likelier than the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import Example, Label, Prompt
+from kbench.data import Example, Label, Likelihoods, Prompt
 from kbench.encoding import Continued, Inputs, Ranked, Tree
 from kbench.errors import InputError
 from kbench.model.candidates import AskedHead, compared, log_likelihoods, said_of_nothing
@@ -139,18 +141,41 @@ class SpokenHead(AskedHead):
         return words, logits[:, 0].exp().tolist()
 
 
+@dataclass(frozen=True)
+class _Spelled:
+    """The names of candidates that a tokenizer knows, those of one relation behind another's.
+
+    Attributes:
+        trees: of the names of each relation, in their order.
+        starts: where the names of each relation begin, and where the last end.
+        names: the candidate that each is a name of, called by its first.
+        places: of each among all of its relation: the number of its candidate times the most names
+            that one has, and its own.
+        sizes: of each in tokens, characters and bytes.
+    """
+
+    trees: tuple[Tree, ...]
+    starts: Tensor
+    names: tuple[str, ...]
+    places: Tensor
+    sizes: Mapping[str, tuple[int, ...]]
+
+
 @final
 class RankedHead(AskedHead):
     """Candidates of a question's relation, of which each has several names.
+
+    The logits are ``l(name | x)`` of the names, those of one candidate side by side.
 
     Args:
         prompt: how examples are put.
         most: tokens of a name at most; what is longer is cut.
         relations: the candidates of each relation, of each its names, the first of which it is
             called by.
-        scorer: one of :data:`kbench.model.candidates.SCORERS`.
+        scorer: one of :data:`kbench.data.SCORERS`.
     """
 
+    compares = True
     nothing: Tensor
 
     def __init__(
@@ -172,20 +197,15 @@ class RankedHead(AskedHead):
         self._number = {name: at for at, name in enumerate(self.relations)}
         self._wide = max(len(names) for own in self.relations.values() for names in own)
         self._long = max(map(len, self.relations.values()))
-        self._sizes = {"char": self._filled(len), "byte": self._filled(lambda n: len(n.encode()))}
+        self._spelled: _Spelled | None = None
         size = (len(self.relations), self._long * self._wide)
         self.register_buffer("nothing", torch.zeros(size))
 
-    def _filled(self, measure: Callable[[str], int]) -> Tensor:
-        """What is measured of each name, 1 where there is none. ``[relations, names]``."""
-        sizes = torch.ones(len(self.relations), self._long, self._wide)
-        for at, own in enumerate(self.relations.values()):
-            for number, names in enumerate(own):
-                sizes[at, number, : len(names)] = torch.tensor([measure(name) for name in names])
-        return sizes.flatten(1)
-
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         """Keeps every example: one whose answer is no candidate cannot be right.
+
+        The targets are the place of the right candidate, -1 where there is none, and the number of
+        the relation. ``[examples, 2]``.
 
         Raises:
             InputError: an example has no answer.
@@ -195,13 +215,12 @@ class RankedHead(AskedHead):
         for example, label in zip(examples, labels, strict=True):
             own = self.relations.get(example.relation, ())
             right = (at for at, names in enumerate(own) if names[0] in label)
-            targets.append(next(right, -1))
-        counts = {"answers_among_candidates": sum(target >= 0 for target in targets)}
+            targets.append((next(right, -1), self._number.get(example.relation, 0)))
         return Gold(
             np.arange(len(labels)),
             labels,
-            np.array(targets, dtype=np.int64),
-            counts=counts,
+            np.array(targets, dtype=np.int64).reshape(-1, 2),
+            counts={"answers_among_candidates": sum(place >= 0 for place, _ in targets)},
             ranked=True,
         )
 
@@ -211,70 +230,92 @@ class RankedHead(AskedHead):
     def grown(
         self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
     ) -> Encoded:
-        """Returns texts with the candidates of their relations."""
-        names = tuple(tuple(own[0] for own in several) for several in self.relations.values())
+        """Returns texts with the candidates of their relations, which they are told by."""
         which = [self._number[example.relation] for example in examples]
-        return Ranked(inputs, self._trees(tokenizer), np.array(which, dtype=np.int64), names=names)
+        return Ranked(
+            inputs,
+            self._spell(tokenizer).trees,
+            np.array(which, dtype=np.int64),
+            names=tuple((relation,) for relation in self.relations),
+        )
 
-    def _trees(self, tokenizer: PreTrainedTokenizerFast) -> tuple[Tree, ...]:
-        """The names of each relation's candidates, those of one candidate side by side.
+    def _spell(self, tokenizer: PreTrainedTokenizerFast) -> _Spelled:
+        """Spells the names of each relation's candidates, those of one candidate side by side.
 
         A name that the tokenizer does not know is left out, and so is a candidate without another.
 
         Raises:
             InputError: it knows no candidate of a relation.
         """
-        trees = []
+        trees, starts = list[Tree](), [0]
+        names, places, sizes = list[str](), list[int](), list[tuple[int, int, int]]()
         for relation, several in self.relations.items():
-            names = {
-                number * self._wide + at: name
+            whole = [
+                (number * self._wide + at, own[0], name)
                 for number, own in enumerate(several)
                 for at, name in enumerate(own)
-            }
-            tokens = (ids[: self.most] for ids in self.answer_tokens(tokenizer, [*names.values()]))
-            spelled = {
-                place: ids
-                for place, ids in zip(names, tokens, strict=True)
-                if ids and tokenizer.unk_token_id not in ids
-            }
-            if not spelled:
+            ]
+            tokens = self.answer_tokens(tokenizer, [name for *_, name in whole])
+            known = [
+                (ids[: self.most], each)
+                for ids, each in zip(tokens, whole, strict=True)
+                if ids and tokenizer.unk_token_id not in ids[: self.most]
+            ]
+            if not known:
                 raise InputError(
                     f"the backbone's tokenizer knows none of the {len(several)} candidates of "
                     f"{relation or 'the questions'}, such as {several[0][0]!r}; expected one that "
                     "it knows: use another backbone"
                 )
-            tree = Tree.of([*spelled.values()])
-            owners = np.array([*spelled], dtype=np.int64)[tree.owners]
-            trees.append(replace(tree, owners=owners, candidates=self._long * self._wide))
-        return tuple(trees)
+            trees.append(Tree.of([ids for ids, _ in known]))
+            starts.append(starts[-1] + len(known))
+            for ids, (place, candidate, name) in known:
+                names.append(candidate)
+                places.append(place)
+                sizes.append((len(ids), len(name), len(name.encode())))
+        of_each = dict(zip(("mean", "char", "byte"), zip(*sizes, strict=True), strict=True))
+        self._spelled = _Spelled(
+            tuple(trees), torch.tensor(starts), tuple(names), torch.tensor(places), of_each
+        )
+        return self._spelled
 
     def settle(self, lm: LanguageModel, shown: Demonstrations | None = None) -> None:
         """Measures what the model says of the names after the prompt without an example."""
-        if self.scorer == "pmi":
-            said = said_of_nothing(
-                lm, self.prompt, self._trees(lm.tokenizer), shown, chat=self.chat
-            )
-            self.nothing.copy_(said.masked_fill(said.isinf(), 0))
+        own = self._spell(lm.tokenizer)
+        said = said_of_nothing(lm, self.prompt, own.trees, shown, chat=self.chat)
+        for row, tree in enumerate(own.trees):
+            places = own.places[own.starts[row] : own.starts[row + 1]].to(self.nothing.device)
+            self.nothing[row, places] = said[row, : tree.candidates].to(self.nothing)
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """Returns the mass of the candidates. ``[batch, candidates]``."""
-        tree = batch.tree
-        assert tree is not None
-        said = log_likelihoods(lm, hidden, batch)
-        which = tree.which if tree.which is not None else torch.zeros_like(said[:, 0]).long()
-        lengths = tree.lengths
-        absent = lengths == 0
-        sizes = self._sizes.get(self.scorer)
-        sizes = lengths.clamp(min=1) if sizes is None else sizes.to(said.device)[which]
+        """Returns what the model says of the names. ``[batch, names]``."""
+        return log_likelihoods(lm, hidden, batch)
+
+    def masses(self, said: Tensor, which: Tensor) -> Tensor:
+        """Returns what candidates are worth, each by all its names. ``[batch, candidates]``.
+
+        Args:
+            said: what the model says of names. ``[batch, names]``.
+            which: the relation of each. ``[batch]``.
+        """
+        own, device = self._known, said.device
+        starts, places = own.starts.to(device), own.places.to(device)
+        names = starts[which][:, None] + torch.arange(said.shape[1], device=device)
+        absent = names >= starts[which + 1][:, None]
+        names = names.clamp(max=len(places) - 1)
+        sizes = torch.tensor(own.sizes.get(self.scorer, own.sizes["mean"]), device=device)[names]
+        nothing = self.nothing[which].gather(1, places[names])
+        score = compared(self.scorer, said.masked_fill(absent, 0), sizes, nothing)
         # Numbers, not infinities: the logarithm of a sum of nothing has no gradient.
-        low = torch.finfo(said.dtype).min
-        score = compared(self.scorer, said.masked_fill(absent, 0), sizes, self.nothing[which])
-        shape = (len(said), self._long, self._wide)
-        mass = score.masked_fill(absent, low).view(shape).logsumexp(-1)
-        return mass.masked_fill(absent.view(shape).all(-1), -torch.inf)
+        low = torch.finfo(score.dtype).min
+        nowhere = self._long * self._wide
+        whole = score.new_full((len(said), nowhere + 1), low)
+        whole = whole.scatter(1, places[names].masked_fill(absent, nowhere), score)
+        mass: Tensor = whole[:, :nowhere].view(-1, self._long, self._wide).logsumexp(-1)
+        return mass.masked_fill(mass <= low / 2, -torch.inf)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, ignore_index=-1)
+        return F.cross_entropy(self.masses(logits, targets[:, 1]), targets[:, 0], ignore_index=-1)
 
     def predict(
         self,
@@ -283,14 +324,38 @@ class RankedHead(AskedHead):
         candidates: Sequence[Sequence[str]] = (),
     ) -> tuple[list[Label], list[float]]:
         """Returns the ranking of each example's candidates, and the probability of the first."""
-        scores = logits.softmax(-1).amax(-1).tolist()
-        order = logits.argsort(dim=-1, descending=True, stable=True).tolist()
-        some = logits.isfinite().sum(-1).tolist()  # the others are no candidates, or not known
-        rankings: list[Label] = [
-            tuple(own[at] for at in ranks[:count])
-            for own, ranks, count in zip(candidates, order, some, strict=True)
-        ]
-        return rankings, scores
+        return self.likelihoods(logits.float().cpu().numpy(), candidates).ranked()
+
+    def likelihoods(
+        self, said: NDArray[np.float32], candidates: Sequence[Sequence[str]] = ()
+    ) -> Likelihoods:
+        own = self._known
+        starts = own.starts.tolist()
+        which = np.full(said.shape, -1, dtype=np.int32)
+        answers, nothing = [], []
+        for at, (start, end) in enumerate(pairwise(starts)):
+            places = own.places[start:end]
+            answers.append(places // self._wide + at * self._long)
+            nothing.append(self.nothing[at].cpu()[places])
+        for row, (relation,) in enumerate(candidates):
+            start, end = starts[self._number[relation] :][:2]
+            which[row, : end - start] = np.arange(start, end)
+        return Likelihoods(
+            names=own.names,
+            sizes=own.sizes,
+            nothing=torch.cat(nothing).numpy(),
+            said=said,
+            which=which,
+            scorer=self.scorer,
+            thresholds={},
+            answers=tuple(torch.cat(answers).tolist()),
+        )
+
+    @property
+    def _known(self) -> _Spelled:
+        """The names as the tokenizer of the texts last read spells them."""
+        assert self._spelled is not None
+        return self._spelled
 
 
 def _answers(example: Example) -> tuple[str, ...]:

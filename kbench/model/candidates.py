@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,10 +133,12 @@ def said_of_nothing(
     said = []
     with dropout(lm, None), torch.no_grad():
         for number in range(size):
-            batch = grown.collate(np.array([number])).to(device)
-            assert batch.tree is not None
-            hidden = lm(batch, batch.tree.states)
-            said.append(log_likelihoods(lm, hidden, batch)[0])
+            own = []
+            for batch in grown.collate(np.array([number])).to(device).parts:
+                assert batch.tree is not None
+                hidden = lm(batch, batch.tree.states)
+                own.append(log_likelihoods(lm, hidden, batch)[0])
+            said.append(reduce(torch.maximum, own))
     return torch.nn.utils.rnn.pad_sequence(said, batch_first=True, padding_value=-torch.inf)
 
 

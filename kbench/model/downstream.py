@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from kbench.encoding import Batch
 from kbench.encoding.batch import TOKENS, picked, sorted_batches
 from kbench.encoding.computing import asynchronous
+from kbench.model.beginnings import read
 
 if TYPE_CHECKING:
     from kbench.model.heads import Head
@@ -54,8 +56,12 @@ class DownstreamModel(nn.Module):
         return torch.cat(pieces)[torch.argsort(torch.cat(order))]
 
     def _read(self, batch: Batch) -> Tensor:
-        hidden = self.lm(batch, self.head.reads(self.lm, batch))
-        logits: Tensor = self.head(self.lm, hidden, batch)
+        said = []
+        for part in batch.parts:
+            hidden = read(self.lm, part, self.head.reads(self.lm, part))
+            said.append(self.head(self.lm, hidden, part))
+        # Of candidates that another part has, a part says that they are impossible.
+        logits: Tensor = reduce(torch.maximum, said)
         return logits
 
     def loss(self, batch: Batch) -> Tensor:

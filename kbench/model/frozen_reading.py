@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kbench.data.files import canonical_digest
-from kbench.encoding import Batch, BatchStates, Data, Encoded
+from kbench.encoding import Batch, BatchStates, Data, Encoded, Trees
 from kbench.encoding.batch import BATCH, TOKENS, sorted_batches
 from kbench.model.freezing import digest, dropout
 from kbench.model.language_model import LanguageModel
@@ -185,8 +185,10 @@ class FrozenReader:
             keep: whether they may lie on disk.
 
         Returns:
-            None if there is no room for them.
+            None if there is no room for them, or candidates of a text stand in several rows.
         """
+        if isinstance(inputs, Trees) and not inputs.in_rows:
+            return None
         if chosen is None:
             chosen = np.arange(len(inputs.sequence_lengths))
         parts = list(sorted_batches(inputs.sequence_lengths[chosen], BATCH, TOKENS))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kbench.encoding import Batch
+from kbench.model.beginnings import beginning_of, going_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -53,8 +54,11 @@ def go_on(lm: LanguageModel, batch: Batch, most: int, ends: Tensor) -> tuple[Ten
     mask = torch.cat([batch.mask, batch.mask.new_ones(size, most)], 1)
     lengths = batch.mask.sum(1, keepdim=True)
     width = batch.ids.shape[1]
+    begun = beginning_of(lm, batch)
     with lm.cached() as cache:
-        state = lm(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
+        asked = batch.blank_index
+        hidden = going_on(lm, batch, asked, begun, cache) if begun else lm(batch, asked)
+        state = hidden.flatten(0, 1)[asked]
         for step in range(most):
             logits = lm.predict_tokens(state).float()
             best, token = logits.max(-1)
@@ -90,6 +94,7 @@ def _one_more(batch: Batch, rows: Tensor, token: Tensor, mask: Tensor, positions
         examples=batch.examples.to(rows.device)[rows],
         targets=None,
         segments=None,
+        shared=None,
     )
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt, is_right
+from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
+from kbench.data.predictions import as_stored
 from kbench.encoding import answer_tokens, bare_tokens, inner_tokens
 from kbench.errors import KbenchError
 
@@ -34,9 +35,6 @@ __all__ = [
     "TypingHead",
     "VocabularyHead",
 ]
-
-_SHOWN = 10
-"""Candidates that are kept of a ranking in which none is right."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +63,13 @@ class Gold:
         Rankings up to the first right answer; the first ten where none is right.
         """
         if self.ranked:
-            return [_cut(*both) for both in zip(self.labels, predictions, strict=True)]
+            return [as_stored(*both) for both in zip(self.labels, predictions, strict=True)]
         if not self.spelled:
             return list(predictions)
         return [
             own.get(guess, guess) if isinstance(guess, str) else guess
             for own, guess in zip(self.spelled, predictions, strict=True)
         ]
-
-
-def _cut(label: Label, ranking: Label) -> Label:
-    right = next((at for at, answer in enumerate(ranking) if is_right(label, answer)), _SHOWN - 1)
-    return ranking[: right + 1]
 
 
 class Head(nn.Module, ABC):

@@ -8,6 +8,7 @@ and dropout treat them as any token (map-tuning, section 3).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -24,6 +25,7 @@ from kbench.model.narrow import NARROW, in_float32
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from kbench.model.beginnings import Beginning
 
 __all__ = ["LanguageModel", "SlotSource", "attention_mask"]
 
@@ -56,6 +58,8 @@ class LanguageModel(nn.Module, ABC):
         rounding: how far its states move where only the batch differs, as a share of the largest;
             0 where nobody has tried.
         settled: whether weights have places of their own, as of a model that is spread over GPUs.
+        beginnings: the one that was read last, where such are read once; else None
+            (:func:`kbench.model.beginnings.sharing`).
     """
 
     left_to_right: ClassVar[bool]
@@ -81,6 +85,8 @@ class LanguageModel(nn.Module, ABC):
         self._token_head = _token_head(network)
         self._slots: SlotSource | None = None
         self._batch: Batch | None = None
+        self.beginnings: list[Beginning] | None = None
+        self._by_token = False
 
     @property
     def base(self) -> Any:
@@ -162,6 +168,47 @@ class LanguageModel(nn.Module, ABC):
             yield
         finally:
             self._slots = source
+
+    @contextmanager
+    def token_by_token(self) -> Iterator[None]:
+        """Says that what is hung in inside the block looks at no token that comes later.
+
+        For plugs with hooks, at a token of which nothing hangs on what stands behind it, nor on
+        whom the text speaks of there. What texts begin with alike is then read once for all of them
+        (:mod:`kbench.model.beginnings`); with hooks of which nothing is said, each is read whole.
+        """
+        before, self._by_token = self._by_token, True
+        try:
+            yield
+        finally:
+            self._by_token = before
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether what is attached may make of a token what stands behind it says."""
+        hooks = (vars(module) for module in self.modules())
+        hung = any(own["_forward_hooks"] or own["_forward_pre_hooks"] for own in hooks)
+        return hung and not self._by_token
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Hangs up all hooks inside the block: the network says what it does without a plug.
+
+        Slots are left; a batch without any is not changed by them.
+        """
+        hung = [
+            (module, name, vars(module)[name])
+            for module in self.modules()
+            for name in ("_forward_hooks", "_forward_pre_hooks")
+            if vars(module)[name]
+        ]
+        try:
+            for module, name, _ in hung:
+                setattr(module, name, OrderedDict())
+            yield
+        finally:
+            for module, name, hooks in hung:
+                setattr(module, name, hooks)
 
     def embed(self, batch: Batch) -> Tensor:
         """Returns the input vectors: word embeddings, slots filled. ``[batch, tokens, width]``."""
@@ -277,6 +324,11 @@ class LanguageModel(nn.Module, ABC):
         if self._batch is None:
             raise RuntimeError("no batch is being read")
         return self._batch
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether layers run as compiled code."""
+        return any("forward" in vars(layer) for layer in self._found_layers())
 
     @property
     def layers(self) -> list[nn.Module]:

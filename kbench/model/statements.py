@@ -41,8 +41,8 @@ class StatementHead(AskedHead):
     """The label whose statement scores highest after the text; the first of several.
 
     ``pmi`` is ``l(statement | text) − l(statement)``: the names, which all statements of an example
-    share, have their say taken out. It is read of each example; no entity is linked there, so that
-    a plug that works at entities has nothing to say. One that changes every input is in both.
+    share, have their say taken out. It is read of each example, and without the plug, whatever that
+    does, so that rows of a grid differ in the first number alone.
 
     The logits are both numbers of each candidate, one behind the other.
 
@@ -115,7 +115,7 @@ class StatementHead(AskedHead):
         if self.scorer == "pmi" or not said.requires_grad:
             bare = behind_nothing(batch, _start(lm.tokenizer))
             assert bare.tree is not None
-            with dropout(lm, None), torch.no_grad():
+            with lm.bare(), dropout(lm, None), torch.no_grad():
                 nothing = log_likelihoods(lm, lm(bare, bare.tree.states), bare)
         return torch.stack([said, nothing], -1).flatten(1)
 

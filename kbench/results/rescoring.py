@@ -84,7 +84,7 @@ def by_scorer(result: Result, predictions: Predictions, scorer: str) -> dict[str
     Args:
         result: of a run that compared candidates.
         predictions: its own.
-        scorer: how candidates are compared, one of :data:`kbench.data.SCORERS`, or ``mass``.
+        scorer: how candidates are compared, one of :data:`kbench.data.SCORERS`.
 
     Raises:
         UsageError: they cannot be compared so, or the task is not installed.

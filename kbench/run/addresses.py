@@ -58,6 +58,7 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
         inputs["knowledge"] = parts.knowledge.digest
         inputs["linker"] = parts.linker_revised
+        inputs |= _bare(parts)
     return inputs
 
 
@@ -78,9 +79,21 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
     if setting == Setting.TASK_SPECIFIC:
         inputs["model"] = address("model", model_inputs(parts))
         inputs["linker"] = parts.linker_revised
+        inputs |= _bare(parts)
         if Setting.GENERAL in parts.method.settings:
             inputs["general"] = address("plug", plug_inputs(parts, Setting.GENERAL))
     return inputs
+
+
+def _bare(parts: Parts) -> dict[str, str]:
+    """What a plug that works on every token adds where statements are compared.
+
+    It once took part in what they are worth after nothing, from which no other plug differs.
+    """
+    prompt = parts.task.prompt if parts.prompting is not None else None
+    if prompt is None or not prompt.statements or parts.method.switched or parts.knowledge is None:
+        return {}
+    return {"nothing": "without the plug"}
 
 
 def _precision(dtype: str) -> dict[str, str]:
@@ -119,5 +132,5 @@ def result_id(parts: Parts) -> str:
         metrics=[metric.variant for metric in task.metrics],
         method=parts.method.revision,
         linker=parts.linker_revised,
-        made=addresses(parts),
+        made={**addresses(parts), **_bare(parts)},
     )

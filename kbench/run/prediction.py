@@ -20,8 +20,12 @@ from kbench.encoding.micro_batches import MicroBatches
 from kbench.encoding.prefetch import prefetched
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, ReadStates
+from kbench.model.beginnings import sharing
 
 __all__ = ["Predicted", "logits_of", "predict"]
+
+_OFTEN = 4
+"""Texts that begin alike, on average, where they are worth a batch of their own."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,12 @@ def predict(
     labels: list[Label] = [""] * len(inputs)
     scores = [0.0] * len(inputs)
     said: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-    with torch.inference_mode(), autocast(device, dtype), model.lm.held(rows):
+    with (
+        torch.inference_mode(),
+        autocast(device, dtype),
+        model.lm.held(rows),
+        sharing(model.lm),
+    ):
         for chosen, logits in _decided(passes, inputs):
             among = [inputs.candidates[at] for at in chosen] if inputs.candidates else ()
             words, sure = model.head.predict(logits, model.lm.tokenizer, among)
@@ -118,7 +127,7 @@ def logits_of(
     model.eval()
     rows = torch.from_numpy(inputs.slot_rows)
     passes = _Pass(model, device, batch_size, None)
-    with torch.inference_mode(), model.lm.held(rows):
+    with torch.inference_mode(), model.lm.held(rows), sharing(model.lm):
         order, parts = zip(*passes.over(inputs), strict=True)
         said = torch.cat([part.cpu() for part in parts])
     return said[torch.argsort(torch.from_numpy(np.concatenate(order)))].clone()
@@ -162,7 +171,14 @@ class _Pass:
                 yield chosen, self._micro_batches.compute(batch, self._logits)
 
     def _batches(self, inputs: Encoded) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-        for chosen in sorted_batches(inputs.sequence_lengths, self._size, self.tokens):
+        lengths, groups = inputs.sequence_lengths, None
+        begun = inputs.beginnings if self._states is None else None
+        if self.model.lm.beginnings is not None and begun is not None:
+            read, numbers = begun.T
+            # Few texts of one beginning would make batches of a few texts.
+            if len(lengths) >= _OFTEN * len(np.unique(numbers)):
+                lengths, groups = lengths - read, numbers
+        for chosen in sorted_batches(lengths, self._size, self.tokens, groups):
             batch = inputs.collate_sequences(chosen)
             yield chosen, (self._states.into(batch) if self._states else batch).ready(self.device)
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kbench.data import ALIASED, SCORERS, Likelihoods
+from kbench.data import SCORERS, Likelihoods
 from kbench.data.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def with_likelihoods(table: Table, likelihoods: Likelihoods) -> Table:
         "scorer": likelihoods.scorer,
         "thresholds": dict(likelihoods.thresholds),
         "fallback": likelihoods.fallback,
+        **({"answers": list(likelihoods.answers)} if likelihoods.answers else {}),
     }
     text = json.dumps(about, ensure_ascii=True, allow_nan=False)
     return table.replace_schema_metadata({_KEY: text.encode("ascii")})
@@ -85,6 +86,8 @@ def likelihoods_of(file: ParquetFile) -> Likelihoods | None:
     wanted = [_SAID, *(name for name in (_WHICH, _NOTHING) if name in there)]
     table = file.read(columns=wanted)
     said, of_each = _likely(table, _SAID)
+    if "answers" in about and not of_each.all():
+        raise ValueError("questions without a candidate")
     which = None
     if _WHICH in wanted:
         flat, lengths = _lists(table, _WHICH, np.int32)
@@ -109,6 +112,7 @@ def likelihoods_of(file: ParquetFile) -> Likelihoods | None:
         scorer=about["scorer"],
         thresholds=about["thresholds"],
         fallback=about["fallback"],
+        answers=tuple(about.get("answers", ())),
     )
 
 
@@ -127,10 +131,11 @@ def _about(about: Any) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
         and isinstance(sizes, dict)
         and {*sizes} in ({"mean", "char", "byte"}, set())
         and all(_are_sizes(own, len(names)) for own in sizes.values())
-        and about["scorer"] in (*SCORERS, ALIASED)
+        and about["scorer"] in SCORERS
         and isinstance(about["fallback"], bool)
         and isinstance(thresholds, dict)
         and _are_thresholds(thresholds)
+        and ("answers" not in about or _are_answers(about["answers"], len(names)))
     )
     if not right:
         raise ValueError("candidates of another form")
@@ -142,6 +147,14 @@ def _are_sizes(own: Any, number: int) -> bool:
         isinstance(own, list)
         and len(own) == number
         and all(type(size) is int and 0 < size < 2**31 for size in own)
+    )
+
+
+def _are_answers(own: Any, number: int) -> bool:
+    return (
+        isinstance(own, list)
+        and len(own) == number
+        and all(type(answer) is int and 0 <= answer < 2**31 for answer in own)
     )
 
 

@@ -14,7 +14,10 @@ from kbench.results.identity import differences
 from kbench.spec import Control
 from kbench_leaderboard.board import Group, Line, Shelf
 
-__all__ = ["Compared", "compared"]
+__all__ = ["BLANK", "Compared", "compared", "shown"]
+
+BLANK = "____"
+"""What stands where a question asks for something."""
 
 _EXAMPLES = 2000
 _TEXT = 600
@@ -128,8 +131,20 @@ def _name(label: Label) -> str:
 def _text(example: Example | None) -> dict[str, Any]:
     if example is None:
         return {}
-    text = example.text
+    text, spans = shown(example)
     cut = text if len(text) <= _TEXT else text[:_TEXT] + "…"
-    whole = outermost(mention for mention in example.mentions if mention.end <= _TEXT)
-    spans = [(mention.start, mention.end) for mention in whole]
-    return {"text": cut, "spans": spans}
+    return {"text": cut, "spans": [(start, end) for start, end in spans if end <= _TEXT]}
+
+
+def shown(example: Example) -> tuple[str, list[tuple[int, int]]]:
+    """Returns a text as pages show it, a question with its blank, and where its mentions are."""
+    text, blank = example.text, example.blank
+    spans = [(mention.start, mention.end) for mention in outermost(example.mentions)]
+    if blank is None:
+        return text, spans
+    # A mention is before the blank or behind it, or holds it.
+    moved = [
+        (start + len(BLANK) * (start >= blank), end + len(BLANK) * (end > blank))
+        for start, end in spans
+    ]
+    return text[:blank] + BLANK + text[blank:], moved

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kbench.data import Example, Label, outermost
+from kbench.data import Example, Label
 from kbench.results.comparison import rights
 from kbench.results.example_diff import Injected
 from kbench.results.identity import Names
@@ -14,6 +14,7 @@ from kbench.results.published import Figure
 from kbench.store import Predictions, Result
 from kbench_leaderboard.board import Group, Line, family
 from kbench_leaderboard.charts import Chart
+from kbench_leaderboard.compared import shown
 from kbench_leaderboard.sources import Sources
 
 __all__ = ["Built", "Content", "Family", "Sample", "Shown", "samples"]
@@ -33,7 +34,8 @@ class Sample:
         score: the probability of the prediction.
         linked: whether knowledge was brought in.
         degree: facts of the entity; -1 if it is not known.
-        text: pieces, and whether each is a mention; empty where the data are not at hand.
+        text: pieces, and whether each is a mention, a question with its blank; empty where the data
+            are not at hand.
         knowledge: what was brought in, likewise.
     """
 
@@ -73,12 +75,13 @@ def samples(result: Result, told: Predictions | None, sources: Sources) -> list[
 
 
 def _pieces(example: Example) -> list[tuple[str, bool]]:
+    text, spans = shown(example)
     pieces, position = [], 0
-    for mention in outermost(example.mentions):
-        pieces.append((example.text[position : mention.start], False))
-        pieces.append((example.text[mention.start : mention.end], True))
-        position = mention.end
-    return [*pieces, (example.text[position:], False)]
+    for start, end in spans:
+        pieces.append((text[position:start], False))
+        pieces.append((text[start:end], True))
+        position = end
+    return [*pieces, (text[position:], False)]
 
 
 def _text(label: Label) -> str:

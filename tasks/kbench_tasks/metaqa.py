@@ -71,6 +71,7 @@ class MetaQA(QuestionTask):
     """
 
     hops: ClassVar[int] = 1
+    facts = RELATIONS
     asks = Prompt("Q: {before} A:", nothing="A:")
     one_thing = False
     card = TaskCard(

@@ -23,25 +23,25 @@ _ENTITY = re.compile(r"Q[1-9][0-9]*")
 STRATA = ("pop_under_1e2", "pop_1e2", "pop_1e3", "pop_1e4", "pop_from_1e5")
 """Popularities of the subject, in page views a month: ``pop_1e3`` is 1,000 to below 10,000."""
 
-# Of the data set's 16 relations, as its paper has them.
-_TEMPLATES = (
-    "What is [X]'s occupation?",
-    "In what city was [X] born?",
-    "What genre is [X]?",
-    "Who is the father of [X]?",
-    "In what country is [X]?",
-    "Who was the producer of [X]?",
-    "Who was the director of [X]?",
-    "What is [X] the capital of?",
-    "Who was the screenwriter for [X]?",
-    "Who was the composer of [X]?",
-    "What color is [X]?",
-    "What is the religion of [X]?",
-    "What sport does [X] play?",
-    "Who is the author of [X]?",
-    "Who is the mother of [X]?",
-    "What is the capital of [X]?",
-)
+# Of the data set's 16 relations, as its paper has them, and what Wikidata calls these.
+_TEMPLATES = {
+    "What is [X]'s occupation?": "P106",
+    "In what city was [X] born?": "P19",
+    "What genre is [X]?": "P136",
+    "Who is the father of [X]?": "P22",
+    "In what country is [X]?": "P17",
+    "Who was the producer of [X]?": "P162",
+    "Who was the director of [X]?": "P57",
+    "What is [X] the capital of?": "P1376",
+    "Who was the screenwriter for [X]?": "P58",
+    "Who was the composer of [X]?": "P86",
+    "What color is [X]?": "P462",
+    "What is the religion of [X]?": "P140",
+    "What sport does [X] play?": "P641",
+    "Who is the author of [X]?": "P50",
+    "Who is the mother of [X]?": "P25",
+    "What is the capital of [X]?": "P36",
+}
 
 
 class PopQA(ProbeTask):
@@ -73,6 +73,7 @@ class PopQA(ProbeTask):
         "(`kbench fetch popqa` brings it)",
     )
     asks = Prompt("Q: {before} A:", nothing="A:")
+    facts = _TEMPLATES
     metrics: tuple[Metric, ...] = (
         Accuracy(any_answer=True),
         *(Within(name, Accuracy(any_answer=True)) for name in STRATA),

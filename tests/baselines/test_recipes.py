@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from kbench.cli.run import run
 from kbench.grid import runner
+from kbench.grid.estimate import SHAPES, shape_of
 from kbench.grid.grids import make_grids, read_grid
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.results.published import figures
@@ -32,6 +33,8 @@ QUICK = [
     ),
     "method.k-adapter.min_examples=1",
     "task.lama.dev_share=0.5",  # of six subjects a tenth is none
+    "task.popqa.dev_share=0.5",
+    "tuning.prompted.shots=0",  # train asks what test does
     *(
         f"task.{task}.{option}=1"
         for task in ("fewrel", "fewrel-pubmed")
@@ -58,7 +61,8 @@ def _call(*arguments: str) -> str:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_whole_without_a_failure(recipe: Path, world: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["--backbone", "kbench-tiny", "--limit", "6", "--seed", "0", "--device", "cpu"]
+    tiny = "kbench-tiny-lm" if _of_decoders(recipe) else "kbench-tiny"
+    arguments = ["--backbone", tiny, "--limit", "6", "--seed", "0", "--device", "cpu"]
     arguments += ["--data", str(world / "data"), "--knowledge", str(world / "kb")]
     settings = [*QUICK, *(CHOOSE if "map-tuning" in recipe.stem else [])]
     for text in settings:
@@ -67,7 +71,9 @@ def test_a_recipe_runs_whole_without_a_failure(recipe: Path, world: Path, tmp_pa
     results = list(Results(out))
     assert [result.reason for result in results if result.status != Status.OK] == []
     with_knowledge = [result for result in results if result.spec.knowledge]
-    assert {result.spec.control for result in with_knowledge} == {"none", "foreign", "same-type"}
+    documents = {"oracle", "answer-removed", "empty"} if _of_decoders(recipe) else set()
+    controls = {"none", "foreign", "same-type"} | documents
+    assert {result.spec.control for result in with_knowledge} == controls
     # The knowledge base is met everywhere, or the plugs would be attached to nothing.
     assert all(r.coverage and r.coverage.examples > 0 for r in with_knowledge)
     assert {result.spec.method for result in results} > {"none"}
@@ -109,6 +115,79 @@ def test_a_recipe_says_what_to_read_it_beside(recipe: Path) -> None:
     assert all((_published() / name).is_file() for name in named)
     for part in ("Data", "Knowledge", "Read beside"):
         assert f"# {part}" in head
+
+
+def _of_decoders(recipe: Path) -> bool:
+    return recipe.stem.startswith("decoders")
+
+
+DECODERS = {
+    "Llama-3.2-1B": {
+        "model_type": "llama",
+        "num_hidden_layers": 16,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
+    },
+    "Qwen2.5-1.5B": {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "SmolLM2-1.7B": {
+        "model_type": "llama",
+        "num_hidden_layers": 24,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+}
+"""What the backbones' own configurations say of their shape."""
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("Llama-3.2-1B", 4.9, 15),
+        ("Qwen2.5-1.5B", 6.1, 20),
+        ("SmolLM2-1.7B", 6.8, 20),
+    ],
+)
+def test_a_recipe_of_decoders_plans_its_hours_and_memory_by_a_configuration_alone(
+    world: Path, tmp_path: Path, name: str, least: float, most: float
+) -> None:
+    config = DECODERS[name]
+    assert shape_of("unknown", config) == SHAPES[name]
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe = FOLDER / "decoders-questions.yaml"
+    asked = [str(recipe), "--backbone", str(folder), "--dry-run"]
+    asked += ["--data", str(world / "data"), "--knowledge", str(world / "kb")]
+    asked += ["--set", "tuning.prompted.shots=0"]
+    said = _call(*asked)
+    (memory,) = (line for line in said.splitlines() if line.startswith("memory of"))
+    total = float(memory.split(": ")[1].split(" GB")[0])
+    assert least < total < most
+    assert "keys and values where it writes" in memory
+    last = json.loads(_call(*asked, "--json").splitlines()[-1])["estimate"]
+    assert last["gpu_hours"] > 0
+    assert not last["unknown"]
+    assert last["stages"]["evaluations"]["count"] == 69
 
 
 def _published() -> Path:

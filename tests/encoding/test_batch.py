@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +103,8 @@ def test_picked_inputs_are_those_collated_by_themselves(
     found = picked(given_inputs.collate(chosen), torch.from_numpy(rows), alone.ids.shape[1])
     for name, value in vars(alone).items():
         other = getattr(found, name)
-        assert (value is None and other is None) or torch.equal(value, other), name
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(value, other), name
 
 
 lengths_and_size = st.tuples(
@@ -139,6 +143,24 @@ def test_evaluation_batches_fall_in_length_and_are_bounded(
         assert len(batch) == 1 or (len(batch) <= size and len(batch) * longest <= tokens)
         if following is not None:  # it is full
             assert len(batch) == size or (len(batch) + 1) * longest > tokens
+
+
+@settings(deadline=None)
+@given(case=lengths_and_size, tokens=st.integers(1, 200), number=st.integers(1, 5))
+def test_no_batch_is_of_two_groups(
+    case: tuple[NDArray[np.int64], int], tokens: int, number: int
+) -> None:
+    lengths, size = case
+    groups = np.random.default_rng(number).integers(0, number, size=len(lengths))
+    batches = list(sorted_batches(lengths, size, tokens, groups))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert all(len({*groups[batch]}) == 1 for batch in batches)
+    turns = [int(groups[batch[0]]) for batch in batches]
+    assert len({*turns}) == 1 + sum(a != b for a, b in pairwise(turns))  # each once
+    for group in {*turns}:
+        own = np.concatenate([batch for batch in batches if groups[batch[0]] == group])
+        assert (np.diff(lengths[own]) <= 0).all()
+    assert lengths[batches[0][0]] == lengths.max()
 
 
 def padding(lengths: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,6 +264,40 @@ def test_texts_take_all_the_room_they_may(place: Place) -> None:
     assert tested.flops == pytest.approx(2 * BERT * 5_600 * 200)
     (plug,) = (work for work in made if work.stage == WorkKind.GENERAL)
     assert plug.flops == 0
+
+
+def test_a_decoder_reads_what_it_says_and_what_it_is_shown(place: Place, tmp_path: Path) -> None:
+    config = {"n_layer": 2, "n_embd": 8, "n_inner": 16, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    shape = shape_of("", config)
+    assert shape is not None
+    own = shape.parameters + shape.map_to_tokens
+    chosen = {"task": "atlas-qa", "method": "none", "backbone": str(tmp_path), "limit": 10}
+
+    def tested(**changes: Any) -> float:
+        asked = changes.pop("task", {})
+        options = {"task": {"atlas-qa": asked}, "tuning": {"prompted": changes.pop("prompted", {})}}
+        made = _works({**chosen, "tuning": "prompted", "options": options, **changes}, place)
+        (work,) = made
+        assert work.flops is not None
+        return work.flops
+
+    long, short = ({"answers": "open", "tokens": number} for number in (15, 5))
+    assert tested(task=long) - tested(task=short) == pytest.approx(2 * 10 * 10 * own)
+    ranked = {"answers": "ranked", "candidates": 2}
+    task = PartLoader().task(
+        make_grid({**chosen, "options": {"task": {"atlas-qa": ranked}}}, "here").cells()[0]
+    )
+    trees = [
+        sum(1.2 * len(name.split()) - 1 for names in several for name in names)
+        for several in task.ranking.values()
+    ]
+    first = tested(task={"answers": "open", "tokens": 1})
+    found = tested(task=ranked) - first
+    assert found == pytest.approx(2 * 10 * own * sum(trees) / len(trees))
+    # Demonstrations are read once for all texts, but in a narrow precision.
+    assert tested(task=short, prompted={"shots": 3}) == tested(task=short)
+    assert tested(task=short, prompted={"shots": 3}, dtype="bfloat16") > 2 * tested(task=short)
 
 
 def test_a_decoder_reads_the_trees_of_its_candidates(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import numpy as np
 import pytest
 import transformers
 
-from kbench.data import Example, Split, TaskCard
+from kbench.data import SCORERS, Example, Split, TaskCard
 from kbench.grid.plan import Place
 from kbench.parts.catalogue import Kind
 from kbench.results.comparison import rights
-from kbench.results.rescoring import again
+from kbench.results.rescoring import again, by_scorer
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
 from kbench.task import QuestionTask
@@ -116,6 +118,58 @@ def test_ranked_answers_have_several_names(decoder: Path, toy_folder: Path, plac
     base = next(r for r in results if r.spec.method == "none")
     assert base.metrics["mrr"].value > base.metrics["hits_at_1"].value
     assert own.counts["answers_among_candidates"] == own.counts["test_total"]
+    assert own.metrics.keys() == {"hits_at_1", "mrr"}  # by `sum`, which is what trains
+
+
+def test_ranked_answers_are_scored_again_by_any_scorer(
+    decoder: Path, toy_folder: Path, place: Place
+) -> None:
+    by = {}
+    for scorer in SCORERS:
+        options = {**UNTRAINED, "tuning": {"prompted": {"scorer": scorer}}}
+        (by[scorer],) = run(
+            asked(toy_folder, decoder, "ranked", method="none", options=options), place
+        )
+    assert len({json.dumps(r.metrics, default=str) for r in by.values()}) > 1
+    store = Results(place.out)
+    for result in by.values():
+        check_again(place, [result])
+        found = store.predictions(result)
+        assert found is not None
+        assert ("hits_at_1_by_sum" in result.metrics) == (result is not by["sum"])
+        for scorer, other in by.items():
+            wanted = store.predictions(other)
+            assert wanted is not None
+            assert found.by(scorer).predictions == wanted.predictions
+            assert by_scorer(result, found, scorer) == {
+                name: other.metrics[name] for name in ("hits_at_1", "mrr")
+            }
+
+
+def test_a_ranked_run_that_trained_knows_its_names_after_nothing(
+    decoder: Path, toy_folder: Path, place: Place
+) -> None:
+    told = []
+    for scorer in ("sum", "pmi"):
+        tuned = {"full": {"learning_rate": 3e-3, "epochs": 1, "batch_size": 16, "scorer": scorer}}
+        (result,) = run(
+            asked(
+                toy_folder,
+                decoder,
+                "ranked",
+                tuning="full",
+                method="none",
+                options={**UNTRAINED, "tuning": tuned},
+            ),
+            place,
+        )
+        found = Results(place.out).predictions(result)
+        assert found is not None
+        assert found.likelihoods is not None
+        assert found.by("pmi").likelihoods is not None
+        told.append(found.likelihoods.nothing)
+    assert told[0].any()
+    assert np.array_equal(*told)  # of the backbone, before anything trained
 
 
 def test_each_way_is_a_run_of_its_own(decoder: Path, toy_folder: Path, place: Place) -> None:

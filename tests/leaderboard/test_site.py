@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbench.data import Split
+from kbench.data import Example, Mention, Role, Split
 from kbench.knowledge import Bundle
 from kbench.parts.find import task_kind
 from kbench.results.comparison import compare
@@ -29,7 +29,8 @@ from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks
 from kbench_leaderboard.cards import paper
 from kbench_leaderboard.charts import front
-from kbench_leaderboard.content import Built
+from kbench_leaderboard.compared import _text, shown
+from kbench_leaderboard.content import Built, _pieces
 from kbench_leaderboard.names import slug
 from tests import stored
 from tests.board_world import GOLD, HOSTILE, guesses, skipped, write
@@ -338,6 +339,63 @@ def test_texts_and_knowledge_are_shown_where_they_are_given(
     assert "mark" in {tag for tag, _ in bare.tags}
     assert "with that of" not in bare.text
     assert "with that of" in full.text
+
+
+def test_what_is_turned_has_columns_where_results_have_it(results: Path, tmp_path: Path) -> None:
+    built(results, tmp_path / "site")
+    (group,) = board(results)
+    turned = [line.row.turned for line in group.lines]
+    assert any(turned)
+    heads = {"retention", "repair"}
+    for path in ("index.html", f"tasks/{slug(group.task)}.html"):
+        found = page(tmp_path / "site" / path)
+        assert heads < {*found.values("data-column")}
+        for each in filter(None, turned):
+            for share, of in ((each.retention, each.right), (each.repair, each.wrong)):
+                if share is not None:
+                    assert f"{100 * share:.1f} of {of}" in found.text
+    alone = [result for result in Results(results) if result.spec.method == "none"]
+    for result in alone:
+        shutil.copytree(results / result.id, tmp_path / "alone" / result.id)
+    built(tmp_path / "alone", tmp_path / "bare")
+    assert not heads & {*page(tmp_path / "bare" / "index.html").values("data-column")}
+
+
+def test_a_stratum_without_an_example_has_no_score(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = next(r for r in Results(results) if r.status == Status.OK)
+    path = results / result.id / "result.json"
+    value = json.loads(path.read_text())
+    main = value["metrics"][value["main_metric"]]
+    value["metrics"]["accuracy_in_language"] = {
+        **main,
+        "variant": "accuracy@in_language",
+        "value": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "n": 0,
+    }
+    path.write_text(json.dumps(value))
+    built(results, tmp_path / "site")
+    text = page(tmp_path / "site" / "runs" / f"{result.id}.html").text
+    assert "accuracy_in_language – no such example 0 accuracy@in_language" in text
+    asked = ("--out", str(results), "--metric", "accuracy_in_language")
+    code, _, message = call(capsys, "table", *asked)
+    assert (code, "no stored result has a metric" in message) == (2, True), message
+
+
+def test_a_question_is_shown_with_its_blank() -> None:
+    mentions = (Mention(0, 3, "Q1", Role.TARGET), Mention(11, 14, "Q2", Role.CONTEXT))
+    asked = Example("1", "Ann lives  in", mentions[:1], ("Rome",), blank=10)
+    assert shown(asked) == ("Ann lives ____ in", [(0, 3)])
+    behind = Example("1", "Ann knows , Bo!", mentions, ("Eve",), blank=10)
+    text, spans = shown(behind)
+    assert text == "Ann knows ____, Bo!"
+    assert [text[start:end] for start, end in spans] == ["Ann", " Bo"]
+    assert shown(replace(asked, blank=None)) == ("Ann lives  in", [(0, 3)])
+    assert "".join(piece for piece, _ in _pieces(behind)) == text
+    assert _text(behind)["text"] == text
 
 
 def test_no_path_in_a_result_is_followed(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from kbench.data import Answers, Likelihoods
+from kbench.errors import UsageError
 from kbench.metrics import Accuracy, AveragePrecision, ByScorer, LooseMicroF1, beside
+from kbench.metrics.spoken import Hits
 
 INF = float("inf")
 TYPES = Likelihoods(
@@ -63,15 +65,51 @@ def test_candidates_of_their_own_and_aliases() -> None:
         thresholds={},
     )
     assert found.predicted() == ["rome", "lima"]  # of those that are level the first
-    aliased = replace(found, names=("new york", "new york", "rome", "lima"))
-    assert aliased.predicted() == ["rome", "lima"]
-    assert aliased.by("mean").predicted() == ["new york", "lima"]
-    mass = aliased.by("mass")
-    assert mass.predicted() == ["new york", "lima"]
+    assert found.at([1]).predicted() == ["lima"]
+
+
+def test_ranked_answers_are_worth_what_their_spellings_are_together() -> None:
+    said = [[-1.2, -1.3, -1.0], [-1.0, -1.0, -INF], [-900.0, -INF, -INF]]
+    found = Likelihoods(
+        names=("new york", "new york", "rome", "lima"),
+        sizes={"mean": (2, 1, 1, 4), "char": (8, 3, 4, 4), "byte": (8, 3, 4, 4)},
+        nothing=np.array([-1.0, -1.0, -0.5, -0.1], np.float32),
+        said=np.array(said, np.float32),
+        which=np.array([[0, 1, 2], [2, 3, -1], [2, -1, -1]], np.int32),
+        scorer="sum",
+        thresholds={},
+        answers=(0, 0, 1, 2),
+    )
+    rankings, sure = found.ranked()
+    assert rankings == found.predicted() == [("new york", "rome"), ("rome", "lima"), ("rome",)]
     together = math.log(math.exp(-1.2) + math.exp(-1.3))
-    assert mass.scores[0] == pytest.approx([together, together, -1.0])
-    assert mass.scores[1].tolist() == [-1.0, -1.0, -INF]
-    assert mass.at([1]).predicted() == ["lima"]
+    assert sure == pytest.approx([1 / (1 + math.exp(-1.0 - together)), 0.5, 1.0])
+    assert found.by("mean").predicted()[1] == ("lima", "rome")
+    assert found.by("pmi").predicted()[1] == ("rome", "lima")
+    assert found.at([1]).predicted() == [("rome", "lima")]
+    labels = [("rome",), ("oslo",), ("rome",)]
+    stored = Answers(labels=labels, predictions=rankings, strata=[""] * 3, likelihoods=found)
+    assert stored.by("mean").predictions == [("new york", "rome"), ("lima", "rome"), ("rome",)]
+    assert Hits().score_of(stored) == pytest.approx(1 / 3)
+    assert Hits().score_of(stored.by("char")) == pytest.approx(1 / 3)
+    with pytest.raises(UsageError, match="no scorer is called 'mass'"):
+        found.by("mass")
+
+
+def test_spellings_that_were_never_read_after_nothing_are_not_compared_by_pmi() -> None:
+    found = Likelihoods(
+        names=("a", "b"),
+        sizes=dict.fromkeys(("mean", "char", "byte"), (1, 1)),
+        nothing=np.zeros(2, np.float32),
+        said=np.zeros((1, 2), np.float32),
+        which=None,
+        scorer="sum",
+        thresholds={},
+        answers=(0, 1),
+    )
+    assert found.scorers == ("sum", "mean", "char", "byte")
+    with pytest.raises(UsageError, match="scorer pmi wants what was not stored"):
+        found.by("pmi")
 
 
 def test_beside_a_tasks_own_metrics_stands_what_it_would_be_by_sum() -> None:

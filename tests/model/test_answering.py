@@ -68,9 +68,12 @@ def test_a_candidate_is_worth_what_its_names_are_together(lm: LanguageModel, sco
     head.settle(lm)
     batch = prepared(lm, head, EXAMPLES).collate(np.arange(3))
     with torch.inference_mode():
-        logits = DownstreamModel(lm, head).eval()(batch)
+        said = DownstreamModel(lm, head).eval()(batch)
+        logits = head.masses(said, torch.tensor([0, 1, 0]))
+    assert said.shape == (3, 4)
+    assert torch.isinf(said[1, 3])  # colour has three names
     assert logits.shape == (3, 3)
-    assert torch.isinf(logits[1, 2])  # colour has two candidates
+    assert torch.isinf(logits[1, 2])  # and two candidates
 
     def score(text: str, name: str) -> float:
         value = alone(lm, text, name)
@@ -83,18 +86,28 @@ def test_a_candidate_is_worth_what_its_names_are_together(lm: LanguageModel, sco
         for column, names in enumerate(RELATIONS[example.relation]):
             wanted = np.logaddexp.reduce([score(text, name) for name in names])
             assert float(logits[row, column]) == pytest.approx(wanted, abs=1e-3)
+    told = head.likelihoods(said.numpy(), [("born",), ("colour",), ("born",)])
+    rankings, sure = told.ranked()
+    for row, example in enumerate(EXAMPLES):
+        own = RELATIONS[example.relation]
+        wanted = logits[row].argsort(descending=True).tolist()[: len(own)]
+        assert rankings[row] == tuple(own[at][0] for at in wanted)
+        assert sure[row] == pytest.approx(logits[row].softmax(0).max().item(), abs=1e-5)
 
 
 def test_a_ranking_ends_with_the_first_right_answer(lm: LanguageModel) -> None:
     head = RankedHead(PROMPT, 32, RELATIONS, "sum")
     gold = head.gold(EXAMPLES, lm.tokenizer)
-    assert gold.targets.tolist() == [0, 1, -1]
+    assert gold.targets.tolist() == [[0, 0], [1, 1], [-1, 0]]
     assert gold.counts == {"answers_among_candidates": 2}
     grown = prepared(lm, head, EXAMPLES)
-    logits = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, -torch.inf], [0.0, 1.0, 2.0]])
+    none = -torch.inf  # names: Rome, Roma, St. Louis, Oslo; red, dark red, crimson
+    logits = torch.tensor([[1.0, none, 2.0, 0], [2.0, 1.0, none, none], [0, none, 1.0, 2.0]])
     said, scores = head.predict(logits, lm.tokenizer, grown.candidates)
     assert said[0] == ("St. Louis", "Rome", "Oslo")
     assert scores[1] == pytest.approx(torch.tensor([2.0, 1.0]).softmax(0)[0].item())
+    both, _ = head.predict(torch.tensor([[1.5, 1.5, 2.0, 0.0]]), lm.tokenizer, [("born",)])
+    assert both == [("Rome", "St. Louis", "Oslo")]  # both names together
     assert gold.named(said) == [
         ("St. Louis", "Rome"),
         ("red", "dark red"),
@@ -118,10 +131,14 @@ def test_the_loss_has_gradients_where_candidates_are_lacking(lm: LanguageModel) 
 def test_names_that_no_token_spells_are_no_candidates() -> None:
     tokenizer = KbenchTiny().load().tokenizer
     relations = {"": (("😀", "lake"), ("😀",), ("river",))}
-    (tree,) = RankedHead(PROMPT, 32, relations, "sum")._trees(tokenizer)
-    assert sorted({*tree.owners.tolist()}) == [1, 4]
+    head = RankedHead(PROMPT, 32, relations, "sum")
+    own = head._spell(tokenizer)
+    assert own.names == ("😀", "river")
+    told = head.likelihoods(np.array([[-2.0, -1.0]], np.float32), [("",)])
+    assert told.answers == (0, 2)
+    assert told.predicted() == [("river", "😀")]
     with pytest.raises(InputError, match="knows none of the 1 candidates of colour"):
-        RankedHead(PROMPT, 32, {"colour": (("😀",),)}, "sum")._trees(tokenizer)
+        RankedHead(PROMPT, 32, {"colour": (("😀",),)}, "sum")._spell(tokenizer)
     with pytest.raises(InputError, match="no answer in train"):
         RankedHead(PROMPT, 32, {}, "sum")
 

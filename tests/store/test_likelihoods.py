@@ -43,6 +43,7 @@ def test_what_was_said_of_candidates_comes_back_to_the_last_bit(
         scorer="pmi",
         thresholds={} if which is not None else {name: float(np.float32(0.1)) for name in SCORERS},
         fallback=which is None,
+        answers=() if which is None else (0, 0, 1),
     )
     write_predictions(tmp_path / "p.parquet", replace(PREDICTIONS, likelihoods=told))
     found = read_predictions(tmp_path / "p.parquet").likelihoods
@@ -62,6 +63,9 @@ def test_what_was_said_of_candidates_comes_back_to_the_last_bit(
         {"scorer": "best"},
         {"thresholds": {"sum": 1.0}},
         {"fallback": 1},
+        {"answers": [0]},
+        {"answers": [0, -1]},
+        {"answers": ["0", "1"]},
     ],
 )
 def test_damage_in_what_was_said_of_candidates_is_told(

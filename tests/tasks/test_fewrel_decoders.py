@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 import torch
 
 from kbench.data import NONE_OF_THE_ABOVE, SCORERS, Split
-from kbench.encoding import Ranked, inner_tokens
+from kbench.encoding import Batch, Ranked, inner_tokens
 from kbench.errors import InputError, UsageError
 from kbench.grid.plan import Place
-from kbench.model import EpisodeHead, LanguageModel, StatementHead
+from kbench.model import EpisodeHead, LanguageModel, StatementHead, beginnings
 from kbench.parts.run_parts import Parts
 from kbench.results.rescoring import again, by_scorer
+from kbench.run.addresses import plug_inputs
 from kbench.run.models import tune
+from kbench.run.plugs import fit
 from kbench.run.prediction import predict
 from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
@@ -154,6 +157,46 @@ def test_the_candidates_are_those_of_the_episode(
     assert len({tuple(each.labels) for each in said.values()}) > 1
 
 
+@pytest.mark.parametrize("ask", ["name", "statement"])
+def test_the_supports_of_an_episode_are_read_once_for_its_queries(
+    folder: str,
+    decoder: Path,
+    toy_folder: Path,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: str,
+) -> None:
+    parts = parts_of(folder, decoder, toy_folder / "kb", task={"ask": ask})
+    model, _ = tune(session, parts)
+    prepared = session.prepared(parts, Split.TEST, model, injected=True)
+    plug, _ = fit(session, parts, parts.spec.setting, model)
+    episodes = {example.id.rpartition("/")[0] for example in prepared.examples}
+    begun: list[int] = []
+    tokens: list[int] = []
+    first, whole = beginnings._begun, LanguageModel.forward
+
+    def counted(lm: LanguageModel, batch: Batch, *more: Any) -> Any:
+        tokens.append(batch.ids.numel())
+        return whole(lm, batch, *more)
+
+    monkeypatch.setattr(
+        beginnings, "_begun", lambda *given: begun.append(given[-1]) or first(*given)
+    )
+    monkeypatch.setattr(LanguageModel, "forward", counted)
+    with plug.attach(model.lm):
+        once = predict(model, prepared.inputs, CPU).likelihoods
+        assert len({*begun}) == len(begun) == len(episodes)
+        shared, tokens[:] = sum(tokens), []
+        monkeypatch.setattr(beginnings, "beginning_of", lambda *_: None)
+        monkeypatch.setattr("kbench.run.prediction.sharing", lambda _: nullcontext())
+        each = predict(model, prepared.inputs, CPU).likelihoods
+    assert once is not None
+    assert each is not None
+    assert np.allclose(once.said, each.said, rtol=1e-5, atol=1e-5)
+    assert np.allclose(once.nothing, each.nothing, rtol=1e-5, atol=1e-5)
+    assert shared < sum(tokens)
+
+
 def test_what_is_said_of_a_candidate_is_what_a_text_of_its_own_says(
     folder: str, decoder: Path, session: Session
 ) -> None:
@@ -215,6 +258,7 @@ def test_runs_with_a_plug_and_tuned(
 
 
 STATEMENT = {"ask": "statement"}
+NAMES = {"task": {"fewrel": {**SMALL, "ask": "name"}}}
 
 
 def test_statements_are_shown_and_compared(folder: str, decoder: Path, session: Session) -> None:
@@ -247,10 +291,39 @@ def test_statements_are_shown_and_compared(folder: str, decoder: Path, session: 
         assert one.likelihoods.scorers == ("sum", "pmi")
         for scorer, other in said.items():
             assert one.likelihoods.by(scorer).predicted() == other.labels
-    with pytest.raises(UsageError, match="no scorer is called 'mean'"):
+    with pytest.raises(UsageError, match="scorer mean wants what was not stored"):
         found.by("mean")
     with pytest.raises(UsageError, match="scorer is mean, and relations are told by statements"):
         tune(session, parts_of(folder, decoder, task=STATEMENT, scorer="mean"))
+
+
+@pytest.mark.parametrize("method", ["k-adapter", "adapter-no-knowledge"])
+def test_a_plug_that_works_on_every_token_has_no_say_in_what_comes_after_nothing(
+    folder: str, decoder: Path, toy_folder: Path, session: Session, method: str
+) -> None:
+    spec = parts_of(folder, decoder, toy_folder / "kb", task=STATEMENT, scorer="pmi", limit=2).spec
+    parts = Parts(spec.model_copy(update={"method": method}))
+    model, _ = tune(session, parts)
+    inputs = session.prepared(parts, Split.TEST, model, injected=True).inputs
+    plug = parts.method.build(model.lm, parts.base_knowledge).eval()
+    torch.manual_seed(0)
+    for parameter in plug.parameters():  # far from the identity
+        torch.nn.init.normal_(parameter, std=0.3)
+    bare = predict(model, inputs, CPU).likelihoods
+    with plug.attach(model.lm):
+        attached = predict(model, inputs, CPU).likelihoods
+    again = predict(model, inputs, CPU).likelihoods
+    assert bare is not None
+    assert attached is not None
+    assert again is not None
+    assert np.abs(attached.said - bare.said).max() > 0.1
+    assert np.array_equal(attached.nothing, bare.nothing)
+    assert np.array_equal(again.said, bare.said)
+    # Such runs were others before; those of other methods are what they were.
+    by_name = Parts(spec.model_copy(update={"method": method, "options": NAMES}))
+    slots = Parts(spec)
+    keys = [plug_inputs(each, Setting.TASK_SPECIFIC).keys() for each in (parts, by_name, slots)]
+    assert ["nothing" in each for each in keys] == [True, False, False]
 
 
 def alone(lm: LanguageModel, text: list[int], tokens: list[int]) -> float:
