@@ -63,7 +63,15 @@ class Plug(nn.Module):
         return lm.slots(self.slot_vectors)
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
-        """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
+        """Returns the input vectors of entities.
+
+        Args:
+            rows: of the knowledge base, on the host. ``[n]``.
+
+        Returns:
+            ``[n, width]``, the width being :attr:`LanguageModel.slot_width`; ``[n, k, width]``
+            where an entity has ``k`` slots (:meth:`InjectionMethod.slot_count`).
+        """
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
 
     def vectors_of(self, rows: Tensor, knowledge: KnowledgeBase | None = None) -> Tensor:
@@ -197,6 +205,7 @@ class InjectionMethod(ABC):
         settings: those the method defines; empty for the yardstick, which injects nothing.
         slot: where an entity's vector goes: ``{slot} / {mention}``, ``{mention} ( {slot} )``, …;
             ``{slot}`` alone takes the mention's place; None for methods without an input slot.
+        slots: input vectors of an entity: tokens that ``{slot}`` stands for.
         text: how an entity's text comes in: ``appended`` to the input, ``hung`` at its mention,
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
@@ -220,6 +229,7 @@ class InjectionMethod(ABC):
     revision: ClassVar[str]
     settings: ClassVar[frozenset[Setting]]
     slot: ClassVar[str | None] = None
+    slots: ClassVar[int] = 1
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
     reads_facts: ClassVar[bool] = False
@@ -285,6 +295,13 @@ class InjectionMethod(ABC):
     def template(self) -> str | None:
         """Returns the slot template; as it stands :attr:`slot`. Options may choose another."""
         return self.slot
+
+    def slot_count(self) -> int:
+        """Returns how many slots an entity has; as it stands :attr:`slots`; options may say.
+
+        Those of a mention are kept or, where its text is full, dropped together.
+        """
+        return self.slots
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether the method has something to say of each entity; False for row -1.

@@ -144,7 +144,8 @@ class Batch:
     Attributes:
         ids: ``[batch, tokens]``.
         mask: 1 for tokens, 0 for padding. ``[batch, tokens]``.
-        slot_index: position of each slot in the flattened ``[batch * tokens]``. ``[slots]``.
+        slot_index: position of each slot in the flattened ``[batch * tokens]``, those of an entity
+            one after another. ``[slots]``.
         slot_rows: knowledge-base row of each slot, on the host. ``[slots]``.
         mentions: first token of each mention and the token after its last, flattened likewise;
             mentions without a token are left out. ``[mentions, 2]``.
@@ -163,6 +164,7 @@ class Batch:
         choices: what is decided between, where the batch is of pairs of texts; else None.
         states: what the network says, where it need not be asked again; else None.
         tree: candidates of each example that stand in its row, where it has such; else None.
+        slots_each: slots of an entity.
     """
 
     ids: Tensor
@@ -181,6 +183,7 @@ class Batch:
     choices: Choices | None = None
     states: BatchStates | None = None
     tree: TreeBatch | None = None
+    slots_each: int = 1
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -199,7 +202,7 @@ class Batch:
             value = getattr(self, name)
             if isinstance(value, Choices | BatchStates | TreeBatch):
                 changed[name] = value.changed(change)
-            elif value is not None:
+            elif isinstance(value, Tensor):
                 changed[name] = change(value)
         return replace(self, **changed)
 

@@ -73,7 +73,7 @@ class Demonstrations:
         if inputs.branches is not None or self._shown.branches is not None:
             raise Unsupported("passages that hang at a mention have no place beside demonstrations")
         everything = tuple(range(len(self._shown)))
-        builder = Builder()
+        builder = Builder(inputs.slots_each)
         for number in range(len(inputs)):
             wanted = everything if of is None else tuple(of[number])
             text, spans, slots = _example(inputs, number)

@@ -107,7 +107,8 @@ class Inputs:
         ids: token ids; at a slot the id is a placeholder that is never looked up. ``[tokens]``.
         kinds: a :class:`TokenKind` each. ``[tokens]``.
         bounds: ``[examples + 1]``, into ``ids`` and ``kinds``.
-        slots: position of each slot within its example. ``[slots]``.
+        slots: position of each slot within its example; those of an entity one after another.
+            ``[slots]``.
         slot_rows: knowledge-base row of each slot. ``[slots]``.
         slot_bounds: ``[examples + 1]``, into ``slots``.
         spans: first token and token after the last of each mention, within its example: what
@@ -124,6 +125,7 @@ class Inputs:
         cut: texts to go on with whose passages lost a part for want of room.
         segments: 1 for tokens of passages, else 0; None without passages. ``[tokens]``.
         branches: where anchored passages hang; None without such.
+        slots_each: slots of an entity.
     """
 
     ids: NDArray[np.int64]
@@ -143,6 +145,7 @@ class Inputs:
     cut: int = 0
     segments: NDArray[np.uint8] | None = None
     branches: Branches | None = None
+    slots_each: int = 1
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -214,6 +217,7 @@ class Inputs:
             blank_index=torch.from_numpy(places if (blanks >= 0).all() else places[:0]),
             examples=torch.from_numpy(chosen),
             targets=None if targets is None else torch.from_numpy(targets[chosen]),
+            slots_each=self.slots_each,
         )
         return _with_passages(batch, self, at, mask)
 
@@ -276,13 +280,17 @@ class Tokens:
 class Builder:
     """Collects examples into the flat arrays of :class:`Inputs`.
 
+    Args:
+        slots_each: slots of an entity.
+
     Attributes:
         unslotted: see :class:`Inputs`.
         shortened: see :class:`Inputs`.
         cut: see :class:`Inputs`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots_each: int = 1) -> None:
+        self.slots_each = slots_each
         self.unslotted = 0
         self.shortened = 0
         self.cut = 0
@@ -319,6 +327,7 @@ class Builder:
             cut=self.cut,
             segments=brought.astype(np.uint8) if brought.any() else None,
             branches=_joined(many),
+            slots_each=self.slots_each,
         )
 
 

@@ -31,7 +31,8 @@ _HELD = 65536
 _LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers", "h")
 
 SlotSource = Callable[[Tensor], Tensor]
-"""Knowledge-base rows ``[slots]`` to input vectors ``[slots, width]``."""
+"""Knowledge-base rows ``[n]`` to input vectors ``[n, width]``; of ``k`` slots an entity to
+``[n, k, width]``."""
 
 
 class LanguageModel(nn.Module, ABC):
@@ -170,8 +171,16 @@ class LanguageModel(nn.Module, ABC):
             return vectors
         if self._slots is None:
             raise RuntimeError("the inputs have entity slots, but no plug is attached")
-        filled = self._slots(batch.slot_rows).to(vectors)
-        vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled)  # a view: no copy
+        each = batch.slots_each
+        filled = self._slots(batch.slot_rows[::each].contiguous()).to(vectors)
+        given = filled.shape[1] if filled.dim() == 3 else 1
+        if given != each:
+            raise RuntimeError(
+                f"the inputs have {each} slots an entity, and the plug gives {given} vectors; "
+                "expected as many: the method's `slot_count`, and `slot_vectors` of its plug"
+            )
+        # A view: no copy.
+        vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled.reshape(-1, self.slot_width))
         return vectors
 
     def forward(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:

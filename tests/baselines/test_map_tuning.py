@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from kbench.corpus import MaskedMentions, masked_mentions, mention_loss, next_mentions
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
@@ -25,12 +26,6 @@ from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe
 from kbench_baselines.map_tuning import AffineMap, MapTuning
-from kbench_baselines.masked_lm import (
-    MaskedMentions,
-    masked_mentions,
-    mention_loss,
-    next_mentions,
-)
 from tests import reference
 from tests.grid.toygrid import OPTIONS, grid, run
 

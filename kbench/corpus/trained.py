@@ -1,4 +1,4 @@
-"""What methods share that train on linked sentences, and on a task from there."""
+"""Methods that train on linked sentences, and on a task from there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+from kbench.corpus.mentions import check_masked_lm
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, InjectionMethod, Plug
@@ -13,7 +14,6 @@ from kbench.model import LanguageModel
 from kbench.spec import Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
-from kbench_baselines.masked_lm import check_masked_lm
 
 __all__ = ["CorpusTrained"]
 

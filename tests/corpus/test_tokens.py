@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from kbench.corpus import masked_tokens
 from kbench.errors import Unsupported
 from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.testing.toys import write_backbone
-from kbench_baselines.masked_tokens import masked_tokens
 from tests import linked_world as world
 
 
