@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "BatchStates",
     "Choices",
+    "Entities",
     "TreeBatch",
     "picked",
     "ragged",
@@ -138,6 +139,46 @@ class TreeBatch:
 
 
 @dataclass(frozen=True)
+class Entities:
+    """Whom the texts of a batch speak of, each entity once a text, in the order of its mentions.
+
+    Attributes:
+        rows: of the knowledge base, on the host. ``[entities]``.
+        owners: place in the batch of each one's text, rising, on the host. ``[entities]``.
+    """
+
+    rows: Tensor
+    owners: Tensor
+
+    def picked(self, kept: Tensor) -> Entities:
+        """Returns those of some texts, in their order. ``[n]``, on the host."""
+        place = torch.full((int(torch.cat([self.owners, kept]).max()) + 1,), -1)
+        place[kept] = torch.arange(len(kept))
+        owners = place[self.owners]
+        order = torch.argsort(owners, stable=True)
+        order = order[owners[order] >= 0]
+        return Entities(self.rows[order], owners[order])
+
+    def seated(self, texts: int) -> tuple[Tensor, Tensor]:
+        """Returns them by their text, as many seats for each as the one with the most has.
+
+        Args:
+            texts: of the batch.
+
+        Returns:
+            Rows, -1 where a seat is empty, ``[texts, seats]``; and the seat of each entity in the
+            flattened ``[texts * seats]``, ``[entities]``. Both on the host.
+        """
+        counts = torch.bincount(self.owners, minlength=texts)
+        most = int(counts.max()) if len(self.rows) else 0
+        first = counts.cumsum(0) - counts
+        seats = self.owners * most + torch.arange(len(self.rows)) - first[self.owners]
+        rows = torch.full((texts * most,), -1, dtype=torch.int64)
+        rows[seats] = self.rows
+        return rows.view(texts, most), seats
+
+
+@dataclass(frozen=True)
 class Batch:
     """A padded batch.
 
@@ -165,6 +206,7 @@ class Batch:
         states: what the network says, where it need not be asked again; else None.
         tree: candidates of each example that stand in its row, where it has such; else None.
         slots_each: slots of an entity.
+        before: whom the texts spoke of before what is in this batch, where a text is gone on with.
     """
 
     ids: Tensor
@@ -184,6 +226,18 @@ class Batch:
     states: BatchStates | None = None
     tree: TreeBatch | None = None
     slots_each: int = 1
+    before: Entities | None = None
+
+    @property
+    def entities(self) -> Entities:
+        """Whom the texts speak of, at the steps of an answer too; for plugs without slots."""
+        if self.before is not None:
+            return self.before
+        linked = self.mention_rows >= 0
+        pairs = torch.stack([self.mention_owners[linked], self.mention_rows[linked]], 1).numpy()
+        first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
+        owners, rows = torch.from_numpy(pairs[first]).unbind(1)
+        return Entities(rows, owners)
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -264,6 +318,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         choices=None,
         tree=batch.tree and batch.tree.picked(rows, before),
         states=batch.states and batch.states.changed(lambda hidden: hidden[rows, :width]),
+        before=batch.before and batch.before.picked(rows),
     )
 
 

@@ -1,5 +1,6 @@
 """Backbone, language model, heads, downstream model; what keeps it frozen, and what it says."""
 
+from kbench.model.attention import AttentionCall, LayerAttention
 from kbench.model.backbone import Backbone
 from kbench.model.decoder import Decoder
 from kbench.model.downstream import DownstreamModel
@@ -12,6 +13,7 @@ from kbench.model.language_model import LanguageModel, SlotSource
 from kbench.model.statements import StatementHead
 
 __all__ = [
+    "AttentionCall",
     "Backbone",
     "Decoder",
     "DownstreamModel",
@@ -21,6 +23,7 @@ __all__ = [
     "FrozenReader",
     "Head",
     "LanguageModel",
+    "LayerAttention",
     "ReadStates",
     "Reading",
     "SlotSource",

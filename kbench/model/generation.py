@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kbench.encoding import Batch
+from kbench.encoding import Batch, Entities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -53,6 +53,7 @@ def go_on(lm: LanguageModel, batch: Batch, most: int, ends: Tensor) -> tuple[Ten
     mask = torch.cat([batch.mask, batch.mask.new_ones(size, most)], 1)
     lengths = batch.mask.sum(1, keepdim=True)
     width = batch.ids.shape[1]
+    spoken_of = batch.entities
     with lm.cached() as cache:
         state = lm(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
         for step in range(most):
@@ -68,12 +69,22 @@ def go_on(lm: LanguageModel, batch: Batch, most: int, ends: Tensor) -> tuple[Ten
                 rows, mask, lengths, token = (
                     of.index_select(0, goes_on) for of in (rows, mask, lengths, token)
                 )
-            state = lm(_one_more(batch, rows, token, mask[:, : width + step + 1], lengths + step))
+                if len(spoken_of.rows):
+                    spoken_of = spoken_of.picked(goes_on.cpu())
+            known = mask[:, : width + step + 1]
+            state = lm(_one_more(batch, rows, token, known, lengths + step, spoken_of))
             state = state[:, -1]
     return tokens, said
 
 
-def _one_more(batch: Batch, rows: Tensor, token: Tensor, mask: Tensor, positions: Tensor) -> Batch:
+def _one_more(
+    batch: Batch,
+    rows: Tensor,
+    token: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    before: Entities,
+) -> Batch:
     """A batch of the next token of some texts; its mask is over all that is known of them."""
     none = batch.slot_index[:0]
     return replace(
@@ -90,6 +101,7 @@ def _one_more(batch: Batch, rows: Tensor, token: Tensor, mask: Tensor, positions
         examples=batch.examples.to(rows.device)[rows],
         targets=None,
         segments=None,
+        before=before,
     )
 
 

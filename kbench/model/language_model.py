@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kbench.encoding import Batch, sent
 from kbench.errors import Unsupported
+from kbench.model.attention import LayerAttention, attention_of
 from kbench.model.last_layer import only_at
 from kbench.model.narrow import NARROW, in_float32
 
@@ -236,6 +237,24 @@ class LanguageModel(nn.Module, ABC):
         )
         yield
 
+    @contextmanager
+    def shifted(self, shift: Callable[[Batch], Tensor]) -> Iterator[None]:
+        """Lets texts stand further on inside the block, as behind something that is not in them.
+
+        Args:
+            shift: of each text that is read, or of each of its tokens, by how many places; at the
+                steps of an answer too. ``[batch]`` or ``[batch, tokens]``. There must be so many
+                places: :attr:`max_length` tells how many there are.
+
+        Raises:
+            Unsupported: the network reads both ways.
+        """
+        raise Unsupported(
+            f"{type(self.base).__name__} reads both ways; texts are shifted in models that read "
+            "from left to right"
+        )
+        yield
+
     def remembered(self, place: int, states: Tensor) -> Tensor:
         """Returns states behind those of the tokens that were read before, in a cached block.
 
@@ -305,6 +324,21 @@ class LanguageModel(nn.Module, ABC):
             if isinstance(part, nn.ModuleList):
                 return list(part)
         return []
+
+    def attention(self, layer: int) -> LayerAttention:
+        """Returns the attention of a layer, for plugs that work inside it.
+
+        It says how many heads there are, and lets a plug see queries, keys and values, and change
+        what attention gives: ``with lm.attention(2).changed(change): …``.
+
+        Args:
+            layer: its place among :attr:`layers`; -1 is the last.
+
+        Raises:
+            Unsupported: it asks no registered function of ``transformers``, as attention does in
+                nearly all of its networks.
+        """
+        return attention_of(self.layers[layer], lambda: self.batch)
 
     def feed_forward(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         """Returns a layer's feed-forward network: its first linear map, and map and activation.
