@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, Data, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import DownstreamModel, FixedData, FrozenReader, LanguageModel, Reading, dropout
+from kbench.model import (
+    BackboneForm,
+    DownstreamModel,
+    FixedData,
+    FrozenReader,
+    LanguageModel,
+    Reading,
+    dropout,
+)
 from kbench.model.compiling import compiled
 from kbench.spec import OptionType, Setting, check_values
 from kbench.task import Family
@@ -272,6 +280,23 @@ class InjectionMethod(ABC):
     def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
+
+    def recipe_on(
+        self, backbone: BackboneForm, setting: Setting, family: Family | None, task: str | None
+    ) -> Recipe:
+        """Returns the training settings on a backbone; as it stands :meth:`recipe`, on any.
+
+        For a method whose settings go with the size of the backbone, or with how it reads. What the
+        backbone itself says (:attr:`~kbench.model.Backbone.recipes`), and then the user, comes in
+        their place.
+
+        Args:
+            backbone: of which kind it is, and how large.
+            setting: of the plug.
+            family: of the task; None where the plug knows no task.
+            task: its name; None likewise.
+        """
+        return self.recipe(setting, family, task)
 
     def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Refuses a backbone or a knowledge base that lacks what the method needs.

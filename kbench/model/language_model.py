@@ -20,6 +20,7 @@ from kbench.encoding import Batch, sent
 from kbench.errors import Unsupported
 from kbench.model.attention import LayerAttention, attention_of
 from kbench.model.last_layer import only_at
+from kbench.model.linear_maps import LinearMap, maps_of
 from kbench.model.narrow import NARROW, in_float32
 
 if TYPE_CHECKING:
@@ -339,6 +340,17 @@ class LanguageModel(nn.Module, ABC):
                 nearly all of its networks.
         """
         return attention_of(self.layers[layer], lambda: self.batch)
+
+    def linear_maps(self, layer: int) -> dict[str, LinearMap]:
+        """Returns the linear maps of a layer by their names, for plugs that change weights.
+
+        ``with maps["mlp.down_proj"].with_low_rank(factors): …`` adds a product of low rank, another
+        one for each row of a batch.
+
+        Args:
+            layer: its place among :attr:`layers`; -1 is the last.
+        """
+        return maps_of(self.layers[layer], lambda: self.batch)
 
     def feed_forward(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         """Returns a layer's feed-forward network: its first linear map, and map and activation.
