@@ -159,23 +159,27 @@ class Entities:
         order = order[owners[order] >= 0]
         return Entities(self.rows[order], owners[order])
 
-    def seated(self, texts: int) -> tuple[Tensor, Tensor]:
-        """Returns them by their text, as many seats for each as the one with the most has.
+    def seated(self, values: Tensor, texts: int) -> tuple[Tensor, Tensor]:
+        """Returns values of entities by their text, with a seat for each.
+
+        Every text has as many seats as the one with the most entities.
 
         Args:
+            values: whatever is said of each of the entities. ``[entities, …]``.
             texts: of the batch.
 
         Returns:
-            Rows, -1 where a seat is empty, ``[texts, seats]``; and the seat of each entity in the
-            flattened ``[texts * seats]``, ``[entities]``. Both on the host.
+            ``[texts, seats, …]``, zeros where a seat is empty; and which are taken,
+            ``[texts, seats]``, bool. Both where the values are.
         """
         counts = torch.bincount(self.owners, minlength=texts)
         most = int(counts.max()) if len(self.rows) else 0
         first = counts.cumsum(0) - counts
         seats = self.owners * most + torch.arange(len(self.rows)) - first[self.owners]
-        rows = torch.full((texts * most,), -1, dtype=torch.int64)
-        rows[seats] = self.rows
-        return rows.view(texts, most), seats
+        empty = values.new_zeros(texts * most, *values.shape[1:])
+        filled = empty.index_copy(0, sent(seats, values.device), values)
+        taken = sent(torch.arange(most) < counts[:, None], values.device)
+        return filled.view(texts, most, *values.shape[1:]), taken
 
 
 @dataclass(frozen=True)

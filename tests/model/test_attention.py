@@ -81,12 +81,12 @@ class Facts:
 
     def of(self, batch: Batch, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, values and which of them each text sees."""
-        rows, _ = batch.entities.seated(len(batch.ids))
-        at = rows.clamp(min=0)
-        keys, values = (
-            of[at, layer].permute(0, 2, 1, 3, 4).flatten(2, 3) for of in (self.keys, self.values)
+        told, texts = batch.entities, len(batch.ids)
+        (keys, taken), (values, _) = (
+            told.seated(of[told.rows, layer], texts) for of in (self.keys, self.values)
         )
-        return keys, values, (rows >= 0).repeat_interleave(MORE, 1)
+        keys, values = (of.permute(0, 2, 1, 3, 4).flatten(2, 3) for of in (keys, values))
+        return keys, values, taken.repeat_interleave(MORE, 1)
 
     def beside(self, layer: int, call: AttentionCall) -> Tensor:
         """KBLaM's form: queries of its own, not rotated."""
@@ -413,10 +413,10 @@ def test_whom_texts_speak_of() -> None:
     found = batch.entities
     assert found.rows.tolist() == [7, 3, 3, 5]
     assert found.owners.tolist() == [0, 0, 2, 2]
-    seats, places = found.seated(3)
-    assert seats.tolist() == [[7, 3], [-1, -1], [3, 5]]
-    assert places.tolist() == [0, 1, 4, 5]
+    values, taken = found.seated(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), 3)
+    assert values[..., 0].tolist() == [[1, 2], [0, 0], [3, 4]]
+    assert taken.tolist() == [[True, True], [False, False], [True, True]]
     turned = found.picked(torch.tensor([2, 1]))
     assert (turned.rows.tolist(), turned.owners.tolist()) == ([3, 5], [0, 0])
-    nobody = Entities(empty, empty).seated(2)[0]
-    assert nobody.shape == (2, 0)
+    nobody, none = Entities(empty, empty).seated(torch.empty(0, 5), 2)
+    assert (nobody.shape, none.shape) == ((2, 0, 5), (2, 0))

@@ -59,12 +59,14 @@ class Documents(nn.Module):
                     self.factors[f"{key}/up"] = torch.randn(10, of.outputs, RANK) / 4
 
     def of(self, key: str, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        rows, _ = batch.entities.seated(len(batch.ids))
-        if not rows.numel():
+        told, texts = batch.entities, len(batch.ids)
+        if not len(told.rows):
             return None
-        known = (rows[:, 0] >= 0).float()[:, None, None]
-        at = rows[:, 0].clamp(min=0)
-        return self.factors[f"{key}/down"][at] * known, self.factors[f"{key}/up"][at]
+        down, up = (
+            told.seated(self.factors[f"{key}/{part}"][told.rows], texts)[0][:, 0]
+            for part in ("down", "up")
+        )
+        return down, up
 
     @contextmanager
     def attached(self, lm: LanguageModel) -> Iterator[None]:
