@@ -125,6 +125,15 @@ class Decoder(LanguageModel):
         finally:
             self._shift = None
 
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        held, self._cache, self._shift = (self._cache, self._shift), None, None
+        try:
+            with super()._apart():
+                yield
+        finally:
+            self._cache, self._shift = held
+
     def remembered(self, place: int, states: Tensor) -> Tensor:
         if self._cache is None:
             return states

@@ -84,6 +84,7 @@ class LanguageModel(nn.Module, ABC):
         self._token_head = _token_head(network)
         self._slots: SlotSource | None = None
         self._batch: Batch | None = None
+        self._preparing: tuple[Callable[[Batch], object], ...] = ()
 
     @property
     def base(self) -> Any:
@@ -195,6 +196,11 @@ class LanguageModel(nn.Module, ABC):
         """
         if batch.states is not None:
             return batch.states.last
+        if self._preparing:
+            preparing = self._preparing
+            with self._apart():
+                for prepare in preparing:
+                    prepare(batch)
         given = self.given(batch, self.embed(batch))
         self._batch = batch
         # A hook on the network may look at every position.
@@ -207,6 +213,32 @@ class LanguageModel(nn.Module, ABC):
         finally:
             self._batch = None
         return hidden
+
+    @contextmanager
+    def preparing(self, prepare: Callable[[Batch], object]) -> Iterator[None]:
+        """Calls ``prepare`` with each batch before it is read, inside the block.
+
+        Other texts may be read there, by the network as it stands: they are no part of the text
+        that is being read, nor of its cache, and are not prepared. What plugs hang into layers
+        works on them too; a plug tells by :attr:`batch` what is being read.
+
+        Args:
+            prepare: what is to be done, at each step of an answer too.
+        """
+        self._preparing = (*self._preparing, prepare)
+        try:
+            yield
+        finally:
+            self._preparing = self._preparing[:-1]
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Reads inside the block what has nothing to do with what is being read."""
+        held, self._preparing = (self._preparing, self._batch), ()
+        try:
+            yield
+        finally:
+            self._preparing, self._batch = held
 
     @abstractmethod
     def given(self, batch: Batch, vectors: Tensor) -> dict[str, Any]:
