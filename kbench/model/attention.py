@@ -157,13 +157,10 @@ class AttentionCall:
             return own
         queries, keys, values = (part.to(own.device) for part in (queries, keys, values))
         scores = _products(queries, keys) * self.scaling + bias
-        nothing = torch.zeros((), dtype=torch.bool, device=own.device)
         if visible is not None:
             seen = (visible if visible.dim() == 3 else visible[:, None, :]).to(own.device)
             scores = scores.masked_fill(~seen[:, None], torch.finfo(scores.dtype).min)
-            nothing = ~seen.any(-1)[:, None]
-        mass = scores.logsumexp(-1).masked_fill(nothing, -torch.inf)
-        share = torch.sigmoid(mass - self._own_mass())
+        share = torch.sigmoid(scores.logsumexp(-1) - self._own_mass())
         found = scores.softmax(-1) @ _shared(values.float(), scores.shape[1])
         change = share.unsqueeze(-1) * (found - own.transpose(1, 2).float())
         return own + change.transpose(1, 2).to(own.dtype)
