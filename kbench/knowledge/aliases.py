@@ -2,8 +2,9 @@
 
 For data without links. It is a simple linker and says so: names are compared folded
 (:mod:`kbench.knowledge.folding`), the longest wins, and of several entities of one name the most
-popular, that is the one in most facts. A name of two capitals (EU, UK) is found where it is
-written so. How many mentions were ambiguous is in every result.
+popular, that is the one in most facts. A name of two or three capitals (EU, USA) is found where it
+is written so, for mostly it is another word: CAN is Canada, can is not. How many mentions were
+ambiguous is in every result.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import final
 from weakref import WeakKeyDictionary
 
@@ -21,7 +23,7 @@ from kbench.knowledge.base import KnowledgeBase
 from kbench.knowledge.folding import Folded, folded
 from kbench.knowledge.names import is_capitals, shortest, stands
 
-__all__ = ["Aliases", "NameMatch", "aliases_of"]
+__all__ = ["Aliases", "Dictionary", "NameMatch", "aliases_of"]
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
@@ -44,55 +46,33 @@ class NameMatch:
 
 
 @final
-class Aliases:
-    """The names of a knowledge base.
+class Dictionary:
+    """Names looked for in a text all at once, however many they are (Aho and Corasick, 1975).
 
     Args:
-        knowledge: gives labels, aliases and facts.
+        names: folded.
     """
 
-    def __init__(self, knowledge: KnowledgeBase) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
         import ahocorasick
 
-        popularity = knowledge.degrees.tolist()
-        self._known: dict[str, tuple[int, bool]] = {}
-        self._capitals: dict[str, tuple[int, bool]] = {}
-        for row, names in enumerate(knowledge.each_name()):
-            for name in {folded(name) for name in names}:
-                _add(self._known, name, row, popularity)
-            for name in names:
-                if len(name) == 2 and is_capitals(name):
-                    _add(self._capitals, _composed(name), row, popularity)
         self._automaton = ahocorasick.Automaton()
-        for name in self._known:
-            if len(name) >= shortest(name):
-                self._automaton.add_word(name, name)
-        for name in map(folded, self._capitals):
+        for name in names:
             self._automaton.add_word(name, name)
         self._automaton.make_automaton()
 
-    def lookup(self, name: str) -> tuple[int, bool]:
-        """Returns the entity of a name, -1 if nobody is called so, and whether others share it."""
-        return self._known.get(folded(name.strip()), (-1, False))
+    def find(self, text: str) -> Iterator[tuple[str, int, int, tuple[int, int]]]:
+        """Yields the names that stand as whole words, also in each other.
 
-    def find(self, text: str) -> list[NameMatch]:
-        """Returns the names in a text that stand as whole words, the longest of what overlaps."""
+        Args:
+            text: as it was written.
+
+        Yields:
+            Each name, where it begins and ends in the folded text, and in the text as it was.
+        """
         if not len(self._automaton):
-            return []
+            return
         whole = Folded.of(text)
-        spans = sorted(self._spans(whole, text), key=lambda span: (span[0] - span[1], span[0]))
-        taken = np.zeros(len(whole.text), dtype=bool)
-        matches = []
-        for start, end, place, entity in spans:
-            if not taken[start:end].any():
-                taken[start:end] = True
-                matches.append(NameMatch(*place, *entity))
-        return sorted(matches, key=lambda match: match.start)
-
-    def _spans(
-        self, whole: Folded, text: str
-    ) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, bool]]]:
-        """Yields where names stand in a folded text and in the text, and whose they are."""
         folds = whole.text
         for last, name in self._automaton.iter(folds):
             start, end = last + 1 - len(name), last + 1
@@ -101,11 +81,54 @@ class Aliases:
                 continue
             if folds[end : end + 1] in _PLAIN and name[-1] in _PLAIN:
                 continue
-            if not stands(folds, start, end) or not (place := whole.span(start, end)):
-                continue
-            if len(name) > 2 or len(name) >= shortest(name):
-                yield start, end, place, self._known[name]
-            elif entity := self._capitals.get(_composed(text[slice(*place)])):
+            if stands(folds, start, end) and (place := whole.span(start, end)):
+                yield name, start, end, place
+
+
+@final
+class Aliases:
+    """The names of a knowledge base.
+
+    Args:
+        knowledge: gives labels, aliases and facts.
+    """
+
+    def __init__(self, knowledge: KnowledgeBase) -> None:
+        popularity = knowledge.degrees.tolist()
+        self._known: dict[str, tuple[int, bool]] = {}
+        self._written: dict[str, tuple[int, bool]] = {}
+        self._capitals: dict[str, tuple[int, bool]] = {}
+        for row, names in enumerate(knowledge.each_name()):
+            for name in {folded(name) for name in names}:
+                _add(self._known, name, row, popularity)
+            for name in {folded(name) for name in names if not is_capitals(name)}:
+                if len(name) >= shortest(name):
+                    _add(self._written, name, row, popularity)
+            for name in names:
+                if is_capitals(name):
+                    _add(self._capitals, _composed(name), row, popularity)
+        self._names = Dictionary(chain(self._written, map(folded, self._capitals)))
+
+    def lookup(self, name: str) -> tuple[int, bool]:
+        """Returns the entity of a name, -1 if nobody is called so, and whether others share it."""
+        return self._known.get(folded(name.strip()), (-1, False))
+
+    def find(self, text: str) -> list[NameMatch]:
+        """Returns the names in a text that stand as whole words, the longest of what overlaps."""
+        spans = sorted(self._spans(text), key=lambda span: (span[0] - span[1], span[0]))
+        taken = np.zeros(max((span[1] for span in spans), default=0), dtype=bool)
+        matches = []
+        for start, end, place, entity in spans:
+            if not taken[start:end].any():
+                taken[start:end] = True
+                matches.append(NameMatch(*place, *entity))
+        return sorted(matches, key=lambda match: match.start)
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, bool]]]:
+        """Yields where names stand in a folded text and in the text, and whose they are."""
+        for name, start, end, place in self._names.find(text):
+            written = self._capitals.get(_composed(text[slice(*place)]))
+            if entity := written or self._written.get(name):
                 yield start, end, place, entity
 
     def linked(

@@ -14,12 +14,20 @@ from kbench.errors import UsageError, nearest
 from kbench.knowledge.base import KnowledgeBase, Rows
 from kbench.knowledge.folding import folded
 
-__all__ = ["LINKERS", "Links", "joined", "link"]
+__all__ = ["LINKERS", "Links", "joined", "link", "revised"]
 
 LINKERS = ("gold", "title", "alias")
 """The ways to find the entity of a mention: by the data's id, a title, any name in the text."""
 
+_REVISIONS = {"alias": 2}
+"""Of linkers that find other links than they first did."""
+
 Covers: TypeAlias = Callable[[Rows], NDArray[np.bool_]]
+
+
+def revised(linker: str) -> str:
+    """Returns a linker as it stands in addresses: with its revision, where it has one."""
+    return f"{linker}:{_REVISIONS[linker]}" if linker in _REVISIONS else linker
 
 
 @dataclass(frozen=True)

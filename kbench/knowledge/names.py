@@ -114,8 +114,11 @@ def shortest(name: str) -> int:
 
 
 def is_capitals(name: str) -> bool:
-    """Returns whether a name is two capital letters, and found where it is written so (EU, UK)."""
-    return len(name) == 2 and name.isalpha() and name.isupper()
+    """Returns whether a name is two or three capitals, and found where it is written so (EU, USA).
+
+    In lower case most of these are other words: Wikidata has CAN for Canada, WHO, THE and IT.
+    """
+    return 2 <= len(name) <= 3 and name.isalpha() and name.isupper()
 
 
 def stands(text: str, start: int, end: int) -> bool:

@@ -16,6 +16,7 @@ from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.knowledge.documents import DOCUMENTS
 from kbench.knowledge.gold import Gold
+from kbench.knowledge.linking import revised
 from kbench.method import InjectionMethod
 from kbench.model import Backbone, BackboneForm, Head, LanguageModel
 from kbench.parts import registry
@@ -155,7 +156,7 @@ class Parts:
         covers = partial(method.covers, base)
         if control != Control.FOREIGN or not of_task:
             return controlled(base, control, spec.seed, covers, grounds)
-        labels = [self.task.digest, self.linker, sorted(self.task.null_labels)]
+        labels = [self.task.digest, self.linker_revised, sorted(self.task.null_labels)]
         gold = partial(self.gold_of, base)
         return controlled(base, control, spec.seed, covers, grounds, gold, labels)
 
@@ -165,7 +166,9 @@ class Parts:
         examples = [example for split in Split for example in task.examples(split)]
         return self.loader.once(
             "gold",
-            canonical_digest([base.digest, task.digest, self.linker, sorted(task.null_labels)]),
+            canonical_digest(
+                [base.digest, task.digest, self.linker_revised, sorted(task.null_labels)]
+            ),
             lambda: Gold(base, examples, self.linker, task.null_labels),
         )
 
@@ -287,6 +290,11 @@ class Parts:
     def linker(self) -> str:
         """The linker asked for, or the task's own."""
         return self.spec.linker or self.task.linking
+
+    @property
+    def linker_revised(self) -> str:
+        """The linker as it stands in addresses."""
+        return revised(self.linker)
 
     @property
     def plug_is_fixed(self) -> bool:

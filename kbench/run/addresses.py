@@ -59,7 +59,7 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         assert parts.knowledge is not None
         inputs["plug"] = address("plug", plug_inputs(parts, Setting.FINE_TUNING))
         inputs["knowledge"] = parts.knowledge.digest
-        inputs["linker"] = parts.linker
+        inputs["linker"] = parts.linker_revised
     return inputs
 
 
@@ -79,7 +79,7 @@ def plug_inputs(parts: Parts, setting: Setting) -> dict[str, Any]:
     }
     if setting == Setting.TASK_SPECIFIC:
         inputs["model"] = address("model", model_inputs(parts))
-        inputs["linker"] = parts.linker
+        inputs["linker"] = parts.linker_revised
         if Setting.GENERAL in parts.method.settings:
             inputs["general"] = address("plug", plug_inputs(parts, Setting.GENERAL))
     return inputs
@@ -120,6 +120,6 @@ def result_id(parts: Parts) -> str:
         task=(task.digest, task.card.revision),
         metrics=[metric.variant for metric in task.metrics],
         method=parts.method.revision,
-        linker=parts.linker,
+        linker=parts.linker_revised,
         made=addresses(parts),
     )

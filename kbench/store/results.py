@@ -45,7 +45,7 @@ def result_address(
         task: digest of the data and revision of the card.
         metrics: variants, in the order of the task.
         method: its revision.
-        linker: the one used.
+        linker: the one used, with its revision where it has one.
         made: addresses of the downstream model and the plug.
     """
     inputs = {

@@ -17,6 +17,7 @@ from typing import Any
 
 from kbench.data.files import canonical_digest, file_digest
 from kbench.errors import KbenchError, with_type
+from kbench.knowledge.linking import revised
 from kbench.metrics import is_beside
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
@@ -172,7 +173,7 @@ def _address(entry: Entry, result: Result, predictions: Predictions) -> Iterator
         # What it has beside its task's own is of no address.
         metrics=[s.variant for s in result.metrics.values() if not is_beside(s.variant)],
         method=method,
-        linker=linker,
+        linker=revised(linker),
         made={name: made.addresses.get(name) for name in ("model", "plug")},
     )
     if right != result.id:

@@ -94,6 +94,8 @@ SHORT = [
     Entity("Q9", "中"),
     Entity("Q10", "ЕС"),
     Entity("Q11", "O’Neil"),
+    Entity("Q12", "Canada", ("CAN",)),
+    Entity("Q13", "WHO"),
 ]
 
 
@@ -103,6 +105,7 @@ SHORT = [
         ("他从柏林去莱茵河", [("柏林", 0), ("莱茵河", 5)]),
         ("the EU, not Eu or eu", [("EU", 1)]),
         ("ＥＵ law", [("ＥＵ", 1)]),
+        ("CAN it, who can? The WHO can", [("CAN", 11), ("WHO", 12)]),
         ("EUR", []),
         ("Io io IO", []),
         ("서울은", [("서울", 6)]),
@@ -117,7 +120,7 @@ def test_short_names_in_a_text(
 ) -> None:
     folder = tmp_path_factory.mktemp("short") / "kb"
     base = base_of(folder, SHORT, [])
-    rows = {f"Q{number}": row for row, number in enumerate([1, 10, 11, *range(2, 10)])}
+    rows = {f"Q{number}": row for row, number in enumerate([1, 10, 11, 12, 13, *range(2, 10)])}
     wanted = [(name, rows[SHORT[at].id]) for name, at in expected]
     assert [(name, row) for name, row, _ in found(Aliases(base), text)] == wanted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from kbench.data import Mention
 from kbench.data.sources import parse_json
 from kbench.knowledge import Entity, Sentence
+from kbench.knowledge.aliases import Dictionary
+from kbench.knowledge.folding import folded
 from kbench.knowledge.importing import Option, Report, by_id, check_name, fields, read_rows
 from kbench_tasks.knowledge.dialects import read_table
 
@@ -31,6 +33,10 @@ SENTENCES = Option(
     repeatable=True,
 )
 LABELS = Option(help="TSV `id TAB label`, before any other source of labels", path=True)
+
+_LINKED = 0.1
+"""The share of its places in which a word is linked, for it to be a name."""
+_SHOWN = 5
 
 Surfaces = Mapping[str, Sequence[str]]
 """What each entity is called in the sentences, the most frequent first."""
@@ -71,7 +77,10 @@ def read_sentences(
     """Reads linked sentences and keeps those that mention an entity of the bundle.
 
     Mentions of other entities stay: their ids are unknown to the bundle, and a later one may
-    know them. The sentences are held in memory.
+    know them. What a mention reads is a name of its entity, unless most of the places where it
+    stands are no mention at all (``the``, linked once by mistake): of less than a tenth it is
+    left out and counted. This is the link probability of Mihalcea and Csomai (CIKM 2007). The
+    sentences are held in memory.
 
     Args:
         paths: JSON Lines files, ``{"text", "mentions": [{"start", "end", "entity"}]}`` with
@@ -99,7 +108,32 @@ def read_sentences(
             surface = " ".join(sentence.text[mention.start : mention.end].split())
             if surface and "\0" not in surface:
                 counts.setdefault(str(mention.entity), Counter())[surface] += 1
-    return kept, {entity: _by_frequency(surfaces) for entity, surfaces in counts.items()}
+    words = _mere_words(kept, {folded(name) for names in counts.values() for name in names})
+    if words:
+        often = sorted(words, key=lambda word: (-words[word], word))
+        shown = ", ".join(often[:_SHOWN]) + (" and others" if len(often) > _SHOWN else "")
+        report.note(f"words seldom linked where they stand, which are no names: {shown}")
+    return kept, {
+        entity: [name for name in _by_frequency(names) if folded(name) not in words]
+        for entity, names in counts.items()
+    }
+
+
+def _mere_words(sentences: Sequence[Sentence], surfaces: Set[str]) -> dict[str, int]:
+    """Returns the surfaces that are seldom linked where they stand, and how often they stand.
+
+    What stands within a longer mention (*York* in *New York*) is not counted.
+    """
+    names = Dictionary(surfaces)
+    stands, linked = Counter[str](), Counter[str]()
+    for sentence in sentences:
+        places = [(m.start, m.end) for m in sentence.mentions]
+        linked.update(folded(sentence.text[start:end].strip()) for start, end in places)
+        for name, _, _, (start, end) in names.find(sentence.text):
+            if not any(first <= start and end <= last for first, last in places):
+                stands[name] += 1
+    seldom = ((word, number + linked[word]) for word, number in stands.items())
+    return {word: number for word, number in seldom if linked[word] < _LINKED * number}
 
 
 def _count(fact: str, number: int, report: Report) -> None:
