@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -38,7 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example
-from kbench.encoding import Batch, Layout, Passage, TokenKind, affixes, encode
+from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode
 from kbench.errors import InputError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import MethodCard, Plug
@@ -163,24 +164,29 @@ class _Texts:
         return told.seated(padded, texts)[0], told.seated(there, texts)[0]
 
     def _learn(self, rows: Sequence[int]) -> None:
-        for start in range(0, len(rows), _TOGETHER):
-            some = rows[start : start + _TOGETHER]
+        if not rows:
+            return
+        inputs, spans = self._encoded(rows)
+        order = np.argsort(inputs.lengths, kind="stable")  # so that padding is least
+        for start in range(0, len(order), _TOGETHER):
+            some = order[start : start + _TOGETHER]
             with torch.inference_mode(False), torch.no_grad():
-                self._learn_some(some)
+                read = self._states_of(inputs.collate(some))
+            for at, own in zip(some.tolist(), read, strict=True):
+                first, end = spans[at]
+                self._known[rows[at]] = own[:, :, first:end].clone()
 
-    def _learn_some(self, rows: Sequence[int]) -> None:
-        batch, spans = self._batch_of(rows)
+    def _states_of(self, batch: Batch) -> Tensor:
+        """Keys and values of texts. ``[texts, layers, 2, tokens, n_kv, size]``."""
         self._read = []
         try:
             self._lm(batch.to(self._lm.word_embeddings.weight.device))
-            layers = torch.stack(self._read, 1)  # [texts, layers, 2, tokens, n_kv, size]
+            return torch.stack(self._read, 1)
         finally:
             self._read = None
-        for row, (start, end), own in zip(rows, spans, layers, strict=True):
-            self._known[row] = own[:, :, start:end].clone()
 
-    def _batch_of(self, rows: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
-        """The texts of entities as a batch, and where each one's own tokens are."""
+    def _encoded(self, rows: Sequence[int]) -> tuple[Inputs, list[tuple[int, int]]]:
+        """The texts of entities, and where each one's own tokens are."""
         lm, method, knowledge = self._lm, self._plug.method, self._plug.knowledge
         texts = [method.passages(knowledge, row) for row in rows]
         nobody: list[tuple[int, ...]] = [()] * len(rows)
@@ -198,10 +204,10 @@ class _Texts:
             inputs = encode(lm.tokenizer, whole, nobody, layout)
         kind = TokenKind.PASSAGE if lm.left_to_right else TokenKind.TEXT
         spans = []
-        for start, end in zip(inputs.bounds[:-1], inputs.bounds[1:], strict=True):
+        for start, end in pairwise(inputs.bounds.tolist()):
             own = np.flatnonzero(inputs.kinds[start:end] == kind)
             spans.append((int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0))
-        return inputs.collate(np.arange(len(rows))), spans
+        return inputs, spans
 
     def _forget(self, rows: Sequence[int]) -> None:
         """Lets go of what is known of others, where that is too much."""
