@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from kbench.encoding import Batch, Data, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.model import DownstreamModel, FixedData, FrozenReader, LanguageModel, Reading, dropout
+from kbench.model import (
+    BackboneForm,
+    DownstreamModel,
+    FixedData,
+    FrozenReader,
+    LanguageModel,
+    Reading,
+    dropout,
+)
 from kbench.model.compiling import compiled
 from kbench.spec import OptionType, Setting, check_values
 from kbench.task import Family
@@ -63,7 +71,15 @@ class Plug(nn.Module):
         return lm.slots(self.slot_vectors)
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
-        """Returns the input vectors of entities: rows ``[slots]`` to ``[slots, width]``."""
+        """Returns the input vectors of entities.
+
+        Args:
+            rows: of the knowledge base, on the host. ``[n]``.
+
+        Returns:
+            ``[n, width]``, the width being :attr:`LanguageModel.slot_width`; ``[n, k, width]``
+            where an entity has ``k`` slots (:meth:`InjectionMethod.slot_count`).
+        """
         raise NotImplementedError(f"{type(self).__name__} has no slot vectors")
 
     def vectors_of(self, rows: Tensor, knowledge: KnowledgeBase | None = None) -> Tensor:
@@ -197,6 +213,7 @@ class InjectionMethod(ABC):
         settings: those the method defines; empty for the yardstick, which injects nothing.
         slot: where an entity's vector goes: ``{slot} / {mention}``, ``{mention} ( {slot} )``, …;
             ``{slot}`` alone takes the mention's place; None for methods without an input slot.
+        slots: input vectors of an entity: tokens that ``{slot}`` stands for.
         text: how an entity's text comes in: ``appended`` to the input, ``hung`` at its mention,
             which alone sees it, or None. The option ``room`` says how long an input may become.
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
@@ -220,6 +237,7 @@ class InjectionMethod(ABC):
     revision: ClassVar[str]
     settings: ClassVar[frozenset[Setting]]
     slot: ClassVar[str | None] = None
+    slots: ClassVar[int] = 1
     text: ClassVar[Literal["appended", "hung"] | None] = None
     reads_knowledge: ClassVar[bool] = True
     reads_facts: ClassVar[bool] = False
@@ -263,6 +281,23 @@ class InjectionMethod(ABC):
         """Returns the published training settings; the general setting knows no task."""
         raise Unsupported(f"{self.card.title} trains nothing in the {setting} setting")
 
+    def recipe_on(
+        self, backbone: BackboneForm, setting: Setting, family: Family | None, task: str | None
+    ) -> Recipe:
+        """Returns the training settings on a backbone; as it stands :meth:`recipe`, on any.
+
+        For a method whose settings go with the size of the backbone, or with how it reads. What the
+        backbone itself says (:attr:`~kbench.model.Backbone.recipes`), and then the user, comes in
+        their place.
+
+        Args:
+            backbone: of which kind it is, and how large.
+            setting: of the plug.
+            family: of the task; None where the plug knows no task.
+            task: its name; None likewise.
+        """
+        return self.recipe(setting, family, task)
+
     def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         """Refuses a backbone or a knowledge base that lacks what the method needs.
 
@@ -285,6 +320,13 @@ class InjectionMethod(ABC):
     def template(self) -> str | None:
         """Returns the slot template; as it stands :attr:`slot`. Options may choose another."""
         return self.slot
+
+    def slot_count(self) -> int:
+        """Returns how many slots an entity has; as it stands :attr:`slots`; options may say.
+
+        Those of a mention are kept or, where its text is full, dropped together.
+        """
+        return self.slots
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
         """Returns whether the method has something to say of each entity; False for row -1.

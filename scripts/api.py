@@ -19,6 +19,7 @@ PAGE = _ROOT / "docs" / "api.md"
 _PURPOSES = {
     "a method": (
         "kbench.method",
+        "kbench.corpus",
         "kbench.knowledge",
         "kbench.model",
         "kbench.encoding",

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from kbench.corpus import CorpusTrained, MaskedTokens, masked_tokens
 from kbench.encoding import Batch, ragged, sent
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
@@ -44,9 +45,7 @@ from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Attention
-from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width
-from kbench_baselines.masked_tokens import MaskedTokens, masked_tokens
 
 __all__ = ["Ernie", "ErniePlug", "Fusion", "NoisyLinks", "denoising_loss"]
 

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from kbench.corpus import CorpusTrained, masked_tokens, mention_loss
 from kbench.encoding import Batch, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
@@ -47,10 +48,7 @@ from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Block
-from kbench_baselines.corpus_trained import CorpusTrained
 from kbench_baselines.linked import Linked, linked, vector_width
-from kbench_baselines.masked_lm import mention_loss
-from kbench_baselines.masked_tokens import masked_tokens
 from kbench_baselines.namesakes import Namesakes
 
 __all__ = ["Kar", "KarPlug", "right_inverse"]

@@ -6,9 +6,12 @@ the frozen model, and the mapped vector goes into the input before the mention::
     M(k_e) = A k_e + b                                A: [H, d], b: [H]
     input  = ... M(k_e) "/" m_1 ... m_n ...           for a linked mention m_1 ... m_n
 
+With the option ``slots = n`` there are ``n`` such maps, whose vectors stand one after another
+(kbench's own; ``A: [n H, d]``, ``b: [n H]``).
+
 ``A`` and ``b`` are all that trains. General: mention-masked language modelling on a corpus of
 linked sentences through the frozen backbone, or prediction of the next token of mentions through
-one that reads from left to right (see :mod:`kbench_baselines.masked_lm`), regularised by the
+one that reads from left to right (:func:`kbench.corpus.asked_mentions`), regularised by the
 backbone's own dropout. Task-specific: the task's loss through the frozen downstream model,
 starting from the general map where there is one. Fine-tuning: a general map trained without
 dropout is fixed and the model is tuned with it in place.
@@ -36,6 +39,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from kbench.corpus import CorpusTrained, asked_mentions, mention_loss
 from kbench.encoding import Batch, Data
 from kbench.errors import UsageError
 from kbench.knowledge import KnowledgeBase
@@ -44,8 +48,6 @@ from kbench.model import LanguageModel
 from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
-from kbench_baselines.corpus_trained import CorpusTrained
-from kbench_baselines.masked_lm import masked_mentions, mention_loss, next_mentions
 
 __all__ = ["TASK_RECIPES", "AffineMap", "EntityMap", "MapTuning", "MappedSlots"]
 
@@ -69,11 +71,13 @@ class EntityMap(Plug, ABC):
 
     Args:
         knowledge: gives ``k_e``.
+        slots: ``n``, vectors of an entity.
     """
 
-    def __init__(self, knowledge: KnowledgeBase) -> None:
+    def __init__(self, knowledge: KnowledgeBase, slots: int = 1) -> None:
         super().__init__()
         self.knowledge = knowledge
+        self.slots = slots
         self.kept: Tensor
         self._offered: tuple[str, ...] = ()
         self._chosen: int | None = None
@@ -98,14 +102,14 @@ class EntityMap(Plug, ABC):
 
     @abstractmethod
     def forward(self, vectors: Tensor) -> Tensor:
-        """Maps ``k_e``. ``[slots, d] -> [slots, H]``."""
+        """Maps ``k_e``. ``[entities, d] -> [entities, n H]``."""
 
     def slot_vectors(self, rows: Tensor) -> Tensor:
-        """Maps the vectors of entities, gathered in one go. ``[slots] -> [slots, H]``."""
+        """Maps the vectors of entities, gathered in one go: ``[rows] -> [rows, (n,) H]``."""
         there = self.vectors_of(rows)
         chosen = self._chosen
         mapped: Tensor = self(there) if chosen is None else self._mapped(there, self.kept[chosen])
-        return mapped
+        return mapped if self.slots == 1 else mapped.view(len(mapped), self.slots, -1)
 
     def _mapped(self, vectors: Tensor, weights: Tensor) -> Tensor:
         """Maps with other weights, given as one vector, in the place of its own."""
@@ -118,16 +122,17 @@ class EntityMap(Plug, ABC):
 
 @final
 class AffineMap(EntityMap):
-    """The map ``M``: ``H * d + H`` parameters.
+    """The map ``M``: ``n (H d + H)`` parameters.
 
     Args:
         knowledge: gives ``k_e``.
         width: ``H``, the size of a word embedding.
+        slots: ``n``, vectors of an entity.
     """
 
-    def __init__(self, knowledge: KnowledgeBase, width: int) -> None:
-        super().__init__(knowledge)
-        self.linear = nn.Linear(knowledge.dimension, width)
+    def __init__(self, knowledge: KnowledgeBase, width: int, slots: int = 1) -> None:
+        super().__init__(knowledge, slots)
+        self.linear = nn.Linear(knowledge.dimension, slots * width)
 
     def forward(self, vectors: Tensor) -> Tensor:
         mapped: Tensor = self.linear(vectors)
@@ -137,18 +142,25 @@ class AffineMap(EntityMap):
 class MappedSlots(CorpusTrained):
     """Methods that train a map of entity vectors, and put what it gives before the mention.
 
-    Options: those of :class:`~kbench_baselines.corpus_trained.CorpusTrained`, and ``choose``, the
-    dropout rates and epochs of which a task takes the best general map on dev (null: the recipe's
-    rate, the last epoch).
+    Options: those of :class:`~kbench.corpus.CorpusTrained`; ``slots``, the vectors of an entity;
+    and ``choose``, the dropout rates and epochs of which a task takes the best general map on dev
+    (null: the recipe's rate, the last epoch).
     """
 
     slot = "{slot} / {mention}"
     left_to_right = True
-    defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64, "choose": None}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "start": "general",
+        "max_length": 64,
+        "choose": None,
+        "slots": 1,
+    }
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "start": OptionType("text", words=("general", "scratch")),
         "max_length": OptionType("whole number", least=1),
+        "slots": OptionType("whole number", least=1),
     }
+    later_options = frozenset({"slots"})
     general = _GENERAL
     fixed = _GENERAL.updated({"learning_rate": 1e-5, "dropout": None})
     families = TASK_RECIPES
@@ -160,6 +172,9 @@ class MappedSlots(CorpusTrained):
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
         self._offered = _offered(self.options["choose"])
+
+    def slot_count(self) -> int:
+        return int(self.options["slots"])
 
     @abstractmethod
     def untrained_map(self, lm: LanguageModel, knowledge: KnowledgeBase) -> EntityMap:
@@ -186,8 +201,7 @@ class MappedSlots(CorpusTrained):
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         assert isinstance(plug, EntityMap)
-        instances = next_mentions if fit.lm.left_to_right else masked_mentions
-        data = instances(fit.lm, fit.knowledge, self.slot, max_length)
+        data = asked_mentions(fit.lm, fit.knowledge, self.slot, max_length, slots=self.slot_count())
         loss = partial(mention_loss, fit.lm)
         if self._offered:
             history = self._pretrain_each(plug, fit, loss, data)
@@ -286,9 +300,9 @@ class MapTuning(MappedSlots):
         year=2023,
         needs="entity vectors; general: a masked-LM head and linked sentences",
         citation="2023.acl-long.594",
-        trains="d H + H",
+        trains="n (d H + H), n slots",
     )
     revision = "1"
 
     def untrained_map(self, lm: LanguageModel, knowledge: KnowledgeBase) -> EntityMap:
-        return AffineMap(knowledge, lm.slot_width)
+        return AffineMap(knowledge, lm.slot_width, self.slot_count())

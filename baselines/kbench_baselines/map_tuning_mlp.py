@@ -5,8 +5,8 @@ Would a map that bends do better at the same price? In the place of the affine m
     M(k_e) = A GELU(B k_e + c) + b            B: [m, d], c: [m], A: [H, m], b: [H]
 
 with ``m = floor(d H / (d + H + 1))``, at least 1, so that it has as many parameters as the affine
-map's ``d H + H`` or just fewer. All else is as in map-tuning: where the vector goes, what it is
-trained on, and how.
+map's ``d H + H`` or just fewer; with ``n`` slots ``n H`` stands for ``H``. All else is as in
+map-tuning: where the vector goes, what it is trained on, and how.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ __all__ = ["BentMap", "MlpMapTuning"]
 
 @final
 class BentMap(EntityMap):
-    """The map ``M``: ``m (d + H + 1) + H`` parameters.
+    """The map ``M``: ``m (d + n H + 1) + n H`` parameters.
 
     Args:
         knowledge: gives ``k_e``.
         width: ``H``, the size of a word embedding.
+        slots: ``n``, vectors of an entity.
     """
 
-    def __init__(self, knowledge: KnowledgeBase, width: int) -> None:
-        super().__init__(knowledge)
-        dimension = knowledge.dimension
+    def __init__(self, knowledge: KnowledgeBase, width: int, slots: int = 1) -> None:
+        super().__init__(knowledge, slots)
+        dimension, width = knowledge.dimension, slots * width
         hidden = max(1, dimension * width // (dimension + width + 1))
         self.inner = nn.Linear(dimension, hidden)
         self.outer = nn.Linear(hidden, width)
@@ -56,9 +57,9 @@ class MlpMapTuning(MappedSlots):
         year=2023,
         needs="entity vectors; general: a masked-LM head and linked sentences",
         citation="2023.acl-long.594",
-        trains="m (d + H + 1) + H, at most map-tuning's d H + H",
+        trains="m (d + n H + 1) + n H, at most map-tuning's n (d H + H), n slots",
     )
     revision = "1"
 
     def untrained_map(self, lm: LanguageModel, knowledge: KnowledgeBase) -> EntityMap:
-        return BentMap(knowledge, lm.slot_width)
+        return BentMap(knowledge, lm.slot_width, self.slot_count())

@@ -43,7 +43,7 @@ from kbench.spec import OptionType
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
 
-__all__ = ["RetrievalAugmentation", "VisibleMatrix"]
+__all__ = ["RetrievalAugmentation", "Told", "VisibleMatrix"]
 
 _PROBE = 256
 """Tokens of the text that shows what an attention goes by: longer than usual sliding windows."""
@@ -140,9 +140,8 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= 1e-2 * one.abs().max())
 
 
-@final
-class RetrievalAugmentation(_TextMethod):
-    """Retrieval augmentation: what is known of an entity, after the input.
+class Told(_TextMethod):
+    """A method that tells what is known of an entity.
 
     The option ``text`` says what is told: ``description``, that of the entity, or its facts where
     it has none; ``facts``, a line ``head relation tail .`` each, those of the commonest relation of
@@ -154,23 +153,10 @@ class RetrievalAugmentation(_TextMethod):
     so that the form is the same.
     """
 
-    card = MethodCard(
-        title="RA",
-        paper="Plug-and-Play Knowledge Injection for Pre-trained Language Models (ACL 2023), "
-        "its baseline of retrieval augmentation",
-        year=2023,
-        needs="descriptions or facts; room for longer inputs",
-        citation="2023.acl-long.594",
-        trains="0",
-    )
-    revision = "2"
-    text = "appended"
-    defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "text": "description"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "room": OptionType("whole number", least=1),
         "text": OptionType("text", words=("description", "facts", "both")),
     }
-    later_options = frozenset({"text"})
 
     def covers(self, knowledge: KnowledgeBase, rows: Rows) -> NDArray[np.bool_]:
         only_facts = self.options["text"] == "facts"
@@ -189,6 +175,28 @@ class RetrievalAugmentation(_TextMethod):
         true = knowledge.unbroken.describe(row)
         named = not name or begins_with(text, name) or begins_with(true, name)
         return (text if named else f"{name} : {text}",)
+
+
+@final
+class RetrievalAugmentation(Told):
+    """Retrieval augmentation: what is known of an entity, after the input.
+
+    Options: ``text``, and ``room``, the tokens of an input with its texts at most.
+    """
+
+    card = MethodCard(
+        title="RA",
+        paper="Plug-and-Play Knowledge Injection for Pre-trained Language Models (ACL 2023), "
+        "its baseline of retrieval augmentation",
+        year=2023,
+        needs="descriptions or facts; room for longer inputs",
+        citation="2023.acl-long.594",
+        trains="0",
+    )
+    revision = "2"
+    text = "appended"
+    defaults: ClassVar[Mapping[str, Any]] = {"room": 256, "text": "description"}
+    later_options = frozenset({"text"})
 
 
 def _lines(knowledge: KnowledgeBase, row: int) -> list[str]:

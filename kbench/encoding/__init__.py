@@ -1,6 +1,6 @@
 """From text to batches on a device."""
 
-from kbench.encoding.batch import Batch, BatchStates, Choices, ragged
+from kbench.encoding.batch import Batch, BatchStates, Choices, Entities, ragged
 from kbench.encoding.chat import answer_tokens
 from kbench.encoding.computing import sent
 from kbench.encoding.demonstrations import Demonstrations
@@ -29,6 +29,7 @@ __all__ = [
     "Data",
     "Demonstrations",
     "Encoded",
+    "Entities",
     "Examples",
     "Inputs",
     "Layout",

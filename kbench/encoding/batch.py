@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "BatchStates",
     "Choices",
+    "Entities",
     "TreeBatch",
     "picked",
     "ragged",
@@ -134,13 +135,58 @@ class TreeBatch:
 
 
 @dataclass(frozen=True)
+class Entities:
+    """Whom the texts of a batch speak of, each entity once a text, in the order of its mentions.
+
+    Attributes:
+        rows: of the knowledge base, on the host. ``[entities]``.
+        owners: place in the batch of each one's text, rising, on the host. ``[entities]``.
+    """
+
+    rows: Tensor
+    owners: Tensor
+
+    def picked(self, kept: Tensor) -> Entities:
+        """Returns those of some texts, in their order. ``[n]``, on the host."""
+        place = torch.full((int(torch.cat([self.owners, kept]).max()) + 1,), -1)
+        place[kept] = torch.arange(len(kept))
+        owners = place[self.owners]
+        order = torch.argsort(owners, stable=True)
+        order = order[owners[order] >= 0]
+        return Entities(self.rows[order], owners[order])
+
+    def seated(self, values: Tensor, texts: int) -> tuple[Tensor, Tensor]:
+        """Returns values of entities by their text, with a seat for each.
+
+        Every text has as many seats as the one with the most entities.
+
+        Args:
+            values: whatever is said of each of the entities. ``[entities, …]``.
+            texts: of the batch.
+
+        Returns:
+            ``[texts, seats, …]``, zeros where a seat is empty; and which are taken,
+            ``[texts, seats]``, bool. Both where the values are.
+        """
+        counts = torch.bincount(self.owners, minlength=texts)
+        most = int(counts.max()) if len(self.rows) else 0
+        first = counts.cumsum(0) - counts
+        seats = self.owners * most + torch.arange(len(self.rows)) - first[self.owners]
+        empty = values.new_zeros(texts * most, *values.shape[1:])
+        filled = empty.index_copy(0, sent(seats, values.device), values)
+        taken = sent(torch.arange(most) < counts[:, None], values.device)
+        return filled.view(texts, most, *values.shape[1:]), taken
+
+
+@dataclass(frozen=True)
 class Batch:
     """A padded batch.
 
     Attributes:
         ids: ``[batch, tokens]``.
         mask: 1 for tokens, 0 for padding. ``[batch, tokens]``.
-        slot_index: position of each slot in the flattened ``[batch * tokens]``. ``[slots]``.
+        slot_index: position of each slot in the flattened ``[batch * tokens]``, those of an entity
+            one after another. ``[slots]``.
         slot_rows: knowledge-base row of each slot, on the host. ``[slots]``.
         mentions: first token of each mention and the token after its last, flattened likewise;
             mentions without a token are left out. ``[mentions, 2]``.
@@ -162,6 +208,8 @@ class Batch:
         shared: how many tokens all inputs begin with alike, slots and mentions among them, and the
             number of those that do; None where they do not.
         more: the same inputs with the rest of their candidates, where one row has no room for all.
+        slots_each: slots of an entity.
+        before: whom the texts spoke of before what is in this batch, where a text is gone on with.
     """
 
     ids: Tensor
@@ -182,11 +230,24 @@ class Batch:
     tree: TreeBatch | None = None
     shared: tuple[int, int] | None = None
     more: tuple[Batch, ...] = ()
+    slots_each: int = 1
+    before: Entities | None = None
 
     @property
     def parts(self) -> tuple[Batch, ...]:
         """The same inputs once for each part of their candidates."""
         return (replace(self, more=()), *self.more) if self.more else (self,)
+
+    @property
+    def entities(self) -> Entities:
+        """Whom the texts speak of, at the steps of an answer too; for plugs without slots."""
+        if self.before is not None:
+            return self.before
+        linked = self.mention_rows >= 0
+        pairs = torch.stack([self.mention_owners[linked], self.mention_rows[linked]], 1).numpy()
+        first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
+        owners, rows = torch.from_numpy(pairs[first]).unbind(1)
+        return Entities(rows, owners)
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the model reads; rows stay on the host, where the knowledge base is."""
@@ -207,7 +268,7 @@ class Batch:
                 changed[name] = tuple(part._changed(change) for part in self.more)
             elif isinstance(value, Choices | BatchStates | TreeBatch):
                 changed[name] = value.changed(change)
-            elif value is not None:
+            elif isinstance(value, Tensor):
                 changed[name] = change(value)
         return replace(self, **changed)
 
@@ -270,6 +331,7 @@ def picked(batch: Batch, rows: Tensor, width: int) -> Batch:
         tree=batch.tree and batch.tree.picked(rows, before),
         more=tuple(picked(part, rows, part.ids.shape[1]) for part in batch.more),
         states=batch.states and batch.states.changed(lambda hidden: hidden[rows, :width]),
+        before=batch.before and batch.before.picked(rows),
     )
 
 

@@ -73,7 +73,7 @@ class Demonstrations:
         if inputs.branches is not None or self._shown.branches is not None:
             raise Unsupported("passages that hang at a mention have no place beside demonstrations")
         everything = tuple(range(len(self._shown)))
-        builder = Builder()
+        builder = Builder(inputs.slots_each)
         groups: dict[tuple[tuple[int, ...], int], int] = {}
         beginnings = []
         for number in range(len(inputs)):

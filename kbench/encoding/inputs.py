@@ -114,7 +114,8 @@ class Inputs:
         ids: token ids; at a slot the id is a placeholder that is never looked up. ``[tokens]``.
         kinds: a :class:`TokenKind` each. ``[tokens]``.
         bounds: ``[examples + 1]``, into ``ids`` and ``kinds``.
-        slots: position of each slot within its example. ``[slots]``.
+        slots: position of each slot within its example; those of an entity one after another.
+            ``[slots]``.
         slot_rows: knowledge-base row of each slot. ``[slots]``.
         slot_bounds: ``[examples + 1]``, into ``slots``.
         spans: first token and token after the last of each mention, within its example: what
@@ -133,6 +134,7 @@ class Inputs:
         branches: where anchored passages hang; None without such.
         beginnings: how many tokens each example begins with that others do, their slots and
             mentions among them, and the number of those; None where they do not. ``[examples, 2]``.
+        slots_each: slots of an entity.
     """
 
     ids: NDArray[np.int64]
@@ -153,6 +155,7 @@ class Inputs:
     segments: NDArray[np.uint8] | None = None
     branches: Branches | None = None
     beginnings: NDArray[np.int64] | None = None
+    slots_each: int = 1
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -225,6 +228,7 @@ class Inputs:
             examples=torch.from_numpy(chosen),
             targets=None if targets is None else torch.from_numpy(targets[chosen]),
             shared=None if self.beginnings is None else _shared(self.beginnings[chosen]),
+            slots_each=self.slots_each,
         )
         return _with_passages(batch, self, at, mask)
 
@@ -293,13 +297,17 @@ class Tokens:
 class Builder:
     """Collects examples into the flat arrays of :class:`Inputs`.
 
+    Args:
+        slots_each: slots of an entity.
+
     Attributes:
         unslotted: see :class:`Inputs`.
         shortened: see :class:`Inputs`.
         cut: see :class:`Inputs`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots_each: int = 1) -> None:
+        self.slots_each = slots_each
         self.unslotted = 0
         self.shortened = 0
         self.cut = 0
@@ -336,6 +344,7 @@ class Builder:
             cut=self.cut,
             segments=brought.astype(np.uint8) if brought.any() else None,
             branches=_joined(many),
+            slots_each=self.slots_each,
         )
 
 

@@ -65,6 +65,8 @@ class Layout:
         left_to_right: whether the text is one to go on with: an example with a blank ends there,
             its answer is what comes after the last token, and passages stand before the text.
         chat: whether such a text is put as a message, by the tokenizer's chat template.
+        slots: input vectors of an entity, and so tokens that ``{slot}`` stands for, one after
+            another.
     """
 
     markers: Mapping[Role, str]
@@ -74,6 +76,7 @@ class Layout:
     room: int = 0
     left_to_right: bool = False
     chat: bool = False
+    slots: int = 1
 
     @property
     def replaces(self) -> bool:
@@ -87,8 +90,11 @@ class Layout:
             return (), ()
         if self.slot.count(_SLOT) != 1 or self.slot.count(_MENTION) > 1:
             raise InputError(
-                f"slot template {self.slot!r}: expected {_SLOT} once and {_MENTION} at most once"
+                f"slot template {self.slot!r}: expected {_SLOT} once and {_MENTION} at most once; "
+                "several slots of an entity are said by their number, `slots`"
             )
+        if self.slots < 1:
+            raise InputError(f"an entity has {self.slots} slots; expected 1 at least")
         before, _, after = self.slot.partition(_MENTION)
         return _pieces(before), _pieces(after)
 
@@ -125,7 +131,7 @@ def encode(
     placed = placed_tokens(tokenizer, [t.text for t in texts], [t.blank for t in texts])
     first = words.around.before if layout.left_to_right else None
     bring = Passages(tokenizer, passages, first) if passages else None
-    builder = Builder()
+    builder = Builder(layout.slots)
     for number, (example, row) in enumerate(zip(examples, rows, strict=True)):
         text = _Text(example, row, layout, words, texts[number], placed[number])
         tokens, slots = text.assembled()
@@ -135,7 +141,7 @@ def encode(
             builder.unslotted += lost
         if bring:
             tokens = bring.add(tokens, passages[number], layout.room)
-        builder.add(tokens, row, [row[mention] for mention in slots])
+        builder.add(tokens, row, [row[m] for m in slots for _ in range(layout.slots)])
     if bring:
         builder.cut = bring.cut
     unknown = tokenizer.unk_token_id
@@ -285,7 +291,7 @@ class _Text:
             at = upto
             if piece == _SLOT:
                 slots[mention] = len(ids)
-            new = self.words.template.get(piece, [self.words.placeholder])
+            new = self.words.template.get(piece, [self.words.placeholder] * self.layout.slots)
             ids += new
             kinds += [TokenKind.SLOT if piece == _SLOT else TokenKind.INSERTED] * len(new)
             cuts.append(upto)
@@ -302,10 +308,11 @@ class _Text:
         spans = [(new_place(a), new_place(b - 1) + 1) if b > a else (0, 0) for a, b in places]
         blank = self.written.blank
         last = len(ids) - 1 if goes_on else -1
+        several = range(self.layout.slots)
         tokens = Tokens(
             np.array(ids, dtype=np.int64),
             np.array(kinds, dtype=np.uint8),
-            np.array([*slots.values()], dtype=np.int64),
+            np.array([at + n for at in slots.values() for n in several], dtype=np.int64),
             np.array(spans, dtype=np.int64).reshape(-1, 2),
             new_place(bisect_right(self.placed.ends, blank)) if blank >= 0 else last,
         )
@@ -375,7 +382,7 @@ class _Text:
             keep[slice(*spans[mention])] = False
         keep |= tokens.kinds != TokenKind.TEXT
         for mention, slot in slots.items():
-            spans[mention] = slot, slot + 1
+            spans[mention] = slot, slot + self.layout.slots
         return kept(replace(tokens, spans=spans), keep)
 
 

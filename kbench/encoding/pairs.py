@@ -258,6 +258,7 @@ class Pairs:
             blank_index=torch.empty(0, dtype=torch.int64),
             examples=torch.from_numpy(chosen),
             segments=torch.from_numpy(((steps >= second[:, None]) & mask).astype(np.int64)),
+            slots_each=texts.slots_each,
         )
 
 

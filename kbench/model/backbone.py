@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kbench.errors import Unsupported
@@ -12,7 +13,24 @@ from kbench.spec import PACKED, Held
 if TYPE_CHECKING:
     from kbench.model.language_model import LanguageModel
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "BackboneForm"]
+
+
+@dataclass(frozen=True)
+class BackboneForm:
+    """What a recipe may know of a backbone: of which kind it is, and how large.
+
+    Attributes:
+        kind: what ``transformers`` calls it: ``bert``, ``gpt2``, ``llama``, …
+        left_to_right: whether it reads so.
+        width: size of a hidden state.
+        layers: how many.
+    """
+
+    kind: str
+    left_to_right: bool
+    width: int
+    layers: int
 
 
 class Backbone(ABC):
@@ -39,6 +57,16 @@ class Backbone(ABC):
     def config(self) -> Mapping[str, Any] | None:
         """Returns its ``config.json`` where that is at hand, fetching nothing; else None."""
         return None
+
+    def form(self) -> BackboneForm:
+        """Returns of which kind it is, and how large; it is loaded if no configuration is there."""
+        config = _whole(self.config()) or self.load().config
+        return BackboneForm(
+            kind=str(config.model_type),
+            left_to_right=self.left_to_right,
+            width=int(config.hidden_size),
+            layers=int(config.num_hidden_layers),
+        )
 
     def chat_template(self) -> str | None:
         """Returns the template by which it is put messages; None if it has none, as it stands."""
@@ -81,3 +109,14 @@ class Backbone(ABC):
         if weights == "bfloat16":
             hold(lm, torch.bfloat16)
         return lm
+
+
+def _whole(said: Mapping[str, Any] | None) -> Any:
+    """A configuration with all that it leaves unsaid; None of a kind that transformers lacks."""
+    from transformers import AutoConfig
+
+    kind = (said or {}).get("model_type")
+    try:
+        return AutoConfig.for_model(**{**(said or {}), "model_type": kind}) if kind else None
+    except ValueError:
+        return None

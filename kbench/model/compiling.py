@@ -73,4 +73,8 @@ def _layers(lm: LanguageModel) -> list[Any]:
 
 def _hung(layer: nn.Module) -> bool:
     """Whether something is hung into a layer."""
-    return any(part._forward_hooks for part in layer.modules() if part is not layer)
+    return any(
+        part._forward_hooks or part._forward_pre_hooks
+        for part in layer.modules()
+        if part is not layer
+    )

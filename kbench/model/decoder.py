@@ -9,7 +9,7 @@ packed into a row, and attention is cut there).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class Decoder(LanguageModel):
         longest = _max_length(network, tokenizer)
         super().__init__(network, tokenizer, max_length=longest, unread=unread)
         self._cache: Any = None
+        self._shift: Callable[[Batch], Tensor] | None = None
         if "position_ids" not in inspect.signature(self.base.forward).parameters:
             raise KbenchError(
                 f"{type(self.base).__name__} takes no position ids; kbench takes decoders that are "
@@ -82,6 +83,9 @@ class Decoder(LanguageModel):
             # Padding comes after the tokens, and no token sees it.
             places = torch.arange(batch.ids.shape[1], device=batch.ids.device)
             positions = places.expand_as(batch.ids)
+        if self._shift is not None:
+            shift = self._shift(batch).to(positions.device)
+            positions = positions + (shift if shift.dim() == 2 else shift[:, None])
         given = {
             "inputs_embeds": vectors,
             "attention_mask": batch.mask,
@@ -105,6 +109,35 @@ class Decoder(LanguageModel):
             yield self._cache
         finally:
             self._cache = None
+
+    @contextmanager
+    def shifted(self, shift: Callable[[Batch], Tensor]) -> Iterator[None]:
+        """Adds to the positions of what is read inside the block.
+
+        Raises:
+            RuntimeError: another plug does so.
+        """
+        if self._shift is not None:
+            raise RuntimeError("another plug already shifts the texts of this network")
+        self._shift = lambda batch: shift(batch)
+        try:
+            yield
+        finally:
+            self._shift = None
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether what is attached may make of a token what stands behind it says."""
+        return super().looks_ahead or self._shift is not None
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        held, self._cache, self._shift = (self._cache, self._shift), None, None
+        try:
+            with super()._apart():
+                yield
+        finally:
+            self._cache, self._shift = held
 
     def remembered(self, place: int, states: Tensor) -> Tensor:
         if self._cache is None:

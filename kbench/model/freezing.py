@@ -14,7 +14,7 @@ from kbench.errors import FrozenError
 from kbench.model.narrow import NARROW
 from kbench.model.placing import HOME
 
-__all__ = ["digest", "dropout", "frozen", "rewritten", "watched"]
+__all__ = ["at_home", "digest", "dropout", "frozen", "rewritten", "watched"]
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator
     """
 
     def changed(states: Tensor) -> Tensor:
-        given = _at_home(module, states)
+        given = at_home(module, states)
         return change(given) if given is states else change(given).to(states)
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
@@ -49,7 +49,7 @@ def watched(module: nn.Module, see: Callable[[Tensor], object]) -> Iterator[None
     """
 
     def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        see(_at_home(module, given[0] if given else named["hidden_states"]))
+        see(at_home(module, given[0] if given else named["hidden_states"]))
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -58,7 +58,8 @@ def watched(module: nn.Module, see: Callable[[Tensor], object]) -> Iterator[None
         handle.remove()
 
 
-def _at_home(module: nn.Module, states: Tensor) -> Tensor:
+def at_home(module: nn.Module, states: Tensor) -> Tensor:
+    """Returns a module's states in float32, where the word embeddings of its network are."""
     home = getattr(module, HOME, None)
     given = states if home is None else states.to(home)
     if given.dtype in NARROW and not torch.is_autocast_enabled(given.device.type):

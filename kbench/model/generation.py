@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kbench.encoding import Batch
+from kbench.encoding import Batch, Entities
 from kbench.model.beginnings import beginning_of, going_on
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def go_on(lm: LanguageModel, batch: Batch, most: int, ends: Tensor) -> tuple[Ten
     lengths = batch.mask.sum(1, keepdim=True)
     width = batch.ids.shape[1]
     begun = beginning_of(lm, batch)
+    spoken_of = batch.entities
     with lm.cached() as cache:
         asked = batch.blank_index
         hidden = going_on(lm, batch, asked, begun, cache) if begun else lm(batch, asked)
@@ -72,12 +73,22 @@ def go_on(lm: LanguageModel, batch: Batch, most: int, ends: Tensor) -> tuple[Ten
                 rows, mask, lengths, token = (
                     of.index_select(0, goes_on) for of in (rows, mask, lengths, token)
                 )
-            state = lm(_one_more(batch, rows, token, mask[:, : width + step + 1], lengths + step))
+                if len(spoken_of.rows):
+                    spoken_of = spoken_of.picked(goes_on.cpu())
+            known = mask[:, : width + step + 1]
+            state = lm(_one_more(batch, rows, token, known, lengths + step, spoken_of))
             state = state[:, -1]
     return tokens, said
 
 
-def _one_more(batch: Batch, rows: Tensor, token: Tensor, mask: Tensor, positions: Tensor) -> Batch:
+def _one_more(
+    batch: Batch,
+    rows: Tensor,
+    token: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    before: Entities,
+) -> Batch:
     """A batch of the next token of some texts; its mask is over all that is known of them."""
     none = batch.slot_index[:0]
     return replace(
@@ -95,6 +106,7 @@ def _one_more(batch: Batch, rows: Tensor, token: Tensor, mask: Tensor, positions
         targets=None,
         segments=None,
         shared=None,
+        before=before,
     )
 
 

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from kbench.encoding import Batch, sent
 from kbench.errors import Unsupported
+from kbench.model.attention import LayerAttention, attention_of, untold
 from kbench.model.last_layer import only_at
+from kbench.model.linear_maps import LinearMap, maps_of
 from kbench.model.narrow import NARROW, in_float32
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ _HELD = 65536
 _LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers", "h")
 
 SlotSource = Callable[[Tensor], Tensor]
-"""Knowledge-base rows ``[slots]`` to input vectors ``[slots, width]``."""
+"""Knowledge-base rows ``[n]`` to input vectors ``[n, width]``; of ``k`` slots an entity to
+``[n, k, width]``."""
 
 
 class LanguageModel(nn.Module, ABC):
@@ -87,6 +90,7 @@ class LanguageModel(nn.Module, ABC):
         self._batch: Batch | None = None
         self.beginnings: list[Beginning] | None = None
         self._by_token = False
+        self._preparing: tuple[Callable[[Batch], object], ...] = ()
 
     @property
     def base(self) -> Any:
@@ -188,13 +192,14 @@ class LanguageModel(nn.Module, ABC):
         """Whether what is attached may make of a token what stands behind it says."""
         hooks = (vars(module) for module in self.modules())
         hung = any(own["_forward_hooks"] or own["_forward_pre_hooks"] for own in hooks)
-        return hung and not self._by_token
+        return (hung or bool(self._preparing)) and not self._by_token
 
     @contextmanager
     def bare(self) -> Iterator[None]:
-        """Hangs up all hooks inside the block: the network says what it does without a plug.
+        """Takes all hooks away inside the block: the network says what it does without a plug.
 
-        Slots are left; a batch without any is not changed by them.
+        What is prepared, shifted or done in attention is left out with them. Slots are left; a
+        batch without any is not changed by them.
         """
         hung = [
             (module, name, vars(module)[name])
@@ -205,7 +210,8 @@ class LanguageModel(nn.Module, ABC):
         try:
             for module, name, _ in hung:
                 setattr(module, name, OrderedDict())
-            yield
+            with untold(self), self._apart():
+                yield
         finally:
             for module, name, hooks in hung:
                 setattr(module, name, hooks)
@@ -217,8 +223,16 @@ class LanguageModel(nn.Module, ABC):
             return vectors
         if self._slots is None:
             raise RuntimeError("the inputs have entity slots, but no plug is attached")
-        filled = self._slots(batch.slot_rows).to(vectors)
-        vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled)  # a view: no copy
+        each = batch.slots_each
+        filled = self._slots(batch.slot_rows[::each].contiguous()).to(vectors)
+        given = filled.shape[1] if filled.dim() == 3 else 1
+        if given != each:
+            raise RuntimeError(
+                f"the inputs have {each} slots an entity, and the plug gives {given} vectors; "
+                "expected as many: the method's `slot_count`, and `slot_vectors` of its plug"
+            )
+        # A view: no copy.
+        vectors.flatten(0, 1).index_copy_(0, batch.slot_index, filled.reshape(-1, self.slot_width))
         return vectors
 
     def forward(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
@@ -231,6 +245,11 @@ class LanguageModel(nn.Module, ABC):
         """
         if batch.states is not None:
             return batch.states.last
+        if self._preparing:
+            preparing = self._preparing
+            with self._apart():
+                for prepare in preparing:
+                    prepare(batch)
         given = self.given(batch, self.embed(batch))
         self._batch = batch
         # A hook on the network may look at every position.
@@ -243,6 +262,32 @@ class LanguageModel(nn.Module, ABC):
         finally:
             self._batch = None
         return hidden
+
+    @contextmanager
+    def preparing(self, prepare: Callable[[Batch], object]) -> Iterator[None]:
+        """Calls ``prepare`` with each batch before it is read, inside the block.
+
+        Other texts may be read there, by the network as it stands: they are no part of the text
+        that is being read, nor of its cache, and are not prepared. What plugs hang into layers
+        works on them too; a plug tells by :attr:`batch` what is being read.
+
+        Args:
+            prepare: what is to be done, at each step of an answer too.
+        """
+        self._preparing = (*self._preparing, prepare)
+        try:
+            yield
+        finally:
+            self._preparing = self._preparing[:-1]
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Reads inside the block what has nothing to do with what is being read."""
+        held, self._preparing = (self._preparing, self._batch), ()
+        try:
+            yield
+        finally:
+            self._preparing, self._batch = held
 
     @abstractmethod
     def given(self, batch: Batch, vectors: Tensor) -> dict[str, Any]:
@@ -271,6 +316,24 @@ class LanguageModel(nn.Module, ABC):
         raise Unsupported(
             f"{type(self.base).__name__} reads both ways and goes on with no text; answers of "
             "several words need a model that reads from left to right"
+        )
+        yield
+
+    @contextmanager
+    def shifted(self, shift: Callable[[Batch], Tensor]) -> Iterator[None]:
+        """Lets texts stand further on inside the block, as behind something that is not in them.
+
+        Args:
+            shift: of each text that is read, or of each of its tokens, by how many places; at the
+                steps of an answer too. ``[batch]`` or ``[batch, tokens]``. There must be so many
+                places: :attr:`max_length` tells how many there are.
+
+        Raises:
+            Unsupported: the network reads both ways.
+        """
+        raise Unsupported(
+            f"{type(self.base).__name__} reads both ways; texts are shifted in models that read "
+            "from left to right"
         )
         yield
 
@@ -348,6 +411,32 @@ class LanguageModel(nn.Module, ABC):
             if isinstance(part, nn.ModuleList):
                 return list(part)
         return []
+
+    def attention(self, layer: int) -> LayerAttention:
+        """Returns the attention of a layer, for plugs that work inside it.
+
+        It says how many heads there are, and lets a plug see queries, keys and values, and change
+        what attention gives: ``with lm.attention(2).changed(change): …``.
+
+        Args:
+            layer: its place among :attr:`layers`; -1 is the last.
+
+        Raises:
+            Unsupported: it asks no registered function of ``transformers``, as attention does in
+                nearly all of its networks.
+        """
+        return attention_of(self.layers[layer], lambda: self.batch)
+
+    def linear_maps(self, layer: int) -> dict[str, LinearMap]:
+        """Returns the linear maps of a layer by their names, for plugs that change weights.
+
+        ``with maps["mlp.down_proj"].with_low_rank(factors): …`` adds a product of low rank, another
+        one for each row of a batch.
+
+        Args:
+            layer: its place among :attr:`layers`; -1 is the last.
+        """
+        return maps_of(self.layers[layer], lambda: self.batch)
 
     def feed_forward(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         """Returns a layer's feed-forward network: its first linear map, and map and activation.

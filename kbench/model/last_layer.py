@@ -115,7 +115,10 @@ def _apart(part: nn.Module, wanted: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    before = module._forward_pre_hooks.values()
+    return bool(module._forward_hooks) or not all(
+        getattr(hook, "changes_nothing", False) for hook in before
+    )
 
 
 def _flags(more: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kbench.knowledge.documents import DOCUMENTS
 from kbench.knowledge.gold import Gold
 from kbench.knowledge.linking import revised
 from kbench.method import InjectionMethod
-from kbench.model import Backbone, Head, LanguageModel
+from kbench.model import Backbone, BackboneForm, Head, LanguageModel
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_backbone, find_knowledge, find_task
@@ -308,10 +308,19 @@ class Parts:
         """
         of_task = setting == Setting.TASK_SPECIFIC
         family, name = (self.task.family, self.spec.task) if of_task else (None, None)
-        return self.method.recipe(setting, family, name).updated(
+        method = self.method
+        if type(method).recipe_on is InjectionMethod.recipe_on:
+            own = method.recipe(setting, family, name)  # without looking at the backbone
+        else:
+            own = method.recipe_on(self._form, setting, family, name)
+        return own.updated(
             self._stated_by_backbone(f"{self.spec.method} {setting}"),
             self.spec.options_of("method").get(str(setting), {}),
         )
+
+    @cached_property
+    def _form(self) -> BackboneForm:
+        return self.loader.once("form", self.spec.backbone, self.backbone.form)
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def inputs_of(
     )
     passages: list[list[Passage]] = []
     if injected:
-        layout = replace(layout, slot=method.template())
+        layout = replace(layout, slot=method.template(), slots=method.slot_count())
     if injected and method.text:
         longest = min(int(method.options["room"]), window)
         layout = replace(layout, room=room(longest))

@@ -45,8 +45,8 @@ class _Stop(Exception):
 
 def _traces(tried: Trial) -> tuple[Outputs, Outputs]:
     """Outputs without the plug: of plain inputs, and of injected ones with empty slots."""
-    lm = tried.model.lm
-    with lm.slots(lambda rows: torch.zeros(len(rows), lm.slot_width)):
+    lm, count = tried.model.lm, tried.parts.method.slot_count()
+    with lm.slots(lambda rows: torch.zeros(len(rows), count, lm.slot_width)):
         return tried.base(), tried.plugged(NoPlug())
 
 

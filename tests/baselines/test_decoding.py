@@ -20,7 +20,15 @@ from kbench.parts.catalogue import Kind
 from kbench.testing.tiny import tiny
 from tests.architectures import write_decoder
 
-METHODS = ("none", "ra", "map-tuning", "map-tuning-mlp", "adapter-no-knowledge", "k-adapter")
+METHODS = (
+    "none",
+    "ra",
+    "map-tuning",
+    "map-tuning-mlp",
+    "adapter-no-knowledge",
+    "k-adapter",
+    "kv-text",
+)
 MOST = 6
 NEVER = torch.empty(0, dtype=torch.int64)
 
@@ -46,7 +54,8 @@ def inputs_of(lm: LanguageModel, method: InjectionMethod, knowledge: Bundle) -> 
         text = "well " * number + f"we saw {name}"
         mention = Mention(len(text) - len(name), len(text), knowledge.ids[row], Role.TARGET)
         examples.append(Example(str(number), text, (mention,), "", blank=len(text)))
-        passages.append([Passage(told) for told in method.passages(knowledge, row)])
+        told = method.passages(knowledge, row) if method.text else ()
+        passages.append([*map(Passage, told)])
     layout = Layout({}, slot=method.template(), left_to_right=True, room=60)
     brought = passages if any(passages) else ()
     return encode(lm.tokenizer, examples, [[row] for row in known], layout, brought)
@@ -56,7 +65,8 @@ def inputs_of(lm: LanguageModel, method: InjectionMethod, knowledge: Bundle) -> 
 def test_cached_decoding_is_the_full_forward_pass(
     lm: LanguageModel, knowledge: Bundle, name: str
 ) -> None:
-    method = registry.get(Kind.METHODS, name)()
+    room = {"room": 24} if name == "kv-text" else {}  # the window is of 70 tokens
+    method = registry.get(Kind.METHODS, name)(room)
     inputs = inputs_of(lm, method, knowledge)
     assert len(inputs.slots) == (3 if method.template() else 0)
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kbench.corpus import masked_tokens
 from kbench.errors import Unsupported
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, KnowledgeBase
@@ -25,7 +26,6 @@ from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History, Recipe
 from kbench_baselines.ernie import Ernie, ErniePlug, Fusion, NoisyLinks, denoising_loss
-from kbench_baselines.masked_tokens import masked_tokens
 from tests import linked_world as world
 from tests.grid.toygrid import OPTIONS, grid, run
 

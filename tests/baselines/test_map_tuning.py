@@ -10,6 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from kbench.corpus import (
+    MaskedMentions,
+    asked_mentions,
+    masked_mentions,
+    mention_loss,
+    next_mentions,
+)
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Layout, encode
 from kbench.errors import Unsupported, UsageError
@@ -25,12 +32,7 @@ from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe
 from kbench_baselines.map_tuning import AffineMap, MapTuning
-from kbench_baselines.masked_lm import (
-    MaskedMentions,
-    masked_mentions,
-    mention_loss,
-    next_mentions,
-)
+from kbench_baselines.map_tuning_mlp import BentMap, MlpMapTuning
 from tests import reference
 from tests.grid.toygrid import OPTIONS, grid, run
 
@@ -239,6 +241,74 @@ def test_gradients_reach_the_map_and_nothing_else(lm: LanguageModel, tmp_path: P
         mention_loss(lm, data.batch(np.arange(3))).backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in plug.parameters())
         assert all(p.grad is None for p in lm.parameters())
+
+
+# -- several slots an entity ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [MapTuning, MlpMapTuning])
+def test_several_slots_are_as_many_maps(
+    lm: LanguageModel, tmp_path: Path, kind: type[MapTuning]
+) -> None:
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    torch.manual_seed(0)
+    plug = kind({"slots": 3}).build(lm, bundle)
+    rows = torch.tensor([4, 0])
+    vectors = torch.from_numpy(bundle.vectors(rows.numpy()))
+    found = plug.slot_vectors(rows)
+    assert found.shape == (2, 3, lm.slot_width)
+    if isinstance(plug, AffineMap):
+        maps = zip(plug.linear.weight.chunk(3), plug.linear.bias.chunk(3), strict=True)
+        by_hand = torch.stack([vectors @ matrix.T + bias for matrix, bias in maps], 1)
+    else:
+        assert isinstance(plug, BentMap)
+        inner = torch.nn.functional.gelu(plug.inner(vectors))
+        maps = zip(plug.outer.weight.chunk(3), plug.outer.bias.chunk(3), strict=True)
+        by_hand = torch.stack([inner @ matrix.T + bias for matrix, bias in maps], 1)
+    torch.testing.assert_close(found, by_hand)
+    size = sum(p.numel() for p in plug.parameters())
+    budget = 3 * (bundle.dimension + 1) * lm.slot_width
+    assert size <= budget < size + bundle.dimension + 3 * lm.slot_width + 1
+
+
+@pytest.mark.parametrize("left_to_right", [False, True])
+def test_several_slots_learn_from_a_corpus(
+    toy_folder: Path, tmp_path: Path, left_to_right: bool
+) -> None:
+    folder = tmp_path / "model"
+    lm = load_folder(write_backbone(folder, left_to_right=left_to_right))
+    bundle = _bundle(tmp_path / "kb", _SENTENCES)
+    plug, history = _general(lm, bundle, {"slots": 2})
+    assert history.losses[-1] < history.losses[0]
+    untrained, _ = _general(lm, bundle, {"slots": 1})
+    assert sum(p.numel() for p in plug.parameters()) == 2 * sum(
+        p.numel() for p in untrained.parameters()
+    )
+    data = asked_mentions(lm, bundle, SLOT, 62, slots=2)
+    batch = data.batch(np.arange(len(data.lengths)))
+    assert batch.slots_each == 2
+    with torch.no_grad(), plug.attach(lm):
+        whole = mention_loss(lm, batch)
+        plug.linear.weight[lm.slot_width :].zero_()
+        plug.linear.bias[lm.slot_width :].zero_()
+        assert (mention_loss(lm, batch) - whole).abs() > 1e-5  # the second one is read
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_several_slots_carry_planted_knowledge(
+    toy_folder: Path, tmp_path: Path, made: Path
+) -> None:
+    place = Place(tmp_path / "out", made, "cpu")
+    options = deepcopy(OPTIONS)
+    options["method"]["map-tuning"] |= {"slots": 2}
+    scores = {}
+    for result in run(
+        grid(toy_folder, method="map-tuning", control="none,shuffled", options=options), place
+    ):
+        assert result.score is not None, result.reason
+        scores[str(result.spec.control)] = result.score.value
+    assert scores["none"] > 0.8
+    assert scores["shuffled"] < 0.45
 
 
 # -- the best of several general maps --------------------------------------------------------------

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from kbench.corpus import MaskedMentions, masked_mentions, mention_loss
 from kbench.data import Mention
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench_baselines.map_tuning import AffineMap
-from kbench_baselines.masked_lm import MaskedMentions, masked_mentions, mention_loss
 from tests import reference
 
 from .conftest import WIDTH, Demands

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kbench.encoding import Inputs, ragged
 from kbench.encoding.batch import picked, shuffled_batches, sorted_batches
@@ -103,8 +103,8 @@ def test_picked_inputs_are_those_collated_by_themselves(
     found = picked(given_inputs.collate(chosen), torch.from_numpy(rows), alone.ids.shape[1])
     for name, value in vars(alone).items():
         other = getattr(found, name)
-        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
-        assert same(value, other), name
+        same = torch.equal(value, other) if isinstance(value, Tensor) else value == other
+        assert same, name
 
 
 lengths_and_size = st.tuples(

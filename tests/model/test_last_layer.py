@@ -106,6 +106,23 @@ def test_only_what_is_read_goes_through_the_last_layer(named: tuple[str, Languag
         assert narrow == whole
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_a_plug_in_its_attention_makes_no_more_of_it(name: str, tmp_path: Path) -> None:
+    lm = load_folder((write_decoder if name in DECODERS else write)(tmp_path, name))
+    batch = batch_of(lm)
+    wanted = lm.pooled(batch)
+    assert wanted is not None
+    narrow = last_layer_rows(lm, batch, wanted)
+    with torch.no_grad():
+        plain = lm(batch, wanted).flatten(0, 1)[wanted]
+        with lm.attention(-1).changed(lambda call: call.output()):
+            assert last_layer_rows(lm, batch, wanted) == narrow
+            assert torch.equal(lm(batch, wanted).flatten(0, 1)[wanted], plain)
+        with lm.attention(-1).changed(lambda call: 2 * call.output()):
+            assert (lm(batch, wanted).flatten(0, 1)[wanted] - plain).abs().max() > 1e-3
+    assert len(TEXTS) in narrow
+
+
 @pytest.fixture
 def lm(tmp_path: Path) -> LanguageModel:
     return load_folder(write(tmp_path, "bert")).eval()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from kbench.errors import UsageError
-from kbench.model import Backbone, LanguageModel
+from kbench.knowledge import KnowledgeBase
+from kbench.method import InjectionMethod, MethodCard, Plug
+from kbench.model import Backbone, BackboneForm, LanguageModel
+from kbench.model.huggingface import HuggingFaceBackbone
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.spec import Control, RunSpec, Setting
+from kbench.task import Family
 from kbench.testing import registered
-from kbench.testing.toys import ToyRelations
+from kbench.testing.toys import ToyRelations, write_backbone
 from kbench.training import Recipe
 from kbench_tasks.fewrel import FewRel
 
@@ -37,6 +43,20 @@ class Small(Backbone):
 
     def load(self) -> LanguageModel:
         raise AssertionError("a recipe needs no weights")
+
+
+class InOneEpoch(InjectionMethod):
+    """Trains in one epoch, whatever it trains through."""
+
+    card = MethodCard("one epoch", "", 0, "")
+    revision = "1"
+    settings = frozenset({Setting.GENERAL})
+
+    def recipe(self, setting: Setting, family: Family | None, task: str | None) -> Recipe:
+        return Recipe(0.5, 8, 1)
+
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        raise AssertionError("nothing is built here")
 
 
 class MisspeltTask(ToyRelations):
@@ -155,3 +175,43 @@ def test_a_task_made_from_another_is_tuned_as_it_is() -> None:
 
 def _target(part: type) -> str:
     return f"{part.__module__}:{part.__qualname__}"
+
+
+class Sized(InOneEpoch):
+    """Trains longer where there is more to train through, and slower left to right."""
+
+    def recipe_on(
+        self, backbone: BackboneForm, setting: Setting, family: Family | None, task: str | None
+    ) -> Recipe:
+        own = self.recipe(setting, family, task)
+        rate = 0.1 if backbone.left_to_right else 0.2
+        return own.updated({"epochs": backbone.width // backbone.layers, "learning_rate": rate})
+
+
+def _with(method: InjectionMethod, backbone: Path, **fields: Any) -> Parts:
+    parts = _parts("toy-relations", "full", str(backbone))
+    said = {"method": {parts.spec.method: {"general": fields}}}
+    told = replace(parts, spec=parts.spec.model_copy(update={"options": said}))
+    vars(told)["method"] = method  # as a cached property does
+    return told
+
+
+@pytest.mark.parametrize(
+    ("left_to_right", "kind", "rate"), [(False, "bert", 0.2), (True, "llama", 0.1)]
+)
+def test_a_methods_recipe_may_go_with_the_backbone(
+    tmp_path: Path, left_to_right: bool, kind: str, rate: float
+) -> None:
+    folder = write_backbone(tmp_path / "model", left_to_right=left_to_right, layers=4)
+    recipe = _with(Sized(), folder).plug_recipe(Setting.GENERAL)
+    assert (recipe.epochs, recipe.learning_rate) == (8, rate)
+    told = _with(Sized(), folder, epochs=3).plug_recipe(Setting.GENERAL)
+    assert (told.epochs, told.learning_rate) == (3, rate)
+    plain = _with(InOneEpoch(), folder)
+    assert plain.plug_recipe(Setting.GENERAL).epochs == 1
+    assert "_form" not in vars(plain)  # a recipe that asks for no backbone looks at none
+    backbone = HuggingFaceBackbone(str(folder))
+    assert backbone.form() == BackboneForm(kind, left_to_right, 32, 4)
+    # Without a configuration at hand it is asked of the network.
+    loaded = type("Loaded", (HuggingFaceBackbone,), {"config": lambda self: None})(str(folder))
+    assert loaded.form() == backbone.form()

@@ -53,6 +53,7 @@ CHECKED = {
         "ernie",
         "k-adapter",
         "kar",
+        "kv-text",
         "map-tuning",
         "map-tuning-mlp",
         "none",

@@ -1,4 +1,4 @@
-"""Language modelling of mentions: the general objective of map-tuning.
+"""Language modelling of mentions, for methods that put an entity into the input.
 
 **Masked**, for models that look both ways.
 
@@ -37,6 +37,7 @@ __all__ = [
     "Corpus",
     "MaskedMentions",
     "NextMentions",
+    "asked_mentions",
     "check_masked_lm",
     "linked_corpus",
     "masked_mentions",
@@ -52,7 +53,7 @@ class Corpus:
     Attributes:
         inputs: those sentences, each once.
         usable: numbers of those that are short enough, rising. ``[usable]``.
-        mask_id: the tokenizer's ``[MASK]``.
+        mask_id: the tokenizer's ``[MASK]``; -1 of a backbone that reads from left to right.
         dropped: all sentences, those without a vector, and those too long.
     """
 
@@ -73,28 +74,36 @@ def check_masked_lm(lm: LanguageModel) -> None:
 
 
 def linked_corpus(
-    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel,
+    knowledge: KnowledgeBase,
+    slot: str | None,
+    max_length: int,
+    slots: int = 1,
 ) -> Corpus:
-    """Links and encodes the sentences of a knowledge base for a masked-LM objective.
+    """Links and encodes the sentences of a knowledge base for an objective of language modelling.
 
     Args:
-        lm: its tokenizer is used; it must have a masked-LM head.
+        lm: its tokenizer is used; one that reads both ways must have a masked-LM head.
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template, or None.
         max_length: longest usable input in tokens, specials, slots and slashes included.
+        slots: input vectors of an entity.
 
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    check_masked_lm(lm)
+    if not lm.left_to_right:
+        check_masked_lm(lm)
     examples, rows, counts = _linked(knowledge)
-    layout = Layout(markers={}, slot=slot, max_length=max_length, truncate=False)
+    left = lm.left_to_right
+    layout = Layout({}, slot, max_length, truncate=False, left_to_right=left, slots=slots)
     inputs = encode(lm.tokenizer, examples, rows, layout)
     fits = inputs.lengths <= max_length
     if not fits.any():
         raise _no_sentence(knowledge, counts)
     dropped = {**counts, "corpus_sentences_too_long": int((~fits).sum())}
-    return Corpus(inputs, np.flatnonzero(fits), int(lm.tokenizer.mask_token_id), dropped)
+    mask_id = -1 if lm.left_to_right else int(lm.tokenizer.mask_token_id)
+    return Corpus(inputs, np.flatnonzero(fits), mask_id, dropped)
 
 
 def _linked(
@@ -183,14 +192,36 @@ class NextMentions(_Mentions):
 
 
 def mention_loss(lm: LanguageModel, batch: Batch) -> Tensor:
-    """Returns the mean cross-entropy of the frozen masked-LM head at masked positions, a scalar."""
+    """Returns the loss of a batch of any of these objectives, a scalar.
+
+    It is the mean cross-entropy of the frozen head at the blanks, masks or the tokens before.
+    """
     assert batch.targets is not None
     hidden = lm(batch, batch.blank_index).flatten(0, 1)[batch.blank_index]
     return F.cross_entropy(lm.predict_tokens(hidden).float(), batch.targets)
 
 
+def asked_mentions(
+    lm: LanguageModel,
+    knowledge: KnowledgeBase,
+    slot: str | None,
+    max_length: int,
+    slots: int = 1,
+) -> MaskedMentions | NextMentions:
+    """Makes the instances of a corpus as the model reads: masked, or as what comes next.
+
+    Arguments and what is raised are those of :func:`masked_mentions` and :func:`next_mentions`.
+    """
+    instances = next_mentions if lm.left_to_right else masked_mentions
+    return instances(lm, knowledge, slot, max_length, slots)
+
+
 def masked_mentions(
-    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel,
+    knowledge: KnowledgeBase,
+    slot: str | None,
+    max_length: int,
+    slots: int = 1,
 ) -> MaskedMentions:
     """Makes the instances of a knowledge base's corpus.
 
@@ -199,11 +230,13 @@ def masked_mentions(
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template.
         max_length: longest kept input in tokens, specials, slots and slashes included.
+        slots: input vectors of an entity.
 
     Raises:
         Unsupported: the backbone has no masked-LM head, or no sentence is usable.
     """
-    corpus = linked_corpus(lm, knowledge, slot, max_length)
+    check_masked_lm(lm)
+    corpus = linked_corpus(lm, knowledge, slot, max_length, slots)
     instances = [
         (sentence, positions)
         for sentence in corpus.usable.tolist()
@@ -222,7 +255,11 @@ def masked_mentions(
 
 
 def next_mentions(
-    lm: LanguageModel, knowledge: KnowledgeBase, slot: str | None, max_length: int
+    lm: LanguageModel,
+    knowledge: KnowledgeBase,
+    slot: str | None,
+    max_length: int,
+    slots: int = 1,
 ) -> NextMentions:
     """Makes the instances of a knowledge base's corpus for a model that reads from left to right.
 
@@ -231,15 +268,14 @@ def next_mentions(
         knowledge: gives sentences and says which entities have vectors.
         slot: the method's slot template.
         max_length: longest kept input in tokens, specials, slots and slashes included.
+        slots: input vectors of an entity.
 
     Raises:
         Unsupported: no sentence is usable.
     """
     examples, rows, counts = _linked(knowledge)
     chosen = [(at, own) for at, several in enumerate(rows) for own in _slotted(several)]
-    layout = Layout(
-        markers={}, slot=slot, max_length=max_length, truncate=False, left_to_right=True
-    )
+    layout = Layout({}, slot, max_length, truncate=False, left_to_right=True, slots=slots)
     inputs = encode(
         lm.tokenizer, [examples[at] for at, _ in chosen], [r for _, r in chosen], layout
     )
@@ -284,10 +320,10 @@ def _instances(inputs: Inputs, sentence: int) -> list[NDArray[np.int64]]:
     spans = inputs.spans[inputs.span_bounds[sentence] : inputs.span_bounds[sentence + 1]]
     # A span may hold the slot of a nested mention: only the mention's own text is masked.
     each = [start + np.flatnonzero(kinds[start:end] == TokenKind.TEXT) for start, end in spans]
-    return unique_masks([positions for positions in each if len(positions)])
+    return _unique_masks([positions for positions in each if len(positions)])
 
 
-def unique_masks(mentions: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+def _unique_masks(mentions: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
     """Returns the position sets of the instances: all mentions together, then each alone."""
     if not mentions:
         return []

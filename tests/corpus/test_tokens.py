@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from kbench.corpus import masked_tokens, mention_loss, next_tokens
+from kbench.encoding import TokenKind
 from kbench.errors import Unsupported
 from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.testing.toys import write_backbone
-from kbench_baselines.masked_tokens import masked_tokens
 from tests import linked_world as world
 
 
@@ -93,3 +94,31 @@ def test_a_backbone_without_masked_lm_head_is_unsupported(tmp_path: Path) -> Non
     headless = load_folder(write_backbone(tmp_path / "bert", lm_head=False))
     with pytest.raises(Unsupported, match="masked-LM head"):
         masked_tokens(headless, world.write_linked(tmp_path / "kb"), 62, 0)
+
+
+def test_what_comes_next_is_every_text_token_but_one_that_stands_first(tmp_path: Path) -> None:
+    lm = load_folder(write_backbone(tmp_path / "llama", left_to_right=True))
+    data = next_tokens(lm, world.write_linked(tmp_path / "kb"), 62)
+    chosen = np.arange(len(data.lengths))
+    batch, inputs = data.batch(chosen), data.corpus.inputs
+    width = batch.ids.shape[1]
+    asked = [list[int](), list[int]()]
+    for number in chosen.tolist():
+        start, end = inputs.bounds[number : number + 2]
+        own = inputs.ids[start:end]
+        text = np.flatnonzero(inputs.kinds[start:end] == TokenKind.TEXT)
+        asked[0] += (number * width + text[text > 0] - 1).tolist()
+        asked[1] += own[text[text > 0]].tolist()
+    assert batch.targets is not None
+    assert [batch.blank_index.tolist(), batch.targets.tolist()] == asked
+    with torch.no_grad():
+        logits = lm.predict_tokens(lm(batch).flatten(0, 1)[batch.blank_index])
+        by_hand = torch.nn.functional.cross_entropy(logits, batch.targets)
+        torch.testing.assert_close(mention_loss(lm, batch), by_hand)
+
+
+def test_what_comes_next_is_not_asked_of_a_model_that_looks_both_ways(
+    lm: LanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match="reads from left to right"):
+        next_tokens(lm, world.write_linked(tmp_path / "kb"), 62)

@@ -1,19 +1,19 @@
-"""What methods share that train on linked sentences, and on a task from there."""
+"""Methods that train on linked sentences, and on a task from there."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from kbench.corpus.mentions import check_masked_lm
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, InjectionMethod, Plug
 from kbench.model import LanguageModel
-from kbench.spec import Setting
+from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
-from kbench_baselines.masked_lm import check_masked_lm
 
 __all__ = ["CorpusTrained"]
 
@@ -22,7 +22,7 @@ class CorpusTrained(InjectionMethod):
     """A general plug by masked language modelling on linked sentences; a task-specific one from it.
 
     The option ``start`` says where a task-specific plug begins: ``general``, where a general one
-    can be had, or ``scratch``.
+    can be had, or ``scratch``; ``max_length`` how many tokens a sentence has at most.
 
     Attributes:
         left_to_right: whether its general plug has an objective for models that read so.
@@ -33,6 +33,11 @@ class CorpusTrained(InjectionMethod):
     """
 
     settings = frozenset(Setting)
+    defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 128}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "start": OptionType("text", words=("general", "scratch")),
+        "max_length": OptionType("whole number", least=1),
+    }
     left_to_right: ClassVar[bool] = False
     general: ClassVar[Recipe]
     fixed: ClassVar[Recipe]

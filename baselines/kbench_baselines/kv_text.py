@@ -1,0 +1,256 @@
+"""A text's keys and values in the place of the text: retrieval augmentation with a cache.
+
+What a network makes of a text before another one is, to the other, nothing but the keys and values
+that each layer ``l`` had for it. They are computed once an entity, by the frozen network itself,
+and stand before those of the input in the attention of every layer::
+
+    K_l(e), V_l(e) = what layer l compares and mixes when it reads  s d_e     [P, n_kv, size] each
+    attention_l    = softmax( q [K_l(e) ; K]' / sqrt(size) ) [V_l(e) ; V]
+
+``d_e`` is the text of entity ``e`` (:class:`~kbench_baselines.retrieval.Told`), ``s`` what begins
+any text. Nothing trains.
+
+**Left to right** a text that stands before another never sees it, so that this is the input with
+``d_e`` before it, to rounding, at a fraction of the tokens: positions of what comes after ``s`` are
+moved on by ``P``, and ``s`` itself sees none of it. Of several entities each one's text is read
+apart, which is an approximation: none has seen another, all stand at the same places, and the
+input behind the longest. Where demonstrations are shown, all texts stand before the first.
+
+**Both ways** a text sees what comes after it too, and here it has not: keys and values are those of
+``d_e`` alone, which the input may look at and which do not look back. That is another model of
+the input than a second segment.
+
+It is what a cache of a document's keys and values is to any server; a trained one of fixed size
+is Eyuboglu et al., "Cartridges: Lightweight and general-purpose long context representations via
+self-study", whose prefix begins as the text's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from kbench.data import Example
+from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode
+from kbench.errors import InputError
+from kbench.knowledge import KnowledgeBase
+from kbench.method import MethodCard, Plug
+from kbench.model import AttentionCall, LanguageModel
+from kbench.spec import OptionType, Setting
+from kbench_baselines.retrieval import Told
+
+__all__ = ["KvText", "KvTextPlug"]
+
+_TOGETHER = 16
+"""Texts that are read at once."""
+_BYTES = 1 << 30
+"""Of keys and values that are held for entities that are not being read of."""
+
+
+@final
+class KvTextPlug(Plug):
+    """Reads the texts of entities when they are first spoken of; it has no parameters.
+
+    Args:
+        method: says what is told of an entity.
+        knowledge: whose they are.
+        room: tokens of a text at most.
+    """
+
+    def __init__(self, method: KvText, knowledge: KnowledgeBase, room: int) -> None:
+        super().__init__()
+        self.method, self.knowledge, self.room = method, knowledge, room
+
+    @contextmanager
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        texts = _Texts(self, lm)
+        with ExitStack() as stack:
+            for layer in range(len(lm.layers)):
+                change = partial(texts.attended, layer)
+                stack.enter_context(lm.attention(layer).changed(change))
+            stack.enter_context(lm.preparing(texts.prepare))
+            if lm.left_to_right:
+                stack.enter_context(lm.shifted(texts.shift))
+            yield
+
+
+class _Texts:
+    """The keys and values of the texts of entities, as one network has them.
+
+    Args:
+        plug: gives the texts.
+        lm: the network.
+    """
+
+    def __init__(self, plug: KvTextPlug, lm: LanguageModel) -> None:
+        self._plug, self._lm = plug, lm
+        self._first = len(affixes(lm.tokenizer).before) if lm.left_to_right else 0
+        self._known: dict[int, Tensor] = {}  # [layers, 2, P, n_kv, size] each
+        self._read: list[Tensor] | None = None
+        self._laid_out: tuple[Any, Tensor, Tensor] | None = None
+
+    def prepare(self, batch: Batch) -> None:
+        """Reads the texts of those whom a batch speaks of, where they are not known."""
+        told = batch.entities
+        key = told.rows.tolist(), told.owners.tolist(), len(batch.ids)
+        if not key[0]:
+            self._laid_out = None
+        elif self._laid_out is None or self._laid_out[0] != key:
+            rows = list(dict.fromkeys(key[0]))
+            self._learn([row for row in rows if row not in self._known])
+            self._laid_out = (key, *self._seats(batch))
+            self._forget(rows)
+
+    def shift(self, batch: Batch) -> Tensor:
+        """By how many places tokens stand further on: the longest text. ``[batch, tokens]``.
+
+        Raises:
+            InputError: there are not so many places.
+        """
+        places = self._places(batch)
+        if self._laid_out is None:
+            return torch.zeros_like(places)
+        lengths = self._laid_out[2].sum(2).amax(1)
+        tokens = batch.mask[:, -places.shape[1] :] > 0
+        shift = torch.where(tokens & (places >= self._first), lengths[:, None], 0)
+        last = int((places * tokens + shift).max()) + 1
+        if last > self._lm.max_length:
+            raise InputError(
+                f"an input and the texts before it take {last} tokens, and the window is "
+                f"{self._lm.max_length}; lower `room`, or use a backbone with a longer window"
+            )
+        return shift
+
+    def attended(self, layer: int, call: AttentionCall) -> Tensor:
+        """What a layer's attention gives; of a text that is being read what is to be kept."""
+        if self._read is not None:
+            self._read.append(torch.stack([call.keys, call.values], 1).transpose(2, 3))
+            return call.output()
+        if self._laid_out is None:
+            return call.output()
+        _, held, seen = self._laid_out
+        # [2, texts, n_kv, seats * P, size]
+        keys, values = held[:, :, layer].permute(2, 0, 4, 1, 3, 5).flatten(3, 4)
+        begun = self._places(call.batch) >= self._first
+        return call.with_more(keys, values, begun[:, :, None] & seen.flatten(1)[:, None])
+
+    def _places(self, batch: Batch) -> Tensor:
+        """Where tokens stand in their texts. ``[batch, tokens]``."""
+        if batch.positions is not None:
+            return batch.positions
+        return torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+
+    def _seats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Lays keys and values out by text.
+
+        Returns:
+            ``[texts, seats, layers, 2, P, n_kv, size]``, and which are there,
+            ``[texts, seats, P]``.
+        """
+        told, texts = batch.entities, len(batch.ids)
+        each = [self._known[row] for row in told.rows.tolist()]
+        most = max(part.shape[2] for part in each)
+        padded = torch.stack([F.pad(part, (0, 0, 0, 0, 0, most - part.shape[2])) for part in each])
+        lengths = torch.tensor([part.shape[2] for part in each])
+        there = (torch.arange(most) < lengths[:, None]).to(padded.device)
+        return told.seated(padded, texts)[0], told.seated(there, texts)[0]
+
+    def _learn(self, rows: Sequence[int]) -> None:
+        if not rows:
+            return
+        inputs, spans = self._encoded(rows)
+        order = np.argsort(inputs.lengths, kind="stable")  # so that padding is least
+        for start in range(0, len(order), _TOGETHER):
+            some = order[start : start + _TOGETHER]
+            with torch.inference_mode(False), torch.no_grad():
+                read = self._states_of(inputs.collate(some))
+            for at, own in zip(some.tolist(), read, strict=True):
+                first, end = spans[at]
+                self._known[rows[at]] = own[:, :, first:end].clone()
+
+    def _states_of(self, batch: Batch) -> Tensor:
+        """Keys and values of texts. ``[texts, layers, 2, tokens, n_kv, size]``."""
+        self._read = []
+        try:
+            self._lm(batch.to(self._lm.word_embeddings.weight.device))
+            return torch.stack(self._read, 1)
+        finally:
+            self._read = None
+
+    def _encoded(self, rows: Sequence[int]) -> tuple[Inputs, list[tuple[int, int]]]:
+        """The texts of entities, and where each one's own tokens are."""
+        lm, method, knowledge = self._lm, self._plug.method, self._plug.knowledge
+        texts = [method.passages(knowledge, row) for row in rows]
+        nobody: list[tuple[int, ...]] = [()] * len(rows)
+        if lm.left_to_right:
+            room = max(1, self._first) + min(self._plug.room, lm.max_length // 2)
+            layout = Layout({}, left_to_right=True, room=room)
+            empty = [Example("", "", (), "", blank=0)] * len(rows)
+            brought = [[Passage(text) for text in several] for several in texts]
+            inputs = encode(lm.tokenizer, empty, nobody, layout, brought)
+        else:
+            special = affixes(lm.tokenizer)
+            most = self._plug.room + len(special.before) + len(special.after)
+            whole = [Example("", " ".join(several), (), "") for several in texts]
+            layout = Layout({}, max_length=min(most, lm.max_length))
+            inputs = encode(lm.tokenizer, whole, nobody, layout)
+        kind = TokenKind.PASSAGE if lm.left_to_right else TokenKind.TEXT
+        spans = []
+        for start, end in pairwise(inputs.bounds.tolist()):
+            own = np.flatnonzero(inputs.kinds[start:end] == kind)
+            spans.append((int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0))
+        return inputs, spans
+
+    def _forget(self, rows: Sequence[int]) -> None:
+        """Lets go of what is known of others, where that is too much."""
+        if sum(part.nbytes for part in self._known.values()) > _BYTES:
+            self._known = {row: self._known[row] for row in rows}
+
+
+@final
+class KvText(Told):
+    """The keys and values of what is known of an entity, before those of the input.
+
+    Options: ``text``, and ``room``, the tokens of an entity's text at most; beside a decoder no
+    more than half its window. There is no fine-tuning: the keys and values are the model's own, and
+    would move with it.
+    """
+
+    card = MethodCard(
+        title="kv-text",
+        paper="kbench's own: RA with the text's keys and values in its place (after Cartridges: "
+        "Lightweight and general-purpose long context representations via self-study, 2025)",
+        year=2025,
+        needs="descriptions or facts; attention that asks a registered function",
+        citation="arXiv:2506.06266",
+        trains="0",
+    )
+    revision = "1"
+    settings: ClassVar[frozenset[Setting]] = frozenset({Setting.GENERAL})
+    defaults: ClassVar[Mapping[str, Any]] = {"room": 128, "text": "description"}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "room": OptionType("whole number", least=1),
+        "text": OptionType("text", words=("description", "facts", "both")),
+    }
+
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        for layer in range(len(lm.layers)):
+            lm.attention(layer)
+
+    def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        """Returns the plug.
+
+        Raises:
+            Unsupported: attention asks no registered function, or there is nothing to tell.
+        """
+        self.check(lm, knowledge)
+        super().build(lm, knowledge)
+        return KvTextPlug(self, knowledge, int(self.options["room"]))
