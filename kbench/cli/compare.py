@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,6 +40,58 @@ _LEGEND = (
 )
 
 
+_FIELDS: Mapping[str, Callable[[Comparison], float]] = {
+    "difference": lambda one: 100 * one.contrast.difference.value,
+    "low": lambda one: 100 * one.contrast.difference.low,
+    "high": lambda one: 100 * one.contrast.difference.high,
+    "p": lambda one: one.contrast.p,
+    "holm": lambda one: one.adjusted,
+}
+_SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a comparison is asked.
+
+    Attributes:
+        text: as it was given.
+        field: a figure of a comparison, as in :data:`_FIELDS`.
+        sign: how it is compared.
+        bound: with what.
+    """
+
+    text: str
+    field: str
+    sign: str
+    bound: float
+
+    def value(self, one: Comparison) -> float:
+        """Returns the figure of a comparison."""
+        return _FIELDS[self.field](one)
+
+    def holds(self, one: Comparison) -> bool:
+        """Whether it is so."""
+        return bool(_SIGNS[self.sign](self.value(one), self.bound))
+
+
+class _Condition(click.ParamType):  # type: ignore[type-arg]
+    name = "condition"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Condition:
+        if isinstance(value, Condition):
+            return value
+        text = str(value)
+        found = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([+-]?\d+(?:\.\d+)?)\s*", text)
+        if not found or found[1] not in _FIELDS:
+            known = ", ".join(_FIELDS)
+            self.fail(f"{text!r}: expected one of {known}, <, <=, > or >=, and a number, such as "
+                      "low<0", param, ctx)  # fmt: skip
+        return Condition(text.strip(), found[1], found[2], float(found[3]))
+
+
 @shared.filters(_FILTERS)
 @click.command("compare")
 @click.argument("runs", nargs=-1, metavar="[A] [B]")
@@ -50,6 +105,15 @@ _LEGEND = (
     "such as task.",
 )
 @click.option("--force", is_flag=True, help="Compare what is not comparable, with a warning.")
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    type=_Condition(),
+    metavar="CONDITION",
+    help="End with status 1 if it holds of any: difference, low or high (in per cent), p or holm, "
+    "then < <= > or >=, then a number, such as 'low<0' or 'holm>0.05'; repeatable.",
+)
 @shared.out
 @click.option("--json", "as_json", is_flag=True, help="Print comparisons as JSON Lines.")
 def compare(
@@ -58,10 +122,11 @@ def compare(
     metric: str | None,
     family: str,
     force: bool,
+    conditions: tuple[Condition, ...],
     out: Path,
     as_json: bool,
     **filters: str | None,
-) -> None:
+) -> int:
     """Compare run A with run B, paired by test example and seed.
 
     A and B are each a method, terms such as map-tuning,setting=general,control=foreign, or the
@@ -96,10 +161,24 @@ def compare(
     if as_json:
         for value in comparisons:
             print(json.dumps(value.as_json(), ensure_ascii=False))
-        return
-    from kbench.cli.terminal import Console
+    else:
+        from kbench.cli.terminal import Console
 
-    _print(comparisons, Console())
+        _print(comparisons, Console())
+    return _failing(comparisons, conditions)
+
+
+def _failing(comparisons: Sequence[Comparison], conditions: Sequence[Condition]) -> int:
+    """Says of which comparisons a condition holds; returns the exit status."""
+    failed = [(one, each) for one in comparisons for each in conditions if each.holds(one)]
+    for one, each in failed:
+        value = f"{each.value(one):.4g}"
+        say(
+            f"--fail-if {each.text}: {one.name('task')}: {one.titles[0]} against {one.titles[1]}: "
+            f"{each.field} is {value}",
+            err=True,
+        )
+    return 1 if failed else 0
 
 
 def _pairs(

@@ -6,12 +6,15 @@ import json
 
 import click
 
+from kbench.grid.grids import grid_schema
 from kbench.store import Result
 
 __all__ = ["schema"]
 
 
 @click.command("schema")
-def schema() -> None:
-    """Print the JSON schema of result.json."""
-    print(json.dumps(Result.model_json_schema(by_alias=True), indent=2))
+@click.argument("of", type=click.Choice(["result", "grid"]), default="result")
+def schema(of: str) -> None:
+    """Print the JSON schema of result.json, or of a grid file, for editors and other tools."""
+    found = grid_schema() if of == "grid" else Result.model_json_schema(by_alias=True)
+    print(json.dumps(found, indent=2))

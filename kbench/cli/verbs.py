@@ -30,7 +30,8 @@ OWN = {
     "knowledge": "Import, train and inspect knowledge bases.",
     "new": "Write a small distribution with a method of your own, to install and change.",
     "check": "Check the contracts that hold for every part.",
-    "schema": "Print the JSON schema of result.json.",
+    "validate": "Check grid files, without running anything.",
+    "schema": "Print the JSON schema of result.json, or of a grid file.",
     "cache": "List, verify and prune stored models and plugs.",
     "doctor": "Check this installation.",
 }

@@ -17,7 +17,7 @@ from kbench.data.files import canonical_digest, parse_yaml, read_yaml
 from kbench.errors import UsageError, nearest, one_line
 from kbench.spec import Control, Held, Limit, OptionKind, Precision, RunSpec, Seed, Setting
 
-__all__ = ["Grid", "make_grid", "make_grids", "read_grid", "set_option"]
+__all__ = ["Grid", "grid_schema", "make_grid", "make_grids", "read_grid", "set_option"]
 
 _Names: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -142,6 +142,40 @@ def make_grids(
         asked = ", ".join(f"--{key} {value}" for key, value in given.items() if key in _LISTS)
         raise UsageError(f"{origin}: none of its grids has anything of {asked}")
     return grids
+
+
+def grid_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a grid file: one grid, or several under ``grids``."""
+    schema = Grid.model_json_schema()
+    fields: dict[str, Any] = schema["properties"]
+    for name in _LISTS:
+        one: list[dict[str, str]] = [{"type": "string"}]
+        one += [{"type": "integer"}] if name == "seed" else []
+        items = {"anyOf": one} if name == "seed" else fields[name]["items"]
+        several = {"type": "array", "items": items, "minItems": 1}
+        said = f"{_EXPECTED[name]}; a comma list, too"
+        fields[name] = {"anyOf": [several, *one], "description": said}
+    fields["limit"] = {
+        "anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        ],
+    }
+    for name in fields:
+        fields[name].setdefault("description", _EXPECTED.get(name, ""))
+        fields[name].pop("title", None)
+    part = {"type": "object", "properties": dict(fields), "additionalProperties": False}
+    about = "What each grid says for itself; what stands beside holds for all."
+    fields[_PARTS] = {"type": "array", "items": part, "minItems": 1, "description": about}
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A grid of kbench",
+        "type": "object",
+        "properties": fields,
+        "additionalProperties": False,
+        **definitions,
+    }
 
 
 def _narrowed(own: list[Any], given: list[Any]) -> list[Any]:

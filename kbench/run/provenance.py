@@ -12,7 +12,10 @@ from pathlib import Path
 
 __all__ = ["git_state", "hardware", "plugin", "versions"]
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "pyarrow", "pykeen")
+_PACKAGES = (
+    *("torch", "transformers", "tokenizers", "numpy", "safetensors", "pyarrow", "pykeen"),
+    *("peft", "datasets", "scipy"),
+)
 
 
 @cache

@@ -26,7 +26,14 @@ from kbench.parts.catalogue import Kind
 from kbench.testing.tiny import tiny
 from tests.architectures import DECODERS, write_decoder
 
-METHODS = ("none", "ra", "map-tuning", "map-tuning-mlp", "adapter-no-knowledge", "k-adapter")
+METHODS: dict[str, tuple[str, dict[str, int]]] = {
+    **{
+        name: (name, {})
+        for name in ("none", "ra", "map-tuning", "map-tuning-mlp", "adapter-no-knowledge")
+    },
+    "k-adapter": ("k-adapter", {}),
+    "two slots": ("map-tuning", {"slots": 2}),
+}
 NEVER = torch.empty(0, dtype=torch.int64)
 SIZE = {"max_position_embeddings": 400, "initializer_range": 0.3}
 
@@ -42,9 +49,10 @@ def knowledge() -> Bundle:
     return Bundle(tiny().knowledge)
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=sorted(METHODS))
 def method(request: pytest.FixtureRequest) -> InjectionMethod:
-    made: InjectionMethod = registry.get(Kind.METHODS, request.param)()
+    name, options = METHODS[request.param]
+    made: InjectionMethod = registry.get(Kind.METHODS, name)(options)
     return made
 
 
@@ -58,7 +66,9 @@ def inputs_of(
         mention = Mention(len(text) - len(name), len(text), knowledge.ids[row], Role.TARGET)
         examples.append(Example(str(number), text, (mention,), "", blank=len(text)))
         passages.append([Passage(told) for told in method.passages(knowledge, row)])
-    layout = Layout({}, slot=method.template(), left_to_right=True, room=60)
+    layout = Layout(
+        {}, slot=method.template(), slots=method.slot_count(), left_to_right=True, room=60
+    )
     brought = passages if any(passages) else ()
     return encode(lm.tokenizer, examples, [[row] for row in rows], layout, brought)
 

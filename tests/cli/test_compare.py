@@ -62,6 +62,39 @@ def test_a_run_is_compared_with_its_yardsticks(
     assert [json.loads(line)["task"] for line in chosen.splitlines()] == ["toy-qa"]
 
 
+@pytest.mark.parametrize(
+    ("conditions", "fails"),
+    [
+        (["low<0"], 0),
+        (["low > 0"], 2),
+        (["holm>0.05", "difference<15.01"], 2),
+        (["difference<14.99"], 0),
+        (["high>=100"], 0),
+        (["p<=1"], 2),
+    ],
+)
+def test_a_condition_decides_how_it_ends(
+    folder: str, capsys: pytest.CaptureFixture[str], conditions: list[str], fails: int
+) -> None:
+    words = ["map-tuning", "none", "--out", folder, "--json"]
+    status, out, err = _call(capsys, *words, *(w for c in conditions for w in ("--fail-if", c)))
+    assert len(out.splitlines()) == 2  # what is shown is shown all the same
+    assert status == (1 if fails else 0)
+    assert len(err.splitlines()) == fails
+    if fails:
+        assert err.startswith(f"--fail-if {conditions[-1]}: toy-")
+        assert " against " in err
+
+
+@pytest.mark.parametrize("condition", ["worse", "low", "low=0", "score<1", "low<nan", "low<"])
+def test_a_condition_that_is_none_is_refused(
+    folder: str, capsys: pytest.CaptureFixture[str], condition: str
+) -> None:
+    status, _, err = _call(capsys, "map-tuning", "--out", folder, "--fail-if", condition)
+    assert status == 2
+    assert "such as low<0" in err
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_figures_fit_the_terminal(
     folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int

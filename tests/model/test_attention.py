@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +170,27 @@ def test_leaving_restores_configuration_and_bits(lm: LanguageModel) -> None:
     assert [vars(lm.attention(n)._module)["config"] for n in range(2)] == kept
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in lm.modules())
     assert digest(lm) == weights
+
+
+def test_without_the_plug_attention_is_the_network_s_own(lm: LanguageModel) -> None:
+    """What a plug does in attention, prepares or shifts is left out where the base is asked."""
+    batch = inputs_of(lm).collate(np.arange(3))
+    before, prepared = states(lm, batch), list[Batch]()
+    shifting = lm.shifted(lambda batch: batch.mask.sum(1)) if lm.left_to_right else nullcontext()
+    assert not lm.looks_ahead
+    with Facts(lm).attached("beside"), lm.preparing(prepared.append), shifting:
+        assert lm.looks_ahead
+        changed = states(lm, batch)
+        with lm.bare():
+            assert torch.equal(states(lm, batch), before)
+        assert len(prepared) == 1
+        assert torch.equal(states(lm, batch), changed)
+    with lm.preparing(prepared.append):  # alone, without a hook
+        assert lm.looks_ahead
+    if lm.left_to_right:
+        with lm.shifted(lambda batch: batch.mask.sum(1)):
+            assert lm.looks_ahead
+    assert not lm.looks_ahead
 
 
 def test_a_plug_that_changes_nothing_leaves_all_bits(lm: LanguageModel) -> None:
