@@ -58,9 +58,14 @@ def _machine() -> str:
 def _device() -> str:
     import torch
 
+    from kbench.grid.devices import find_device
+
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return f"cuda: {', '.join(names)}"
+    device = find_device("auto")  # what `kbench run` takes where nothing is said
+    if device.type != "cpu":
+        return f"{device.type} (no CUDA device found)"
     return f"cpu, {torch.get_num_threads()} threads (no CUDA device found)"
 
 

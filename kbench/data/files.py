@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from kbench.data.system import sync_folder
 from kbench.errors import DataError, first_line, one_line
 
 __all__ = [
@@ -309,7 +310,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -347,7 +348,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 @contextmanager
@@ -365,7 +366,7 @@ def removed_folder(target: Path) -> Iterator[None]:
             os.replace(target, scratch / "removed")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def abandoned(folder: Path) -> Iterator[Path]:
@@ -399,11 +400,3 @@ def _short(name: str) -> str:
     if len(content) <= _LONGEST:
         return name
     return f"{name[:20]}-{hashlib.sha256(content).hexdigest()[:16]}"
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,6 +20,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Generic, TypeVar
 
+from kbench.data.system import end_group, kill_group, lead_group
 from kbench.errors import UsageError
 
 __all__ = ["Limits", "Pool", "Stopped", "Tell"]
@@ -233,8 +234,8 @@ class _Member(Generic[Item]):
 
     def kill(self) -> None:
         """Ends the process, and those that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid or 0, signal.SIGKILL)
+        if self._process.pid:
+            kill_group(self._process.pid)
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -242,7 +243,7 @@ class _Member(Generic[Item]):
 
 def _live(pipe: Any, make: Callable[[Tell], Callable[[Any], Any]]) -> None:
     """What a process does until the other end of the pipe is closed."""
-    os.setsid()  # so that it is ended with all that it starts
+    lead_group()
     os.dup2(2, 1)  # the output belongs to the results; what a plugin prints is a message
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -275,7 +276,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os.killpg(0, signal.SIGKILL)
+        end_group()
 
 
 def _end(code: int | None) -> str:

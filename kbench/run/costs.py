@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 
+from kbench.data.system import peak_memory
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.method import Plug
 from kbench.run.training_record import TrainingRecord
@@ -55,8 +55,9 @@ def cost(
         ),
         "evaluate_seconds": spent.seconds,
         "evaluate_seconds_per_example": spent.seconds / max(1, examples),
-        "peak_memory_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
+    if (peak := peak_memory()) is not None:
+        costs["peak_memory_bytes"] = float(peak)
     processor = {
         "tune": tuned.processor_seconds if tuned.recipe else 0.0,
         "train": fitted.processor_seconds if fitted else 0.0,

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from kbench.data.system import total_memory
+
 __all__ = ["git_state", "hardware", "plugin", "versions"]
 
 _PACKAGES = (
@@ -57,8 +59,8 @@ def hardware() -> dict[str, str | int]:
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
     }
-    if hasattr(os, "sysconf"):
-        machine["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if (memory := total_memory()) is not None:
+        machine["memory_bytes"] = memory
     return machine
 
 
