@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from kbench.knowledge import Bundle
@@ -23,6 +24,10 @@ _TOYS = "kbench.testing.toys:"
 
 # A distribution of its own, whose tests run where it is installed: see test_plugin.py.
 collect_ignore = ["plugin"]
+
+# Other work on a machine is no fault of what is tested.
+hypothesis.settings.register_profile("kbench", deadline=None)
+hypothesis.settings.load_profile("kbench")
 
 
 @pytest.fixture(autouse=True)

@@ -274,7 +274,7 @@ def _slow_draw(
     return chosen
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=40),
     st.integers(1, 4),

@@ -24,9 +24,7 @@ leaves = st.none() | st.booleans() | numbers | st.text(st.characters(codec="utf-
 values = st.recursive(
     leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text("abé"), inner), max_leaves=8
 )
-chunked = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
-)
+chunked = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 @pytest.fixture(params=[1, 3, 1 << 20])

@@ -44,7 +44,7 @@ def inputs(draw: st.DrawFn, *, blanks: bool | None = None) -> Inputs:
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(given_inputs=inputs(), data=st.data())
 def test_a_batch_is_what_a_loop_over_tokens_makes(
     given_inputs: Inputs, data: st.DataObject
@@ -90,7 +90,7 @@ def test_ragged_names_the_items_of_the_chosen_and_their_owners(
     assert list(zip(items.tolist(), owners.tolist(), strict=True)) == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(given_inputs=inputs(blanks=True), data=st.data())
 def test_picked_inputs_are_those_collated_by_themselves(
     given_inputs: Inputs, data: st.DataObject
@@ -112,7 +112,6 @@ lengths_and_size = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(case=lengths_and_size, seed=st.integers(0, 9))
 def test_an_epoch_yields_every_index_once_in_as_few_batches_as_can_be(
     case: tuple[NDArray[np.int64], int], seed: int
@@ -128,7 +127,6 @@ def test_an_epoch_yields_every_index_once_in_as_few_batches_as_can_be(
         assert len(batches) == -(-len(lengths) // size)
 
 
-@settings(deadline=None)
 @given(case=lengths_and_size, tokens=st.integers(1, 200))
 def test_evaluation_batches_fall_in_length_and_are_bounded(
     case: tuple[NDArray[np.int64], int], tokens: int
@@ -145,7 +143,6 @@ def test_evaluation_batches_fall_in_length_and_are_bounded(
             assert len(batch) == size or (len(batch) + 1) * longest > tokens
 
 
-@settings(deadline=None)
 @given(case=lengths_and_size, tokens=st.integers(1, 200), number=st.integers(1, 5))
 def test_no_batch_is_of_two_groups(
     case: tuple[NDArray[np.int64], int], tokens: int, number: int

@@ -29,7 +29,7 @@ def one(tokenizer: Any, example: Example, rows: tuple[int, ...], layout: Layout)
     return encode(tokenizer, [example], [rows], layout)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=examples())
 def test_every_linked_mention_has_exactly_one_slot(
     tokenizer: Any, case: tuple[Example, tuple[int, ...]]
@@ -42,7 +42,7 @@ def test_every_linked_mention_has_exactly_one_slot(
     assert np.all(np.diff(got.slots) > 0)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=examples(), template=st.sampled_from(TEMPLATES))
 def test_without_slots_the_model_sees_the_same_text_and_markers(
     tokenizer: Any, case: tuple[Example, tuple[int, ...]], template: str
@@ -62,7 +62,7 @@ def test_without_slots_the_model_sees_the_same_text_and_markers(
     assert slotted.ids[~inserted].tolist() == unmarked.ids.tolist()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(cases=st.lists(examples(), max_size=5))
 def test_many_examples_together_are_encoded_as_each_alone(
     tokenizer: Any, cases: list[tuple[Example, tuple[int, ...]]]
@@ -86,7 +86,7 @@ def test_many_examples_together_are_encoded_as_each_alone(
     assert many.lengths.tolist() == [many.bounds[i + 1] - many.bounds[i] for i in range(len(many))]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(cases=st.lists(examples(), min_size=1, max_size=3))
 def test_encoding_leaves_the_tokenizer_as_it_was(
     tokenizer: Any, cases: list[tuple[Example, tuple[int, ...]]]
@@ -240,7 +240,7 @@ def test_a_word_after_a_cut_is_the_same_word_to_a_byte_level_tokenizer() -> None
     assert text_only.tolist() == tokens_of(tokenizer, text)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=examples(max_mentions=1))
 def test_a_slot_alone_takes_the_place_of_its_mention(
     tokenizer: Any, case: tuple[Example, tuple[int, ...]]

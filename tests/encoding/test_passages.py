@@ -45,7 +45,7 @@ def test_shares_are_fair_and_waste_nothing(wanted: list[int], room: int) -> None
             assert g >= max(given_) - 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(case=examples(), texts=st.lists(st.sampled_from(TEXTS), max_size=3), room=st.integers(0, 90))
 def test_appended_texts_leave_the_input_as_it_is(
     tokenizer: Any, case: tuple[Example, tuple[int, ...]], texts: list[str], room: int

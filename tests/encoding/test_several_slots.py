@@ -27,7 +27,7 @@ from tests.hostile import MARKERS, TEMPLATES, examples
 LONG = 100_000
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=examples(), template=st.sampled_from(TEMPLATES), count=st.integers(1, 4))
 def test_they_are_what_one_slot_is_so_many_times(
     tokenizer: Any, case: tuple[Example, tuple[int, ...]], template: str, count: int
@@ -50,7 +50,7 @@ def test_they_are_what_one_slot_is_so_many_times(
     assert one.blanks[0] < 0 or before[several.blanks[0]] == one.blanks[0]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=examples(max_mentions=6), data=st.data())
 def test_a_full_text_keeps_or_drops_those_of_a_mention_together(
     toy_tokenizer: Any, case: tuple[Example, tuple[int, ...]], data: st.DataObject

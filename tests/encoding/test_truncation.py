@@ -57,7 +57,7 @@ def is_subsequence(short: list[Any], long: list[Any]) -> bool:
     return all(item in rest for item in short)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(case=examples(), template=st.sampled_from(TEMPLATES), data=st.data())
 def test_truncation_keeps_all_that_matters(
     tokenizer: Any, case: tuple[Example, tuple[int, ...]], template: str, data: st.DataObject
@@ -91,7 +91,7 @@ def test_truncation_keeps_all_that_matters(
     assert short.shortened == (limit < len(full.ids))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(case=examples(roles=MARKED), data=st.data())
 def test_too_little_room_for_marked_mentions_is_an_error_that_names_the_example(
     toy_tokenizer: Any, case: tuple[Example, tuple[int, ...]], data: st.DataObject
@@ -103,7 +103,7 @@ def test_too_little_room_for_marked_mentions_is_an_error_that_names_the_example(
         one(toy_tokenizer, example, rows, limit, TEMPLATES[0])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(case=examples(max_mentions=6), data=st.data())
 def test_context_mentions_lose_their_slots_before_anything_else_fails(
     toy_tokenizer: Any, case: tuple[Example, tuple[int, ...]], data: st.DataObject
@@ -131,7 +131,7 @@ def test_context_mentions_lose_their_slots_before_anything_else_fails(
         assert c or bool(after) == bool(before)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     length=st.integers(1, 30),
     limit=st.integers(1, 30),

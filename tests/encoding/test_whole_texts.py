@@ -95,7 +95,7 @@ def words_of(inputs: Inputs) -> list[int]:
 
 
 @every_family
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(example=marked(hostile=True), linked=st.booleans())
 def test_mentions_alone_leave_the_tokens_of_the_text(
     name: str, example: Example, linked: bool
@@ -109,7 +109,7 @@ def test_mentions_alone_leave_the_tokens_of_the_text(
 
 
 @every_family
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(example=marked())
 def test_markers_and_blank_are_written_into_the_text(name: str, example: Example) -> None:
     tokenizer = family(name)
@@ -121,7 +121,7 @@ def test_markers_and_blank_are_written_into_the_text(name: str, example: Example
 
 
 @every_family
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(example=marked(), template=st.sampled_from(TEMPLATES), data=st.data())
 def test_slots_go_between_the_tokens_that_are_there_without_them(
     name: str, example: Example, template: str, data: st.DataObject
@@ -139,7 +139,7 @@ def test_slots_go_between_the_tokens_that_are_there_without_them(
 
 
 @every_family
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(example=marked())
 def test_a_slot_stands_before_the_token_that_holds_the_first_character(
     name: str, example: Example
@@ -200,7 +200,7 @@ def test_a_branch_goes_on_after_its_mention(name: str) -> None:
 
 
 @every_family
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(words=st.lists(st.sampled_from(["river", "#", "Tokyo's", "(red)", "a"]), min_size=1))
 def test_words_inside_a_text_go_on_after_others(name: str, words: list[str]) -> None:
     tokenizer = family(name)

@@ -19,7 +19,6 @@ _QUICK = settings(
     max_examples=30,
     derandomize=True,
     database=None,
-    deadline=None,
     suppress_health_check=[*HealthCheck],
 )
 _LONG = settings(_QUICK, max_examples=2000, derandomize=False)

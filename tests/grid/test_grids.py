@@ -347,7 +347,6 @@ def replayed(command: str, monkeypatch: pytest.MonkeyPatch) -> Grid:
 
 
 @settings(
-    deadline=None,
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kbench.data import Example, Mention, Role
@@ -115,7 +115,6 @@ def test_names_are_collected_once_and_go_with_their_base(base: Bundle) -> None:
 words = st.text(alphabet="abİß", min_size=3, max_size=4)
 
 
-@settings(deadline=None)  # each writes a bundle
 @given(text=st.text(alphabet="ab İß-", max_size=12), names=st.lists(words, max_size=4))
 def test_every_find_is_a_whole_word_and_none_overlap(
     tmp_path_factory: pytest.TempPathFactory, text: str, names: list[str]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kbench.data.files import cache_home, canonical_digest, file_digest
@@ -151,7 +151,6 @@ def test_half_a_surrogate_pair_is_unknown(world: Bundle) -> None:
     assert world.rows(["\ud83d"]).tolist() == [-1]
 
 
-@settings(deadline=None)  # writing a bundle takes its time on a busy disk
 @given(
     known=st.sets(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
                           min_size=1, max_size=6), min_size=1, max_size=20),

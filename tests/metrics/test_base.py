@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
@@ -57,7 +57,6 @@ def test_macro_is_the_f_of_the_means_and_not_the_mean_of_the_fs() -> None:
     assert abs(f_of_means - mean_of_fs) > 0.05
 
 
-@settings(deadline=None)
 @given(pairs=pairs)
 def test_set_metrics_are_those_of_scikit_learn(
     pairs: list[tuple[tuple[str, ...], tuple[str, ...]]],
@@ -83,7 +82,6 @@ def test_accuracy_is_scikit_learns_accuracy_and_micro_f1(pairs: list[tuple[str, 
 
 
 @every
-@settings(deadline=None)
 @given(pairs=pairs, seed=st.integers(0, 99))
 def test_a_score_depends_on_sums_alone_and_lies_between_nothing_and_all(
     metric: Metric, pairs: list[tuple[tuple[str, ...], tuple[str, ...]]], seed: int
@@ -180,7 +178,6 @@ def test_edges_of_the_official_tacred_scorer(
     assert metric.value(sums) == 0
 
 
-@settings(deadline=None)
 @given(pairs=single_pairs)
 def test_micro_f1_without_null_is_scikit_learns_over_the_other_labels(
     pairs: list[tuple[str, str]],
@@ -201,7 +198,6 @@ def test_macro_f1_over_classes_worked_by_hand() -> None:
     assert metric.score(["a", "b"], ["a", "a"]) == pytest.approx((2 / 3 + 0) / 2)
 
 
-@settings(deadline=None)
 @given(pairs=single_pairs)
 def test_macro_f1_over_classes_is_scikit_learns_over_the_gold_labels(
     pairs: list[tuple[str, str]],
@@ -211,7 +207,6 @@ def test_macro_f1_over_classes_is_scikit_learns_over_the_gold_labels(
     assert MacroF1().score(gold, guess) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(pairs=single_pairs, seed=st.integers(0, 99))
 def test_macro_f1_of_a_resample_is_that_of_its_examples(
     pairs: list[tuple[str, str]], seed: int

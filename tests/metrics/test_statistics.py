@@ -218,7 +218,7 @@ def test_holm_never_helps_keeps_the_order_and_stays_below_bonferroni(values: lis
     assert (np.diff(np.array(found)[order]) >= 0).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_a_contrast_agrees_with_its_mirror(hits: list[tuple[bool, bool]]) -> None:
     tables = [np.stack([[h[side] for h in hits], np.ones(len(hits))], 1) for side in (0, 1)]

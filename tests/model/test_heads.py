@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -66,7 +66,6 @@ def test_a_types_loss_is_the_mean_binary_cross_entropy() -> None:
     assert loss.item() == pytest.approx(expected.item())
 
 
-@settings(deadline=None)
 @given(row=st.lists(st.floats(-30, 30, width=32), min_size=3, max_size=3))
 def test_types_above_zero_are_predicted_with_the_probability_of_the_set(
     row: list[float],
@@ -85,7 +84,6 @@ def test_no_type_at_all_may_be_predicted() -> None:
     assert words == [()]
 
 
-@settings(deadline=None)
 @given(row=st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 2.0]), min_size=3, max_size=3))
 def test_the_best_types_are_predicted_where_none_is_above_zero(row: list[float]) -> None:
     head = TypingHead(WIDTH, ["a", "b", "c"], fallback=True)

@@ -40,7 +40,7 @@ def result(control: str = "none", **changed: str | None) -> Result:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 10), st.integers(0, 6), st.integers(1, 9), st.integers(0, 2**31))
 def test_neighbours_are_those_of_the_whole_matrix(
     tmp_path_factory: pytest.TempPathFactory, n: int, count: int, block: int, seed: int
