@@ -314,7 +314,9 @@ def test_methods_are_listed_with_year_settings_and_needs(
     status, out, _ = call(capsys, "ls", "methods", "--json")
     found = {value["name"]: value for value in map(json.loads, out.splitlines())}
     assert found["map-tuning"]["settings"] == ["general", "task-specific", "fine-tuning"]
-    assert found["map-tuning"]["defaults"] == {"start": "general", "max_length": 64, "choose": None}
+    assert found["map-tuning"]["defaults"] == {
+        "start": "general", "max_length": 64, "choose": None, "slots": 1
+    }  # fmt: skip
     assert found["none"]["settings"] == []
 
 

@@ -51,6 +51,8 @@ def values(option: click.Option) -> tuple[str, object]:
         text = str(kind.choices[-1])
     elif kind.name in ("DURATION", "SIZE"):
         text = "2h" if kind.name == "DURATION" else "2GB"
+    elif kind.name == "condition":
+        text = "low<2"
     value = kind.convert(text, option, None)
     return text, (value,) if option.multiple else value
 

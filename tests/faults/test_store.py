@@ -64,7 +64,7 @@ def _told(script: Script, text: str, *arguments: object, before: str = "") -> li
 
 # Too small for anything, for the model (ca. 120 kB), for the plug beside it; and large enough.
 _FILL = """
-for size in ("4k", "100k", "144k", "100m"):
+for size in ("4k", "100k", "156k", "100m"):
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
     print(json.dumps({**tried(), "stored": stored()}))
 """

@@ -147,7 +147,7 @@ def test_a_result_says_all_that_is_needed_to_read_and_repeat_it(
     assert value["metrics"]["accuracy"]["n"] == value["counts"]["test_kept"] == 96
     assert value["provenance"]["command"].startswith("kbench run --task toy-relations")
     assert set(value["provenance"]["digests"]) == {
-        "data", "backbone", "knowledge", "predictions"
+        "data", "backbone", "knowledge", "predictions", "training"
     }  # fmt: skip
     predictions = Results(place.out).predictions(result)
     assert predictions is not None
