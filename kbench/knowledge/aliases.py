@@ -99,15 +99,16 @@ class Aliases:
         self._written: dict[str, tuple[int, bool]] = {}
         self._capitals: dict[str, tuple[int, bool]] = {}
         for row, names in enumerate(knowledge.each_name()):
-            for name in {folded(name) for name in names}:
-                _add(self._known, name, row, popularity)
-            for name in {folded(name) for name in names if not is_capitals(name)}:
-                if len(name) >= shortest(name):
-                    _add(self._written, name, row, popularity)
-            for name in names:
-                if is_capitals(name):
-                    _add(self._capitals, _composed(name), row, popularity)
-        self._names = Dictionary(chain(self._written, map(folded, self._capitals)))
+            keys = {name: folded(name) for name in names}
+            for key in {*keys.values()}:
+                _add(self._known, key, row, popularity)
+            for key in {key for name, key in keys.items() if not is_capitals(name)}:
+                if len(key) >= shortest(key):
+                    _add(self._written, key, row, popularity)
+            for name in filter(is_capitals, names):
+                _add(self._capitals, _composed(name), row, popularity)
+        self._in_capitals = {*map(folded, self._capitals)}
+        self._names = Dictionary(chain(self._written, self._in_capitals))
 
     def lookup(self, name: str) -> tuple[int, bool]:
         """Returns the entity of a name, -1 if nobody is called so, and whether others share it."""
@@ -127,8 +128,10 @@ class Aliases:
     def _spans(self, text: str) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, bool]]]:
         """Yields where names stand in a folded text and in the text, and whose they are."""
         for name, start, end, place in self._names.find(text):
-            written = self._capitals.get(_composed(text[slice(*place)]))
-            if entity := written or self._written.get(name):
+            entity = self._written.get(name)
+            if name in self._in_capitals:  # else what is written is looked at for nothing
+                entity = self._capitals.get(_composed(text[slice(*place)]), entity)
+            if entity:
                 yield start, end, place, entity
 
     def linked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import time
 import traceback
@@ -37,7 +38,7 @@ _LIBRARIES = (
     *("pykeen", "peft", "datasets", "pydantic"),
 )
 _OTHERS = (
-    str(Path(kbench.__file__).parent),
+    str(Path(kbench.__file__).parent) + os.sep,  # kbench_mine beside it is somebody's plugin
     *(f"{sysconfig.get_path('stdlib')}/{name}.py" for name in ("contextlib", "functools")),
     "<frozen",
 )

@@ -21,6 +21,12 @@ GRIDS = [
 GOOD: dict[str, Any] = {"task": "atlas-qa", "method": ["none", "map-tuning"]}
 
 
+def written(folder: Path, more: dict[str, Any]) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **more}))
+    return path
+
+
 @pytest.fixture(scope="module")
 def validator() -> jsonschema.Draft202012Validator:
     schema = grid_schema()
@@ -54,8 +60,7 @@ def test_what_is_right_fits_both(
     validator: jsonschema.Draft202012Validator,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "grid.yaml"
-    path.write_text(yaml.safe_dump({**GOOD, **more}))
+    path = written(tmp_path, more)
     assert [*validator.iter_errors(json.loads(json.dumps({**GOOD, **more})))] == []
     assert call(capsys, "validate", str(path))[0] == 0
 
@@ -74,8 +79,7 @@ def test_what_is_wrong_fits_neither(
     validator: jsonschema.Draft202012Validator,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "grid.yaml"
-    path.write_text(yaml.safe_dump({**GOOD, **more}))
+    path = written(tmp_path, more)
     if more not in ({"setting": "generl"},):  # a text may be a list, which no schema takes apart
         assert [*validator.iter_errors({**GOOD, **more})]
     status, out, err = call(capsys, "validate", str(path))
@@ -87,12 +91,11 @@ def test_what_is_wrong_fits_neither(
 def test_names_of_parts_and_options_are_looked_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "grid.yaml"
-    path.write_text(yaml.safe_dump({**GOOD, "method": "map-tunning"}))
+    path = written(tmp_path, {"method": "map-tunning"})
     status, _, err = call(capsys, "validate", str(path))
     assert status == 2
     assert "map-tuning" in err
-    path.write_text(yaml.safe_dump({**GOOD, "options": {"tuning": {"lora": {"epochs": 1}}}}))
+    path = written(tmp_path, {"options": {"tuning": {"lora": {"epochs": 1}}}})
     status, _, err = call(capsys, "validate", str(path))
     assert status == 0
     assert err.startswith(f"warning: {path}: ")

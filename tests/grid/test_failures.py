@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+import kbench
 from kbench.grid.plan import Place
 from kbench.method import Fit, Plug
+from kbench.run.record import blame
 from kbench.store import Result, Results, Status
 from kbench.store.folder import DamageWarning
 from kbench_baselines.map_tuning import MapTuning
@@ -100,6 +102,18 @@ def test_where_a_part_failed_is_told_and_the_whole_trace_is_kept(
     (good,) = run(chosen, place)
     assert (good.status, good.trace) == (Status.OK, "")
     assert not (folder / "trace.txt").exists()
+
+
+def test_a_plugin_beside_the_engine_is_no_part_of_it() -> None:
+    """Installed, they lie in one folder: kbench, kbench_baselines, kbench_mine."""
+    beside = Path(kbench.__file__).parents[1] / "kbench_mine" / "method.py"
+    source = compile("def fit():\n    raise ValueError('boom')", str(beside), "exec")
+    space: dict[str, Any] = {}
+    exec(source, space)
+    engine = compile("fit()", str(Path(kbench.__file__).with_name("x.py")), "exec")
+    with pytest.raises(ValueError, match="boom") as raised:
+        exec(engine, space)
+    assert blame(raised.value) == "ValueError: boom (method.py, line 2, fit)"
 
 
 def test_an_impossible_combination_is_skipped_with_the_reason(
