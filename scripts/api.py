@@ -51,7 +51,7 @@ _PURPOSES = {
         "kbench.results.example_diff",
         "kbench.results.rescoring",
         "kbench.results.remaking",
-        "kbench.run.revision",
+        "kbench.pipeline.revision",
         "kbench.results.published",
         "kbench.results.notes",
         "kbench.parts.registry",

@@ -67,9 +67,9 @@ def diff(
     """
     from dataclasses import replace
 
+    from kbench.pipeline.buckets import Popularity
     from kbench.results.comparison import judge
     from kbench.results.example_diff import Texts, changes, injected, known
-    from kbench.run.buckets import Popularity
     from kbench.store import Results
 
     groups = [_change(name) for name in wanted.split(",")]

@@ -7,8 +7,8 @@ from typing import Any
 
 from kbench.knowledge import KnowledgeBase
 from kbench.metrics import ByScorer, Metric
+from kbench.pipeline.buckets import Popularity, by_context, by_entity, estimate
 from kbench.results.comparison import metric_of, metrics_of
-from kbench.run.buckets import Popularity, by_context, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
 __all__ = [

@@ -15,7 +15,7 @@ from kbench.cli.run_grids import dry_run
 from kbench.grid.grids import Grid
 from kbench.grid.plan import Place
 from kbench.method import Plug
-from kbench.run import models
+from kbench.pipeline import models
 from kbench.store import Status
 from tests.grid.toygrid import grid, run
 

@@ -34,7 +34,7 @@ from kbench.knowledge.names import find_word
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
-from kbench.run.documents import documents, plain
+from kbench.pipeline.documents import documents, plain
 from kbench.spec import Limit, limit_of
 
 if TYPE_CHECKING:
