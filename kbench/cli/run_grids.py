@@ -19,8 +19,7 @@ from kbench.grid.grids import Grid
 from kbench.grid.plan import CANNOT, Cell, Place
 from kbench.grid.workload import memories, works
 from kbench.parts.run_parts import PartLoader
-from kbench.results.choice import shown_of
-from kbench.results.tables import leaders, rows
+from kbench.results.shown import shown
 from kbench.spec import Control, RunSpec
 from kbench.store import Artifacts, Results, Status
 
@@ -141,11 +140,11 @@ def run(
     else:
         # What was refused for its input is no result, and told above.
         kept = [result for result in results if result.status != Status.REFUSED]
-        shown, hidden = shown_of(rows(kept, store, beside=store))
-        for line in hidden:
+        found = shown(store, kept)
+        for line in found.hidden:
             teller.say(line)
-        if shown or not hidden:
-            print_table(shown, Console(), leaders(shown, store))
+        if found.rows or not found.hidden:
+            print_table(found.rows, Console(), found.best)
     seconds = time.perf_counter() - started
     ended = {result.status for result in results}
     if traced := [result for result in results if result.trace and not debug]:
