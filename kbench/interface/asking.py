@@ -167,6 +167,7 @@ def asked(
     if given.get("options"):
         values = {**values, "options": {**values.get("options", {}), **given["options"]}}
     origin = str(grid) if isinstance(grid, str | Path) else "the options"
-    narrowed = tuple(name for name in AXES if name in chosen)
+    # Options that stand in a file may be of what is not chosen; those of a call are meant.
+    narrowed = () if file is None else tuple(name for name in AXES if name in chosen)
     made = make_grids(values, origin, chosen, settings)
     return Asked(made, tuple(settings), narrowed, demo is not None)

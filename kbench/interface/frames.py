@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -204,11 +204,4 @@ def _framed(lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Da
     """Returns lines as a frame, which has its first columns even where there is no line."""
     if not lines:
         return pd.DataFrame(columns=[*columns])
-    return pd.DataFrame([*_wide(lines)])
-
-
-def _wide(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yields lines with the columns of all of them, in the order of their first appearance."""
-    every = dict.fromkeys(name for line in lines for name in line)
-    for line in lines:
-        yield {name: line.get(name) for name in every}
+    return pd.DataFrame([*lines])

@@ -39,6 +39,15 @@ class Runs:
     Attributes:
         folder: of results.
         results: each with all that its ``result.json`` says.
+
+    Examples:
+        >>> runs = load("kbench-results")
+        >>> runs
+        <6 results in kbench-results>
+        >>> runs.where(method="map-tuning", control="none").runs[["task", "seed", "score"]]
+                      task  seed  score
+        0  atlas-relations     0    0.9
+        1  atlas-relations     1    0.9
     """
 
     def __init__(self, folder: Path, results: Sequence[Result] | None = None) -> None:
@@ -97,13 +106,29 @@ class Runs:
 
         Raises:
             UsageError: no result has the metric.
+
+        Examples:
+            >>> rows = load("kbench-results").table().sort_values("score", ignore_index=True)
+            >>> rows[["method", "control", "score", "delta", "gain"]]
+                   method  control  score  delta  gain
+            0        none     none    0.5    NaN   NaN
+            1  map-tuning  foreign    0.7    0.2   NaN
+            2  map-tuning     none    0.9    0.4   0.2
         """
         found = shown(self._store, self.results, metric=metric, everything=all)
         _say(found.hidden)
         return frames.table_frame(found)
 
     def scores(self) -> DataFrame:
-        """Returns every metric in long form: a line a result (a run and seed) and metric."""
+        """Returns every metric in long form: a line a result (a run and seed) and metric.
+
+        Examples:
+            >>> runs = load("kbench-results").where(method="none")
+            >>> runs.scores()[["method", "metric", "main", "value", "n"]]
+              method    metric  main  value    n
+            0   none  accuracy  True    0.5  100
+            1   none  accuracy  True    0.5  100
+        """
         return frames.score_frame(self.results, self._names)
 
     def buckets(self) -> DataFrame:
@@ -148,6 +173,12 @@ class Runs:
 
         Raises:
             UsageError: the words mean nothing that is stored, or what cannot be compared.
+
+        Examples:
+            >>> found = load("kbench-results").compare("map-tuning", "none")
+            >>> found[["metric", "score_a", "score_b", "difference"]]
+                 metric  score_a  score_b  difference
+            0  accuracy      0.9      0.5         0.4
         """
         words = [text for text in (a, b) if text is not None]
         made, said = compared(

@@ -72,6 +72,23 @@ def test_results_are_read_without_what_runs_models(
     assert modules & MODELS == set()
 
 
+def test_the_interface_loads_nothing_before_it_is_asked() -> None:
+    modules = loaded("import sys, kbench\nkbench.__version__, dir(kbench)\nprint(*sys.modules)")
+    assert {name for name in modules if name.startswith("kbench")} == {"kbench"}
+    assert modules & {*SLOW, "typing", "click"} == set()
+
+
+def test_results_are_read_in_a_program_without_what_runs_models(tmp_path: Path) -> None:
+    found = predictions(["a", "b"], ["a", "c"], ["x", "y"])
+    for method in ("none", "map-tuning"):
+        store(tmp_path, found, task="atlas-relations", method=method)
+    reads = "runs.runs, runs.table(), runs.scores(), runs.predictions(), runs.compare('map-tuning')"
+    program = f"import sys, kbench\nruns = kbench.load(sys.argv[1])\n{reads}\nprint(*sys.modules)"
+    modules = loaded(program, str(tmp_path))
+    assert "kbench.interface.reading" in modules
+    assert modules & MODELS == set()
+
+
 _LIGHT = ("errors", "data", "data.sources", "data.records", "data.files", "cli.messages")
 _LIGHT += ("parts.registry", "parts.source_text")
 _WITHOUT_MODELS = ("spec", "task", "knowledge", "knowledge.importing", "metrics", "store")
