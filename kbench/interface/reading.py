@@ -22,6 +22,7 @@ from kbench.store import Predictions, Result, Results
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kbench.figures.figure import Figure
 
 __all__ = ["Runs", "load"]
 
@@ -192,6 +193,34 @@ class Runs:
         )
         _say(said)
         return frames.comparison_frame(made)
+
+    def plot(
+        self,
+        kind: str,
+        *,
+        value: str | None = None,
+        metric: str | None = None,
+        all: bool = False,
+    ) -> Figure:
+        """Draws the runs with the true knowledge, as ``kbench plot``.
+
+        Args:
+            kind: ``forest``, ``matrix``, ``buckets``, ``cost`` or ``seeds``.
+            value: what forest, matrix and cost show: ``gain``, ``delta``, ``net`` or ``score``.
+            metric: another metric than the main one.
+            all: also the variants that dev did not choose.
+
+        Returns:
+            the figure: a notebook shows it, ``save`` writes it, ``data`` has its points.
+
+        Raises:
+            UsageError: there is no such figure, or nothing to show.
+        """
+        from kbench.figures.figure import figure
+
+        found = shown(self._store, self.results, metric=metric, everything=all)
+        _say(found.hidden)
+        return figure(kind, found, self._store, value)
 
     def _among(self) -> Callable[[Result, Names], bool]:
         ids = {result.id for result in self.results}

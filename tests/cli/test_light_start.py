@@ -55,6 +55,7 @@ def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
         ("compare", "--all", "--out"),
         ("diff", "map-tuning", "--out"),
         ("score", "--out"),
+        ("plot", "seeds", "seeds.svg", "--out"),
         ("leaderboard", "build", "--out", "site", "--results"),
         ("leaderboard", "merge", "--out", "all"),
     ],
