@@ -14,7 +14,7 @@ from kbench.interface.reading import Runs
 from kbench.interface.working import A100, Plan, planned, prepared
 from kbench.store import Result, Status
 
-__all__ = ["Words", "plan", "run"]
+__all__ = ["Words", "backbone_name", "plan", "run"]
 
 _Names: TypeAlias = str | Path | Sequence[str | Path]
 _Backbone: TypeAlias = str | Path | tuple[Any, Any]
@@ -202,18 +202,25 @@ def _typed(value: Any) -> Any:
 
 
 def _backbones(given: Any) -> Any:
-    """Names of backbones: those of models in memory are the folders that they are kept in."""
-    if _is_pair(given):
-        from kbench.model.in_memory import kept
-
-        return [str(kept(*given))]
-    if isinstance(given, list | tuple):
-        return [name for each in given for name in _listed(_backbones(each))]
-    return _typed(given)
+    if isinstance(given, list | tuple) and not _is_pair(given):
+        return [backbone_name(each) for each in given]
+    return backbone_name(given)
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def backbone_name(given: Any) -> str:
+    """Returns the name of a backbone: of a model in memory the folder that it is kept in.
+
+    Args:
+        given: a name or path, or a model and its tokenizer.
+
+    Raises:
+        UsageError: it is a pair of something else.
+    """
+    if not _is_pair(given):
+        return str(given)
+    from kbench.model.in_memory import kept
+
+    return str(kept(*given))
 
 
 def _is_pair(value: Any) -> bool:
