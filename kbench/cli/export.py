@@ -44,3 +44,28 @@ def plug(
     say(f"{folder}: the plug of {result.spec.label}")
     if repository is not None:
         say(push(folder, repository))
+
+
+@export.command("eee")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("runs", required=False, metavar="[RUNS]")
+@click.option("--organization", default="unknown", show_default=True, help="Who ran them.")
+@click.option("--texts", is_flag=True, help="Also the texts of examples, if they may be handed on.")
+@shared.out
+def eee(folder: Path, runs: str | None, organization: str, texts: bool, out: Path) -> None:
+    """Write results in the schema of Every Eval Ever, with a line for each example beside.
+
+    RUNS is a selection as of `kbench compare`; all results if not given. Controls are no models:
+    they stand as details of the runs that they belong to (docs/results.md).
+    """
+    from kbench.interface.eee import export_eee
+    from kbench.results.selection import Selection
+    from kbench.store import Results
+
+    store = Results(shared.opened(out))
+    results = list(store)
+    if runs is not None:
+        chosen = Selection.parse(runs, results)
+        results = [result for result in results if result in chosen]
+    made = export_eee(store, folder, results, organization=organization, texts=texts)
+    say(f"{folder / 'data'}: {len(made)} results")

@@ -23,7 +23,7 @@ OWN = {
     "compare": "Compare stored runs, paired by example: difference, interval, p-value.",
     "diff": "Show the examples that two runs predict otherwise, and the knowledge behind them.",
     "plot": "Draw figures of stored results, as PDF, SVG or PNG.",
-    "export": "Write what is stored in a form that can be handed on: plugs.",
+    "export": "Write what is stored in a form that can be handed on: plugs, results.",
     "score": "Make all metrics again from the stored predictions; say which value differs.",
     "results": "List stored results, and remove some.",
     "ls": "List what is installed: tasks, methods, knowledge bases and all other parts.",
