@@ -25,6 +25,7 @@ OWN = {
     "plot": "Draw figures of stored results, as PDF, SVG or PNG.",
     "export": "Write what is stored in a form that can be handed on: plugs, results.",
     "score": "Make all metrics again from the stored predictions; say which value differs.",
+    "cite": "Print BibTeX of the tasks, methods and knowledge of stored results.",
     "results": "List stored results, and remove some.",
     "ls": "List what is installed: tasks, methods, knowledge bases and all other parts.",
     "show": "Show the card of a part, and examples of a task.",

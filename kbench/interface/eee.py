@@ -265,7 +265,7 @@ def _samples(
                     "turn_idx": 0,
                     "source": "output.raw",
                     "extracted_value": ", ".join(answers),
-                    "extraction_method": "custom",
+                    "extraction_method": "main metric",
                     "is_terminal": True,
                 }
             ],

@@ -43,7 +43,7 @@ def test_help_and_listings_load_nothing_slow(arguments: tuple[str, ...]) -> None
     assert modules & (SLOW | {"kbench_tasks", "kbench_baselines"}) == set()
 
 
-@pytest.mark.parametrize("verb", ["run", "knowledge", "cache"])
+@pytest.mark.parametrize("verb", ["run", "knowledge", "cache", "plot", "export", "score", "cite"])
 def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
     assert loaded(_CALL, verb, "--help") & MODELS == set()
 
@@ -56,6 +56,8 @@ def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
         ("diff", "map-tuning", "--out"),
         ("score", "--out"),
         ("plot", "seeds", "seeds.svg", "--out"),
+        ("export", "eee", "shared", "--out"),
+        ("cite", "--out"),
         ("leaderboard", "build", "--out", "site", "--results"),
         ("leaderboard", "merge", "--out", "all"),
     ],
