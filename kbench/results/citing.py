@@ -12,6 +12,7 @@ from kbench.errors import KbenchError, one_line
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_knowledge, task_of
+from kbench.parts.source_text import declared
 from kbench.store import Result
 
 __all__ = ["Work", "bibtex", "cited"]
@@ -84,23 +85,25 @@ def _parts(result: Result) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Yields each part of a run with the works it stands on; none if its card says nothing."""
     spec = result.spec
     with suppress(KbenchError):  # data that are not here still have a card, but of `custom`
-        card = task_of(spec).card
-        yield f"task {spec.task}", _works(card.citation, card.source, card.title)
+        task = task_of(spec).card
+        yield f"task {spec.task}", _works(task.citation, task.source, task.title)
     if spec.method in registry.names(Kind.METHODS):
-        card = registry.get(Kind.METHODS, spec.method).card
-        if card.paper:
-            yield f"method {spec.method}", [_method(card.paper, card.year, card.citation)]
+        # Read from the source: to import a method takes seconds.
+        about = declared(registry.find(Kind.METHODS, spec.method))
+        if paper := str(about.get("paper", "")):
+            fields = _method(paper, str(about.get("year", "")), str(about.get("citation", "")))
+            yield f"method {spec.method}", [fields]
     if spec.knowledge is not None:
         with suppress(KbenchError):
-            about = find_knowledge(spec.knowledge).card
-            title = str(about.get("title") or about.get("name", ""))
-            source, version = str(about.get("source", "")), str(about.get("version", ""))
+            card = find_knowledge(spec.knowledge).card
+            title = str(card.get("title") or card.get("name", ""))
+            source, version = str(card.get("source", "")), str(card.get("version", ""))
             fields = {"title": title, "howpublished": source, "version": version}
             yield f"knowledge {title}", [{name: text for name, text in fields.items() if text}]
 
 
-def _method(paper: str, year: int, citation: str) -> dict[str, str]:
-    fields = {"title": paper, "year": str(year)}
+def _method(paper: str, year: str, citation: str) -> dict[str, str]:
+    fields = {"title": paper, "year": year}
     if found := _ARXIV.fullmatch(citation):
         fields["url"] = f"https://arxiv.org/abs/{found[1]}"
     elif _ANTHOLOGY.fullmatch(citation):
