@@ -27,7 +27,14 @@ _ROOMS = {
 def __getattr__(name: str) -> object:
     """Imports what is asked for: whoever only wants a door waits for nothing else."""
     if name in _ROOMS:
-        return getattr(import_module(_ROOMS[name]), name)
+        try:
+            return getattr(import_module(_ROOMS[name]), name)
+        except ModuleNotFoundError as error:
+            from kbench.errors import lacking
+
+            if hint := lacking(error):
+                raise ImportError(f"kbench.{name}: {hint}") from None
+            raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,7 +6,22 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+RUNNING = frozenset(
+    (
+        "ahocorasick",
+        "datasets",
+        "evaluate",
+        "peft",
+        "pykeen",
+        "safetensors",
+        "torch",
+        "transformers",
+    )
+)
+"""What the extra ``run`` brings, as it is imported: only who runs models needs it."""
+
 __all__ = [
+    "RUNNING",
     "ArtifactError",
     "DataError",
     "FrozenError",
@@ -17,6 +32,7 @@ __all__ = [
     "UsageError",
     "VersionError",
     "first_line",
+    "lacking",
     "nearest",
     "one_line",
     "with_type",
@@ -116,6 +132,19 @@ def _text(cause: BaseException) -> str:
         return str(cause)
     except Exception:  # what cannot even say what it is
         return ""
+
+
+def lacking(cause: BaseException) -> str:
+    """Returns what to install where an import failed for want of the extra ``run``, else nothing.
+
+    Args:
+        cause: why something could not be imported.
+    """
+    module = (cause.name or "") if isinstance(cause, ModuleNotFoundError) else ""
+    name = module.partition(".")[0]
+    if name not in RUNNING:
+        return ""
+    return f"{name} is not installed; what runs models needs: pip install 'knowledge-bench[run]'"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

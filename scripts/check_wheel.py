@@ -1,9 +1,10 @@
-"""Builds the wheel, looks into it, and runs both demos from it in a fresh environment.
+"""Builds the wheel, looks into it, runs both demos from it, and reads them where nothing can run.
 
 Run by ``tox -e wheel``. Fails if the wheel would install a foreign top-level name or lacks
-embedded data, if a run of a demo does not end well, or if the second call does not answer from
-the store. The demos are run with few examples, the first without its general plugs, whose training
-hangs on no examples: how long the whole takes is measured by ``tox -e benchmark``.
+embedded data, if a run of a demo does not end well, if the second call does not answer from the
+store, or if the plain installation cannot read what the one with the extra ``run`` has made. The
+demos are run with few examples, the first without its general plugs, whose training hangs on no
+examples: how long the whole takes is measured by ``tox -e benchmark``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(scratch: Path) -> None:
     """Builds, checks and runs in ``scratch``."""
     wheel = build(scratch / "dist")
     check_names(wheel)
-    command = install(wheel, scratch / "venv")
+    command = install(f"{wheel}[run]", scratch / "venv")
     for name, (narrowed, runs) in DEMOS.items():
         words = ["--demo", name, "--limit", str(EXAMPLES), *narrowed]
         first, seconds = demo(command, scratch, words)
@@ -54,6 +55,7 @@ def main(scratch: Path) -> None:
         print(f"the second call took {seconds:.1f} s")
         expect(first == again, "the second call gave other results")
         expect(seconds < AGAIN_SECONDS, "the second call was not answered from the store")
+    read(install(str(wheel), scratch / "light"), scratch)
 
 
 def expect(holds: bool, problem: str) -> None:
@@ -80,11 +82,11 @@ def check_names(wheel: Path) -> None:
     print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB")
 
 
-def install(wheel: Path, folder: Path) -> Path:
-    """Installs the wheel into a fresh environment and returns its command."""
+def install(wheel: str, folder: Path) -> Path:
+    """Installs the wheel, perhaps with an extra, into a fresh environment; returns its command."""
     venv.create(folder, with_pip=True, clear=True)
     pip, constraints = str(folder / "bin/pip"), str(ROOT / "constraints.txt")
-    subprocess.run([pip, "install", "-q", "-c", constraints, str(wheel)], check=True)
+    subprocess.run([pip, "install", "-q", "-c", constraints, wheel], check=True)
     return folder / "bin/kbench"
 
 
@@ -107,6 +109,24 @@ def demo(command: Path, scratch: Path, words: Sequence[str]) -> tuple[dict[str, 
         expect(result["status"] == "ok", f"{result['spec']} ended {result['reason']}")
         expect(result["frozen"]["before"] == result["frozen"]["after"], "frozen weights changed")
     return {r["id"]: r["metrics"][r["main_metric"]]["value"] for r in results}, seconds
+
+
+def read(command: Path, scratch: Path) -> None:
+    """Reads the results of the demos where neither torch nor transformers is installed."""
+    python = [str(command.with_name("python")), "-c"]
+    lacks = subprocess.run([*python, "import torch"], capture_output=True).returncode
+    expect(lacks != 0, "the plain installation brings torch")
+    for words in (("table",), ("compare", "map-tuning", "none", "--all"), ("doctor",), ("ls",)):
+        out = [] if words[0] in ("doctor", "ls") else ["--out", "results"]
+        subprocess.run([command, *words, *out], cwd=scratch, stdout=subprocess.DEVNULL, check=True)
+    asked = "import kbench; print(len(kbench.load('results').scores().id.unique()))"
+    done = subprocess.run([*python, asked], cwd=scratch, capture_output=True, text=True, check=True)
+    made = sum(runs for _, runs in DEMOS.values())
+    expect(int(done.stdout) == made, f"{done.stdout.strip()} results are read of {made}")
+    run = subprocess.run([command, "run"], cwd=scratch, capture_output=True, text=True)
+    told = "pip install 'knowledge-bench[run]'"
+    expect(run.returncode == 2 and told in run.stderr, f"a run ends without a hint: {run.stderr}")
+    print("the plain installation reads them, and says what a run needs")
 
 
 if __name__ == "__main__":

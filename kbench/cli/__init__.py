@@ -14,7 +14,7 @@ from kbench import __version__
 from kbench.cli import environment, verbs
 from kbench.cli.elsewhere import elsewhere
 from kbench.cli.messages import say
-from kbench.errors import KbenchError, first_line, one_line
+from kbench.errors import KbenchError, first_line, lacking, one_line
 
 __all__ = ["main"]
 
@@ -89,6 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     except (click.ClickException, KbenchError, OSError) as error:
         _leave(f"error: {_problem(error)}", 2)
+    except ModuleNotFoundError as error:
+        if not (hint := lacking(error)):
+            raise
+        _leave(f"error: {hint}", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
-from kbench.errors import PluginError, UsageError, nearest, with_type
+from kbench.errors import PluginError, UsageError, lacking, nearest, with_type
 from kbench.parts.catalogue import Entry, Kind, entries
 
 __all__ = ["Entry", "Kind", "PluginWarning", "expand", "find", "get", "load", "names"]
@@ -58,6 +58,8 @@ def load(entry: Entry) -> Any:
     try:
         part = EntryPoint(entry.name, entry.target, entry.kind).load()
     except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
+        if hint := lacking(cause):
+            raise PluginError(f"{this} does not load: {hint}") from cause
         raise PluginError(
             f"{this} does not load: {with_type(cause)}; reinstall or uninstall that distribution"
         ) from cause

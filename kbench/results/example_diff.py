@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kbench.data import Example, Label, Split, is_right
-from kbench.errors import KbenchError, UsageError
+from kbench.errors import KbenchError, Unsupported, UsageError, lacking, with_type
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import controlled
 from kbench.knowledge.exchange import Exchanged
@@ -227,7 +227,10 @@ def _seen(result: Result, base: Bundle) -> KnowledgeBase:
     spec = result.spec
     if spec.control not in _SWAPPING:
         return controlled(base, spec.control, spec.seed)
-    from kbench.parts.run_parts import Parts  # brings torch, as the method does
+    try:
+        from kbench.parts.run_parts import Parts  # brings torch, as the method does
+    except ModuleNotFoundError as error:
+        raise Unsupported(lacking(error) or with_type(error)) from None
 
     return Parts(spec).control_of(base)
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from kbench.errors import RUNNING, PluginError, lacking
+from kbench.parts.registry import Kind, get
+from kbench.testing import registered
+from tests.conftest import CHECKOUT
 from tests.stored import predictions, store
 
 MODELS = {"torch", "transformers", "datasets", "evaluate", "peft", "pykeen", "scipy.stats"}
@@ -111,3 +118,38 @@ def test_doors_load_no_more_than_they_need(rooms: tuple[str, ...], without: set[
     modules = loaded(f"import sys, {', '.join(sorted(names))}\nprint(*sys.modules)")
     assert names <= modules
     assert modules & without == set()
+
+
+_LIGHT = f"import sys\nsys.modules.update(dict.fromkeys({sorted(RUNNING)}))\n"
+
+
+def test_what_lacks_the_extra_run_says_so_and_the_rest_works() -> None:
+    call = [sys.executable, "-c", _LIGHT + _CALL]
+    told = "is not installed; what runs models needs: pip install 'knowledge-bench[run]'"
+    for arguments in (["run"], ["check", "map-tuning"]):
+        done = subprocess.run([*call, *arguments], capture_output=True, text=True)
+        assert done.stderr.splitlines()[0] == f"error: torch {told}"
+    done = subprocess.run([*call, "doctor"], capture_output=True, text=True)
+    assert "no problems" in done.stdout
+    assert "torch is not installed, so results can be read, and none be made" in done.stdout
+    program = _LIGHT + "import kbench\ntry:\n    kbench.run\nexcept ImportError as e:\n    print(e)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.startswith(f"kbench.run: torch {told}")
+
+
+def test_a_part_that_lacks_the_extra_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pykeen", None)
+    with (
+        registered(Kind.IMPORTERS, trains="pykeen.triples:CoreTriplesFactory"),
+        pytest.raises(PluginError, match=r"does not load: pykeen is not installed; .*\[run\]'$"),
+    ):
+        get(Kind.IMPORTERS, "trains")
+    assert lacking(ModuleNotFoundError(name="numpy")) == lacking(KeyError("torch")) == ""
+
+
+def test_the_extra_run_is_what_the_errors_know_of_it() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {re.split(r"[>=]", each)[0] for each in project["optional-dependencies"]["run"]}
+    imported = packages_distributions()
+    assert {imported[name][0].lower() for name in RUNNING} == asked
+    assert not asked & {re.split(r"[>=]", each)[0] for each in project["dependencies"]}
