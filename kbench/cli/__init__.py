@@ -16,7 +16,7 @@ from kbench.cli.elsewhere import elsewhere
 from kbench.cli.messages import say
 from kbench.errors import KbenchError, first_line, lacking, one_line
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 class _Verbs(click.Group):
@@ -59,6 +59,11 @@ def _kbench() -> None:
     Exit status: 0 all is well, 1 a run failed or a check found something, 2 a call that cannot be
     understood or carried out, 130 interrupted.
     """
+
+
+def command() -> click.Group:
+    """Returns the command with all its verbs, for whoever reads its help or its options."""
+    return _kbench
 
 
 def main(arguments: list[str] | None = None) -> None:
