@@ -163,17 +163,6 @@ def plan(
 
     Raises:
         UsageError: something cannot be understood.
-
-    Examples:
-        >>> made = plan(task="atlas-qa", method="none,map-tuning", setting="task-specific")
-        >>> made.runs[["plan", "method", "control"]]
-          plan      method    control
-        0  run        none       none
-        1  run  map-tuning       none
-        2  run  map-tuning    foreign
-        3  run  map-tuning  same-type
-        >>> print(made.lines[0])
-        4 runs: 0 stored, 4 to run; to train: 1 downstream models, 6 plugs
     """
     made = planned(_asked(grid, words, set, demo), Path(out), tflops)
     for note in made.notes:

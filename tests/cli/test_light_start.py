@@ -50,7 +50,7 @@ def test_help_and_listings_load_nothing_slow(arguments: tuple[str, ...]) -> None
     assert modules & (SLOW | {"kbench_tasks", "kbench_baselines"}) == set()
 
 
-@pytest.mark.parametrize("verb", ["run", "knowledge", "cache", "plot", "export", "score", "cite"])
+@pytest.mark.parametrize("verb", ["run", "knowledge", "cache", "export"])
 def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
     assert loaded(_CALL, verb, "--help") & MODELS == set()
 

@@ -67,10 +67,20 @@ def fill(folder: Path, seeds: int = 2, **changes: Any) -> None:
                 write_json(folder / result.id / "result.json", told)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    fill(tmp_path / "results")
-    return tmp_path / "results"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    fill(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of strangers, whose tuning has what name they like."""
+    folder = tmp_path_factory.mktemp("hostile")
+    for name in HOSTILE:
+        fill(folder, seeds=1, tuning=name.encode(errors="replace").decode())
+    return folder
 
 
 def drawn(folder: Path, kind: str, **options: Any) -> Figure:
@@ -139,10 +149,8 @@ def test_files_are_one_column_wide_with_their_data_beside(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_of_strangers_are_drawn_as_text(tmp_path: Path, kind: str) -> None:
-    for name in HOSTILE:
-        fill(tmp_path / "results", seeds=1, tuning=name.encode(errors="replace").decode())
-    figure = drawn(tmp_path / "results", kind)
+def test_names_of_strangers_are_drawn_as_text(hostile: Path, tmp_path: Path, kind: str) -> None:
+    figure = drawn(hostile, kind)
     tasks = {point["task"] for point in figure.points}
     assert len(tasks) == len(HOSTILE), "two names became one"
     assert max(map(len, tasks)) <= 50
