@@ -1,8 +1,8 @@
 """The documentation site: what mkdocs is told beside the pages of docs/.
 
-A hook of mkdocs (see mkdocs.yml), built by ``tox -e docs``. README, CONTRIBUTING and the cards of what
-is embedded are pages too, though they lie elsewhere; links between files of the checkout lead to
-pages; and one page is made of the help of every command.
+A hook of mkdocs (see mkdocs.yml), built by ``tox -e docs``. README, CONTRIBUTING and the cards of
+what is embedded are pages too, though they lie elsewhere; links between files of the checkout lead
+to pages; and one page is made of the help of every command.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OUTSIDE = {
 COMMANDS = "commands.md"
 _LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
-_WIDTH = 96
+_WIDTH = 78
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -75,7 +75,10 @@ def relinked(markdown: str, path: str) -> str:
 
 def command_page() -> str:
     """Returns a page with the help of every command, as the command prints it."""
-    parts = ["# Every command", "What `-h` prints. [The command](command.md) says what holds for all."]
+    parts = [
+        "# Every command",
+        "What `-h` prints. [The command](command.md) says what holds for all.",
+    ]
     for words, command, context in _commands():
         parts += [f"## `{words}`", f"```text\n{command.get_help(context).rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"
@@ -89,7 +92,11 @@ def _commands() -> Iterator[tuple[str, click.Command, click.Context]]:
         group: click.Command, name: str, parent: click.Context | None
     ) -> Iterator[tuple[str, click.Command, click.Context]]:
         context = click.Context(
-            group, info_name=name, parent=parent, max_content_width=_WIDTH, terminal_width=_WIDTH
+            group,
+            info_name=name,
+            parent=parent,
+            terminal_width=_WIDTH,
+            help_option_names=["-h", "--help"],
         )
         yield context.command_path, group, context
         if isinstance(group, click.Group):
