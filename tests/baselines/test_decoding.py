@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +21,17 @@ from kbench.parts.catalogue import Kind
 from kbench.testing.tiny import tiny
 from tests.architectures import write_decoder
 
-METHODS = (
-    "none",
-    "ra",
-    "map-tuning",
-    "map-tuning-mlp",
-    "adapter-no-knowledge",
-    "k-adapter",
-    "kv-text",
-)
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        name: (name, {})
+        for name in ("none", "ra", "map-tuning", "map-tuning-mlp", "adapter-no-knowledge")
+    },
+    "k-adapter": ("k-adapter", {}),
+    "kv-text": ("kv-text", {"room": 24}),  # the window is of 70 tokens
+    "concept": ("concept", {"slots": 3}),
+    "kblam": ("kblam", {}),
+    "kblam, global": ("kblam", {"mode": "global", "facts": 30, "every": 1}),
+}
 MOST = 6
 NEVER = torch.empty(0, dtype=torch.int64)
 
@@ -56,7 +59,8 @@ def inputs_of(lm: LanguageModel, method: InjectionMethod, knowledge: Bundle) -> 
         examples.append(Example(str(number), text, (mention,), "", blank=len(text)))
         told = method.passages(knowledge, row) if method.text else ()
         passages.append([*map(Passage, told)])
-    layout = Layout({}, slot=method.template(), left_to_right=True, room=60)
+    slots = method.slot_count()
+    layout = Layout({}, slot=method.template(), left_to_right=True, room=60, slots=slots)
     brought = passages if any(passages) else ()
     return encode(lm.tokenizer, examples, [[row] for row in known], layout, brought)
 
@@ -65,10 +69,9 @@ def inputs_of(lm: LanguageModel, method: InjectionMethod, knowledge: Bundle) -> 
 def test_cached_decoding_is_the_full_forward_pass(
     lm: LanguageModel, knowledge: Bundle, name: str
 ) -> None:
-    room = {"room": 24} if name == "kv-text" else {}  # the window is of 70 tokens
-    method = registry.get(Kind.METHODS, name)(room)
+    method = registry.get(Kind.METHODS, METHODS[name][0])(METHODS[name][1])
     inputs = inputs_of(lm, method, knowledge)
-    assert len(inputs.slots) == (3 if method.template() else 0)
+    assert len(inputs.slots) == (3 * method.slot_count() if method.template() else 0)
     torch.manual_seed(0)
     plug = method.build(lm, knowledge).eval()
     for parameter in plug.parameters():  # far from the identity

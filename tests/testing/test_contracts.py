@@ -49,10 +49,12 @@ CHECKED = {
     },
     Kind.METHODS: {
         "adapter-no-knowledge",
+        "concept",
         "e-bert",
         "ernie",
         "k-adapter",
         "kar",
+        "kblam",
         "kv-text",
         "map-tuning",
         "map-tuning-mlp",
