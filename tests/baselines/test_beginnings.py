@@ -38,6 +38,7 @@ METHODS: dict[str, tuple[str, dict[str, int]]] = {
 }
 WHOLE: dict[str, dict[str, Any]] = {
     "kv-text": {},
+    "kv-train": {},
     "kblam": {},
     "kblam, global": {"mode": "global", "facts": 30},
 }

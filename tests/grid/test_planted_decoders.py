@@ -176,6 +176,26 @@ def test_planted_facts_are_read_through_a_frozen_decoder(
         assert score(results, method, control) < 0.5
 
 
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)
+def test_planted_facts_are_read_from_slots_of_a_text(
+    reader: Path, toy_folder: Path, place: Place
+) -> None:
+    recipe = {"learning_rate": 5e-2, "epochs": 4, "batch_size": 32}
+    own = {"start": "scratch", "text": "facts", "slots": 4, "task-specific": recipe}
+    chosen = grid(
+        toy_folder,
+        task="toy-qa",
+        method="kv-train",
+        backbone=str(reader),
+        tuning="prompted",
+        control="none,shuffled",
+        options={"method": {"kv-train": own}},
+    )
+    results = run(chosen, place)
+    assert score(results, "kv-train") >= 0.95
+    assert score(results, "kv-train", Control.SHUFFLED) < 0.5
+
+
 def test_planted_answers_are_found_through_a_decoder_that_reads(
     reader: Path, toy_folder: Path, place: Place
 ) -> None:

@@ -56,6 +56,7 @@ CHECKED = {
         "kar",
         "kblam",
         "kv-text",
+        "kv-train",
         "map-tuning",
         "map-tuning-mlp",
         "none",
