@@ -40,6 +40,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "kv-text": {},
     "kv-train": {},
     "kblam": {},
+    "knowla": {},
     "kblam, global": {"mode": "global", "facts": 30},
 }
 """With these a token knows of whom its text speaks further on: nothing is read once for several."""

@@ -29,6 +29,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "k-adapter": ("k-adapter", {}),
     "kv-text": ("kv-text", {"room": 24}),  # the window is of 70 tokens
     "kv-train": ("kv-train", {"room": 24, "slots": 3}),
+    "knowla": ("knowla", {}),
     "concept": ("concept", {"slots": 3}),
     "kblam": ("kblam", {}),
     "kblam, global": ("kblam", {"mode": "global", "facts": 30, "every": 1}),

@@ -47,6 +47,7 @@ NETWORKS = {
 
 READERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "kblam": ({"every": 1}, {"learning_rate": 4e-2, "epochs": 6, "batch_size": 32}),
+    "knowla": ({}, {"learning_rate": 2e-2, "epochs": 8, "batch_size": 32}),
     "concept": ({"slots": 2}, {"learning_rate": 2e-2, "epochs": 8, "batch_size": 32}),
 }
 """Methods that read facts: their options, and how they train."""

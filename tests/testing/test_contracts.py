@@ -55,6 +55,7 @@ CHECKED = {
         "k-adapter",
         "kar",
         "kblam",
+        "knowla",
         "kv-text",
         "kv-train",
         "map-tuning",
