@@ -6,9 +6,10 @@ After two layers, for a token with state ``h`` of a text that links ``e_1 … e_
     x  = h / rms(h)
     κ  = W_3 ( SiLU(W_1 [e ; s]) * W_2 [e ; s] )          W_1, W_2: [i, d], W_3: [H, i]
     α  = softmax( x κ' / sqrt(H) )                        over the entities and the sentinel s
-    m  = Σ α [e ; s]                                      the vectors as they are
+    m  = Σ α [e ; s]
     h ← h + g W_o SiLU( W_x x + W_m m + b )               W_x: [r, H], W_m: [r, d], W_o: [H, r]
 
+``e`` are vectors of the knowledge base, brought to mean 0 and variance 1 (published: as they are).
 ``s`` is learned: a token that wants nothing of the entities looks there. ``W_o`` is zero at first,
 so that the model is itself, and ``g`` is 1/2, as published. ``i = r = 64``, ``d`` at most. A token
 before which nothing is linked stays as it is; in a model that reads both ways every token of a text
@@ -153,6 +154,7 @@ class _Linked:
             self._entities = None
             return
         vectors = self._plug.vectors_of(told.rows)
+        vectors = F.layer_norm(vectors, vectors.shape[1:])
         self._entities, taken = told.seated(vectors, texts)
         first, _ = told.seated(sent(_first_tokens(batch), vectors.device), texts)
         # No token comes so late as one that sees what is not there.

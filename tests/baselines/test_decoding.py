@@ -11,6 +11,7 @@ import torch
 
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Inputs, Layout, Passage, encode
+from kbench.errors import Unsupported
 from kbench.knowledge import Bundle
 from kbench.method import InjectionMethod
 from kbench.model import LanguageModel
@@ -27,6 +28,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         for name in ("none", "ra", "map-tuning", "map-tuning-mlp", "adapter-no-knowledge")
     },
     "k-adapter": ("k-adapter", {}),
+    "e-bert": ("e-bert", {}),
     "kv-text": ("kv-text", {"room": 24}),  # the window is of 70 tokens
     "kv-train": ("kv-train", {"room": 24, "slots": 3}),
     "knowla": ("knowla", {}),
@@ -90,3 +92,15 @@ def test_cached_decoding_is_the_full_forward_pass(
                 ids = torch.cat([batch.ids, tokens[row, step].view(1, 1)], 1)
                 batch = replace(batch, ids=ids, mask=torch.ones_like(ids))
             assert float(said[row]) == pytest.approx(total, abs=1e-4 * max(1, abs(total)))
+
+
+@pytest.mark.parametrize("lm", ["llama"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "reason"), [("kar", "reads both ways"), ("ernie", "are not of BERT's form")]
+)
+def test_what_cannot_run_beside_a_decoder_says_why(
+    lm: LanguageModel, knowledge: Bundle, name: str, reason: str
+) -> None:
+    method: InjectionMethod = registry.get(Kind.METHODS, name)({})
+    with pytest.raises(Unsupported, match=reason):
+        method.build(lm, knowledge)

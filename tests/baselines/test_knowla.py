@@ -15,7 +15,7 @@ from kbench.model.huggingface import load_folder
 from kbench.testing.tiny import tiny
 from kbench_baselines.knowla import Knowla, KnowlaPlug, Mixture, fused_layers
 from tests.architectures import write, write_decoder
-from tests.baselines.texts import inputs_of
+from tests.baselines.texts import entity_of, inputs_of
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def by_hand(
                     seen.append(row)
             if not seen:
                 continue
-            vectors = torch.from_numpy(plug.knowledge.vectors(np.array(seen)))
+            vectors = torch.stack([entity_of(plug.knowledge, lm, "kge", row) for row in seen])
             there = torch.cat([vectors, mixture.sentinel[None]])
             state = hidden[text, token]
             eps = torch.finfo(torch.float32).eps
