@@ -34,7 +34,6 @@ METHODS: dict[str, tuple[str, dict[str, int]]] = {
     },
     "k-adapter": ("k-adapter", {}),
     "two slots": ("map-tuning", {"slots": 2}),
-    "concept": ("concept", {"slots": 2}),
 }
 WHOLE: dict[str, dict[str, Any]] = {
     "kv-text": {},

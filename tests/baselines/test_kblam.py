@@ -122,7 +122,7 @@ MODES: list[dict[str, Any]] = [
     {"mode": "global", "facts": 7},
     {"mode": "global", "facts": 4096, "source": "words"},
 ]
-THOROUGH = ("bert", "gemma2", "llama")
+THOROUGH = ("bert", "llama")
 """Families that are tried in every mode."""
 
 

@@ -168,13 +168,12 @@ def test_planted_facts_are_read_through_a_frozen_decoder(
         method=method,
         backbone=str(decoder),
         tuning="prompted",
-        control="none,shuffled,constant",
+        control="none,shuffled",
         options={"method": {method: options}},
     )
     results = run(chosen, place)
     assert score(results, method) >= 0.95
-    for control in (Control.SHUFFLED, Control.CONSTANT):
-        assert score(results, method, control) < 0.5
+    assert score(results, method, Control.SHUFFLED) < 0.5
 
 
 @pytest.mark.parametrize("decoder", ["llama"], indirect=True)
