@@ -65,7 +65,8 @@ def test_a_step_of_a_plug_waits_for_nothing(
     method: str, setting: str, dtype: str, device: Device, steps: list[int]
 ) -> None:
     bench, session = Bench(method), new_session()
-    for task in TASKS if setting == "task-specific" else TASKS[:1]:
+    # What narrow numbers add is the step's scaler, which is the same for all tasks.
+    for task in TASKS if setting == "task-specific" and dtype == "float32" else TASKS[:1]:
         parts = bench.parts(Setting(setting), task=task, dtype=dtype)
         model, _ = tune(session, parts)
         with device:
