@@ -156,7 +156,7 @@ class _Linked:
         vectors = self._plug.vectors_of(told.rows)
         vectors = F.layer_norm(vectors, vectors.shape[1:])
         self._entities, taken = told.seated(vectors, texts)
-        first, _ = told.seated(sent(_first_tokens(batch), vectors.device), texts)
+        first, _ = told.seated(_first_tokens(batch).to(vectors.device), texts)
         # No token comes so late as one that sees what is not there.
         self._first = first.masked_fill(~taken, torch.iinfo(first.dtype).max)
 
@@ -174,14 +174,14 @@ class _Linked:
 
 def _first_tokens(batch: Batch) -> Tensor:
     """At which token of its row each of a batch's entities is first spoken of. ``[entities]``."""
-    told = batch.entities
+    told, device = batch.entities, batch.ids.device
     if batch.before is not None:  # of what is gone on with all was spoken of before
-        return torch.zeros_like(told.rows)
-    linked = batch.mention_rows >= 0
+        return torch.zeros(len(told.rows), dtype=torch.int64, device=device)
+    linked = torch.nonzero(batch.mention_rows >= 0)[:, 0]
     pairs = torch.stack([batch.mention_owners[linked], batch.mention_rows[linked]], 1).numpy()
     at = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-    starts = batch.mentions[linked.to(batch.mentions.device)][torch.from_numpy(at), 0].cpu()
-    return starts - told.owners * batch.ids.shape[1]
+    starts = batch.mentions[sent(linked[torch.from_numpy(at)], device), 0]
+    return starts - sent(told.owners * batch.ids.shape[1], device)
 
 
 @final

@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example
-from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode
+from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode, sent
 from kbench.errors import InputError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import MethodCard, Plug
@@ -180,8 +180,8 @@ class TextStates:
         most = max(part.shape[2] for part in each)
         padded = torch.stack([F.pad(part, (0, 0, 0, 0, 0, most - part.shape[2])) for part in each])
         lengths = torch.tensor([part.shape[2] for part in each])
-        there = (torch.arange(most) < lengths[:, None]).to(padded.device)
-        longest = told.seated(lengths.to(padded.device), texts)[0].amax(1)
+        there = sent(torch.arange(most) < lengths[:, None], padded.device)
+        longest = told.seated(sent(lengths, padded.device), texts)[0].amax(1)
         padded, there = self.made(padded, there)
         return told.seated(padded, texts)[0], told.seated(there, texts)[0], longest
 
