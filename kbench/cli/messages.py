@@ -6,20 +6,11 @@ was never computed over what was; signs that turn the direction of writing could
 
 from __future__ import annotations
 
-import re
-
 import click
 
+from kbench.data.plain_text import plain
+
 __all__ = ["plain", "say"]
-
-_STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb]"
-)
-
-
-def plain(text: str) -> str:
-    """Returns a text with a sign of replacement for each that steers a terminal."""
-    return _STEERING.sub("\ufffd", text)
 
 
 def say(text: str, err: bool = False) -> None:

@@ -18,8 +18,8 @@ from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.run.models import tune
-from kbench.run.plugs import fit
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
