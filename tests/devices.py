@@ -27,6 +27,12 @@ TRAINED = [
     ("k-adapter", "general"),
     ("k-adapter", "task-specific"),
     ("adapter-no-knowledge", "task-specific"),
+    ("kblam", "general"),
+    ("kblam", "task-specific"),
+    ("concept", "general"),
+    ("kv-train", "general"),
+    ("kv-train", "task-specific"),
+    ("knowla", "general"),
 ]
 """Methods that train, in the settings in which they do so differently."""
 
@@ -90,7 +96,8 @@ class Device(TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         device = any(map(self.there, given)) or torch._C._current_graph_task_id() != -1
         name = func.__name__.partition(".")[0]
-        masked = name.startswith("index") and any(t.dtype == torch.bool for t in given[1:])
+        by_index = name == "index" or name.startswith("index_put")
+        masked = by_index and any(t.dtype == torch.bool for t in given[1:])
         if self._seen and device and (name in _WAIT or masked):
             self.waits.append(name)
         found = func(*args, **(kwargs or {}))

@@ -240,7 +240,21 @@ class Kar(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        super().check(lm, knowledge)
+        if lm.left_to_right:
+            raise Unsupported(
+                "KnowBert's module has each token look at all mentions of a text, those behind it "
+                "too; it needs a backbone that reads both ways"
+            )
+
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        """Returns an untrained plug.
+
+        Raises:
+            Unsupported: the backbone reads from left to right, or there are no entity vectors.
+        """
+        self.check(lm, knowledge)
         candidates = int(self.options["candidates"])
         plug = KarPlug(knowledge, lm.width, len(lm.layers), candidates)
         if self.options["init"] == "inverse":

@@ -28,7 +28,7 @@ self-study", whose prefix begins as the text's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, final
@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import Example
-from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode
+from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode, sent
 from kbench.errors import InputError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import MethodCard, Plug
@@ -47,7 +47,7 @@ from kbench.model import AttentionCall, LanguageModel
 from kbench.spec import OptionType, Setting
 from kbench_baselines.retrieval import Told
 
-__all__ = ["KvText", "KvTextPlug"]
+__all__ = ["KvText", "KvTextPlug", "TextStates"]
 
 _TOGETHER = 16
 """Texts that are read at once."""
@@ -69,33 +69,53 @@ class KvTextPlug(Plug):
         super().__init__()
         self.method, self.knowledge, self.room = method, knowledge, room
 
-    @contextmanager
-    def attach(self, lm: LanguageModel) -> Iterator[None]:
-        texts = _Texts(self, lm)
-        with ExitStack() as stack:
-            for layer in range(len(lm.layers)):
-                change = partial(texts.attended, layer)
-                stack.enter_context(lm.attention(layer).changed(change))
-            stack.enter_context(lm.preparing(texts.prepare))
-            if lm.left_to_right:
-                stack.enter_context(lm.shifted(texts.shift))
-            yield
+    def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
+        return TextStates(lm, self.method, self.knowledge, self.room).before_inputs()
 
 
-class _Texts:
+class TextStates:
     """The keys and values of the texts of entities, as one network has them.
 
     Args:
-        plug: gives the texts.
         lm: the network.
+        method: says what is told of an entity.
+        knowledge: whose they are.
+        room: tokens of a text at most.
     """
 
-    def __init__(self, plug: KvTextPlug, lm: LanguageModel) -> None:
-        self._plug, self._lm = plug, lm
+    def __init__(
+        self, lm: LanguageModel, method: KvText, knowledge: KnowledgeBase, room: int
+    ) -> None:
+        self._lm, self._method, self._knowledge, self._room = lm, method, knowledge, room
         self._first = len(affixes(lm.tokenizer).before) if lm.left_to_right else 0
         self._known: dict[int, Tensor] = {}  # [layers, 2, P, n_kv, size] each
         self._read: list[Tensor] | None = None
-        self._laid_out: tuple[Any, Tensor, Tensor] | None = None
+        self._laid_out: tuple[Any, Tensor, Tensor, Tensor] | None = None
+
+    @contextmanager
+    def before_inputs(self) -> Iterator[None]:
+        """Has them stand before those of the input in every layer, inside the block."""
+        lm = self._lm
+        with ExitStack() as stack:
+            for layer in range(len(lm.layers)):
+                change = partial(self.attended, layer)
+                stack.enter_context(lm.attention(layer).changed(change))
+            stack.enter_context(lm.preparing(self.prepare))
+            if lm.left_to_right:
+                stack.enter_context(lm.shifted(self.shift))
+            yield
+
+    def made(self, states: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands before inputs, of what was read; as it stands, that.
+
+        Args:
+            states: of the texts of entities. ``[entities, layers, 2, P, n_kv, size]``.
+            there: their tokens, the others being padding. ``[entities, P]``, bool.
+
+        Returns:
+            The same, with any number for ``P``.
+        """
+        return states, there
 
     def prepare(self, batch: Batch) -> None:
         """Reads the texts of those whom a batch speaks of, where they are not known."""
@@ -103,7 +123,7 @@ class _Texts:
         key = told.rows.tolist(), told.owners.tolist(), len(batch.ids)
         if not key[0]:
             self._laid_out = None
-        elif self._laid_out is None or self._laid_out[0] != key:
+        elif torch.is_grad_enabled() or self._laid_out is None or self._laid_out[0] != key:
             rows = list(dict.fromkeys(key[0]))
             self._learn([row for row in rows if row not in self._known])
             self._laid_out = (key, *self._seats(batch))
@@ -118,7 +138,7 @@ class _Texts:
         places = self._places(batch)
         if self._laid_out is None:
             return torch.zeros_like(places)
-        lengths = self._laid_out[2].sum(2).amax(1)
+        lengths = self._laid_out[3]
         tokens = batch.mask[:, -places.shape[1] :] > 0
         shift = torch.where(tokens & (places >= self._first), lengths[:, None], 0)
         last = int((places * tokens + shift).max()) + 1
@@ -136,7 +156,7 @@ class _Texts:
             return call.output()
         if self._laid_out is None:
             return call.output()
-        _, held, seen = self._laid_out
+        _, held, seen, _ = self._laid_out
         # [2, texts, n_kv, seats * P, size]
         keys, values = held[:, :, layer].permute(2, 0, 4, 1, 3, 5).flatten(3, 4)
         begun = self._places(call.batch) >= self._first
@@ -148,20 +168,22 @@ class _Texts:
             return batch.positions
         return torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
 
-    def _seats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _seats(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Lays keys and values out by text.
 
         Returns:
-            ``[texts, seats, layers, 2, P, n_kv, size]``, and which are there,
-            ``[texts, seats, P]``.
+            ``[texts, seats, layers, 2, P, n_kv, size]``; which are there, ``[texts, seats, P]``;
+            and the tokens of the longest text that was read for each, ``[texts]``.
         """
         told, texts = batch.entities, len(batch.ids)
         each = [self._known[row] for row in told.rows.tolist()]
         most = max(part.shape[2] for part in each)
         padded = torch.stack([F.pad(part, (0, 0, 0, 0, 0, most - part.shape[2])) for part in each])
         lengths = torch.tensor([part.shape[2] for part in each])
-        there = (torch.arange(most) < lengths[:, None]).to(padded.device)
-        return told.seated(padded, texts)[0], told.seated(there, texts)[0]
+        there = sent(torch.arange(most) < lengths[:, None], padded.device)
+        longest = told.seated(sent(lengths, padded.device), texts)[0].amax(1)
+        padded, there = self.made(padded, there)
+        return told.seated(padded, texts)[0], told.seated(there, texts)[0], longest
 
     def _learn(self, rows: Sequence[int]) -> None:
         if not rows:
@@ -187,18 +209,18 @@ class _Texts:
 
     def _encoded(self, rows: Sequence[int]) -> tuple[Inputs, list[tuple[int, int]]]:
         """The texts of entities, and where each one's own tokens are."""
-        lm, method, knowledge = self._lm, self._plug.method, self._plug.knowledge
+        lm, method, knowledge = self._lm, self._method, self._knowledge
         texts = [method.passages(knowledge, row) for row in rows]
         nobody: list[tuple[int, ...]] = [()] * len(rows)
         if lm.left_to_right:
-            room = max(1, self._first) + min(self._plug.room, lm.max_length // 2)
+            room = max(1, self._first) + min(self._room, lm.max_length // 2)
             layout = Layout({}, left_to_right=True, room=room)
             empty = [Example("", "", (), "", blank=0)] * len(rows)
             brought = [[Passage(text) for text in several] for several in texts]
             inputs = encode(lm.tokenizer, empty, nobody, layout, brought)
         else:
             special = affixes(lm.tokenizer)
-            most = self._plug.room + len(special.before) + len(special.after)
+            most = self._room + len(special.before) + len(special.after)
             whole = [Example("", " ".join(several), (), "") for several in texts]
             layout = Layout({}, max_length=min(most, lm.max_length))
             inputs = encode(lm.tokenizer, whole, nobody, layout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ METHODS: dict[str, tuple[str, dict[str, int]]] = {
     "k-adapter": ("k-adapter", {}),
     "two slots": ("map-tuning", {"slots": 2}),
 }
+WHOLE: dict[str, dict[str, Any]] = {
+    "kv-text": {},
+    "kv-train": {},
+    "kblam": {},
+    "knowla": {},
+    "kblam, global": {"mode": "global", "facts": 30},
+}
+"""With these a token knows of whom its text speaks further on: nothing is read once for several."""
 NEVER = torch.empty(0, dtype=torch.int64)
 SIZE = {"max_position_embeddings": 400, "initializer_range": 0.3}
 
@@ -137,6 +146,23 @@ def test_answers_in_own_words_go_on_after_it(lm: LanguageModel, trees: Trees) ->
         assert lm.beginnings
     assert torch.equal(tokens, again)
     assert torch.allclose(likely, so_too, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("lm", ["llama"], indirect=True)
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_what_looks_ahead_is_read_with_each_text(
+    lm: LanguageModel, knowledge: Bundle, name: str
+) -> None:
+    method: InjectionMethod = registry.get(Kind.METHODS, name.split(",")[0])(WHOLE[name])
+    torch.manual_seed(0)
+    plug = method.build(lm, knowledge).eval()
+    with torch.inference_mode(), plug.attach(lm):
+        assert lm.looks_ahead
+        trees = behind(lm, method, knowledge)
+        whole = said(lm, trees, [1, 2, 3])
+        with sharing(lm):
+            assert lm.beginnings is None
+            close(said(lm, trees, [1, 2, 3]), whole)
 
 
 @pytest.mark.parametrize("lm", ["llama"], indirect=True)

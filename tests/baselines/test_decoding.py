@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Inputs, Layout, Passage, encode
+from kbench.errors import Unsupported
 from kbench.knowledge import Bundle
 from kbench.method import InjectionMethod
 from kbench.model import LanguageModel
@@ -20,15 +22,20 @@ from kbench.parts.catalogue import Kind
 from kbench.testing.tiny import tiny
 from tests.architectures import write_decoder
 
-METHODS = (
-    "none",
-    "ra",
-    "map-tuning",
-    "map-tuning-mlp",
-    "adapter-no-knowledge",
-    "k-adapter",
-    "kv-text",
-)
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        name: (name, {})
+        for name in ("none", "ra", "map-tuning", "map-tuning-mlp", "adapter-no-knowledge")
+    },
+    "k-adapter": ("k-adapter", {}),
+    "e-bert": ("e-bert", {}),
+    "kv-text": ("kv-text", {"room": 24}),  # the window is of 70 tokens
+    "kv-train": ("kv-train", {"room": 24, "slots": 3}),
+    "knowla": ("knowla", {}),
+    "concept": ("concept", {"slots": 3}),
+    "kblam": ("kblam", {}),
+    "kblam, global": ("kblam", {"mode": "global", "facts": 30, "every": 1}),
+}
 MOST = 6
 NEVER = torch.empty(0, dtype=torch.int64)
 
@@ -56,7 +63,8 @@ def inputs_of(lm: LanguageModel, method: InjectionMethod, knowledge: Bundle) -> 
         examples.append(Example(str(number), text, (mention,), "", blank=len(text)))
         told = method.passages(knowledge, row) if method.text else ()
         passages.append([*map(Passage, told)])
-    layout = Layout({}, slot=method.template(), left_to_right=True, room=60)
+    slots = method.slot_count()
+    layout = Layout({}, slot=method.template(), left_to_right=True, room=60, slots=slots)
     brought = passages if any(passages) else ()
     return encode(lm.tokenizer, examples, [[row] for row in known], layout, brought)
 
@@ -65,10 +73,9 @@ def inputs_of(lm: LanguageModel, method: InjectionMethod, knowledge: Bundle) -> 
 def test_cached_decoding_is_the_full_forward_pass(
     lm: LanguageModel, knowledge: Bundle, name: str
 ) -> None:
-    room = {"room": 24} if name == "kv-text" else {}  # the window is of 70 tokens
-    method = registry.get(Kind.METHODS, name)(room)
+    method = registry.get(Kind.METHODS, METHODS[name][0])(METHODS[name][1])
     inputs = inputs_of(lm, method, knowledge)
-    assert len(inputs.slots) == (3 if method.template() else 0)
+    assert len(inputs.slots) == (3 * method.slot_count() if method.template() else 0)
     torch.manual_seed(0)
     plug = method.build(lm, knowledge).eval()
     for parameter in plug.parameters():  # far from the identity
@@ -85,3 +92,15 @@ def test_cached_decoding_is_the_full_forward_pass(
                 ids = torch.cat([batch.ids, tokens[row, step].view(1, 1)], 1)
                 batch = replace(batch, ids=ids, mask=torch.ones_like(ids))
             assert float(said[row]) == pytest.approx(total, abs=1e-4 * max(1, abs(total)))
+
+
+@pytest.mark.parametrize("lm", ["llama"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "reason"), [("kar", "reads both ways"), ("ernie", "are not of BERT's form")]
+)
+def test_what_cannot_run_beside_a_decoder_says_why(
+    lm: LanguageModel, knowledge: Bundle, name: str, reason: str
+) -> None:
+    method: InjectionMethod = registry.get(Kind.METHODS, name)({})
+    with pytest.raises(Unsupported, match=reason):
+        method.build(lm, knowledge)

@@ -45,6 +45,12 @@ NETWORKS = {
 }
 
 
+READERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "kblam": ({"every": 1}, {"learning_rate": 4e-2, "epochs": 6, "batch_size": 32}),
+    "knowla": ({}, {"learning_rate": 2e-2, "epochs": 8, "batch_size": 32}),
+    "concept": ({"slots": 2}, {"learning_rate": 2e-2, "epochs": 8, "batch_size": 32}),
+}
+"""Methods that read facts: their options, and how they train."""
 _SYLLABLES = ("ba", "ke", "li", "mo", "nu", "pra", "ste", "tri", "vo", "zu")
 
 
@@ -148,6 +154,46 @@ def test_planted_knowledge_is_found_through_a_frozen_decoder(
     for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO, Control.CONSTANT):
         assert score(results, "map-tuning", control) < 0.5
     assert score(results, "none") < 0.5
+
+
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)
+@pytest.mark.parametrize("method", sorted(READERS))
+def test_planted_facts_are_read_through_a_frozen_decoder(
+    decoder: Path, toy_folder: Path, place: Place, method: str
+) -> None:
+    own, recipe = READERS[method]
+    options = {"start": "scratch", **own, "task-specific": {"dropout": 0.0, **recipe}}
+    chosen = grid(
+        toy_folder,
+        method=method,
+        backbone=str(decoder),
+        tuning="prompted",
+        control="none,shuffled",
+        options={"method": {method: options}},
+    )
+    results = run(chosen, place)
+    assert score(results, method) >= 0.95
+    assert score(results, method, Control.SHUFFLED) < 0.5
+
+
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)
+def test_planted_facts_are_read_from_slots_of_a_text(
+    reader: Path, toy_folder: Path, place: Place
+) -> None:
+    recipe = {"learning_rate": 5e-2, "epochs": 4, "batch_size": 32}
+    own = {"start": "scratch", "text": "facts", "slots": 4, "task-specific": recipe}
+    chosen = grid(
+        toy_folder,
+        task="toy-qa",
+        method="kv-train",
+        backbone=str(reader),
+        tuning="prompted",
+        control="none,shuffled",
+        options={"method": {"kv-train": own}},
+    )
+    results = run(chosen, place)
+    assert score(results, "kv-train") >= 0.95
+    assert score(results, "kv-train", Control.SHUFFLED) < 0.5
 
 
 def test_planted_answers_are_found_through_a_decoder_that_reads(
