@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "")
+        say(error.ctx.get_help() if error.ctx else "")
         sys.exit(0)
     except (click.ClickException, KbenchError, OSError) as error:
         _leave(f"error: {_problem(error)}", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.cli.options import Number
 from kbench.data.files import cache_home, load_json
 from kbench.errors import ArtifactError, UsageError
@@ -86,7 +85,7 @@ def ls(as_json: bool) -> None:
         kind, key = item.folder.parent.name, item.folder.name
         if as_json:
             value = {"kind": kind, "address": key, "bytes": item.bytes, "of": item.about.get("of")}
-            print(json.dumps(value))
+            say_json(value)
             continue
         of = str(item.about.get("of", "(damaged)"))
         rows.append((kind, key, f"{item.bytes / 1e6:.1f}", f"{item.days:.1f}", of))
@@ -113,9 +112,9 @@ def verify() -> int:
         else:
             damaged += 1
             say(problem, err=True)
-    click.echo(f"{good} good, {damaged} damaged")
+    say(f"{good} good, {damaged} damaged")
     if damaged:
-        click.echo("damaged ones are made again when needed; `kbench cache prune` removes them")
+        say("damaged ones are made again when needed; `kbench cache prune` removes them")
     return 1 if damaged else 0
 
 
@@ -139,4 +138,4 @@ def prune(days: float | None, everything: bool, dry_run: bool) -> None:
         say(f"{'would remove' if dry_run else 'removed'} leftover {leftover.name}")
         if not dry_run:
             shutil.rmtree(leftover)
-    click.echo(f"{removed / 1e6:.1f} MB")
+    say(f"{removed / 1e6:.1f} MB")

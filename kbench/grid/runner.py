@@ -13,7 +13,7 @@ from kbench.data.sources import is_hub
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
-from kbench.grid.grids import Grid
+from kbench.grid.grids import Grid, check_runs
 from kbench.grid.obstacles import Obstacles
 from kbench.grid.plan import CANNOT, Cell, Events, Place, refused
 from kbench.grid.sweeps import swept
@@ -42,11 +42,16 @@ def resolve(*grids: Grid, offline: bool = False) -> list[RunSpec]:
         offline: download no backbone, of which then is not known which way it reads.
 
     Raises:
-        UsageError: a name is unknown; the nearest are given.
+        UsageError: a name is unknown; the nearest are given. Or there are far too many runs.
     """
     # Options are nested dicts and cannot be keys; what a spec looks like stands for it.
     tuning_of = cache(partial(default_tuning, download=not offline))
-    return list({repr(spec): spec for grid in grids for spec in _cells(grid, tuning_of)}.values())
+    found: dict[str, RunSpec] = {}
+    for grid in grids:
+        for spec in _cells(grid, tuning_of):
+            found[repr(spec)] = spec
+            check_runs(len(found))
+    return [*found.values()]
 
 
 def _cells(grid: Grid, tuning_of: Callable[[str, str], str]) -> Iterator[RunSpec]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,10 @@ from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
 from kbench.store.likelihoods import likelihoods_of, with_likelihoods
+from kbench.store.pages import Budget, check_budget
+
+if TYPE_CHECKING:
+    from pyarrow import Schema
 
 __all__ = [
     "Coverage",
@@ -41,6 +45,15 @@ __all__ = [
 SCHEMA = 1
 _OF_SOME = ("relation", "injected", "in_context")
 """Columns of predictions that not every run has."""
+_TYPES = {
+    **dict.fromkeys(("id", "label", "prediction", "stratum", "relation", "injected"), "string"),
+    **dict.fromkeys(("linked", "in_context"), "boolean"),
+    "score": "floating",
+    "degree": "signed_integer",
+}
+"""What the values of each column are, as :mod:`pyarrow.types` calls it."""
+_SEVERAL = ("label", "prediction", "injected")
+"""Columns that may be lists."""
 _UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a damaged file may end in, beside errors of its format."""
 _DEEPEST = 64
@@ -272,33 +285,32 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, budget: Budget | None = None) -> Predictions:
     """Reads the ``predictions.parquet`` of a result.
 
+    Args:
+        path: the file.
+        budget: what it may unpack to; some dozen times its own size if not given.
+
     Raises:
-        DataError: the file is damaged or has other columns.
+        DataError: the file is damaged, has other columns, or would unpack to too much.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = ["id", "label", "prediction", "score", "linked", "degree", "stratum"]
     try:
+        check_budget(path, budget or Budget.of_own(path))
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
             names += [name for name in _OF_SOME if name in file.schema_arrow.names]
+            _check_types(file.schema_arrow, names)
             columns = file.read(columns=names).to_pydict()
             likelihoods = likelihoods_of(file)
         if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
-    except (
-        OSError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        pa.ArrowException,
-    ) as cause:
+    except (*_UNREADABLE, pa.ArrowException) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
     return Predictions(
@@ -314,6 +326,27 @@ def read_predictions(path: Path) -> Predictions:
         in_context=tuple(columns.get("in_context", ())),
         likelihoods=likelihoods,
     )
+
+
+def _check_types(schema: Schema, names: Sequence[str]) -> None:
+    """Refuses columns of another type: what Python makes of them would be compared all the same.
+
+    Raises:
+        ValueError: a column is missing, is there twice, or is of a type that kbench never wrote.
+    """
+    import pyarrow.types as of
+
+    for name in names:
+        if len(at := schema.get_all_field_indices(name)) != 1:
+            raise ValueError(f"column {name} is there {len(at)} times")
+        kind, expected = schema.field(at[0]).type, _TYPES[name]
+        several = of.is_list(kind) and name in _SEVERAL
+        inner = kind.value_type if several else kind
+        # What has no value in it, as the relation of no example, is of no type.
+        if not (getattr(of, f"is_{expected}")(inner) or of.is_null(inner)):
+            raise ValueError(f"column {name} is of {kind}")
+        if name == "injected" and not several:
+            raise ValueError(f"column {name} is of {kind}")
 
 
 def _of_some_runs(predictions: Predictions) -> dict[str, Any]:
