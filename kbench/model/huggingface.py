@@ -238,9 +238,9 @@ def load_folder(
             checkpoint = read(folder, how or told(weights))
             lm = _wrapped(checkpoint, tokenizer, segments).eval()
             lm.settled = settle_places(lm.network)
-    except KbenchError:
+    except (KbenchError, KeyboardInterrupt):
         raise
-    except Exception as cause:  # whatever the files of a stranger make transformers raise
+    except BaseException as cause:  # whatever a stranger's files make it raise, and Rust panic
         # Which of the files it is stands in an error of the system alone.
         file = getattr(cause, "filename", None) or folder
         problem = f"cannot be loaded as a language model ({first_line(cause)})"

@@ -21,6 +21,7 @@ from kbench.knowledge.sharing import sharing
 from kbench.metrics import beside
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
+from kbench.parts.find import offered
 from kbench.parts.run_parts import Parts
 from kbench.run import provenance
 from kbench.run.buckets import Popularity, by_context, by_entity, degrees, estimate
@@ -140,6 +141,7 @@ def origin(
         hardware={**provenance.hardware(), **hardware},
         digests=digests,
         addresses=addresses,
+        parts=offered(spec),
         command=spec.command(),
         started=clock.started.isoformat(timespec="seconds"),
         seconds=clock.seconds,

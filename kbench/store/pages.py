@@ -162,7 +162,7 @@ def _add(reader: _Reader, column: Mapping[int, Any], total: Unpacked) -> None:
     end = at + column[7]
     while at < end:
         header, at = reader.struct(at)
-        held = next((header[kind] for kind in _HEADERS if kind in header), {})
+        held: Mapping[int, Any] = next((header[kind] for kind in _HEADERS if kind in header), {})
         encoding = held.get(4 if 8 in header else 2, 0)
         if header[2] < 0 or header[3] < 0 or held.get(1, 0) < 0 or encoding not in _KNOWN:
             raise ValueError(f"a page in encoding {encoding}, of {header[2]:,} bytes")

@@ -58,6 +58,8 @@ _UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a damaged file may end in, beside errors of its format."""
 _DEEPEST = 64
 """Levels of a result: those of a run have ten."""
+_LONGEST_NAME, _LONGEST_TEXT, _MOST_OPTIONS = 1000, 4096, 10_000
+"""Letters of a key, and of what a spec names, which may be a path; values that options hold."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -109,7 +111,9 @@ class Provenance(_Model):
     """Where a result comes from, enough to repeat it.
 
     ``names`` holds what data call themselves: ``task`` where data of one's own make the task, and
-    ``data``, the name of their folder. ``defaults`` holds, by its path, what each option that the
+    ``data``, the name of their folder. ``parts`` holds which distribution, in which version, offers
+    the task, the method, the tuning, and the backbone and knowledge base that have names: what is a
+    folder is of none. ``defaults`` holds, by its path, what each option that the
     spec sets would have been otherwise.
     """
 
@@ -122,6 +126,7 @@ class Provenance(_Model):
     digests: dict[str, str | None]
     addresses: dict[str, str | None]
     names: dict[str, str] = Field(default_factory=dict)
+    parts: dict[str, str] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
     command: str
     started: str
@@ -213,8 +218,8 @@ def read_result(path: Path) -> Result:
     value = read_json(path, "a result")
     if not isinstance(value, dict):
         raise DataError(path, "is no JSON object", "a result of `kbench schema`")
-    if _is_deep(value):
-        raise DataError(path, f"is nested more than {_DEEPEST} deep", "a result of `kbench schema`")
+    if excess := _excess(value):
+        raise DataError(path, excess, "a result of `kbench schema`")
     schema, writer = value.get("schema"), _writer(value)
     if type(schema) is int and schema != SCHEMA:
         raise _of_another(path, writer, f"schema {schema}, not {SCHEMA}")
@@ -235,15 +240,36 @@ def read_result(path: Path) -> Result:
     raise DataError(path, f"{where}: {faults[0]['msg']}", "a result of `kbench schema`")
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether a JSON value is nested deeper than whatever walks through it can follow."""
-    level = [value]
+def _excess(value: dict[str, Any]) -> str:
+    """Why a JSON value is more than whatever walks through it, or shows it, can follow; or empty.
+
+    Nested too deep, with a name or a text of a spec that is no name, or with so many options.
+    """
+    level: list[Any] = [value]
     for _ in range(_DEEPEST):
+        names = [key for each in level if isinstance(each, dict) for key in each]
+        if max(map(len, names), default=0) > _LONGEST_NAME:
+            return f"has a name of more than {_LONGEST_NAME:,} letters"
         parts = (each.values() if isinstance(each, dict) else each for each in level)
         level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
         if not level:
-            return False
-    return True
+            break
+    else:
+        return f"is nested more than {_DEEPEST} deep"
+    spec = value.get("spec")
+    told = [value.get("main_metric"), *(spec.values() if isinstance(spec, dict) else ())]
+    if any(isinstance(text, str) and len(text) > _LONGEST_TEXT for text in told):
+        return f"has a name of more than {_LONGEST_TEXT:,} letters"
+    options = spec.get("options") if isinstance(spec, dict) else None
+    if _values(options) > _MOST_OPTIONS:
+        return f"has more than {_MOST_OPTIONS:,} options"
+    return ""
+
+
+def _values(value: Any) -> int:
+    """How many values there are in one that is not nested too deep."""
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + sum(map(_values, inner)) if isinstance(value, dict | list) else 1
 
 
 def _writer(value: dict[str, Any]) -> str:
