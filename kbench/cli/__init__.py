@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -79,17 +80,28 @@ def main(arguments: list[str] | None = None) -> None:
             auto_envvar_prefix=environment.PREFIX,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
+        # Whoever asks twice means it: no second interruption is told as a crash of the first.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         _leave("interrupted; what was finished is stored, the same command goes on from there", 130)
     except BrokenPipeError:
-        # The reader of a pipe went away (`kbench table | head`): not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _unread(0)
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.ctx.get_help() if error.ctx else "")
         sys.exit(0)
     except (click.ClickException, KbenchError, OSError) as error:
         _leave(f"error: {_problem(error)}", 2)
-    sys.exit(status if isinstance(status, int) else 0)
+    code = status if isinstance(status, int) else 0
+    try:
+        sys.stdout.flush()  # what is still held would be written, and fail, after all is said
+    except BrokenPipeError:
+        _unread(code)
+    sys.exit(code)
+
+
+def _unread(status: int) -> NoReturn:
+    """Ends where the reader of a pipe went away (`kbench table | head`), which is not an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
 
 
 def _problem(error: click.ClickException | KbenchError | OSError) -> str:

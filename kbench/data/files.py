@@ -22,6 +22,7 @@ from kbench.data.system import sync_folder
 from kbench.errors import DataError, first_line, one_line
 
 __all__ = [
+    "REMEMBERED",
     "abandoned",
     "atomic_folder",
     "cache_home",
@@ -41,6 +42,8 @@ __all__ = [
     "write_json",
 ]
 
+REMEMBERED = ("digests", "figures")
+"""Folders of the cache that hold what was computed of files, and cost nothing but time if lost."""
 _BLOCK = 1 << 20
 _TICK = 50_000_000
 """Nanoseconds within which a file system may give two changes one time."""
@@ -169,6 +172,8 @@ def load_json(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, no JSON, or nested too deep to be followed.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise ValueError("it is no regular file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

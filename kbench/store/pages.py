@@ -24,8 +24,10 @@ __all__ = ["Budget", "Unpacked", "check_budget", "unpacked"]
 
 _MAGIC = b"PAR1"
 _FOOTER = 8 << 20
-_COLUMNS, _PAGES, _FIELDS = 10_000, 100_000, 500_000
-"""Parts of columns, pages and fields of headers that are followed; kbench writes some dozens."""
+_COLUMNS, _PAGES = 10_000, 100_000
+"""Parts of columns, and pages, that are followed; kbench writes some dozens."""
+_OF_FOOTER, _OF_PAGE = 100_000, 1000
+"""Fields of a footer and of the header of a page that are followed; a page has a dozen."""
 _DEEPEST = 12
 _KNOWN = {0, 2, 3, 8}
 """Encodings: plain, dictionaries, runs. What others unpack to does not follow from a header."""
@@ -87,7 +89,8 @@ def unpacked(path: Path) -> Unpacked:
         if not 0 < length <= min(_FOOTER, len(content) - 12):
             raise ValueError(f"a footer of {length:,} bytes")
         reader = _Reader(content)
-        for column in _columns(reader.struct(len(content) - 8 - length)[0]):
+        footer, _ = reader.whole(len(content) - 8 - length, _OF_FOOTER)
+        for column in _columns(footer):
             _add(reader, column, total)
     return total
 
@@ -161,7 +164,7 @@ def _add(reader: _Reader, column: Mapping[int, Any], total: Unpacked) -> None:
     at = dictionary if 0 < dictionary < at or not at else at  # of no row, 0 where data would be
     end = at + column[7]
     while at < end:
-        header, at = reader.struct(at)
+        header, at = reader.whole(at, _OF_PAGE)
         held: Mapping[int, Any] = next((header[kind] for kind in _HEADERS if kind in header), {})
         encoding = held.get(4 if 8 in header else 2, 0)
         if header[2] < 0 or header[3] < 0 or held.get(1, 0) < 0 or encoding not in _KNOWN:
@@ -179,14 +182,22 @@ class _Reader:
 
     def __init__(self, content: mmap) -> None:
         self._content = content
-        self._fields = 0
+        self._left = 0
 
-    def struct(self, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-        """Returns the fields of the struct at a place, and the place behind it.
+    def whole(self, at: int, most: int) -> tuple[dict[int, Any], int]:
+        """Returns the fields of a struct that is in no other, and the place behind it.
+
+        Args:
+            at: where it begins.
+            most: fields of it and of what is in it.
 
         Raises:
-            ValueError: it is none, or ends behind the file.
+            ValueError: it is none, has more, or ends behind the file.
         """
+        self._left = most
+        return self._struct(at, 0)
+
+    def _struct(self, at: int, depth: int) -> tuple[dict[int, Any], int]:
         if depth > _DEEPEST:
             raise ValueError("headers that are nested too deep")
         fields: dict[int, Any] = {}
@@ -201,9 +212,9 @@ class _Reader:
         return fields, at + 1
 
     def _value(self, kind: int, at: int, depth: int) -> tuple[Any, int]:
-        self._fields += 1
-        if self._fields > _FIELDS:
-            raise ValueError(f"headers of more than {_FIELDS:,} fields")
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("a header of more fields than are followed")
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE, at
         if kind == _BYTE:
@@ -218,14 +229,14 @@ class _Reader:
         if kind in (_LIST, _SET):
             return self._list(at, depth)
         if kind == _STRUCT:
-            return self.struct(at, depth + 1)
+            return self._struct(at, depth + 1)
         raise ValueError(f"a header with a field of kind {kind}")
 
     def _list(self, at: int, depth: int) -> tuple[list[Any], int]:
         sign = self._byte(at)
         length, at = (sign >> 4, at + 1) if sign >> 4 < 15 else self._unsigned(at + 1)
         kind, items = sign & 15, []
-        for _ in range(min(length, _FIELDS + 1)):
+        for _ in range(length):
             # A truth takes a byte in a list, and none in a struct.
             flag = kind in (_TRUE, _FALSE)
             item, at = self._value(_BYTE if flag else kind, at, depth + 1)

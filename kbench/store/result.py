@@ -335,7 +335,10 @@ def read_predictions(path: Path, budget: Budget | None = None) -> Predictions:
             likelihoods = likelihoods_of(file)
         if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
+        if null := next((name for name in names if None in columns[name]), None):
+            raise ValueError(f"column {null} lacks a value")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
+        injected = tuple(tuple(names) for names in columns.get("injected", ()))
     except (*_UNREADABLE, pa.ArrowException) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
@@ -348,7 +351,7 @@ def read_predictions(path: Path, budget: Budget | None = None) -> Predictions:
         degrees=columns["degree"],
         strata=columns["stratum"],
         relations=tuple(columns.get("relation", ())),
-        injected=tuple(tuple(names) for names in columns.get("injected", ())),
+        injected=injected,
         in_context=tuple(columns.get("in_context", ())),
         likelihoods=likelihoods,
     )
