@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -18,6 +20,13 @@ from kbench.cli.messages import say
 from kbench.errors import KbenchError, first_line, one_line
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+_STORED = "interrupted; what was finished is stored, the same command goes on from there"
+
+
+class _UnreadError(Exception):
+    """The reader of a pipe went away (`kbench table | head`), which is no error of anyone."""
 
 
 class _Verbs(click.Group):
@@ -36,6 +45,12 @@ class _Verbs(click.Group):
         if name and not ctx.resilient_parsing and not {*rest} & {*ctx.help_option_names}:
             environment.unread(name, verbs.names(), _loaded)
         return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # of which click would make an exit status of its own
+            raise _UnreadError from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -64,6 +79,11 @@ def _kbench() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and leaves with its exit status: 0 all ok, 1 a run failed, 2 usage."""
+    with _interruptible():
+        _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> None:
     warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # whatever the locale, what it lacks is escaped
@@ -80,10 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
             auto_envvar_prefix=environment.PREFIX,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
-        # Whoever asks twice means it: no second interruption is told as a crash of the first.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        _leave("interrupted; what was finished is stored, the same command goes on from there", 130)
-    except BrokenPipeError:
+        _leave(_STORED, _INTERRUPTED)
+    except (BrokenPipeError, _UnreadError):
         _unread(0)
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.ctx.get_help() if error.ctx else "")
@@ -98,8 +116,30 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets a first Ctrl-C end what goes on in order, and a second one end that at once.
+
+    Else the second would be told as a crash, wherever the first had come to. Where interruptions
+    are ignored, as of a command in the background, they stay so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def first(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _unread(status: int) -> NoReturn:
-    """Ends where the reader of a pipe went away (`kbench table | head`), which is not an error."""
+    """Ends where nobody reads on; what is still held goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 

@@ -15,7 +15,7 @@ from kbench.cli.messages import plain
 __all__ = ["clean"]
 
 _HOME = re.compile(
-    r"(?<![\w.])(?:/(?:export/|var/|usr/)?(?:home|Users)/[^/\s'\"`,;:|&<>()\[\]{}]+"
+    r"(?<!\w)(?:/(?:export/|var/|usr/)?(?:home|Users)/[^/\s'\"`,;:|&<>()\[\]{}]+"
     r"|/root(?![\w.-])"
     r"|[A-Za-z]:[\\/]+Users[\\/]+[^\\/\s'\"`,;:|&<>()\[\]{}]+)"
 )
