@@ -79,7 +79,8 @@ def load(entry: Entry) -> Any:
         ) from cause
     expected, fits = _judged(entry.kind, part)
     if not fits:
-        raise PluginError(f"{this} is {type(part).__name__} {entry.target}, not a {expected}")
+        what = "class" if isinstance(part, type) else type(part).__name__
+        raise PluginError(f"{this} is {what} {entry.target}, not a {expected}")
     return part
 
 

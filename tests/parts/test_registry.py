@@ -108,7 +108,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(install: Install) -> None:
         ("bad_plugin", SOUND, "is module bad_plugin, not a class"),
         ("nowhere.at.all:Injector", SOUND, "ModuleNotFoundError"),
         ("bad_plugin:number", SOUND, "is int bad_plugin:number, not a class"),
-        ("bad_plugin:Card", SOUND, "is type bad_plugin:Card, not a subclass of kbench.method.Inj"),
+        ("bad_plugin:Card", SOUND, "is class bad_plugin:Card, not a subclass of kbench.method.Inj"),
         ("bad_plugin:Injector", "class Panic(BaseException): ...\nraise Panic('x')", "Panic: x"),
         ("bad_plugin:Injector", "import os\nos._exit(0)", r"SystemExit: os\._exit\(0\)"),
         ("bad_plugin:Injector", "raise GeneratorExit", "GeneratorExit"),
@@ -355,10 +355,10 @@ def test_executors_verbs_and_published_figures_are_parts_like_others(
     ("kind", "target", "what"),
     [
         ("executors", "odd_part:number", "executor 'odd' of odd-part 1.2 is int .*, not a class"),
-        ("verbs", "odd_part:Injector", "command 'odd' of .* is type .*, not a click command"),
+        ("verbs", "odd_part:Injector", "command 'odd' of .* is class .*, not a click command"),
         ("verbs", "odd_part", "is module odd_part, not a click command"),
         ("published", "odd_part", "published figures 'odd' of .* is module odd_part, not a pack"),
-        ("published", "odd_part:Injector", "is type odd_part:Injector, not a package"),
+        ("published", "odd_part:Injector", "is class odd_part:Injector, not a package"),
         ("published", "not_there", "does not load: ModuleNotFoundError"),
     ],
 )
