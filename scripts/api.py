@@ -17,6 +17,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 PAGE = _ROOT / "docs" / "api.md"
 
 _PURPOSES = {
+    "a program or notebook ([python.md](python.md))": ("kbench",),
     "a method": (
         "kbench.method",
         "kbench.corpus",
@@ -51,7 +52,7 @@ _PURPOSES = {
         "kbench.results.example_diff",
         "kbench.results.rescoring",
         "kbench.results.remaking",
-        "kbench.run.revision",
+        "kbench.pipeline.revision",
         "kbench.results.published",
         "kbench.results.notes",
         "kbench.parts.registry",
@@ -66,16 +67,16 @@ _PURPOSES = {
 """What to import from, for what. All that is named here is public, and nothing else."""
 
 PUBLIC = sorted({module for several in _PURPOSES.values() for module in several})
-"""The doors, ``kbench.X``, and the public rooms behind doors, ``kbench.X.Y``."""
+"""The interface, ``kbench``, the doors, ``kbench.X``, and rooms behind doors, ``kbench.X.Y``."""
 
 _HEAD = """<!-- Made by `python -m scripts.api` from the sources: change it there. -->
 
 # The public interface
 
-Public is what this page lists: the names in the `__all__` of {doors} *doors* (`kbench.X`) and of
-{rooms} *rooms* behind doors (`kbench.X.Y`). Import a name from where it is listed. All else,
-modules and names alike, may move or change without notice. kbench's own tasks, methods and
-leaderboard keep to this page, and a test sees to it.
+Public is what this page lists: what `kbench` itself has, the names in the `__all__` of {doors}
+*doors* (`kbench.X`) and of {rooms} *rooms* behind doors (`kbench.X.Y`). Import a name from where it
+is listed. All else, modules and names alike, may move or change without notice. kbench's own tasks,
+methods and leaderboard keep to this page, and a test sees to it.
 
 """
 _SENTENCE = re.compile(r".+?[.?!](?=\s+[^a-z\s]|$)", re.DOTALL)
@@ -88,13 +89,13 @@ def page() -> str:
     Raises:
         ValueError: a public name is not defined, or nothing says what it is.
     """
-    doors = sum(module.count(".") == 1 for module in PUBLIC)
+    doors, rooms = (sum(module.count(".") == n for module in PUBLIC) for n in (1, 2))
     wanted = (
         (what, ", ".join(f"[`{module}`](#{module.replace('.', '')})" for module in modules))
         for what, modules in _PURPOSES.items()
     )
     parts = [
-        _HEAD.format(doors=doors, rooms=len(PUBLIC) - doors),
+        _HEAD.format(doors=doors, rooms=rooms),
         _table("to write", "import from", wanted),
     ]
     for module in PUBLIC:
@@ -121,7 +122,7 @@ def _tree(module: str) -> ast.Module:
 
 def _line(module: str, name: str) -> str:
     """The first sentence on a name, wherever it is defined."""
-    body = _tree(module).body
+    body = _statements(_tree(module))
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
@@ -132,6 +133,14 @@ def _line(module: str, name: str) -> str:
         if name in _targets(node):
             return _first(_text(after), f"{module}.{name}")
     raise ValueError(f"{module} does not define {name}")
+
+
+def _statements(tree: ast.Module) -> list[ast.stmt]:
+    """The statements of a module, with those that only a reader of types runs."""
+    found: list[ast.stmt] = []
+    for node in tree.body:
+        found += node.body if isinstance(node, ast.If) else [node]
+    return found
 
 
 def _targets(node: ast.stmt) -> list[str]:

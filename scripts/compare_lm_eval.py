@@ -30,7 +30,7 @@ from kbench.encoding.passages import Passage
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.candidates import CandidateHead
 from kbench.model.huggingface import load_folder
-from kbench.run.prediction import logits_of
+from kbench.pipeline.prediction import logits_of
 from kbench_tasks.atlas import AtlasTyping
 
 WIDTH, LAYERS, VOCABULARY = 512, 8, 8000

@@ -19,10 +19,10 @@ from kbench.data import Label, Split
 from kbench.grid.grids import make_grid
 from kbench.grid.runner import resolve
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune
-from kbench.run.plugs import fit
-from kbench.run.prediction import predict
-from kbench.run.session import Session
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.prediction import predict
+from kbench.pipeline.session import Session
 from kbench.store import Artifacts
 
 _SIZES = (1, 7, 32, 128, 400)

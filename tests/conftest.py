@@ -25,9 +25,27 @@ _TOYS = "kbench.testing.toys:"
 # A distribution of its own, whose tests run where it is installed: see test_plugin.py.
 collect_ignore = ["plugin"]
 
+LONG = (
+    "testing/test_contracts.py", "faults/test_plugins.py", "grid/test_runner.py",
+    "grid/test_computing.py", "grid/test_planted.py", "baselines/test_recipes.py",
+    "baselines/test_waiting.py", "cli/test_commands.py", "faults/test_store.py",
+    "baselines/test_k_adapter.py", "baselines/test_k_adapter_decoders.py", "test_plugin.py",
+    "atlas/test_atlas_tiny_lm.py", "training/test_tunings.py", "leaderboard/test_verify.py",
+    "baselines/test_compiling.py", "baselines/test_kar.py", "baselines/test_ernie.py",
+    "faults/test_kill.py", "browser/test_site.py",
+)  # fmt: skip
+"""Files of more than twenty seconds, the longest first."""
+
 # Other work on a machine is no fault of what is tested.
 hypothesis.settings.register_profile("kbench", deadline=None)
 hypothesis.settings.load_profile("kbench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts long files before the others, so that at the end no process is alone with one."""
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.fixture(autouse=True)

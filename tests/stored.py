@@ -10,8 +10,8 @@ from kbench.data import Label
 from kbench.data.files import canonical_digest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.run.buckets import estimate
-from kbench.run.revision import ENGINE_REVISION
+from kbench.pipeline.buckets import estimate
+from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.spec import RunSpec, Setting
 from kbench.store import Predictions, Result, Results, Status
 from kbench.store.result import Coverage, Provenance

@@ -19,9 +19,9 @@ from kbench.model.huggingface import folder_digest, load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.registry import find
 from kbench.parts.source_text import constant
+from kbench.pipeline.buckets import Popularity, by_entity
 from kbench.results.comparison import metrics_of
 from kbench.results.rescoring import rescored
-from kbench.run.buckets import Popularity, by_entity
 from kbench.store import result_address
 from kbench.store.result import read_predictions, read_result
 from kbench.testing import registered

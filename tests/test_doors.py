@@ -50,7 +50,7 @@ def test_our_packages_and_templates_import_public_names_alone() -> None:
         ("from kbench.model import Encoder, compiling", ["kbench.model.compiling"]),
         ("from kbench.model.encoder import Encoder", ["kbench.model.encoder.Encoder"]),
         ("from kbench.parts import registry", ["kbench.parts.registry"]),
-        ("def lazy():\n    from kbench.run import stages", ["kbench.run.stages"]),
+        ("def lazy():\n    from kbench.pipeline import stages", ["kbench.pipeline.stages"]),
         ("import kbench.grid.runner", ["kbench.grid.runner"]),
         ("import kbench_tasks.custom", []),
     ],

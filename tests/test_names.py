@@ -17,17 +17,20 @@ YARDSTICK = "none"
 
 EXAMPLES = {
     # Messages that say by an example what to type.
-    "cli/compare.py": {"map-tuning"},
     "cli/results.py": {"atlas-qa", "map-tuning"},
     "grid/grids.py": {"atlas-qa", "map-tuning"},
+    "results/pairing.py": {"map-tuning"},
     # A metric that has the name of the data that it was published with.
     "metrics/spoken.py": {"popqa"},
 }
 NONE = {
     # The yardstick: what results are compared with where nothing else is named.
-    "cli/compare.py",
     "cli/diff.py",
-    # No knowledge base, spelled; the control that breaks nothing; no options.
+    "interface/reading.py",
+    "results/pairing.py",
+    # No knowledge in a figure or base, spelled; the control that breaks nothing; no options.
+    "figures/drawing.py",
+    "figures/points.py",
     "results/choice.py",
     "results/identity.py",
     "results/tables.py",

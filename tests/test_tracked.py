@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).resolve().parents[1]
 STRAY = re.compile(
     r"""(?:^|/)(?:
@@ -72,3 +74,7 @@ def test_a_leftover_is_known(path: str) -> None:
 )
 def test_a_source_is_no_leftover(path: str) -> None:
     assert STRAY.search(path) is None
+
+
+def test_files_that_run_first_are_there() -> None:
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []

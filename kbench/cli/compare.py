@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
     from kbench.cli.layout import Column
     from kbench.cli.terminal import Console
-    from kbench.results.choice import Choice
     from kbench.results.comparison import Comparison
-    from kbench.results.selection import Group
+    from kbench.results.identity import Names
     from kbench.store import Result
 
 __all__ = ["compare"]
 
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge")
-_OWN = ("none", "control=foreign", "control=same-type")
-"""What every run with knowledge has to be read against."""
 _LEGEND = (
     "In per cent, first minus second, paired by example and seed. Brackets: 95% bootstrap interval "
     "over test examples, and over seeds where there are several. p: McNemar's exact test (*), else "
@@ -138,25 +135,20 @@ def compare(
     two controls say against each other. Of runs that differ in options alone the one that is best
     on dev is meant, unless an option or an id says which.
     """
-    from kbench.results.choice import choices
-    from kbench.results.comparison import compare as compared
-    from kbench.results.identity import FIELDS, Names
+    from kbench.results.pairing import compared
     from kbench.store import Results
 
-    if family not in ("all", *FIELDS):
-        raise UsageError(f"--family {family!r}: expected all or one of {', '.join(FIELDS)}")
+    def wanted(result: Result, names: Names) -> bool:
+        return shared.chosen(result, filters, _FILTERS, names)
+
     store = Results(shared.opened(out))
-    results = list(store)
-    told, names = choices(results), Names(results)
-    pairs = [
-        (one, two)
-        for one, two in _pairs(results, runs, every, told)
-        if shared.chosen(one[0], filters, _FILTERS, names)
-    ]
-    if not pairs:
+    comparisons, said = compared(
+        store, runs, every=every, fits=wanted, metric=metric, family=family, force=force
+    )
+    for line in said:
+        say(f"warning: {line}", err=True)
+    if not comparisons:
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
-    over = None if family == "all" else family
-    comparisons = compared(pairs, store, metric=metric, family=over, force=force, choices=told)
     if as_json:
         for value in comparisons:
             say_json(value.as_json())
@@ -178,54 +170,6 @@ def _failing(comparisons: Sequence[Comparison], conditions: Sequence[Condition])
             err=True,
         )
     return 1 if failed else 0
-
-
-def _pairs(
-    results: Sequence[Result], runs: tuple[str, ...], every: bool, told: Mapping[str, Choice]
-) -> list[tuple[Group, Group]]:
-    from kbench.results.choice import meant, meant_beside
-    from kbench.results.selection import Selection, apart, grouped, partners
-
-    if len(runs) > 2 - every or not (runs or every):
-        raise UsageError(
-            f"given {len(runs)} runs{' and --all' if every else ''}; expected A, A B, --all or "
-            "--all B, such as `kbench compare map-tuning none`"
-        )
-    first = Selection("all") if every else Selection.parse(runs[0], results)
-    given = runs[0 if every else 1 :]
-    fitting = grouped(r for r in results if r in first and (not every or r.spec.knowledge))
-    if not fitting:
-        raise UsageError(f"no stored result that ended well is {first.text!r}")
-    found = meant(fitting, told, asked=first.asks, alone=not every)
-    if not found.kept:
-        raise UsageError(f"{first.text!r} is {found.said}")
-    ours, said = found.kept, [found.said]
-    yardsticks = [Selection.parse(text, results) for text in given] or [
-        Selection(text, dict([text.split("=")] if "=" in text else [("method", text)]))
-        for text in _OWN
-    ]
-    pairs: list[tuple[Group, Group]] = []
-    for theirs in yardsticks:
-        own, left = meant_beside(partners(ours, theirs, results), told, asked=theirs.asks)
-        pairs += own
-        said.append(left)
-    if not pairs and said[-1]:
-        raise UsageError(f"{yardsticks[-1].text!r} is {said[-1]}")
-    if not given and "control" not in first.named and not first.id:
-        same = Selection(first.text, {**first.named, "control": "same-type"})
-        true = meant(grouped(r for r in results if r in same), told, asked=first.asks, alone=False)
-        foreign = Selection("control=foreign", {"control": "foreign"})
-        kinds = partners(true.kept, foreign, results)
-        pairs += meant_beside(kinds, told, asked=first.asks)[0]  # what of the gain is of the kind
-    for line in filter(None, said):
-        say(f"warning: left out: {line}", err=True)
-    if not pairs:
-        against = " or ".join(repr(theirs.text) for theirs in yardsticks)
-        raise UsageError(
-            f"no result {against} belongs to one of {first.text!r}: what B does not name has to "
-            f"be as in A, and only runs that ended well count{apart(ours, yardsticks, results)}"
-        )
-    return pairs
 
 
 def _print(comparisons: Sequence[Comparison], console: Console) -> None:

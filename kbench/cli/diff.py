@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from kbench.cli.terminal import Console
     from kbench.data import Label
     from kbench.results.example_diff import Changed, Injected
-    from kbench.results.selection import Group, Selection
-    from kbench.store import Predictions, Result, Results
+    from kbench.store import Result
 
 __all__ = ["diff"]
 
@@ -66,14 +65,18 @@ def diff(
     """
     from dataclasses import replace
 
+    from kbench.pipeline.buckets import Popularity
     from kbench.results.comparison import judge
     from kbench.results.example_diff import Texts, changes, injected, known
-    from kbench.run.buckets import Popularity
+    from kbench.results.pairing import sides as sides_of
     from kbench.store import Results
 
     groups = [_change(name) for name in wanted.split(",")]
     store = Results(shared.opened(out))
-    ours, theirs, predictions = _sides(store, (a, b), task)
+    pair = sides_of(store, (a, b), task)
+    ours, theirs, predictions = pair.ours, pair.theirs, pair.predictions
+    for line in pair.said:
+        say(f"warning: {line}", err=True)
     texts = Texts.of(ours, data)
     bases = {side: known(result, bundle) for side, result in (("ours", ours), ("theirs", theirs))}
     problems = dict.fromkeys([texts.problem, *(problem for _, problem in bases.values())])
@@ -110,67 +113,6 @@ def _change(name: str) -> str:
     if name.strip() not in _SHOWN:
         raise UsageError(f"--show {name!r}{nearest(name, _SHOWN)}")
     return _SHOWN[name.strip()]
-
-
-def _sides(
-    store: Results, texts: tuple[str, str], task: str | None
-) -> tuple[Result, Result, tuple[Predictions, Predictions]]:
-    """Finds the two results, and checks that they are over the same examples."""
-    from kbench.results.choice import choices, meant, meant_beside
-    from kbench.results.comparison import PredictionCache, differing, unchosen
-    from kbench.results.identity import Names, fits
-    from kbench.results.selection import Selection, grouped, partners
-
-    results = list(store)
-    told, names = choices(results), Names(results)
-    first, second = (Selection.parse(text, results) for text in texts)
-    of_task = [r for r in results if r in first and (task is None or fits(r, "task", task, names))]
-    fitting = grouped(of_task)
-    found = meant(fitting, told, asked=first.asks, alone=True)
-    groups = fitting if found.left else found.kept  # dev does not tell which: the user has to
-    every = partners(groups, second, results)
-    kept, left = meant_beside(every, told, asked=second.asks)
-    pairs = every if found.left or left else kept
-    if len(pairs) != 1:
-        raise UsageError(
-            f"{texts[0]!r} against {texts[1]!r} are {len(pairs)} pairs of runs; expected one"
-            + _choose(pairs, groups, second, results)
-        )
-    ours, theirs = _of_a_seed(*pairs[0])
-    for line in unchosen(ours, theirs, names, told):
-        say(f"warning: {line}", err=True)
-    tables = PredictionCache(store)
-    problems = [*differing(ours, theirs, ours.main_metric or "")] or tables.unlike([ours, theirs])
-    if problems:
-        raise UsageError(f"the two runs cannot be compared: {'; '.join(problems)}")
-    return ours, theirs, (tables.predictions(ours), tables.predictions(theirs))
-
-
-def _choose(
-    pairs: Sequence[tuple[Group, Group]],
-    ours: Sequence[Group],
-    theirs: Selection,
-    results: Sequence[Result],
-) -> str:
-    """What would make one pair of several, or why there is none."""
-    from kbench.results.identity import Names
-    from kbench.results.selection import apart, choices
-
-    if not pairs:
-        return apart(ours, [theirs], results)
-    names = Names(results)
-    told = []
-    for number, letter in enumerate("AB"):
-        side = {pair[number][0].id: pair[number] for pair in pairs}
-        if terms := choices([*side.values()], names):
-            told.append(f"{letter} by {terms}")
-    return f"; choose {', and '.join(told)}" if told else ""
-
-
-def _of_a_seed(one: Sequence[Result], two: Sequence[Result]) -> tuple[Result, Result]:
-    theirs = {result.spec.seed: result for result in two}
-    shared_seed = next((r for r in one if r.spec.seed in theirs), None)
-    return (shared_seed, theirs[shared_seed.spec.seed]) if shared_seed else (one[0], two[0])
 
 
 def _first(changed: Sequence[Changed], count: int) -> list[Changed]:

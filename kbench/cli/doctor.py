@@ -18,7 +18,7 @@ from kbench.data.files import cache_home
 from kbench.errors import KbenchError, one_line, with_type
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind, entries
-from kbench.run import provenance
+from kbench.pipeline import provenance
 
 __all__ = ["doctor"]
 

@@ -6,15 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 from kbench.cli.columns import ASKED, IDENTITY, blank, columns_of, legend, options_of, tables_of
-from kbench.data import Split
 from kbench.errors import one_line
-from kbench.results.identity import FIELDS
 from kbench.results.notes import notes
+from kbench.results.shown import flat
 from kbench.results.tables import Row
-from kbench.spec import spelled
 
 __all__ = ["as_csv", "as_latex", "as_markdown"]
 
@@ -32,27 +29,6 @@ _LATEX = {
 }
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|&])")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
-_FIGURES = ("value", "low", "high", "deviation")
-_TURNED = ("right", "lost", "wrong", "gained", "p", "retention", "repair")
-_MOVED = (
-    "kl",
-    "kl_unlinked",
-    "same_first",
-    "same_first_unlinked",
-    "perplexity_without",
-    "perplexity_ratio",
-)
-_COSTS = (
-    "trainable_parameters",
-    "train_seconds",
-    "start_seconds",
-    "train_processor_seconds",
-    "start_processor_seconds",
-    "evaluate_seconds_per_example",
-    "peak_memory_bytes",
-    "peak_device_memory_bytes",
-    "knowledge_bytes",
-)
 
 
 def as_markdown(
@@ -101,7 +77,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
     """Returns all figures, a line a row: fractions and SI units, empty where there is none."""
-    lines = [_flat(row, row.first.id in best) for row in rows]
+    lines = [flat(row, row.first.id in best) for row in rows]
     if not lines:
         return ""
     text = io.StringIO()
@@ -109,38 +85,6 @@ def as_csv(rows: Sequence[Row], best: Collection[str]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
-
-
-def _flat(row: Row, best: bool) -> dict[str, Any]:
-    value = row.as_json()
-    flat = {name: value[name] for name in (*FIELDS, "status", "reason", "metric")}
-    flat["options"] = " ".join(f"{key}={spelled(each)}" for key, each in value["options"].items())
-    flat |= {name: value[name] for name in ("chosen", "variants")}
-    flat |= {"seeds": " ".join(map(str, row.seeds)), "ids": " ".join(value["ids"]), "best": best}
-    for name in ("score", "delta", "gain", "kind", "individual", "net_gain"):
-        for figure in _FIGURES:
-            key = name if figure == "value" else f"{name}_{figure}"
-            flat[key] = value[name][figure] if value[name] else None
-    flat |= {"locality": None, "locality_n": None, "coverage": row.coverage}
-    flat["shared"] = row.shared
-    if row.locality:
-        flat |= {"locality": row.locality.value, "locality_n": row.locality.n}
-    flat |= dict.fromkeys((*_TURNED, *_MOVED))
-    flat |= value["turned"] or {}
-    flat |= {name: value["moved"].get(name) for name in _MOVED}
-    flat["follow_rate"] = row.follow.value if row.follow else None
-    flat["follow_n"] = row.follow.n if row.follow else None
-    for name in ("answered", "unanswered"):
-        score = row.context.get(name)
-        flat[f"score_{name}"], flat[f"n_{name}"] = (score.value, score.n) if score else (None, None)
-    flat["tokens_per_example"] = row.tokens
-    for name in _COSTS:
-        flat[name] = row.cost.get(name)
-    flat["evaluate_seconds_per_example_without"] = row.seconds_without
-    for split in Split:
-        flat[f"{split}_kept"], flat[f"{split}_total"] = value["kept"].get(split, (None, None))
-    flat["notes"] = " ".join(value["notes"])
-    return flat
 
 
 def _grid(

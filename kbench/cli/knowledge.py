@@ -327,7 +327,7 @@ def _asked(run: Mapping[str, Any]) -> list[_Asked]:
         task = find_task(name, grid.data, grid.options.get("task", {}).get(name, {}))
         splits = [task.examples(split) for split in (Split.TEST, Split.DEV)]
         if grid.limit is not None:
-            from kbench.run.preparation import limited  # brings torch
+            from kbench.pipeline.preparation import limited  # brings torch
 
             splits = [limited(split, grid.limit) for split in splits]
         examples = [example for split in splits for example in split]

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kbench.cli import options as shared
 from kbench.errors import UsageError
-from kbench.grid.grids import make_grids, read_grid
+from kbench.interface.demos import DEMOS
 from kbench.spec import Control, Setting
-
-if TYPE_CHECKING:
-    from kbench.grid.grids import Grid
 
 __all__ = ["run"]
 
-_DEMOS = {
-    "encoder": Path(__file__).with_name("demo.yaml"),
-    "decoder": Path(__file__).with_name("demo-decoder.yaml"),
-}
 _DEMO_JOBS = 4
-_AXES = ("task", "method", "setting", "tuning", "backbone", "knowledge", "control", "seed")
-_SINGLE = ("limit", "data", "linker", "dtype", "weights", "chat")
 
 
 def _choices(kind: type[Setting] | type[Control]) -> str:
@@ -42,7 +32,7 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 )
 @click.option(
     "--demo",
-    type=click.Choice(list(_DEMOS)),
+    type=click.Choice(list(DEMOS)),
     help="The embedded demo of models that read both ways, or from left to right. Default: the "
     "first, without GRID, --task and --method.",
 )
@@ -166,86 +156,27 @@ def run(grid: Path | None, **options: Any) -> int:
     --method, the embedded demo runs; --demo names one, which options narrow as they do a GRID.
     """
     from kbench.cli import run_grids, telling
-    from kbench.grid.executor import Setup, find_executor
-    from kbench.grid.plan import Place
-    from kbench.grid.pool import Limits
+    from kbench.interface.asking import Means, asked
 
     if grid is not None and options["config"] is not None:
         raise UsageError(f"--config {options['config']} and {grid}: give one grid")
-    grid = grid or options["config"]
-    chosen = _grids(grid, options)
-    narrowed = [name for name in _AXES if options[name] is not None]
-    if _demo(grid, options) and options["executor"] == "local":
-        # A thread each: the same bits on every machine of a kind, and no faster with more.
-        options["jobs"] = options["jobs"] or min(_DEMO_JOBS, os.cpu_count() or 1)
-        options["threads"] = options["threads"] or 1
+    chosen = asked(grid or options["config"], options, options["settings"], options["demo"])
     if options["dry_run"]:
-        peak = 1e12 * options["tflops"]
-        return run_grids.dry_run(
-            chosen, options["out"], peak, options["as_json"], options["settings"], narrowed
-        )
+        return run_grids.dry_run(chosen, options["out"], options["tflops"], options["as_json"])
+    if chosen.demo and options["executor"] == "local":
+        options["jobs"] = options["jobs"] or min(_DEMO_JOBS, os.cpu_count() or 1)
     if options["verbose"] and options["quiet"]:
         raise UsageError("--verbose and --quiet: give one of them")
     loudness = telling.VERBOSE if options["verbose"] else telling.USUAL
     loudness = telling.QUIET if options["quiet"] else loudness
-    place = replace(
-        Place.default(options["out"], options["device"]),
-        threads=options["threads"],
-        evaluation_batch=options["evaluation_batch"],
-        deterministic=options["deterministic"],
-        compiled=options["compile"],
-        locality=options["locality"],
-        spread=_spread(options),
-    )
     memory = options["memory_limit"]
-    setup = Setup(
-        jobs=options["jobs"] or 1,
-        limits=Limits(options["time_limit"], None if memory is None else int(memory)),
-        options=shared.pairs(options["executor_options"]),
-    )
-    executor = find_executor(options["executor"])(setup)
+    options["memory_limit"] = None if memory is None else int(memory)
+    options["option"] = shared.pairs(options["executor_options"])
     return run_grids.run(
         chosen,
-        place,
-        executor,
+        Means(**{name: options[name] for name in Means.words()}),
         teller=telling.Teller(loudness, options["log_file"]),
         fail_fast=options["fail_fast"],
         as_json=options["as_json"],
         debug=options["debug"],
-        settings=options["settings"],
-        narrowed=narrowed,
     )
-
-
-def _spread(options: dict[str, Any]) -> bool:
-    """Whether a model is parted among GPUs, which is known to be possible before anything runs."""
-    if options["spread"]:
-        from kbench.model.placing import check_spread
-
-        if (options["jobs"] or 1) > 1 or options["device"] not in ("auto", "cuda"):
-            raise UsageError(
-                "--spread takes all GPUs for one model; expected no --jobs, no --device"
-            )
-        check_spread()
-    return bool(options["spread"])
-
-
-def _demo(path: Path | None, options: dict[str, Any]) -> Path | None:
-    """The grid of the demo that is asked for, by name or by asking for nothing else."""
-    name: str | None = options["demo"]
-    if name is not None and path is not None:
-        raise UsageError(f"--demo {name} and {path}: a demo is a grid of its own; give one of them")
-    if name is None and path is None and options["task"] is None and options["method"] is None:
-        name = "encoder"
-    return None if name is None else _DEMOS[name]
-
-
-def _grids(path: Path | None, options: dict[str, Any]) -> list[Grid]:
-    given = {name: options[name] for name in (*_AXES, *_SINGLE) if options[name] is not None}
-    for name, kind in (("setting", Setting), ("control", Control)):
-        if given.get(name) == "all":
-            given[name] = ",".join(kind)
-    chosen = _demo(path, options) or path
-    values: dict[str, Any] = read_grid(chosen) if chosen else {}
-    origin = str(path) if path else "the options"
-    return make_grids(values, origin, given, options["settings"])

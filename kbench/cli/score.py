@@ -11,9 +11,10 @@ import click
 from kbench.cli import options as shared
 from kbench.cli.messages import say, say_json
 from kbench.data import SCORERS
+from kbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kbench.results.rescoring import Again
     from kbench.store import Result, Results
@@ -32,9 +33,26 @@ _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "con
     type=click.Choice(SCORERS),
     help="Instead, what another comparison of candidates would have given.",
 )
+@click.option(
+    "--external",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Instead, score predictions made elsewhere, and store them: JSON Lines of id, prediction.",
+)
+@click.option("--name", help="With --external: what made them.")
+@click.option("--data", help="With --external: the folder of the task's files.")
+@click.option("--seed", type=click.IntRange(min=0), help="With --external: of their run.")
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON Lines.")
 def score(
-    runs: str | None, out: Path, scorer: str | None, as_json: bool, **filters: str | None
+    runs: str | None,
+    out: Path,
+    scorer: str | None,
+    file: Path | None,
+    name: str | None,
+    data: str | None,
+    seed: int | None,
+    as_json: bool,
+    **filters: str | None,
 ) -> int:
     """Make all metrics again from stored predictions, without data, model or knowledge.
 
@@ -43,7 +61,18 @@ def score(
 
     With --scorer the runs that chose among candidates are scored as if they had compared these so
     (docs/decoders.md); exit status 1 if there is none.
+
+    With --external the predictions of FILE for the test split of --task are scored and stored as a
+    result of the method external:NAME; --backbone says what model is behind them
+    (docs/results.md).
     """
+    elsewhere = {"--name": name, "--data": data, "--seed": seed}
+    if file is not None:
+        filtered = {f"--{key}": value for key, value in filters.items()}
+        others = {"RUNS": runs, "--scorer": scorer, **filtered}
+        _check_alone("--external", {**others, "--task": None, "--backbone": None})
+        return _external(file, out, elsewhere, filters, as_json=as_json)
+    _check_alone("no --external", elsewhere)
     from kbench.results.identity import Names
     from kbench.results.selection import Selection
     from kbench.store import Results, Status
@@ -76,6 +105,44 @@ def score(
         verdict = f"{wrong} differ or cannot be made again" if wrong else "all as stored"
         say(f"{len(results)} results, {scores} scores: {verdict}")
     return int(wrong > 0)
+
+
+def _check_alone(what: str, others: Mapping[str, object]) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise UsageError(f"{name} has no meaning with {what}")
+
+
+def _external(
+    file: Path,
+    out: Path,
+    given: Mapping[str, Any],
+    filters: Mapping[str, str | None],
+    *,
+    as_json: bool,
+) -> int:
+    """Stores predictions made elsewhere as a result, and prints its scores."""
+    from kbench.results.external import external
+    from kbench.store import Results
+
+    task, name = filters["task"], given["--name"]
+    if task is None or name is None:
+        raise UsageError("--external needs --task, whose test split it is of, and --name")
+    result, found = external(
+        file,
+        name,
+        task,
+        data=given["--data"],
+        backbone=filters["backbone"],
+        seed=given["--seed"] or 0,
+    )
+    result = Results(out).save(result, found)
+    if as_json:
+        say_json(result.as_json())
+    else:
+        told = ", ".join(f"{name} {100 * one.value:.1f}" for name, one in result.metrics.items())
+        say(f"{result.id[:12]} {result.spec.label}: {told}")
+    return 0
 
 
 def _by(store: Results, results: Sequence[Result], scorer: str, *, as_json: bool) -> int:

@@ -10,8 +10,7 @@ import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say, say_json
-from kbench.errors import UsageError, nearest
-from kbench.store import Result
+from kbench.errors import UsageError
 
 if TYPE_CHECKING:
     from kbench.results.published import Figure
@@ -60,28 +59,24 @@ def table(
     """
     from kbench.cli.columns import headings
     from kbench.cli.published import FILTERS, beside
-    from kbench.results.choice import shown_of
-    from kbench.results.tables import leaders, rows
+    from kbench.results.shown import shown as shown_of
     from kbench.store import Results
 
     form = "json" if as_json else form
     if published and form not in ("rich", "json"):
         raise UsageError(f"--published is shown by --format rich and json, not {form}")
     names = headings(columns)
+
+    def wanted(row: Row) -> bool:
+        return shared.chosen(row.first, filters, _FILTERS, row.names)
+
     store = Results(shared.opened(out))
-    # Yardsticks and controls are needed even where they are not to be shown.
-    stored = _measured(list(store), metric) if metric else list(store)
-    shown = [
-        row for row in rows(stored, store) if shared.chosen(row.first, filters, _FILTERS, row.names)
-    ]
-    hidden: list[str] = []
-    if not everything:
-        shown, hidden = shown_of(shown)
+    found = shown_of(store, metric=metric, everything=everything, fits=wanted)
+    shown, best = found.rows, found.best
     figures = (
         beside(shown, lambda figure: shared.chosen(figure, filters, FILTERS)) if published else []
     )
-    best = leaders(shown, store)
-    for line in hidden:
+    for line in found.hidden:
         say(line, err=True)
     if form == "json":
         for row in shown:
@@ -114,18 +109,3 @@ def _print(
     print_table(shown, Console(), best, names)
     if figures is not None:
         print_published(figures, shown, Console())
-
-
-def _measured(results: Sequence[Result], metric: str) -> list[Result]:
-    """Returns the results that have a metric, with it in the place of their main one.
-
-    Of a stratum that none of its examples is in a result has none, and not 0.
-    """
-    known = {n: None for result in results for n, score in result.metrics.items() if score.n}
-    if metric not in known:
-        raise UsageError(f"no stored result has a metric {metric!r}{nearest(metric, known)}")
-    return [
-        r.model_copy(update={"main_metric": metric})
-        for r in results
-        if metric in r.metrics and r.metrics[metric].n
-    ]

@@ -22,7 +22,7 @@ from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import default_tuning, find_knowledge, normalised
 from kbench.parts.run_parts import PartLoader, Parts, impossible
-from kbench.run.addresses import addresses, general_plug, result_id
+from kbench.pipeline.addresses import addresses, general_plug, result_id
 from kbench.spec import Control, OptionKind, RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kbench.run.stages import Stage
+from kbench.pipeline.stages import Stage
 from kbench.spec import Setting
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from kbench.grid.pool import Stopped
 from kbench.model.compiling import can_compile
 from kbench.model.placing import check_spread
 from kbench.parts.run_parts import PartLoader, Parts, impossible
-from kbench.run.addresses import addresses, result_id
-from kbench.run.record import Clock, blame, ended, origin, result_of, save, trace
-from kbench.run.session import Session
-from kbench.run.stages import Stage, evaluate, make
+from kbench.pipeline.addresses import addresses, result_id
+from kbench.pipeline.record import Clock, blame, ended, origin, result_of, save, trace
+from kbench.pipeline.session import Session
+from kbench.pipeline.stages import Stage, evaluate, make
 from kbench.store import Artifacts, Predictions, Provenance, Result, Results, Status
 
 __all__ = ["Worker", "stopped"]

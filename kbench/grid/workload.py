@@ -19,7 +19,7 @@ from kbench.encoding.batch import BATCH
 from kbench.errors import KbenchError
 from kbench.grid.estimate import Memory, Pass, Shape, Work, WorkKind, flops, shape_of
 from kbench.parts.run_parts import PartLoader, Parts
-from kbench.run.preparation import limited
+from kbench.pipeline.preparation import limited
 from kbench.spec import Setting, limit_of
 from kbench.store import hidden_bytes
 from kbench.task import QuestionTask

@@ -8,7 +8,7 @@ longer inputs, by the document it gets:
 - ``empty``: one that says nothing, in the same place.
 
 Which sentences those are hangs on the example, so the texts are made where inputs are
-(:mod:`kbench.run.documents`). What is known of entities stays as it is.
+(:mod:`kbench.pipeline.documents`). What is known of entities stays as it is.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A stratum is part of a metric's definition (a relation of LAMA, a form of episodes). Buckets are
 another thing: they part any metric's score by what the knowledge base has of an example's entity
-(:mod:`kbench.run.buckets`).
+(:mod:`kbench.pipeline.buckets`).
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from kbench.knowledge.controls import controlled
 from kbench.knowledge.exchange import Exchanged
 from kbench.knowledge.linked import anyone, linked
 from kbench.parts.find import find_knowledge, task_of
+from kbench.pipeline.buckets import Popularity
 from kbench.results.nearest import nearest_rows
-from kbench.run.buckets import Popularity
 from kbench.spec import Control
 from kbench.store import Predictions, Result
 
@@ -205,7 +205,7 @@ def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str
     if result.provenance is None or base.digest != result.provenance.digests.get("knowledge"):
         return None, f"knowledge is not shown: {base.folder} is not what the result was made with"
     if result.spec.control in _SWAPPING:
-        from kbench.run.revision import ENGINE_REVISION
+        from kbench.pipeline.revision import ENGINE_REVISION
 
         if (made := result.provenance.revision) != ENGINE_REVISION:
             was = f"revision {made} of the engine, and {ENGINE_REVISION} swaps others"

@@ -11,6 +11,7 @@ for both are knowledge: how the gain splits says what a method has read, not how
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kbench.metrics import Array
     from kbench.results.tables import Estimate
 
-__all__ = ["net_gain", "net_replicates"]
+__all__ = ["front", "net_gain", "net_replicates"]
 
 E = TypeVar("E", bound="Estimate")
 
@@ -51,3 +52,14 @@ def net_gain(gain: E | None, delta: E | None) -> E | None:
 def net_replicates(own: Array, foreign: Array, none: Array) -> Array:
     """Returns the net gain in every resample, from the scores in it, of the same draws."""
     return own - np.maximum(foreign, none)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Returns which points (cost, score) no other is as good as at less cost, or better than."""
+    return [
+        not any(
+            (cost <= own_cost and score >= own) and (cost < own_cost or score > own)
+            for cost, score in points
+        )
+        for own_cost, own in points
+    ]

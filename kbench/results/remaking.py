@@ -17,7 +17,7 @@ from kbench.model import Backbone, LanguageModel
 from kbench.parts.find import find_backbone, find_task, task_kind
 from kbench.parts.registry import Kind, names
 from kbench.parts.run_parts import PartLoader, Parts
-from kbench.run.addresses import addresses, result_id
+from kbench.pipeline.addresses import addresses, result_id
 from kbench.spec import RunSpec
 from kbench.store import Result, result_address
 from kbench.task import ProbeTask, Task

@@ -7,8 +7,8 @@ from typing import Any
 
 from kbench.knowledge import KnowledgeBase
 from kbench.metrics import ByScorer, Metric
+from kbench.pipeline.buckets import Popularity, by_context, by_entity, estimate
 from kbench.results.comparison import metric_of, metrics_of
-from kbench.run.buckets import Popularity, by_context, by_entity, estimate
 from kbench.store import Predictions, Result, Score
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "again",
     "by_scorer",
     "popularity_of",
+    "popularity_told",
     "rescored",
     "rescored_parts",
 ]
@@ -138,17 +139,23 @@ def rescored_parts(
         UsageError: the task is not installed, or no longer has the metric.
     """
     metric = metric_of(result, result.main_metric or "")
-    known = popularity or _told(result, predictions, metric)
+    known = popularity or popularity_told(result, predictions, metric)
     made = by_entity(metric, predictions, known or Popularity(1, 1))
     if known is None:
         del made["popularity"]
     return made | by_context(metric, predictions)
 
 
-def _told(result: Result, predictions: Predictions, metric: Metric) -> Popularity | None:
-    """Where torso and head begin, as the number of examples in each tells.
+def popularity_told(result: Result, predictions: Predictions, metric: Metric) -> Popularity | None:
+    """Returns where torso and head begin, as the stored number of examples in each tells.
 
-    None where no bounds give these numbers, or not every example counts for the metric.
+    Args:
+        result: of a run with knowledge.
+        predictions: its own.
+        metric: its main one.
+
+    Returns:
+        None where no bounds give these numbers, or not every example counts for the metric.
     """
     stored = result.buckets.get("popularity", {})
     degrees = sorted(degree for degree in predictions.degrees if degree >= 0)

@@ -141,9 +141,9 @@ class Result(_Model):
     the main metric by ``coverage`` (``known``, ``unknown``) and ``popularity`` (``head``,
     ``torso``, ``tail``) of the entity, and by ``context``: whether texts that were brought spell
     out an answer (``answered``, ``unanswered``). ``locality`` says how far a plug moves what the
-    model says, where that was asked for (:mod:`kbench.run.locality`). ``dev`` is the main metric
-    on the dev split, by which the options of a sweep are chosen; None without such a split, and of
-    controls.
+    model says, where that was asked for (:mod:`kbench.pipeline.locality`). ``dev`` is the main
+    metric on the dev split, by which the options of a sweep are chosen; None without such a split,
+    and of controls.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")

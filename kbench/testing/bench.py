@@ -14,9 +14,9 @@ from kbench.method import InjectionMethod, Plug
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.evaluation import Evaluation
-from kbench.run.session import Session
-from kbench.run.stages import evaluate
+from kbench.pipeline.evaluation import Evaluation
+from kbench.pipeline.session import Session
+from kbench.pipeline.stages import evaluate
 from kbench.spec import Control, RunSpec, Setting
 from kbench.testing.contracts import Unchecked
 from kbench.testing.tiny import BACKBONE, TASKS, tiny

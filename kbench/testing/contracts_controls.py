@@ -21,7 +21,7 @@ from kbench.knowledge import KnowledgeBase, Rows
 from kbench.knowledge.linked import linked
 from kbench.method import InjectionMethod, Plug
 from kbench.parts.run_parts import impossible
-from kbench.run.preparation import inputs_of
+from kbench.pipeline.preparation import inputs_of
 from kbench.spec import Control
 from kbench.testing.bench import Bench
 from kbench.testing.contracts import TOLERANCE, Finding, Unchecked, Verdict, contract

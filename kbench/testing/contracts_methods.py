@@ -10,8 +10,8 @@ import numpy as np
 from kbench.errors import FrozenError
 from kbench.model import digest
 from kbench.parts.source_text import declared, defaults, settings
-from kbench.run.evaluation import Evaluation
-from kbench.run.plugs import fit
+from kbench.pipeline.evaluation import Evaluation
+from kbench.pipeline.plugs import fit
 from kbench.spec import Setting
 from kbench.testing import contracts_controls, contracts_plugs
 from kbench.testing.bench import Bench

@@ -11,8 +11,8 @@ from torch import nn
 from kbench.method import NoPlug
 from kbench.model import FrozenReader, digest
 from kbench.model.freezing import frozen
-from kbench.run.models import tune
-from kbench.run.plugs import fit
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
 from kbench.spec import Control, Setting
 from kbench.store.hidden_states import HiddenStateStore
 from kbench.testing.bench import Bench

@@ -19,8 +19,8 @@ from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts, headed
 from kbench.parts.source_text import summary
-from kbench.run.models import tune
-from kbench.run.session import Session
+from kbench.pipeline.models import tune
+from kbench.pipeline.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.task import Family
 from kbench.testing.contracts import TOLERANCE, Finding, Verdict, contract

@@ -19,11 +19,11 @@ from kbench.encoding import Batch
 from kbench.method import Plug
 from kbench.model import DownstreamModel, ReadStates, digest
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune
-from kbench.run.plugs import fit
-from kbench.run.preparation import Prepared
-from kbench.run.session import Session
-from kbench.run.training_record import TrainingRecord
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.preparation import Prepared
+from kbench.pipeline.session import Session
+from kbench.pipeline.training_record import TrainingRecord
 from kbench.store import Artifacts
 from kbench.testing.tiny import tiny
 

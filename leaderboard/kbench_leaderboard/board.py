@@ -19,13 +19,13 @@ from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.metrics import Array, bootstrap_replicates
 from kbench.parts.find import task_kind
+from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.choice import untold
 from kbench.results.comparison import PredictionCache, metric_of
 from kbench.results.identity import Names, content, table_key, told_apart
 from kbench.results.ranking import net_replicates
 from kbench.results.selection import Group as Runs
 from kbench.results.tables import Row, rows
-from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Results, Status
 from kbench_leaderboard.submission import read

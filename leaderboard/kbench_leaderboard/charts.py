@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 
 from kbench.errors import one_line
+from kbench.results.ranking import front
 from kbench_leaderboard.board import Group, Line
 from kbench_leaderboard.clean import clean
 
-__all__ = ["Chart", "chart", "front"]
+__all__ = ["Chart", "chart"]
 
 _INK = "currentColor"
 """Text and axes take the page's colour, so that one image serves dark and light."""
@@ -32,17 +32,6 @@ class Chart:
 
     svg: str
     text: str
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Returns which points (cost, score) no other is as good as at less cost, or better than."""
-    return [
-        not any(
-            (cost <= own_cost and score >= own) and (cost < own_cost or score > own)
-            for cost, score in points
-        )
-        for own_cost, own in points
-    ]
 
 
 def chart(group: Group) -> Chart | None:

@@ -19,9 +19,9 @@ from kbench.errors import InputError, KbenchError, Unsupported
 from kbench.knowledge import Bundle
 from kbench.parts.find import find_backbone, find_knowledge, find_task, offered, task_kind
 from kbench.parts.registry import Kind, find, names
+from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.remaking import NotHereError, Stated, check_options_of
 from kbench.results.rescoring import Popularity, popularity_of, rescored_parts
-from kbench.run.revision import ENGINE_REVISION
 from kbench.spec import RunSpec, check_options, check_values
 from kbench.store import Predictions, Provenance, Result, Status
 from kbench.task import ProbeTask, QuestionTask, Task

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from kbench.data.files import file_digest
 from kbench.errors import KbenchError, PluginError, UsageError, with_type
 from kbench.metrics import is_beside
+from kbench.pipeline.revision import ENGINE_REVISION, VERSION
 from kbench.results.comparison import metrics_of
 from kbench.results.rescoring import Again, rescored, rescored_parts
-from kbench.run.revision import ENGINE_REVISION, VERSION
 from kbench.spec import Control, Setting
 from kbench.store import Predictions, Provenance, Result, Score, Status
 from kbench_leaderboard.submission import FILES, Entry

@@ -17,10 +17,10 @@ from kbench.encoding import Batch
 from kbench.encoding.micro_batches import split
 from kbench.errors import KbenchError
 from kbench.model import DownstreamModel, digest
-from kbench.run.models import tune
-from kbench.run.plugs import fit
-from kbench.run.prediction import predict
-from kbench.run.stages import evaluate
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.prediction import predict
+from kbench.pipeline.stages import evaluate
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered

@@ -23,7 +23,7 @@ from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.preparation import Prepared, prepare
+from kbench.pipeline.preparation import Prepared, prepare
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
 from kbench.testing import registered

@@ -18,8 +18,8 @@ from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.run.models import tune
-from kbench.run.plugs import fit
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
 from kbench.testing.tiny import TASKS, offered
@@ -65,7 +65,8 @@ def test_a_step_of_a_plug_waits_for_nothing(
     method: str, setting: str, dtype: str, device: Device, steps: list[int]
 ) -> None:
     bench, session = Bench(method), new_session()
-    for task in TASKS if setting == "task-specific" else TASKS[:1]:
+    # What narrow numbers add is the step's scaler, which is the same for all tasks.
+    for task in TASKS if setting == "task-specific" and dtype == "float32" else TASKS[:1]:
         parts = bench.parts(Setting(setting), task=task, dtype=dtype)
         model, _ = tune(session, parts)
         with device:

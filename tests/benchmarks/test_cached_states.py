@@ -26,8 +26,8 @@ from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune
-from kbench.run.session import Session
+from kbench.pipeline.models import tune
+from kbench.pipeline.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts
 from kbench.training import Recipe

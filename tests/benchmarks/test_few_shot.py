@@ -18,7 +18,7 @@ from kbench.model import DownstreamModel
 from kbench.model.freezing import frozen
 from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
-from kbench.run.prediction import predict
+from kbench.pipeline.prediction import predict
 from kbench_baselines.map_tuning import AffineMap
 from tests import reference
 

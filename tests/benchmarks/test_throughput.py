@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.encoding.batch import shuffled_batches
 from kbench.model import dropout
-from kbench.run.prediction import predict
+from kbench.pipeline.prediction import predict
 from kbench.training import Recipe, train
 
 from .conftest import Demands

@@ -43,7 +43,7 @@ def test_help_and_listings_load_nothing_slow(arguments: tuple[str, ...]) -> None
     assert modules & (SLOW | {"kbench_tasks", "kbench_baselines"}) == set()
 
 
-@pytest.mark.parametrize("verb", ["run", "knowledge", "cache"])
+@pytest.mark.parametrize("verb", ["run", "knowledge", "cache", "export"])
 def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
     assert loaded(_CALL, verb, "--help") & MODELS == set()
 
@@ -55,6 +55,9 @@ def test_the_help_of_a_verb_loads_no_torch(verb: str) -> None:
         ("compare", "--all", "--out"),
         ("diff", "map-tuning", "--out"),
         ("score", "--out"),
+        ("plot", "seeds", "seeds.svg", "--out"),
+        ("export", "eee", "shared", "--out"),
+        ("cite", "--out"),
         ("leaderboard", "build", "--out", "site", "--results"),
         ("leaderboard", "merge", "--out", "all"),
     ],
@@ -69,6 +72,23 @@ def test_results_are_read_without_what_runs_models(
         store(tmp_path / "results", found, task="atlas-relations", method=method)
     modules = loaded(_CALL, *verb, str(tmp_path / "results"))
     assert "kbench.store" in modules
+    assert modules & MODELS == set()
+
+
+def test_the_interface_loads_nothing_before_it_is_asked() -> None:
+    modules = loaded("import sys, kbench\nkbench.__version__, dir(kbench)\nprint(*sys.modules)")
+    assert {name for name in modules if name.startswith("kbench")} == {"kbench"}
+    assert modules & {*SLOW, "typing", "click"} == set()
+
+
+def test_results_are_read_in_a_program_without_what_runs_models(tmp_path: Path) -> None:
+    found = predictions(["a", "b"], ["a", "c"], ["x", "y"])
+    for method in ("none", "map-tuning"):
+        store(tmp_path, found, task="atlas-relations", method=method)
+    reads = "runs.runs, runs.table(), runs.scores(), runs.predictions(), runs.compare('map-tuning')"
+    program = f"import sys, kbench\nruns = kbench.load(sys.argv[1])\n{reads}\nprint(*sys.modules)"
+    modules = loaded(program, str(tmp_path))
+    assert "kbench.interface.reading" in modules
     assert modules & MODELS == set()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kbench.knowledge import Bundle
 from kbench.knowledge.controls import Zero
-from kbench.run.costs import knowledge_cost
+from kbench.pipeline.costs import knowledge_cost
 from tests.calling import call
 from tests.stored import predictions, store
 

@@ -20,7 +20,7 @@ from kbench.grid.executors.ray_step import Desk, Done, perform
 from kbench.grid.plan import Cell, Place
 from kbench.grid.pool import Limits
 from kbench.grid.steps import steps
-from kbench.run.stages import Stage
+from kbench.pipeline.stages import Stage
 from kbench.store import Results, Status
 from tests.calling import call
 from tests.cluster.conftest import outcome, toy_grid, weights

@@ -9,7 +9,7 @@ import pytest
 from kbench.grid import runner
 from kbench.grid.plan import Cell, Place
 from kbench.grid.steps import Step, steps
-from kbench.run.stages import Stage
+from kbench.pipeline.stages import Stage
 from kbench.spec import Setting
 from tests.cluster.conftest import toy_grid
 

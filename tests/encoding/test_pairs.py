@@ -20,7 +20,7 @@ from kbench.errors import Unsupported
 from kbench.model import DownstreamModel
 from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
-from kbench.run.prediction import predict
+from kbench.pipeline.prediction import predict
 from tests.hostile import MARKERS, TEMPLATES, examples
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ import pytest
 from kbench.errors import ArtifactError
 from kbench.grid import runner, worker
 from kbench.grid.plan import Place
-from kbench.run import record
+from kbench.pipeline import record
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.folder import DamageWarning
 from tests.calling import call

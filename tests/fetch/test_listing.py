@@ -213,7 +213,7 @@ def test_a_run_fetches_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     modules = done.stdout.splitlines()[-1].split()
-    assert "kbench.run.session" in modules
+    assert "kbench.pipeline.session" in modules
     assert not [name for name in modules if name.startswith("kbench.fetch")]
     assert "kbench.cli.fetch" not in modules
     assert [*(tmp_path / "data").iterdir()] == []

@@ -21,9 +21,9 @@ from kbench.encoding import Batch, computing
 from kbench.grid.executor import Setup
 from kbench.grid.executors.local import Local
 from kbench.grid.plan import Place
-from kbench.run.models import tune
-from kbench.run.plugs import fit
-from kbench.run.session import Session
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.session import Session
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.bench import Bench

@@ -12,7 +12,7 @@ from kbench.grid import runner
 from kbench.grid.grids import make_grid
 from kbench.grid.plan import Cell, Place
 from kbench.parts.run_parts import Parts
-from kbench.run.addresses import addresses, result_id
+from kbench.pipeline.addresses import addresses, result_id
 from kbench.spec import RunSpec
 from tests.architectures import write_decoder
 

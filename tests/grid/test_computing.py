@@ -14,8 +14,8 @@ import torch
 from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.parts.run_parts import Parts
-from kbench.run.addresses import model_inputs, plug_inputs
-from kbench.run.reproducibility import MOVES
+from kbench.pipeline.addresses import model_inputs, plug_inputs
+from kbench.pipeline.reproducibility import MOVES
 from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.store.result import read_result
@@ -125,8 +125,8 @@ def test_the_memory_of_a_device_is_told_stage_by_stage(
     toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
-    monkeypatch.setattr("kbench.run.session.reset_peak", lambda device: began.append("reset"))
-    monkeypatch.setattr("kbench.run.session.peak_bytes", lambda device: 1000 * len(began))
+    monkeypatch.setattr("kbench.pipeline.session.reset_peak", lambda device: began.append("reset"))
+    monkeypatch.setattr("kbench.pipeline.session.peak_bytes", lambda device: 1000 * len(began))
     none, mapped = _ok(run(grid(toy_folder, control="none", options=QUICK), place))
     assert none.cost["tune_peak_device_memory_bytes"] == 1000
     assert none.cost["evaluate_peak_device_memory_bytes"] == 2000

@@ -14,8 +14,9 @@ from kbench import method
 from kbench.cli.run_grids import dry_run
 from kbench.grid.grids import Grid
 from kbench.grid.plan import Place
+from kbench.interface.asking import Asked
 from kbench.method import Plug
-from kbench.run import models
+from kbench.pipeline import models
 from kbench.store import Status
 from tests.grid.toygrid import grid, run
 
@@ -75,7 +76,7 @@ def test_a_method_added_to_24_cells_retunes_nothing(
     assert (trained.count("model"), trained.count("plug")) == (6, 18)
 
     more = cells_of(toy_folder, "none,map-tuning,map-tuning-mlp")
-    assert dry_run([more], place.out, 1e12, as_json=False) == 0
+    assert dry_run(Asked([more]), place.out, 1.0, as_json=False) == 0
     planned = capsys.readouterr().out
     assert "42 runs: 24 stored, 18 to run; to train: 0 downstream models, 18 plugs" in planned
 

@@ -14,7 +14,7 @@ import torch
 import kbench
 from kbench.grid.plan import Place
 from kbench.method import Fit, Plug
-from kbench.run.record import blame
+from kbench.pipeline.record import blame
 from kbench.store import Result, Results, Status
 from kbench.store.folder import DamageWarning
 from kbench_baselines.map_tuning import MapTuning

@@ -16,6 +16,7 @@ from kbench.cli.run import run
 from kbench.errors import DataError, KbenchError, UsageError
 from kbench.grid import runner
 from kbench.grid.grids import Grid, make_grid, make_grids, read_grid, set_option
+from kbench.interface.asking import Asked
 from kbench.spec import Control, RunSpec, Setting, short_names
 
 LEAST = {"task": "a", "method": "b"}
@@ -333,8 +334,8 @@ def replayed(command: str, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """The grid that a command line asks for."""
     found: list[Grid] = []
 
-    def keep(grids: list[Grid], *rest: Any, **options: Any) -> int:
-        found.extend(grids)
+    def keep(asked: Asked, *rest: Any, **options: Any) -> int:
+        found.extend(asked.grids)
         return 0
 
     with monkeypatch.context() as patch:

@@ -17,7 +17,7 @@ from kbench.knowledge import Bundle
 from kbench.model import DownstreamModel, digest
 from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
-from kbench.run.addresses import addresses
+from kbench.pipeline.addresses import addresses
 from kbench.store import Artifacts, Result, Results, Status
 from kbench.testing.toys import write_backbone, write_world
 from kbench_tasks.lama import Lama

@@ -20,8 +20,8 @@ from kbench.grid.plan import Place
 from kbench.parts.find import normalised
 from kbench.parts.registry import Kind, names
 from kbench.parts.run_parts import PartLoader, Parts, impossible
+from kbench.pipeline.addresses import addresses
 from kbench.results.remaking import Stated
-from kbench.run.addresses import addresses
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Results, Status
 from kbench.store.result import read_result

@@ -26,12 +26,13 @@ from kbench.data import Example, Mention, Role, Split
 from kbench.knowledge import Bundle
 from kbench.parts.find import task_kind
 from kbench.results.comparison import compare
+from kbench.results.ranking import front
 from kbench.results.selection import grouped
 from kbench.store import Result, Results, Status
 from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks
 from kbench_leaderboard.cards import paper
-from kbench_leaderboard.charts import _drawable, _drawn, front
+from kbench_leaderboard.charts import _drawable, _drawn
 from kbench_leaderboard.clean import clean
 from kbench_leaderboard.compared import _text, shown
 from kbench_leaderboard.content import Built, _pieces

@@ -19,7 +19,7 @@ from kbench.data.files import file_digest
 from kbench.errors import DataError
 from kbench.grid.plan import Place
 from kbench.metrics.spoken import spoken_metrics as spoken
-from kbench.run.buckets import estimate
+from kbench.pipeline.buckets import estimate
 from kbench.store import Result, Results, Status
 from kbench.store.result import read_result
 from kbench_leaderboard import submission

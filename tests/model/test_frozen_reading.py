@@ -21,9 +21,9 @@ from kbench.model.heads import PairHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune, untrained
-from kbench.run.prediction import predict
-from kbench.run.session import Session
+from kbench.pipeline.models import tune, untrained
+from kbench.pipeline.prediction import predict
+from kbench.pipeline.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, hidden_states
 from kbench.store.hidden_states import BYTES, HiddenStates, HiddenStateStore

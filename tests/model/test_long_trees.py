@@ -20,7 +20,7 @@ from kbench.model.answering import RankedHead
 from kbench.model.candidates import CandidateHead
 from kbench.model.frozen_reading import FrozenReader, last_states
 from kbench.model.huggingface import load_folder
-from kbench.run.prediction import predict
+from kbench.pipeline.prediction import predict
 from tests.architectures import write_decoder
 
 CPU = torch.device("cpu")

@@ -35,7 +35,7 @@ def addresses(folder: Path) -> dict[str, Any]:
     place = Place(folder / "out", folder / "artifacts", "cpu")
     every = [{"task": "atlas-*", "control": "none", **values} for values in _EVERY]
     demos = {
-        name: read_grid(Path(str(files("kbench.cli") / f"{name}.yaml")))
+        name: read_grid(Path(str(files("kbench.interface") / f"{name}.yaml")))
         for name in ("demo", "demo-decoder")
     }
     return {

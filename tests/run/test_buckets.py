@@ -11,7 +11,7 @@ from kbench.data import Example, Mention, Role
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.linking import link
 from kbench.metrics import Accuracy, Within
-from kbench.run.buckets import Popularity, by_entity, degrees
+from kbench.pipeline.buckets import Popularity, by_entity, degrees
 from kbench.store import Predictions
 
 

@@ -18,12 +18,12 @@ from kbench.errors import UsageError
 from kbench.model.huggingface import load_folder
 from kbench.model.tiny import KbenchTiny
 from kbench.parts.run_parts import Parts
+from kbench.pipeline.addresses import addresses
+from kbench.pipeline.models import tune
+from kbench.pipeline.prediction import predict
+from kbench.pipeline.preparation import Prepared
+from kbench.pipeline.session import Session
 from kbench.results.notes import undemonstrated
-from kbench.run.addresses import addresses
-from kbench.run.models import tune
-from kbench.run.prediction import predict
-from kbench.run.preparation import Prepared
-from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, Result, Status
 from kbench.testing.toys import write_backbone

@@ -10,7 +10,7 @@ import pytest
 from kbench.data import Example, Mention
 from kbench.knowledge import Bundle, Entity, write_bundle
 from kbench.parts.run_parts import Parts
-from kbench.run.documents import NOTHING, documents
+from kbench.pipeline.documents import NOTHING, documents
 from kbench.spec import Control
 from kbench_baselines.retrieval import RetrievalAugmentation
 

@@ -18,8 +18,8 @@ from kbench.model import DownstreamModel
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
+from kbench.pipeline.preparation import Prepared, prepare
 from kbench.results.notes import unknown_words
-from kbench.run.preparation import Prepared, prepare
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Status
 from kbench.task import RelationTask

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kbench.run.prediction import Predicted
-from kbench.run.reproducibility import MOVES, STATES, evaluated
+from kbench.pipeline.prediction import Predicted
+from kbench.pipeline.reproducibility import MOVES, STATES, evaluated
 
 PREDICTED = Predicted(["a"], [0.5], 128, 2048)
 

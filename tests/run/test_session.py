@@ -12,9 +12,9 @@ from kbench.model import DownstreamModel
 from kbench.model.candidates import CandidateHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune
-from kbench.run.prediction import logits_of
-from kbench.run.session import Session
+from kbench.pipeline.models import tune
+from kbench.pipeline.prediction import logits_of
+from kbench.pipeline.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts
 from kbench.testing.toys import write_backbone

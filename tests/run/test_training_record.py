@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kbench.errors import ArtifactError
-from kbench.run.training_record import TrainingRecord
+from kbench.pipeline.training_record import TrainingRecord
 from kbench.store import Artifacts
 from kbench.training import History
 

@@ -12,8 +12,8 @@ from kbench.errors import DataError, UsageError
 from kbench.grid.plan import Place
 from kbench.parts.find import normalised
 from kbench.parts.run_parts import Parts
+from kbench.pipeline.addresses import model_inputs
 from kbench.results.tables import rows
-from kbench.run.addresses import model_inputs
 from kbench.spec import RunSpec, Setting
 from kbench.store import Results, Status
 from kbench.testing.toys import CLASSES

@@ -17,12 +17,12 @@ from kbench.errors import InputError, UsageError
 from kbench.grid.plan import Place
 from kbench.model import EpisodeHead, LanguageModel, StatementHead, beginnings
 from kbench.parts.run_parts import Parts
+from kbench.pipeline.addresses import plug_inputs
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.prediction import predict
+from kbench.pipeline.session import Session
 from kbench.results.rescoring import again, by_scorer
-from kbench.run.addresses import plug_inputs
-from kbench.run.models import tune
-from kbench.run.plugs import fit
-from kbench.run.prediction import predict
-from kbench.run.session import Session
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, Results, Status
 from kbench_tasks.fewrel import FORMS
@@ -188,7 +188,7 @@ def test_the_supports_of_an_episode_are_read_once_for_its_queries(
         assert len({*begun}) == len(begun) == len(episodes)
         shared, tokens[:] = sum(tokens), []
         monkeypatch.setattr(beginnings, "beginning_of", lambda *_: None)
-        monkeypatch.setattr("kbench.run.prediction.sharing", lambda _: nullcontext())
+        monkeypatch.setattr("kbench.pipeline.prediction.sharing", lambda _: nullcontext())
         each = predict(model, prepared.inputs, CPU).likelihoods
     assert once is not None
     assert each is not None

@@ -11,7 +11,7 @@ from kbench.data import Mention, Role, Split
 from kbench.errors import DataError, UsageError
 from kbench.metrics import LooseMicroF1
 from kbench.parts.run_parts import Parts
-from kbench.run.addresses import model_inputs
+from kbench.pipeline.addresses import model_inputs
 from kbench.spec import Control, RunSpec, Setting
 from kbench_tasks.figer import Figer
 from kbench_tasks.open_entity import OpenEntity

@@ -24,9 +24,9 @@ from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
 from kbench.parts.run_parts import Parts
-from kbench.run.models import tune
-from kbench.run.session import Session
-from kbench.run.weights import restore, untied
+from kbench.pipeline.models import tune
+from kbench.pipeline.session import Session
+from kbench.pipeline.weights import restore, untied
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Artifacts, Result, Status
 from kbench.task import Family

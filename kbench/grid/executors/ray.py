@@ -25,8 +25,8 @@ from kbench.grid.plan import Cell, Events, Place
 from kbench.grid.pool import Stopped
 from kbench.grid.steps import Step, steps
 from kbench.grid.worker import Worker, stopped
-from kbench.run.record import save
-from kbench.run.stages import Stage
+from kbench.pipeline.record import save
+from kbench.pipeline.stages import Stage
 from kbench.store import Artifacts, Result, Results
 
 __all__ = ["Ray"]

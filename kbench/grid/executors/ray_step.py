@@ -16,7 +16,7 @@ from kbench.grid.executors.remote_store import RemoteArtifacts, is_url, open_url
 from kbench.grid.plan import Events, Place
 from kbench.grid.steps import Step
 from kbench.grid.worker import Worker
-from kbench.run.stages import Stage
+from kbench.pipeline.stages import Stage
 from kbench.store import Artifacts, Predictions, Result
 
 __all__ = ["Desk", "Done", "Tell", "opened", "perform"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from kbench.data import digest_examples
 from kbench.parts.run_parts import Parts
-from kbench.run.revision import ENGINE_REVISION
+from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.spec import Setting
 from kbench.store import result_address
 from kbench.store.folder import address

@@ -17,14 +17,14 @@ from kbench.model import DownstreamModel, FrozenReader, ReadStates, digest
 from kbench.model.freezing import frozen
 from kbench.model.frozen_reading import WithStates, last_states
 from kbench.parts.run_parts import Parts, headed
-from kbench.run.addresses import model_inputs, plug_inputs
-from kbench.run.plugs import fit
-from kbench.run.prediction import logits_of
-from kbench.run.preparation import demonstrated
-from kbench.run.processor import ProcessorClock
-from kbench.run.session import Session
-from kbench.run.training_record import TrainingRecord
-from kbench.run.weights import check_finite, restore, untied
+from kbench.pipeline.addresses import model_inputs, plug_inputs
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.prediction import logits_of
+from kbench.pipeline.preparation import demonstrated
+from kbench.pipeline.processor import ProcessorClock
+from kbench.pipeline.session import Session
+from kbench.pipeline.training_record import TrainingRecord
+from kbench.pipeline.weights import check_finite, restore, untied
 from kbench.spec import Setting
 from kbench.store.folder import address
 from kbench.training import History, Recipe, train

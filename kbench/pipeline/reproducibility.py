@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kbench.run.prediction import Predicted
+from kbench.pipeline.prediction import Predicted
 
 __all__ = ["MOVES", "STATES", "evaluated"]
 

@@ -10,7 +10,7 @@ from kbench.data import Label
 from kbench.knowledge.values import ValueSwapped, injected
 from kbench.model import DownstreamModel
 from kbench.parts.run_parts import Parts
-from kbench.run.preparation import Prepared
+from kbench.pipeline.preparation import Prepared
 
 __all__ = ["FalseAnswers", "false_answers"]
 

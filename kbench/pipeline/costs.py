@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kbench.data.system import peak_memory
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.method import Plug
-from kbench.run.training_record import TrainingRecord
+from kbench.pipeline.training_record import TrainingRecord
 
 __all__ = ["Spent", "cost", "counted", "knowledge_cost"]
 

@@ -23,12 +23,12 @@ from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.parts.find import offered
 from kbench.parts.run_parts import Parts
-from kbench.run import provenance
-from kbench.run.buckets import Popularity, by_context, by_entity, degrees, estimate
-from kbench.run.costs import knowledge_cost
-from kbench.run.evaluation import Evaluation
-from kbench.run.preparation import Prepared
-from kbench.run.revision import ENGINE_REVISION
+from kbench.pipeline import provenance
+from kbench.pipeline.buckets import Popularity, by_context, by_entity, degrees, estimate
+from kbench.pipeline.costs import knowledge_cost
+from kbench.pipeline.evaluation import Evaluation
+from kbench.pipeline.preparation import Prepared
+from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.spec import Control, RunSpec
 from kbench.store import Coverage, Frozen, Predictions, Provenance, Result, Results, Score, Status
 

@@ -15,11 +15,11 @@ from kbench.method import Fit, Plug
 from kbench.model import DownstreamModel, LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.parts.run_parts import Parts
-from kbench.run.addresses import plug_inputs
-from kbench.run.processor import ProcessorClock
-from kbench.run.session import Session
-from kbench.run.training_record import TrainingRecord
-from kbench.run.weights import check_finite, refill
+from kbench.pipeline.addresses import plug_inputs
+from kbench.pipeline.processor import ProcessorClock
+from kbench.pipeline.session import Session
+from kbench.pipeline.training_record import TrainingRecord
+from kbench.pipeline.weights import check_finite, refill
 from kbench.spec import Setting
 from kbench.store.folder import address
 

@@ -13,8 +13,8 @@ from kbench.encoding.computing import described, peak_bytes, reset_peak
 from kbench.method import InjectionMethod, Plug
 from kbench.model import DownstreamModel, FrozenReader, LanguageModel, ReadStates
 from kbench.parts.run_parts import Parts, loaded
-from kbench.run.prediction import predict
-from kbench.run.preparation import Prepared, expressed, limited, prepare
+from kbench.pipeline.prediction import predict
+from kbench.pipeline.preparation import Prepared, expressed, limited, prepare
 from kbench.store import Artifacts
 from kbench.training import Progress
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kbench.run.following import FalseAnswers
-from kbench.run.prediction import Predicted
-from kbench.run.preparation import Prepared
+from kbench.pipeline.following import FalseAnswers
+from kbench.pipeline.prediction import Predicted
+from kbench.pipeline.preparation import Prepared
 
 __all__ = ["Evaluation"]
 

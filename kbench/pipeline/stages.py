@@ -21,18 +21,18 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, LanguageModel, digest
 from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
-from kbench.run.costs import Spent, cost, counted
-from kbench.run.evaluation import Evaluation
-from kbench.run.following import false_answers
-from kbench.run.locality import locality
-from kbench.run.models import tune
-from kbench.run.plugs import fit
-from kbench.run.prediction import Predicted, predict
-from kbench.run.preparation import Prepared, limited
-from kbench.run.processor import ProcessorClock
-from kbench.run.reproducibility import evaluated
-from kbench.run.session import Session
-from kbench.run.training_record import TrainingRecord
+from kbench.pipeline.costs import Spent, cost, counted
+from kbench.pipeline.evaluation import Evaluation
+from kbench.pipeline.following import false_answers
+from kbench.pipeline.locality import locality
+from kbench.pipeline.models import tune
+from kbench.pipeline.plugs import fit
+from kbench.pipeline.prediction import Predicted, predict
+from kbench.pipeline.preparation import Prepared, limited
+from kbench.pipeline.processor import ProcessorClock
+from kbench.pipeline.reproducibility import evaluated
+from kbench.pipeline.session import Session
+from kbench.pipeline.training_record import TrainingRecord
 from kbench.spec import Control, Setting
 
 __all__ = ["Stage", "evaluate", "make"]

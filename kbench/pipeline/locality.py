@@ -29,8 +29,8 @@ from kbench.knowledge.linked import linked
 from kbench.method import Plug
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.parts.run_parts import Parts
-from kbench.run.preparation import Prepared, inputs_of
-from kbench.run.session import Session
+from kbench.pipeline.preparation import Prepared, inputs_of
+from kbench.pipeline.session import Session
 
 __all__ = ["locality"]
 

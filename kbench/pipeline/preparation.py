@@ -34,7 +34,7 @@ from kbench.knowledge.names import find_word
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
-from kbench.run.documents import documents, plain
+from kbench.pipeline.documents import documents, plain
 from kbench.spec import Limit, limit_of
 
 if TYPE_CHECKING:
@@ -107,14 +107,28 @@ class Prepared:
         )
 
 
-def prepare(parts: Parts, split: Split, model: DownstreamModel, *, injected: bool) -> Prepared:
+def prepare(
+    parts: Parts,
+    split: Split,
+    model: DownstreamModel,
+    *,
+    injected: bool,
+    given: Sequence[Example] | None = None,
+) -> Prepared:
     """Reads, limits, links and encodes a split; without the method's additions if not injected.
+
+    Args:
+        parts: of the run.
+        split: which.
+        model: its head says what can be put and expressed.
+        injected: whether inputs carry what the run's method adds.
+        given: examples in the place of those of the split.
 
     Raises:
         InputError: no example is left.
     """
     task, lm, method = parts.task, model.lm, parts.method
-    examples = limited(task.examples(split), parts.spec.limit)
+    examples = given or limited(task.examples(split), parts.spec.limit)
     kept, gold = expressed(model, _asked(parts, examples))
     if not kept:
         raise InputError(

@@ -1,0 +1,71 @@
+"""`kbench export`: what is stored, in forms that others read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kbench.cli import options as shared
+from kbench.cli.messages import say
+
+__all__ = ["export"]
+
+
+@click.group("export")
+def export() -> None:
+    """Write what is stored in a form that can be handed on."""
+
+
+@export.command("plug")
+@click.argument("run")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--with-model",
+    is_flag=True,
+    help="Also what was tuned of the backbone: all of its weights.",
+)
+@click.option("--licence", default="", help="Of the weights, as the hub names it: mit, cc-by-4.0.")
+@click.option("--push", "repository", metavar="OWNER/NAME", help="Upload it to the hub, too.")
+@shared.out
+def plug(
+    run: str, folder: Path, with_model: bool, licence: str, repository: str | None, out: Path
+) -> None:
+    """Write the plug of RUN as FOLDER: weights, configuration, and a card made of its result.
+
+    RUN is a selection of one run as of `kbench compare`; of several seeds the first is taken
+    unless named (seed=1). `kbench.load_plug(FOLDER)` attaches it again (docs/plugs.md).
+    """
+    from kbench.interface.exporting import export_plug, push
+    from kbench.store import Results
+
+    store = Results(shared.opened(out))
+    result = export_plug(store, run, folder, with_model=with_model, licence=licence)
+    say(f"{folder}: the plug of {result.spec.label}")
+    if repository is not None:
+        say(push(folder, repository))
+
+
+@export.command("eee")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("runs", required=False, metavar="[RUNS]")
+@click.option("--organization", default="unknown", show_default=True, help="Who ran them.")
+@click.option("--texts", is_flag=True, help="Also the texts of examples, if they may be handed on.")
+@shared.out
+def eee(folder: Path, runs: str | None, organization: str, texts: bool, out: Path) -> None:
+    """Write results in the schema of Every Eval Ever, with a line for each example beside.
+
+    RUNS is a selection as of `kbench compare`; all results if not given. Controls are no models:
+    they stand as details of the runs that they belong to (docs/results.md).
+    """
+    from kbench.interface.eee import export_eee
+    from kbench.results.selection import Selection
+    from kbench.store import Results
+
+    store = Results(shared.opened(out))
+    results = list(store)
+    if runs is not None:
+        chosen = Selection.parse(runs, results)
+        results = [result for result in results if result in chosen]
+    made = export_eee(store, folder, results, organization=organization, texts=texts)
+    say(f"{folder / 'data'}: {len(made)} results")

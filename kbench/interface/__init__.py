@@ -1,0 +1,1 @@
+"""The Python interface: what the command does, for programs and notebooks."""
