@@ -89,9 +89,12 @@ def unpacked(path: Path) -> Unpacked:
         if not 0 < length <= min(_FOOTER, len(content) - 12):
             raise ValueError(f"a footer of {length:,} bytes")
         reader = _Reader(content)
-        footer, _ = reader.whole(len(content) - 8 - length, _OF_FOOTER)
-        for column in _columns(footer):
-            _add(reader, column, total)
+        try:
+            footer, _ = reader.whole(len(content) - 8 - length, _OF_FOOTER)
+            for column in _columns(footer):
+                _add(reader, column, total)
+        except (LookupError, TypeError, AttributeError):  # a field may be of any kind
+            raise ValueError("headers of another form") from None
     return total
 
 
