@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -199,9 +200,9 @@ class RunSpec(BaseModel):
 def short_names(paths: Sequence[str]) -> dict[str, str]:
     """Returns the last word of each path, or as much of it as tells it from the others."""
     forms = {path: (path.rsplit(".", 1)[-1], path.partition(".")[2], path) for path in paths}
-    taken = [[*each] for each in zip(*forms.values(), strict=True)]
+    taken = [Counter(each) for each in zip(*forms.values(), strict=True)]
     return {
-        path: next(form for form, among in zip(each, taken, strict=True) if among.count(form) == 1)
+        path: next(form for form, among in zip(each, taken, strict=True) if among[form] == 1)
         for path, each in forms.items()
     }
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -17,6 +20,13 @@ from kbench.cli.messages import say
 from kbench.errors import KbenchError, first_line, lacking, one_line
 
 __all__ = ["command", "main"]
+
+_INTERRUPTED = 130
+_STORED = "interrupted; what was finished is stored, the same command goes on from there"
+
+
+class _UnreadError(Exception):
+    """The reader of a pipe went away (`kbench table | head`), which is no error of anyone."""
 
 
 class _Verbs(click.Group):
@@ -35,6 +45,12 @@ class _Verbs(click.Group):
         if name and not ctx.resilient_parsing and not {*rest} & {*ctx.help_option_names}:
             environment.unread(name, verbs.names(), _loaded)
         return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # of which click would make an exit status of its own
+            raise _UnreadError from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -68,6 +84,11 @@ def command() -> click.Group:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and leaves with its exit status: 0 all ok, 1 a run failed, 2 usage."""
+    with _interruptible():
+        _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> None:
     warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # whatever the locale, what it lacks is escaped
@@ -84,25 +105,60 @@ def main(arguments: list[str] | None = None) -> None:
             auto_envvar_prefix=environment.PREFIX,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _leave("interrupted; what was finished is stored, the same command goes on from there", 130)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`kbench table | head`): not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _leave(_STORED, _INTERRUPTED)
+    except (BrokenPipeError, _UnreadError):
+        _unread(0)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "")
+        say(error.ctx.get_help() if error.ctx else "")
         sys.exit(0)
-    except (click.ClickException, KbenchError, OSError) as error:
+    except (click.ClickException, KbenchError, OSError, ModuleNotFoundError) as error:
         _leave(f"error: {_problem(error)}", 2)
-    except ModuleNotFoundError as error:
+    code = status if isinstance(status, int) else 0
+    try:
+        sys.stdout.flush()  # what is still held would be written, and fail, after all is said
+    except BrokenPipeError:
+        _unread(code)
+    sys.exit(code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets a first Ctrl-C end what goes on in order, and a second one end that at once.
+
+    Else the second would be told as a crash, wherever the first had come to. Where interruptions
+    are ignored, as of a command in the background, they stay so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def first(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _unread(status: int) -> NoReturn:
+    """Ends where nobody reads on; what is still held goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _problem(error: click.ClickException | KbenchError | OSError | ModuleNotFoundError) -> str:
+    """What was wrong with a call, in a line.
+
+    Raises:
+        ModuleNotFoundError: a module is missing that no extra of kbench brings.
+    """
+    if isinstance(error, ModuleNotFoundError):
         if not (hint := lacking(error)):
-            raise
-        _leave(f"error: {hint}", 2)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def _problem(error: click.ClickException | KbenchError | OSError) -> str:
-    """What was wrong with a call, in a line."""
+            raise error
+        return hint
     if isinstance(error, click.NoSuchOption) and (known := elsewhere(error.option_name)):
         return f"there is no option {error.option_name}: {known}"
     if isinstance(error, click.ClickException):

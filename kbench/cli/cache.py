@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.cli.options import Number
-from kbench.data.files import cache_home, load_json
+from kbench.data.files import REMEMBERED, cache_home, load_json
 from kbench.errors import ArtifactError, UsageError
 from kbench.store import Artifacts
 from kbench.store.folder import AddressedFolder
@@ -72,6 +73,35 @@ def _items() -> Iterator[_Item]:
             yield _Item(store, folder, about if isinstance(about, dict) else {}, size, days)
 
 
+def _forget(dry_run: bool) -> int:
+    """Removes what is remembered of files and figures, and locks that nobody holds.
+
+    Returns:
+        the bytes of what was remembered.
+    """
+    size = 0
+    for folder in (cache_home() / name for name in REMEMBERED):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        size += sum(path.stat().st_size for path in files)
+        if files:
+            say(f"{'would remove' if dry_run else 'removed'} {len(files)} remembered {folder.name}")
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
+    for shelf in (shelf for store in _stores() for shelf in store.shelves() if not dry_run):
+        for path in sorted(shelf.glob(".*")) if shelf.is_dir() else ():
+            _unlock(path)
+        with suppress(OSError):  # what still holds something stays
+            shelf.rmdir()
+    return size
+
+
+def _unlock(path: Path) -> None:
+    """Removes a lock, unless somebody holds it."""
+    if path.suffix in (".lock", ".making") and path.is_file():
+        with suppress(Timeout, OSError), FileLock(path, timeout=0):
+            path.unlink()
+
+
 @cache.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(as_json: bool) -> None:
@@ -86,7 +116,7 @@ def ls(as_json: bool) -> None:
         kind, key = item.folder.parent.name, item.folder.name
         if as_json:
             value = {"kind": kind, "address": key, "bytes": item.bytes, "of": item.about.get("of")}
-            print(json.dumps(value))
+            say_json(value)
             continue
         of = str(item.about.get("of", "(damaged)"))
         rows.append((kind, key, f"{item.bytes / 1e6:.1f}", f"{item.days:.1f}", of))
@@ -113,9 +143,9 @@ def verify() -> int:
         else:
             damaged += 1
             say(problem, err=True)
-    click.echo(f"{good} good, {damaged} damaged")
+    say(f"{good} good, {damaged} damaged")
     if damaged:
-        click.echo("damaged ones are made again when needed; `kbench cache prune` removes them")
+        say("damaged ones are made again when needed; `kbench cache prune` removes them")
     return 1 if damaged else 0
 
 
@@ -139,4 +169,6 @@ def prune(days: float | None, everything: bool, dry_run: bool) -> None:
         say(f"{'would remove' if dry_run else 'removed'} leftover {leftover.name}")
         if not dry_run:
             shutil.rmtree(leftover)
-    click.echo(f"{removed / 1e6:.1f} MB")
+    if everything:
+        removed += _forget(dry_run)
+    say(f"{removed / 1e6:.1f} MB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
+from kbench.cli.messages import say_json
 from kbench.cli.terminal import Console
 from kbench.errors import UsageError, nearest
 from kbench.parts import registry
@@ -49,7 +49,7 @@ def check(name: str, kind: str | None, as_json: bool) -> int:
             broken += not finding.held
             if as_json:
                 about = {"kind": entry.kind, "name": entry.name, **asdict(finding)}
-                print(json.dumps(about, ensure_ascii=False), flush=True)
+                say_json(about)
             else:
                 _print(finding, console)
     if not as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def compare(
         raise UsageError("no comparison is left: loosen --" + " or --".join(_FILTERS))
     if as_json:
         for value in comparisons:
-            print(json.dumps(value.as_json(), ensure_ascii=False))
+            say_json(value.as_json())
     else:
         from kbench.cli.terminal import Console
 

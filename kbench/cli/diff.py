@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbench.cli import options as shared
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.errors import UsageError, nearest, one_line
 from kbench.results.example_diff import BUCKETS
 
@@ -103,7 +102,7 @@ def diff(
     if as_json:
         for each in chosen:
             sides = {side: items.get(each.id, []) for side, items in brought.items()}
-            print(json.dumps(each.as_json(sides), ensure_ascii=False))
+            say_json(each.as_json(sides))
         return
     from kbench.cli.terminal import Console
 

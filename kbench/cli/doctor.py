@@ -54,7 +54,7 @@ def doctor() -> int:
             problems += 1
             text = one_line(error) if isinstance(error, KbenchError) else with_type(error)
             say(f"PROBLEM  {name}: {text}")
-    click.echo(f"{problems} problems" if problems else "no problems")
+    say(f"{problems} problems" if problems else "no problems")
     return 1 if problems else 0
 
 

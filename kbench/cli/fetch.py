@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -290,4 +289,4 @@ def _row(checked: Checked) -> dict[str, Any]:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    say_json(value)

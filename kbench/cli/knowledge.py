@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.cli.options import Limit, pair
 from kbench.data.files import is_folder
 from kbench.errors import UsageError
@@ -49,12 +48,12 @@ def list_formats(as_json: bool) -> None:
         importer = registry.get("importers", name)
         if as_json:
             options = {key: vars(option) for key, option in importer.options.items()}
-            click.echo(json.dumps({"name": name, **vars(importer.card), "options": options}))
+            say_json({"name": name, **vars(importer.card), "options": options})
             continue
         say(f"{name}: {importer.card.title} ({importer.card.source})")
-        click.echo(f"  SRC is {importer.card.layout}")
+        say(f"  SRC is {importer.card.layout}")
         for key, option in importer.options.items():
-            click.echo(f"  -o {key}={_values(option)}  {option.help}{_default(option)}")
+            say(f"  -o {key}={_values(option)}  {option.help}{_default(option)}")
 
 
 def _values(option: Any) -> str:
@@ -485,7 +484,7 @@ def _print_pairs(console: Console, title: str, values: Mapping[str, Any]) -> Non
 
 
 def _print_json(value: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    say_json(value)
 
 
 def _console(stderr: bool = True) -> Console:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from kbench.cli.messages import say_json
 from kbench.errors import UsageError, nearest
 from kbench.parts.catalogue import Entry, Kind, entries
 from kbench.parts.source_text import declared, defaults, settings, summary
@@ -34,7 +33,7 @@ def ls(kind: str | None, as_json: bool) -> None:
     listed = [entry for each in Kind if kind in (None, each) for entry in entries(each)]
     if as_json:
         for entry in listed:
-            print(json.dumps(_value(entry), ensure_ascii=False))
+            say_json(_value(entry))
         return
     from rich.text import Text
 

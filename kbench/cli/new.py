@@ -17,6 +17,7 @@ from string import Template
 import click
 
 from kbench import __version__
+from kbench.cli.messages import say
 from kbench.errors import UsageError, first_line, nearest
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -63,10 +64,10 @@ def method(name: str, out: Path) -> None:
     except OSError as cause:
         problem = f"cannot be written ({first_line(cause)})"
         raise UsageError(f"{target} {problem}; give another --out") from None
-    click.echo(f"{target}: a method called {name}, in {module}.py. What to type next:\n")
-    click.echo(f"  pip install -e {shlex.quote(str(target))}")
-    click.echo(f"  kbench check {name}")
-    click.echo(f"  kbench run --task 'atlas-*' --method none,{name} --setting task-specific")
+    say(f"{target}: a method called {name}, in {module}.py. What to type next:\n")
+    say(f"  pip install -e {shlex.quote(str(target))}")
+    say(f"  kbench check {name}")
+    say(f"  kbench run --task 'atlas-*' --method none,{name} --setting task-specific")
 
 
 def _checked(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import click
 
 from kbench.cli import options as shared
-from kbench.cli.messages import plain, say
+from kbench.cli.messages import plain, say, say_json
 from kbench.errors import UsageError
 from kbench.results.selection import Selection
 from kbench.spec import spelled
@@ -83,7 +82,7 @@ def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> N
     chosen = _chosen(Results(shared.opened(out)), selections, failed)
     if as_json:
         for item in chosen:
-            print(json.dumps(item.as_json(), ensure_ascii=False))
+            say_json(item.as_json())
         return
     columns = [
         Column("id", [item.id[:12] for item in chosen]),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kbench.cli.layout import Column, show
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.cli.render import print_table
 from kbench.cli.telling import QUIET, Teller, showing
 from kbench.cli.terminal import Console
@@ -31,10 +30,10 @@ def dry_run(asked: Asked, out: Path, tflops: float, as_json: bool) -> int:
     _say_unused(plan.notes)
     if as_json:
         for cell in plan.cells:
-            value = {"id": cell.id, "plan": cell.standing, "spec": cell.spec.model_dump()}
-            print(json.dumps(value, default=str))
+            spec = cell.spec.model_dump(mode="json")
+            say_json({"id": cell.id, "plan": cell.standing, "spec": spec})
         memory = [{"backbone": b, "held": w, **vars(m)} for (b, w), m in plan.memory.items()]
-        print(json.dumps({"estimate": plan.estimate.as_json() | {"memory": memory}}))
+        say_json({"estimate": plan.estimate.as_json() | {"memory": memory}})
         return 0
     console = Console()
     columns = [
@@ -81,7 +80,7 @@ def run(
     store = Results(place.out)
     if as_json:
         for result in results:
-            print(json.dumps(result.as_json(), ensure_ascii=False))
+            say_json(result.as_json())
     else:
         # What was refused for its input is no result, and told above.
         kept = [result for result in results if result.status != Status.REFUSED]

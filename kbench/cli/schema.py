@@ -6,6 +6,7 @@ import json
 
 import click
 
+from kbench.cli.messages import say
 from kbench.grid.grids import grid_schema
 from kbench.store import Result
 
@@ -17,4 +18,4 @@ __all__ = ["schema"]
 def schema(of: str) -> None:
     """Print the JSON schema of result.json, or of a grid file, for editors and other tools."""
     found = grid_schema() if of == "grid" else Result.model_json_schema(by_alias=True)
-    print(json.dumps(found, indent=2))
+    say(json.dumps(found, indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli import options as shared
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.data import SCORERS
 from kbench.errors import UsageError
 
@@ -98,13 +97,13 @@ def score(
         if as_json:
             value: dict[str, Any] = {"id": result.id, "spec": result.spec.model_dump(mode="json")}
             value |= {"scores": [each.as_json() for each in rescored], "problem": problem}
-            print(json.dumps(value, ensure_ascii=False))
+            say_json(value)
             continue
         for text in problems:
             say(f"{result.id[:12]} {result.spec.label}: {text}")
     if not as_json:
         verdict = f"{wrong} differ or cannot be made again" if wrong else "all as stored"
-        click.echo(f"{len(results)} results, {scores} scores: {verdict}")
+        say(f"{len(results)} results, {scores} scores: {verdict}")
     return int(wrong > 0)
 
 
@@ -139,7 +138,7 @@ def _external(
     )
     result = Results(out).save(result, found)
     if as_json:
-        print(json.dumps(result.as_json(), ensure_ascii=False))
+        say_json(result.as_json())
     else:
         told = ", ".join(f"{name} {100 * one.value:.1f}" for name, one in result.metrics.items())
         say(f"{result.id[:12]} {result.spec.label}: {told}")
@@ -167,17 +166,17 @@ def _by(store: Results, results: Sequence[Result], scorer: str, *, as_json: bool
             scores = {name: each.model_dump() for name, each in made.items()}
             value = {"id": result.id, "spec": result.spec.model_dump(mode="json")}
             value |= {"scorer": scorer, "stored": own, "scores": scores}
-            print(json.dumps(value, ensure_ascii=False))
+            say_json(value)
             continue
         told = ", ".join(
             f"{name} {100 * each.value:.1f} (by {own} {100 * result.metrics[name].value:.1f})"
             for name, each in made.items()
             if each.n  # of a stratum that no example is in there is none
         )
-        click.echo(f"{result.id[:12]} {result.spec.label}: by {scorer} {told}")
+        say(f"{result.id[:12]} {result.spec.label}: by {scorer} {told}")
     if not as_json:
         rest = len(results) - done
-        click.echo(f"{done} results by {scorer}" + (f", {rest} not by candidates" if rest else ""))
+        say(f"{done} results by {scorer}" + (f", {rest} not by candidates" if rest else ""))
     return int(not done)
 
 

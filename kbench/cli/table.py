@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbench.cli import options as shared
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,9 +80,9 @@ def table(
         say(line, err=True)
     if form == "json":
         for row in shown:
-            print(json.dumps({**row.as_json(), "best": row.first.id in best}, ensure_ascii=False))
+            say_json({**row.as_json(), "best": row.first.id in best})
         for figure in figures:
-            print(json.dumps(figure.as_json(), ensure_ascii=False))
+            say_json(figure.as_json())
     elif form == "rich":
         _print(shown, best, names, figures if published else None)
     else:
@@ -94,7 +93,7 @@ def table(
             "latex": lambda: as_latex(shown, best, names),
             "csv": lambda: as_csv(shown, best).rstrip("\n"),
         }
-        print(made[form]())
+        say(made[form]())
 
 
 def _print(

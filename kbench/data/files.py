@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from kbench.data.system import sync_folder
 from kbench.errors import DataError, first_line, one_line
 
 __all__ = [
+    "REMEMBERED",
     "abandoned",
     "atomic_folder",
     "cache_home",
@@ -40,6 +42,8 @@ __all__ = [
     "write_json",
 ]
 
+REMEMBERED = ("digests", "figures")
+"""Folders of the cache that hold what was computed of files, and cost nothing but time if lost."""
 _BLOCK = 1 << 20
 _TICK = 50_000_000
 """Nanoseconds within which a file system may give two changes one time."""
@@ -162,9 +166,22 @@ def is_file(path: Path) -> bool:
 
 
 def load_json(path: Path) -> Any:
-    """Parses a UTF-8 JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Parses a UTF-8 JSON file.
 
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, no JSON, or nested too deep to be followed.
+    """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise ValueError("it is no regular file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+_YAML_BYTES, _YAML_VALUES = 4 << 20, 100_000
+"""What a YAML file may have, and what it may unpack to: aliases are counted wherever they stand."""
 
 _CORE: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
@@ -190,6 +207,22 @@ class _Loader(yaml.SafeLoader):
     The library reads YAML 1.1, in which 010 is eight, 12:30 is 750, ``no`` is false, and 1e-4 is
     text: nobody who writes these without quotes means that.
     """
+
+    _nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Reads a value, and counts it before the next is read."""
+        self._nodes += 1
+        if self._nodes > _YAML_VALUES:
+            raise yaml.YAMLError(f"holds more than {_YAML_VALUES:,} values")
+        return super().compose_node(parent, index)
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Reads a document that unpacks to no more than it may, aliases and merges included."""
+        node = super().get_single_node()
+        if node is not None and _unpacked(node, {}) > _YAML_VALUES:
+            raise yaml.YAMLError(f"would unpack to more than {_YAML_VALUES:,} values")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Reads a mapping as it is written: what ``<<`` brings in may have keys of its own."""
@@ -225,6 +258,17 @@ for _name, _words, _first in _CORE:
     _signs = ["" if sign == "\0" else sign for sign in _first]
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _signs)
+
+
+def _unpacked(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, each alias for all that it names; a circle counts once."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        items = node.value if isinstance(node, yaml.SequenceNode) else ()
+        inner = [*items, *(each for pair in pairs for each in pair)]
+        known[id(node)] = 1 + sum(_unpacked(each, known) for each in inner)
+    return known[id(node)]
 
 
 def dump_yaml(value: Any, style: str | None = None, *, readable: bool = True) -> str:
@@ -272,7 +316,11 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
             names for keys.
     """
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_YAML_BYTES + 1)
+        if len(content) > _YAML_BYTES:
+            raise DataError(path, f"is longer than {_YAML_BYTES:,} bytes", expected)
+        values = parse_yaml(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read())
     except OSError as cause:
         raise DataError(path, f"cannot be read ({first_line(cause)})", expected) from None
     except UnicodeDecodeError:

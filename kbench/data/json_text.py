@@ -96,6 +96,8 @@ def stream_values(path: Path, expected: str) -> Iterator[tuple[int | str, Any]]:
 def _opened(path: Path, expected: str) -> BinaryIO:
     if path.is_dir():
         raise DataError(path, "is a folder", expected)
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise DataError(path, "is no regular file", expected)
     try:
         return path.open("rb")
     except FileNotFoundError:

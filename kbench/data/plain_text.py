@@ -1,19 +1,42 @@
-"""Text of strangers as plain text: nothing in it steers a terminal, or breaks a picture."""
+"""Text as it may be shown, wherever that is: one rule for terminals, files and pages.
+
+An escape sequence in a label or an error could move the cursor, retitle the window, or write what
+was never computed over what was; signs that turn the direction of writing, or that nobody sees,
+could make one name look like another.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
-__all__ = ["plain"]
+__all__ = ["json_line", "plain", "steers"]
 
 _STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb\ufffe\uffff]"
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, delete, C1
+    "\u061c\u2028-\u202e\u2066-\u206f"  # ends of lines, embeddings, overrides, isolates
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # marks and tags that are not seen
+    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"  # halves of pairs, and what is no character
+    "]"
 )
 
 
-def plain(text: str) -> str:
-    """Returns a text with a sign of replacement for each that steers what shows it.
+def steers(text: str) -> bool:
+    """Returns whether a text holds a sign that steers what shows it, or that nobody sees."""
+    return _STEERING.search(text) is not None
 
-    Also for those that XML, and so SVG, cannot hold.
-    """
+
+def plain(text: str) -> str:
+    """Returns a text with a sign of replacement for each that steers what shows it."""
     return _STEERING.sub("\ufffd", text)
+
+
+def json_line(value: Any) -> str:
+    """Returns a value as JSON on one line; signs that steer are escaped, so that none is lost."""
+    return _STEERING.sub(_escaped, json.dumps(value, ensure_ascii=False))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]

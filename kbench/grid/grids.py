@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args
 
@@ -17,8 +18,23 @@ from kbench.data.files import canonical_digest, parse_yaml, read_yaml
 from kbench.errors import UsageError, nearest, one_line
 from kbench.spec import Control, Held, Limit, OptionKind, Precision, RunSpec, Seed, Setting
 
-__all__ = ["Grid", "grid_schema", "make_grid", "make_grids", "read_grid", "set_option"]
+__all__ = [
+    "ALIKE",
+    "MOST_RUNS",
+    "Grid",
+    "check_runs",
+    "grid_schema",
+    "make_grid",
+    "make_grids",
+    "read_grid",
+    "set_option",
+]
 
+MOST_RUNS = 20_000
+"""Runs of one call: of more somebody has slipped, or means ill."""
+ALIKE = 10
+"""Of so many cells of a product one may be a run of its own: those without knowledge are one."""
+_MOST_PARTS = 1000
 _Names: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -50,8 +66,12 @@ class Grid(BaseModel):
     options: dict[OptionKind, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
     def cells(self) -> list[RunSpec]:
-        """Returns the product of the axes, the seed and control varying fastest."""
-        axes = product(
+        """Returns the product of the axes, the seed and control varying fastest.
+
+        Raises:
+            UsageError: it has more than :data:`ALIKE` times :data:`MOST_RUNS`.
+        """
+        choices = (
             self.task,
             self.backbone,
             self.tuning,
@@ -61,6 +81,8 @@ class Grid(BaseModel):
             self.control,
             self.seed,
         )
+        check_runs(prod(map(len, choices)) // ALIKE)
+        axes = product(*choices)
         return [
             RunSpec(
                 task=task,
@@ -90,6 +112,18 @@ class Grid(BaseModel):
             if options:
                 by_kind[kind] = {name: options}
         return by_kind
+
+
+def check_runs(number: int) -> None:
+    """Refuses more runs than anyone means.
+
+    Raises:
+        UsageError: there are more than :data:`MOST_RUNS`.
+    """
+    if number > MOST_RUNS:
+        raise UsageError(
+            f"that is {number:,} runs or more; at most {MOST_RUNS:,} at once: part the grid"
+        )
 
 
 _LISTS = ("task", "method", "backbone", "tuning", "setting", "knowledge", "control", "seed")
@@ -127,6 +161,8 @@ def make_grids(
     parts = values.get(_PARTS, [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
         raise UsageError(f"{origin}: {_PARTS} is {parts!r}; expected a list of mappings")
+    if len(parts) > _MOST_PARTS:
+        raise UsageError(f"{origin}: {_PARTS} are {len(parts):,}; at most {_MOST_PARTS:,}")
     grids = []
     for number, part in enumerate(parts):
         name = f"{origin}: {_PARTS}.{number}" if _PARTS in values else origin
@@ -285,7 +321,7 @@ _EXPECTED: Mapping[str, str] = {
 }
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,10})-([0-9]{1,10})", re.ASCII)
-_MOST_SEEDS = 100_000
+_MOST_SEEDS = MOST_RUNS
 
 
 def _choices(key: str, value: Any, origin: str) -> list[Any]:
@@ -293,10 +329,13 @@ def _choices(key: str, value: Any, origin: str) -> list[Any]:
     listed = _listed(value)
     if key != "seed":
         return listed
-    return [*dict.fromkeys(seed for piece in listed for seed in _seeds(piece, origin))]
+    pieces = [_seeds(piece, origin) for piece in listed]
+    if (number := sum(map(len, pieces))) > _MOST_SEEDS:
+        raise UsageError(f"{origin}: seed names {number:,} seeds; at most {_MOST_SEEDS:,}")
+    return [*dict.fromkeys(seed for piece in pieces for seed in piece)]
 
 
-def _seeds(piece: Any, origin: str) -> Iterable[Any]:
+def _seeds(piece: Any, origin: str) -> Sequence[Any]:
     """Returns the seeds that a text spells, both ends of a range included; else what is there.
 
     Raises:
@@ -315,7 +354,7 @@ def _seeds(piece: Any, origin: str) -> Iterable[Any]:
     if not 0 <= last - first < _MOST_SEEDS:
         raise UsageError(
             f"{origin}: seed is {piece!r}; expected a range whose end is not before its start, of "
-            f"at most {_MOST_SEEDS} seeds, such as 0-9"
+            f"at most {_MOST_SEEDS:,} seeds, such as 0-9"
         )
     return range(first, last + 1)
 

@@ -26,7 +26,7 @@ class Obstacles:
 
     def __init__(self) -> None:
         self._lm: tuple[str, LanguageModel] | None = None
-        self._failed: dict[str, Exception] = {}
+        self._failed: dict[str, BaseException] = {}
         self._known: dict[Hashable, str] = {}
 
     def of(self, parts: Parts) -> str:
@@ -60,7 +60,9 @@ class Obstacles:
             return str(reason)
         except InputError:
             raise
-        except Exception:  # a plugin may fail in any way: told where its run is tried
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a plugin may fail in any way: told where its run is tried
             return ""
         return ""
 
@@ -72,7 +74,9 @@ class Obstacles:
             self._lm = None  # before the next one is loaded
             try:
                 self._lm = name, loaded(parts)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._failed[name] = error
                 raise
         return self._lm[1]

@@ -7,13 +7,14 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
+from math import prod
 from typing import get_args
 
 from kbench.data.sources import is_hub
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
-from kbench.grid.grids import Grid
+from kbench.grid.grids import ALIKE, Grid, check_runs
 from kbench.grid.obstacles import Obstacles
 from kbench.grid.plan import CANNOT, Cell, Events, Place, refused
 from kbench.grid.sweeps import swept
@@ -42,14 +43,24 @@ def resolve(*grids: Grid, offline: bool = False) -> list[RunSpec]:
         offline: download no backbone, of which then is not known which way it reads.
 
     Raises:
-        UsageError: a name is unknown; the nearest are given.
+        UsageError: a name is unknown; the nearest are given. Or there are far too many runs.
     """
     # Options are nested dicts and cannot be keys; what a spec looks like stands for it.
     tuning_of = cache(partial(default_tuning, download=not offline))
-    return list({repr(spec): spec for grid in grids for spec in _cells(grid, tuning_of)}.values())
+    found: dict[str, RunSpec] = {}
+    pointless = cache(_is_pointless)
+    for grid in grids:
+        for spec in _cells(grid, tuning_of, pointless):
+            found[repr(spec)] = spec
+            check_runs(len(found))
+    return [*found.values()]
 
 
-def _cells(grid: Grid, tuning_of: Callable[[str, str], str]) -> Iterator[RunSpec]:
+def _cells(
+    grid: Grid,
+    tuning_of: Callable[[str, str], str],
+    pointless: Callable[[Control, str | None], bool],
+) -> Iterator[RunSpec]:
     chosen = grid.model_copy(
         update={
             "method": tuple(registry.expand(Kind.METHODS, ",".join(grid.method))),
@@ -62,20 +73,23 @@ def _cells(grid: Grid, tuning_of: Callable[[str, str], str]) -> Iterator[RunSpec
             registry.find(kinds[kind], name)
     asked = "tuning" in grid.model_fields_set
     tasks = registry.expand(Kind.TASKS, ",".join(grid.task))
+    pairs = len(tasks) * len(grid.backbone)
+    beside = (chosen.method, grid.knowledge, grid.setting, grid.control, grid.seed)
+    check_runs(pairs * prod(map(len, beside)) // ALIKE)
     for task, backbone in product(tasks, grid.backbone):
         tuning = chosen.tuning if asked else (tuning_of(task, backbone),)
         own = {"task": (task,), "backbone": (backbone,), "tuning": tuning}
         for spec in chosen.model_copy(update=own).cells():
-            if "control" in grid.model_fields_set or not _is_pointless(spec):
+            if "control" in grid.model_fields_set or not pointless(spec.control, spec.knowledge):
                 yield from swept(normalised(spec))
 
 
-def _is_pointless(spec: RunSpec) -> bool:
+def _is_pointless(control: Control, knowledge: str | None) -> bool:
     """Whether it is a control by types of a knowledge base that has none."""
-    if spec.control != Control.SAME_TYPE or spec.knowledge is None:
+    if control != Control.SAME_TYPE or knowledge is None:
         return False
     try:
-        return not find_knowledge(spec.knowledge).has_types
+        return not find_knowledge(knowledge).has_types
     except KbenchError:  # told where it is planned
         return False
 

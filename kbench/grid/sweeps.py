@@ -41,8 +41,11 @@ def swept(spec: RunSpec) -> Iterator[RunSpec]:
         count *= len(values)
     if count > _MOST:
         raise UsageError(f"the options of {spec.title} are {count:,} runs; at most {_MOST:,}")
+    bare = deepcopy(spec.options)
+    for path, _ in axes:
+        _set(bare, path, None)  # else each run would copy the values of all
     for chosen in product(*(values for _, values in axes)):
-        options = deepcopy(spec.options)
+        options = deepcopy(bare)
         for (path, _), value in zip(axes, chosen, strict=True):
             _set(options, path, value)
         yield spec.model_copy(update={"options": options}) if axes else spec

@@ -75,7 +75,9 @@ class Worker:
         try:
             parts = self._parts(cell)
             result, predictions = result_of(cell.id, parts, evaluate(self._session, parts))
-        except (Exception, SystemExit) as error:  # a plugin may fail in any way; the grid goes on
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way; the grid goes on
             result = self._failed(cell, error)
         return result.model_copy(update={"provenance": self._origin(cell, clock)}), predictions
 
@@ -84,7 +86,9 @@ class Worker:
         clock = Clock()
         try:
             make(self._session, stage, self._parts(cell))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # Rust's panics are none of Python's exceptions
             result = self._failed(cell, error)
             return result.model_copy(update={"provenance": self._origin(cell, clock)})
         return None

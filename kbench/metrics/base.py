@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbench.data import Answers, Label, is_right
+from kbench.errors import KbenchError
 
 __all__ = [
     "Accuracy",
@@ -26,8 +27,11 @@ __all__ = [
     "Metric",
     "MicroF1WithoutNull",
     "StrictAccuracy",
+    "check_dense",
 ]
 
+_DENSE = 1 << 27
+"""Numbers of the statistics of a metric over classes, which has some for each class and example."""
 Array = NDArray[np.float64]
 """Statistics of examples, one a row, or scores made of their sums."""
 
@@ -158,6 +162,7 @@ class MacroF1(Metric):
         The columns hang on the labels alone, so that two runs on the same data can be paired.
         """
         column = {name: number for number, name in enumerate(dict.fromkeys(labels))}
+        check_dense(len(labels), len(column), 3)
         counts = np.zeros((len(labels), len(column), 3))
         for row, (gold, guess) in enumerate(zip(labels, predictions, strict=True)):
             counts[row, column[gold], 2] = 1
@@ -255,6 +260,25 @@ def _overlaps(labels: Sequence[Label], predictions: Sequence[Label]) -> tuple[Ar
     predicted = np.array([len(p) for _, p in pairs], dtype=np.float64)
     gold = np.array([len(g) for g, _ in pairs], dtype=np.float64)
     return shared, predicted, gold
+
+
+def check_dense(examples: int, columns: int, each: int) -> None:
+    """Refuses a table of statistics that no machine should be asked to hold.
+
+    Args:
+        examples: its rows.
+        columns: classes or strata, each of which has numbers of its own in every row.
+        each: how many.
+
+    Raises:
+        KbenchError: it would take more than a gigabyte.
+    """
+    if examples * columns * each > _DENSE:
+        problem = f"{examples:,} examples of {columns:,} classes or strata"
+        raise KbenchError(
+            f"{problem} would take {8 * examples * columns * each / 1e9:.0f} GB to score; expected "
+            f"fewer of either, {_DENSE:,} numbers in all at most"
+        )
 
 
 def _harmonic(precision: Array, recall: Array) -> Array:

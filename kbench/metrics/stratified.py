@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from kbench.data import Answers, Label
-from kbench.metrics.base import Accuracy, Array, Metric
+from kbench.metrics.base import Accuracy, Array, Metric, check_dense
 
 __all__ = ["LamaPrecision", "Stratified", "Within"]
 
@@ -61,6 +61,7 @@ class LamaPrecision(Stratified):
     ) -> Array:
         """Returns right and all of each relation. ``[examples, relations * 2]``."""
         column = {name: number for number, name in enumerate(dict.fromkeys(strata))}
+        check_dense(len(labels), len(column), 2)
         counts = np.zeros((len(labels), len(column), 2))
         chosen = [column[stratum] for stratum in strata]
         own = [label if isinstance(label, str) else label[0] for label in labels]

@@ -8,7 +8,7 @@ refused with the keys; see :func:`read`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ _BOTH_WAYS = frozenset({"xlnet"})
 """Among the causal language models of ``transformers``, and yet they look both ways."""
 _PROMISES = ("ForMaskedLM", "ForPreTraining", "LMHead")
 _SHOWN = 3
+_FEW = 256
+"""Layers that are made whatever the weights are: some models share one set among all."""
+_SMALL = 1 << 16
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size")
+"""Sizes that are a side of some tensor, where they are large."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,47 @@ def read(folder: Path, how: Mapping[str, Any] | None = None) -> Checkpoint:
             "model that it is merged into"
         )
     config, how = _config(folder), how or {"dtype": "float32"}
+    _check_size(folder, config)
     make = _decoder if is_causal(config.model_type) else _encoder
     return make(folder, config, how)
+
+
+def _check_size(folder: Path, config: Any) -> None:
+    """Refuses a configuration of far more than the weights hold, before that is made.
+
+    Raises:
+        KbenchError: it says so many layers, or tables and layers so large.
+    """
+    held = _held(folder)
+    layers = getattr(config, "num_hidden_layers", 0)
+    if held is None or not isinstance(layers, int):
+        return
+    if layers > max(_FEW, held[0]):
+        raise KbenchError(
+            f"{folder}: config.json describes {layers:,} layers, and the weights are {held[0]:,} "
+            "tensors; expected the configuration that the weights were saved with"
+        )
+    for name in _SIZES:
+        size = getattr(config, name, 0)
+        if isinstance(size, int) and size > max(_SMALL, held[1]):
+            raise KbenchError(
+                f"{folder}: config.json says {name} is {size:,}, and no tensor of the weights is "
+                f"longer than {held[1]:,}; expected the configuration that they were saved with"
+            )
+
+
+def _held(folder: Path) -> tuple[int, int] | None:
+    """How many tensors a folder holds, and the longest side of any; None where that is not seen."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes: list[Sequence[int]] = []
+    for path in folder.glob("*.safetensors") if folder.is_dir() else ():
+        try:
+            with safe_open(path, "pt") as file:
+                shapes += [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None  # told where it is read
+    return (len(shapes), max((side for shape in shapes for side in shape), default=0))
 
 
 def _encoder(folder: Path, config: Any, how: Mapping[str, Any]) -> Checkpoint:

@@ -133,10 +133,22 @@ class HuggingFaceBackbone(Backbone):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns the configuration of a model in a folder, or in a GGUF file."""
+    """Returns the configuration of a model in a folder, or in a GGUF file.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        KbenchError: it is no JSON object.
+    """
     if is_gguf(path):
         return dict(config_of(path).to_dict())
-    config: dict[str, Any] = load_json(path / "config.json")
+    file, expected = path / "config.json", "the configuration of a model"
+    try:
+        config = load_json(file)
+    except ValueError as cause:
+        problem = f"cannot be read ({first_line(cause)})"
+        raise KbenchError(f"{file}: {problem}; expected {expected}") from None
+    if not isinstance(config, dict):
+        raise KbenchError(f"{file}: is no JSON object; expected {expected}")
     return config
 
 
@@ -226,9 +238,9 @@ def load_folder(
             checkpoint = read(folder, how or told(weights))
             lm = _wrapped(checkpoint, tokenizer, segments).eval()
             lm.settled = settle_places(lm.network)
-    except KbenchError:
+    except (KbenchError, KeyboardInterrupt):
         raise
-    except Exception as cause:  # whatever the files of a stranger make transformers raise
+    except BaseException as cause:  # whatever a stranger's files make it raise, and Rust panic
         # Which of the files it is stands in an error of the system alone.
         file = getattr(cause, "filename", None) or folder
         problem = f"cannot be loaded as a language model ({first_line(cause)})"

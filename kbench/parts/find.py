@@ -24,9 +24,19 @@ __all__ = [
     "find_knowledge",
     "find_task",
     "normalised",
+    "offered",
     "task_kind",
     "task_of",
 ]
+
+_FIELDS = {
+    "task": Kind.TASKS,
+    "method": Kind.METHODS,
+    "tuning": Kind.TUNINGS,
+    "backbone": Kind.BACKBONES,
+    "knowledge": Kind.KNOWLEDGE,
+}
+"""The fields of a run that name a part."""
 
 
 def find_knowledge(name: str) -> Bundle:
@@ -121,3 +131,19 @@ def normalised(spec: RunSpec) -> RunSpec:
             "linker": None,
         }
     )
+
+
+def offered(spec: RunSpec) -> dict[str, str]:
+    """Returns which distribution, in which version, offers each part of a run, by the field.
+
+    A backbone or a knowledge base that is a folder, and what is not installed, is left out.
+
+    Args:
+        spec: the run.
+    """
+    found = {}
+    for field, kind in _FIELDS.items():
+        if (name := getattr(spec, field)) in registry.names(kind):
+            with suppress(PluginError):  # offered twice: told where it is loaded
+                found[field] = registry.find(kind, name).distribution
+    return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from kbench.errors import PluginError, UsageError, lacking, nearest, with_type
 from kbench.parts.catalogue import Entry, Kind, entries
@@ -16,6 +19,16 @@ __all__ = ["Entry", "Kind", "PluginWarning", "expand", "find", "get", "load", "n
 
 _ALL = "all"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_BASES = {
+    Kind.TASKS: "kbench.task.Task",
+    Kind.METHODS: "kbench.method.InjectionMethod",
+    Kind.BACKBONES: "kbench.model.backbone.Backbone",
+    Kind.TUNINGS: "kbench.training.tuning.Tuning",
+    Kind.KNOWLEDGE: "kbench.knowledge.base.KnowledgeSource",
+    Kind.IMPORTERS: "kbench.knowledge.importing.Importer",
+    Kind.EXECUTORS: "kbench.grid.executor.Executor",
+}
+"""What a part of each kind is a subclass of."""
 
 
 class PluginWarning(UserWarning):
@@ -56,8 +69,11 @@ def load(entry: Entry) -> Any:
     if not _NAME.fullmatch(entry.name):
         raise PluginError(f"{this} cannot be asked for: a name is made of letters, digits, - and _")
     try:
-        part = EntryPoint(entry.name, entry.target, entry.kind).load()
-    except (Exception, SystemExit) as cause:  # a plugin may fail in any way it likes
+        with _staying():
+            part = EntryPoint(entry.name, entry.target, entry.kind).load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as cause:  # a plugin may fail in any way it likes
         if hint := lacking(cause):
             raise PluginError(f"{this} does not load: {hint}") from cause
         raise PluginError(
@@ -65,8 +81,24 @@ def load(entry: Entry) -> Any:
         ) from cause
     expected, fits = _judged(entry.kind, part)
     if not fits:
-        raise PluginError(f"{this} is {type(part).__name__} {entry.target}, not a {expected}")
+        what = "class" if isinstance(part, type) else type(part).__name__
+        raise PluginError(f"{this} is {what} {entry.target}, not a {expected}")
     return part
+
+
+@contextmanager
+def _staying() -> Iterator[None]:
+    """Lets nothing that is imported end the process meanwhile, as if all had been done."""
+    leave = os._exit
+
+    def refuse(status: int) -> NoReturn:
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def get(kind: Kind | str, name: str) -> Any:
@@ -105,7 +137,11 @@ def _judged(kind: Kind, part: object) -> tuple[str, bool]:
         return "click command", isinstance(part, Command)
     if kind in (Kind.PUBLISHED, Kind.DOWNLOADS):
         return "package", isinstance(part, ModuleType) and hasattr(part, "__path__")
-    return "class", isinstance(part, type)
+    # By name: to import it would load what a look at a command or an executor has no use for.
+    base = _BASES[kind]
+    if not isinstance(part, type):
+        return "class", False
+    return f"subclass of {base}", base in (f"{c.__module__}.{c.__qualname__}" for c in part.__mro__)
 
 
 def _works(kind: Kind | str, name: str) -> bool:

@@ -21,6 +21,7 @@ from kbench.knowledge.sharing import sharing
 from kbench.metrics import beside
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
+from kbench.parts.find import offered
 from kbench.parts.run_parts import Parts
 from kbench.pipeline import provenance
 from kbench.pipeline.buckets import Popularity, by_context, by_entity, degrees, estimate
@@ -140,6 +141,7 @@ def origin(
         hardware={**provenance.hardware(), **hardware},
         digests=digests,
         addresses=addresses,
+        parts=offered(spec),
         command=spec.command(),
         started=clock.started.isoformat(timespec="seconds"),
         seconds=clock.seconds,

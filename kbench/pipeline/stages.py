@@ -88,7 +88,10 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
     moved = locality(session, parts, model, plug, prepared) if plug and session.locality else {}
     after = digest(model)
     if after != tuned.digest:
-        raise FrozenError("the downstream model's weights changed after tuning")
+        raise FrozenError(
+            "the downstream model's weights changed after tuning, or in the cache since they were "
+            "stored; `kbench cache prune --all` has all made anew"
+        )
     return Evaluation(
         prepared=prepared,
         predicted=predicted,

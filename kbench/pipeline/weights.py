@@ -15,6 +15,8 @@ from kbench.training import History
 
 __all__ = ["check_finite", "refill", "restore", "untied"]
 
+_ANEW = "`kbench cache prune --all` has all made anew"
+
 
 def check_finite(network: nn.Module, what: str, history: History) -> None:
     """Refuses what nothing can be computed with before it is stored.
@@ -48,12 +50,17 @@ def restore(model: DownstreamModel, tensors: dict[str, Tensor]) -> None:
     Raises:
         KbenchError: they are those of another model.
     """
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as cause:
+        raise ArtifactError(
+            f"stored weights do not fit the model ({one_line(cause)}); {_ANEW}"
+        ) from None
     # What is missing must be the second name of a tensor that came under its first.
     twins = set(missing) & set(untied(model))
     if twins or unexpected:
         raise KbenchError(
-            f"stored weights do not fit the model: {sorted(twins | {*unexpected})[:3]}"
+            f"stored weights do not fit the model: {sorted(twins | {*unexpected})[:3]}; {_ANEW}"
         )
     model.requires_grad_(False)
 
@@ -75,5 +82,6 @@ def refill(plug: Plug, tensors: dict[str, Tensor], path: Path, method: str) -> N
     except RuntimeError as cause:
         raise ArtifactError(
             f"the stored plug {path} does not fit method {method} ({one_line(cause)}): if the "
-            f"method's code has changed, raise its `revision`; else remove that folder"
+            f"method's code has changed, raise its `revision`; else remove that folder, or "
+            "all by `kbench cache prune --all`"
         ) from None

@@ -5,6 +5,7 @@ Runs on other data, limits, metric definitions or test examples are not compared
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.data import Label, is_right
-from kbench.errors import KbenchError, UsageError, nearest
+from kbench.errors import DataError, KbenchError, UsageError, nearest
 from kbench.metrics import Array, Contrast, Metric, beside_named
 from kbench.metrics.statistics import Pair, contrasts, holm
 from kbench.parts.find import task_kind, task_of
 from kbench.results.identity import Names, content, differences, options, told_apart
 from kbench.results.selection import Group
 from kbench.store import Predictions, Result, Results
+from kbench.store.folder import DamageWarning
 
 if TYPE_CHECKING:
     from kbench.results.choice import Choice
@@ -124,10 +126,21 @@ def compare(
 
     Raises:
         UsageError: two runs cannot be compared; says which field differs.
+        DataError: no pair is left, for predictions are damaged; a pair that is left out for that
+            is told with a :class:`~kbench.store.folder.DamageWarning`.
     """
     tables = PredictionCache(store)
     names = Names(result for pair in pairs for group in pair for result in group)
-    aligned = [_aligned(one, two, tables, metric, force, names) for one, two in pairs]
+    aligned = []
+    lost: DataError | None = None
+    for one, two in pairs:
+        try:
+            aligned.append(_aligned(one, two, tables, metric, force, names))
+        except DataError as error:  # others can be compared all the same
+            warnings.warn(f"left out: {error}", DamageWarning, stacklevel=2)
+            lost = error
+    if lost and not aligned:
+        raise lost
     told = contrasts([pair for *_, pair in aligned])
     families = [names.of(one[0], family) if family else "" for one, *_ in aligned]
     adjusted = _corrected([contrast.p for contrast in told], families)

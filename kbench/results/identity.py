@@ -69,6 +69,7 @@ _TRAINED = {
 """Recipes that a plug of a setting comes of."""
 _HOW = ".micro_batch"
 """Of a recipe: how steps are computed, not what; so no address has it."""
+_PLAIN = {str, int, bool}
 _HEX = re.compile(r"[0-9a-f]{6,64}")
 _SIGNS = 6
 """Of a digest, to tell two parts of one name apart."""
@@ -347,9 +348,9 @@ def _linker(result: Result) -> str:
 
 def _counts(path: str, spec: RunSpec) -> bool:
     """Whether an option is of a part of the run, and of a recipe that it has a use for."""
-    owners = (f"{kind}.{getattr(spec, kind)}." for kind in _KINDS)
-    owner = next((owner for owner in owners if path.startswith(owner)), None)
-    if owner is None or path.endswith(_HOW):
+    kind = path.partition(".")[0]
+    owner = f"{kind}.{getattr(spec, kind)}." if kind in _KINDS else ""
+    if not owner or not path.startswith(owner) or path.endswith(_HOW):
         return False
     first, *rest = path.removeprefix(owner).split(".")
     recipe = owner.startswith("method.") and rest and first in list(Setting)
@@ -462,6 +463,8 @@ def _is(value: Any, glob: str) -> bool:
 
 
 def _same(one: Any, two: Any) -> bool:
+    if type(one) is type(two) and type(one) in _PLAIN:
+        return bool(one == two)  # thousands of times in a large table
     return value_text(one) == value_text(two)
 
 

@@ -2,6 +2,7 @@
 
 from kbench.store.artifacts import Artifact, Artifacts
 from kbench.store.hidden_states import hidden_bytes
+from kbench.store.pages import Budget
 from kbench.store.result import (
     Coverage,
     Frozen,
@@ -18,6 +19,7 @@ from kbench.store.results import Results, result_address
 __all__ = [
     "Artifact",
     "Artifacts",
+    "Budget",
     "Coverage",
     "Frozen",
     "Predictions",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["likelihoods_of", "with_likelihoods"]
 
 _KEY = b"kbench candidates"
+_FILLED = 1 << 27
+"""Places that lists of several lengths may take as one array, if they are not half full."""
 _SAID, _WHICH, _NOTHING = "said", "which", "nothing"
 
 
@@ -197,10 +199,16 @@ def _lists(table: Table, name: str, dtype: type) -> tuple[NDArray[Any], NDArray[
 
 
 def _padded(flat: NDArray[Any], lengths: NDArray[Any], filling: float) -> NDArray[Any]:
-    """Lists of several lengths as one array. ``[lists, most]``."""
+    """Lists of several lengths as one array. ``[lists, most]``.
+
+    Raises:
+        ValueError: one is so long that all would be as long for its sake.
+    """
     import numpy as np
 
     most = int(lengths.max()) if len(lengths) else 0
+    if len(lengths) * most > max(_FILLED, 2 * len(flat)):
+        raise ValueError(f"{len(lengths):,} lists, one of them of {most:,} candidates")
     padded = np.full((len(lengths), most), filling, dtype=flat.dtype)
     padded[np.arange(most) < lengths[:, None]] = flat
     return padded

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,10 @@ from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
 from kbench.store.likelihoods import likelihoods_of, with_likelihoods
+from kbench.store.pages import Budget, check_budget
+
+if TYPE_CHECKING:
+    from pyarrow import Schema
 
 __all__ = [
     "Coverage",
@@ -41,10 +45,21 @@ __all__ = [
 SCHEMA = 1
 _OF_SOME = ("relation", "injected", "in_context")
 """Columns of predictions that not every run has."""
+_TYPES = {
+    **dict.fromkeys(("id", "label", "prediction", "stratum", "relation", "injected"), "string"),
+    **dict.fromkeys(("linked", "in_context"), "boolean"),
+    "score": "floating",
+    "degree": "signed_integer",
+}
+"""What the values of each column are, as :mod:`pyarrow.types` calls it."""
+_SEVERAL = ("label", "prediction", "injected")
+"""Columns that may be lists."""
 _UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a damaged file may end in, beside errors of its format."""
 _DEEPEST = 64
 """Levels of a result: those of a run have ten."""
+_LONGEST_NAME, _LONGEST_TEXT, _MOST_OPTIONS = 1000, 4096, 10_000
+"""Letters of a key, and of what a spec names, which may be a path; values that options hold."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -96,7 +111,9 @@ class Provenance(_Model):
     """Where a result comes from, enough to repeat it.
 
     ``names`` holds what data call themselves: ``task`` where data of one's own make the task, and
-    ``data``, the name of their folder. ``defaults`` holds, by its path, what each option that the
+    ``data``, the name of their folder. ``parts`` holds which distribution, in which version, offers
+    the task, the method, the tuning, and the backbone and knowledge base that have names: what is a
+    folder is of none. ``defaults`` holds, by its path, what each option that the
     spec sets would have been otherwise.
     """
 
@@ -109,6 +126,7 @@ class Provenance(_Model):
     digests: dict[str, str | None]
     addresses: dict[str, str | None]
     names: dict[str, str] = Field(default_factory=dict)
+    parts: dict[str, str] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
     command: str
     started: str
@@ -200,8 +218,8 @@ def read_result(path: Path) -> Result:
     value = read_json(path, "a result")
     if not isinstance(value, dict):
         raise DataError(path, "is no JSON object", "a result of `kbench schema`")
-    if _is_deep(value):
-        raise DataError(path, f"is nested more than {_DEEPEST} deep", "a result of `kbench schema`")
+    if excess := _excess(value):
+        raise DataError(path, excess, "a result of `kbench schema`")
     schema, writer = value.get("schema"), _writer(value)
     if type(schema) is int and schema != SCHEMA:
         raise _of_another(path, writer, f"schema {schema}, not {SCHEMA}")
@@ -222,15 +240,36 @@ def read_result(path: Path) -> Result:
     raise DataError(path, f"{where}: {faults[0]['msg']}", "a result of `kbench schema`")
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether a JSON value is nested deeper than whatever walks through it can follow."""
-    level = [value]
+def _excess(value: dict[str, Any]) -> str:
+    """Why a JSON value is more than whatever walks through it, or shows it, can follow; or empty.
+
+    Nested too deep, with a name or a text of a spec that is no name, or with so many options.
+    """
+    level: list[Any] = [value]
     for _ in range(_DEEPEST):
+        names = [key for each in level if isinstance(each, dict) for key in each]
+        if max(map(len, names), default=0) > _LONGEST_NAME:
+            return f"has a name of more than {_LONGEST_NAME:,} letters"
         parts = (each.values() if isinstance(each, dict) else each for each in level)
         level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
         if not level:
-            return False
-    return True
+            break
+    else:
+        return f"is nested more than {_DEEPEST} deep"
+    spec = value.get("spec")
+    told = [value.get("main_metric"), *(spec.values() if isinstance(spec, dict) else ())]
+    if any(isinstance(text, str) and len(text) > _LONGEST_TEXT for text in told):
+        return f"has a name of more than {_LONGEST_TEXT:,} letters"
+    options = spec.get("options") if isinstance(spec, dict) else None
+    if _values(options) > _MOST_OPTIONS:
+        return f"has more than {_MOST_OPTIONS:,} options"
+    return ""
+
+
+def _values(value: Any) -> int:
+    """How many values there are in one that is not nested too deep."""
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + sum(map(_values, inner)) if isinstance(value, dict | list) else 1
 
 
 def _writer(value: dict[str, Any]) -> str:
@@ -272,33 +311,35 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, budget: Budget | None = None) -> Predictions:
     """Reads the ``predictions.parquet`` of a result.
 
+    Args:
+        path: the file.
+        budget: what it may unpack to; some dozen times its own size if not given.
+
     Raises:
-        DataError: the file is damaged or has other columns.
+        DataError: the file is damaged, has other columns, or would unpack to too much.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = ["id", "label", "prediction", "score", "linked", "degree", "stratum"]
     try:
+        check_budget(path, budget or Budget.of_own(path))
         # Not `read_table`: it imports pyarrow's data sets, and with them pandas.
         with pq.ParquetFile(path) as file:
             names += [name for name in _OF_SOME if name in file.schema_arrow.names]
+            _check_types(file.schema_arrow, names)
             columns = file.read(columns=names).to_pydict()
             likelihoods = likelihoods_of(file)
         if list(columns) != names:
             raise ValueError(f"columns {list(columns)}")
+        if null := next((name for name in names if None in columns[name]), None):
+            raise ValueError(f"column {null} lacks a value")
         labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
-    except (
-        OSError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        pa.ArrowException,
-    ) as cause:
+        injected = tuple(tuple(names) for names in columns.get("injected", ()))
+    except (*_UNREADABLE, pa.ArrowException) as cause:
         problem = f"cannot be read ({first_line(cause)})"
         raise DataError(path, problem, "predictions of a run") from None
     return Predictions(
@@ -310,10 +351,31 @@ def read_predictions(path: Path) -> Predictions:
         degrees=columns["degree"],
         strata=columns["stratum"],
         relations=tuple(columns.get("relation", ())),
-        injected=tuple(tuple(names) for names in columns.get("injected", ())),
+        injected=injected,
         in_context=tuple(columns.get("in_context", ())),
         likelihoods=likelihoods,
     )
+
+
+def _check_types(schema: Schema, names: Sequence[str]) -> None:
+    """Refuses columns of another type: what Python makes of them would be compared all the same.
+
+    Raises:
+        ValueError: a column is missing, is there twice, or is of a type that kbench never wrote.
+    """
+    import pyarrow.types as of
+
+    for name in names:
+        if len(at := schema.get_all_field_indices(name)) != 1:
+            raise ValueError(f"column {name} is there {len(at)} times")
+        kind, expected = schema.field(at[0]).type, _TYPES[name]
+        several = of.is_list(kind) and name in _SEVERAL
+        inner = kind.value_type if several else kind
+        # What has no value in it, as the relation of no example, is of no type.
+        if not (getattr(of, f"is_{expected}")(inner) or of.is_null(inner)):
+            raise ValueError(f"column {name} is of {kind}")
+        if name == "injected" and not several:
+            raise ValueError(f"column {name} is of {kind}")
 
 
 def _of_some_runs(predictions: Predictions) -> dict[str, Any]:

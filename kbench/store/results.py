@@ -168,11 +168,14 @@ class Results:
     def entries(self) -> Iterator[tuple[str, Result | None, str]]:
         """Yields the id of each result, the result, and why it cannot be read where it cannot."""
         for path in sorted(self.folder.iterdir()):
-            if _ID.fullmatch(path.name) and (path / _RESULT).exists():
-                try:
-                    yield path.name, self._opened(path.name), ""
-                except DataError as error:
-                    yield path.name, None, str(error)
+            if not _ID.fullmatch(path.name) or not path.is_dir():
+                continue
+            try:
+                result = self._opened(path.name)
+                problem = "" if result else f"{path}: has no {_RESULT}"
+                yield path.name, result, problem
+            except DataError as error:
+                yield path.name, None, str(error)
 
     def remove(self, key: str, seen: Result | None) -> str:
         """Removes a result with its predictions, and nothing else.
@@ -227,13 +230,16 @@ class Results:
         return read_predictions(self.folder / result.id / _PREDICTIONS)
 
     def __iter__(self) -> Iterator[Result]:
-        for path in sorted(self.folder.glob(f"*/{_RESULT}")):
-            if path.parent.name.startswith("."):
+        for path in sorted(self.folder.iterdir()):
+            if path.name.startswith(".") or not path.is_dir():
                 continue
             try:
-                result = self._opened(path.parent.name)
+                result = self._opened(path.name)
             except DataError as error:
                 warnings.warn(f"left out: {error}", DamageWarning, stacklevel=2)
                 continue
             if result is not None:
                 yield result
+            elif _ID.fullmatch(path.name):
+                problem = f"left out: {path}: has no {_RESULT}"
+                warnings.warn(problem, DamageWarning, stacklevel=2)

@@ -9,7 +9,7 @@ ties with a better and a worse one, which do differ, stands between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,11 +148,17 @@ class Group:
         return (result for line in self.lines for result in line.row.results)
 
 
-def groups(results: Iterable[Result], shelf: Shelf, names: Names | None = None) -> Iterator[Group]:
+def groups(
+    results: Iterable[Result],
+    shelf: Shelf,
+    names: Names | None = None,
+    lost: Callable[[Result, Exception], None] | None = None,
+) -> Iterator[Group]:
     """Yields the groups of results that ended well, by family, task, backbone and tuning.
 
     Predictions of a group are on the shelf while it is being looked at, and no longer. The names
-    of parts are clear among these results unless others are given.
+    of parts are clear among these results unless others are given. A group that cannot be ranked,
+    whatever a stranger's results raise, is told of each of its results where ``lost`` is given.
     """
     scored = [r for r in results if r.status == Status.OK and r.score is not None]
     names = names or Names(scored)
@@ -161,7 +167,16 @@ def groups(results: Iterable[Result], shelf: Shelf, names: Names | None = None) 
         shown = (family(result), *(names.of(result, n) for n in ("task", "backbone", "tuning")))
         parts.setdefault((*shown, *_board_key(result)), []).append(result)
     for key in sorted(parts):
-        yield _group(sorted(parts[key], key=lambda result: result.id), shelf, names)
+        several = sorted(parts[key], key=lambda result: result.id)
+        try:
+            group = _group(several, shelf, names)
+        except Exception as error:
+            if lost is None:
+                raise
+            for result in several:
+                lost(result, error)
+        else:
+            yield group
         shelf.forget()
 
 

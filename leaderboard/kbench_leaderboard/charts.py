@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from io import StringIO
 
+from kbench.errors import one_line
 from kbench.results.ranking import front
 from kbench_leaderboard.board import Group, Line
+from kbench_leaderboard.clean import clean
 
 __all__ = ["Chart", "chart"]
 
@@ -17,6 +20,10 @@ _NAMES = 180
 """Room right of the axes, in pixels, for the name of the most expensive point."""
 _LONGEST = 40
 """Characters of a name that are drawn; the text below the chart has it whole."""
+
+
+_MEANT = re.compile(r"[\\\"'`]")
+"""Titles and names become literals of an expression, in which these have a meaning."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ def chart(group: Group) -> Chart | None:
     points = [(cost, _percent(line)) for cost, line in zip(costs, shown, strict=True)]
     told = list(zip(points, front(points), map(_name, shown), strict=True))
     values = [
-        {"seconds": cost, "score": score, "front": best, "name": name[:_LONGEST]}
+        {"seconds": cost, "score": score, "front": best, "name": _drawable(name)}
         for (cost, score), best, name in told
     ]
     best = sorted((cost, score, name) for (cost, score), on, name in told if on)
@@ -51,7 +58,12 @@ def chart(group: Group) -> Chart | None:
         "rows. "
         f"On the Pareto front, from the cheapest: {words}."
     )
-    return Chart(_drawn(values, group.metric, clock), text)
+    return Chart(_drawn(values, _drawable(group.metric), clock), text)
+
+
+def _drawable(name: str) -> str:
+    """A name as the library of charts can draw it: without what its expressions give a meaning."""
+    return _MEANT.sub("\ufffd", one_line(clean(name)))[:_LONGEST]
 
 
 def _percent(line: Line) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from kbench.cli.messages import say
+from kbench.cli.messages import say, say_json
 
 __all__ = ["leaderboard"]
 
@@ -43,7 +42,7 @@ def verify(files: tuple[Path, ...], data: Path | None, as_json: bool) -> int:
         wrong += bool(problems)
         if as_json:
             for problem in problems:
-                print(json.dumps({"file": str(path), **vars(problem)}, ensure_ascii=False))
+                say_json({"file": str(path), **vars(problem)})
             continue
         for problem in problems:
             where = f"{path}/{problem.where}" if problem.where else str(path)
@@ -51,7 +50,7 @@ def verify(files: tuple[Path, ...], data: Path | None, as_json: bool) -> int:
         bad = len({problem.where for problem in problems if problem.where})
         verdict = _verdict(bad, count) if count else "rejected, it holds no result"
         verdict = "rejected" if count and problems and not bad else verdict
-        click.echo(f"{path}: {verdict}")
+        say(f"{path}: {verdict}")
     return int(wrong > 0)
 
 
@@ -74,11 +73,11 @@ def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
 
     done = join(sources, out)
     if as_json:
-        print(json.dumps(vars(done)))
+        say_json(vars(done))
     else:
         for key in done.conflicts:
             say(f"conflict: {key} is there with another outcome; nothing is written")
-        click.echo(
+        say(
             f"{out}: {len(done.added)} added, {len(done.replaced)} replaced that had not ended "
             f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts"
         )
@@ -115,8 +114,8 @@ def build(
 
     made = make(sources, out, data, bundles)
     for text in made.damaged:
-        click.echo(f"left out: {text}", err=True)
-    click.echo(
+        say(f"left out: {text}", err=True)
+    say(
         f"{out / 'index.html'}: {made.runs} runs, {made.failed} of them failed or skipped; left "
         f"out {len(made.damaged)} damaged, {made.limited} with --limit, {made.twice} there twice"
     )

@@ -17,7 +17,7 @@ from kbench.data import Example, Label, Split
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported
 from kbench.knowledge import Bundle
-from kbench.parts.find import find_backbone, find_knowledge, find_task, task_kind
+from kbench.parts.find import find_backbone, find_knowledge, find_task, offered, task_kind
 from kbench.parts.registry import Kind, find, names
 from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.remaking import NotHereError, Stated, check_options_of
@@ -263,6 +263,10 @@ def _names(
         owner = next((own for own, digest in known.items() if digest == stated), None)
         if owner is not None and name.rstrip("/").rsplit("/", 1)[-1] != owner:
             yield f"{what} {name[:60]} is {owner}, by its digest"
+    here = offered(result.spec)
+    for what, said in made.parts.items():
+        if said.split()[:1] != here.get(what, said).split()[:1] or not hasattr(result.spec, what):
+            yield f"its {what[:20]} is of {said[:60]}, and {here.get(what)} offers it here"
     entry = find(Kind.METHODS, result.spec.method)
     own = str(made.plugin.get("distribution") or entry.distribution)
     if own.split()[:1] != entry.distribution.split()[:1]:

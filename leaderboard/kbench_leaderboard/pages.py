@@ -22,6 +22,7 @@ from kbench.spec import RunSpec
 from kbench.store import Result
 from kbench_leaderboard.board import Group, Line
 from kbench_leaderboard.cards import card, paper
+from kbench_leaderboard.clean import clean
 from kbench_leaderboard.compared import Compared
 from kbench_leaderboard.content import Content
 from kbench_leaderboard.names import slug
@@ -50,6 +51,7 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=_finalized,
         )
         self._jinja.filters.update(
             slug=slug,
@@ -69,7 +71,7 @@ class Pages:
         shown = compared.comparisons[:_PAIRS]
         names = {line.first.id: line.name for line in group.lines}
         self._page(f"{name}.html", group=group, compared=compared, shown=shown, names=names)
-        data = json.dumps(compared.data, separators=(",", ":"))  # ASCII alone
+        data = json.dumps(clean(compared.data), separators=(",", ":"))  # ASCII alone
         (self._folder / f"{name}.js").write_text(f"const DATA = {data};\n", encoding="ascii")
 
     def write(self, content: Content) -> None:
@@ -155,6 +157,11 @@ class Pages:
         for path in (_HERE / "static").iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
         (folder / "datatables.js").write_text(_datatables(), encoding="utf-8")
+
+
+def _finalized(value: Any) -> Any:
+    """What a template prints of a value: all but text it prints as it is."""
+    return clean(value) if isinstance(value, str) else value
 
 
 def _template(path: str) -> str:

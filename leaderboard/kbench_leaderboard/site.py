@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbench.data.files import atomic_folder, write_json
-from kbench.errors import DataError, UsageError
+from kbench.errors import DataError, UsageError, with_type
 from kbench.results.identity import Names
 from kbench.results.published import figures
 from kbench.store import Result, Status
@@ -125,12 +125,21 @@ def _content(
     shown: list[Shown] = []
     told: dict[str, list[Sample]] = {}
     names = Names(kept)
-    for group in groups(kept, shelf, names):
-        shown.append(Shown(group, chart(group)))
-        first = group.lines[0].first
-        pages.compare(group, compared(group, shelf, sources.examples(first)))
-        for result in group.results:
-            told[result.id] = samples(result, shelf.predictions(result), sources)
+
+    def lost(result: Result, error: Exception) -> None:
+        built.damaged.append(f"{result.id}: cannot be shown ({with_type(error)})")
+        built.runs -= 1
+
+    for group in groups(kept, shelf, names, lost):
+        try:
+            first = group.lines[0].first
+            pages.compare(group, compared(group, shelf, sources.examples(first)))
+            for result in group.results:
+                told[result.id] = samples(result, shelf.predictions(result), sources)
+            shown.append(Shown(group, chart(group)))
+        except Exception as error:  # whatever a stranger's results raise, the others are shown
+            for result in group.results:
+                lost(result, error)
     failed = [result for result in kept if result.status != Status.OK]
     built.failed = len(failed)
     failed.sort(key=lambda result: (result.spec.label, result.id))

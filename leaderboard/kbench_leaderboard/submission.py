@@ -14,14 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from kbench.errors import DataError, first_line
-from kbench.store import Predictions, Result, read_predictions, read_result
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow import parquet as pq
+from kbench.store import Budget, Predictions, Result, read_predictions, read_result
 
 __all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read"]
 
@@ -35,7 +30,6 @@ _LIMITS = {_RESULT: 4 << 20, _PREDICTIONS: 128 << 20}
 _UNPACKED = 1 << 30
 _ROWS = 5_000_000
 _VALUES = 100_000_000
-_BATCH = 1 << 14
 _ENTRIES, _WHOLE = 40_000, 2 << 30
 """Files of an archive, and bytes of all of them: those of 20,000 runs."""
 _DAMAGED = (
@@ -108,8 +102,8 @@ def _entry(folder: Path) -> Entry:
         result = read_result(folder / _RESULT)
         predictions = None
         if (folder / _PREDICTIONS).is_file():
-            _check_size(folder / _PREDICTIONS)
-            predictions = read_predictions(folder / _PREDICTIONS)
+            budget = Budget(_UNPACKED, _ROWS, _VALUES)
+            predictions = read_predictions(folder / _PREDICTIONS, budget)
     except DataError as error:
         return Entry(where, folder, problem=error.problem)
     return Entry(where, folder, result, predictions)
@@ -127,62 +121,6 @@ def _check_files(folder: Path) -> None:
         path = folder / name
         if path.is_file() and (size := path.stat().st_size) > limit:
             raise DataError(path, f"{name} has {size:,} bytes", f"at most {limit:,}")
-
-
-def _check_size(path: Path) -> None:
-    """Looks at what a table would take in memory before it is read: it may be compressed.
-
-    Texts are read as numbers into a list of those that differ, so that one long text a million
-    times costs what it has on disk; what they would take is counted meanwhile.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            texts, rows = _columns(path, file), file.metadata.num_rows
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            size = 0
-            for batch in file.iter_batches(batch_size=_BATCH):
-                size += sum(map(_bytes, batch.columns))
-                _check_budget(path, rows, size)
-    except (OSError, ValueError, LookupError, pa.ArrowException) as cause:
-        problem = f"cannot be read ({first_line(cause)})"
-        raise DataError(path, problem, "predictions of a run") from None
-
-
-def _columns(path: Path, file: pq.ParquetFile) -> list[str]:
-    """Returns the columns of text, by their paths; refuses what its own words say is too much."""
-    about = file.metadata
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
-    _check_budget(path, about.num_rows, sum(group.total_byte_size for group in groups))
-    values = sum(column.num_values for column in columns)
-    if values > _VALUES:
-        problem = f"{path.name} would unpack to {values:,} values"
-        raise DataError(path, problem, f"at most {_VALUES:,} values")
-    kinds = [file.schema.column(at) for at in range(len(file.schema))]
-    return [kind.path for kind in kinds if kind.physical_type == "BYTE_ARRAY"]
-
-
-def _check_budget(path: Path, rows: int, size: int) -> None:
-    if rows > _ROWS or size > _UNPACKED:
-        problem = f"{path.name} would unpack to {rows:,} rows and {size:,} bytes"
-        raise DataError(path, problem, f"at most {_ROWS:,} rows and {_UNPACKED:,} bytes")
-
-
-def _bytes(column: pa.Array) -> int:
-    """What a column takes when it is read; a text counts wherever it stands."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    own = int(column.nbytes)
-    while isinstance(column, pa.ListArray):
-        column = column.flatten()
-    if not isinstance(column, pa.DictionaryArray) or not len(column.dictionary):
-        return own
-    lengths = pc.binary_length(column.dictionary)
-    return own + int(pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
 def _unpack(path: Path, target: Path) -> None:

@@ -276,6 +276,7 @@ def _left_out(read: Mapping[str, Result]) -> Found:
         if result.status == Status.OK and result.spec.knowledge is None:
             yardsticks[_beside(result)].append(result)
     every = {seed for several in seeds.values() for seed in several}
+    read_by = {method: _reads(method) for method in {r.spec.method for r in results}}
     for where, result in read.items():
         if lacking := sorted(every - seeds[_cell(result, seed=None)]):
             yield where, f"is there without seed {', '.join(map(str, lacking))}"
@@ -289,7 +290,7 @@ def _left_out(read: Mapping[str, Result]) -> Found:
                 where,
                 f"is one of {choice.tried} variants, of which none is chosen: {choice.why}",
             )
-        for text in _alone(result, yardsticks[_beside(result)], there, ended, choice):
+        for text in _alone(result, yardsticks[_beside(result)], there, ended, choice, read_by):
             yield where, text
 
 
@@ -299,22 +300,24 @@ def _alone(
     there: Set[str],
     ended: Mapping[str, Status],
     choice: Choice,
+    read_by: Mapping[str, bool],
 ) -> Iterator[str]:
     """Yields what a result is to be read against and is not there."""
     if result.spec.knowledge is None or result.spec.control != Control.NONE:
         return
     # What dev did not choose is not shown, and needs no control.
     cell = _cell(result, control="foreign")
-    if choice.chosen and _reads(result) and cell not in there:
+    if choice.chosen and read_by[result.spec.method] and cell not in there:
         end = f", which is {ended[cell]}" if cell in ended else ""
         yield f"is there without its foreign control{end}"
     if not any({*differences(result, other)} <= {"method", "data"} for other in yardsticks):
         yield "is there without the model without knowledge"
 
 
-def _reads(result: Result) -> bool:
+def _reads(method: str) -> bool:
+    """Whether a method reads the knowledge that a control breaks."""
     try:
-        entry = find(Kind.METHODS, result.spec.method)
+        entry = find(Kind.METHODS, method)
     except KbenchError:
         return True  # that it is not installed is said elsewhere
     return constant(entry, "reads_knowledge") is not False

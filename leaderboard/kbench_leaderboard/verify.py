@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbench.cli.messages import steers
 from kbench.errors import KbenchError, with_type
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Problem", "verify"]
 
 _OWN = "custom"
-_MARKUP = re.compile(r"<\s*[A-Za-z/!?]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|javascript:", re.IGNORECASE)
+_MARKUP = re.compile(r"<\s*[A-Za-z/!?]|javascript:", re.IGNORECASE)
+_NAME = "a name in "
+_LONGEST = 500
+"""Characters of a finding, which may quote what a stranger wrote."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,20 @@ def verify(entries: Iterable[Entry], data: Path | None = None) -> list[Problem]:
         if entry.result is not None:
             several = True
             found += guarded(together.add(entry))
-        problems += [Problem(entry.where, text) for text in found]
+        problems += [Problem(entry.where, _cut(text)) for text in found]
     if not (problems or several):
         return [Problem("", "holds no result")]
     return [*problems, *_beside(together, installed)]
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
+
+
 def _beside(together: Together, installed: Installed) -> Iterator[Problem]:
     try:
         for found in together.findings(installed.trains):
-            yield Problem(*found)
+            yield Problem(found[0], _cut(found[1]))
     except Exception as error:  # as of one result that nobody could have made
         yield Problem("", f"cannot be checked as a whole ({with_type(error)})")
 
@@ -78,8 +86,9 @@ def _of_one(entry: Entry, installed: Installed) -> Iterator[str]:
         yield entry.problem
         return
     for where, text in _texts(result.as_json()):
-        if _MARKUP.search(text):
-            yield f"{where} holds markup or control characters: {text[:40]!r}"
+        broken = where.startswith(_NAME) and "\n" in text
+        if broken or _MARKUP.search(text) or steers(text):
+            yield f"{where} holds markup or control characters: {text[:40]!a}"
     if result.spec.limit is not None:
         yield f"was run with --limit {result.spec.limit}, so it compares with nothing"
     yield from untrue(entry)
@@ -126,7 +135,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
         yield where, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield f"a name in {where or 'the result'}", str(key)
+            yield f"{_NAME}{where or 'the result'}", str(key)
             yield from _texts(inner, f"{where}.{key}".lstrip("."))
     elif isinstance(value, list):
         for inner in value:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from kbench.cli.messages import plain
 from kbench.results.identity import Names
 from kbench.store import Results
 from kbench_leaderboard.board import Shelf, groups
@@ -58,7 +59,7 @@ def test_entries_are_shown_by_rank_and_a_hostile_name_is_text(desk: Visit) -> No
 
 
 def shown(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(plain(text).split())
 
 
 def test_a_click_on_a_head_sorts_and_the_address_keeps_it(desk: Visit) -> None:

@@ -383,6 +383,14 @@ def test_the_cache_is_listed_verified_and_pruned(
     status, out, _ = call(capsys, "cache", "prune")
     assert "removed plug" in out
     assert call(capsys, "cache", "verify")[:2] == (0, "1 good, 0 damaged\n")
+    call(capsys, "table", "--out", str(tmp_path / "out"))
+    (tmp_path / "cache" / "digests").mkdir(exist_ok=True)
+    before = {*(tmp_path / "cache").rglob("*")}
+    status, out, _ = call(capsys, "cache", "prune", "--all", "--dry-run")
+    assert (status, "would remove model" in out) == (0, True)
+    assert {*(tmp_path / "cache").rglob("*")} == before
+    assert call(capsys, "cache", "prune", "--all")[0] == 0
+    assert [*(tmp_path / "cache").rglob("*")] == [tmp_path / "cache" / "artifacts"]
 
 
 @pytest.mark.usefixtures("toy_tasks")

@@ -24,7 +24,7 @@ toy-relations = {_TOYS}:ToyRelations
 """ + "\n".join(
     f"{name.lower()} = {_PARTS}:{name}"
     for name in (
-        "Raises", "Chatters", "Exits", "Vanishes", "Crashes", "Hangs", "Leaks", "Unset",
+        "Raises", "Chatters", "Exits", "Panics", "Vanishes", "Crashes", "Hangs", "Leaks", "Unset",
         "Infinite", "Misreports",
     )
 )  # fmt: skip

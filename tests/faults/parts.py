@@ -43,6 +43,16 @@ class Exits(MapTuning):  # type: ignore[misc]
         sys.exit(3)
 
 
+class Panics(MapTuning):  # type: ignore[misc]
+    """Raises what is no Exception, as Rust's panics are."""
+
+    def fit(self, plug: Plug, fit: Fit) -> Any:
+        class PanicError(BaseException):
+            pass
+
+        raise PanicError("Regex search error: retry-limit-in-match over")
+
+
 class Vanishes(MapTuning):  # type: ignore[misc]
     """Ends the process at once."""
 

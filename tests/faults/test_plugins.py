@@ -44,6 +44,7 @@ def _by_method(results: list[Result]) -> dict[str, Result]:
         ("raises", r"MuteError \(parts.py, line \d+, fit\)"),
         ("chatters", r"ValueError: .*İstanbul.*word.*… \([\d,]+ characters\)"),
         ("exits", r"SystemExit: 3 \(parts.py"),
+        ("panics", r"PanicError: Regex search error: retry-limit-in-match over \(parts.py"),
         ("unset", r"the model's outputs are not finite on 96 of 96 examples"),
         ("infinite", r"infinite: the plug is not finite after training \(parameter \S+\)"),
         ("misreports", r"misreports: the plug was trained with losses that are not finite"),
@@ -67,6 +68,10 @@ def test_what_a_plugin_does_in_this_process_is_a_failed_run(
     assert re.fullmatch(f"(?s)({reason}).*", bad.reason), bad.reason
     assert bad.metrics == {}
     assert bad.provenance is not None
+    if method != "infinite":
+        assert bad.provenance.parts["method"] == "kbench-faulty 1.0"
+        assert good.provenance is not None
+        assert {*good.provenance.parts} == {"task", "method", "tuning"}  # the rest are folders
     stored = Results(place.out).load(bad.id)
     assert stored is not None
     assert stored.reason == bad.reason

@@ -64,7 +64,7 @@ def test_a_cell_carries_the_options_of_its_own_parts_alone() -> None:
         ({"seed": True}, "seed.0 is True; expected whole numbers"),
         ({"seed": [0, 1.0]}, "seed.1 is 1.0; expected whole numbers"),
         ({"seed": "9-0"}, "seed is '9-0'; expected a range whose end is not before its start"),
-        ({"seed": "0-4294967295"}, "seed is '0-4294967295'; expected .* at most 100000 seeds"),
+        ({"seed": "0-4294967295"}, "seed is '0-4294967295'; expected .* at most 20,000 seeds"),
         ({"seed": "4294967295-4294967296"}, "seed.1 is 4294967296; expected whole numbers"),
         ({"seed": "a-b"}, "seed.0 is 'a-b'; expected .* or ranges such as 0-9"),
         ({"seed": "0..9"}, "seed.0 is '0..9'; expected .* or ranges such as 0-9"),

@@ -548,6 +548,34 @@ def test_depth_is_a_finding_and_no_crash(out: Path, place: str, depth: int) -> N
     assert not (out.parent / "all").exists()
 
 
+@pytest.mark.parametrize("sign", ["\0", "\x1b[31m", "\x9b", "\u202e", "\u2066", "\ufeff", "\u2028"])
+def test_texts_that_steer_are_findings(out: Path, sign: str) -> None:
+    for place in ("training", "cost", "reason"):
+        path = true_run(out) / "result.json"
+        before = path.read_text()
+        value = json.loads(before)
+        value[place] = sign if place == "reason" else {**value[place], f"a{sign}": 1.0}
+        path.write_text(json.dumps(value))
+        assert any("holds markup or control" in text for text in found(out)), place
+        path.write_text(before)
+
+
+def test_a_finding_is_no_longer_than_anyone_reads(out: Path) -> None:
+    edit(true_run(out), lambda value: value["metrics"]["accuracy"].update(variant="v" * 100_000))
+    texts = found(out)
+    assert any("(100," in text for text in texts), texts
+    assert max(map(len, texts)) < 600
+
+
+def test_parts_are_of_the_distributions_that_offer_them(out: Path) -> None:
+    def change(value: Json) -> None:
+        assert {*value["provenance"]["parts"]} >= {"task", "method", "tuning"}
+        value["provenance"]["parts"]["task"] = "evil 1.0"
+
+    edit(true_run(out), change)
+    assert any("its task is of evil 1.0" in text for text in found(out))
+
+
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400])
 def test_numbers_that_cannot_be_held_are_findings(out: Path, number: str) -> None:
     path = true_run(out) / "result.json"

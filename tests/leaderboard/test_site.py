@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -19,6 +21,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbench.cli.messages import plain, steers
 from kbench.data import Example, Mention, Role, Split
 from kbench.knowledge import Bundle
 from kbench.parts.find import task_kind
@@ -29,6 +32,8 @@ from kbench.store import Result, Results, Status
 from kbench_leaderboard import pages, site
 from kbench_leaderboard.board import Group, Shelf, groups, ranks
 from kbench_leaderboard.cards import paper
+from kbench_leaderboard.charts import _drawable, _drawn
+from kbench_leaderboard.clean import clean
 from kbench_leaderboard.compared import _text, shown
 from kbench_leaderboard.content import Built, _pieces
 from kbench_leaderboard.names import slug
@@ -205,6 +210,83 @@ def _poison(folder: Path) -> None:
         path.write_text(json.dumps(value))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a\0b", "\x1b]0;x\x07", "a\ufffeb", "\uffff", "a\nb", "a\u2028b", "a\\", "'\"`", "a\u202eb",
+     "\ufeff", "\x9b31m", "\ud83d", "</script><b>", "n" * 500, "]b[c.d", "datum.x", "{{7*7}}"],
+    ids=ascii,
+)  # fmt: skip
+def test_a_chart_is_drawn_whatever_its_names_are(name: str) -> None:
+    points = [
+        {"seconds": 1.0, "score": at, "front": True, "name": _drawable(name)} for at in (1, 2)
+    ]
+    drawn = _drawn(points, _drawable(name), "wall clock")
+    assert drawn.startswith("<svg")
+    assert not steers(drawn)
+    assert len(_drawable(name)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ada/models/bert", "~/models/bert"),
+        ("kbench run --backbone /Users/ada.b/x --data '/home/ada/y'", "kbench run --backbone ~/x "
+         "--data '~/y'"),
+        ("DataError: /root/kb/card.json: lacks", "DataError: ~/kb/card.json: lacks"),
+        (r"C:\Users\Ada\kb", r"~\kb"),
+        ("/data/home/x", "/data/home/x"),
+        ("/rooted/x", "/rooted/x"),
+        ("https://host/home/ada", "https://host/home/ada"),
+    ],
+)  # fmt: skip
+def test_nobody_s_home_is_on_a_page(text: str, shown: str) -> None:
+    assert clean(text) == shown
+    assert clean({text: [text, 1, None]}) == {shown: [shown, 1, None]}
+
+
+def test_pages_show_no_home_and_nothing_that_steers(tmp_path: Path) -> None:
+    """Wherever in a result it stands: in names, options, reasons, labels, the command."""
+    out = tmp_path / "results"
+    odd = "/home/adalove/m\u202e\x9b\ufeff\x1b[31m"
+    told = stored.predictions([odd, "a"] * 20, ["a"] * 40)
+    for method in ("none", "map-tuning", f"map-{odd}"):
+        stored.store(out, told, method=method, backbone=odd, cost={"train_seconds": 1.0})
+    skipped(out)
+    for path in out.glob("*/result.json"):
+        value = json.loads(path.read_text())
+        value["reason"] = odd
+        if value["provenance"]:
+            value["provenance"] |= {"command": f"kbench run --backbone {odd}"}
+        value["spec"]["options"] = {"method": {odd: {odd: odd}}}
+        path.write_text(json.dumps(value))
+    built(out, tmp_path / "site")
+    pages = [*(tmp_path / "site").rglob("*.html"), *(tmp_path / "site").glob("compare/*.js")]
+    assert len(pages) > 6
+    for path in pages:
+        text = path.read_text("utf-8")
+        assert not steers(text), path
+        assert "adalove" not in text, path
+        assert not re.search(r"\\u(202e|001b|009b|feff)", text), path
+
+
+def test_a_group_that_cannot_be_shown_ends_no_site(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(results, backbone="other")
+    before = built(results, tmp_path / "before")
+    real = site.compared
+
+    def broken(group: Group, *rest: Any) -> Any:
+        if group.backbone == "other":
+            raise TypeError("what nobody could have made")
+        return real(group, *rest)
+
+    monkeypatch.setattr(site, "compared", broken)
+    made = built(results, tmp_path / "site")
+    assert len(made.damaged) == made.runs - 1 == (before.runs - 1) // 2
+    assert all("cannot be shown (TypeError" in line for line in made.damaged)
+
+
 def test_predictions_are_text_too(tmp_path: Path) -> None:
     told = stored.predictions([HOSTILE] * 30, ["x"] * 30, ids=[f"{HOSTILE}{n}" for n in range(30)])
     result = stored.store(tmp_path / "results", told)
@@ -214,7 +296,7 @@ def test_predictions_are_text_too(tmp_path: Path) -> None:
     assert found.text.count("<script>alert(1)</script>") == 40
     (script,) = (tmp_path / "site" / "compare").glob("*.js")
     data = json.loads(script.read_text("ascii").removeprefix("const DATA = ").rstrip(";\n"))
-    assert data["labels"][0] == HOSTILE
+    assert data["labels"][0] == plain(HOSTILE) != HOSTILE
 
 
 def test_links_lead_to_pages_that_are_there_and_nothing_is_loaded_from_elsewhere(

@@ -217,8 +217,8 @@ def test_an_edited_prediction_is_found_out(out: Path) -> None:
         (lambda c: c["score"].__setitem__(0, float("nan")), "no probabilities"),
         (lambda c: c["score"].__setitem__(0, 7.0), "no probabilities"),
         (lambda c: c["id"].__setitem__(0, c["id"][1]), "not one for each example"),
-        (lambda c: c["id"].__setitem__(0, None), "not one for each example"),
-        (lambda c: c["label"].__setitem__(0, None), ""),
+        (lambda c: c["id"].__setitem__(0, None), "column id lacks a value"),
+        (lambda c: c["label"].__setitem__(0, None), "column label lacks a value"),
         (lambda c: c["linked"].__setitem__(slice(None), [False] * len(c["id"])), "coverage is"),
     ],
 )

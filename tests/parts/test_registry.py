@@ -27,12 +27,14 @@ Install = Callable[..., Path]
 SOUND = '''
 """A plugin."""
 
+from kbench.method import InjectionMethod
+
 
 class Card:
     def __init__(self, **fields): pass
 
 
-class Injector:
+class Injector(InjectionMethod):
     """Injects [bold]everything[/bold].
 
     And more.
@@ -106,6 +108,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(install: Install) -> None:
         ("bad_plugin", SOUND, "is module bad_plugin, not a class"),
         ("nowhere.at.all:Injector", SOUND, "ModuleNotFoundError"),
         ("bad_plugin:number", SOUND, "is int bad_plugin:number, not a class"),
+        ("bad_plugin:Card", SOUND, "is class bad_plugin:Card, not a subclass of kbench.method.Inj"),
+        ("bad_plugin:Injector", "class Panic(BaseException): ...\nraise Panic('x')", "Panic: x"),
+        ("bad_plugin:Injector", "import os\nos._exit(0)", r"SystemExit: os\._exit\(0\)"),
+        ("bad_plugin:Injector", "raise GeneratorExit", "GeneratorExit"),
     ],
 )
 def test_a_broken_plugin_that_is_asked_for_is_an_error_with_distribution_and_cause(
@@ -114,6 +120,32 @@ def test_a_broken_plugin_that_is_asked_for_is_an_error_with_distribution_and_cau
     install("bad-plugin", f"bad = {target}", source)
     with pytest.raises(PluginError, match=f"method 'bad' of bad-plugin 1.2 .*{cause}"):
         registry.get("methods", "bad")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.has_contracts])
+def test_what_is_no_part_of_its_kind_ends_no_sweep(install: Install, kind: Kind) -> None:
+    install("bad-plugin", "zz-bad = bad_plugin:Card", group=f"kbench.{kind}")
+    before = registry.names(kind)
+    with pytest.warns(PluginWarning, match="left out: .*'zz-bad' .*not a subclass of kbench"):
+        assert {*registry.expand(kind, "*")} == {*before} - {"zz-bad"}
+
+
+@pytest.mark.parametrize("name", [*verbs.OWN, "leaderboard"])
+def test_a_command_of_ours_is_not_taken_over(install: Install, name: str) -> None:
+    """Not in silence: it is refused, and both are named."""
+    source = "import click\n\n@click.command()\ndef evil(): print('good')\n"
+    install("bad-plugin", f"{name} = bad_plugin:evil", source, group="kbench.verbs")
+    with pytest.raises(PluginError, match=r"bad-plugin 1\.2 \(bad_plugin:evil\)"):
+        verbs.load(name)
+    assert "bad_plugin" not in sys.modules
+
+
+def test_two_distributions_with_one_command_are_refused(install: Install) -> None:
+    for dist in ("one-plugin", "two-plugin"):
+        target = f"both = {dist.replace('-', '_')}:evil"
+        install(dist, target, "evil = None", group="kbench.verbs")
+    with pytest.raises(PluginError, match=r"one-plugin 1\.2 .* and two-plugin 1\.2"):
+        verbs.load("both")
 
 
 def test_a_broken_plugin_swept_in_by_a_glob_is_left_out_with_a_warning(install: Install) -> None:
@@ -323,10 +355,10 @@ def test_executors_verbs_and_published_figures_are_parts_like_others(
     ("kind", "target", "what"),
     [
         ("executors", "odd_part:number", "executor 'odd' of odd-part 1.2 is int .*, not a class"),
-        ("verbs", "odd_part:Injector", "command 'odd' of .* is type .*, not a click command"),
+        ("verbs", "odd_part:Injector", "command 'odd' of .* is class .*, not a click command"),
         ("verbs", "odd_part", "is module odd_part, not a click command"),
         ("published", "odd_part", "published figures 'odd' of .* is module odd_part, not a pack"),
-        ("published", "odd_part:Injector", "is type odd_part:Injector, not a package"),
+        ("published", "odd_part:Injector", "is class odd_part:Injector, not a package"),
         ("published", "not_there", "does not load: ModuleNotFoundError"),
     ],
 )

@@ -1,0 +1,79 @@
+"""How the command leaves: interrupted once and twice, and where nobody reads on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from io import TextIOWrapper
+
+import click
+import pytest
+
+from kbench import cli
+from kbench.cli import main, verbs
+
+_TWICE = """
+import os, signal
+from kbench.cli import main, verbs
+import click
+
+@click.command()
+def slow():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)  # while the first is cleared up after
+        print("goes on")
+
+verbs.load = lambda name: slow
+main(["table"])
+"""
+
+
+def test_a_second_interruption_ends_at_once_and_is_no_crash() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TWICE], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_one_interruption_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def slow() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("goes on")
+
+    monkeypatch.setattr(verbs, "load", lambda name: slow)
+    with pytest.raises(SystemExit) as left:
+        main(["table"])
+    assert left.value.code == 130
+    assert "interrupted; what was finished is stored" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("status", [0, 1])
+def test_where_nobody_reads_on_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, lines: int, status: int
+) -> None:
+    """A short output is still held when all is said, and a long one fails where it is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = TextIOWrapper(os.fdopen(writing, "wb"), encoding="utf-8")
+
+    @click.command()
+    def talks() -> int:
+        for _ in range(lines):
+            stream.write("a line\n")
+        return status
+
+    monkeypatch.setattr(verbs, "load", lambda name: talks)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["table"])
+    assert left.value.code == (status if lines == 1 else 0)
+    stream.close()  # which would be told at the end of the process, else
