@@ -41,6 +41,7 @@ _PURPOSES = {
     "a knowledge base or an importer": ("kbench.knowledge", "kbench.knowledge.importing"),
     "a backbone or a tuning": ("kbench.model", "kbench.training"),
     "an executor": ("kbench.grid.executor", "kbench.grid.plan", "kbench.store"),
+    "a tracker": ("kbench.grid.tracker", "kbench.grid.plan", "kbench.store"),
     "a page of results": (
         "kbench.store",
         "kbench.results.identity",

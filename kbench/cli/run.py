@@ -119,6 +119,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
     help="An option of the executor (docs/cluster.md); repeatable.",
 )
 @click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME",
+    help="Tell a tracker too: tensorboard, mlflow, wandb or trackio; repeatable.",
+)
+@click.option(
     "--time-limit",
     type=shared.Duration(),
     help="Stop a run after so long (90s, 30m, 2h); it counts as failed, the others go on.",

@@ -46,6 +46,7 @@ class Means:
         option: options of the executor.
         time_limit: of one run, in seconds.
         memory_limit: of one run, in bytes.
+        track: names of trackers that are told too.
     """
 
     out: Path | str = "kbench-results"
@@ -61,6 +62,7 @@ class Means:
     option: Mapping[str, str] = field(default_factory=dict)
     time_limit: float | None = None
     memory_limit: int | None = None
+    track: Sequence[str] = ()
 
     @classmethod
     def words(cls) -> list[str]:

@@ -63,6 +63,7 @@ def run(
     option: Mapping[str, str] | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
+    track: Sequence[str] = (),
     fail_fast: bool = False,
     tell: Callable[[str], None] | None = None,
     **words: Unpack[Words],
@@ -91,6 +92,7 @@ def run(
         option: options of the executor.
         time_limit: seconds after which a run is stopped; it counts as failed.
         memory_limit: bytes above which a run is stopped, likewise.
+        track: trackers that are told too, by name: ``tensorboard``, ``mlflow``, …
         fail_fast: whether to stop at the first run that fails.
         tell: called with a line when a run has ended, such as ``print``.
         words: what the grid chooses, see :class:`Words`.
@@ -122,6 +124,7 @@ def run(
         option=option or {},
         time_limit=time_limit,
         memory_limit=memory_limit,
+        track=[track] if isinstance(track, str) else track,
     )
     todo = prepared(_asked(grid, words, set, demo), means)
     for note in todo.notes:

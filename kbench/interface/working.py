@@ -11,6 +11,7 @@ from kbench.grid import runner
 from kbench.grid.estimate import GpuHours, Machine, Memory, WorkKind
 from kbench.grid.executor import Executor
 from kbench.grid.plan import CANNOT, Cell, Events, Place
+from kbench.grid.tracker import Tracker, find_trackers, tracked
 from kbench.grid.workload import memories, works
 from kbench.interface.asking import Asked, Means
 from kbench.parts.run_parts import PartLoader
@@ -77,12 +78,14 @@ class Todo:
         place: where.
         executor: by whom.
         notes: what is to be said of options that no run has.
+        trackers: who else is told, by name.
     """
 
     cells: Sequence[Cell]
     place: Place
     executor: Executor
     notes: Sequence[str]
+    trackers: Mapping[str, Tracker]
 
     @property
     def left(self) -> list[Cell]:
@@ -99,6 +102,7 @@ class Todo:
 
     def run(self, events: Events | None = None, *, fail_fast: bool = False) -> list[Result]:
         """Runs what is not stored; returns the results of all runs. See :func:`runner.run`."""
+        events = tracked(events or Events(), self.trackers, self.cells, self.place.out)
         return runner.run(
             self.cells, self.place, executor=self.executor, fail_fast=fail_fast, events=events
         )
@@ -140,9 +144,9 @@ def prepared(asked: Asked, means: Means) -> Todo:
     if asked.demo and means.executor == "local":
         # A thread each: the same bits on every machine of a kind, and no faster with more.
         means = replace(means, threads=means.threads or 1)
-    place, executor = means.place(), means.worker()
+    place, executor, trackers = means.place(), means.worker(), find_trackers(means.track)
     specs, notes = asked.specs()
-    return Todo(runner.plan(specs, place), place, executor, notes)
+    return Todo(runner.plan(specs, place), place, executor, notes, trackers)
 
 
 def work_line(cells: Sequence[Cell], models: int, plugs: int) -> str:

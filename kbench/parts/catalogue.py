@@ -29,6 +29,7 @@ class Kind(StrEnum):
     KNOWLEDGE = "knowledge"
     IMPORTERS = "importers"
     EXECUTORS = "executors"
+    TRACKERS = "trackers"
     VERBS = "verbs"
     PUBLISHED = "published"
     DOWNLOADS = "downloads"
@@ -41,7 +42,8 @@ class Kind(StrEnum):
     @property
     def has_contracts(self) -> bool:
         """Whether :mod:`kbench.testing` has contracts for parts of the kind."""
-        return self not in (Kind.EXECUTORS, Kind.VERBS, Kind.PUBLISHED, Kind.DOWNLOADS)
+        without = (Kind.EXECUTORS, Kind.TRACKERS, Kind.VERBS, Kind.PUBLISHED, Kind.DOWNLOADS)
+        return self not in without
 
 
 _ONE = {

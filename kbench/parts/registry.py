@@ -27,6 +27,7 @@ _BASES = {
     Kind.KNOWLEDGE: "kbench.knowledge.base.KnowledgeSource",
     Kind.IMPORTERS: "kbench.knowledge.importing.Importer",
     Kind.EXECUTORS: "kbench.grid.executor.Executor",
+    Kind.TRACKERS: "kbench.grid.tracker.Tracker",
 }
 """What a part of each kind is a subclass of."""
 
