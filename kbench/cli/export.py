@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say
+
+if TYPE_CHECKING:
+    from kbench.store import Result, Results
 
 __all__ = ["export"]
 
@@ -59,13 +63,45 @@ def eee(folder: Path, runs: str | None, organization: str, texts: bool, out: Pat
     they stand as details of the runs that they belong to (docs/results.md).
     """
     from kbench.interface.eee import export_eee
-    from kbench.results.selection import Selection
     from kbench.store import Results
 
     store = Results(shared.opened(out))
-    results = list(store)
-    if runs is not None:
-        chosen = Selection.parse(runs, results)
-        results = [result for result in results if result in chosen]
+    results = _selected(store, runs)
     made = export_eee(store, folder, results, organization=organization, texts=texts)
     say(f"{folder / 'data'}: {len(made)} results")
+
+
+@export.command("hub")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("runs", required=False, metavar="[RUNS]")
+@click.option("--title", default="kbench results", show_default=True, help="Of the card.")
+@click.option("--push", "repository", metavar="OWNER/NAME", help="Upload it to the hub, too.")
+@shared.out
+def hub(folder: Path, runs: str | None, title: str, repository: str | None, out: Path) -> None:
+    """Write results as a data set of the Hugging Face hub: tables that its viewer shows, a card.
+
+    RUNS is a selection as of `kbench compare`; all results if not given, controls and failed runs
+    too. A site for a Space is made by `kbench leaderboard build --space` (docs/leaderboard.md).
+    """
+    from kbench.interface.exporting import push
+    from kbench.interface.hub import export_hub
+    from kbench.interface.reading import Runs
+    from kbench.store import Results
+
+    store = Results(shared.opened(out))
+    results = _selected(store, runs)
+    export_hub(Runs(store.folder, results), folder, title=title)
+    say(f"{folder}: {len(results)} results")
+    if repository is not None:
+        say(push(folder, repository, "dataset"))
+
+
+def _selected(store: Results, text: str | None) -> list[Result]:
+    """The results that a selection means; all of them where none is given."""
+    results = list(store)
+    if text is None:
+        return results
+    from kbench.results.selection import Selection
+
+    chosen = Selection.parse(text, results)
+    return [result for result in results if result in chosen]

@@ -77,12 +77,13 @@ def export_plug(
     return result
 
 
-def push(folder: Path, repository: str) -> str:
+def push(folder: Path, repository: str, kind: str = "model") -> str:
     """Uploads an exported folder to the Hugging Face hub, by the user's own login there.
 
     Args:
-        folder: what :func:`export_plug` wrote.
+        folder: what was written for it.
         repository: ``owner/name``; made if it is not there.
+        kind: of the repository, as the hub has it: ``model`` or ``dataset``.
 
     Returns:
         where it is.
@@ -94,8 +95,8 @@ def push(folder: Path, repository: str) -> str:
 
     try:
         hub = HfApi()
-        hub.create_repo(repository, exist_ok=True)
-        return str(hub.upload_folder(repo_id=repository, folder_path=folder))
+        hub.create_repo(repository, repo_type=kind, exist_ok=True)
+        return str(hub.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder))
     except Exception as cause:  # the hub client raises many kinds, network errors among them
         raise UsageError(f"--push {repository}: the hub refused ({first_line(cause)})") from None
 

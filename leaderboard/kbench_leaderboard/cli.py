@@ -106,13 +106,20 @@ def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
     metavar="DIR",
     help="A knowledge base, for what runs brought in; may be given several times.",
 )
+@click.option(
+    "--space", metavar="TITLE", help="Also the README.md of a static Space of the hub, titled so."
+)
 def build(
-    sources: tuple[Path, ...], out: Path, data: Path | None, bundles: tuple[Path, ...]
+    sources: tuple[Path, ...],
+    out: Path,
+    data: Path | None,
+    bundles: tuple[Path, ...],
+    space: str | None,
 ) -> None:
     """Write a site of results: a folder of pages that needs no server and no network."""
     from kbench_leaderboard.site import build as make
 
-    made = make(sources, out, data, bundles)
+    made = make(sources, out, data, bundles, space)
     for text in made.damaged:
         say(f"left out: {text}", err=True)
     say(

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbench.data.files import atomic_folder, write_json
+from kbench.data.files import atomic_folder, dump_yaml, write_bytes, write_json
 from kbench.errors import DataError, UsageError, with_type
 from kbench.results.identity import Names
 from kbench.results.published import figures
@@ -34,7 +34,11 @@ _NEEDS = ("jinja2", "itables", "altair", "vl_convert")
 
 
 def build(
-    folders: Sequence[Path], out: Path, data: Path | None = None, bundles: Sequence[Path] = ()
+    folders: Sequence[Path],
+    out: Path,
+    data: Path | None = None,
+    bundles: Sequence[Path] = (),
+    space: str | None = None,
 ) -> Built:
     """Builds the site of all results in some folders.
 
@@ -43,6 +47,7 @@ def build(
         out: the folder of the site; one that was built before is replaced.
         data: where texts of test examples are read from, as for ``kbench run --data``.
         bundles: folders of knowledge bases, for what runs brought in.
+        space: title of a static Space of the Hugging Face hub, whose card is written too.
 
     Raises:
         UsageError: a package is missing, or ``out`` holds something else than such a site.
@@ -60,6 +65,9 @@ def build(
             pages = Pages(scratch)
             pages.write(_content(built, kept, shelf, sources, pages))
             write_json(scratch / _MARK, {"format": 1, "runs": built.runs})
+            if space is not None:
+                head = dump_yaml({"title": space, "sdk": "static", "app_file": "index.html"})
+                write_bytes(scratch / "README.md", f"---\n{head}---\n".encode())
     return built
 
 

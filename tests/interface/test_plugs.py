@@ -276,10 +276,10 @@ def test_the_hub_is_asked_for_a_push_alone(
     asked: list[tuple[str, Any]] = []
 
     class Hub:
-        def create_repo(self, name: str, exist_ok: bool) -> None:
-            asked.append(("make", name))
+        def create_repo(self, name: str, repo_type: str, exist_ok: bool) -> None:
+            asked.append(("make", f"{repo_type} {name}"))
 
-        def upload_folder(self, repo_id: str, folder_path: Path) -> str:
+        def upload_folder(self, repo_id: str, repo_type: str, folder_path: Path) -> str:
             asked.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
             return f"https://example.org/{repo_id}"
 
@@ -294,7 +294,7 @@ def test_the_hub_is_asked_for_a_push_alone(
     assert status == 0
     assert said.splitlines()[-1] == "https://example.org/me/plug"
     assert asked == [
-        ("make", "me/plug"), ("me/plug", ["README.md", "config.json", "plug.safetensors"])
+        ("make", "model me/plug"), ("me/plug", ["README.md", "config.json", "plug.safetensors"])
     ]  # fmt: skip
     monkeypatch.setattr(Hub, "create_repo", None)
     status, _, err = call(
