@@ -201,8 +201,6 @@ class _Reader:
         return self._struct(at, 0)
 
     def _struct(self, at: int, depth: int) -> tuple[dict[int, Any], int]:
-        if depth > _DEEPEST:
-            raise ValueError("headers that are nested too deep")
         fields: dict[int, Any] = {}
         number = 0
         while sign := self._byte(at):
@@ -218,6 +216,8 @@ class _Reader:
         self._left -= 1
         if self._left < 0:
             raise ValueError("a header of more fields than are followed")
+        if depth > _DEEPEST:
+            raise ValueError("headers that are nested too deep")
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE, at
         if kind == _BYTE:

@@ -112,6 +112,15 @@ def test_headers_that_are_none_are_refused(tmp_path: Path, size: int, data: st.D
         read_predictions(file)
 
 
+@pytest.mark.parametrize(("first", "again"), [(b"\x19", b"\x19"), (b"\x1c", b"\x1c")])
+def test_headers_in_headers_end_somewhere(tmp_path: Path, first: bytes, again: bytes) -> None:
+    footer = first + again * 5000  # a list of one list of one list …; a struct in a struct …
+    path = tmp_path / "deep.parquet"
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match="nested too deep"):
+        unpacked(path)
+
+
 def test_a_list_for_whose_sake_all_would_be_as_long_is_refused(tmp_path: Path) -> None:
     lengths = [1] * (_ROWS - 1) + [3_000_000]
     bounds = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
