@@ -33,6 +33,8 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 @click.option(
     "--demo",
     type=click.Choice(list(DEMOS)),
+    is_flag=False,
+    flag_value=next(iter(DEMOS)),
     help="The embedded demo of models that read both ways, or from left to right. Default: the "
     "first, without GRID, --task and --method.",
 )

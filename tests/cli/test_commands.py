@@ -258,6 +258,7 @@ def test_the_first_demo_can_be_asked_for_by_name(
     out = str(tmp_path / "out")
     plain = call(capsys, "run", "--dry-run", "--out", out)
     assert call(capsys, "run", "--demo", "encoder", "--dry-run", "--out", out) == plain
+    assert call(capsys, "run", "--demo", "--dry-run", "--out", out) == plain
 
 
 def test_a_demo_and_a_grid_exclude_each_other(
