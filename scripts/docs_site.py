@@ -75,7 +75,10 @@ def relinked(markdown: str, path: str) -> str:
 
 def command_page() -> str:
     """Returns a page with the help of every command, as the command prints it."""
-    parts = ["# Every command", "What `-h` prints. [The command](command.md) says what holds for all."]
+    parts = [
+        "# Every command",
+        "What `-h` prints. [The command](command.md) says what holds for all.",
+    ]
     for words, command, context in _commands():
         parts += [f"## `{words}`", f"```text\n{command.get_help(context).rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"

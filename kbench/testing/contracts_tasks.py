@@ -27,36 +27,45 @@ _WIDTH = 32
 
 
 class Loaded:
-    """A task, and its splits if it needs no data to be given.
+    """A task, and its splits if its data are at hand.
 
     Args:
         name: of the task.
+        data: where its files lie; None where they come with it, or nobody has them.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, data: str | None = None) -> None:
         self.entry = registry.find(Kind.TASKS, name)
         self.kind = cast("type[Task]", registry.load(self.entry))
+        self.data = data
 
     @cached_property
     def task(self) -> Task:
         """The task with its default options."""
-        return self.kind()
+        return self.kind(self.data)
 
     @property
-    def embedded(self) -> bool:
-        """Whether its data come with it."""
-        return not self.kind.card.obtain
+    def at_hand(self) -> bool:
+        """Whether its data come with it, or are given."""
+        return not self.kind.card.obtain or self.data is not None
+
+    def read(self) -> dict[Split, list[Example]]:
+        """Returns the examples of each split."""
+        return {split: list(self.task.examples(split)) for split in Split}
 
     @cached_property
     def splits(self) -> dict[Split, list[Example]]:
         """The examples of each split.
 
         Raises:
-            Unchecked: its data must be given.
+            Unchecked: its data must be given, or do not load, which the contract of the data says.
         """
-        if not self.embedded:
-            raise Unchecked("its data must be given")
-        return {split: list(self.task.examples(split)) for split in Split}
+        if not self.at_hand:
+            raise Unchecked("its data must be given (--data)")
+        try:
+            return self.read()
+        except KbenchError:
+            raise Unchecked("its data do not load") from None
 
 
 subject = Loaded
@@ -82,8 +91,8 @@ def card(loaded: Loaded) -> Verdict:
 @contract
 def data(loaded: Loaded) -> Verdict:
     """It loads, or says in one line which data to give; the training split of a probe is empty."""
-    if loaded.embedded:
-        sizes = {split: len(examples) for split, examples in loaded.splits.items()}
+    if loaded.at_hand:
+        sizes = {split: len(examples) for split, examples in loaded.read().items()}
         figure = ", ".join(f"{size} {split}" for split, size in sizes.items())
         probe = issubclass(loaded.kind, ProbeTask)
         empty = {split for split, size in sizes.items() if not size}
@@ -157,7 +166,7 @@ def whole(loaded: Loaded) -> Verdict:
 def same_data(loaded: Loaded) -> Verdict:
     """Loaded twice, the data have the same digest."""
     one = digest_examples(e for examples in loaded.splits.values() for e in examples)
-    two = loaded.kind().digest
+    two = loaded.kind(loaded.data).digest
     return one == two, f"{one[:8]} and {two[:8]}"
 
 
