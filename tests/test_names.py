@@ -17,6 +17,7 @@ YARDSTICK = "none"
 
 EXAMPLES = {
     # Messages that say by an example what to type.
+    "cli/new.py": {"map-tuning"},
     "cli/results.py": {"atlas-qa", "map-tuning"},
     "grid/grids.py": {"atlas-qa", "map-tuning"},
     "results/pairing.py": {"map-tuning"},

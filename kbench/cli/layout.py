@@ -127,7 +127,7 @@ def show(
 
 def pairs(console: Console, values: Mapping[str, str], heading: str = "") -> None:
     """Prints names and what they stand for, a line each."""
-    names = Column("", [f"{name} " for name in values], text=True, style="bold")
+    names = Column("", [f"{name} " for name in values], style="bold")
     told = Column(" ", [*values.values()], text=True)
     show(console, [names, told], heading)
 

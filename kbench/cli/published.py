@@ -10,13 +10,13 @@ from kbench.cli.terminal import Console
 from kbench.results.published import Figure, figures
 from kbench.results.tables import Row
 
-__all__ = ["FILTERS", "beside", "print_published"]
+__all__ = ["FILTERS", "alone", "beside", "print_published"]
 
 FILTERS = ("task", "method", "setting", "tuning", "backbone")
 """What a published figure can be chosen by."""
 _LEGEND = (
     "Published: copied from the source named, not measured by kbench. Other splits, models and "
-    "conventions: not to be ranked or compared with the rows above."
+    "conventions: not to be ranked or compared with rows of kbench."
 )
 
 
@@ -27,6 +27,11 @@ def beside(shown: Sequence[Row], chosen: Callable[[Figure], bool]) -> list[Figur
         (f for f in figures() if (f.task, f.metric) in asked and chosen(f)),
         key=lambda f: (f.task, f.source.title),
     )
+
+
+def alone(chosen: Callable[[Figure], bool]) -> list[Figure]:
+    """Returns all that is published and chosen, by task and source."""
+    return sorted(filter(chosen, figures()), key=lambda f: (f.task, f.source.title))
 
 
 def print_published(figures: Sequence[Figure], shown: Sequence[Row], console: Console) -> None:

@@ -10,6 +10,7 @@ import click
 
 from kbench.cli import options as shared
 from kbench.cli.messages import say, say_json
+from kbench.data.files import is_folder
 from kbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ _FORMATS = ("rich", "markdown", "latex", "csv", "json")
     "--all", "everything", is_flag=True, help="Also the variants that dev did not choose."
 )
 @click.option(
-    "--published", is_flag=True, help="Beside them, what papers publish; for the eye, not ranked."
+    "--published",
+    is_flag=True,
+    help="Beside them, or where there are none, what papers publish; for the eye, not ranked.",
 )
 @click.option(
     "--format",
@@ -58,7 +61,7 @@ def table(
     In bold is the best score of each table, and what a paired test does not tell from it.
     """
     from kbench.cli.columns import headings
-    from kbench.cli.published import FILTERS, beside
+    from kbench.cli.published import FILTERS, alone, beside
     from kbench.results.shown import shown as shown_of
     from kbench.store import Results
 
@@ -70,12 +73,16 @@ def table(
     def wanted(row: Row) -> bool:
         return shared.chosen(row.first, filters, _FILTERS, row.names)
 
+    def known(figure: Figure) -> bool:
+        return shared.chosen(figure, filters, FILTERS)
+
+    if published and not is_folder(out):
+        _print_alone(alone(known), form)
+        return
     store = Results(shared.opened(out))
     found = shown_of(store, metric=metric, everything=everything, fits=wanted)
     shown, best = found.rows, found.best
-    figures = (
-        beside(shown, lambda figure: shared.chosen(figure, filters, FILTERS)) if published else []
-    )
+    figures = beside(shown, known) if published else []
     for line in found.hidden:
         say(line, err=True)
     if form == "json":
@@ -94,6 +101,18 @@ def table(
             "csv": lambda: as_csv(shown, best).rstrip("\n"),
         }
         say(made[form]())
+
+
+def _print_alone(figures: Sequence[Figure], form: str) -> None:
+    """Prints what papers publish where there are no results of one's own."""
+    from kbench.cli.published import print_published
+    from kbench.cli.terminal import Console
+
+    if form == "json":
+        for figure in figures:
+            say_json(figure.as_json())
+    else:
+        print_published(figures, (), Console())
 
 
 def _print(

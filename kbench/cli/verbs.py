@@ -31,7 +31,7 @@ OWN = {
     "show": "Show the card of a part, and examples of a task.",
     "fetch": "Bring published data sets and knowledge bases, or compare copies of them.",
     "knowledge": "Import, train and inspect knowledge bases.",
-    "new": "Write a small distribution with a method of your own, to install and change.",
+    "new": "Write a small distribution with a part of your own, to install and change.",
     "check": "Check the contracts that hold for every part.",
     "validate": "Check grid files, without running anything.",
     "schema": "Print the JSON schema of result.json, or of a grid file.",

@@ -230,6 +230,8 @@ class Results:
         return read_predictions(self.folder / result.id / _PREDICTIONS)
 
     def __iter__(self) -> Iterator[Result]:
+        if not self.folder.is_dir():
+            return
         for path in sorted(self.folder.iterdir()):
             if path.name.startswith(".") or not path.is_dir():
                 continue

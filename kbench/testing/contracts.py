@@ -83,37 +83,59 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
     return judged
 
 
-def findings(kind: Kind | str, name: str) -> Iterator[Finding]:
+def findings(kind: Kind | str, name: str, data: str | None = None) -> Iterator[Finding]:
     """Checks a part, contract by contract.
 
+    A part that cannot be imported, or of which no object can be made, is one finding.
+
+    Args:
+        kind: of the part.
+        name: of the part.
+        data: of a task, where its files lie: as of ``kbench run --data``. A task whose data do
+            not come with it is checked in full where they are given.
+
     Raises:
-        UsageError: no part has this name, or there are no contracts for its kind.
+        UsageError: no part has this name, there are no contracts for its kind, or data are given
+            that no part of the kind reads.
     """
     kind = Kind(kind)
     if not kind.has_contracts:
         raise UsageError(f"the {kind.one} {name!r} has no contracts to check")
+    if data is not None and kind != Kind.TASKS:
+        raise UsageError(f"the {kind.one} {name!r} reads no data; only tasks do")
     module = import_module(f"kbench.testing.contracts_{kind}")
     try:
-        registry.get(kind, name)
+        made = registry.get(kind, name)
     except PluginError as error:
         yield Finding("loads", False, str(error), "the part can be imported")
         return
-    subject = module.subject(name)
+    try:
+        made() if data is None else made(data)
+    except Exception as cause:  # as in a contract
+        says = "an object of the class can be made, without an argument"
+        yield Finding("builds", False, one_line(with_type(cause)), says)
+        return
+    subject = module.subject(name) if data is None else module.subject(name, data)
     for each in module.CONTRACTS:
         yield each(subject)
 
 
-def check(kind: Kind | str, name: str) -> list[Finding]:
+def check(kind: Kind | str, name: str, data: str | None = None) -> list[Finding]:
     """Returns all that :func:`findings` finds, as a list."""
-    return list(findings(kind, name))
+    return list(findings(kind, name, data))
 
 
-def assert_contracts(kind: Kind | str, name: str) -> None:
+def assert_contracts(kind: Kind | str, name: str, data: str | None = None) -> None:
     """Fails with every contract that a part breaks, and its figures; for pytest.
+
+    Args:
+        kind: of the part.
+        name: of the part.
+        data: of a task, where its files lie.
 
     Raises:
         AssertionError: a contract does not hold.
     """
-    broken = [finding for finding in findings(kind, name) if not finding.held]
+    broken = [finding for finding in findings(kind, name, data) if not finding.held]
     lines = [f"{finding.contract} ({finding.says}): {finding.figure}" for finding in broken]
     assert not broken, f"{name} breaks {len(broken)} contracts:\n  " + "\n  ".join(lines)

@@ -253,8 +253,9 @@ def test_five_thousand_runs_open_at_once(browser: Browser, tmp_path: Path) -> No
     for _ in range(3):
         page = browser.new_context(offline=True).new_page()
         started = time.perf_counter()
-        page.goto((tmp_path / "index.html").as_uri())
-        expect(page.locator("#status")).not_to_be_empty()
+        # Of a machine that does other things the fastest time is asked for, and all of them wait.
+        page.goto((tmp_path / "index.html").as_uri(), timeout=120_000)
+        expect(page.locator("#status")).not_to_be_empty(timeout=60_000)
         seconds.append(time.perf_counter() - started)
         assert page.locator("#status").inner_text() == f"{5 * many} rows are shown."
         page.context.close()

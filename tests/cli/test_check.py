@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +46,57 @@ def test_what_cannot_be_checked_is_neither_held_nor_broken(
 ) -> None:
     status, out, _ = _call(capsys, "open-entity")
     assert status == 0
-    assert "  -      splits         its data must be given" in out
+    assert "  -      splits         its data must be given (--data)" in out
     assert "2 of 2 contracts held" in out
+
+
+def test_given_data_let_a_task_be_checked_in_full(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    texts = {"train": ("a town", "a river"), "dev": ("a river",), "test": ("a town",)}
+    for split, places in texts.items():
+        lines = [
+            {
+                "sent": f"{split}: we saw Xy, {kind}",
+                "start": 0,
+                "end": 2,
+                "labels": [kind],
+                "ents": [],
+            }
+            for kind in places
+        ]
+        for line in lines:
+            line["start"] = line["sent"].index("Xy")
+            line["end"] = line["start"] + 2
+        (tmp_path / f"{split}.json").write_text(json.dumps(lines), encoding="utf-8")
+    status, out, _ = _call(capsys, "open-entity", "--data", str(tmp_path))
+    assert status == 0, out
+    assert "2 train, 1 dev, 1 test" in out
+    assert "9 of 9 contracts held" in out
+    (tmp_path / "dev.json").unlink()
+    status, out, _ = _call(capsys, "open-entity", "--data", str(tmp_path), "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert status == 1
+    assert [f["contract"] for f in found if not f["held"]] == ["data"]
+    assert {f["figure"] for f in found if not f["checked"]} >= {"its data do not load"}
+
+
+def test_data_are_for_tasks_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = _call(capsys, "full", "--data", "here")
+    assert status == 2
+    assert err == "error: --data is for tasks, and none is called 'full'; leave it out\n"
+
+
+def test_a_class_of_which_nothing_can_be_made_is_one_finding(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with registered(Kind.METHODS, abstract="kbench.method:InjectionMethod"):
+        status, out, _ = _call(capsys, "abstract")
+    assert status == 1
+    assert out.count("FAILED") == 1
+    assert "FAILED builds" in out
+    assert "abstract" in out
+    assert "0 of 1 contracts held" in out
 
 
 def test_json_has_a_line_for_each_contract(capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,7 @@ def test_a_failed_run_gives_exit_status_one_and_its_reason(
         ),
         (["run", "no.yaml"], "no.yaml"),
         (["run", "--lmit", "3"], "--limit"),
-        (["ls", "taks"], "did you mean tasks?"),
+        (["ls", "taks"], "did you mean tasks"),
         (["show", "atlas-qaa"], "did you mean atlas-qa"),
         (["table", "--out", "nowhere"], "no folder nowhere"),
         (["knowledge", "info", "nowhere"], "nowhere"),

@@ -19,6 +19,8 @@ import os, signal
 from kbench.cli import main, verbs
 import click
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a job in the background
+
 @click.command()
 def slow():
     try:
@@ -48,11 +50,15 @@ def test_one_interruption_is_told_in_a_line(
         raise AssertionError("goes on")
 
     monkeypatch.setattr(verbs, "load", lambda name: slow)
-    with pytest.raises(SystemExit) as left:
-        main(["table"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["table"])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert left.value.code == 130
     assert "interrupted; what was finished is stored" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

@@ -1,16 +1,21 @@
-"""`kbench new method`: what it writes, and what it refuses."""
+"""`kbench new`: what it writes, which runs as it stands, and what it refuses."""
 
 from __future__ import annotations
 
 import ast
+import sys
 import tomllib
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from kbench import __version__
 from kbench.parts import catalogue
 from kbench.parts.catalogue import Entry, Kind
 from kbench.parts.source_text import declared, settings
+from kbench.testing import registered
 from tests.calling import call
 
 
@@ -149,7 +154,10 @@ def test_a_failed_write_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task", "x"], "kbench new cannot make 'task'; known: method"),
+        (
+            ["backbone", "x"],
+            "kbench new cannot make 'backbone'; known: importer, method, task, tuning",
+        ),
         (["metod", "x"], "did you mean method?"),
         (["method"], "Missing argument 'NAME'"),
         (["method", "warm-map", "--out", "/proc/nowhere"], "cannot be written"),
@@ -162,6 +170,48 @@ def test_a_command_that_cannot_be_understood_is_one_line(
     assert status == 2
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "files"),
+    [
+        ("task", ["dev.jsonl", "test.jsonl", "train.jsonl"]),
+        ("tuning", []),
+        ("importer", ["facts.txt"]),
+    ],
+)
+def test_other_parts_pass_their_own_tests_as_they_are_written(
+    one: str,
+    files: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"Warm-{one}"
+    status, out, err = _call(capsys, one, name, "--out", str(tmp_path))
+    assert (status, err) == (0, "")
+    assert f"kbench check {name}" in out
+    folder, module = tmp_path / name, f"warm_{one}"
+    assert sorted(path.name for path in folder.glob("data/*")) == files
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in written if "$" in path.read_text(encoding="utf-8")]
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["dependencies"] == [f"knowledge-bench[run]>={__version__}"]
+    ((group, offered),) = project["entry-points"].items()
+    assert offered == {name: f"{module}:Warm{one.capitalize()}{one.capitalize()}"}
+    kind = Kind(group.removeprefix("kbench."))
+    assert kind.one == one
+    monkeypatch.syspath_prepend(folder)
+    try:
+        with registered(kind, **offered):
+            own = vars(import_module(f"test_{module}"))
+            tests = [test for key, test in own.items() if key.startswith("test_")]
+            assert tests
+            for test in tests:
+                test(**({"tmp_path": tmp_path} if "tmp_path" in signature(test).parameters else {}))
+    finally:
+        sys.modules.pop(module, None)
+        sys.modules.pop(f"test_{module}", None)
 
 
 def test_the_catalogue_is_unchanged_by_all_this() -> None:

@@ -195,3 +195,20 @@ def test_a_knowledge_base_costs_the_bytes_of_its_files(toy_knowledge: Bundle) ->
     assert knowledge_cost(toy_knowledge) == {"knowledge_bytes": size}
     assert size > 1000
     assert knowledge_cost(Zero(toy_knowledge)) == knowledge_cost(None) == {}
+
+
+def test_published_figures_are_shown_where_there_are_no_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = ("table", "--out", str(tmp_path / "none"), "--published", "--task", "wiki80")
+    status, out, err = call(capsys, *table)
+    assert (status, err) == (0, "")
+    assert out.startswith("wiki80")
+    assert "not measured by kbench" in out
+    status, out, _ = call(capsys, *table, "--method", "none", "--json")
+    figures = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert {(f["published"], f["task"], f["method"]) for f in figures} == {(True, "wiki80", "none")}
+    status, _, err = call(capsys, "table", "--out", str(tmp_path / "none"))
+    assert status == 2
+    assert "no folder" in err
