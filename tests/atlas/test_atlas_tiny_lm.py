@@ -147,6 +147,7 @@ class TestAbilities:
 
 
 class TestExercises:
+    @pytest.mark.faults  # what it is of changes with the embedded network alone
     def test_are_those_that_the_network_was_trained_on(
         self,
         synsets: dict[str, Synset],

@@ -95,6 +95,7 @@ def test_what_ends_its_process_ends_no_grid(
         assert f"--method {name}" in stored.provenance.command
 
 
+@pytest.mark.faults
 def test_what_takes_all_memory_is_stopped(toy_folder: Path, place: Place) -> None:
     chosen = _chosen(toy_folder, "leaks,map-tuning,none")
     found = _by_method(
@@ -126,6 +127,7 @@ def _runs(pid: int) -> bool:
 _COMMAND = "from kbench.cli import main; main()"
 
 
+@pytest.mark.faults
 def test_the_command_says_what_was_stopped(
     toy_folder: Path, tmp_path: Path, script: Script
 ) -> None:
