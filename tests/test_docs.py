@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -105,9 +104,7 @@ def test_the_tutorial_of_a_domain_runs_and_says_what_it_says(tmp_path: Path) -> 
     call = f"{sys.executable} -c 'from kbench.cli import main; main()'"
     program = "\n".join(_lines(page)).replace("python make.py", f"{sys.executable} make.py")
     script = f'set -e\nkbench() {{ {call} "$@"; }}\n{program}\n'
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, env=os.environ
-    )
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.rindex("| method") :]
     assert r"**100.0** \[100.0, 100.0\]" in table, table

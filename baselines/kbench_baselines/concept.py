@@ -40,7 +40,7 @@ from kbench.model import LanguageModel
 from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import Recipe
-from kbench_baselines.facts import FactVectors, entity_width, has_facts
+from kbench_baselines.facts import FactVectors, entity_width, has_facts, seats
 from kbench_baselines.read_facts import FactReader
 
 __all__ = ["Concept", "ConceptPlug"]
@@ -116,14 +116,13 @@ class ConceptPlug(Plug):
     def _seats(self, given: FactVectors, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The facts of entities, ``[entities, seats, 3]``, and which seats are taken."""
         numbers, owner = given.table.of(rows)
-        counts = np.bincount(owner, minlength=len(rows))
-        within = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
+        within, counts = seats(owner, len(rows))
         most = min(int(self.method.options["facts"]), int(counts.max(initial=1)))
         kept = within < most
-        seats = np.zeros((len(rows), most), dtype=np.int64)
-        seats[owner[kept], within[kept]] = numbers[kept]
+        taken = np.zeros((len(rows), most), dtype=np.int64)
+        taken[owner[kept], within[kept]] = numbers[kept]
         there = np.arange(most) < counts[:, None]
-        return given.table.facts[seats].astype(np.int64), there
+        return given.table.facts[taken].astype(np.int64), there
 
 
 @final

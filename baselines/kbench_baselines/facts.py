@@ -22,7 +22,15 @@ from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import LanguageModel
 
-__all__ = ["FactTable", "FactVectors", "entity_width", "has_facts", "mean_words", "told_facts"]
+__all__ = [
+    "FactTable",
+    "FactVectors",
+    "entity_width",
+    "has_facts",
+    "mean_words",
+    "seats",
+    "told_facts",
+]
 
 _BLOCK = 1 << 14
 """Texts that are split into tokens at once."""
@@ -63,6 +71,20 @@ class FactTable:
         return ragged(self.bounds, rows)
 
 
+def seats(owner: Rows, count: int) -> tuple[Rows, Rows]:
+    """Returns which of its owner's facts each one is, and how many each owner has.
+
+    Args:
+        owner: of each fact, rising. ``[facts]``.
+        count: of owners.
+
+    Returns:
+        ``[facts]``, from 0; and ``[count]``.
+    """
+    counts = np.bincount(owner, minlength=count)
+    return np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner], counts
+
+
 @final
 class FactVectors:
     """What the heads, relations and tails of facts are made of, before a plug maps it.
@@ -87,8 +109,8 @@ class FactVectors:
     ) -> None:
         self.table = FactTable(knowledge)
         self._knowledge, self._device = knowledge, device
-        named = [label.strip() or own for own, label in knowledge.relations.items()]
-        self._relations, self._names = mean_words(lm, named).to(device), None
+        self._relations = mean_words(lm, _labels(knowledge)).to(device)
+        self._names: Tensor | None = None
         if source == "words":
             every = [knowledge.name_of(row) for row in range(len(knowledge))]
             self._names = mean_words(lm, every).to(device)
@@ -105,6 +127,11 @@ class FactVectors:
         there = self._knowledge.has_vector(rows)
         vectors[there] = self._knowledge.vectors(rows[there])
         return _normed(sent(torch.from_numpy(vectors), self._device))
+
+
+def _labels(knowledge: KnowledgeBase) -> list[str]:
+    """What relations are called, by number: their label, or else their id."""
+    return [label.strip() or own for own, label in knowledge.relations.items()]
 
 
 def entity_width(lm: LanguageModel, knowledge: KnowledgeBase, source: str) -> int:
@@ -207,7 +234,7 @@ def _as_texts(
     knowledge: KnowledgeBase, facts: NDArray[np.int32]
 ) -> tuple[list[Example], list[tuple[int, int]]]:
     """The texts of facts, and the rows of their two mentions: the tail's is -1."""
-    named = [label.strip() or own for own, label in knowledge.relations.items()]
+    named = _labels(knowledge)
     examples, rows = [], []
     for number, (head, relation, tail) in enumerate(facts.tolist()):
         subject, value = knowledge.name_of(head), knowledge.name_of(tail)

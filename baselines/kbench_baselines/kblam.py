@@ -58,7 +58,7 @@ from kbench.model import AttentionCall, LanguageModel
 from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import Recipe
-from kbench_baselines.facts import FactVectors, entity_width, has_facts
+from kbench_baselines.facts import FactVectors, entity_width, has_facts, seats
 from kbench_baselines.read_facts import FactReader
 
 __all__ = ["Kblam", "KblamPlug"]
@@ -216,9 +216,9 @@ class _Looking:
             return None
         counts = np.bincount(owner, minlength=texts)
         there = np.arange(counts.max()) < counts[:, None]
-        seats = np.zeros(there.shape, dtype=np.int64)  # an empty one holds what is there anyhow
-        seats[there] = np.arange(len(numbers))
-        parts = self._of(numbers)[sent(torch.from_numpy(seats), self._device)]
+        taken = np.zeros(there.shape, dtype=np.int64)  # an empty seat holds what is there anyhow
+        taken[there] = np.arange(len(numbers))
+        parts = self._of(numbers)[sent(torch.from_numpy(taken), self._device)]
         return self._laid_out(parts, there)
 
     def _globally(self, rows: Rows, owners: Rows, texts: int) -> _Seen | None:
@@ -240,8 +240,7 @@ class _Looking:
         """The numbers of the facts of each text's entities, and their texts: ``M`` at most."""
         numbers, place = self._table.of(rows)
         owner = owners[place]
-        counts = np.bincount(owner, minlength=texts)
-        within = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
+        within, _ = seats(owner, texts)
         return numbers[within < self._most], owner[within < self._most]
 
     def _laid_out(self, parts: Tensor, visible: NDArray[np.bool_]) -> _Seen:

@@ -215,12 +215,11 @@ class Knowla(CorpusTrained):
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:
         lm, knowledge = fit.lm, fit.knowledge
-        if lm.left_to_right:
-            left = next_tokens(lm, knowledge, max_length)
-            history = fit.train(plug, partial(mention_loss, lm), left)
-            history.counts = left.corpus.dropped
-            return history
-        both = masked_tokens(lm, knowledge, max_length, fit.seed)
-        history = fit.train(plug, partial(mention_loss, lm), both)
-        history.counts = both.corpus.dropped
+        data = (
+            next_tokens(lm, knowledge, max_length)
+            if lm.left_to_right
+            else masked_tokens(lm, knowledge, max_length, fit.seed)
+        )
+        history = fit.train(plug, partial(mention_loss, lm), data)
+        history.counts = data.corpus.dropped
         return history

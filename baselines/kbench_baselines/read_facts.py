@@ -12,6 +12,7 @@ from kbench.model import LanguageModel
 from kbench.spec import Setting
 from kbench.training import History
 from kbench_baselines.facts import told_facts
+from kbench_baselines.linked import vector_width
 
 __all__ = ["FactReader"]
 
@@ -34,11 +35,8 @@ class FactReader(CorpusTrained):
         """
         if not len(knowledge.unbroken.triples):
             raise Unsupported(f"knowledge base {knowledge.name} has no facts")
-        if vectors and not knowledge.dimension:
-            raise Unsupported(
-                f"knowledge base {knowledge.name} has no entity vectors: see "
-                "`kbench knowledge train`"
-            )
+        if vectors:
+            vector_width(knowledge)
 
     def check_training(self, setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         if setting != Setting.TASK_SPECIFIC and not lm.left_to_right:

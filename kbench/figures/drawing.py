@@ -66,7 +66,7 @@ def chart(kind: str, points: Sequence[Point]) -> alt.TopLevelMixin:
             "figures need altair and vl-convert: pip install 'knowledge-bench[leaderboard]'"
         ) from None
     drawn: alt.Chart = _DRAWN[kind](alt, points)
-    text = {"font": "sans-serif", "labelFontSize": _FONT, "titleFontSize": _FONT}
+    text = {"labelFontSize": _FONT, "titleFontSize": _FONT}
     configured: alt.TopLevelMixin = (
         drawn.configure(font="sans-serif", background="white", padding=2)
         .configure_view(stroke=None)
@@ -83,9 +83,9 @@ def chart(kind: str, points: Sequence[Point]) -> alt.TopLevelMixin:
             titlePadding=4,
             labelPadding=3,
         )
-        .configure_header(**_without_font(text), labelColor=_INK, labelFontWeight="bold")
+        .configure_header(**text, labelColor=_INK, labelFontWeight="bold")
         .configure_legend(
-            **_without_font(text),
+            **text,
             titleFontWeight="normal",
             symbolSize=30,
             symbolOpacity=1,
@@ -101,10 +101,6 @@ def chart(kind: str, points: Sequence[Point]) -> alt.TopLevelMixin:
         .configure_facet(spacing=6)
     )
     return configured
-
-
-def _without_font(text: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in text.items() if name != "font"}
 
 
 def _forest(alt: Any, points: Sequence[Point]) -> Any:

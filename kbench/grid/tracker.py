@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from kbench.errors import UsageError, with_type
 from kbench.grid.plan import Cell, Events
@@ -74,11 +74,21 @@ class Record:
     metrics: Mapping[str, float]
     curves: Mapping[str, Sequence[float]]
 
+    @property
+    def epochs(self) -> list[dict[str, float]]:
+        """The curves epoch by epoch: figures by name, and ``epoch`` from 1."""
+        longest = max(map(len, self.curves.values()), default=0)
+        return [
+            {"epoch": epoch + 1.0}
+            | {name: values[epoch] for name, values in self.curves.items() if epoch < len(values)}
+            for epoch in range(longest)
+        ]
+
 
 def record_of(result: Result) -> Record:
     """Returns what a tracker keeps of a result. All figures are finite."""
     spec = result.spec.model_dump(mode="json", exclude={"options"})
-    chosen = {**spec, **dict(_flat("", result.spec.options))}
+    chosen = {**spec, **dict(result.spec.settings)}
     parameters = {"id": result.id, "status": str(result.status)}
     parameters |= {name: str(value) for name, value in chosen.items() if value is not None}
     if result.reason:
@@ -100,12 +110,6 @@ def record_of(result: Result) -> Record:
         for name, values in _history(result, part).items()
     }
     return Record(result.spec.label, parameters, _finite(metrics), curves)
-
-
-def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [p for name, v in value.items() for p in _flat(f"{path}.{name}".lstrip("."), v)]
-    return [(path, value)]
 
 
 def _history(result: Result, part: str) -> dict[str, Sequence[float]]:

@@ -21,7 +21,6 @@ from kbench.grid.tracker import (
     record_of,
     tracked,
 )
-from kbench.grid.trackers.wandb import logged
 from kbench.parts.catalogue import Kind
 from kbench.store import Result, Status
 from kbench.testing import registered
@@ -82,7 +81,7 @@ def test_a_record_has_what_was_chosen_and_what_came_of_it(tmp_path: Path) -> Non
     assert record.metrics["score_low"] <= 0.5 <= record.metrics["score_high"]
     assert record.metrics["cost/train_seconds"] == 1.5
     assert record.curves == {"plug/losses": [2.0, 1.0, 0.5], "plug/dev": [0.1, 0.7]}
-    assert logged(record)[-1] == {"epoch": 3.0, "plug/losses": 0.5}
+    assert record.epochs[-1] == {"epoch": 3.0, "plug/losses": 0.5}
     failed = record_of(Result(id="0" * 32, status=Status.FAILED, reason="why", spec=SPEC))
     assert failed.parameters["task.atlas-qa.shots"] == "2"
     assert failed.parameters["reason"] == "why"

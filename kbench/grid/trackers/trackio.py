@@ -8,7 +8,6 @@ from pathlib import Path
 
 from kbench.grid.plan import Cell
 from kbench.grid.tracker import Tracker, record_of
-from kbench.grid.trackers.wandb import logged
 from kbench.store import Result
 
 __all__ = ["Trackio"]
@@ -33,7 +32,7 @@ class Trackio(Tracker):
             group=self._group,
             config={"run": record.name, **record.parameters},
         )
-        for values in logged(record):
+        for values in record.epochs:
             self._trackio.log(values)
         self._trackio.log(dict(record.metrics))
         self._trackio.finish()

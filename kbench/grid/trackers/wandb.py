@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kbench.grid.plan import Cell
-from kbench.grid.tracker import Record, Tracker, record_of
+from kbench.grid.tracker import Tracker, record_of
 from kbench.store import Result, Status
 
-__all__ = ["WandB", "logged"]
+__all__ = ["WandB"]
 
 
 class WandB(Tracker):
@@ -33,21 +33,7 @@ class WandB(Tracker):
             config=dict(record.parameters),
             reinit="finish_previous",
         )
-        for values in logged(record):
+        for values in record.epochs:
             run.log(values)
         run.summary.update(dict(record.metrics))
         run.finish(exit_code=int(result.status == Status.FAILED))
-
-
-def logged(record: Record) -> list[dict[str, float]]:
-    """Returns the curves of a record epoch by epoch: figures by name, and ``epoch`` from 1.
-
-    Args:
-        record: of a run.
-    """
-    longest = max(map(len, record.curves.values()), default=0)
-    return [
-        {"epoch": epoch + 1.0}
-        | {name: values[epoch] for name, values in record.curves.items() if epoch < len(values)}
-        for epoch in range(longest)
-    ]
