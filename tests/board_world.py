@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from kbench.spec import Control
 from kbench.store import Result, Results, Status
@@ -30,7 +31,7 @@ def write(folder: Path, *, backbone: str = "bert", task: str = "toy-relations") 
     HOSTILE, and one was skipped.
     """
     shares = {"none": 0.4, "best": 0.8, "level": 0.8, "low": 0.6, HOSTILE: 0.4}
-    about = {"backbone": backbone, "task": task}
+    about: dict[str, Any] = {"backbone": backbone, "task": task}
     for seed in (0, 1):
         for number, (method, share) in enumerate(shares.items()):
             cost = {

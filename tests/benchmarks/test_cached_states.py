@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,21 +91,26 @@ def knowledge(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_bundle(folder, CARD, entities, triples, relations, sentences)
 
 
-def _fit(lm: LanguageModel, knowledge: KnowledgeBase, clock: Clock | None, **more: Any) -> Fit:
-    given: dict[str, Any] = {
-        "setting": Setting.GENERAL,
-        "encoder": lm,
-        "model": None,
-        "knowledge": knowledge,
-        "examples": None,
-        "validate": None,
-        "recipe": Recipe(1e-4, BATCH, clock.epochs if clock else 1),
-        "options": KAdapter.defaults,
-        "seed": 0,
-        "device": CPU,
-        "progress": clock,
-    }
-    return Fit(**{**given, **more})
+def _fit(
+    lm: LanguageModel,
+    knowledge: KnowledgeBase,
+    clock: Clock | None,
+    options: Mapping[str, Any] = KAdapter.defaults,
+) -> Fit:
+    """In the general setting."""
+    return Fit(
+        setting=Setting.GENERAL,
+        lm=lm,
+        model=None,
+        knowledge=knowledge,
+        examples=None,
+        validate=None,
+        recipe=Recipe(1e-4, BATCH, clock.epochs if clock else 1),
+        options=options,
+        seed=0,
+        device=CPU,
+        progress=clock,
+    )
 
 
 def _note(demands: Demands, what: str, first: float, later: float, least: float = 3) -> None:
@@ -140,7 +146,9 @@ def test_task_specific_k_adapter(demands: Demands, lm: LanguageModel, knowledge:
     plug = KnowledgeAdapter(lm.width, 1.0)
     data = Examples(facts.inputs, facts.targets)
     clock = Clock(EPOCHS)
-    fit = _fit(lm, knowledge, clock, setting=Setting.TASK_SPECIFIC, model=model, examples=data)
+    fit = replace(
+        _fit(lm, knowledge, clock), setting=Setting.TASK_SPECIFIC, model=model, examples=data
+    )
     with frozen(model):
         demands.once(lambda: KAdapter().fit(plug, fit))
     _note(demands, "later epoch, K-Adapter's map", clock.first, clock.later)

@@ -8,7 +8,8 @@ import tracemalloc
 import numpy as np
 
 from kbench.metrics import LooseMicroF1
-from kbench.metrics.statistics import DRAWS, Array, Pair, contrasts
+from kbench.metrics.base import Array
+from kbench.metrics.statistics import DRAWS, Pair, contrasts
 
 from .conftest import Demands
 

@@ -71,7 +71,7 @@ class Episode:
     def step(self) -> None:
         self.plug.zero_grad()
         with frozen(self.model), self.plug.attach(self.model.lm):
-            self.model.loss(self.data.batch(np.arange(len(self.examples)))).backward()  # type: ignore[no-untyped-call]
+            self.model.loss(self.data.batch(np.arange(len(self.examples)))).backward()
 
     # -- the plain form ----------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Step:
     def ours(self) -> float:
         with frozen(self.lm), self.plug.attach(self.lm):
             loss = mention_loss(self.lm, self.data.batch(self.chosen))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
@@ -81,7 +81,7 @@ class Step:
         # As published: the "frozen" backbone still computes its weights' gradients.
         self.lm.requires_grad_(True)
         loss = reference.loss(self.lm.network, self.plain, self.instances, PADDED)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.plain_optimizer.step()
         self.plain.zero_grad()
         self.lm.zero_grad()
@@ -170,7 +170,7 @@ def _in_parts(step: Step, timed: Callable[[str], object]) -> None:
             assert batch.targets is not None
             loss = F.cross_entropy(lm.predict_tokens(states), batch.targets)
         with timed("backward"):  # type: ignore[attr-defined]
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         with timed("Adam"):  # type: ignore[attr-defined]
             step.optimizer.step()
             step.optimizer.zero_grad(set_to_none=True)

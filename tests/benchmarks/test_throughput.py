@@ -41,7 +41,7 @@ def test_evaluation(demands: Demands, world: World) -> None:
         return [str(label) for label in predict(world.model, world.inputs, CPU).labels]
 
     order = np.argsort(-world.inputs.lengths, kind="stable")
-    labels = [world.model.head.labels[number] for number in bare()]  # type: ignore[index,union-attr]
+    labels = [world.model.head.labels[number] for number in bare()]  # type: ignore[index]
     assert np.array(ours())[order].tolist() == labels
     demands.ratio("evaluation", ours, bare, least=0.95, against="bare loop")
 

@@ -130,7 +130,7 @@ def test_the_command_prints_results_alone_on_stdout(
     arguments += ["--backbone", str(toy_folder / "bert"), "--set", "tuning.full.epochs=1"]
     arguments += ["--executor", "ray", "-o", f"address={nodes.address}"]
     arguments += ["-o", f"store={tmp_path}/store", "--json"]
-    status, out, err = call(capfd, "run", *arguments)  # type: ignore[arg-type]
+    status, out, err = call(capfd, "run", *arguments)
     assert status == 0, err
     (line,) = out.splitlines()
     assert json.loads(line)["status"] == "ok"
