@@ -25,6 +25,7 @@ __all__ = [
     "find_task",
     "normalised",
     "offered",
+    "revisions",
     "task_kind",
     "task_of",
 ]
@@ -131,6 +132,23 @@ def normalised(spec: RunSpec) -> RunSpec:
             "linker": None,
         }
     )
+
+
+def revisions(spec: RunSpec) -> dict[str, str]:
+    """Returns the revisions of a run's task, tuning and method, as far as these are installed.
+
+    Args:
+        spec: the run.
+    """
+    found = {}
+    with suppress(KbenchError):
+        found["task"] = str(task_kind(spec.task).card.revision)
+    for field in ("tuning", "method"):
+        with suppress(KbenchError):
+            part = registry.get(_FIELDS[field], getattr(spec, field))
+            if (revision := getattr(part, "revision", None)) is not None:
+                found[field] = str(revision)
+    return found
 
 
 def offered(spec: RunSpec) -> dict[str, str]:

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
-from kbench.store import Predictions, Status
-from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, read
+from kbench.store import Predictions, Status, pack, packs, unpack
+from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, places, read
 from kbench_leaderboard.untrue import unsound
 
-__all__ = ["Merged", "merge"]
+__all__ = ["Merged", "merge", "pack_up"]
 
 _SHOWN = 3
 _ROUNDED = 1e-3
@@ -77,6 +78,25 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         done.replaced = [key for key in taken if key in there]
         for key, held in taken.items():
             _copy(held, target / key)
+    return done
+
+
+def pack_up(sources: Sequence[Path], target: Path) -> Merged:
+    """Puts the results of all sources into a folder of packed ones, as :func:`merge` does.
+
+    Raises:
+        DataError: as of :func:`merge`; or the target holds folders of runs.
+    """
+    if target.is_dir() and places(target) and not packs(target):
+        raise DataError(
+            target, "holds something else than packed results", "a folder of them, or a new one"
+        )
+    with TemporaryDirectory(prefix="kbench-") as scratch:
+        if packs(target):
+            unpack(target, Path(scratch))
+        done = merge(sources, Path(scratch))
+        if done.added or done.replaced:
+            pack(Path(scratch), target)
     return done
 
 
