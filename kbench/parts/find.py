@@ -134,18 +134,14 @@ def normalised(spec: RunSpec) -> RunSpec:
     )
 
 
-def revisions(spec: RunSpec) -> dict[str, str]:
-    """Returns the revisions of a run's task, tuning and method, as far as these are installed.
-
-    Args:
-        spec: the run.
-    """
+def revisions(task: str, tuning: str, method: str) -> dict[str, str]:
+    """Returns the revisions of a task, a tuning and a method, as far as these are installed."""
     found = {}
     with suppress(KbenchError):
-        found["task"] = str(task_kind(spec.task).card.revision)
-    for field in ("tuning", "method"):
+        found["task"] = str(task_kind(task).card.revision)
+    for field, name in (("tuning", tuning), ("method", method)):
         with suppress(KbenchError):
-            part = registry.get(_FIELDS[field], getattr(spec, field))
+            part = registry.get(_FIELDS[field], name)
             if (revision := getattr(part, "revision", None)) is not None:
                 found[field] = str(revision)
     return found

@@ -142,7 +142,7 @@ def origin(
         digests=digests,
         addresses=addresses,
         parts=offered(spec),
-        revisions=revisions(spec),
+        revisions=revisions(spec.task, spec.tuning, spec.method),
         command=spec.command(),
         started=clock.started.isoformat(timespec="seconds"),
         seconds=clock.seconds,

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from kbench.errors import DataError, first_line
 from kbench.store import Budget, Predictions, Result, packs, read_predictions, read_result, unpack
 
-__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read"]
+__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read", "read_entries", "read_results"]
 
 LAYOUT = (
     "a folder that `kbench run --out` or `kbench leaderboard pack` wrote, one result's folder in "
@@ -102,13 +102,23 @@ def read(folder: Path) -> Iterator[Entry]:
     return map(_entry, places(folder))
 
 
-def _entry(folder: Path) -> Entry:
+def read_entries(folder: Path) -> Iterator[Entry]:
+    """Reads the results of a folder, and leaves their predictions where they are."""
+    return (_entry(place, predicted=False) for place in places(folder))
+
+
+def read_results(folder: Path) -> Iterator[Result]:
+    """Reads the results of a folder that can be read."""
+    return (entry.result for entry in read_entries(folder) if entry.result is not None)
+
+
+def _entry(folder: Path, *, predicted: bool = True) -> Entry:
     where = folder.name
     try:
         _check_files(folder)
         result = read_result(folder / _RESULT)
         predictions = None
-        if (folder / _PREDICTIONS).is_file():
+        if predicted and (folder / _PREDICTIONS).is_file():
             budget = Budget(_UNPACKED, _ROWS, _VALUES)
             predictions = read_predictions(folder / _PREDICTIONS, budget)
     except DataError as error:

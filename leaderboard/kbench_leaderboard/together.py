@@ -267,18 +267,19 @@ def _left_out(read: Mapping[str, Result]) -> Found:
     ended = {_cell(result): result.status for result in results if result.status != Status.OK}
     there = {_cell(result) for result in results if result.status == Status.OK}
     seeds: dict[str, set[int]] = defaultdict(set)
+    every: dict[str, set[int]] = defaultdict(set)
     digests: dict[str, set[str]] = defaultdict(set)
     yardsticks: dict[Hashable, list[Result]] = defaultdict(list)
     for result in results:
         seeds[_cell(result, seed=None)].add(result.spec.seed)
+        every[_seeded(result)].add(result.spec.seed)
         if result.status == Status.OK and result.provenance is not None:
             digests[_data(result, names)].add(_digest(result, "data"))
         if result.status == Status.OK and result.spec.knowledge is None:
             yardsticks[_beside(result)].append(result)
-    every = {seed for several in seeds.values() for seed in several}
     read_by = {method: _reads(method) for method in {r.spec.method for r in results}}
     for where, result in read.items():
-        if lacking := sorted(every - seeds[_cell(result, seed=None)]):
+        if lacking := sorted(every[_seeded(result)] - seeds[_cell(result, seed=None)]):
             yield where, f"is there without seed {', '.join(map(str, lacking))}"
         if result.status != Status.OK or result.provenance is None:
             continue
@@ -336,6 +337,13 @@ def _linking(result: Result) -> str:
         return task_kind(result.spec.task).linking
     except KbenchError:
         return ""
+
+
+def _seeded(result: Result) -> str:
+    """What runs share that are to be there with the same seeds: they stand side by side."""
+    fields = content(result)
+    shared = ("task", "data", "backbone", "tuning", "control", "limit")
+    return canonical_digest([[fields[name] for name in shared], _own_options(result, "task")])
 
 
 def _beside(result: Result) -> Hashable:
