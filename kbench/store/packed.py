@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,7 +220,9 @@ def _listed(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, len(column)], pa.int32()), column).cast(kind)
 
 
-def unpack(source: Path, target: Path) -> int:
+def unpack(
+    source: Path, target: Path, wanted: Callable[[Mapping[str, Any]], bool] | None = None
+) -> int:
     """Makes the folder of each packed run again.
 
     Where another version of pyarrow packed them, predictions are the same and the bytes of their
@@ -228,9 +231,10 @@ def unpack(source: Path, target: Path) -> int:
     Args:
         source: a folder of packed results, or one of its files.
         target: a folder that is there.
+        wanted: whether a run is, by the value of its ``result.json``; all are if not given.
 
     Returns:
-        how many runs there are.
+        how many runs were unpacked.
 
     Raises:
         DataError: a file is damaged, is none of packed results, has a run twice, or would unpack
@@ -238,7 +242,7 @@ def unpack(source: Path, target: Path) -> int:
     """
     count = 0
     for path in packs(source) if source.is_dir() else [source]:
-        for key, result, table, as_stated in _rows(path):
+        for key, result, table, as_stated in _rows(path, wanted):
             folder = target / key
             if folder.exists():
                 raise DataError(path, f"holds run {key} twice", "each run once")
@@ -252,7 +256,9 @@ def unpack(source: Path, target: Path) -> int:
     return count
 
 
-def _rows(path: Path) -> Iterator[tuple[str, bytes, pa.Table | None, bool]]:
+def _rows(
+    path: Path, wanted: Callable[[Mapping[str, Any]], bool] | None
+) -> Iterator[tuple[str, bytes, pa.Table | None, bool]]:
     """Yields id, ``result.json`` and predictions of each run, and whether bytes are as packed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -274,7 +280,8 @@ def _rows(path: Path) -> Iterator[tuple[str, bytes, pa.Table | None, bool]]:
                 raise ValueError("a row is of no run")
             if len(result) > _LARGEST:
                 raise ValueError(f"the result of {key} has {len(result):,} bytes")
-            yield key, result, _predictions(columns, at), same
+            if wanted is None or wanted(loads(result)):
+                yield key, result, _predictions(columns, at), same
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as cause:
         raise DataError(path, f"cannot be read ({first_line(cause)})", _EXPECTED) from None
 

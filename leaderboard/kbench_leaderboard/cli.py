@@ -143,7 +143,7 @@ def pack(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
 def stale(files: tuple[Path, ...], as_json: bool) -> int:
     """Name results of earlier revisions: of the engine, or of a task, a tuning or a method.
 
-    Without FILE those of leaderboard/results. Exit status 1 if there are any.
+    Without FILE those of the checkout, in leaderboard. Exit status 1 if there are any.
     """
     from kbench_leaderboard.stale import stale as found
     from kbench_leaderboard.submission import opened, read_results
@@ -185,19 +185,22 @@ def absent(files: tuple[Path, ...], wanted: str | None, as_json: bool) -> None:
 
 
 def reference() -> tuple[Path, ...]:
-    """Returns where the reference results lie, in the checkout that this is, or is called in.
+    """Returns where the results of the checkout lie that this is, or is called in.
+
+    Those of reference, and beside them what was submitted, a folder each.
 
     Raises:
         UsageError: they are not there.
     """
     from kbench.store import packs
 
-    own = Path("leaderboard") / "results"
-    for folder in (own, Path(__file__).resolve().parents[1] / "results"):
-        if packs(folder):
-            return (folder,)
+    own = Path("leaderboard")
+    for folder in (own, Path(__file__).resolve().parents[1]):
+        if packs(folder / "results"):
+            others = sorted(path for path in folder.glob("submissions/*") if packs(path))
+            return (folder / "results", *others)
     raise UsageError(
-        f"no packed results in {own}, and none are given; expected a folder that `kbench run "
+        f"no packed results in {own / 'results'}, and none are given; expected a folder that `kbench run "
         "--out` wrote, or a checkout with the reference results"
     )
 
@@ -210,7 +213,7 @@ def reference() -> tuple[Path, ...]:
     type=_FILE,
     metavar="DIR",
     help="A folder of results, packed or not, or a .zip of one; may be given several times. "
-    "Default: the reference results of the checkout, leaderboard/results.",
+    "Default: those of the checkout, in leaderboard/results and leaderboard/submissions.",
 )
 @click.option(
     "--out", default="site", show_default=True, type=_FILE, help="The folder of the site."

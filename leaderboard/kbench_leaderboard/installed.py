@@ -270,12 +270,12 @@ def _names(
         owner = next((own for own, digest in known.items() if digest == stated), None)
         if owner is not None and name.rstrip("/").rsplit("/", 1)[-1] != owner:
             yield f"{what} {name[:60]} is {owner}, by its digest"
-    own = revisions(result.spec.task, result.spec.tuning, result.spec.method)
+    mine = revisions(result.spec.task, result.spec.tuning, result.spec.method)
     for what, revision in made.revisions.items():
-        if own.get(what, revision) != revision:
+        if mine.get(what, revision) != revision:
             yield (
                 f"was made by revision {revision[:40]} of its {what[:20]}, and this is "
-                f"{own[what]}: run it again"
+                f"{mine[what]}: run it again"
             )
     here = offered(result.spec)
     for what, said in made.parts.items():

@@ -324,3 +324,7 @@ def test_a_site_without_results_says_what_it_wants(
     stored.store(tmp_path / "out", stored.predictions(["a"], ["a"]))
     pack(tmp_path / "out", tmp_path / "leaderboard" / "results")
     assert cli.reference() == (Path("leaderboard/results"),)
+    pack(tmp_path / "out", tmp_path / "leaderboard" / "submissions" / "theirs")
+    (tmp_path / "leaderboard" / "submissions" / "empty").mkdir()
+    own, theirs = Path("leaderboard/results"), Path("leaderboard/submissions/theirs")
+    assert cli.reference() == (own, theirs)
