@@ -200,8 +200,8 @@ def reference() -> tuple[Path, ...]:
             others = sorted(path for path in folder.glob("submissions/*") if packs(path))
             return (folder / "results", *others)
     raise UsageError(
-        f"no packed results in {own / 'results'}, and none are given; expected a folder that `kbench run "
-        "--out` wrote, or a checkout with the reference results"
+        f"no packed results in {own / 'results'}, and none are given; expected a folder that "
+        "`kbench run --out` wrote, or a checkout with the reference results"
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import kbench
+from kbench import run
 from kbench.errors import KbenchError, Unsupported, UsageError, first_line
 from kbench.parts.registry import Kind, names
 from kbench.store import Predictions, Result, Status, read_predictions
@@ -130,7 +130,7 @@ def _made(result: Result, data: Path | None, out: Path) -> Result:
     """Runs what a result says that it was."""
     spec = result.spec
     threads = result.provenance.hardware.get("threads") if result.provenance else None
-    found = kbench.run(
+    found = run(
         task=spec.task,
         method=spec.method,
         backbone=spec.backbone,
