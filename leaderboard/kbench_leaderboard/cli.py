@@ -115,9 +115,10 @@ def _told(done: Merged, out: Path, *, as_json: bool) -> int:
     else:
         for key in done.conflicts:
             say(f"conflict: {key} is there with another outcome; nothing is written")
+        left = f", {len(done.left)} left for later" if done.left else ""
         say(
             f"{out}: {len(done.added)} added, {len(done.replaced)} replaced that had not ended "
-            f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts"
+            f"well, {len(done.same)} were there, {len(done.conflicts)} conflicts{left}"
         )
     return int(bool(done.conflicts))
 
@@ -125,16 +126,22 @@ def _told(done: Merged, out: Path, *, as_json: bool) -> int:
 @leaderboard.command()
 @click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
 @click.option("--out", required=True, type=_FILE, help="The folder of the packed results.")
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="Leave for later what lacks its control, the model without knowledge, or a seed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each id as JSON.")
-def pack(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
+def pack(sources: tuple[Path, ...], out: Path, whole: bool, as_json: bool) -> int:
     """Pack results into a file a task, some tenth of their size, beside what is packed there.
 
     All commands that read results read packed ones too. Results are joined and checked as by
-    `merge`, and so is the exit status.
+    `merge`, and so is the exit status. With --whole what is there of a grid that still runs is a
+    submission that verifies.
     """
     from kbench_leaderboard.merge import pack_up
 
-    return _told(pack_up(sources, out), out, as_json=as_json)
+    return _told(pack_up(sources, out, only_whole=whole), out, as_json=as_json)
 
 
 @leaderboard.command()

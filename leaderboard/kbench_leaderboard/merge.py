@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
 from kbench.store import Predictions, Status, pack, packs, unpack
-from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, places, read
+from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, places, read, read_entries
+from kbench_leaderboard.together import whole
 from kbench_leaderboard.untrue import unsound
 
 __all__ = ["Merged", "merge", "pack_up"]
@@ -35,6 +36,7 @@ class Merged:
     same: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,14 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     return done
 
 
-def pack_up(sources: Sequence[Path], target: Path) -> Merged:
+def pack_up(sources: Sequence[Path], target: Path, *, only_whole: bool = False) -> Merged:
     """Puts the results of all sources into a folder of packed ones, as :func:`merge` does.
+
+    Args:
+        sources: folders of results, packed or not, or archives of one.
+        target: the folder of packed ones; what is there already stays.
+        only_whole: leave those for later that lack what is to stand beside them, see
+            :func:`kbench_leaderboard.together.whole`.
 
     Raises:
         DataError: as of :func:`merge`; or the target holds folders of runs.
@@ -95,6 +103,12 @@ def pack_up(sources: Sequence[Path], target: Path) -> Merged:
         if packs(target):
             unpack(target, Path(scratch))
         done = merge(sources, Path(scratch))
+        if only_whole:
+            there = {e.where: e.result for e in read_entries(Path(scratch)) if e.result}
+            for key in there.keys() - whole(there).keys():
+                shutil.rmtree(Path(scratch) / key)
+                done.left.append(key)
+            done.added = [key for key in done.added if key not in done.left]
         if done.added or done.replaced:
             pack(Path(scratch), target)
     return done

@@ -23,7 +23,7 @@ from kbench.spec import Control, OptionKind, Setting
 from kbench.store import Result, Status
 from kbench_leaderboard.submission import Entry
 
-__all__ = ["Seen", "Together"]
+__all__ = ["Seen", "Together", "whole"]
 
 Found: TypeAlias = Iterator[tuple[str, str]]
 """The folder that a finding is about, and the finding."""
@@ -293,6 +293,42 @@ def _left_out(read: Mapping[str, Result]) -> Found:
             )
         for text in _alone(result, yardsticks[_beside(result)], there, ended, choice, read_by):
             yield where, text
+
+
+def whole(read: Mapping[str, Result]) -> dict[str, Result]:
+    """Returns the results beside which all stands that they are to be read against.
+
+    Of a grid that is not yet worked through that is less than there is: those without their
+    foreign control or the model without knowledge are left for later, and of runs side by side
+    those of a seed that not all of them have.
+
+    Args:
+        read: results, by the folder that each lies in.
+    """
+    kept = dict(read)
+    while True:
+        kept = _of_whole_seeds(kept)
+        lacking = {where for where, _ in _left_out(kept)}
+        if not lacking:
+            return kept
+        kept = {where: result for where, result in kept.items() if where not in lacking}
+
+
+def _of_whole_seeds(read: Mapping[str, Result]) -> dict[str, Result]:
+    """Of runs that stand side by side those of seeds that all have that the fullest seed has."""
+    cells: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    own = {where: (_seeded(r), r.spec.seed, _cell(r, seed=None)) for where, r in read.items()}
+    for group, seed, cell in own.values():
+        cells[group][seed].add(cell)
+    fullest = {
+        group: max(several.values(), key=lambda cells: len(cells))
+        for group, several in cells.items()
+    }
+    return {
+        where: read[where]
+        for where, (group, seed, cell) in own.items()
+        if cell in fullest[group] <= cells[group][seed]
+    }
 
 
 def _alone(

@@ -157,6 +157,22 @@ def test_what_is_packed_is_added_to_and_never_contradicted(out: Path, tmp_path: 
         pack_up(parts, out)
 
 
+def test_of_a_grid_that_still_runs_what_is_whole_is_packed(out: Path, tmp_path: Path) -> None:
+    by = {(r.spec.task, r.spec.method, str(r.spec.control)): r.id for r in Results(out)}
+    lone = by["toy-typing", "map-tuning", "none"]
+    shutil.rmtree(out / by["toy-typing", "map-tuning", "foreign"])
+    more = next(r for r in Results(out) if r.id == by["toy-relations", "none", "none"])
+    second = more.model_copy(
+        update={"id": "0" * 32, "spec": more.spec.model_copy(update={"seed": 1})}
+    )
+    Results(out).save(second, Results(out).predictions(more))
+    done = pack_up([out], tmp_path / "packed", only_whole=True)
+    assert sorted(done.left) == sorted([lone, second.id])
+    with opened(tmp_path / "packed") as folder:
+        assert verify(read(folder)) == []
+        assert len(places(folder)) == 4
+
+
 def test_all_commands_read_packed_results(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
