@@ -76,7 +76,8 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
     lacking = sum(_cell(spec) not in here for spec in asked)
     yield (
         f"{len(results)} results{made}{not_well}; {lacking} of the {len(asked)} runs of the grid "
-        "are not there yet. Runs that are there, of those that are asked for, by seed:"
+        f"are not there yet. {_machine(results)} Runs that are there, of those that are asked for, "
+        "by seed:"
     )
     parts: dict[tuple[str, ...], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for spec in asked:
@@ -87,11 +88,29 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
         f"| backbone | tuning | control | {' | '.join(f'seed {seed}' for seed in seeds)} |",
         f"|---|---|---|{'---|' * len(seeds)}",
     ]
+    nothing: list[str] = []
     for key in sorted(parts, key=lambda key: (key[:2], _CONTROLS.index(key[2]))):
         told = parts[key]
+        if not any(map(any, told.values())):
+            nothing.append(" / ".join(key))
+            continue
         cells = [f"{sum(told[s])} of {len(told[s])}" if s in told else "" for s in seeds]
         lines.append(f"| {' | '.join([*key, *cells])} |")
     yield "\n".join(lines)
+    if nothing:
+        yield f"Nothing is there yet of {', '.join(nothing)}."
+
+
+def _machine(results: Sequence[Result]) -> str:
+    """On what they were made, and how long that took."""
+    origins = [result.provenance for result in results if result.provenance is not None]
+    told = {
+        f"{made.hardware.get('processor')}, {made.hardware.get('cores')} cores, device "
+        f"{made.hardware.get('device')}, {made.hardware.get('threads')} threads a run"
+        for made in origins
+    }
+    hours = sum(made.seconds for made in origins) / 3600
+    return f"Made on {'; '.join(sorted(told))}, in {hours:.1f} hours of all runs together."
 
 
 def _cell(spec: RunSpec) -> tuple[object, ...]:
@@ -106,13 +125,15 @@ def _columns(frame: DataFrame) -> list[tuple[str, str]]:
 
 
 def _order(row: Any) -> tuple[object, ...]:
-    setting = row["setting"] or ""
-    return (row["method"] != "none", _SETTINGS.index(setting), row["method"])
+    return (row["method"] != "none", _SETTINGS.index(row["setting"]), row["method"])
 
 
 def _records(frame: DataFrame) -> list[dict[str, Any]]:
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return sorted(({str(k): v for k, v in row.items()} for row in rows), key=_order)
+    told = [{str(key): value for key, value in row.items()} for row in rows]
+    for row in told:
+        row["setting"] = row["setting"] if row["knowledge"] else ""
+    return sorted(told, key=_order)
 
 
 def _together(frame: DataFrame, title: str) -> str:
@@ -132,7 +153,7 @@ def _together(frame: DataFrame, title: str) -> str:
         beside = [r for r in wrong if (r["method"], r["setting"]) == (method, setting)]
         if not true:
             continue
-        cells = [method, setting or "", str(len(true)), _mean(true, "delta"), _mean(true, "gain")]
+        cells = [method, setting, str(len(true)), _mean(true, "delta"), _mean(true, "gain")]
         cells += [str(_above(true, "gain")) if _known(true, "gain") else ""]
         cells += [str(_above(true, "delta")), str(_below(true, "delta"))]
         cells += (
@@ -165,7 +186,7 @@ def task_rows(frame: DataFrame) -> list[str]:
     columns = _columns(true)
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in _records(true):
-        key = (row["method"], row["setting"] or "")
+        key = (row["method"], row["setting"])
         cells.setdefault(key, {})[row["backbone"], row["tuning"]] = _cell_text(row)
     lines = [
         f"| method | setting | {' | '.join(' '.join(column) for column in columns)} |",

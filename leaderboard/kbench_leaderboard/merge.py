@@ -110,7 +110,9 @@ def pack_up(sources: Sequence[Path], target: Path, *, only_whole: bool = False) 
                 done.left.append(key)
             done.added = [key for key in done.added if key not in done.left]
         if done.added or done.replaced:
-            pack(Path(scratch), target)
+            made = pack(Path(scratch), target)
+            for path in {*packs(target)} - {*made}:  # of tasks of which nothing is left
+                path.unlink()
     return done
 
 
