@@ -88,17 +88,22 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
         f"| backbone | tuning | control | {' | '.join(f'seed {seed}' for seed in seeds)} |",
         f"|---|---|---|{'---|' * len(seeds)}",
     ]
-    nothing: list[str] = []
+    nothing: dict[str, list[str]] = {}
+    models = {" ".join(key[:2]) for key, told in parts.items() if any(map(any, told.values()))}
     for key in sorted(parts, key=lambda key: (key[:2], _CONTROLS.index(key[2]))):
         told = parts[key]
         if not any(map(any, told.values())):
-            nothing.append(" / ".join(key))
+            nothing.setdefault(" ".join(key[:2]), []).append(key[2])
             continue
         cells = [f"{sum(told[s])} of {len(told[s])}" if s in told else "" for s in seeds]
         lines.append(f"| {' | '.join([*key, *cells])} |")
     yield "\n".join(lines)
+    lacking_of = [
+        f"{model} under {', '.join(controls)}" if model in models else model
+        for model, controls in nothing.items()
+    ]
     if nothing:
-        yield f"Nothing is there yet of {', '.join(nothing)}."
+        yield f"Nothing is there yet of {'; '.join(lacking_of)}."
 
 
 def _machine(results: Sequence[Result]) -> str:
