@@ -81,8 +81,8 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
     )
     parts: dict[tuple[str, ...], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for spec in asked:
-        key = (spec.backbone, spec.tuning, str(spec.control))
-        parts[key][spec.seed].append(_cell(spec) in here)
+        own = (spec.backbone, spec.tuning, str(spec.control))
+        parts[own][spec.seed].append(_cell(spec) in here)
     seeds = sorted({seed for told in parts.values() for seed in told})
     lines = [
         f"| backbone | tuning | control | {' | '.join(f'seed {seed}' for seed in seeds)} |",
