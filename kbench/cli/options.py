@@ -197,14 +197,17 @@ def chosen(
 
 
 def opened(folder: Path) -> Path:
-    """Returns a folder of results.
+    """Returns a folder of results to read; of packed ones that of what they unpack to.
 
     Raises:
         UsageError: it is not there.
+        DataError: it holds packed results that cannot be read.
     """
+    from kbench.store.packed import results_folder
+
     if not is_folder(folder):
         raise UsageError(f"no folder {folder}; run `kbench run` first, or give --out")
-    return folder
+    return results_folder(folder)
 
 
 def pair(option: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from kbench.errors import UsageError
 from kbench.results.selection import Selection
 from kbench.spec import spelled
 from kbench.store import Result, Results, Status
+from kbench.store.packed import check_unpacked
 
 __all__ = ["results"]
 
@@ -110,6 +111,7 @@ def rm(selections: tuple[str, ...], failed: bool, out: Path, dry_run: bool, yes:
         raise UsageError(
             "say which results: terms such as map-tuning,task=atlas-qa, ids, or --failed"
         )
+    check_unpacked(out)
     store = Results(shared.opened(out))
     chosen = _chosen(store, selections, failed)
     for item in chosen:

@@ -42,7 +42,7 @@ __all__ = [
     "write_json",
 ]
 
-REMEMBERED = ("digests", "figures")
+REMEMBERED = ("digests", "figures", "unpacked")
 """Folders of the cache that hold what was computed of files, and cost nothing but time if lost."""
 _BLOCK = 1 << 20
 _TICK = 50_000_000

@@ -64,6 +64,8 @@ class Cell:
         problem: why its parts cannot even be addressed, or None.
         impossible: why it will be skipped, as far as that is seen from its parts; else empty.
         missing: what has to be fetched or put right before it can run; only in offline plans.
+        turn: number of the grid, of those of a file, that asks for it: where runs may be made in
+            any order, those of an earlier one come first.
     """
 
     spec: RunSpec
@@ -75,6 +77,7 @@ class Cell:
     problem: KbenchError | None = None
     impossible: str = ""
     missing: tuple[str, ...] = ()
+    turn: int = 0
 
     @property
     def done(self) -> bool:

@@ -26,8 +26,9 @@ from kbench.pipeline.addresses import addresses, general_plug, result_id
 from kbench.spec import Control, OptionKind, RunSpec
 from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
+from kbench.store.packed import check_unpacked
 
-__all__ = ["plan", "resolve", "run", "unused"]
+__all__ = ["plan", "resolve", "run", "turns", "unused"]
 
 
 def resolve(*grids: Grid, offline: bool = False) -> list[RunSpec]:
@@ -45,13 +46,22 @@ def resolve(*grids: Grid, offline: bool = False) -> list[RunSpec]:
     Raises:
         UsageError: a name is unknown; the nearest are given. Or there are far too many runs.
     """
+    return [spec for spec, _ in turns(*grids, offline=offline)]
+
+
+def turns(*grids: Grid, offline: bool = False) -> list[tuple[RunSpec, int]]:
+    """Resolves grids as :func:`resolve`, and says when each run has its turn.
+
+    Returns:
+        each run with the number of the first grid that asks for it.
+    """
     # Options are nested dicts and cannot be keys; what a spec looks like stands for it.
     tuning_of = cache(partial(default_tuning, download=not offline))
-    found: dict[str, RunSpec] = {}
+    found: dict[str, tuple[RunSpec, int]] = {}
     pointless = cache(_is_pointless)
-    for grid in grids:
+    for number, grid in enumerate(grids):
         for spec in _cells(grid, tuning_of, pointless):
-            found[repr(spec)] = spec
+            found.setdefault(repr(spec), (spec, number))
             check_runs(len(found))
     return [*found.values()]
 
@@ -129,6 +139,7 @@ def plan(
     *,
     offline: bool = False,
     loader: PartLoader | None = None,
+    turns: Sequence[int] = (),
 ) -> list[Cell]:
     """Addresses every run and looks what is stored.
 
@@ -138,6 +149,7 @@ def plan(
         offline: whether to take what is not on disk as missing, instead of fetching it or
             refusing the plan.
         loader: of the parts; one of its own if not given.
+        turns: when each run is to be made, see :attr:`Cell.turn`; all at once if not given.
 
     Raises:
         UsageError: a spec cannot be understood (an unknown option or name).
@@ -148,9 +160,9 @@ def plan(
     for parts in runs:  # of all, before a backbone is fetched for the first
         _check_options(parts)
     planned: dict[str, tuple[Cell, Parts]] = {}
-    for parts in runs:  # two spellings of one run are one cell
-        cell = _planned(parts, results, offline)
-        planned.setdefault(cell.id, (cell, parts))
+    for parts, turn in zip(runs, turns or [0] * len(runs), strict=True):
+        cell = replace(_planned(parts, results, offline), turn=turn)
+        planned.setdefault(cell.id, (cell, parts))  # two spellings of one run are one cell
     seen = Obstacles()
     # One backbone after the other, for each has to be loaded.
     for key, (cell, parts) in sorted(planned.items(), key=lambda item: item[1][0].spec.backbone):
@@ -269,6 +281,7 @@ def run(
     by_id |= bad
     todo = [cell for cell in cells if cell.id not in by_id]
     if todo:
+        check_unpacked(place.out)
         check_writable(place.out, Results.instead)
     with closing((executor or Local()).work(todo, place, events)) as work:
         for cell, result in work:

@@ -120,8 +120,8 @@ class Asked:
     narrowed: Sequence[str] = ()
     demo: bool = False
 
-    def specs(self, offline: bool = False) -> tuple[list[RunSpec], list[str]]:
-        """Returns the runs, and what is to be said of options that none of them has.
+    def specs(self, offline: bool = False) -> tuple[list[RunSpec], list[int], list[str]]:
+        """Returns the runs, the turn of each, and what is to be said of options that none has.
 
         Args:
             offline: download no backbone to find out which way it reads.
@@ -129,8 +129,10 @@ class Asked:
         Raises:
             UsageError: a name is unknown.
         """
-        specs = runner.resolve(*self.grids, offline=offline)
-        return specs, [*runner.unused(self.grids, specs, self.settings, self.narrowed)]
+        found = runner.turns(*self.grids, offline=offline)
+        specs = [spec for spec, _ in found]
+        unused = [*runner.unused(self.grids, specs, self.settings, self.narrowed)]
+        return specs, [turn for _, turn in found], unused
 
 
 def asked(

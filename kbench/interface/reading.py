@@ -18,6 +18,7 @@ from kbench.results.identity import FIELDS, Names, fits
 from kbench.results.pairing import compared, sides
 from kbench.results.shown import shown
 from kbench.store import Predictions, Result, Results
+from kbench.store.packed import results_folder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -255,14 +256,15 @@ def load(folder: str | Path = "kbench-results") -> Runs:
     """Returns the results of a folder. No model is loaded, and neither torch.
 
     Args:
-        folder: what ``--out`` was.
+        folder: what ``--out`` was, or one of packed results.
 
     Raises:
         UsageError: it is not there.
+        DataError: it holds packed results that cannot be read.
     """
     if not is_folder(Path(folder)):
         raise UsageError(f"no folder {folder}; expected what --out or out= was of a run")
-    return Runs(Path(folder))
+    return Runs(results_folder(Path(folder)))
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -122,8 +122,8 @@ def planned(asked: Asked, out: Path, tflops: float = A100) -> Plan:
         UsageError: a name or option is unknown.
     """
     place, loader = Place.default(out), PartLoader(download=False)
-    specs, notes = asked.specs(offline=True)
-    cells = runner.plan(specs, place, offline=True, loader=loader)
+    specs, turns, notes = asked.specs(offline=True)
+    cells = runner.plan(specs, place, offline=True, loader=loader, turns=turns)
     made = works(cells, loader, Artifacts(place.artifacts))
     return Plan(
         cells,
@@ -145,8 +145,8 @@ def prepared(asked: Asked, means: Means) -> Todo:
         # A thread each: the same bits on every machine of a kind, and no faster with more.
         means = replace(means, threads=means.threads or 1)
     place, executor, trackers = means.place(), means.worker(), find_trackers(means.track)
-    specs, notes = asked.specs()
-    return Todo(runner.plan(specs, place), place, executor, notes, trackers)
+    specs, turns, notes = asked.specs()
+    return Todo(runner.plan(specs, place, turns=turns), place, executor, notes, trackers)
 
 
 def work_line(cells: Sequence[Cell], models: int, plugs: int) -> str:

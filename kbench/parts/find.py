@@ -25,6 +25,7 @@ __all__ = [
     "find_task",
     "normalised",
     "offered",
+    "revisions",
     "task_kind",
     "task_of",
 ]
@@ -131,6 +132,19 @@ def normalised(spec: RunSpec) -> RunSpec:
             "linker": None,
         }
     )
+
+
+def revisions(task: str, tuning: str, method: str) -> dict[str, str]:
+    """Returns the revisions of a task, a tuning and a method, as far as these are installed."""
+    found = {}
+    with suppress(KbenchError):
+        found["task"] = str(task_kind(task).card.revision)
+    for field, name in (("tuning", tuning), ("method", method)):
+        with suppress(KbenchError):
+            part = registry.get(_FIELDS[field], name)
+            if (revision := getattr(part, "revision", None)) is not None:
+                found[field] = str(revision)
+    return found
 
 
 def offered(spec: RunSpec) -> dict[str, str]:

@@ -21,7 +21,7 @@ from kbench.knowledge.sharing import sharing
 from kbench.metrics import beside
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.parts.find import offered
+from kbench.parts.find import offered, revisions
 from kbench.parts.run_parts import Parts
 from kbench.pipeline import provenance
 from kbench.pipeline.buckets import Popularity, by_context, by_entity, degrees, estimate
@@ -142,6 +142,7 @@ def origin(
         digests=digests,
         addresses=addresses,
         parts=offered(spec),
+        revisions=revisions(spec.task, spec.tuning, spec.method),
         command=spec.command(),
         started=clock.started.isoformat(timespec="seconds"),
         seconds=clock.seconds,

@@ -2,6 +2,7 @@
 
 from kbench.store.artifacts import Artifact, Artifacts
 from kbench.store.hidden_states import hidden_bytes
+from kbench.store.packed import pack, packs, unpack
 from kbench.store.pages import Budget
 from kbench.store.result import (
     Coverage,
@@ -29,7 +30,10 @@ __all__ = [
     "Score",
     "Status",
     "hidden_bytes",
+    "pack",
+    "packs",
     "read_predictions",
     "read_result",
     "result_address",
+    "unpack",
 ]

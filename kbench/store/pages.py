@@ -29,8 +29,9 @@ _COLUMNS, _PAGES = 10_000, 100_000
 _OF_FOOTER, _OF_PAGE = 100_000, 1000
 """Fields of a footer and of the header of a page that are followed; a page has a dozen."""
 _DEEPEST = 12
-_KNOWN = {0, 2, 3, 8}
-"""Encodings: plain, dictionaries, runs. What others unpack to does not follow from a header."""
+_KNOWN = {0, 2, 3, 8, 9}
+"""Encodings: plain, dictionaries, runs, numbers byte by byte. What others unpack to does not follow
+from a header."""
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _NUMBERS = (4, 5, 6)
 _HEADERS = (5, 7, 8)

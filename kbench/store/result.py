@@ -27,7 +27,7 @@ from kbench.store.likelihoods import likelihoods_of, with_likelihoods
 from kbench.store.pages import Budget, check_budget
 
 if TYPE_CHECKING:
-    from pyarrow import Schema
+    from pyarrow import Schema, Table
 
 __all__ = [
     "Coverage",
@@ -40,6 +40,7 @@ __all__ = [
     "read_predictions",
     "read_result",
     "write_predictions",
+    "write_table",
 ]
 
 SCHEMA = 1
@@ -113,7 +114,8 @@ class Provenance(_Model):
     ``names`` holds what data call themselves: ``task`` where data of one's own make the task, and
     ``data``, the name of their folder. ``parts`` holds which distribution, in which version, offers
     the task, the method, the tuning, and the backbone and knowledge base that have names: what is a
-    folder is of none. ``defaults`` holds, by its path, what each option that the
+    folder is of none. ``revisions`` holds those of the task, the tuning and the method, where
+    ``revision`` is the engine's. ``defaults`` holds, by its path, what each option that the
     spec sets would have been otherwise.
     """
 
@@ -127,6 +129,7 @@ class Provenance(_Model):
     addresses: dict[str, str | None]
     names: dict[str, str] = Field(default_factory=dict)
     parts: dict[str, str] = Field(default_factory=dict)
+    revisions: dict[str, str] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
     command: str
     started: str
@@ -292,7 +295,6 @@ def _of_another(path: Path, writer: str, what: str) -> VersionError:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Writes predictions; label sets become lists, and so do acceptable answers."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.table(
         {
@@ -308,6 +310,13 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     )
     if predictions.likelihoods is not None:
         table = with_likelihoods(table, predictions.likelihoods)
+    write_table(table, path)
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Writes a table of predictions: the same table gives the same bytes."""
+    import pyarrow.parquet as pq
+
     pq.write_table(table, path, compression="zstd")
 
 

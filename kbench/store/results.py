@@ -11,6 +11,7 @@ from kbench.data.files import atomic_folder, file_digest, removed_folder, write_
 from kbench.errors import DataError, VersionError
 from kbench.spec import RunSpec
 from kbench.store.folder import DamageWarning, address, written
+from kbench.store.packed import check_unpacked
 from kbench.store.result import (
     Predictions,
     Result,
@@ -146,9 +147,11 @@ class Results:
         did not: what is good is never taken away again, not even for the blink of a rename.
 
         Raises:
-            ArtifactError: it cannot be written; what was there is there still.
+            ArtifactError: it cannot be written, or the folder holds packed results; what was
+                there is there still.
             VersionError: what is there is another version's.
         """
+        check_unpacked(self.folder)
         path = self.folder / result.id
         try:
             with written(path, self.instead), atomic_folder(path) as scratch:

@@ -17,7 +17,14 @@ from kbench.data import Example, Label, Split
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported
 from kbench.knowledge import Bundle
-from kbench.parts.find import find_backbone, find_knowledge, find_task, offered, task_kind
+from kbench.parts.find import (
+    find_backbone,
+    find_knowledge,
+    find_task,
+    offered,
+    revisions,
+    task_kind,
+)
 from kbench.parts.registry import Kind, find, names
 from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.remaking import NotHereError, Stated, check_options_of
@@ -263,6 +270,13 @@ def _names(
         owner = next((own for own, digest in known.items() if digest == stated), None)
         if owner is not None and name.rstrip("/").rsplit("/", 1)[-1] != owner:
             yield f"{what} {name[:60]} is {owner}, by its digest"
+    mine = revisions(result.spec.task, result.spec.tuning, result.spec.method)
+    for what, revision in made.revisions.items():
+        if mine.get(what, revision) != revision:
+            yield (
+                f"was made by revision {revision[:40]} of its {what[:20]}, and this is "
+                f"{mine[what]}: run it again"
+            )
     here = offered(result.spec)
     for what, said in made.parts.items():
         if said.split()[:1] != here.get(what, said).split()[:1] or not hasattr(result.spec, what):

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
-from kbench.store import Predictions, Status
-from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, read
+from kbench.store import Predictions, Status, pack, packs, unpack
+from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, places, read, read_entries
+from kbench_leaderboard.together import whole
 from kbench_leaderboard.untrue import unsound
 
-__all__ = ["Merged", "merge"]
+__all__ = ["Merged", "merge", "pack_up"]
 
 _SHOWN = 3
 _ROUNDED = 1e-3
@@ -34,6 +36,7 @@ class Merged:
     same: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,39 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         done.replaced = [key for key in taken if key in there]
         for key, held in taken.items():
             _copy(held, target / key)
+    return done
+
+
+def pack_up(sources: Sequence[Path], target: Path, *, only_whole: bool = False) -> Merged:
+    """Puts the results of all sources into a folder of packed ones, as :func:`merge` does.
+
+    Args:
+        sources: folders of results, packed or not, or archives of one.
+        target: the folder of packed ones; what is there already stays.
+        only_whole: leave those for later that lack what is to stand beside them, see
+            :func:`kbench_leaderboard.together.whole`.
+
+    Raises:
+        DataError: as of :func:`merge`; or the target holds folders of runs.
+    """
+    if target.is_dir() and places(target) and not packs(target):
+        raise DataError(
+            target, "holds something else than packed results", "a folder of them, or a new one"
+        )
+    with TemporaryDirectory(prefix="kbench-") as scratch:
+        if packs(target):
+            unpack(target, Path(scratch))
+        done = merge(sources, Path(scratch))
+        if only_whole:
+            there = {e.where: e.result for e in read_entries(Path(scratch)) if e.result}
+            for key in there.keys() - whole(there).keys():
+                shutil.rmtree(Path(scratch) / key)
+                done.left.append(key)
+            done.added = [key for key in done.added if key not in done.left]
+        if done.added or done.replaced:
+            made = pack(Path(scratch), target)
+            for path in {*packs(target)} - {*made}:  # of tasks of which nothing is left
+                path.unlink()
     return done
 
 

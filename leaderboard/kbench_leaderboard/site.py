@@ -17,6 +17,7 @@ from kbench.errors import DataError, UsageError, with_type
 from kbench.results.identity import Names
 from kbench.results.published import figures
 from kbench.store import Result, Status
+from kbench_leaderboard.absent import unreadable
 from kbench_leaderboard.board import Shelf, groups
 from kbench_leaderboard.charts import chart
 from kbench_leaderboard.compared import compared
@@ -101,7 +102,7 @@ def _entries(folders: Iterable[Path]) -> Iterator[Entry]:
 def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], Shelf]:
     built, kept, folders = Built(), dict[str, Result](), dict[str, Path]()
     for entry in entries:
-        problem = entry.problem or _problem(entry)
+        problem = unreadable(entry)
         if problem or entry.result is None:
             built.damaged.append(f"{entry.where}: {problem}")
         elif entry.result.spec.limit is not None:
@@ -114,16 +115,6 @@ def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], Shelf]:
     built.damaged.sort()
     built.runs = len(kept)
     return built, [*kept.values()], Shelf(folders)
-
-
-def _problem(entry: Entry) -> str:
-    result = entry.result
-    assert result is not None
-    if result.id != entry.folder.name:
-        return f"says it is {result.id}"
-    if result.status == Status.OK and result.score is None:
-        return "has no score of its main metric"
-    return ""
 
 
 def _content(

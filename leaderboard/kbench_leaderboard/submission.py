@@ -16,11 +16,14 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from kbench.errors import DataError, first_line
-from kbench.store import Budget, Predictions, Result, read_predictions, read_result
+from kbench.store import Budget, Predictions, Result, packs, read_predictions, read_result, unpack
 
-__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read"]
+__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read", "read_entries", "read_results"]
 
-LAYOUT = "a folder that `kbench run --out` wrote, one result's folder in it, or a .zip of either"
+LAYOUT = (
+    "a folder that `kbench run --out` or `kbench leaderboard pack` wrote, one result's folder in "
+    "it, or a .zip of either"
+)
 _ID = re.compile(r"[0-9a-f]{32}")
 _RESULT, _PREDICTIONS = "result.json", "predictions.parquet"
 FILES = (_RESULT, _PREDICTIONS)
@@ -65,12 +68,16 @@ class Entry:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """Yields the folder of a submission; an archive is unpacked for as long as it is needed.
+    """Yields the folder of a submission; what is packed is unpacked for as long as it is needed.
 
     Raises:
         DataError: it is neither a folder of results nor an archive of one.
     """
-    if path.is_dir():
+    if packs(path) or (path.suffix == ".parquet" and path.is_file()):
+        with TemporaryDirectory(prefix="kbench-") as scratch:
+            unpack(path, Path(scratch))
+            yield Path(scratch)
+    elif path.is_dir():
         yield path
     elif path.name == _RESULT and path.is_file():
         yield path.parent
@@ -95,13 +102,23 @@ def read(folder: Path) -> Iterator[Entry]:
     return map(_entry, places(folder))
 
 
-def _entry(folder: Path) -> Entry:
+def read_entries(folder: Path) -> Iterator[Entry]:
+    """Reads the results of a folder, and leaves their predictions where they are."""
+    return (_entry(place, predicted=False) for place in places(folder))
+
+
+def read_results(folder: Path) -> Iterator[Result]:
+    """Reads the results of a folder that can be read."""
+    return (entry.result for entry in read_entries(folder) if entry.result is not None)
+
+
+def _entry(folder: Path, *, predicted: bool = True) -> Entry:
     where = folder.name
     try:
         _check_files(folder)
         result = read_result(folder / _RESULT)
         predictions = None
-        if (folder / _PREDICTIONS).is_file():
+        if predicted and (folder / _PREDICTIONS).is_file():
             budget = Budget(_UNPACKED, _ROWS, _VALUES)
             predictions = read_predictions(folder / _PREDICTIONS, budget)
     except DataError as error:

@@ -23,7 +23,7 @@ from kbench.spec import Control, OptionKind, Setting
 from kbench.store import Result, Status
 from kbench_leaderboard.submission import Entry
 
-__all__ = ["Seen", "Together"]
+__all__ = ["Seen", "Together", "whole"]
 
 Found: TypeAlias = Iterator[tuple[str, str]]
 """The folder that a finding is about, and the finding."""
@@ -267,18 +267,19 @@ def _left_out(read: Mapping[str, Result]) -> Found:
     ended = {_cell(result): result.status for result in results if result.status != Status.OK}
     there = {_cell(result) for result in results if result.status == Status.OK}
     seeds: dict[str, set[int]] = defaultdict(set)
+    every: dict[str, set[int]] = defaultdict(set)
     digests: dict[str, set[str]] = defaultdict(set)
     yardsticks: dict[Hashable, list[Result]] = defaultdict(list)
     for result in results:
         seeds[_cell(result, seed=None)].add(result.spec.seed)
+        every[_seeded(result)].add(result.spec.seed)
         if result.status == Status.OK and result.provenance is not None:
             digests[_data(result, names)].add(_digest(result, "data"))
         if result.status == Status.OK and result.spec.knowledge is None:
             yardsticks[_beside(result)].append(result)
-    every = {seed for several in seeds.values() for seed in several}
     read_by = {method: _reads(method) for method in {r.spec.method for r in results}}
     for where, result in read.items():
-        if lacking := sorted(every - seeds[_cell(result, seed=None)]):
+        if lacking := sorted(every[_seeded(result)] - seeds[_cell(result, seed=None)]):
             yield where, f"is there without seed {', '.join(map(str, lacking))}"
         if result.status != Status.OK or result.provenance is None:
             continue
@@ -292,6 +293,42 @@ def _left_out(read: Mapping[str, Result]) -> Found:
             )
         for text in _alone(result, yardsticks[_beside(result)], there, ended, choice, read_by):
             yield where, text
+
+
+def whole(read: Mapping[str, Result]) -> dict[str, Result]:
+    """Returns the results beside which all stands that they are to be read against.
+
+    Of a grid that is not yet worked through that is less than there is: those without their
+    foreign control or the model without knowledge are left for later, and of runs side by side
+    those of a seed that not all of them have.
+
+    Args:
+        read: results, by the folder that each lies in.
+    """
+    kept = dict(read)
+    while True:
+        kept = _of_whole_seeds(kept)
+        lacking = {where for where, _ in _left_out(kept)}
+        if not lacking:
+            return kept
+        kept = {where: result for where, result in kept.items() if where not in lacking}
+
+
+def _of_whole_seeds(read: Mapping[str, Result]) -> dict[str, Result]:
+    """Of runs that stand side by side those of seeds that all have that the fullest seed has."""
+    cells: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    own = {where: (_seeded(r), r.spec.seed, _cell(r, seed=None)) for where, r in read.items()}
+    for group, seed, cell in own.values():
+        cells[group][seed].add(cell)
+    fullest = {
+        group: max(several.values(), key=lambda cells: len(cells))
+        for group, several in cells.items()
+    }
+    return {
+        where: read[where]
+        for where, (group, seed, cell) in own.items()
+        if cell in fullest[group] <= cells[group][seed]
+    }
 
 
 def _alone(
@@ -336,6 +373,13 @@ def _linking(result: Result) -> str:
         return task_kind(result.spec.task).linking
     except KbenchError:
         return ""
+
+
+def _seeded(result: Result) -> str:
+    """What runs share that are to be there with the same seeds: they stand side by side."""
+    fields = content(result)
+    shared = ("task", "data", "backbone", "tuning", "control", "limit")
+    return canonical_digest([[fields[name] for name in shared], _own_options(result, "task")])
 
 
 def _beside(result: Result) -> Hashable:

@@ -130,6 +130,21 @@ def test_a_job_takes_first_what_most_others_wait_for(toy_folder: Path, place: Pl
     assert local._next([others[0], first[0]], [], models) is others[0]
 
 
+def test_grids_of_a_file_have_their_turn_one_after_the_other(
+    toy_folder: Path, place: Place
+) -> None:
+    alone = grid(toy_folder, method="none", seed="2")
+    shared = grid(toy_folder, setting="task-specific", seed="2,3")
+    found = runner.turns(alone, shared)
+    specs, turns = [spec for spec, _ in found], [turn for _, turn in found]
+    assert specs == runner.resolve(alone, shared)
+    assert turns == [0] + [1] * (len(specs) - 1)
+    waiting = runner.plan(specs[::-1], place, turns=turns[::-1])
+    # What the second grid makes serves more that waits; the first has its turn all the same.
+    assert local._next(waiting, [], set()).turn == 0
+    assert local._next([cell for cell in waiting if cell.turn], [], set()).turn == 1
+
+
 def test_a_limited_run_is_another_run_and_says_so(toy_folder: Path, place: Place) -> None:
     whole = run(grid(toy_folder, method="none", options=QUICK), place)
     part = run(grid(toy_folder, method="none", limit=20, options=QUICK), place)

@@ -80,10 +80,14 @@ def _worker(place: Place, jobs: int, seat: int, tell: Tell) -> Callable[[Cell], 
 def _next(waiting: Sequence[Cell], running: Iterable[Cell], made: Set[str]) -> Cell:
     """Chooses a run that need not wait for what another is making; else the first.
 
-    Of those the one that makes what most others wait for, so that little is left to wait for in
-    the end; the first of equals.
+    Of those one of the grid that stands first in its file, and of these the one that makes what
+    most others wait for, so that little is left to wait for in the end; the first of equals.
     """
     making = {key for cell in running for key in cell.needs} - made
     wanted = Counter(key for cell in waiting for key in cell.needs - made)
     free = [cell for cell in waiting if not cell.needs & making]
-    return max(free, key=lambda cell: sum(wanted[key] for key in cell.needs), default=waiting[0])
+
+    def place(cell: Cell) -> tuple[int, int]:
+        return -cell.turn, sum(wanted[key] for key in cell.needs)
+
+    return max(free, key=place, default=waiting[0])

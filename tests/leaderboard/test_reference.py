@@ -1,0 +1,98 @@
+"""The reference results in the repository: they verify, and the page says what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kbench
+from kbench.grid import runner
+from kbench.grid.grids import make_grids, read_grid
+from kbench.parts.catalogue import Kind
+from kbench.parts.registry import find, names
+from kbench.parts.source_text import settings
+from kbench.spec import Control, RunSpec
+from kbench.store import packs, unpack
+from kbench_leaderboard.stale import stale
+from kbench_leaderboard.submission import opened, read, read_results
+from kbench_leaderboard.verify import verify
+from scripts.reference_tables import BEGIN, END, GRID, PAGE, RESULTS, digest, task_rows
+
+MOST_BYTES = 25 << 20
+"""Of all packed results: whoever clones the repository has them all."""
+METHODS = ("none", "kv-text")
+"""Those that are looked at here: the yardstick, and a method whose few rows say something."""
+
+
+def specs() -> list[RunSpec]:
+    return runner.resolve(*make_grids(read_grid(GRID), GRID.name), offline=True)
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods on the encoder and one task, with all seeds and controls that are there."""
+    folder = tmp_path_factory.mktemp("some")
+
+    def wanted(value: Mapping[str, Any]) -> bool:
+        spec = value["spec"]
+        on = (spec["backbone"], spec["tuning"])
+        return spec["method"] in METHODS and on == ("kbench-tiny", "full")
+
+    assert unpack(RESULTS / "atlas-qa.parquet", folder, wanted) > 2
+    return folder
+
+
+def test_the_grid_has_every_built_in_method_in_every_setting_that_it_has() -> None:
+    asked: dict[str, set[str]] = {}
+    for spec in specs():
+        if spec.backbone == "kbench-tiny" and spec.seed == 0 and spec.control == Control.NONE:
+            known = asked.setdefault(spec.method, set())
+            known |= {str(spec.setting)} if spec.knowledge is not None else set()
+    own = [n for n in names(Kind.METHODS) if find(Kind.METHODS, n).target.startswith("kbench_base")]
+    assert asked == {name: {*settings(find(Kind.METHODS, name))} for name in own}
+
+
+def test_every_run_of_the_grid_stands_beside_its_yardstick_and_control() -> None:
+    cells = {
+        (s.task, s.backbone, s.tuning, s.method, s.setting, s.control, s.seed) for s in specs()
+    }
+    for task, backbone, tuning, method, setting, control, seed in cells:
+        beside = (task, backbone, tuning)
+        assert any(cell[:4] == (*beside, "none") and cell[6] == seed for cell in cells)
+        if control == Control.NONE and method not in ("none", "adapter-no-knowledge"):
+            assert (*beside, method, setting, Control.FOREIGN, seed) in cells
+
+
+def test_packed_results_are_small() -> None:
+    assert sum(path.stat().st_size for path in packs(RESULTS)) < MOST_BYTES
+
+
+def test_reference_results_verify(some: Path) -> None:
+    old = {one.id for one in stale(read_results(some))}
+    entries = [entry for entry in read(some) if entry.where not in old]
+    assert [(problem.where, problem.text) for problem in verify(entries)] == []
+
+
+def test_the_tables_are_of_these_results(some: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    section = page.split(BEGIN)[1].split(END)[0]
+    assert f"Results `{digest(RESULTS)}`." in section, "python -m scripts.reference_tables"
+    block = section.split("### atlas-qa\n")[1].split("\n### ")[0]
+    head, _, *rows = [line.split(" | ") for line in block.strip().splitlines()]
+    column = [cell.strip(" |") for cell in head].index("kbench-tiny full")
+    told = {tuple(row[:2]): row[column].strip(" |") for row in rows}
+    made = [line.split(" | ") for line in task_rows(kbench.load(some).table())[2:]]
+    assert {row[0].strip("| ") for row in made} == {*METHODS}
+    for row in made:
+        assert told[tuple(row[:2])] == row[2].strip(" |")
+
+
+@pytest.mark.faults
+def test_all_reference_results_verify() -> None:
+    with opened(RESULTS) as folder:
+        old = {one.id for one in stale(read_results(folder))}
+        found = verify(entry for entry in read(folder) if entry.where not in old)
+    assert [(problem.where, problem.text) for problem in found] == []
