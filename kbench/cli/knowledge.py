@@ -53,18 +53,7 @@ def list_formats(as_json: bool) -> None:
         say(f"{name}: {importer.card.title} ({importer.card.source})")
         say(f"  SRC is {importer.card.layout}")
         for key, option in importer.options.items():
-            say(f"  -o {key}={_values(option)}  {option.help}{_default(option)}")
-
-
-def _values(option: Any) -> str:
-    if option.choices:
-        return "|".join(option.choices)
-    return "FILE" if option.path else "TEXT"
-
-
-def _default(option: Any) -> str:
-    default = f"; default: {option.default}" if option.default is not None else ""
-    return default + ("; repeatable" if option.repeatable else "")
+            say(f"  -o {key}={option.value}  {option.told}")
 
 
 @knowledge.command("import", short_help="Read a published knowledge base into a bundle.")

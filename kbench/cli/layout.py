@@ -2,7 +2,8 @@
 
 A table that is too wide is made narrower in this order: texts are wrapped; intervals take lines of
 their own; columns go, those of the highest rank first, and what went is said below the
-table. What has rank 0 never goes: where even that is too wide, lines are longer than the terminal.
+table; words are cut that were to be whole. What has rank 0 never goes: where even that is too
+wide, lines are longer than the terminal.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _INTERVAL = re.compile(r"(\[[^\[\],\n]+,) *(?=[^\[\]\n]+\])")
 _FLOOR = 10
 """Columns that a text has at least, if it is so long, before other columns go."""
 _LEAST = 4
+_WORD = 24
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Column:
         text: whether they may be wrapped: no figures.
         rank: those of the highest go first where there is no room; 0 stays.
         style: of the cells.
+        whole: whether its words are cut only where all columns that may go have gone.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Column:
     text: bool = False
     rank: int = 0
     style: str = ""
+    whole: bool = False
 
     @property
     def full(self) -> int:
@@ -59,6 +63,8 @@ class Column:
         if not self.text:
             return self.full
         longest = max((_longest_atom(_plain(cell)) for cell in self.cells), default=0)
+        if self.whole:
+            longest = max(longest, *(_longest_word(_plain(cell)) for cell in self.cells))
         return min(self.full, max(floor, longest, *map(cell_len, re.split(r"\s", self.name))))
 
 
@@ -84,6 +90,9 @@ def fitted(columns: Sequence[Column], room: int) -> tuple[dict[str, int], list[s
     kept, gone = [*columns], list[str]()
     while (found := widths(kept, room)) is None:
         last = max(kept, key=lambda column: column.rank)
+        if not last.rank and any(column.whole for column in kept):
+            kept = [replace(column, whole=False) for column in kept]
+            continue
         if not last.rank:
             return {column.name: column.least(_LEAST) for column in kept}, gone
         kept.remove(last)
@@ -224,6 +233,11 @@ def _best(line: str, start: int, end: int, whole: set[int]) -> int:
 
 def _longest_atom(text: str) -> int:
     return max((cell_len(match[0]) for match in _ATOM.finditer(text)), default=0)
+
+
+def _longest_word(text: str) -> int:
+    """The longest word that is none of those, paths and addresses, that are cut in any case."""
+    return max((n for word in text.split() if (n := cell_len(word)) <= _WORD), default=0)
 
 
 def _total(found: Iterable[int]) -> int:

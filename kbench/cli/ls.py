@@ -55,6 +55,7 @@ def ls(kind: str | None, as_json: bool) -> None:
             text=name not in ("name", "year"),
             rank=_RANKS.get(name, 0),
             style=_STYLES.get(name, ""),
+            whole=True,
         )
         for name in columns
     ]

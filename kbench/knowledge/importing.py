@@ -95,6 +95,19 @@ class Option:
     path: bool = False
     repeatable: bool = False
 
+    @property
+    def value(self) -> str:
+        """What is given, in words: one of its choices, a file or any text."""
+        if self.choices:
+            return "|".join(self.choices)
+        return "FILE" if self.path else "TEXT"
+
+    @property
+    def told(self) -> str:
+        """Its help, with its default and whether it may be repeated."""
+        default = f"; default: {self.default}" if self.default is not None else ""
+        return f"{self.help}{default}{'; repeatable' if self.repeatable else ''}"
+
 
 @dataclass(frozen=True)
 class Options:
