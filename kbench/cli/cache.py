@@ -102,7 +102,7 @@ def _unlock(path: Path) -> None:
             path.unlink()
 
 
-@cache.command("ls")
+@cache.command("ls", short_help="List what is stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(as_json: bool) -> None:
     """List what is stored: kind, address, size, age and what it belongs to."""
@@ -132,7 +132,7 @@ def ls(as_json: bool) -> None:
     prose(Console(), f"{total / 1e6:.1f} MB in {cache_home()}")
 
 
-@cache.command("verify")
+@cache.command("verify", short_help="Compare files with their checksums.")
 def verify() -> int:
     """Compare every stored file with its checksum; exit status 1 if one is damaged."""
     good = damaged = 0
@@ -149,7 +149,7 @@ def verify() -> int:
     return 1 if damaged else 0
 
 
-@cache.command("prune")
+@cache.command("prune", short_help="Remove what is damaged, old, or all.")
 @click.option("--days", type=Number(min=0), help="Also remove what is older.")
 @click.option("--all", "everything", is_flag=True, help="Remove everything.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")

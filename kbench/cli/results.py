@@ -71,7 +71,7 @@ def _selecting(command: click.Command) -> click.Command:
 
 
 @_selecting
-@results.command("ls", epilog=_TERMS)
+@results.command("ls", epilog=_TERMS, short_help="List results.")
 @shared.out
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> None:
@@ -97,7 +97,7 @@ def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> N
 
 
 @_selecting
-@results.command("rm", epilog=_TERMS)
+@results.command("rm", epilog=_TERMS, short_help="Remove results.")
 @shared.out
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

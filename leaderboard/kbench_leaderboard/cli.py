@@ -18,7 +18,7 @@ def leaderboard() -> None:
     """Verify, merge and show results, for a leaderboard that others can trust."""
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Check submissions.")
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @click.option(
     "--data", type=_FILE, help="Data sets, for gold and examples; see `kbench run --data`."
@@ -59,7 +59,7 @@ def _verdict(bad: int, count: int) -> str:
     return f"{bad} of {count} results rejected" if bad else f"good, {count} of {count} results"
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Join folders of results into one.")
 @click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
 @click.option("--out", required=True, type=_FILE, help="The folder that takes all results.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each id as JSON.")
@@ -84,7 +84,7 @@ def merge(sources: tuple[Path, ...], out: Path, as_json: bool) -> int:
     return int(bool(done.conflicts))
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Write a site of results.")
 @click.option(
     "--results",
     "sources",
