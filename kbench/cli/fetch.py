@@ -89,7 +89,12 @@ def _list(data: Path, known: Sequence[Published], as_json: bool) -> None:
         f"in {data}": [_standing(data, each, *standing[each.name]) for each in known],
     }
     texts = ("what it is", "licence")
-    show(console, [Column(name, cells, text=name in texts) for name, cells in columns.items()])
+    ranks = {"licence": 2, "size": 1}
+    shown = [
+        Column(name, cells, text=name in texts, rank=ranks.get(name, 0), whole=True)
+        for name, cells in columns.items()
+    ]
+    show(console, shown)
     hint = "kbench fetch NAME brings it; of those by hand it says how to get them."
     prose(console, hint, "dim")
 

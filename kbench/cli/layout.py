@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.messages import plain
+
 __all__ = ["Column", "fitted", "pairs", "prose", "show", "table", "taller", "widths", "wrapped"]
 
 _ATOM = re.compile(r"[<+\-−±(\[]*\d(?:[\d,.:eE+\-]*\d)?[\]%*,;)]*|\b[0-9a-f]{8,64}\b")
@@ -109,8 +111,8 @@ def taller(columns: Iterable[Column]) -> list[Column]:
 
 
 def _taller(cell: str | Text) -> str | Text:
-    plain = _plain(cell)
-    text = plain.replace(" [", "\n[") if " [" in plain else _INTERVAL.sub(r"\1\n", plain)
+    words = _plain(cell)
+    text = words.replace(" [", "\n[") if " [" in words else _INTERVAL.sub(r"\1\n", words)
     return Text(text, style=cell.style) if isinstance(cell, Text) else text
 
 
@@ -170,7 +172,7 @@ def table(
 
 def prose(console: Console, text: str | Text, style: str = "") -> None:
     """Prints lines wrapped at the width of the console, between words where that can be."""
-    whole = Text(text, style=style) if isinstance(text, str) else text
+    whole = Text(plain(text), style=style) if isinstance(text, str) else text
     shown = wrapped(whole, console.width)
     _print(console, shown, _width(shown))
 
@@ -186,7 +188,7 @@ def _print(console: Console, what: Table | Text, width: int) -> None:
 
 def wrapped(cell: str | Text, width: int) -> Text:
     """Returns text in lines of at most a width, but for what must not be cut."""
-    text = Text(cell) if isinstance(cell, str) else cell
+    text = Text(plain(cell)) if isinstance(cell, str) else cell
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
         offsets = _breaks(line.plain, width)
@@ -250,4 +252,5 @@ def _width(cell: str | Text) -> int:
 
 
 def _plain(cell: str | Text) -> str:
-    return cell if isinstance(cell, str) else cell.plain
+    """Its text as it is shown, of which its width is taken."""
+    return plain(cell if isinstance(cell, str) else cell.plain)

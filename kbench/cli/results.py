@@ -89,7 +89,7 @@ def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> N
         Column("state", [item.state for item in chosen], rank=1),
         Column("date", [item.date[:16] for item in chosen], rank=2),
         Column("kB", [f"{item.bytes / 1e3:,.0f}" for item in chosen], side="right", rank=3),
-        Column("run", [plain(item.words) for item in chosen], text=True),
+        Column("run", [plain(item.words) for item in chosen], text=True, whole=True),
     ]
     show(Console(), columns)
     total = sum(item.bytes for item in chosen)
