@@ -22,6 +22,7 @@ from kbench.data.system import sync_folder
 from kbench.errors import DataError, first_line, one_line
 
 __all__ = [
+    "BACKBONES",
     "REMEMBERED",
     "abandoned",
     "atomic_folder",
@@ -46,6 +47,8 @@ __all__ = [
 
 REMEMBERED = ("digests", "figures")
 """Folders of the cache that hold what was computed of files, and cost nothing but time if lost."""
+BACKBONES = "backbones"
+"""The folder of the cache that holds models which were given in memory."""
 _BLOCK = 1 << 20
 _TICK = 50_000_000
 """Nanoseconds within which a file system may give two changes one time."""
