@@ -1,4 +1,4 @@
-"""Models given in memory: kept once by content, listed, verified and pruned like all that is kept."""
+"""Models given in memory: kept once by content, listed, verified and pruned like all others."""
 
 from __future__ import annotations
 
