@@ -69,12 +69,15 @@ class ImporterCard:
         layout: the files that SRC must hold, in one line.
         source: where such data comes from.
         licence: of the usual release; goes into the card of the bundle.
+        citation: paper that introduced it, as of a task's card: ``Authors: Title, Venue Year``;
+            empty where there is none.
     """
 
     title: str
     layout: str
     source: str
     licence: str
+    citation: str = ""
 
 
 @dataclass(frozen=True)
