@@ -46,6 +46,7 @@ class MethodCard:
         needs: what of a knowledge base or backbone it needs, in a few words.
         citation: where the paper is found: an ACL Anthology, arXiv or DOI id.
         trains: its trainable parameters, as a formula or in words.
+        authors: of the paper: ``Given Surname, Given Surname and Given Surname``.
     """
 
     title: str
@@ -54,6 +55,7 @@ class MethodCard:
     needs: str
     citation: str = ""
     trains: str = ""
+    authors: str = ""
 
 
 class Plug(nn.Module):

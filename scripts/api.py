@@ -44,6 +44,7 @@ _PURPOSES = {
     "a tracker": ("kbench.grid.tracker", "kbench.grid.plan", "kbench.store"),
     "a page of results": (
         "kbench.store",
+        "kbench.data.plain_text",
         "kbench.results.identity",
         "kbench.results.selection",
         "kbench.results.tables",

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def instances(
     return made
 
 
-def embed(model: BertForMaskedLM, linear: nn.Linear, batch: list[Instance], width: int) -> Tensor:
+def embed(model: PreTrainedModel, linear: nn.Linear, batch: list[Instance], width: int) -> Tensor:
     """Input vectors ``[batch, width, hidden]``, one token at a time, padding included."""
-    table = model.bert.embeddings.word_embeddings
+    table = model.get_input_embeddings()
     rows = []
     for instance in batch:
         tokens = []
@@ -82,7 +82,7 @@ def embed(model: BertForMaskedLM, linear: nn.Linear, batch: list[Instance], widt
     return torch.stack(rows)
 
 
-def loss(model: BertForMaskedLM, linear: nn.Linear, batch: list[Instance], width: int) -> Tensor:
+def loss(model: PreTrainedModel, linear: nn.Linear, batch: list[Instance], width: int) -> Tensor:
     """Mean cross-entropy at masked positions, all positions going through the head."""
     mask = torch.tensor([[int(at < len(i.ids)) for at in range(width)] for i in batch])
     labels = torch.tensor([i.labels + [-100] * (width - len(i.labels)) for i in batch])

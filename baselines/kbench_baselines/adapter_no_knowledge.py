@@ -111,6 +111,8 @@ class AdapterNoKnowledge(InjectionMethod):
         year=2019,
         needs="nothing; of a knowledge base only the size of its entity vectors",
         citation="arXiv:1902.00751",
+        authors="Neil Houlsby, Andrei Giurgiu, Stanislaw Jastrzebski, Bruna Morrone, Quentin "
+        "de Laroussilhe, Andrea Gesmundo, Mona Attariyan and Sylvain Gelly",
         trains="sum over layers of r (2 H + 1) + H, at most map-tuning's d H + H",
     )
     revision = "1"

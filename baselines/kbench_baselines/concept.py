@@ -140,6 +140,7 @@ class Concept(FactReader):
         year=2025,
         needs="facts, entity vectors or names",
         citation="arXiv:2504.07624",
+        authors="Joel Barmettler, Abraham Bernstein and Luca Rossetto",
         trains="n W (3 s + W + 1) + m (W + 1) + W (m + 1), m = 1.6 W, n slots",
     )
     revision = "1"

@@ -145,6 +145,7 @@ class EBert(Untrained):
         year=2020,
         needs="entity vectors, with words in their space or names that are wordpieces",
         citation="2020.findings-emnlp.71",
+        authors="Nina Poerner, Ulli Waltinger and Hinrich Schütze",
         trains="0 (d H in closed form)",
     )
     revision = "2"

@@ -250,6 +250,7 @@ class Ernie(CorpusTrained):
         year=2019,
         needs="entity vectors, layers of BERT's form; general: masked-LM head, linked sentences",
         citation="P19-1139",
+        authors="Zhengyan Zhang, Xu Han, Zhiyuan Liu, Xin Jiang, Maosong Sun and Qun Liu",
         trains=(
             "entity attention (4 d^2 + 6 d a layer), W_e (d inner + inner) and W_oe (d inner + "
             "3 d) of the upper layers; 4.26M for bert-base and d = 100"

@@ -339,6 +339,8 @@ class KAdapter(InjectionMethod):
         year=2021,
         needs="triples, and sentences with linked mentions that spell them out",
         citation="2021.findings-acl.121",
+        authors="Ruize Wang, Duyu Tang, Nan Duan, Zhongyu Wei, Xuanjing Huang, Jianshu Ji, "
+        "Guihong Cao, Daxin Jiang and Ming Zhou",
         trains="adapter: 3 (2 H w + w + H) + 6 (12 w^2 + 13 w), w = min(768, H); task-specific: "
         "2 H^2 + H",
     )

@@ -220,6 +220,8 @@ class Kar(CorpusTrained):
         year=2019,
         needs="entity vectors; general: a masked-LM head and linked sentences",
         citation="D19-1005",
+        authors="Matthew E. Peters, Mark Neumann, Robert Logan, Roy Schwartz, Vidur Joshi, "
+        "Sameer Singh and Noah A. Smith",
         trains="2 d H + H + 8 d^2 + 4 d f + 2 f + 26 d + 402, f = 1024 d / 300",
     )
     revision = "2"

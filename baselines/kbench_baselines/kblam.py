@@ -305,6 +305,7 @@ class Kblam(FactReader):
         year=2025,
         needs="facts, entity vectors or names; attention that asks a registered function",
         citation="arXiv:2410.10450",
+        authors="Xi Wang, Taketomo Isazawa, Liana Mikaelyan and James Hensman",
         trains="L' ((2 s + W + 2) n_kv size + H heads size + 1) in L' layers",
     )
     revision = "1"

@@ -253,6 +253,9 @@ class KvText(Told):
         year=2025,
         needs="descriptions or facts; attention that asks a registered function",
         citation="arXiv:2506.06266",
+        authors="Sabri Eyuboglu, Ryan Ehrlich, Simran Arora, Neel Guha, Dylan Zinsley, Emily "
+        "Liu, Will Tennien, Atri Rudra, James Zou, Azalia Mirhoseini and Christopher "
+        "Ré",
         trains="0",
     )
     revision = "1"

@@ -163,6 +163,9 @@ class KvTrain(FactReader):
         year=2025,
         needs="descriptions or facts; general: facts; attention that asks a registered function",
         citation="arXiv:2506.06266",
+        authors="Sabri Eyuboglu, Ryan Ehrlich, Simran Arora, Neel Guha, Dylan Zinsley, Emily "
+        "Liu, Will Tennien, Atri Rudra, James Zou, Azalia Mirhoseini and Christopher "
+        "Ré",
         trains="L P n_kv (3 size + 2), P slots",
     )
     revision = "1"

@@ -300,6 +300,8 @@ class MapTuning(MappedSlots):
         year=2023,
         needs="entity vectors; general: a masked-LM head and linked sentences",
         citation="2023.acl-long.594",
+        authors="Zhengyan Zhang, Zhiyuan Zeng, Yankai Lin, Huadong Wang, Deming Ye, Chaojun "
+        "Xiao, Xu Han, Zhiyuan Liu, Peng Li, Maosong Sun and Jie Zhou",
         trains="n (d H + H), n slots",
     )
     revision = "1"

@@ -57,6 +57,8 @@ class MlpMapTuning(MappedSlots):
         year=2023,
         needs="entity vectors; general: a masked-LM head and linked sentences",
         citation="2023.acl-long.594",
+        authors="Zhengyan Zhang, Zhiyuan Zeng, Yankai Lin, Huadong Wang, Deming Ye, Chaojun "
+        "Xiao, Xu Han, Zhiyuan Liu, Peng Li, Maosong Sun and Jie Zhou",
         trains="m (d + n H + 1) + n H, at most map-tuning's n (d H + H), n slots",
     )
     revision = "1"

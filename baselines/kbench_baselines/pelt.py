@@ -183,6 +183,7 @@ class Pelt(Untrained):
         year=2022,
         needs="linked sentences or descriptions; a masked-LM head",
         citation="2022.acl-short.57",
+        authors="Deming Ye, Yankai Lin, Peng Li, Maosong Sun and Zhiyuan Liu",
         trains="0 (H numbers an entity in closed form)",
     )
     revision = "3"

@@ -191,6 +191,8 @@ class RetrievalAugmentation(Told):
         year=2023,
         needs="descriptions or facts; room for longer inputs",
         citation="2023.acl-long.594",
+        authors="Zhengyan Zhang, Zhiyuan Zeng, Yankai Lin, Huadong Wang, Deming Ye, Chaojun "
+        "Xiao, Xu Han, Zhiyuan Liu, Peng Li, Maosong Sun and Jie Zhou",
         trains="0",
     )
     revision = "2"
@@ -220,6 +222,7 @@ class VisibleMatrix(_TextMethod):
         year=2020,
         needs="triples; a backbone that attends by position ids and mask alone",
         citation="arXiv:1909.07606",
+        authors="Weijie Liu, Peng Zhou, Zhe Zhao, Zhiruo Wang, Qi Ju, Haotang Deng and Ping Wang",
         trains="0",
     )
     revision = "2"

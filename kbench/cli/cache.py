@@ -1,4 +1,4 @@
-"""`kbench cache`: the stored downstream models, plugs and hidden states."""
+"""`kbench cache`: the stored models, plugs and hidden states, and models given in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from kbench.cli.messages import say, say_json
 from kbench.cli.options import Number
-from kbench.data.files import REMEMBERED, cache_home, load_json
-from kbench.errors import ArtifactError, UsageError
+from kbench.data.files import BACKBONES, REMEMBERED, cache_home, is_folder
+from kbench.errors import ArtifactError, KbenchError, UsageError
 from kbench.store import Artifacts
 from kbench.store.folder import AddressedFolder
 from kbench.store.hidden_states import HiddenStateStore
@@ -27,7 +27,7 @@ _DAY = 86400
 
 @click.group("cache")
 def cache() -> None:
-    """List, verify and prune stored models, plugs and hidden states.
+    """List, verify and prune stored models, plugs and hidden states, and models given in memory.
 
     They lie in KBENCH_CACHE or ~/.cache/kbench.
     """
@@ -37,7 +37,7 @@ def cache() -> None:
 class _Item:
     store: AddressedFolder
     folder: Path
-    about: dict[str, object]
+    of: object
     bytes: int
     days: float
 
@@ -54,8 +54,13 @@ class _Item:
         return None
 
 
-def _stores() -> tuple[AddressedFolder, ...]:
-    return Artifacts(cache_home() / "artifacts"), HiddenStateStore()
+def _stores() -> list[AddressedFolder]:
+    stores: list[AddressedFolder] = [Artifacts(cache_home() / "artifacts"), HiddenStateStore()]
+    if is_folder(cache_home() / BACKBONES):
+        from kbench.model.in_memory import KeptBackbones  # takes seconds to import
+
+        stores.append(KeptBackbones())
+    return stores
 
 
 def _items() -> Iterator[_Item]:
@@ -66,11 +71,11 @@ def _items() -> Iterator[_Item]:
             used = max(stat.st_mtime for stat in (folder.stat(), *files))
             days = max(0.0, time.time() - used) / _DAY
             try:
-                about = load_json(folder / store.about)
-            except (OSError, ValueError):
+                about = store.read(folder)
+            except (OSError, ValueError, KbenchError):
                 about = {}
-            size = sum(stat.st_size for stat in files)
-            yield _Item(store, folder, about if isinstance(about, dict) else {}, size, days)
+            of = about.get("of") if isinstance(about, dict) else None
+            yield _Item(store, folder, of, sum(stat.st_size for stat in files), days)
 
 
 def _forget(dry_run: bool) -> int:
@@ -102,7 +107,7 @@ def _unlock(path: Path) -> None:
             path.unlink()
 
 
-@cache.command("ls")
+@cache.command("ls", short_help="List what is stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(as_json: bool) -> None:
     """List what is stored: kind, address, size, age and what it belongs to."""
@@ -115,10 +120,10 @@ def ls(as_json: bool) -> None:
         total += item.bytes
         kind, key = item.folder.parent.name, item.folder.name
         if as_json:
-            value = {"kind": kind, "address": key, "bytes": item.bytes, "of": item.about.get("of")}
+            value = {"kind": kind, "address": key, "bytes": item.bytes, "of": item.of}
             say_json(value)
             continue
-        of = str(item.about.get("of", "(damaged)"))
+        of = "(damaged)" if item.of is None else str(item.of)
         rows.append((kind, key, f"{item.bytes / 1e6:.1f}", f"{item.days:.1f}", of))
     if as_json:
         return
@@ -132,7 +137,7 @@ def ls(as_json: bool) -> None:
     prose(Console(), f"{total / 1e6:.1f} MB in {cache_home()}")
 
 
-@cache.command("verify")
+@cache.command("verify", short_help="Compare files with their checksums.")
 def verify() -> int:
     """Compare every stored file with its checksum; exit status 1 if one is damaged."""
     good = damaged = 0
@@ -149,7 +154,7 @@ def verify() -> int:
     return 1 if damaged else 0
 
 
-@cache.command("prune")
+@cache.command("prune", short_help="Remove what is damaged, old, or all.")
 @click.option("--days", type=Number(min=0), help="Also remove what is older.")
 @click.option("--all", "everything", is_flag=True, help="Remove everything.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")

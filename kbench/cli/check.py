@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
+from kbench.cli.layout import wrapped
 from kbench.cli.messages import say_json
 from kbench.cli.terminal import Console
 from kbench.errors import UsageError, nearest
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+_ROOM = 20
+"""Columns that figures have at least, or they are not wrapped by words."""
 _KINDS = [kind for kind in Kind if kind.has_contracts]
 
 
@@ -40,7 +43,7 @@ def check(name: str, kind: str | None, data: str | None, as_json: bool) -> int:
     Every contract gets a line: whether it holds, and the figures. The checks run on tiny parts
     that are made for them; nothing of yours is read but --data, and nothing written.
     """
-    from kbench.testing import findings
+    from kbench.testing.contracts import findings, names
 
     chosen = _chosen(name, [Kind(kind)] if kind else _KINDS)
     if data is not None and all(entry.kind != Kind.TASKS for entry in chosen):
@@ -48,6 +51,7 @@ def check(name: str, kind: str | None, data: str | None, as_json: bool) -> int:
     console = Console(highlight=False)
     started, count, broken = time.perf_counter(), 0, 0
     for entry in chosen:
+        widest = max(map(len, names(entry.kind)))
         if not as_json:
             console.print(Text(f"{entry.kind.one} {entry.name}", style="bold"), end=" ")
             console.print(Text(f"of {entry.distribution}", style="dim"))
@@ -58,7 +62,7 @@ def check(name: str, kind: str | None, data: str | None, as_json: bool) -> int:
                 about = {"kind": entry.kind, "name": entry.name, **asdict(finding)}
                 say_json(about)
             else:
-                _print(finding, console)
+                _print(finding, widest, console)
     if not as_json:
         seconds = time.perf_counter() - started
         end = f"{count - broken} of {count} contracts held ({seconds:.1f} s)"
@@ -89,15 +93,19 @@ def _refuse_without_contracts(name: str) -> None:
             raise UsageError(f"the {kind.one} {name!r} has no contracts to check")
 
 
-def _print(finding: Finding, console: Console) -> None:
+def _print(finding: Finding, widest: int, console: Console) -> None:
+    """Prints a line; at a terminal, as many as the figures need, below each other."""
     fancy = console.is_terminal and not console.options.ascii_only
     marks = ("\u2713", "\u2717", "\u2013") if fancy else ("ok", "FAILED", "-")
     mark = marks[2] if not finding.checked else marks[0] if finding.held else marks[1]
     style = "dim" if not finding.checked else "green" if finding.held else "bold red"
     width = max(map(len, marks))
     line = Text(f"  {mark:<{width}} ", style=style)
-    line.append(f"{finding.contract:<15}", style="dim" if not finding.checked else "default")
-    line.append(finding.figure, style="dim")
+    dim = "dim" if not finding.checked else "default"
+    line.append(f"{finding.contract:<{widest}} ", style=dim)
+    room = console.width - line.cell_len if console.is_terminal else 0
+    figures = wrapped(finding.figure, room) if room >= _ROOM else Text(finding.figure)
+    line.append(figures.plain.replace("\n", "\n" + " " * line.cell_len), style="dim")
     console.print(line, soft_wrap=True)
     if not finding.held:
         console.print(Text(f"    the contract: {finding.says}", style="red"), soft_wrap=True)

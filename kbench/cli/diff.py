@@ -32,11 +32,14 @@ _LONG = 200
 @click.argument("a")
 @click.argument("b", default="none")
 @click.option("--task", help="The task, where results are of several.")
-@click.option("--show", "wanted", default="gained,lost,wrong", show_default=True)
+@click.option("--show", "wanted", default="gained,lost,wrong", show_default=True,
+              help="Which examples: a comma list.")  # fmt: skip
 @click.option("--bucket", type=click.Choice(BUCKETS), help="Only examples of such entities.")
 @click.option("--label", help="Only examples with this label, gold or predicted: a glob.")
-@click.option("-n", "--examples", "count", type=click.IntRange(min=0), default=3, show_default=True)
-@click.option("--neighbours", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("-n", "--examples", "count", type=click.IntRange(min=0), default=3, show_default=True,
+              help="How many of each.")  # fmt: skip
+@click.option("--neighbours", type=click.IntRange(min=0), default=3, show_default=True,
+              help="How many of the entities nearest to a vector are told.")  # fmt: skip
 @click.option("--data", help="Where the task's data are, if not where they were.")
 @click.option("--bundle", help="Where the knowledge base is, if not where it was.")
 @shared.out

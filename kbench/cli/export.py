@@ -21,7 +21,7 @@ def export() -> None:
     """Write what is stored in a form that can be handed on."""
 
 
-@export.command("plug")
+@export.command("plug", short_help="A trained plug as a folder with a card.")
 @click.argument("run")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
@@ -50,7 +50,7 @@ def plug(
         say(push(folder, repository))
 
 
-@export.command("eee")
+@export.command("eee", short_help="Results in the schema of Every Eval Ever.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("runs", required=False, metavar="[RUNS]")
 @click.option("--organization", default="unknown", show_default=True, help="Who ran them.")
@@ -71,7 +71,7 @@ def eee(folder: Path, runs: str | None, organization: str, texts: bool, out: Pat
     say(f"{folder / 'data'}: {len(made)} results")
 
 
-@export.command("hub")
+@export.command("hub", short_help="Results as a data set of the hub.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("runs", required=False, metavar="[RUNS]")
 @click.option("--title", default="kbench results", show_default=True, help="Of the card.")

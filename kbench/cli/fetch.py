@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli.messages import say, say_json
+from kbench.cli.options import examples
 from kbench.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = ["fetch"]
 _DATA = Path("data")
 
 
+@examples("kbench fetch", "kbench fetch fewrel codex --data data", "kbench fetch --check data")
 @click.command("fetch", short_help="Bring published data sets and knowledge bases.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=_DATA,
@@ -42,17 +44,12 @@ def fetch(
     timeout: float,
     as_json: bool,
 ) -> int:
-    r"""Bring the data sets and knowledge bases NAME from where they are published.
+    """Bring the data sets and knowledge bases NAME from where they are published.
 
     A NAME is one of the list that comes without any, or a task or importer that reads it. Licence
     and citation are shown first. What came is compared with the recorded SHA-256; where none is
     recorded the one that was found is shown and remembered. What was interrupted goes on where it
     stopped. `kbench run` never fetches anything.
-
-    \b
-    kbench fetch
-    kbench fetch fewrel codex --data data
-    kbench fetch --check data
     """
     from kbench.fetch.listing import published, sequence
 
@@ -92,7 +89,12 @@ def _list(data: Path, known: Sequence[Published], as_json: bool) -> None:
         f"in {data}": [_standing(data, each, *standing[each.name]) for each in known],
     }
     texts = ("what it is", "licence")
-    show(console, [Column(name, cells, text=name in texts) for name, cells in columns.items()])
+    ranks = {"licence": 2, "size": 1}
+    shown = [
+        Column(name, cells, text=name in texts, rank=ranks.get(name, 0), whole=True)
+        for name, cells in columns.items()
+    ]
+    show(console, shown)
     hint = "kbench fetch NAME brings it; of those by hand it says how to get them."
     prose(console, hint, "dim")
 

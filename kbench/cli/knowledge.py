@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbench.cli.messages import say, say_json
-from kbench.cli.options import Limit, pair
+from kbench.cli.options import Limit, examples, pair
 from kbench.data.files import is_folder
-from kbench.errors import UsageError
+from kbench.errors import PluginError, UsageError, one_line
 from kbench.knowledge.vectors import VectorSettings
 from kbench.parts import registry
 
@@ -53,21 +53,29 @@ def list_formats(as_json: bool) -> None:
         say(f"{name}: {importer.card.title} ({importer.card.source})")
         say(f"  SRC is {importer.card.layout}")
         for key, option in importer.options.items():
-            say(f"  -o {key}={_values(option)}  {option.help}{_default(option)}")
+            say(f"  -o {key}={option.value}  {option.told}")
 
 
-def _values(option: Any) -> str:
-    if option.choices:
-        return "|".join(option.choices)
-    return "FILE" if option.path else "TEXT"
+class _Formats(click.Command):
+    """Names the formats that are installed, and their options, at the end of its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lines = []
+        for name in registry.names("importers"):
+            try:
+                importer = registry.get("importers", name)
+            except PluginError as problem:
+                lines.append((name, f"cannot be used: {one_line(problem)}"))
+                continue
+            lines.append((name, f"{importer.card.title}; -o {', '.join(importer.options)}"))
+        with formatter.section("Formats"):
+            formatter.write_dl(lines)
 
 
-def _default(option: Any) -> str:
-    default = f"; default: {option.default}" if option.default is not None else ""
-    return default + ("; repeatable" if option.repeatable else "")
-
-
-@knowledge.command("import", short_help="Read a published knowledge base into a bundle.")
+@examples("kbench knowledge import codex codex/data my-codex -o size=m -o sentences=wiki.jsonl")
+@knowledge.command(
+    "import", cls=_Formats, short_help="Read a published knowledge base into a bundle."
+)
 @click.argument("name", metavar="FORMAT")
 @click.argument("source", metavar="SRC", type=_FOLDER)
 @click.argument("target", metavar="DST", type=_FOLDER)
@@ -78,13 +86,10 @@ def _default(option: Any) -> str:
 def import_bundle(
     name: str, source: Path, target: Path, options: tuple[str, ...], replace: bool, as_json: bool
 ) -> None:
-    r"""Read a published knowledge base in FORMAT from folder SRC into a bundle at folder DST.
+    """Read a published knowledge base in FORMAT from folder SRC into a bundle at folder DST.
 
-    The formats and their options: `kbench knowledge formats`. Bad rows are left out, counted,
-    and the first of them shown.
-
-    \b
-    kbench knowledge import codex codex/data my-codex -o size=m -o sentences=wiki.jsonl
+    Bad rows are left out, counted, and the first of them shown. What the options of a format
+    mean: `kbench show FORMAT`, or `kbench knowledge formats` of all.
     """
     from rich.markup import escape
 

@@ -2,7 +2,8 @@
 
 A table that is too wide is made narrower in this order: texts are wrapped; intervals take lines of
 their own; columns go, those of the highest rank first, and what went is said below the
-table. What has rank 0 never goes: where even that is too wide, lines are longer than the terminal.
+table; words are cut that were to be whole. What has rank 0 never goes: where even that is too
+wide, lines are longer than the terminal.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kbench.cli.messages import plain
+
 __all__ = ["Column", "fitted", "pairs", "prose", "show", "table", "taller", "widths", "wrapped"]
 
 _ATOM = re.compile(r"[<+\-−±(\[]*\d(?:[\d,.:eE+\-]*\d)?[\]%*,;)]*|\b[0-9a-f]{8,64}\b")
@@ -27,6 +30,7 @@ _INTERVAL = re.compile(r"(\[[^\[\],\n]+,) *(?=[^\[\]\n]+\])")
 _FLOOR = 10
 """Columns that a text has at least, if it is so long, before other columns go."""
 _LEAST = 4
+_WORD = 24
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Column:
         text: whether they may be wrapped: no figures.
         rank: those of the highest go first where there is no room; 0 stays.
         style: of the cells.
+        whole: whether its words are cut only where all columns that may go have gone.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Column:
     text: bool = False
     rank: int = 0
     style: str = ""
+    whole: bool = False
 
     @property
     def full(self) -> int:
@@ -59,6 +65,8 @@ class Column:
         if not self.text:
             return self.full
         longest = max((_longest_atom(_plain(cell)) for cell in self.cells), default=0)
+        if self.whole:
+            longest = max(longest, *(_longest_word(_plain(cell)) for cell in self.cells))
         return min(self.full, max(floor, longest, *map(cell_len, re.split(r"\s", self.name))))
 
 
@@ -84,6 +92,9 @@ def fitted(columns: Sequence[Column], room: int) -> tuple[dict[str, int], list[s
     kept, gone = [*columns], list[str]()
     while (found := widths(kept, room)) is None:
         last = max(kept, key=lambda column: column.rank)
+        if not last.rank and any(column.whole for column in kept):
+            kept = [replace(column, whole=False) for column in kept]
+            continue
         if not last.rank:
             return {column.name: column.least(_LEAST) for column in kept}, gone
         kept.remove(last)
@@ -100,8 +111,8 @@ def taller(columns: Iterable[Column]) -> list[Column]:
 
 
 def _taller(cell: str | Text) -> str | Text:
-    plain = _plain(cell)
-    text = plain.replace(" [", "\n[") if " [" in plain else _INTERVAL.sub(r"\1\n", plain)
+    words = _plain(cell)
+    text = words.replace(" [", "\n[") if " [" in words else _INTERVAL.sub(r"\1\n", words)
     return Text(text, style=cell.style) if isinstance(cell, Text) else text
 
 
@@ -161,7 +172,7 @@ def table(
 
 def prose(console: Console, text: str | Text, style: str = "") -> None:
     """Prints lines wrapped at the width of the console, between words where that can be."""
-    whole = Text(text, style=style) if isinstance(text, str) else text
+    whole = Text(plain(text), style=style) if isinstance(text, str) else text
     shown = wrapped(whole, console.width)
     _print(console, shown, _width(shown))
 
@@ -177,7 +188,7 @@ def _print(console: Console, what: Table | Text, width: int) -> None:
 
 def wrapped(cell: str | Text, width: int) -> Text:
     """Returns text in lines of at most a width, but for what must not be cut."""
-    text = Text(cell) if isinstance(cell, str) else cell
+    text = Text(plain(cell)) if isinstance(cell, str) else cell
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
         offsets = _breaks(line.plain, width)
@@ -226,6 +237,11 @@ def _longest_atom(text: str) -> int:
     return max((cell_len(match[0]) for match in _ATOM.finditer(text)), default=0)
 
 
+def _longest_word(text: str) -> int:
+    """The longest word that is none of those, paths and addresses, that are cut in any case."""
+    return max((n for word in text.split() if (n := cell_len(word)) <= _WORD), default=0)
+
+
 def _total(found: Iterable[int]) -> int:
     several = [*found]
     return sum(several) + len(several)
@@ -236,4 +252,5 @@ def _width(cell: str | Text) -> int:
 
 
 def _plain(cell: str | Text) -> str:
-    return cell if isinstance(cell, str) else cell.plain
+    """Its text as it is shown, of which its width is taken."""
+    return plain(cell if isinstance(cell, str) else cell.plain)

@@ -24,9 +24,9 @@ _STYLES = {"name": "bold", "from": "dim"}
 def ls(kind: str | None, as_json: bool) -> None:
     """List the parts of a KIND, or all.
 
-    Kinds: tasks, methods, backbones, tunings, knowledge, importers, executors, verbs (that
-    distributions add to kbench's own), published (figures of papers) and downloads (where data
-    sets lie).
+    Kinds: tasks, methods, backbones, tunings, knowledge, importers, executors, trackers, verbs
+    (that distributions add to kbench's own), published (figures of papers) and downloads (where
+    data sets lie).
     """
     if kind is not None and kind not in list(Kind):
         raise UsageError(f"cannot list {kind!r}{nearest(kind, Kind)}")
@@ -55,6 +55,7 @@ def ls(kind: str | None, as_json: bool) -> None:
             text=name not in ("name", "year"),
             rank=_RANKS.get(name, 0),
             style=_STYLES.get(name, ""),
+            whole=True,
         )
         for name in columns
     ]

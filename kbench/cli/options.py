@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -22,6 +23,7 @@ __all__ = [
     "Number",
     "Size",
     "chosen",
+    "examples",
     "filters",
     "opened",
     "out",
@@ -149,6 +151,17 @@ out = click.option(
     envvar="KBENCH_OUT",
     help="Folder of results.",
 )
+
+
+def examples(*lines: str) -> Callable[[click.Command], click.Command]:
+    """Returns a decorator that shows calls of a command below its help, a line each."""
+
+    def decorated(command: click.Command) -> click.Command:
+        # What click takes for "leave these lines as they are".
+        command.help = "\n".join([cleandoc(command.help or ""), "", "\b", *lines])
+        return command
+
+    return decorated
 
 
 def filters(names: Iterable[str]) -> Callable[[click.Command], click.Command]:

@@ -72,7 +72,7 @@ def _selecting(command: click.Command) -> click.Command:
 
 
 @_selecting
-@results.command("ls", epilog=_TERMS)
+@results.command("ls", epilog=_TERMS, short_help="List results.")
 @shared.out
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> N
         Column("state", [item.state for item in chosen], rank=1),
         Column("date", [item.date[:16] for item in chosen], rank=2),
         Column("kB", [f"{item.bytes / 1e3:,.0f}" for item in chosen], side="right", rank=3),
-        Column("run", [plain(item.words) for item in chosen], text=True),
+        Column("run", [plain(item.words) for item in chosen], text=True, whole=True),
     ]
     show(Console(), columns)
     total = sum(item.bytes for item in chosen)
@@ -98,7 +98,7 @@ def ls(selections: tuple[str, ...], failed: bool, out: Path, as_json: bool) -> N
 
 
 @_selecting
-@results.command("rm", epilog=_TERMS)
+@results.command("rm", epilog=_TERMS, short_help="Remove results.")
 @shared.out
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -70,7 +70,12 @@ def _choices(kind: type[Setting] | type[Control]) -> str:
 )
 @click.option("--data", help="Folder of the task's files, or hf:REPOSITORY[@REVISION].")
 @click.option("--linker", help="gold, title or alias. Default: the task's own.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default=None,
+    help="What runs compute in (docs/gpu.md). Default: float32.",
+)
 @click.option(
     "--weights",
     type=click.Choice(["float32", "bfloat16", "8bit", "4bit"]),

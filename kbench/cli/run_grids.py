@@ -38,7 +38,7 @@ def dry_run(asked: Asked, out: Path, tflops: float, as_json: bool) -> int:
     console = Console()
     columns = [
         Column("plan", [cell.standing for cell in plan.cells], text=True),
-        Column("run", [cell.spec.label for cell in plan.cells], text=True),
+        Column("run", [cell.spec.label for cell in plan.cells], text=True, whole=True),
         Column("result", [cell.id[:12] for cell in plan.cells], rank=1),
     ]
     show(console, columns)

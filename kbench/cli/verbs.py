@@ -28,7 +28,7 @@ OWN = {
     "cite": "Print BibTeX of the tasks, methods and knowledge of stored results.",
     "results": "List stored results, and remove some.",
     "ls": "List what is installed: tasks, methods, knowledge bases and all other parts.",
-    "show": "Show the card of a part, and examples of a task.",
+    "show": "Show what is known of a part: card, options, recipes, examples.",
     "fetch": "Bring published data sets and knowledge bases, or compare copies of them.",
     "knowledge": "Import, train and inspect knowledge bases.",
     "new": "Write a small distribution with a part of your own, to install and change.",

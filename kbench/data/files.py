@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kbench.data.system import sync_folder
 from kbench.errors import DataError, first_line, one_line
 
 __all__ = [
+    "BACKBONES",
     "REMEMBERED",
     "abandoned",
     "atomic_folder",
@@ -30,12 +31,14 @@ __all__ = [
     "checked_once",
     "dump_yaml",
     "file_digest",
+    "front_matter",
     "identity",
     "is_file",
     "is_folder",
     "is_of_a_file",
     "load_json",
     "parse_yaml",
+    "read_front_matter",
     "read_yaml",
     "remembered",
     "write_bytes",
@@ -44,6 +47,8 @@ __all__ = [
 
 REMEMBERED = ("digests", "figures", "unpacked")
 """Folders of the cache that hold what was computed of files, and cost nothing but time if lost."""
+BACKBONES = "backbones"
+"""The folder of the cache that holds models which were given in memory."""
 _BLOCK = 1 << 20
 _TICK = 50_000_000
 """Nanoseconds within which a file system may give two changes one time."""
@@ -288,6 +293,32 @@ def dump_yaml(value: Any, style: str | None = None, *, readable: bool = True) ->
         width=2**31,
     )
     return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def front_matter(head: Mapping[str, Any], text: str = "") -> str:
+    """Returns a page of Markdown with a mapping before it, as the Hugging Face hub reads cards.
+
+    Args:
+        head: of plain values.
+        text: of the page.
+    """
+    return f"---\n{dump_yaml(dict(head))}\n---\n" + (f"\n{text}" if text else "")
+
+
+def read_front_matter(path: Path) -> dict[str, Any]:
+    """Returns the mapping before a page of Markdown; nothing where there is none that can be read.
+
+    Args:
+        path: the page.
+    """
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_YAML_BYTES).decode().splitlines()
+        end = lines.index("---", 1)
+        head = parse_yaml("\n".join(lines[1:end])) if lines[0] == "---" else None
+    except (OSError, ValueError, yaml.YAMLError):  # what another wrote for people
+        return {}
+    return head if isinstance(head, dict) else {}
 
 
 def parse_yaml(text: str) -> Any:

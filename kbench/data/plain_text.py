@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-__all__ = ["json_line", "plain", "steers"]
+__all__ = ["drawable", "json_line", "plain", "steers"]
 
 _STEERING = re.compile(
     "["
@@ -22,6 +22,8 @@ _STEERING = re.compile(
     "]"
 )
 
+_MEANT = re.compile(r"[\\\"'`]")
+
 
 def steers(text: str) -> bool:
     """Returns whether a text holds a sign that steers what shows it, or that nobody sees."""
@@ -31,6 +33,19 @@ def steers(text: str) -> bool:
 def plain(text: str) -> str:
     """Returns a text with a sign of replacement for each that steers what shows it."""
     return _STEERING.sub("\ufffd", text)
+
+
+def drawable(name: str, most: int) -> str:
+    """Returns a name as a chart can draw it: one line of some length.
+
+    Signs to which the expressions of Vega give a meaning are replaced, as are those that steer.
+
+    Args:
+        name: of a stranger's method, task or metric.
+        most: signs that there is room for.
+    """
+    text = _MEANT.sub("\ufffd", plain(" ".join(name.split())))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def json_line(value: Any) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from kbench.data.plain_text import plain
-from kbench.errors import KbenchError, UsageError, one_line
+from kbench.data.plain_text import drawable
+from kbench.errors import KbenchError, UsageError
 from kbench.metrics.statistics import Pair, differences
 from kbench.results.comparison import PredictionCache, metric_of
 from kbench.results.identity import Names, told_apart
@@ -98,17 +98,11 @@ def _safe(names: Sequence[str]) -> dict[str, str]:
     """Returns each name as it can be drawn; two that would look the same are numbered."""
     drawn: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        text, number = safe(name), 2
+        text, number = drawable(name, _LONGEST), 2
         while text in drawn.values():
-            text, number = f"{safe(name)} ({number})", number + 1
+            text, number = f"{drawable(name, _LONGEST)} ({number})", number + 1
         drawn[name] = text
     return drawn
-
-
-def safe(name: str) -> str:
-    """Returns a name as it can be drawn: one line, of some length, and nothing that steers."""
-    text = plain(one_line(name))
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _point(named: _Named, estimate: Estimate | None, **more: Any) -> Iterator[Point]:

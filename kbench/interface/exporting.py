@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kbench import __version__
 from kbench.data.files import (
     atomic_folder,
     cache_home,
-    dump_yaml,
     file_digest,
+    front_matter,
     is_folder,
     write_json,
 )
 from kbench.data.plain_text import plain
-from kbench.errors import ArtifactError, KbenchError, UsageError, first_line, one_line
+from kbench.errors import ArtifactError, UsageError, first_line, one_line
+from kbench.interface.licences import licence_of_data, licence_of_knowledge
 from kbench.interface.plug_folder import CARD, CONFIG, MODEL, PLUG, PlugConfig
-from kbench.knowledge import Bundle
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.parts.find import find_knowledge, task_of
 from kbench.results.identity import Names
 from kbench.results.selection import Selection, choices, grouped
 from kbench.results.tables import Estimate, Row, rows
-from kbench.spec import Control, RunSpec
+from kbench.spec import Control
 from kbench.store import Artifacts, Result, Results
 from kbench.store.artifacts import WEIGHTS
 
@@ -169,38 +168,33 @@ def _card(config: PlugConfig, result: Result, row: Row, licence: str) -> str:
         head["base_model"] = spec.backbone.partition("@")[0]
     facts = [f"| {name} | {_cell(value)} |" for name, value in _facts(config, result, row) if value]
     words = f"{spec.method} on {spec.task}, for {spec.backbone}"
-    return "\n".join(
-        [
-            "---",
-            dump_yaml(head).strip(),
-            "---",
-            "",
-            f"# {_cell(words)}",
-            "",
-            f"A plug that kbench {config.kbench} trained: it brings what a knowledge base says of "
-            "entities into a language model that stays as it is. It holds weights and names, and "
-            "no code.",
-            "",
-            "| | |",
-            "|---|---|",
-            *facts,
-            "",
-            "Scores are in per cent, differences in percentage points, with 95 % intervals over "
-            "the test examples. The knowledge gain is over the same method with the knowledge of "
-            "entities that have nothing in common with those asked about: without it, a score "
-            "says little of knowledge.",
-            "",
-            "```python",
-            "import kbench",
-            "",
-            "plug = kbench.load_plug(FOLDER)  # backbone=, knowledge=: where they are here",
-            "model = plug.model()",
-            "with plug.attach(model):",
-            "    logits = plug.logits(model)",
-            "```",
-            "",
-        ]
-    )
+    lines = [
+        f"# {_cell(words)}",
+        "",
+        f"A plug that kbench {config.kbench} trained: it brings what a knowledge base says of "
+        "entities into a language model that stays as it is. It holds weights and names, and "
+        "no code.",
+        "",
+        "| | |",
+        "|---|---|",
+        *facts,
+        "",
+        "Scores are in per cent, differences in percentage points, with 95 % intervals over "
+        "the test examples. The knowledge gain is over the same method with the knowledge of "
+        "entities that have nothing in common with those asked about: without it, a score "
+        "says little of knowledge.",
+        "",
+        "```python",
+        "import kbench",
+        "",
+        "plug = kbench.load_plug(FOLDER)  # backbone=, knowledge=: where they are here",
+        "model = plug.model()",
+        "with plug.attach(model):",
+        "    logits = plug.logits(model)",
+        "```",
+        "",
+    ]
+    return front_matter(head, "\n".join(lines))
 
 
 def _facts(config: PlugConfig, result: Result, row: Row) -> Iterator[tuple[str, str]]:
@@ -232,27 +226,10 @@ def _facts(config: PlugConfig, result: Result, row: Row) -> Iterator[tuple[str, 
                 if result.cost[name] < 1000
                 else f"{result.cost[name]:,.0f}",
             )
-    yield from _licences(result.spec)
+    yield "licence of the knowledge", licence_of_knowledge(result.spec)
+    yield "licence of the task's data", licence_of_data(result.spec)
     yield "command", f"`{config.spec.command()}`"
     yield "result", result.id
-
-
-def _licences(spec: RunSpec) -> Iterator[tuple[str, str]]:
-    """Yields the licences of what the plug was made of, as far as its parts are here."""
-    yield "licence of the knowledge", _attempt(lambda: _of_knowledge(spec))
-    yield "licence of the task's data", _attempt(lambda: task_of(spec).card.licence)
-
-
-def _of_knowledge(spec: RunSpec) -> str:
-    bundle: Bundle = find_knowledge(spec.knowledge or "")
-    return str(bundle.card.get("licence", ""))
-
-
-def _attempt(ask: Callable[[], str]) -> str:
-    try:
-        return ask()
-    except KbenchError:
-        return "unknown: it is not here"
 
 
 def _said(estimate: Estimate | None, seeds: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbench import __version__
-from kbench.data.files import dump_yaml, write_bytes
+from kbench.data.files import front_matter, write_bytes
 from kbench.data.plain_text import plain
-from kbench.errors import ArtifactError, KbenchError, UsageError, first_line, one_line
+from kbench.errors import ArtifactError, UsageError, first_line, one_line
+from kbench.interface.licences import licence_of_data
 from kbench.interface.reading import Runs
-from kbench.parts.find import task_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -89,40 +89,32 @@ def _card(runs: Runs, title: str) -> str:
         "license": "other",
         "configs": configurations,
     }
-    return "\n".join(
-        [
-            "---",
-            dump_yaml(head).strip(),
-            "---",
-            "",
-            f"# {plain(one_line(title))}",
-            "",
-            f"{len(runs)} results of kbench {__version__}, a benchmark of knowledge injection into "
-            "frozen language models. Scores are fractions, with 95 % intervals. A `gain` is over "
-            "the same method with the knowledge of entities that have nothing in common with "
-            "those asked about (`control=foreign`); runs of controls are rows of their own, and "
-            "no models to use.",
-            "",
-            *(f"- `{name}`: {what}." for name, what in TABLES.items()),
-            "",
-            "Data sets that were asked, and their licences:",
-            "",
-            *(f"- {line}" for line in _data_sets(runs)),
-            "",
-            "```python",
-            "from datasets import load_dataset",
-            "",
-            'rows = load_dataset("OWNER/NAME", "table", split="train").to_pandas()',
-            "```",
-            "",
-        ]
-    )
+    lines = [
+        f"# {plain(one_line(title))}",
+        "",
+        f"{len(runs)} results of kbench {__version__}, a benchmark of knowledge injection into "
+        "frozen language models. Scores are fractions, with 95 % intervals. A `gain` is over "
+        "the same method with the knowledge of entities that have nothing in common with "
+        "those asked about (`control=foreign`); runs of controls are rows of their own, and "
+        "no models to use.",
+        "",
+        *(f"- `{name}`: {what}." for name, what in TABLES.items()),
+        "",
+        "Data sets that were asked, and their licences:",
+        "",
+        *(f"- {line}" for line in _data_sets(runs)),
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        'rows = load_dataset("OWNER/NAME", "table", split="train").to_pandas()',
+        "```",
+        "",
+    ]
+    return front_matter(head, "\n".join(lines))
 
 
 def _data_sets(runs: Runs) -> Iterator[str]:
     for name, result in sorted({each.spec.task: each for each in runs}.items()):
-        try:
-            licence = plain(one_line(task_of(result.spec).card.licence))
-        except KbenchError:
-            licence = "unknown: its data are not here"
+        licence = plain(one_line(licence_of_data(result.spec)))
         yield f"{plain(name)}: {licence}"

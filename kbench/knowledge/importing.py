@@ -69,12 +69,15 @@ class ImporterCard:
         layout: the files that SRC must hold, in one line.
         source: where such data comes from.
         licence: of the usual release; goes into the card of the bundle.
+        citation: paper that introduced it, as of a task's card: ``Authors: Title, Venue Year``;
+            empty where there is none.
     """
 
     title: str
     layout: str
     source: str
     licence: str
+    citation: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,19 @@ class Option:
     choices: tuple[str, ...] = ()
     path: bool = False
     repeatable: bool = False
+
+    @property
+    def value(self) -> str:
+        """What is given, in words: one of its choices, a file or any text."""
+        if self.choices:
+            return "|".join(self.choices)
+        return "FILE" if self.path else "TEXT"
+
+    @property
+    def told(self) -> str:
+        """Its help, with its default and whether it may be repeated."""
+        default = f"; default: {self.default}" if self.default is not None else ""
+        return f"{self.help}{default}{'; repeatable' if self.repeatable else ''}"
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Vectors
 from kbench.knowledge.folding import folded
 from kbench.knowledge.gold import Relations, answers_of, asked_about, called
 from kbench.knowledge.linking import Covers
-from kbench.knowledge.names import shortest, stands
+from kbench.knowledge.names import is_capitals, shortest, stands
 from kbench.knowledge.views import Broken
 
 __all__ = ["ValueSwapped", "injected"]
 
 _ROUNDS = 16
 """Draws of a value before all that are left are looked through."""
+_ORDINARY = 3
+"""Letters of names that are ordinary words in lower case (May, WHO, Her), in any text."""
 _LIKELY = 4
 """Of these the draws of a value as often as facts have it; later ones take all alike."""
 
@@ -90,27 +92,51 @@ class ValueSwapped(Broken):
         return replace(true, description=self._swapped_in(true.description, true, row))
 
     def _swapped_in(self, text: str, own: Entity, row: int) -> str:
-        """Returns a text with false values in the place of the true ones that it names."""
+        """Returns a text with false values in the place of the true ones that it names.
+
+        A word in lower case is no name that has capitals, but where a whole text has none; a
+        name of two or three capitals is written so.
+        """
         spared = {folded(name) for name in own.names}
         instead: dict[str, str] = {}
+        spelled: dict[str, set[str]] = {}
+        cased = text != text.lower()
         for _, true, false in self.facts_of(row):
             for name in self.base.entity(true).names:
                 key = folded(name)
                 if len(key) >= shortest(key) and key not in spared:
                     instead.setdefault(key, self.name_of(false))
+                    spelled.setdefault(key, set()).add(name)
         if not any(instead.values()):
             return text
         longest = sorted(instead, key=len, reverse=True)
         pattern = re.compile("|".join(map(re.escape, longest)), re.IGNORECASE)
 
         def put(found: re.Match[str]) -> str:
-            whole = stands(text, found.start(), found.end())
-            return (instead.get(folded(found[0])) if whole else None) or found[0]
+            key = folded(found[0])
+            if not stands(text, found.start(), found.end()):
+                return found[0]
+            ordinary = all(_is_ordinary(found[0], name, cased) for name in spelled.get(key, ()))
+            return (None if ordinary else instead.get(key)) or found[0]
 
         return pattern.sub(put, text)
 
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
         return ValueSwapped(self.base.over(rows, vectors), self._seed)
+
+
+def _is_ordinary(word: str, name: str, cased: bool) -> bool:
+    """Whether a word of a text is rather another word than a name of its letters.
+
+    Args:
+        word: of the text.
+        name: as the knowledge base spells it.
+        cased: whether the text has capitals.
+    """
+    if is_capitals(name):
+        return not word.isupper()
+    capitals = name != name.lower() and (cased or len(name) <= _ORDINARY)
+    return capitals and word == word.lower()
 
 
 def injected(

@@ -1,7 +1,7 @@
 """Backbone, language model, heads, downstream model; what keeps it frozen, and what it says."""
 
 from kbench.model.attention import AttentionCall, LayerAttention
-from kbench.model.backbone import Backbone, BackboneForm
+from kbench.model.backbone import Backbone, BackboneForm, BackboneSize
 from kbench.model.decoder import Decoder
 from kbench.model.downstream import DownstreamModel
 from kbench.model.encoder import Encoder
@@ -17,6 +17,7 @@ __all__ = [
     "AttentionCall",
     "Backbone",
     "BackboneForm",
+    "BackboneSize",
     "Decoder",
     "DownstreamModel",
     "Encoder",

@@ -13,7 +13,7 @@ from kbench.spec import PACKED, Held
 if TYPE_CHECKING:
     from kbench.model.language_model import LanguageModel
 
-__all__ = ["Backbone", "BackboneForm"]
+__all__ = ["Backbone", "BackboneForm", "BackboneSize"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,19 @@ class BackboneForm:
     layers: int
 
 
+@dataclass(frozen=True)
+class BackboneSize:
+    """What a backbone is on disk.
+
+    Attributes:
+        parameters: numbers in its weights; what is tied counts once.
+        bytes: of the files that they lie in, or in memory where there are none.
+    """
+
+    parameters: int
+    bytes: int
+
+
 class Backbone(ABC):
     """A pre-trained language model by name.
 
@@ -43,10 +56,12 @@ class Backbone(ABC):
             (``full``) or by method and setting (``map-tuning general``): a model of two million
             parameters needs other learning rates than one of a hundred million. Fields of a
             recipe; what is not among them stays as published.
+        licence: of its weights, in a few words; empty if nothing is known of it.
     """
 
     name: str
     left_to_right: bool = False
+    licence: str = ""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @property
@@ -66,6 +81,18 @@ class Backbone(ABC):
             left_to_right=self.left_to_right,
             width=int(config.hidden_size),
             layers=int(config.num_hidden_layers),
+        )
+
+    def size(self) -> BackboneSize:
+        """Returns how large it is; as it stands it is loaded to be counted.
+
+        Raises:
+            KbenchError: as of :meth:`load`.
+        """
+        held = [*self.load().network.parameters()]  # without the second name of what is tied
+        return BackboneSize(
+            parameters=sum(each.numel() for each in held),
+            bytes=sum(each.numel() * each.element_size() for each in held),
         )
 
     def chat_template(self) -> str | None:

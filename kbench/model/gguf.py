@@ -20,7 +20,7 @@ from kbench.errors import KbenchError, UsageError, first_line
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-__all__ = ["config_of", "is_gguf", "located", "quietly", "tokenizer_of"]
+__all__ = ["config_of", "is_gguf", "located", "numbers_in", "quietly", "tokenizer_of"]
 
 _HELD = 8
 
@@ -68,13 +68,36 @@ def tokenizer_of(path: Path) -> PreTrainedTokenizerFast:
     return deepcopy(_read("AutoTokenizer", path))
 
 
+def numbers_in(path: Path) -> int:
+    """Returns how many numbers the weights in a GGUF file have.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UsageError: the package that reads such files is not installed.
+        KbenchError: the file is none of GGUF.
+    """
+    _check_installed(path)
+    from gguf import GGUFReader
+
+    try:
+        return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
+    except Exception as cause:  # whatever the file of a stranger makes the reader raise
+        raise KbenchError(f"{path}: cannot be read as GGUF ({first_line(cause)})") from cause
+
+
 def _read(kind: str, path: Path) -> Any:
+    _check_installed(path)
+    return _known(kind, path.resolve(), tuple(identity(path)))
+
+
+def _check_installed(path: Path) -> None:
     if find_spec("gguf") is None:
         raise UsageError(
             f"{path}: GGUF files are read by the package gguf, which is not installed; "
             "pip install knowledge-bench[gguf]"
         )
-    return _known(kind, path.resolve(), tuple(identity(path)))
 
 
 @lru_cache(maxsize=_HELD)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from kbench.data.files import canonical_digest, file_digest, identity, is_folder, load_json
+from kbench.data.files import (
+    canonical_digest,
+    file_digest,
+    identity,
+    is_folder,
+    load_json,
+    read_front_matter,
+)
 from kbench.errors import KbenchError, UsageError, first_line
-from kbench.model.backbone import Backbone
+from kbench.model.backbone import Backbone, BackboneSize
 from kbench.model.checkpoint import Checkpoint, is_causal, read
 from kbench.model.decoder import Decoder
 from kbench.model.encoder import Encoder
-from kbench.model.gguf import config_of, is_gguf, quietly, tokenizer_of
+from kbench.model.gguf import config_of, is_gguf, numbers_in, quietly, tokenizer_of
 from kbench.model.language_model import LanguageModel
 from kbench.model.placing import settle_places, told
 from kbench.model.trial import try_out
 from kbench.spec import Held
 
-__all__ = ["HuggingFaceBackbone", "folder_digest", "load_folder", "read_config"]
+__all__ = ["HuggingFaceBackbone", "folder_digest", "folder_size", "load_folder", "read_config"]
 
 _TRIED: dict[object, float] = {}
 """What was found where networks were tried, by folder and state of its files."""
@@ -103,6 +111,15 @@ class HuggingFaceBackbone(Backbone):
             return None
         return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
+    @property
+    def licence(self) -> str:  # type: ignore[override]
+        """What the card beside it says; empty where there is none on disk."""
+        said = read_front_matter(self.path / "README.md").get("license")
+        return said if isinstance(said, str) else ""
+
+    def size(self) -> BackboneSize:
+        return folder_size(self.path)
+
     def chat_template(self) -> str | None:
         if is_gguf(self.path):
             said = tokenizer_of(self.path).chat_template
@@ -170,6 +187,45 @@ def folder_digest(folder: Path) -> str:
             "save_pretrained (pickled weights are not loaded)"
         )
     return canonical_digest({path.name: file_digest(path) for path in files})
+
+
+def folder_size(folder: Path) -> BackboneSize:
+    """Returns how large a model in a folder or a GGUF file is, from the heads of its files.
+
+    Args:
+        folder: a model in the Hugging Face format, or a GGUF file.
+
+    Raises:
+        KbenchError: there are no weights, or they cannot be read.
+    """
+    if is_gguf(folder):
+        return BackboneSize(numbers_in(folder), folder.stat().st_size)
+    from safetensors import SafetensorError, safe_open
+
+    files = _weights(folder)
+    numbers = 0
+    try:
+        for file in files:
+            with safe_open(file, framework="np") as weights:
+                numbers += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
+        return BackboneSize(numbers, sum(file.stat().st_size for file in files))
+    except (OSError, SafetensorError) as cause:
+        raise KbenchError(f"{folder}: its weights cannot be read ({first_line(cause)})") from cause
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that a model's weights are read from: those of an index, if there is one.
+
+    Raises:
+        KbenchError: there are none.
+    """
+    index = folder / "model.safetensors.index.json"
+    named = _names_in(index) if index.is_file() else ["model.safetensors"]
+    files = [path for path in _files(folder) if path.name in named]
+    if not files:
+        raise KbenchError(f"{folder}: no .safetensors file; expected a model folder saved with "
+                          "save_pretrained")  # fmt: skip
+    return files
 
 
 def _check_named(folder: Path, known: Collection[str]) -> None:

@@ -76,7 +76,8 @@ class _Map(torch.autograd.Function):
     def backward(ctx: Any, *said: Tensor) -> tuple[Tensor, None]:
         parts = _parts(ctx.weight)
         moved = zip(_split(said[0], [len(part) for part in parts], -1), parts, strict=True)
-        first, *others = (gradient @ part.float() for gradient, part in moved)
+        # Under autocast what was said is narrow, and so are its gradients.
+        first, *others = (gradient.float() @ part.float() for gradient, part in moved)
         for other in others:
             first = first + other
         return first, None

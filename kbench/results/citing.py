@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from kbench import __version__
 from kbench.errors import KbenchError, one_line
@@ -18,6 +19,11 @@ from kbench.store import Result
 __all__ = ["Work", "bibtex", "cited"]
 
 _PAPER = re.compile(r"(?P<authors>[^:]+): (?P<title>.+), (?P<venue>[^,]+?) (?P<year>[12]\d{3})\b")
+_PRINTED = re.compile(r"(?P<title>[^()]+?) \((?:(?P<venue>[^(),:]+?) )?(?P<year>[12]\d{3})\)")
+_AFTER = re.compile(
+    r"\((?:after |[a-z]+: )?(?P<title>[A-Z][^()]+), (?:(?P<venue>[^,()]+?) )?(?P<year>[12]\d{3})\)"
+)
+"""The paper that something of kbench's own goes back to."""
 _ANTHOLOGY = re.compile(r"[A-Z]\d\d-\d{4}|\d{4}\.[a-z0-9-]+\.\d+", re.ASCII)
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})", re.ASCII)
 _DOI = re.compile(r"(?:doi:)?(10\.\d{4,}/[^\s{}]+)", re.ASCII)
@@ -51,15 +57,17 @@ def cited(results: Iterable[Result]) -> tuple[list[Work], list[str]]:
     """
     title = "kbench: a benchmark of knowledge injection into frozen language models"
     own = {"title": title, "author": "The kbench developers", "version": __version__}
-    works = {title: Work("kbench", own)}
+    works = {_plainly(title): Work("kbench", own)}
     unknown: dict[str, None] = {}
     for result in results:
         for what, told in _parts(result):
             if not told:
                 unknown[what] = None
             for fields in told:
-                same = fields.get("url") or fields["title"]
-                work = works.setdefault(same, Work(_key(fields, works.values()), fields))
+                same = _plainly(fields["title"])
+                work = works.setdefault(same, Work(_key(fields, works.values()), {}))
+                # Of a paper that several parts stand on one may say more than another.
+                work.fields = {**fields, **work.fields}
                 if what not in work.used:
                     work.used.append(what)
     return [*works.values()], [*unknown]
@@ -91,19 +99,36 @@ def _parts(result: Result) -> Iterator[tuple[str, list[dict[str, str]]]]:
         # Read from the source: to import a method takes seconds.
         about = declared(registry.find(Kind.METHODS, spec.method))
         if paper := str(about.get("paper", "")):
-            fields = _method(paper, str(about.get("year", "")), str(about.get("citation", "")))
-            yield f"method {spec.method}", [fields]
+            yield f"method {spec.method}", [_method(about, paper)]
     if spec.knowledge is not None:
         with suppress(KbenchError):
             card = find_knowledge(spec.knowledge).card
             title = str(card.get("title") or card.get("name", ""))
             source, version = str(card.get("source", "")), str(card.get("version", ""))
             fields = {"title": title, "howpublished": source, "version": version}
-            yield f"knowledge {title}", [{name: text for name, text in fields.items() if text}]
+            own = [{name: text for name, text in fields.items() if text}]
+            yield f"knowledge {title}", _works(_citation(card), "", "") or own
 
 
-def _method(paper: str, year: str, citation: str) -> dict[str, str]:
-    fields = {"title": paper, "year": year}
+def _citation(card: Mapping[str, Any]) -> str:
+    """The papers of the format that a knowledge base was imported from, if it is known here."""
+    made = card.get("import")
+    name = str(made.get("format", "")) if isinstance(made, Mapping) else ""
+    if name not in registry.names(Kind.IMPORTERS):
+        return ""
+    return str(declared(registry.find(Kind.IMPORTERS, name)).get("citation", ""))
+
+
+def _method(about: Mapping[str, Any], paper: str) -> dict[str, str]:
+    """The paper of a method as its card names it: ``Title (Venue Year)``, or within a sentence."""
+    year, citation = str(about.get("year", "")), str(about.get("citation", ""))
+    found = _AFTER.search(paper) or _PRINTED.match(paper)
+    fields = {"title": found["title"] if found else paper}
+    if authors := str(about.get("authors", "")):
+        fields["author"] = _authors(authors)
+    if found and found["venue"]:
+        fields["howpublished"] = found["venue"]
+    fields["year"] = found["year"] if found else year
     if found := _ARXIV.fullmatch(citation):
         fields["url"] = f"https://arxiv.org/abs/{found[1]}"
     elif _ANTHOLOGY.fullmatch(citation):
@@ -125,11 +150,16 @@ def _works(citation: str, source: str, title: str) -> list[dict[str, str]]:
         for piece in citation.split("; ")
         if (paper := _PAPER.match(piece.strip()))
     ]
-    return found or [{"title": title, "howpublished": source}]
+    return found or ([{"title": title, "howpublished": source}] if title else [])
+
+
+def _plainly(title: str) -> str:
+    """What two ways to write one title have in common."""
+    return re.sub(r"\W+", " ", title.casefold()).strip()
 
 
 def _authors(text: str) -> str:
-    """Surnames as BibTeX joins them, without words before them such as ``split of``."""
+    """Names as BibTeX joins them, without words before them such as ``split of``."""
     names = re.sub(r"^.*\b(?:of|by) ", "", text.strip()).replace(" et al.", ", others")
     return " and ".join(re.split(r", | and ", names))
 
@@ -137,7 +167,8 @@ def _authors(text: str) -> str:
 def _key(fields: dict[str, str], known: Iterable[Work]) -> str:
     """A key of the first author, year and first long word of the title; numbered if it is taken."""
     words = [word.lower() for word in re.findall(r"[A-Za-z]+", fields["title"]) if len(word) > 3]
-    author = re.sub(r"[^a-z]", "", fields.get("author", "").split(" and ")[0].lower())
+    surname = fields.get("author", "").split(" and ")[0].rpartition(" ")[2]
+    author = re.sub(r"[^a-z]", "", surname.lower())
     stem = f"{author}{fields.get('year', '')}{words[0] if words else ''}" or "work"
     taken, key, number = {work.key for work in known}, stem, 2
     while key in taken:

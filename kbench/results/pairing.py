@@ -134,6 +134,9 @@ def sides(store: Results, texts: tuple[str, str], task: str | None = None) -> Si
     first, second = (Selection.parse(text, results) for text in texts)
     of_task = [r for r in results if r in first and (task is None or fits(r, "task", task, names))]
     fitting = grouped(of_task)
+    if not fitting:
+        of = "" if task is None else f" of task {task!r}"
+        raise UsageError(f"no stored result that ended well is {first.text!r}{of}")
     found = meant(fitting, told, asked=first.asks, alone=True)
     groups = fitting if found.left else found.kept  # dev does not tell which: the user has to
     every = partners(groups, second, results)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from kbench.data.files import abandoned, canonical_digest, file_digest, load_json
-from kbench.errors import ArtifactError, first_line
+from kbench.errors import ArtifactError, KbenchError, first_line
 
 __all__ = [
     "READ_ONLY",
@@ -70,6 +70,17 @@ class AddressedFolder(ABC):
     def named(self, about: Mapping[str, Any]) -> str:
         """Returns the address at which such a thing belongs."""
 
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Returns what a thing says of itself; ``of`` is what it belongs to.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is no JSON.
+            KbenchError: it is no such thing.
+        """
+        about: dict[str, Any] = load_json(folder / self.about)
+        return about
+
     def all(self) -> Iterator[Path]:
         """Yields the folder of every thing."""
         for shelf in self.shelves():
@@ -89,12 +100,14 @@ class AddressedFolder(ABC):
             ArtifactError: a file is missing or damaged, or lies at a wrong address.
         """
         try:
-            about: dict[str, Any] = load_json(folder / self.about)
+            about = self.read(folder)
             sums = self.sums(about)
             right = all(file_digest(folder / name) == sha for name, sha in sums.items())
             named = self.named(about)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
             raise self.damaged(folder, str(cause)) from None
+        except KbenchError as cause:
+            raise self.damaged(folder, first_line(cause)) from None
         if not right:
             checksum = "a checksum" if self.several else "its checksum"
             raise self.damaged(folder, f"{checksum} does not match")

@@ -22,6 +22,7 @@ __all__ = [
     "check",
     "contract",
     "findings",
+    "names",
 ]
 
 TOLERANCE = 1e-5
@@ -62,7 +63,7 @@ def contract(judge: Callable[[T], Verdict]) -> Callable[[T], Finding]:
     other than :class:`Unchecked` counts as a contract that does not hold. The tiny tasks can be
     asked for by name meanwhile.
     """
-    name = judge.__name__.replace("_", " ")
+    name = _name(judge)
     says = (judge.__doc__ or "").splitlines()[0]
 
     @wraps(judge)
@@ -118,6 +119,20 @@ def findings(kind: Kind | str, name: str, data: str | None = None) -> Iterator[F
     subject = module.subject(name) if data is None else module.subject(name, data)
     for each in module.CONTRACTS:
         yield each(subject)
+
+
+def names(kind: Kind | str) -> list[str]:
+    """Returns what the contracts of a kind of part are called, in their order.
+
+    Args:
+        kind: of the part.
+    """
+    module = import_module(f"kbench.testing.contracts_{Kind(kind)}")
+    return [_name(each) for each in module.CONTRACTS]
+
+
+def _name(judge: Callable[..., object]) -> str:
+    return judge.__name__.replace("_", " ")
 
 
 def check(kind: Kind | str, name: str, data: str | None = None) -> list[Finding]:

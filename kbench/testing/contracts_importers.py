@@ -37,7 +37,11 @@ subject = Format
 @contract
 def card(form: Format) -> Verdict:
     """The card is complete, and every option says what it is."""
-    missing = [name for name, value in asdict(form.importer.card).items() if not value]
+    missing = [
+        name
+        for name, value in asdict(form.importer.card).items()
+        if not value and name != "citation"
+    ]
     missing += [f"help of {name}" for name, o in form.importer.options.items() if not o.help]
     missing += [] if summary(form.entry) else ["the first line of the docstring"]
     figure = f"{form.importer.card.title}, options: {', '.join(form.importer.options) or 'none'}"

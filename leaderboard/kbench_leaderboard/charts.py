@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from io import StringIO
 
-from kbench.errors import one_line
+from kbench.data.plain_text import drawable
 from kbench.results.ranking import front
 from kbench_leaderboard.board import Group, Line
 from kbench_leaderboard.clean import clean
@@ -20,10 +19,6 @@ _NAMES = 180
 """Room right of the axes, in pixels, for the name of the most expensive point."""
 _LONGEST = 40
 """Characters of a name that are drawn; the text below the chart has it whole."""
-
-
-_MEANT = re.compile(r"[\\\"'`]")
-"""Titles and names become literals of an expression, in which these have a meaning."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,8 @@ def chart(group: Group) -> Chart | None:
 
 
 def _drawable(name: str) -> str:
-    """A name as the library of charts can draw it: without what its expressions give a meaning."""
-    return _MEANT.sub("\ufffd", one_line(clean(name)))[:_LONGEST]
+    """A name as it is drawn: nobody's home folder is in it, nor what charts give a meaning."""
+    return drawable(clean(name), _LONGEST)
 
 
 def _percent(line: Line) -> float:

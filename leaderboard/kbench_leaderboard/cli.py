@@ -23,7 +23,7 @@ def leaderboard() -> None:
     """Verify, merge and show results, for a leaderboard that others can trust."""
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Check submissions.")
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @click.option(
     "--data", type=_FILE, help="Data sets, for gold and examples; see `kbench run --data`."
@@ -93,7 +93,7 @@ def _verdict(bad: int, count: int) -> str:
     return f"{bad} of {count} results rejected" if bad else f"good, {count} of {count} results"
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Join folders of results into one.")
 @click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
 @click.option("--out", required=True, type=_FILE, help="The folder that takes all results.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each id as JSON.")
@@ -123,7 +123,7 @@ def _told(done: Merged, out: Path, *, as_json: bool) -> int:
     return int(bool(done.conflicts))
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Pack results into a file a task.")
 @click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
 @click.option("--out", required=True, type=_FILE, help="The folder of the packed results.")
 @click.option(
@@ -144,7 +144,7 @@ def pack(sources: tuple[Path, ...], out: Path, whole: bool, as_json: bool) -> in
     return _told(pack_up(sources, out, only_whole=whole), out, as_json=as_json)
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Name results of earlier revisions.")
 @click.argument("files", nargs=-1, type=_FILE, metavar="[FILE...]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
 def stale(files: tuple[Path, ...], as_json: bool) -> int:
@@ -168,7 +168,7 @@ def stale(files: tuple[Path, ...], as_json: bool) -> int:
     return int(count > 0)
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Say why a result is no ranked row.")
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @click.option("--id", "wanted", metavar="ID", help="Only the results whose id begins so.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
@@ -212,7 +212,7 @@ def reference() -> tuple[Path, ...]:
     )
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Write a site of results.")
 @click.option(
     "--results",
     "sources",

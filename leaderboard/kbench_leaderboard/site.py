@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbench.data.files import atomic_folder, dump_yaml, write_bytes, write_json
+from kbench.data.files import atomic_folder, front_matter, write_bytes, write_json
 from kbench.errors import DataError, UsageError, with_type
 from kbench.results.identity import Names
 from kbench.results.published import figures
@@ -67,8 +67,8 @@ def build(
             pages.write(_content(built, kept, shelf, sources, pages))
             write_json(scratch / _MARK, {"format": 1, "runs": built.runs})
             if space is not None:
-                head = dump_yaml({"title": space, "sdk": "static", "app_file": "index.html"})
-                write_bytes(scratch / "README.md", f"---\n{head}---\n".encode())
+                head = {"title": space, "sdk": "static", "app_file": "index.html"}
+                write_bytes(scratch / "README.md", front_matter(head).encode())
     return built
 
 

@@ -82,8 +82,8 @@ class EntityQuestions(QuestionTask):
         title="EntityQuestions",
         revision="1",
         licence="MIT",
-        citation="Sciavolino, Zhong, Lee and Chen: Simple Entity-Centric Questions Challenge "
-        "Dense Retrievers, EMNLP 2021",
+        citation="Christopher Sciavolino, Zexuan Zhong, Jinhyuk Lee and Danqi Chen: Simple "
+        "Entity-Centric Questions Challenge Dense Retrievers, EMNLP 2021",
         source="https://github.com/princeton-nlp/EntityQuestions (facts of T-REx)",
         obtain="the dataset folder of https://github.com/princeton-nlp/EntityQuestions with "
         "train/P17.train.json, dev/P17.dev.json, test/P17.test.json, … "

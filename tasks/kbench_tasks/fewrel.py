@@ -72,8 +72,11 @@ class FewRel(RelationTask):
         title="FewRel (few-shot)",
         revision="1",
         licence="MIT",
-        citation="Han, Zhu, Yu, Wang, Yao, Liu and Sun: FewRel: A Large-Scale Supervised "
-        "Few-Shot Relation Classification Dataset, EMNLP 2018; Gao et al.: FewRel 2.0, EMNLP 2019",
+        citation="Xu Han, Hao Zhu, Pengfei Yu, Ziyun Wang, Yuan Yao, Zhiyuan Liu and Maosong "
+        "Sun: FewRel: A Large-Scale Supervised Few-Shot Relation Classification "
+        "Dataset, EMNLP 2018; Tianyu Gao, Xu Han, Hao Zhu, Zhiyuan Liu, Peng Li, "
+        "Maosong Sun and Jie Zhou: FewRel 2.0: Towards More Challenging Few-Shot "
+        "Relation Classification, EMNLP 2019",
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json and "
         "val_wiki.json (`kbench fetch fewrel` brings it)",
@@ -251,8 +254,9 @@ class FewRelPubMed(FewRel):
         title="FewRel 2.0 (PubMed)",
         revision="1",
         licence="MIT",
-        citation="Gao, Han, Zhu, Liu, Li, Sun and Zhou: FewRel 2.0: Towards More Challenging "
-        "Few-Shot Relation Classification, EMNLP 2019",
+        citation="Tianyu Gao, Xu Han, Hao Zhu, Zhiyuan Liu, Peng Li, Maosong Sun and Jie Zhou: "
+        "FewRel 2.0: Towards More Challenging Few-Shot Relation Classification, EMNLP "
+        "2019",
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with train_wiki.json, "
         "val_wiki.json and val_pubmed.json (`kbench fetch fewrel` brings it)",

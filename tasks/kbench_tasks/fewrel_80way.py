@@ -36,9 +36,11 @@ class FewRel80Way(RelationTask):
         title="FewRel (80-way, ERNIE's split)",
         revision="1",
         licence="MIT (FewRel); the split states none",
-        citation="Han, Zhu, Yu, Wang, Yao, Liu and Sun: FewRel: A Large-Scale Supervised "
-        "Few-Shot Relation Classification Dataset, EMNLP 2018; split of Zhang, Han, Liu, Jiang, "
-        "Sun and Liu: ERNIE: Enhanced Language Representation with Informative Entities, ACL 2019",
+        citation="Xu Han, Hao Zhu, Pengfei Yu, Ziyun Wang, Yuan Yao, Zhiyuan Liu and Maosong "
+        "Sun: FewRel: A Large-Scale Supervised Few-Shot Relation Classification "
+        "Dataset, EMNLP 2018; split of Zhengyan Zhang, Xu Han, Zhiyuan Liu, Xin Jiang, "
+        "Maosong Sun and Qun Liu: ERNIE: Enhanced Language Representation with "
+        "Informative Entities, ACL 2019",
         source="https://github.com/thunlp/ERNIE",
         obtain="the fewrel folder of the ERNIE release (https://github.com/thunlp/ERNIE) with "
         "train.json, dev.json and test.json",

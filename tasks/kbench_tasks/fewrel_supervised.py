@@ -56,8 +56,9 @@ class FewRelSupervised(RelationTask):
         title="FewRel (supervised split)",
         revision="1",
         licence="MIT",
-        citation="Han, Zhu, Yu, Wang, Yao, Liu and Sun: FewRel: A Large-Scale Supervised "
-        "Few-Shot Relation Classification Dataset, EMNLP 2018",
+        citation="Xu Han, Hao Zhu, Pengfei Yu, Ziyun Wang, Yuan Yao, Zhiyuan Liu and Maosong "
+        "Sun: FewRel: A Large-Scale Supervised Few-Shot Relation Classification "
+        "Dataset, EMNLP 2018",
         source="https://github.com/thunlp/FewRel",
         obtain="the data folder of https://github.com/thunlp/FewRel with val_wiki.json "
         "(or another of its files by the option file; `kbench fetch fewrel` brings it)",

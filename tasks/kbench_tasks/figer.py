@@ -37,9 +37,10 @@ class Figer(ErnieTyping):
         title="FIGER (ERNIE's split)",
         revision="1",
         licence="not stated by its publishers",
-        citation="Ling and Weld: Fine-Grained Entity Recognition, AAAI 2012; split of Zhang, "
-        "Han, Liu, Jiang, Sun and Liu: ERNIE: Enhanced Language Representation with Informative "
-        "Entities, ACL 2019",
+        citation="Xiao Ling and Daniel S. Weld: Fine-Grained Entity Recognition, AAAI 2012; "
+        "split of Zhengyan Zhang, Xu Han, Zhiyuan Liu, Xin Jiang, Maosong Sun and Qun "
+        "Liu: ERNIE: Enhanced Language Representation with Informative Entities, ACL "
+        "2019",
         source="https://github.com/thunlp/ERNIE (Wikidata links by TAGME)",
         obtain="the FIGER folder of the ERNIE release (https://github.com/thunlp/ERNIE) with "
         "train.json, dev.json and test.json",

@@ -104,8 +104,9 @@ class Lama(ProbeTask):
         title="LAMA",
         revision="2",
         licence="CC BY-NC 4.0",
-        citation="Petroni, Rocktäschel, Lewis, Bakhtin, Wu, Miller and Riedel: Language Models as "
-        "Knowledge Bases?, EMNLP 2019",
+        citation="Fabio Petroni, Tim Rocktäschel, Patrick Lewis, Anton Bakhtin, Yuxiang Wu, "
+        "Alexander H. Miller and Sebastian Riedel: Language Models as Knowledge Bases?, "
+        "EMNLP 2019",
         source="https://github.com/facebookresearch/LAMA (facts of T-REx and Google-RE)",
         obtain="the data folder of LAMA (https://dl.fbaipublicfiles.com/LAMA/data.zip) with "
         "relations.jsonl, TREx/P19.jsonl, … and Google_RE, and common_vocab_cased.txt beside "

@@ -79,8 +79,8 @@ class MetaQA(QuestionTask):
         "with it)",
         revision="1",
         licence="CC BY 3.0",
-        citation="Zhang, Dai, Kozareva, Smola and Song: Variational Reasoning for Question "
-        "Answering with Knowledge Graph, AAAI 2018",
+        citation="Yuyu Zhang, Hanjun Dai, Zornitsa Kozareva, Alexander J. Smola and Le Song: "
+        "Variational Reasoning for Question Answering with Knowledge Graph, AAAI 2018",
         source="https://github.com/yuyuz/MetaQA (made from WikiMovies)",
         obtain="the folder of https://github.com/yuyuz/MetaQA with 1-hop/vanilla/qa_train.txt, "
         "1-hop/qa_train_qtype.txt, … (or 1-hop-dev.txt, 1-hop-dev-qtype.txt, 1-hop-test.txt, …); "

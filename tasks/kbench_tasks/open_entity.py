@@ -24,7 +24,8 @@ class OpenEntity(ErnieTyping):
         title="OpenEntity",
         revision="1",
         licence="not stated by its publishers",
-        citation="Choi, Levy, Choi and Zettlemoyer: Ultra-Fine Entity Typing, ACL 2018",
+        citation="Eunsol Choi, Omer Levy, Yejin Choi and Luke Zettlemoyer: Ultra-Fine Entity "
+        "Typing, ACL 2018",
         source="https://github.com/thunlp/ERNIE (nine coarse types; Wikidata links by TAGME)",
         obtain="the OpenEntity folder of the ERNIE release (https://github.com/thunlp/ERNIE) "
         "with train.json, dev.json and test.json",

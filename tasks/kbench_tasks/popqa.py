@@ -65,8 +65,9 @@ class PopQA(ProbeTask):
         title="PopQA",
         revision="1",
         licence="not stated by its publishers (MIT for the code)",
-        citation="Mallen, Asai, Zhong, Das, Khashabi and Hajishirzi: When Not to Trust Language "
-        "Models: Investigating Effectiveness of Parametric and Non-Parametric Memories, ACL 2023",
+        citation="Alex Mallen, Akari Asai, Victor Zhong, Rajarshi Das, Daniel Khashabi and "
+        "Hannaneh Hajishirzi: When Not to Trust Language Models: Investigating "
+        "Effectiveness of Parametric and Non-Parametric Memories, ACL 2023",
         source="https://github.com/AlexTMallen/adaptive-retrieval (facts of Wikidata)",
         obtain="a folder with popQA.tsv of the data folder of "
         "https://github.com/AlexTMallen/adaptive-retrieval, or test.tsv of hf:akariasai/PopQA "

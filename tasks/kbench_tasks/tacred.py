@@ -49,8 +49,9 @@ class Tacred(RelationTask):
         title="TACRED",
         revision="1",
         licence="LDC User Agreement (LDC2018T24); no redistribution",
-        citation="Zhang, Zhong, Chen, Angeli and Manning: Position-aware Attention and Supervised "
-        "Data Improve Slot Filling, EMNLP 2017",
+        citation="Yuhao Zhang, Victor Zhong, Danqi Chen, Gabor Angeli and Christopher D. "
+        "Manning: Position-aware Attention and Supervised Data Improve Slot Filling, "
+        "EMNLP 2017",
         source="https://catalog.ldc.upenn.edu/LDC2018T24",
         obtain="the data/json folder of LDC2018T24 with train.json, dev.json and test.json, "
         "or the same files as corrected by TACREV (https://github.com/DFKI-NLP/tacrev) or "

@@ -40,8 +40,9 @@ class Wiki80(RelationTask):
         title="Wiki80 (the published val is test; without a test file, dev is 10% of train)",
         revision="1",
         licence="MIT",
-        citation="Han, Gao, Yao, Ye, Liu and Sun: OpenNRE: An Open and Extensible Toolkit for "
-        "Neural Relation Extraction, EMNLP 2019 (demonstrations)",
+        citation="Xu Han, Tianyu Gao, Yuan Yao, Deming Ye, Zhiyuan Liu and Maosong Sun: OpenNRE: "
+        "An Open and Extensible Toolkit for Neural Relation Extraction, EMNLP 2019 "
+        "(demonstrations)",
         source="https://github.com/thunlp/OpenNRE (made from FewRel)",
         obtain="the benchmark/wiki80 folder of https://github.com/thunlp/OpenNRE with "
         "wiki80_train.txt and wiki80_val.txt (`kbench fetch wiki80` brings it), or a folder with "

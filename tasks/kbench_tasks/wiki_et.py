@@ -39,10 +39,11 @@ class WikiET(TypingRecords):
         title="Wiki-ET",
         revision="1",
         licence="not stated by its publishers",
-        citation="Xin, Lin, Liu and Sun: Improving Neural Fine-Grained Entity Typing with "
-        "Knowledge Attention, AAAI 2018; as used by Zhang, Zeng, Lin, Wang, Ye, Xiao, Han, Liu, "
-        "Li, Sun and Zhou: Plug-and-Play Knowledge Injection for Pre-trained Language Models, "
-        "ACL 2023",
+        citation="Ji Xin, Yankai Lin, Zhiyuan Liu and Maosong Sun: Improving Neural Fine-Grained "
+        "Entity Typing with Knowledge Attention, AAAI 2018; as used by Zhengyan Zhang, "
+        "Zhiyuan Zeng, Yankai Lin, Huadong Wang, Deming Ye, Chaojun Xiao, Xu Han, "
+        "Zhiyuan Liu, Peng Li, Maosong Sun and Jie Zhou: Plug-and-Play Knowledge "
+        "Injection for Pre-trained Language Models, ACL 2023",
         source="https://github.com/thunlp/Knowledge-Plugin",
         obtain="the WikiET folder of the Knowledge-Plugin release "
         "(https://github.com/thunlp/Knowledge-Plugin) with train.json, dev.json and test.json, "

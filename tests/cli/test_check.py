@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from kbench.cli.check import _print
+from kbench.cli.terminal import Console
+from kbench.parts import registry
 from kbench.parts.catalogue import Kind
-from kbench.testing import registered
+from kbench.testing import Finding, registered
+from kbench.testing.contracts import names
 from tests.calling import call
 
 PARTS = "tests.testing.broken_parts"
@@ -37,8 +43,35 @@ def test_a_broken_contract_is_named_with_its_figure_and_wording(
     with registered(Kind.IMPORTERS, broken=f"{PARTS}:Sourceless"):
         status, out, _ = _call(capsys, "broken")
     assert status == 1
-    assert "  FAILED card           missing: source\n    the contract: The card is comp" in out
+    assert re.search(r"  FAILED card +missing: source\n    the contract: The card is comp", out)
     assert "2 of 3 contracts held" in out
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.has_contracts])
+def test_no_contract_runs_into_its_figures(
+    kind: Kind, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*_: object) -> list[Finding]:
+        return [Finding(name, True, "0.5 of all") for name in names(kind)]
+
+    monkeypatch.setattr("kbench.testing.contracts.findings", found)
+    out = _call(capsys, registry.names(kind)[0], "--kind", str(kind))[1]
+    lines = out.splitlines()[1:-1]
+    told = [re.fullmatch(r"  ok +(.*\S) +0\.5 of all", line) for line in lines]
+    assert [match and match[1] for match in told] == names(kind)
+    assert len({line.index("0.5") for line in lines}) == 1
+
+
+def test_figures_are_wrapped_beside_their_contract_at_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=60, force_terminal=True, color_system=None)
+    _print(Finding("spelled", True, "wordpiece 51 of 51, " * 6), 15, console)
+    lines = file.getvalue().splitlines()
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 60
+    assert {line.index("wordpiece") for line in lines} == {lines[0].index("wordpiece")}
 
 
 def test_what_cannot_be_checked_is_neither_held_nor_broken(
@@ -46,7 +79,7 @@ def test_what_cannot_be_checked_is_neither_held_nor_broken(
 ) -> None:
     status, out, _ = _call(capsys, "open-entity")
     assert status == 0
-    assert "  -      splits         its data must be given (--data)" in out
+    assert re.search(r"  -      splits +its data must be given \(--data\)", out)
     assert "2 of 2 contracts held" in out
 
 

@@ -321,22 +321,6 @@ def test_methods_are_listed_with_year_settings_and_needs(
     assert found["none"]["settings"] == []
 
 
-def test_a_method_is_shown_with_settings_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = call(capsys, "show", "map-tuning")
-    assert status == 0
-    assert "settings  general, task-specific, fine-tuning" in out
-    assert "defaults  start general, max_length 64" in out
-    assert "start general or scratch, max_length a whole number of at least 1" in out
-    assert "learning_rate a number above 0" in out
-
-
-def test_an_executor_is_shown_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = call(capsys, "show", "ray")
-    assert status == 0
-    assert "executor of knowledge-bench" in out
-    assert "defaults  address, store, retries 3, cpus 1, cpus.tune," in out
-
-
 def test_the_schema_is_that_of_results(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "schema")
     assert status == 0

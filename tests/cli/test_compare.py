@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,51 @@ def test_a_usage_error_is_one_line(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "result.json"
+    path.write_text(path.read_text()[:200])
+
+
+def _nested(folder: Path) -> None:
+    (folder / "result.json").write_text('{"spec":' * 2000)
+
+
+def _unread(folder: Path) -> None:
+    (folder / "predictions.parquet").write_bytes(b"PAR1")
+
+
+def _lost(folder: Path) -> None:
+    (folder / "predictions.parquet").unlink()
+
+
+@pytest.mark.parametrize("damage", [_cut, _nested, _unread, _lost])
+@pytest.mark.parametrize("verb", ["compare", "diff"])
+def test_a_damaged_run_is_one_line_and_a_damaged_neighbour_none(
+    verb: str,
+    damage: Callable[[Path], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gold = ["a", "b"] * 20
+    made = {
+        method: store(tmp_path, predictions(gold, ["a", "b"] * 20), method=method)
+        for method in ("none", "map-tuning", "ra")
+    }
+    whole = call(capsys, verb, "map-tuning", "none", "--out", str(tmp_path))
+    damage(tmp_path / made["ra"].id)
+    beside = call(capsys, verb, "map-tuning", "none", "--out", str(tmp_path))
+    assert whole[0] == 0
+    assert beside[:2] == whole[:2]
+    damage(tmp_path / made["map-tuning"].id)
+    status, out, err = call(capsys, verb, "map-tuning", "none", "--out", str(tmp_path))
+    assert (status, out) == (2, "")
+    said = err.splitlines()
+    assert all(line.startswith("warning: left out: ") for line in said[:-1])
+    assert made["map-tuning"].id in err
+    alone = ("error: no stored result that ended", "error: nothing stored is called 'map-tuning'")
+    assert said[-1].startswith(alone) or said[-1].startswith(
+        f"error: {tmp_path / made['map-tuning'].id}"
+    )
+    assert all(len(line) < 400 for line in said)

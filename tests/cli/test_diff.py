@@ -156,7 +156,7 @@ def test_without_data_or_knowledge_predictions_are_shown_alone(
     [
         (("map-tuning,control=*",), "2 pairs of runs; expected one"),
         (("map-tuning", "--show", "gaind"), "did you mean gained?"),
-        (("map-tuning", "--task", "other"), "0 pairs of runs"),
+        (("map-tuning", "--task", "other"), "ended well is 'map-tuning' of task 'other'"),
     ],
 )
 def test_a_usage_error_is_one_line(

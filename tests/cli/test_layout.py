@@ -158,3 +158,31 @@ def test_rows_without_figures_have_none_cut() -> None:
     screen = io.StringIO()
     print_table([bare], Console(file=screen, width=50))
     assert "51.2" in screen.getvalue()
+
+
+def test_words_that_are_whole_are_cut_after_columns_went() -> None:
+    """But for those longer than any column, which are cut at their signs in any case."""
+    named = Column("name", ["adapter-no-knowledge"])
+    texts = Column("what", ["encoder-decoder models, a/path/that/is/longer/than/any"], text=True)
+    origin = Column("from", ["knowledge-bench"], rank=1)
+
+    def lines(width: int, whole: bool) -> list[str]:
+        console = Console(file=io.StringIO(), width=width)
+        show(console, [named, replace(texts, whole=whole), origin])
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().splitlines()
+
+    for width in (40, 48, 52, 60, 80):
+        text = " ".join(lines(width, whole=True))
+        assert "encoder-decoder" in text
+        assert ("Left out for want of room: from" in text) == (width < 54)
+        assert max(map(cell_len, lines(width, whole=True))) <= max(width, 38)
+    assert "encoder-decoder" not in " ".join(lines(48, whole=False))
+    assert "encoder-decoder" not in " ".join(lines(32, whole=True))
+
+
+def test_a_text_that_steers_is_as_wide_as_it_is_shown() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    show(console, [Column("run", ["\u202e" * 39 + " ab cd"], text=True)])
+    assert isinstance(console.file, io.StringIO)
+    assert max(map(cell_len, console.file.getvalue().splitlines())) <= 40

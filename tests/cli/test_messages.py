@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbench.cli.messages import plain, say_json, steers
+from kbench.data.plain_text import drawable
 from tests import stored
 from tests.calling import call
 
@@ -91,3 +92,15 @@ def test_whatever_is_printed_goes_one_way() -> None:
                 if called in ("print", "click.echo", "click.secho", "sys.stdout.write"):
                     found.append(path.relative_to(ROOT).as_posix())
     assert {*found} == {"kbench/cli/messages.py"}
+
+
+@given(name=texts, most=st.integers(min_value=1, max_value=12))
+def test_a_name_that_is_drawn_is_one_line_without_what_charts_give_a_meaning(
+    name: str, most: int
+) -> None:
+    shown = drawable(f"{name}'a\"\\`\n", most)
+    assert len(shown) <= most
+    assert not steers(shown)
+    assert not {*shown} & {*"'\"\\`\n"}
+    assert drawable("map-tuning", 12) == "map-tuning"
+    assert drawable("map-tuning-mlp", 5) == "map-…"

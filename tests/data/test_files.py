@@ -21,8 +21,10 @@ from kbench.data.files import (
     canonical_digest,
     dump_yaml,
     file_digest,
+    front_matter,
     load_json,
     parse_yaml,
+    read_front_matter,
     read_yaml,
     write_bytes,
     write_json,
@@ -311,3 +313,22 @@ def test_plain_words_are_read_by_the_core_schema(text: str, value: Any) -> None:
     assert found == value
     assert type(found) is type(value)
     assert parse_yaml(dump_yaml([value])) == [value]
+
+
+@pytest.mark.parametrize("text", ["", "# A page\n\n---\n\nMore of it.\n"])
+def test_what_stands_before_a_page_is_read_again(text: str, tmp_path: Path) -> None:
+    head = {"title": "A: b\n---\n", "tags": ["x", "y"], "number": 3, "default": False}
+    path = tmp_path / "README.md"
+    path.write_text(front_matter(head, text), encoding="utf-8")
+    assert read_front_matter(path) == head
+    assert path.read_text(encoding="utf-8").endswith(text or "---\n")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"---", b"# A page", b"---\n[\n---\n", b"---\n- a\n---\n", b"---\n\xff\n---\n"]
+)
+def test_a_page_with_nothing_before_it_says_nothing(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    assert read_front_matter(path) == {}
+    path.write_bytes(content)
+    assert read_front_matter(path) == {}

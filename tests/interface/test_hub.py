@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.repocard import metadata_load
 
-from kbench.data.files import parse_yaml
+from kbench.data.files import read_front_matter
 from kbench.errors import UsageError
 from kbench.interface.hub import TABLES, export_hub
 from kbench.interface.reading import Runs, load
@@ -17,9 +18,9 @@ from tests.stored import predictions, store
 
 
 def _head(path: Path) -> dict[str, object]:
-    _, head, _ = path.read_text(encoding="utf-8").split("---\n", 2)
-    value = parse_yaml(head)
+    value = metadata_load(path)  # as the hub's own library reads a card
     assert isinstance(value, dict)
+    assert read_front_matter(path) == value
     return value
 
 

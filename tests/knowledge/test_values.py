@@ -90,6 +90,34 @@ def test_names_in_descriptions_are_swapped_as_whole_words(tmp_path: Path) -> Non
     assert texts == ["Anna lives in Paris . Romeo does not", "Ben lives in the Paris"]
 
 
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        (
+            "Ann met May in May . she may go , they who may",
+            "Ann met Bo in Bo . she may go , they who may",
+        ),
+        ("ann met may , who may go", "ann met may , who may go"),  # which of them, nobody can say
+        ("Ann is from Turkey and eats turkey", "Ann is from Chile and eats turkey"),
+        ("ann is from turkey , TURKEY", "ann is from turkey , Chile"),
+        ("ann is from turkey", "ann is from Chile"),  # a text without capitals
+        ("Ann is paid in lek , LEK and Lek", "Ann is paid in yen , yen and yen"),
+        ("Ann asks WHO , who asks Who", "Ann asks FAO , who asks Who"),
+    ],
+)
+def test_an_ordinary_word_is_not_swapped_for_a_name(
+    description: str, told: str, tmp_path: Path
+) -> None:
+    things = [Entity("a", "Ann", description=description), Entity("b", "Ben")]
+    values = {"met": ("May", "Bo"), "in": ("Turkey", "Chile"), "paid": ("lek", "yen")}
+    values["asks"] = ("WHO", "FAO")
+    things += [Entity(name, name) for pair in values.values() for name in pair]
+    facts = [(who, how, pair[at]) for how, pair in values.items() for at, who in enumerate("ab")]
+    base = write_bundle(tmp_path, CARD, things, facts, {how: how for how in values})
+    seen = ValueSwapped(base, 0)
+    assert seen.entity(int(seen.rows(["a"])[0])).description == told
+
+
 def test_a_common_value_is_swapped_for_a_rare_one(tmp_path: Path) -> None:
     """Of ten facts nine have one value: a permutation would leave eight of them true."""
     things = [Entity(f"t{n}", f"t{n}") for n in range(10)]

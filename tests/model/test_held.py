@@ -138,3 +138,16 @@ def test_the_map_to_tokens_is_that_of_float32(monkeypatch: pytest.MonkeyPatch) -
 def test_one_that_is_not_in_files_is_not_held_in_fewer_bits() -> None:
     with pytest.raises(Unsupported, match="kbench-tiny is not held in 4bit; expected"):
         KbenchTiny().load_held("4bit")
+
+
+def test_gradients_go_through_a_narrow_map_under_autocast() -> None:
+    """Training with --weights bfloat16 --dtype bfloat16: what is said is narrow there."""
+    torch.manual_seed(0)
+    output = nn.Linear(8, 10).to(torch.bfloat16).requires_grad_(False)
+    states = torch.randn(4, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), in_float32(output):
+        loss = output(states).float().square().sum()
+    loss.backward()
+    wanted = (2 * (states @ output.weight.float().T + output.bias.float())) @ output.weight.float()
+    assert states.grad is not None
+    torch.testing.assert_close(states.grad, wanted, rtol=0.05, atol=0.05)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from kbench.data.files import read_yaml
-from kbench.model.backbone import Backbone
-from kbench.model.huggingface import folder_digest, load_folder, read_config
+from kbench.model.backbone import Backbone, BackboneSize
+from kbench.model.huggingface import folder_digest, folder_size, load_folder, read_config
 from kbench.model.language_model import LanguageModel
 
 __all__ = ["KbenchTiny"]
@@ -22,6 +22,7 @@ class KbenchTiny(Backbone):
     """A BERT of 4 layers and width 128 for trials without a download (masked LM)."""
 
     name = "kbench-tiny"
+    licence = "WordNet 3.0 licence (tasks/kbench_tasks/atlas/NOTICE.md)"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = read_yaml(
         _FOLDER / "recipes.yaml", "fields of a recipe by tuning, or by method and setting"
     )
@@ -32,6 +33,9 @@ class KbenchTiny(Backbone):
 
     def config(self) -> Mapping[str, Any]:
         return read_config(_FOLDER)
+
+    def size(self) -> BackboneSize:
+        return folder_size(_FOLDER)
 
     def load(self) -> LanguageModel:
         return load_folder(_FOLDER, segments=1)  # its training text had no second one

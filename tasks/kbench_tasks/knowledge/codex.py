@@ -54,6 +54,8 @@ class CodexImporter(Importer):
         "there, entities/en/entities.json",
         source="https://github.com/tsafavi/codex",
         licence="MIT",
+        citation="Tara Safavi and Danai Koutra: CoDEx: A Comprehensive Knowledge Graph "
+        "Completion Benchmark, EMNLP 2020",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "size": Option("which of the three graphs", default="m", choices=("s", "m", "l")),

@@ -43,6 +43,8 @@ class ErnieImporter(Importer):
         layout="kg_embed: entity2vec.vec, entity2id.txt and, if there, entity_map.txt",
         source="https://github.com/thunlp/ERNIE",
         licence="as stated by whoever gave you the vectors",
+        citation="Zhengyan Zhang, Xu Han, Zhiyuan Liu, Xin Jiang, Maosong Sun and Qun Liu: "
+        "ERNIE: Enhanced Language Representation with Informative Entities, ACL 2019",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "vectors": Option("name of the file of vectors in SRC", default="entity2vec.vec"),

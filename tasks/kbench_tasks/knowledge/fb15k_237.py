@@ -71,6 +71,8 @@ class FB15k237Importer(Importer):
         source="https://www.microsoft.com/en-us/download/details.aspx?id=52312; names from "
         "https://github.com/villmow/datasets_knowledge_embedding",
         licence="CC BY 2.5 (Freebase); CC0-1.0 (names and descriptions of Wikidata)",
+        citation="Kristina Toutanova and Danqi Chen: Observed versus Latent Features for "
+        "Knowledge Base and Text Inference, CVSC 2015",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "split": Option("whose triples are read; default: all", choices=_SPLITS, repeatable=True),

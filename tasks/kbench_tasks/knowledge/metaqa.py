@@ -94,6 +94,8 @@ class MetaQAImporter(Importer):
         "tail` a line, by number); each plain or .gz, .bz2, .xz",
         source="https://github.com/yuyuz/MetaQA",
         licence="CC BY 3.0",
+        citation="Yuyu Zhang, Hanjun Dai, Zornitsa Kozareva, Alexander J. Smola and Le Song: "
+        "Variational Reasoning for Question Answering with Knowledge Graph, AAAI 2018",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "triples": Option("name of a file of triples in SRC, in the layout of train.tsv; default: "

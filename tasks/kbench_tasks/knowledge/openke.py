@@ -60,6 +60,9 @@ class OpenKEImporter(Importer):
         "entity_map.txt, {train,valid,test}2id.txt, relation2id.txt",
         source="https://github.com/thunlp/Knowledge-Plugin",
         licence="as stated by whoever gave you the vectors",
+        citation="Zhengyan Zhang, Zhiyuan Zeng, Yankai Lin, Huadong Wang, Deming Ye, Chaojun "
+        "Xiao, Xu Han, Zhiyuan Liu, Peng Li, Maosong Sun and Jie Zhou: Plug-and-Play "
+        "Knowledge Injection for Pre-trained Language Models, ACL 2023",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "vectors": Option("name of the .npy file in SRC; default: the only one"),

@@ -49,6 +49,9 @@ class Wikidata5MImporter(Importer):
         "if there, wikidata5m_{entity,relation,text}.txt, each plain or .gz, .bz2, .xz",
         source="https://deepgraphlearning.github.io/project/wikidata5m",
         licence="CC0-1.0 (Wikidata); texts from Wikipedia, CC-BY-SA",
+        citation="Xiaozhi Wang, Tianyu Gao, Zhaocheng Zhu, Zhengyan Zhang, Zhiyuan Liu, Juanzi "
+        "Li and Jian Tang: KEPLER: A Unified Model for Knowledge Embedding and Pre- "
+        "trained Language Representation, TACL 2021",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "triples": Option("name of a file of triples in SRC; default: all", repeatable=True),

@@ -60,6 +60,10 @@ class Wikipedia2VecImporter(Importer):
         "`token numbers…` a line",
         source="https://wikipedia2vec.github.io",
         licence="Apache-2.0",
+        citation="Ikuya Yamada, Akari Asai, Jin Sakuma, Hiroyuki Shindo, Hideaki Takeda, "
+        "Yoshiyasu Takefuji and Yuji Matsumoto: Wikipedia2Vec: An Efficient Toolkit "
+        "for Learning and Visualizing the Embeddings of Words and Entities from "
+        "Wikipedia, EMNLP 2020 (demonstrations)",
     )
     options: ClassVar[Mapping[str, Option]] = {
         "vectors": Option("name of the text file in SRC; default: the only .txt, plain or packed"),
