@@ -139,6 +139,16 @@ class Parts:
             return self.knowledge
         return self.control_of(self.base_knowledge, of_task=False)
 
+    @property
+    def grounds(self) -> Any:
+        """What tells methods apart that cover different entities, so that others are swapped.
+
+        By name: whom a method covers may take long to find out, and a plan need not know it.
+        """
+        own = type(self.method).covers is not InjectionMethod.covers
+        named = [self.spec.method, self.method.revision, self.method.addressed_options]
+        return named if own else "vector"
+
     def control_of(
         self, base: KnowledgeBase, control: Control | None = None, *, of_task: bool = True
     ) -> KnowledgeBase:
@@ -149,11 +159,8 @@ class Parts:
             control: default: the run's.
             of_task: whether the control may look at the gold labels of the task.
         """
-        method, spec, control = self.method, self.spec, control or self.spec.control
-        own = type(method).covers is not InjectionMethod.covers
-        # By name: whom a method covers may take long to find out, and a plan need not know it.
-        grounds = [spec.method, method.revision, method.addressed_options] if own else "vector"
-        covers = partial(method.covers, base)
+        spec, grounds, control = self.spec, self.grounds, control or self.spec.control
+        covers = partial(self.method.covers, base)
         if control != Control.FOREIGN or not of_task:
             return controlled(base, control, spec.seed, covers, grounds)
         labels = [self.task.digest, self.linker_revised, sorted(self.task.null_labels)]

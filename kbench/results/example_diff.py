@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kbench.data import Example, Label, Split, is_right
+from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError, Unsupported, UsageError, lacking, with_type
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import controlled
@@ -28,7 +29,20 @@ from kbench.results.nearest import nearest_rows
 from kbench.spec import Control
 from kbench.store import Predictions, Result
 
-__all__ = ["BUCKETS", "Change", "Changed", "Injected", "Texts", "changes", "injected", "known"]
+if TYPE_CHECKING:
+    from kbench.parts.run_parts import PartLoader
+
+__all__ = [
+    "BUCKETS",
+    "Change",
+    "Changed",
+    "Injected",
+    "Texts",
+    "Views",
+    "changes",
+    "injected",
+    "known",
+]
 
 _SWAPPING = (Control.FOREIGN, Control.SAME_TYPE, Control.SHUFFLED)
 BUCKETS = ("known", "unknown", "head", "torso", "tail")
@@ -211,32 +225,46 @@ def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str
             was = f"revision {made} of the engine, and {ENGINE_REVISION} swaps others"
             return None, f"knowledge is not shown: the result is by {was}"
     try:
-        _seen(result, base)
+        Views().of(result, base)
     except KbenchError as error:
         return None, f"knowledge is not shown: {error}"
     return base, ""
 
 
-def _seen(result: Result, base: Bundle) -> KnowledgeBase:
-    """The knowledge base as the run saw it; who is swapped for whom hangs on the method.
+class Views:
+    """Knowledge bases as runs saw them, each made once for all runs that saw it alike."""
 
-    Raises:
-        KbenchError: entities are swapped, and the method is not installed or refuses its options,
-            or ``foreign`` cannot read the task's labels.
-    """
-    spec = result.spec
-    if spec.control not in _SWAPPING:
-        return controlled(base, spec.control, spec.seed)
-    try:
-        from kbench.parts.run_parts import Parts  # brings torch, as the method does
-    except ModuleNotFoundError as error:
-        raise Unsupported(lacking(error) or with_type(error)) from None
+    def __init__(self) -> None:
+        self._loader: PartLoader | None = None
 
-    return Parts(spec).control_of(base)
+    def of(self, result: Result, base: Bundle) -> KnowledgeBase:
+        """Returns what a run saw of a base; who is swapped for whom hangs on the method.
+
+        Raises:
+            KbenchError: entities are swapped, and the method is not installed or refuses its
+                options, or ``foreign`` cannot read the task's labels.
+        """
+        spec = result.spec
+        if spec.control not in _SWAPPING:
+            return controlled(base, spec.control, spec.seed)
+        try:
+            from kbench.parts.run_parts import PartLoader, Parts  # brings torch, as the method does
+        except ModuleNotFoundError as error:
+            raise Unsupported(lacking(error) or with_type(error)) from None
+
+        loader = self._loader = self._loader or PartLoader()
+        parts = Parts(spec, loader)
+        of = [base.digest, spec.task, spec.data, spec.options_of("task"), spec.linker]
+        key = canonical_digest([*of, str(spec.control), spec.seed, parts.grounds])
+        return loader.once("view", key, lambda: parts.control_of(base))
 
 
 def injected(
-    result: Result, base: Bundle, examples: Sequence[Example], neighbours: int = 3
+    result: Result,
+    base: Bundle,
+    examples: Sequence[Example],
+    neighbours: int = 3,
+    views: Views | None = None,
 ) -> list[list[Injected]]:
     """Returns what a run had to say of the mentions of each example, seen through its control.
 
@@ -247,11 +275,12 @@ def injected(
         base: its true knowledge base.
         examples: as the task gives them.
         neighbours: how many of the nearest entities are named.
+        views: of the same bases, where several runs are asked of.
     """
     linker = result.coverage.linker if result.coverage else result.spec.linker or "gold"
     examples, links = linked(examples, base, linker, anyone)
     rows = links.rows
-    seen = _seen(result, base)
+    seen = (views or Views()).of(result, base)
     entities = np.unique(np.array([r for several in rows for r in several if r >= 0], dtype="i8"))
     sources = seen.other[entities] if isinstance(seen, Exchanged) else entities
     vectors = base.has_vector(sources)

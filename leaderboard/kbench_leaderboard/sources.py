@@ -17,7 +17,7 @@ from kbench.errors import KbenchError
 from kbench.knowledge import Bundle
 from kbench.parts.find import find_knowledge
 from kbench.parts.registry import Kind, names
-from kbench.results.example_diff import Injected, Texts, injected
+from kbench.results.example_diff import Injected, Texts, Views, injected
 from kbench.store import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "leads_elsewhere", "without_paths"]
@@ -50,6 +50,7 @@ class Sources:
         }
         self._texts: dict[str, Texts] = {}
         self._bundles: dict[str, Bundle | None] = {}
+        self._views = Views()
 
     def examples(self, result: Result) -> Mapping[str, Example]:
         """Returns the test examples of a result by id; empty where they are not at hand."""
@@ -68,7 +69,8 @@ class Sources:
         if base is None or not examples:
             return [[] for _ in examples]
         try:
-            return injected(result, base, examples, neighbours=3 if len(base) <= _LARGE else 0)
+            near = 3 if len(base) <= _LARGE else 0
+            return injected(result, base, examples, near, self._views)
         except KbenchError:
             return [[] for _ in examples]
 
