@@ -18,7 +18,7 @@ from tests.architectures import write_decoder
 from .conftest import Demands
 from .test_generation import SIZE
 
-TEXTS, WORDS, CANDIDATES, TOKENS, BATCH = 24, 40, 80, 3, 8
+TEXTS, WORDS, CANDIDATES, TOKENS, BATCH = 8, 40, 80, 3, 4
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +92,22 @@ def test_a_row_each(
 
 
 def test_bare_loop(demands: Demands, lm: LanguageModel, trees: Trees) -> None:
-    ready = [trees.collate_sequences(np.arange(at, at + BATCH)) for at in range(0, TEXTS, BATCH)]
-    seen = [attention_mask(batch.visible, torch.float32) for batch in ready]
+    ready = []
+    for at in range(0, TEXTS, BATCH):
+        batch = trees.collate_sequences(np.arange(at, at + BATCH))
+        assert batch.visible is not None
+        assert batch.tree is not None
+        mask = attention_mask(batch.visible, torch.float32)
+        ready.append(
+            ({"input_ids": batch.ids, "attention_mask": mask}, batch.positions, batch.tree)
+        )
 
     def bare() -> Tensor:
         """The library's own forward pass over batches and masks that lie there, and the head."""
         found = []
         with torch.inference_mode():
-            for batch, mask in zip(ready, seen, strict=True):
-                tree = batch.tree
-                hidden = lm.network.model(
-                    input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions
-                ).last_hidden_state
+            for given, positions, tree in ready:
+                hidden = lm.network.model(**given, position_ids=positions).last_hidden_state
                 states = hidden.flatten(0, 1).index_select(0, tree.states)
                 logits = lm.network.lm_head(states).log_softmax(-1)[tree.places, tree.targets]
                 total = logits.new_zeros(tree.examples * tree.candidates)
