@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from kbench_leaderboard.in_time import InTime
-from kbench_leaderboard.submission import Entry
+from kbench_leaderboard.submission import Entry, read
+from kbench_leaderboard.verify import verify
 from tests.board_world import GOLD, guesses
 from tests.calling import call
 from tests.stored import predictions, store
@@ -51,3 +54,22 @@ def test_what_was_not_checked_is_a_finding(
     found = [json.loads(line) for line in told.splitlines()]
     assert len({line["where"] for line in found} - {""}) == 1
     assert "not checked" not in call(capsys, *words, "3600")[1]
+
+
+@pytest.mark.faults
+def test_the_time_goes_with_the_number_of_results(tmp_path: Path) -> None:
+    """What results say of each other is looked up, never all of them by all of them."""
+    rng, gold = random.Random(0), [f"is-{n % 4}" for n in range(60)]
+    taken = []
+    for count, folder in ((100, tmp_path / "few"), (800, tmp_path / "many")):
+        for number in range(count):
+            guessed = [one if rng.random() < 0.7 else rng.choice(gold) for one in gold]
+            method = ("none", "map-tuning", "ra", "kar")[number % 4]
+            found = predictions(gold, guessed)
+            store(folder, found, task="atlas-relations", method=method, seed=number // 4)
+        verify(read(tmp_path / "few"))  # what is loaded once is no matter of their number
+        begun = time.process_time()
+        verify(read(folder))
+        taken.append(time.process_time() - begun)
+    few, many = taken
+    assert many < 1.5 * 8 * few
