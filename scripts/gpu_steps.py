@@ -329,7 +329,10 @@ class Bench:
         except torch.OutOfMemoryError:
             found = Figures(problem="does not fit into the memory of the device")
         except Unsupported as reason:
-            found = Figures(problem=str(reason))
+            return Figures(problem=str(reason))
+        except Exception:
+            self._forget()
+            raise
         if found.problem:
             self._forget()
         return found
@@ -357,7 +360,9 @@ class Bench:
         return found
 
     def _forget(self) -> None:
-        self._session.forget()
+        """Drops the network; what was encoded for it stays."""
+        for kind in ("encoder", "downstream"):
+            self._session.forget(kind)
         self._held = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -153,7 +153,7 @@ def test_it_measures_on_a_cpu_as_on_a_bare_machine(
 ) -> None:
     """With parts found from pyproject.toml, in a process of its own."""
     words = ["--no-tests", "--device", "cpu", "--shapes", "tiny-bert,tiny-llama", "--steps", "1"]
-    words += ["--longest", "0.2", "--batch", "4", "--seconds", "120", "--out", str(tmp_path)]
+    words += ["--longest", "0.2", "--batch", "4", "--seconds", "900", "--out", str(tmp_path)]
     words += ["--methods", "map-tuning,ra", "--tunings", "full", "--dtypes", "bfloat16"]
     words += ["--no-compile"]
     assert measure_gpu.main(words) == 0

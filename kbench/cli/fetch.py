@@ -23,7 +23,7 @@ __all__ = ["fetch"]
 _DATA = Path("data")
 
 
-@examples("kbench fetch", "kbench fetch fewrel codex --data data", "kbench fetch --check data")
+@examples("kbench fetch", "kbench fetch NAME --data data", "kbench fetch --check data")
 @click.command("fetch", short_help="Bring published data sets and knowledge bases.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=_DATA,

@@ -28,6 +28,13 @@ def leaderboard() -> None:
 @click.option(
     "--data", type=_FILE, help="Data sets, for gold and examples; see `kbench run --data`."
 )
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600,
+    show_default=True,
+    help="Seconds for each FILE; what is not checked by then is a finding.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print findings as JSON Lines.")
 @click.option(
     "--rerun",
@@ -38,7 +45,12 @@ def leaderboard() -> None:
 )
 @click.option("--draw", default=0, show_default=True, help="With --rerun: the seed of the draw.")
 def verify(
-    files: tuple[Path, ...], data: Path | None, as_json: bool, number: int | None, draw: int
+    files: tuple[Path, ...],
+    data: Path | None,
+    time_limit: float,
+    as_json: bool,
+    number: int | None,
+    draw: int,
 ) -> int:
     """Check submissions: folders of results, packed or not, a result's folder, or a .zip of them.
 
@@ -47,16 +59,22 @@ def verify(
     Exit status 1 if anything is wrong; of what is run again, if a score lies outside the interval
     that is stated.
     """
+    from kbench_leaderboard.in_time import InTime
     from kbench_leaderboard.submission import opened, places, read
+    from kbench_leaderboard.verify import Problem
     from kbench_leaderboard.verify import verify as check
 
     wrong = 0
     for path in files:
         with opened(path) as folder:
             count = len(places(folder))
-            problems = check(read(folder), data)
+            entries = InTime(read(folder), time_limit)
+            problems = check(entries, data)
             if number is not None:
                 wrong += _rerun(folder, number, draw, data, as_json=as_json)
+        if entries.ended and entries.seen < count:
+            left = f"{count - entries.seen} of {count} results were not checked"
+            problems.append(Problem("", f"{left}: the time is up (--time-limit {time_limit:g})"))
         wrong += bool(problems)
         if as_json:
             for problem in problems:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from kbench.data import Label
@@ -27,6 +28,8 @@ __all__ = ["Seen", "Together", "whole"]
 
 Found: TypeAlias = Iterator[tuple[str, str]]
 """The folder that a finding is about, and the finding."""
+_SHORT = 200
+"""Letters of a label whose digest is remembered."""
 _SWAPPING = {Control.FOREIGN, Control.SHUFFLED, Control.RANDOM}
 """Controls by which whatever is linked is told other things."""
 
@@ -88,9 +91,9 @@ class Together:
         assert given is not None
         known = self._gold[result.spec.task, _digest(result, "data")]
         for name, label, stratum in zip(given.ids, given.labels, given.strata, strict=True):
-            said = (_text(label), stratum)
-            where, before = known.setdefault(name, (entry.where, canonical_digest(said)))
-            if before != canonical_digest(said):
+            said = _gold(label, stratum)
+            where, before = known.setdefault(name, (entry.where, said))
+            if before != said:
                 yield f"gold of example {str(name)[:40]!r} is another in {where}, of the same data"
                 return
 
@@ -109,8 +112,16 @@ class Together:
         yield from _of_bytes(whole, trains)
 
 
-def _text(label: Label) -> object:
-    return label if isinstance(label, str) else sorted(label)
+def _gold(label: Label, stratum: str) -> str:
+    """A digest of a gold label with its stratum: of thousands of results, each has them again."""
+    if isinstance(label, str) and len(label) + len(stratum) < _SHORT:
+        return _short_gold(label, stratum)
+    return canonical_digest((label if isinstance(label, str) else sorted(label), stratum))
+
+
+@lru_cache(maxsize=1 << 14)
+def _short_gold(label: str, stratum: str) -> str:
+    return canonical_digest((label, stratum))
 
 
 def _digest(result: Result, name: str) -> str:
