@@ -256,3 +256,22 @@ def build(
         f"{out / 'index.html'}: {made.runs} runs, {made.failed} of them failed or skipped; left "
         f"out {len(made.damaged)} damaged, {made.limited} with --limit, {made.twice} there twice"
     )
+
+
+@leaderboard.command("open")
+@click.argument("path", required=False, type=_FILE, metavar="[SITE|RESULTS]")
+@click.option(
+    "--out", default="site", show_default=True, type=_FILE, help="The folder of a site to build."
+)
+def open_(path: Path | None, out: Path) -> None:
+    """Open a site in the browser, or that of some results, which is built where it is needed.
+
+    Without an argument the site in --out, or else that of kbench-results. Where there is no
+    browser, only the address is printed.
+    """
+    from kbench_leaderboard.opening import open_in_browser, site_of
+
+    front = site_of(path, out)
+    say(front.resolve().as_uri())
+    if not open_in_browser(front):
+        say("no browser is here to open it", err=True)

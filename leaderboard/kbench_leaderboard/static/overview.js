@@ -21,6 +21,16 @@ const tables = panels.map((panel) => new DataTable(panel.querySelector("table.ma
   columnDefs: [{ targets: "figure", orderDataType: "figure", type: "num", orderSequence: ["desc", "asc"] }],
 }));
 
+// What settings are kept apart by comes first, and is no column that a reader sorted by.
+for (const table of tables) {
+  table.on("draw", () => {
+    const [[sorted, direction] = []] = table.order();
+    table.columns().header().toArray().forEach((head, at) => {
+      if (at === sorted) head.setAttribute("aria-sort", `${direction}ending`); else head.removeAttribute("aria-sort");
+    });
+  });
+}
+
 function state() {
   const values = [...new FormData(figures), ...new FormData(form)];
   const usual = figures.querySelector("input").value;
@@ -31,8 +41,8 @@ function state() {
 function show() {
   const values = new FormData(form);
   const [setting, seeds, together] = ["setting", "seeds", "together"].map((name) => values.get(name));
-  // What needs no knowledge is what all is read against: it stays where settings are filtered.
-  const isWanted = (row) => (!setting || !row.setting || row.setting === setting) && (!seeds || row.seeds >= Number(seeds));
+  // What needs no knowledge is what all is read against: it stays where rows are filtered.
+  const isWanted = (row) => (!setting || !row.setting || row.setting === setting) && (!seeds || !row.setting || row.seeds >= Number(seeds));
   sorting.draw([["rank", "asc"], ["average", "desc"]], (table) => {
     const rows = table.rows().nodes();
     table.order.fixed(together ? {} : { pre: [columnOf(table, "setting"), "asc"] });
