@@ -105,17 +105,17 @@ def forest(panel: Panel) -> Chart | None:
         return None
     names = _unique([_drawable(row.name) for row in order])
     values: list[dict[str, object]] = [
-        {"name": name, "figure": FIGURES[figure], "value": 100 * told.average,
-         "low": 100 * told.low, "high": 100 * told.high}
+        {"name": name, "figure": FIGURES[figure], "value": 100 * told.value,
+         "low": 100 * (told.low or 0.0), "high": 100 * (told.high or 0.0)}
         for row, name in zip(order, names, strict=True)
         for figure in _GAINS
-        if (told := row.standings.get(figure))
+        if (told := row.averages.get(figure))
     ]  # fmt: skip
     labels = [column.label for column in panel.compared]
     text = (
         f"{panel.title}: average knowledge gain and Δ none of {len(order)} methods over "
-        f"{', '.join(labels)}, in percentage points with 95 % intervals, the best by net gain, the "
-        "lesser of the two, first. The figures are in the table."
+        f"{', '.join(labels)}, in percentage points with 95 % intervals over seeds and examples, "
+        "in the order of the mean rank by net gain, the lesser of the two."
     )
     return Chart(_forest(values, names), text)
 

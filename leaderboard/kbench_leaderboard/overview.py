@@ -1,15 +1,16 @@
 """The front page: which method to use, as one matrix of methods × tasks a model, and an order.
 
-A panel is of one backbone, tuning and revision of the engine. Its order is by the average net gain
-over the tasks of the comparison, those that at least half of its methods have; who lacks one of
-them takes no part, and is named with what is missing.
+A panel is of one backbone, tuning and revision of the engine. Its order is by the mean rank of the
+net gain over the tasks of the comparison, those that at least half of its methods have; who lacks
+one of them takes no part, and is named with what is missing. Averages of figures are of these
+tasks: their intervals are over seeds and examples.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from statistics import mean
 from typing import TypeAlias
@@ -105,26 +106,18 @@ class Tally:
         setting: empty for what needs no knowledge.
         note: what else tells it from the others: knowledge, options.
         cells: one a column; None where it has no result.
-        standings: over the tasks of the comparison, by figure; those of the net gain have ranks.
-        here: the same of the net gain on these tasks alone.
+        averages: of each figure over the tasks of the comparison, if it has them all.
+        standing: by mean rank of the net gain; None if it takes no part in the order.
+        here: the same by the average net gain on these tasks alone.
     """
 
     method: str
     setting: str
     note: str
     cells: tuple[Cell | None, ...]
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    averages: Mapping[str, Estimate] = field(default_factory=dict)
+    standing: Standing | None = None
     here: Standing | None = None
-
-    @property
-    def standing(self) -> Standing | None:
-        """How it stands by net gain; None if it takes no part in the order."""
-        return self.standings.get("net")
-
-    def average(self, name: str) -> Estimate | None:
-        """Returns the average of a figure over the tasks of the comparison, with its interval."""
-        told = self.standings.get(name)
-        return Estimate(told.average, told.low, told.high) if told else None
 
     @property
     def name(self) -> str:
@@ -196,20 +189,25 @@ class Panel:
     def order(self) -> list[Tally]:
         """Who takes part in the order, the best first."""
         ranked = [row for row in self.rows if row.standing]
-        return sorted(ranked, key=lambda row: -_average(row))
+        return sorted(ranked, key=_place)
 
     @property
     def first(self) -> list[Tally]:
-        """Those that share the first rank, the best first: none where no gain is beyond chance."""
+        """Those that share the first rank, the best first: none where it gains nothing for sure."""
         order = self.order
-        if not order or order[0].standing is None or order[0].standing.low <= 0:
+        low = order[0].averages["net"].low if order else None
+        if low is None or low <= 0:
             return []
         return [row for row in order if row.standing and row.standing.rank == 1]
 
     @property
     def critical(self) -> tuple[float, float] | None:
         """The least and the largest critical difference to the first."""
-        told = [row.standing.critical for row in self.order[1:] if row.standing]
+        told = [
+            row.standing.critical
+            for row in self.order[1:]
+            if row.standing and row.standing.critical is not None
+        ]
         return (min(told), max(told)) if told else None
 
     @property
@@ -364,22 +362,24 @@ def _under(
 
 
 def _with_standings(rows: Sequence[Tally], over: Sequence[int]) -> list[Tally]:
-    """Gives each row how it stands over some columns, if it has them all."""
-    told: list[dict[str, Standing]] = [{} for _ in rows]
-    here: list[Standing | None] = [None] * len(rows)
+    """Gives each row its averages and how it stands over some columns, if it has them all."""
+    averages: list[dict[str, Estimate]] = [{} for _ in rows]
+    stand: dict[int, tuple[Standing, Standing]] = {}
     for name in FIGURES if over else ():
         at, values, drawn = _complete(rows, over, name)
         if not at:
             continue
-        for number, standing in zip(at, standings(values, drawn), strict=True):
-            told[number][name] = standing
+        mean_of = drawn.mean(axis=1)
+        ends = np.quantile(mean_of, [0.025, 0.975], axis=1)
+        for number, value, low, high in zip(at, values.mean(axis=1), *ends, strict=True):
+            averages[number][name] = Estimate(float(value), float(low), float(high))
         if name == "net":
-            alone = standings(values, drawn, others=False)
-            for number, standing in zip(at, alone, strict=True):
-                here[number] = standing
+            alone = standings(values.mean(axis=1)[:, None], mean_of[:, None])
+            stand = dict(zip(at, zip(standings(values, drawn), alone, strict=True), strict=True))
     return [
-        Tally(row.method, row.setting, row.note, row.cells, standing, alone)
-        for row, standing, alone in zip(rows, told, here, strict=True)
+        replace(row, averages=told, standing=stands[0], here=stands[1])
+        for number, (row, told) in enumerate(zip(rows, averages, strict=True))
+        for stands in [stand.get(number, (None, None))]
     ]
 
 
@@ -399,20 +399,19 @@ def _complete(
     return at, np.array(values), np.array(drawn)
 
 
-def _average(row: Tally) -> float:
-    return row.standing.average if row.standing else -2.0
+def _place(row: Tally) -> tuple[float, float, str]:
+    """Where a row stands: by mean rank, of equal ones by average; who takes no part is last."""
+    if row.standing is None:
+        return float("inf"), 0.0, row.name
+    return row.standing.mean_rank, -row.averages["net"].value, row.name
 
 
 def _ordered(rows: Sequence[Tally]) -> list[Tally]:
     """By setting, that with the best row first and what needs no knowledge last; then the order."""
-    best: dict[str, float] = defaultdict(lambda: -3.0)
-    for row in rows:
-        best[row.setting] = max(best[row.setting], _average(row))
-
-    def place(row: Tally) -> tuple[object, ...]:
-        return not row.setting, -best[row.setting], row.setting, -_average(row), row.name
-
-    return sorted(rows, key=place)
+    best: dict[str, tuple[float, float, str]] = {}
+    for row in sorted(rows, key=_place):
+        best.setdefault(row.setting, _place(row))
+    return sorted(rows, key=lambda row: (not row.setting, best[row.setting], _place(row)))
 
 
 def _missing(

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from kbench.errors import UsageError
+from kbench.metrics import Standing
 from kbench.parts.registry import Kind
 from kbench.results.identity import Names
 from kbench.results.notes import notes
@@ -77,6 +78,7 @@ class Pages:
             whisker=_whisker,
             ends=_ends,
             spans=_spans,
+            place=_place_of_rank,
             heat=_heat,
             beside=beside,
             figure_name=_figure_name,
@@ -355,11 +357,17 @@ def _spans(panel: Panel) -> dict[str, tuple[float, float]]:
     """The lowest and highest end of the averages of a panel, by figure."""
     found = {}
     for name in (*FIGURES, *map(str, Control)):
-        told = [average for row in panel.rows if (average := row.average(name))]
+        told = [average for row in panel.rows if (average := row.averages.get(name))]
         every = [end for e in told for end in (e.low, e.high) if end is not None]
         every += [0.0] if name in _DIFFERENCES else []
         found[name] = (min(every, default=0.0), max(every, default=0.0))
     return found
+
+
+def _place_of_rank(standing: Standing, rows: int) -> str:
+    """The places of a mean rank and its interval among so many, as style."""
+    told = Estimate(standing.mean_rank, standing.low, standing.high)
+    return _whisker(told, (1.0, float(max(rows, 2))), False)
 
 
 def _percent(value: float) -> str:
