@@ -193,21 +193,20 @@ class Panel:
 
     @property
     def first(self) -> list[Tally]:
-        """Those that share the first rank, the best first: none where it gains nothing for sure."""
-        order = self.order
-        low = order[0].averages["net"].low if order else None
-        if low is None or low <= 0:
-            return []
-        return [row for row in order if row.standing and row.standing.rank == 1]
+        """Those that share the first rank."""
+        return [row for row in self.order if row.standing and row.standing.rank == 1]
+
+    @property
+    def best(self) -> Tally | None:
+        """Of these the one that gains most on average; None where none gains beyond chance."""
+        gains = [row for row in self.first if (row.averages["net"].low or 0.0) > 0]
+        return max(gains, key=lambda row: row.averages["net"].value, default=None)
 
     @property
     def critical(self) -> tuple[float, float] | None:
-        """The least and the largest critical difference to the first."""
-        told = [
-            row.standing.critical
-            for row in self.order[1:]
-            if row.standing and row.standing.critical is not None
-        ]
+        """The least and the largest critical difference to the best mean rank."""
+        stands = [row.standing for row in self.order if row.standing and row.standing.behind]
+        told = [standing.critical for standing in stands if standing.critical is not None]
         return (min(told), max(told)) if told else None
 
     @property
@@ -399,16 +398,16 @@ def _complete(
     return at, np.array(values), np.array(drawn)
 
 
-def _place(row: Tally) -> tuple[float, float, str]:
-    """Where a row stands: by mean rank, of equal ones by average; who takes no part is last."""
+def _place(row: Tally) -> tuple[float, float, float, str]:
+    """Where a row stands: by rank, of those that share it by the average on these tasks."""
     if row.standing is None:
-        return float("inf"), 0.0, row.name
-    return row.standing.mean_rank, -row.averages["net"].value, row.name
+        return float("inf"), 0.0, 0.0, row.name
+    return row.standing.rank, -row.averages["net"].value, row.standing.mean_rank, row.name
 
 
 def _ordered(rows: Sequence[Tally]) -> list[Tally]:
     """By setting, that with the best row first and what needs no knowledge last; then the order."""
-    best: dict[str, tuple[float, float, str]] = {}
+    best: dict[str, tuple[float, float, float, str]] = {}
     for row in sorted(rows, key=_place):
         best.setdefault(row.setting, _place(row))
     return sorted(rows, key=lambda row: (not row.setting, best[row.setting], _place(row)))

@@ -41,9 +41,10 @@ def head(page: Page, name: str, panel: str = ENCODER) -> Locator:
 def test_it_answers_and_does_not_rank_what_cannot_be_told_apart(front: Visit) -> None:
     page = front.open()
     answers = page.locator(".answers li").all_inner_texts()
-    assert "first (general) is first over 3 tasks, with a net gain of +5" in answers[0]
-    assert "1 of the other 2 cannot be told apart from it: equal (task-specific)." in answers[0]
-    assert "second (general) is first" in answers[1]
+    assert "first (general) gains most of those in the first rank, +5" in answers[0]
+    assert "shares that rank with 1 of the other 2" in answers[0]
+    assert "from the best mean rank: equal (task-specific)." in answers[0]
+    assert "second (general) gains most" in answers[1]
     ranks = dict(zip(methods(page), column(page, "rank"), strict=True))
     assert (ranks["first"], ranks["equal"], ranks["second"]) == ("1", "1", "2")
     (long,) = [rank for name, rank in ranks.items() if name.startswith("long-")]

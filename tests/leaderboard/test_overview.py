@@ -55,6 +55,8 @@ def test_a_panel_orders_methods_over_all_tasks(front: Path) -> None:
     assert [row.method for row in encoder.rows] == ["first", "second", LONG, "equal", "none"]
     assert [row.seeds for row in encoder.rows] == [2, 1, 1, 1, 2]
     assert [row.method for row in decoder.first] == ["second", "first"]  # of three tasks
+    assert decoder.best is not None
+    assert decoder.best.method == "second"
 
 
 def test_the_order_is_that_of_the_statistic_on_the_board_s_figures(front: Path) -> None:
@@ -140,7 +142,7 @@ def test_only_so_many_models_are_on_the_page(
     monkeypatch.setattr(overview, "_PANELS", 3)
     shown = [(panel.backbone, panel.tuning) for panel in made(tmp_path)]
     assert shown == [("b", "lora"), ("a", "full"), ("b", "full")]  # one of each first, the fullest
-    assert all(not panel.order and not panel.first for panel in made(tmp_path))
+    assert all(not panel.order and panel.best is None for panel in made(tmp_path))
 
 
 def test_a_run_leads_to_what_it_is_read_against(front: Path) -> None:
