@@ -266,11 +266,15 @@ def build(
 def open_(path: Path | None, out: Path) -> None:
     """Open a site in the browser, or that of some results, which is built where it is needed.
 
-    Without an argument the site in --out, or else that of kbench-results. Where there is no
-    browser, only the address is printed.
+    Without an argument the site in --out, else that of kbench-results, else that of the reference
+    results of the checkout. Where there is no browser, only the address is printed.
     """
     from kbench_leaderboard.opening import open_in_browser, site_of
+    from kbench_leaderboard.site import is_site
 
+    if path is None:
+        mine = Path("kbench-results")
+        path = out if is_site(out) else mine if mine.is_dir() else reference()[0]
     front = site_of(path, out)
     say(front.resolve().as_uri())
     if not open_in_browser(front):

@@ -7,33 +7,22 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from kbench.errors import UsageError
 from kbench_leaderboard.site import build, is_site, shows
 
 __all__ = ["open_in_browser", "site_of"]
 
-_RESULTS = Path("kbench-results")
 
-
-def site_of(path: Path | None, out: Path) -> Path:
+def site_of(path: Path, out: Path) -> Path:
     """Returns the front page of a site, or of that of some results.
 
     Args:
-        path: of a site, or of a folder or archive of results; None for the site in ``out``, or
-            that of what ``kbench run`` writes by default.
+        path: of a site, or of a folder or archive of results.
         out: where a site of results is, or is built if it shows others.
 
     Raises:
-        UsageError: there is neither, or ``out`` holds something else than a site.
+        UsageError: ``out`` holds something else than a site.
         DataError: the results are none.
     """
-    if path is None and not is_site(out) and not _RESULTS.is_dir():
-        raise UsageError(
-            f"no site in {out} and no results in {_RESULTS}; expected a site that `kbench "
-            "leaderboard build` wrote, or a folder that `kbench run --out` wrote"
-        )
-    if path is None:
-        path = out if is_site(out) else _RESULTS
     if is_site(path):
         return path / "index.html"
     if not (is_site(out) and shows(out, path)):
