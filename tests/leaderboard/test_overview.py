@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kbench.data import Split
+from kbench.knowledge import Bundle
 from kbench.metrics import standings
+from kbench.parts.find import task_kind
+from kbench.results.example_diff import injected
 from kbench.results.identity import Names
 from kbench.spec import Control, Setting
-from kbench.store import Results, Status
-from kbench_leaderboard import opening, overview, site
+from kbench.store import Result, Results, Status
+from kbench_leaderboard import opening, overview, site, sources
 from kbench_leaderboard.board import Group, Shelf, beside, groups
 from kbench_leaderboard.names import short
 from kbench_leaderboard.overview import FIGURES, Panel, panels
@@ -234,7 +238,41 @@ def test_open_says_where_the_site_is_if_there_is_no_browser(
     assert code == 0
     assert out.strip() == (tmp_path / "site" / "index.html").as_uri()
     assert err.strip() == "no browser is here to open it"
-    code, _, err = call(capsys, "leaderboard", "open", str(tmp_path))  # holds no result
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    code, _, err = call(capsys, "leaderboard", "open", "empty", "--out", "new")
     assert code == 2
-    assert "Traceback" not in err
+    assert "holds no result" in err
+    assert not (tmp_path / "new").exists()
     assert call(capsys, "leaderboard", "open", str(tmp_path / "nothing"))[0] == 2
+
+
+def test_what_runs_bring_in_alike_is_looked_up_once(
+    toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, base = task_kind("toy-relations")(), Bundle(toy_folder / "kb")
+    examples = task.examples(Split.TEST)[:5]
+    told = stored.provenance(task.digest, knowledge=base.digest)
+    runs = [
+        Result(
+            id=f"{number:032x}",
+            status=Status.OK,
+            provenance=told,
+            spec=stored.spec(method="map-tuning", knowledge=str(base.folder), **about),
+        )
+        for number, about in enumerate(
+            [{}, {"seed": 1}, {"backbone": "other"}]
+            + [{"control": Control.SHUFFLED, "seed": seed} for seed in (0, 1, 1)]
+        )
+    ]
+    wanted = [injected(run, base, examples) for run in runs]
+    asked: list[Result] = []
+
+    def counted(result: Result, *given: object, **more: object) -> object:
+        asked.append(result)
+        return injected(result, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sources, "injected", counted)
+    shown = sources.Sources(None, [base.folder])
+    assert [shown.knowledge(run, examples) for run in runs] == wanted
+    assert asked == [runs[0], runs[3], runs[4]]
