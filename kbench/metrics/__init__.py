@@ -24,6 +24,7 @@ from kbench.metrics.spoken import (
     SpokenMetric,
     TokenF1,
 )
+from kbench.metrics.standings import Standing, standings
 from kbench.metrics.statistics import Contrast, Interval, bootstrap_replicates
 from kbench.metrics.stratified import LamaPrecision, Stratified, Within
 
@@ -49,6 +50,7 @@ __all__ = [
     "PopqaMatch",
     "ReciprocalRank",
     "SpokenMetric",
+    "Standing",
     "Stratified",
     "StrictAccuracy",
     "TokenF1",
@@ -57,4 +59,5 @@ __all__ = [
     "beside_named",
     "bootstrap_replicates",
     "is_beside",
+    "standings",
 ]

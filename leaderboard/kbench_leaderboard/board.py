@@ -10,7 +10,7 @@ ties with a better and a worse one, which do differ, stands between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from kbench.spec import Control
 from kbench.store import Predictions, Result, Results, Status
 from kbench_leaderboard.submission import read
 
-__all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "family", "groups", "ranks"]
+__all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "beside", "family", "groups", "ranks"]
 
 OTHER = "other tasks"
 """The family of tasks that are not installed where the site is built."""
@@ -69,13 +69,16 @@ class Shelf(Results):
 class Line:
     """A row of the board; a rank is None where there is nothing to rank, as of a control.
 
-    ``options`` says what tells it from the others of its group beside method and knowledge.
+    ``options`` says what tells it from the others of its group beside method and knowledge, and
+    ``sides`` has the scores of an entry and of what it is read against (``own``, ``foreign``,
+    ``none``, ``same_type``, as far as they are there) in every resample, of the same draws.
     """
 
     row: Row
     by_net: int | None
     by_score: int | None
     options: str = ""
+    sides: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def first(self) -> Result:
@@ -86,6 +89,12 @@ class Line:
     def ranked(self) -> bool:
         """Whether it is an entry of its own: no control, scored, and of a sweep the best on dev."""
         return _is_entry(self.row)
+
+    @property
+    def cell(self) -> tuple[str, ...]:
+        """What it shares, within its group, with its controls alone."""
+        spec = self.first.spec
+        return spec.method, str(spec.setting), self.row.name("knowledge"), self.options
 
     @property
     def name(self) -> str:
@@ -133,9 +142,18 @@ class Group:
     def title(self) -> str:
         """A short name for people."""
         words = [self.task, self.backbone, self.tuning, *self.shared, self.metric]
-        made = _revision(self.lines[0].first)
-        words += [] if made in ("", str(ENGINE_REVISION)) else [f"engine revision {made}"]
+        words += [] if self.current else [f"engine revision {self.revision}"]
         return " / ".join(words)
+
+    @property
+    def current(self) -> bool:
+        """Whether the engine that made its results is the one here, as far as they say."""
+        return self.revision in ("", str(ENGINE_REVISION))
+
+    @property
+    def revision(self) -> str:
+        """The revision of the engine that made its results; empty where it is not said."""
+        return _revision(self.lines[0].first)
 
     @property
     def key(self) -> str:
@@ -146,6 +164,26 @@ class Group:
     def results(self) -> Iterator[Result]:
         """Every result in it."""
         return (result for line in self.lines for result in line.row.results)
+
+
+def beside(group: Group, line: Line, result: Result) -> Iterator[tuple[str, Result]]:
+    """Yields what a result is to be read against: its controls, and the run without knowledge.
+
+    All are of its seed; each comes with a few words on what it is.
+    """
+    if result.spec.knowledge is None:
+        return
+    own = [other for other in group.lines if other.cell == line.cell]
+    of_seed = (
+        (str(other.first.spec.control), each)
+        for other in own
+        for each in other.row.results
+        if each.spec.seed == result.spec.seed and each.id != result.id
+    )
+    for control, each in of_seed:
+        yield ("true knowledge" if control == Control.NONE else f"{control} knowledge"), each
+    yardsticks = next((other.row.none for other in own if other.row.none), None) or ()
+    yield from (("no knowledge", r) for r in yardsticks if r.spec.seed == result.spec.seed)
 
 
 def groups(
@@ -203,11 +241,12 @@ def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
     tables = PredictionCache(shelf)
     shared, told = told_apart([row.first for row in made], names)
     entries = [row for row in made if _is_entry(row)]
-    several = [r for row in entries for r in (row.results, row.foreign, row.none) if r]
+    several = [runs for row in entries for runs in _sides(row).values()]
     drawn = _drawn([*{_ids(runs): runs for runs in several}.values()], tables)  # a yardstick once
-    scores = [drawn.get(_ids(row.results)) if _is_entry(row) else None for row in made]
-    nets = [_net(row, own, drawn) for row, own in zip(made, scores, strict=True)]
-    ranked = zip(made, ranks(nets), ranks(scores), told, strict=True)
+    sides = [_replicates(row, drawn) if _is_entry(row) else {} for row in made]
+    nets = [_net(row, own) for row, own in zip(made, sides, strict=True)]
+    scores = [own.get("own") for own in sides]
+    ranked = zip(made, ranks(nets), ranks(scores), told, sides, strict=True)
     lines = tuple(sorted((Line(*values) for values in ranked), key=_order))
     first = made[0].first
     assert first.score is not None
@@ -226,13 +265,28 @@ def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
     )
 
 
-def _net(row: Row, own: Array | None, drawn: Mapping[tuple[str, ...], Array]) -> Array | None:
+def _sides(row: Row) -> dict[str, Runs]:
+    """An entry, and what it is read against, as far as that is there."""
+    sides = {
+        "own": row.results,
+        "foreign": row.foreign,
+        "none": row.none,
+        "same_type": row.same_type,
+    }
+    return {name: runs for name, runs in sides.items() if runs}
+
+
+def _replicates(row: Row, drawn: Mapping[tuple[str, ...], Array]) -> dict[str, Array]:
+    """The scores of an entry and of what it is read against in every resample."""
+    there = {name: drawn.get(_ids(runs)) for name, runs in _sides(row).items()}
+    return {name: values for name, values in there.items() if values is not None}
+
+
+def _net(row: Row, sides: Mapping[str, Array]) -> Array | None:
     """Returns replicates of the net gain of a row; None where it has none."""
-    sides = [drawn.get(_ids(runs)) for runs in (row.foreign, row.none) if runs]
-    if own is None or row.net is None or len(sides) < 2:
+    if row.net is None or not {"own", "foreign", "none"} <= sides.keys():
         return None
-    foreign, none = sides
-    return None if foreign is None or none is None else net_replicates(own, foreign, none)
+    return net_replicates(sides["own"], sides["foreign"], sides["none"])
 
 
 def _is_entry(row: Row) -> bool:

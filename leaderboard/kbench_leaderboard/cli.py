@@ -274,3 +274,26 @@ def build(
         f"{out / 'index.html'}: {made.runs} runs, {made.failed} of them failed or skipped; left "
         f"out {len(made.damaged)} damaged, {made.limited} with --limit, {made.twice} there twice"
     )
+
+
+@leaderboard.command("open")
+@click.argument("path", required=False, type=_FILE, metavar="[SITE|RESULTS]")
+@click.option(
+    "--out", default="site", show_default=True, type=_FILE, help="The folder of a site to build."
+)
+def open_(path: Path | None, out: Path) -> None:
+    """Open a site in the browser, or that of some results, which is built where it is needed.
+
+    Without an argument the site in --out, else that of kbench-results, else that of the reference
+    results of the checkout. Where there is no browser, only the address is printed.
+    """
+    from kbench_leaderboard.opening import open_in_browser, site_of
+    from kbench_leaderboard.site import is_site
+
+    if path is None:
+        mine = Path("kbench-results")
+        path = out if is_site(out) else mine if mine.is_dir() else reference()[0]
+    front = site_of(path, out)
+    say(front.resolve().as_uri())
+    if not open_in_browser(front):
+        say("no browser is here to open it", err=True)

@@ -13,19 +13,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from kbench.errors import UsageError
+from kbench.metrics import Standing
 from kbench.parts.registry import Kind
 from kbench.results.identity import Names
 from kbench.results.notes import notes
 from kbench.results.published import Figure
 from kbench.results.tables import Estimate
-from kbench.spec import RunSpec
+from kbench.spec import Control, RunSpec
 from kbench.store import Result
-from kbench_leaderboard.board import Group, Line
+from kbench_leaderboard.board import Group, Line, beside
 from kbench_leaderboard.cards import card, paper
+from kbench_leaderboard.charts import forest
 from kbench_leaderboard.clean import clean
 from kbench_leaderboard.compared import Compared
 from kbench_leaderboard.content import Content
-from kbench_leaderboard.names import slug
+from kbench_leaderboard.names import short, slug
+from kbench_leaderboard.overview import FIGURES, Panel, panels
 from kbench_leaderboard.sources import PLACEHOLDER
 
 __all__ = ["Pages"]
@@ -38,6 +41,10 @@ _PAIRS = 2000
 _NOT_CHOSEN = "not chosen"
 """What variants that dev did not choose are filtered as, beside the controls."""
 _FILTERS = ("task", "backbone", "tuning", "setting", "knowledge", "control")
+_ANSWERS = 4
+"""Backbones of which the front page says in words which method is first."""
+_STEPS = (0.05, 0.15, 0.3)
+"""Where the colours of gains change; those of scores do at every fifth."""
 
 
 class Pages:
@@ -62,8 +69,21 @@ class Pages:
             paper=paper,
             command=_command,
             notes=notes,
+            short=short,
+            point=_point,
+            told=_told_with_interval,
         )
-        self._jinja.globals.update(chosen=_chosen, whisker=_whisker, ends=_ends)
+        self._jinja.globals.update(
+            chosen=_chosen,
+            whisker=_whisker,
+            ends=_ends,
+            spans=_spans,
+            place=_place_of_rank,
+            heat=_heat,
+            beside=beside,
+            figure_name=_figure_name,
+            differences=_DIFFERENCES,
+        )
 
     def compare(self, group: Group, compared: Compared) -> None:
         """Writes the page that sets two rows of a group against each other."""
@@ -90,18 +110,45 @@ class Pages:
             self._run(result, content, None, None)
 
     def front(self, content: Content) -> None:
-        """Writes the front page, and what all pages share."""
+        """Writes the front page and that of all rows, and what all pages share."""
         self._static()
+        self._overview(content)
         scored = [line.first for _, line in content.lines]
         filters = {name: _values(scored, name, content.names) for name in _FILTERS}
         if not all(line.row.chosen for _, line in content.lines):
             filters["control"].append(_NOT_CHOSEN)
         self._page(
-            "index.html",
+            "tables.html",
             root="",
             content=content,
             families=list(content.families()),
             filters=filters,
+        )
+
+    def _overview(self, content: Content) -> None:
+        groups = [each.group for each in content.shown]
+        shown = panels(groups, content.failed, content.names)
+        rows = [row for panel in shown for row in panel.rows]
+        every = {(g.backbone, g.tuning, "" if g.current else g.revision) for g in groups}
+        there = {name for panel in shown for name in panel.figures}
+        figures = [name for name in (*FIGURES, *map(str, Control)) if name in there]
+        first = {panel.backbone: panel.key for panel in reversed(shown)}
+        filters = {
+            "backbone": sorted({panel.backbone for panel in shown}),
+            "tuning": sorted({panel.tuning for panel in shown}),
+            "setting": sorted({row.setting for row in rows} - {""}),
+        }
+        self._page(
+            "index.html",
+            root="",
+            content=content,
+            panels=[(panel, forest(panel)) for panel in shown],
+            answered=[p.key for p in shown if p.key in first.values()][:_ANSWERS],
+            figures=figures,
+            shown_figures=figures,
+            filters=filters,
+            seeds=[*range(2, 1 + max((row.seeds for row in rows), default=1))],
+            left_out=len(every) - len(shown),
         )
 
     def _method(self, name: str, content: Content) -> None:
@@ -267,6 +314,60 @@ def _whisker(estimate: Estimate | None, ends: tuple[float, float], zero: bool) -
     if zero:
         places["z"] = 0.0
     return ";".join(f"--{key}:{100 * (at - low) / width:.1f}%" for key, at in places.items())
+
+
+_DIFFERENCES = tuple(name for name in FIGURES if name != "score")
+
+
+def _figure_name(name: str) -> str:
+    """What a figure of a cell is called, or the score under a control."""
+    if name in FIGURES:
+        return FIGURES[name]
+    return "score without knowledge" if name == Control.NONE else f"score, {name}"
+
+
+def _point(estimate: Estimate | None, name: str) -> str:
+    """An estimate without its interval."""
+    if estimate is None:
+        return "–"
+    if name not in _DIFFERENCES:
+        return _percent(estimate.value)
+    told = f"{100 * estimate.value:+.1f}"
+    return "0.0" if told in ("+0.0", "-0.0") else told.replace("-", "−")
+
+
+def _told_with_interval(estimate: Estimate, name: str) -> str:
+    return _signed(estimate) if name in _DIFFERENCES else _share(estimate)
+
+
+def _heat(estimate: Estimate | None, name: str) -> str:
+    """The class of a colour: none for a difference that cannot be told apart from 0."""
+    if estimate is None:
+        return ""
+    if name not in _DIFFERENCES:
+        return f"s{min(4, int(5 * estimate.value))}"
+    low, high = estimate.low, estimate.high
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    step = 1 + sum(abs(estimate.value) >= at for at in _STEPS)
+    return f"{'p' if estimate.value > 0 else 'n'}{step}"
+
+
+def _spans(panel: Panel) -> dict[str, tuple[float, float]]:
+    """The lowest and highest end of the averages of a panel, by figure."""
+    found = {}
+    for name in (*FIGURES, *map(str, Control)):
+        told = [average for row in panel.rows if (average := row.averages.get(name))]
+        every = [end for e in told for end in (e.low, e.high) if end is not None]
+        every += [0.0] if name in _DIFFERENCES else []
+        found[name] = (min(every, default=0.0), max(every, default=0.0))
+    return found
+
+
+def _place_of_rank(standing: Standing, rows: int) -> str:
+    """The places of a mean rank and its interval among so many, as style."""
+    told = Estimate(standing.mean_rank, standing.low, standing.high)
+    return _whisker(told, (1.0, float(max(rows, 2))), False)
 
 
 def _percent(value: float) -> str:

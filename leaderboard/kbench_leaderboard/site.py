@@ -12,7 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbench.data.files import atomic_folder, front_matter, write_bytes, write_json
+from kbench.data.files import (
+    atomic_folder,
+    canonical_digest,
+    file_digest,
+    front_matter,
+    load_json,
+    write_bytes,
+    write_json,
+)
 from kbench.errors import DataError, UsageError, with_type
 from kbench.results.identity import Names
 from kbench.results.published import figures
@@ -28,7 +36,7 @@ from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read
 if TYPE_CHECKING:
     from kbench_leaderboard.pages import Pages
 
-__all__ = ["build"]
+__all__ = ["build", "is_site", "shows"]
 
 _MARK = "kbench-site.json"
 _NEEDS = ("jinja2", "itables", "altair", "vl_convert")
@@ -65,11 +73,39 @@ def build(
         with atomic_folder(out) as scratch:
             pages = Pages(scratch)
             pages.write(_content(built, kept, shelf, sources, pages))
-            write_json(scratch / _MARK, {"format": 1, "runs": built.runs})
+            told = {"format": 1, "runs": built.runs, "results": _digest(unpacked)}
+            write_json(scratch / _MARK, told)
             if space is not None:
                 head = {"title": space, "sdk": "static", "app_file": "index.html"}
                 write_bytes(scratch / "README.md", front_matter(head).encode())
     return built
+
+
+def is_site(folder: Path) -> bool:
+    """Returns whether a folder holds a site that was built here."""
+    return (folder / _MARK).is_file()
+
+
+def shows(site: Path, results: Path) -> bool:
+    """Returns whether a site is of the results in a folder or archive, as they are now.
+
+    Raises:
+        DataError: there are none.
+    """
+    try:
+        told = load_json(site / _MARK)
+    except (OSError, ValueError):
+        return False
+    with opened(results) as folder:
+        return isinstance(told, dict) and told.get("results") == _digest([folder])
+
+
+def _digest(folders: Iterable[Path]) -> str:
+    """Tells results from others: the SHA-256 of what each says of itself."""
+    there = (place for folder in folders for place in places(folder) if not place.is_symlink())
+    said = (place / "result.json" for place in there)
+    mine = (path for path in said if path.is_file() and not path.is_symlink())
+    return canonical_digest(sorted(map(file_digest, mine)))
 
 
 def _check_packages() -> None:
@@ -84,7 +120,7 @@ def _check_target(out: Path) -> None:
     """Refuses to replace a folder that is not a site: somebody may have meant another one."""
     if out.is_dir() and not any(out.iterdir()):
         return
-    if out.exists() and not (out / _MARK).is_file():
+    if out.exists() and not is_site(out):
         raise UsageError(f"{out} is there and is no site; give --out a new folder, or remove it")
 
 

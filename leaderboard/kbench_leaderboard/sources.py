@@ -18,6 +18,7 @@ from kbench.knowledge import Bundle
 from kbench.parts.find import find_knowledge
 from kbench.parts.registry import Kind, names
 from kbench.results.example_diff import Injected, Texts, Views, injected
+from kbench.spec import Control
 from kbench.store import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "leads_elsewhere", "without_paths"]
@@ -49,6 +50,7 @@ class Sources:
             bundle.digest: bundle for bundle in (Bundle(path).checked() for path in bundles)
         }
         self._texts: dict[str, Texts] = {}
+        self._injected: dict[str, list[list[Injected]]] = {}
         self._bundles: dict[str, Bundle | None] = {}
         self._views = Views()
 
@@ -68,11 +70,14 @@ class Sources:
         base = self._bundle(result)
         if base is None or not examples:
             return [[] for _ in examples]
-        try:
+        key = canonical_digest([base.digest, [e.id for e in examples], *_told_by(result)])
+        if key not in self._injected:
             near = 3 if len(base) <= _LARGE else 0
-            return injected(result, base, examples, near, self._views)
-        except KbenchError:
-            return [[] for _ in examples]
+            try:
+                self._injected[key] = injected(result, base, examples, near, self._views)
+            except KbenchError:
+                self._injected[key] = [[] for _ in examples]
+        return self._injected[key]
 
     def _bundle(self, result: Result) -> Bundle | None:
         name, made = result.spec.knowledge, result.provenance
@@ -82,6 +87,17 @@ class Sources:
         if digest not in self._bundles:
             self._bundles[digest] = self._given.get(digest) or _installed(name, digest)
         return self._bundles[digest]
+
+
+def _told_by(result: Result) -> list[object]:
+    """What of a run says what it brings in: of the true knowledge neither method nor seed does."""
+    spec = result.spec
+    linker = result.coverage.linker if result.coverage else spec.linker
+    data = result.provenance.digests.get("data") if result.provenance else None
+    told = [spec.task, spec.options.get("task"), data, linker, spec.control]
+    if spec.control == Control.NONE:
+        return told
+    return [*told, spec.method, spec.options.get("method"), spec.seed]
 
 
 def _installed(name: str, digest: str) -> Bundle | None:

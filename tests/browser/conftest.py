@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kbench.parts.catalogue import Kind
 from kbench.results.published import Figure, Source
+from kbench.testing import registered
 from kbench_leaderboard import site
-from tests.board_world import skipped, write
+from tests.board_world import LONG, skipped, write, write_front
 from tests.conftest import registered_toys
 
 if TYPE_CHECKING:
@@ -77,6 +79,16 @@ def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.fixture(scope="session")
+def front_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of an encoder and a decoder on three tasks, with names of 500 letters."""
+    folder = tmp_path_factory.mktemp("front")
+    with registered_toys(), registered(Kind.TASKS, **{LONG: "kbench.testing.toys:ToyRelations"}):
+        write_front(folder / "results", long_task=True)
+        site.build([folder / "results"], folder / "site")
+    return folder / "site"
+
+
 def visit(browser: Browser, folder: Path, **options: Any) -> Iterator[Visit]:
     context = browser.new_context(offline=True, **options)
     found = Visit(context.new_page(), folder.as_uri())
@@ -107,3 +119,24 @@ def phone(browser: Browser, site_folder: Path) -> Iterator[Visit]:
 def plain(browser: Browser, site_folder: Path) -> Iterator[Visit]:
     """A browser without JavaScript."""
     yield from visit(browser, site_folder, java_script_enabled=False)
+
+
+@pytest.fixture
+def front(browser: Browser, front_folder: Path) -> Iterator[Visit]:
+    yield from visit(browser, front_folder, viewport={"width": 1400, "height": 1000})
+
+
+@pytest.fixture
+def front_plain(browser: Browser, front_folder: Path) -> Iterator[Visit]:
+    yield from visit(browser, front_folder, java_script_enabled=False)
+
+
+@pytest.fixture
+def front_phone(browser: Browser, front_folder: Path) -> Iterator[Visit]:
+    size = {"width": 390, "height": 800}
+    yield from visit(browser, front_folder, viewport=size, has_touch=True)
+
+
+@pytest.fixture
+def front_dark(browser: Browser, front_folder: Path) -> Iterator[Visit]:
+    yield from visit(browser, front_folder, color_scheme="dark")

@@ -9,17 +9,9 @@ const boards = [...document.querySelectorAll("table.board")].map((element) =>
     layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: "paging", bottom2Start: "pageLength" },
     language: { lengthMenu: "rows a page _MENU_" },
   }));
-let sorts = new Map(); // what a reader sorted by: board -> [name of a column, direction]
-let drawing = false;
-
-// Columns go by their names, in addresses too: one more of them moves none.
-const nameOf = (table, column) => table.column(column).header().dataset.column;
-const columnOf = (table, name) => table.columns().header().toArray().findIndex((head) => head.dataset.column === name);
-const byColumn = (table, [name, direction]) => [columnOf(table, name), direction];
-
 function state() {
   const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "rank" && value === "net"));
-  return new URLSearchParams([...values, ...[...sorts].map(([at, by]) => [`sort${at}`, by.join("-")])]);
+  return new URLSearchParams([...values, ...sorting.terms()]);
 }
 
 function isWanted(row, wanted) {
@@ -35,15 +27,12 @@ function show() {
   const ranks = values.get("rank") === "score" ? ["score-rank", "net"] : ["net", "score-rank"];
   const ranked = ["task", "backbone", "tuning", ...ranks].map((name) => [name, "asc"]);
   let count = 0;
-  drawing = true;
-  boards.forEach((table, at) => {
+  sorting.draw(ranked, (table) => {
     const rows = table.rows().nodes();
     table.search.fixed("filters", (text, data, index) => isWanted(rows[index].dataset, wanted));
-    const wished = sorts.has(at) ? [sorts.get(at)] : ranked;
-    table.search(values.get("q")).order(wished.map((by) => byColumn(table, by))).draw();
-    count += table.rows({ search: "applied" }).count();
+    table.search(values.get("q"));
   });
-  drawing = false;
+  for (const table of boards) count += table.rows({ search: "applied" }).count();
   const figures = values.get("figures");
   for (const part of document.querySelectorAll(".own")) part.hidden = figures === "published";
   for (const part of document.querySelectorAll(".published")) part.hidden = figures === "own";
@@ -58,32 +47,22 @@ function restore() {
   }
   form.elements.q.value = wanted.get("q") ?? "";
   form.elements.rank.value = wanted.get("rank") === "score" ? "score" : "net";
-  sorts = new Map();
-  boards.forEach((table, at) => {
-    const [, name, direction] = /^([a-z-]+)-(asc|desc)$/.exec(wanted.get(`sort${at}`) ?? "") ?? [];
-    if (columnOf(table, name) >= 0) sorts.set(at, [name, direction]);
-  });
+  sorting.restore(wanted);
   show();
 }
 
 const keep = () => history.replaceState(null, "", `#${state()}`);
+const sorting = new Sorting(boards, keep);
 
 if (form) {
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => {
-    if (event.target.name === "rank") sorts.clear();
+    if (event.target.name === "rank") sorting.clear();
     keep();
     show();
   });
-  form.addEventListener("reset", () => setTimeout(() => { sorts.clear(); keep(); show(); }));
-  boards.forEach((table, at) => table.on("order", () => {
-    const order = table.order();
-    if (drawing) return;
-    const [[column, direction] = []] = order;
-    if (order.length === 1) sorts.set(at, [nameOf(table, column), direction]); else sorts.delete(at);
-    keep();
-  }));
+  form.addEventListener("reset", () => setTimeout(() => { sorting.clear(); keep(); show(); }));
   addEventListener("hashchange", () => { if (location.hash !== "#main") restore(); });
   restore();
 }
