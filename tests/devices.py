@@ -33,6 +33,8 @@ TRAINED = [
     ("kv-train", "general"),
     ("kv-train", "task-specific"),
     ("knowla", "general"),
+    ("xrag", "general"),
+    ("xrag", "task-specific"),
 ]
 """Methods that train, in the settings in which they do so differently."""
 

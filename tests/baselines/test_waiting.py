@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from kbench.data import Split
 from kbench.encoding import Batch
 from kbench.encoding.batch import Choices
 from kbench.model import DownstreamModel
@@ -22,12 +24,22 @@ from kbench.pipeline.models import tune
 from kbench.pipeline.plugs import fit
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
-from kbench.testing.tiny import TASKS, offered
+from kbench.testing.tiny import DECODER, TASKS, offered
 from kbench.testing.trial import new_session
 from kbench.training.steps import OptimizerStep
 from kbench_baselines.untrained import Untrained
 from tests.devices import TRAINED, Device
 from tests.devices import device as device  # a fixture
+
+BESIDE_DECODERS = [
+    ("kblam", "task-specific"),
+    ("knowla", "general"),
+    ("kv-train", "general"),
+    ("kv-train", "task-specific"),
+    ("xrag", "general"),
+    ("xrag", "task-specific"),
+]
+"""Methods that do something else beside a model that reads from left to right."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +84,38 @@ def test_a_step_of_a_plug_waits_for_nothing(
         with device:
             fit(session, parts, Setting(setting), model)
     assert len(steps) > 3
+    assert not device.waits
+
+
+@pytest.mark.parametrize(("method", "setting"), BESIDE_DECODERS)
+def test_a_step_of_a_plug_of_a_decoder_waits_for_nothing(
+    method: str, setting: str, device: Device, steps: list[int]
+) -> None:
+    bench, session = Bench(method), new_session()
+    for task in TASKS if setting == "task-specific" else TASKS[:1]:
+        parts = bench.parts(Setting(setting), task=task, backbone=DECODER, tuning="prompted")
+        model, _ = tune(session, parts)
+        with device:
+            fit(session, parts, Setting(setting), model)
+    assert len(steps) > 3
+    assert not device.waits
+
+
+def test_what_stands_before_an_input_is_laid_out_without_waiting(device: Device) -> None:
+    """Once texts are read: with a row for each text, and with trees of candidates."""
+    bench, session = Bench("kv-text"), new_session()
+    for task in TASKS:
+        parts = bench.parts(Setting.GENERAL, task=task, backbone=DECODER, tuning="prompted")
+        model, _ = tune(session, parts)
+        plug, _ = fit(session, parts, Setting.GENERAL, model)
+        prepared = session.prepared(parts, Split.TEST, model, injected=True)
+        batch = prepared.inputs.collate(np.arange(len(prepared.inputs)))
+        with torch.no_grad(), plug.attach(model.lm):
+            model.lm(batch)
+            with device:
+                there = batch.to(torch.device("cpu"))
+                with device.looked_at():
+                    model.lm(there)
     assert not device.waits
 
 
