@@ -34,7 +34,6 @@ TRAINED = [
     ("kv-train", "task-specific"),
     ("knowla", "general"),
     ("xrag", "general"),
-    ("xrag", "task-specific"),
 ]
 """Methods that train, in the settings in which they do so differently."""
 
