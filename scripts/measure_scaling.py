@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,9 +147,11 @@ def _point(method: str, among: int, result: Result) -> Point:
     return Point(
         method,
         among,
-        *(round(100 * value, 1) for value in (score.value, score.low, score.high)),
-        round(cost["evaluate_processor_seconds"], 1),
-        round(cost["train_processor_seconds"], 1),
+        accuracy=round(100 * score.value, 1),
+        low=round(100 * score.low, 1),
+        high=round(100 * score.high, 1),
+        seconds=round(cost["evaluate_processor_seconds"], 1),
+        training=round(cost["train_processor_seconds"], 1),
     )
 
 
@@ -158,7 +160,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     import altair as alt
     import vl_convert
 
-    data = alt.Data(values=[asdict(point) for point in points])
+    data: Any = {"values": [asdict(point) for point in points]}
     across = alt.X("among:Q", title="texts or facts", scale=alt.Scale(type="log"))
     colour = alt.Color("method:N", scale=alt.Scale(range=["#0072B2", "#D55E00"]), title=None)
     panels = [
