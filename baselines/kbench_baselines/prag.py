@@ -349,6 +349,8 @@ class Prag(Told):
         year=2025,
         needs="descriptions or facts; a head that predicts tokens",
         citation="arXiv:2501.15915",
+        authors="Weihang Su, Yichen Tang, Qingyao Ai, Junxi Yan, Changyue Wang, Hongning Wang, "
+        "Ziyi Ye, Yujia Zhou and Yiqun Liu",
         trains="r (in + out) of each feed-forward map, for each text; the plug itself 0",
     )
     revision = "1"

@@ -348,6 +348,8 @@ class Xrag(FactReader):
         year=2024,
         needs="descriptions or facts",
         citation="arXiv:2405.13792",
+        authors="Xin Cheng, Xun Wang, Xingxing Zhang, Tao Ge, Si-Qing Chen, Furu Wei, Huishuai "
+        "Zhang and Dongyan Zhao",
         trains="W (H + 1) + W (W + 1), W the width of word embeddings",
     )
     revision = "1"

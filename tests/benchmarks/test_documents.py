@@ -102,6 +102,7 @@ def test_weights_of_texts(lm: LanguageModel, knowledge: Bundle, demands: Demands
     inputs = asked(lm, knowledge, told=False)
     batch = inputs.collate(np.arange(QUESTIONS))
     modules = [lm.layers[layer].get_submodule(name) for layer, name in plug.maps]
+    weights = [weight for module in modules if isinstance(weight := module.weight, Tensor)]
     with plug.attach(lm):
         with torch.inference_mode():
             lm(batch)
@@ -120,11 +121,11 @@ def test_weights_of_texts(lm: LanguageModel, knowledge: Bundle, demands: Demands
                 for number in range(QUESTIONS):
                     alone = inputs.collate(np.array([number]))
                     own = changes[number % ENTITIES]
-                    for module, change in zip(modules, own, strict=True):
-                        module.weight.data += change
+                    for weight, change in zip(weights, own, strict=True):
+                        weight.data += change
                     said += list(lm.pool(lm(alone), alone.mask))
-                    for module, change in zip(modules, own, strict=True):
-                        module.weight.data -= change
+                    for weight, change in zip(weights, own, strict=True):
+                        weight.data -= change
             return said
 
         with torch.no_grad():
