@@ -33,6 +33,7 @@ TRAINED = [
     ("kv-train", "general"),
     ("kv-train", "task-specific"),
     ("knowla", "general"),
+    ("xrag", "general"),
 ]
 """Methods that train, in the settings in which they do so differently."""
 

@@ -146,17 +146,13 @@ class Concept(FactReader):
     revision = "1"
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "start": "general",
-        "max_length": 64,
-        "lessons": 16384,
+        **FactReader.defaults,
         "slots": 4,
         "facts": 64,
         "source": "kge",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "start": OptionType("text", words=("general", "scratch")),
-        "max_length": OptionType("whole number", least=1),
-        "lessons": OptionType("whole number", least=1),
+        **FactReader.option_types,
         "slots": OptionType("whole number", least=1),
         "facts": OptionType("whole number", least=1),
         "source": OptionType("text", words=("kge", "words")),

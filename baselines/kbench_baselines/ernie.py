@@ -41,7 +41,6 @@ from kbench.encoding import Batch, ragged, sent
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import LanguageModel, rewritten
-from kbench.spec import OptionType
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.attention import DROPOUT, Attention
@@ -257,11 +256,7 @@ class Ernie(CorpusTrained):
         ),
     )
     revision = "1"
-    defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 256}
-    option_types: ClassVar[Mapping[str, OptionType]] = {
-        "start": OptionType("text", words=("general", "scratch")),
-        "max_length": OptionType("whole number", least=1),
-    }
+    defaults: ClassVar[Mapping[str, Any]] = {**CorpusTrained.defaults, "max_length": 256}
 
     general = _GENERAL
     fixed = _GENERAL

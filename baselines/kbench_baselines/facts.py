@@ -7,6 +7,8 @@ of heads, relations and tails as vectors, and an objective without a task (:func
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -21,14 +23,19 @@ from kbench.encoding import Inputs, Layout, TokenKind, encode, inner_tokens, rag
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
 from kbench.model import LanguageModel
+from kbench_baselines.row_table import RowTable
 
 __all__ = [
     "FactTable",
     "FactVectors",
+    "asked_tails",
+    "drawn_facts",
     "entity_width",
+    "fact_texts",
     "has_facts",
     "mean_words",
     "seats",
+    "tail_tokens",
     "told_facts",
 ]
 
@@ -110,10 +117,9 @@ class FactVectors:
         self.table = FactTable(knowledge)
         self._knowledge, self._device = knowledge, device
         self._relations = mean_words(lm, _labels(knowledge)).to(device)
-        self._names: Tensor | None = None
+        self._names: RowTable | None = None
         if source == "words":
-            every = [knowledge.name_of(row) for row in range(len(knowledge))]
-            self._names = mean_words(lm, every).to(device)
+            self._names = RowTable(len(knowledge), partial(_named, lm, knowledge, device))
 
     def relations(self, numbers: Rows) -> Tensor:
         """``w`` of relations. ``[n] -> [n, W]``."""
@@ -122,11 +128,15 @@ class FactVectors:
     def entities(self, rows: Rows) -> Tensor:
         """``x`` of entities. ``[n] -> [n, s]``."""
         if self._names is not None:
-            return self._names[sent(torch.from_numpy(rows), self._device)]
+            return self._names.of(rows)
         vectors = np.zeros((len(rows), self._knowledge.dimension), dtype=np.float32)
         there = self._knowledge.has_vector(rows)
         vectors[there] = self._knowledge.vectors(rows[there])
         return _normed(sent(torch.from_numpy(vectors), self._device))
+
+
+def _named(lm: LanguageModel, knowledge: KnowledgeBase, device: torch.device, rows: Rows) -> Tensor:
+    return mean_words(lm, [knowledge.name_of(row) for row in rows.tolist()]).to(device)
 
 
 def _labels(knowledge: KnowledgeBase) -> list[str]:
@@ -192,36 +202,78 @@ def told_facts(
     Raises:
         Unsupported: the backbone has no masked-LM head, or no fact is usable.
     """
+    chosen = drawn_facts(lm, knowledge, most, seed)
+    examples, rows = fact_texts(knowledge, chosen)
+    asked = asked_tails(lm, examples, rows, slot, max_length, slots=slots)
+    if asked is None:
+        raise Unsupported(
+            f"knowledge base {knowledge.name} has no usable fact: of {len(knowledge.triples)}, "
+            f"{len(chosen)} can be told, none in {max_length} tokens"
+        )
+    counts = {
+        "corpus_facts": len(knowledge.triples),
+        "corpus_facts_too_long": len(chosen) - len(asked.sentence),
+        "corpus_instances": len(asked.sentence),
+    }
+    return replace(asked, dropped=counts)
+
+
+def drawn_facts(
+    lm: LanguageModel, knowledge: KnowledgeBase, most: int, seed: int
+) -> NDArray[np.int32]:
+    """Returns facts whose heads and tails have names. ``[facts, 3]``; of more so many are drawn.
+
+    Raises:
+        Unsupported: the backbone reads both ways, and has no masked-LM head.
+    """
     if not lm.left_to_right:
         check_masked_lm(lm)
     named = knowledge.has_name(np.arange(len(knowledge), dtype=np.int64))
     chosen = np.flatnonzero(named[knowledge.triples[:, 0]] & named[knowledge.triples[:, 2]])
     if len(chosen) > most:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, size=most, replace=False))
-    examples, rows = _as_texts(knowledge, knowledge.triples[chosen])
+    return knowledge.triples[chosen]
+
+
+def asked_tails(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    rows: Sequence[Sequence[int]],
+    slot: str | None,
+    max_length: int,
+    *,
+    slots: int = 1,
+) -> MaskedMentions | NextMentions | None:
+    """Encodes texts of two mentions, of which the tokens of the second are asked for.
+
+    They are masked, or what comes next, as the model reads.
+
+    Args:
+        lm: its tokenizer is used.
+        examples: the texts.
+        rows: of the knowledge base, of the mentions of each.
+        slot: the method's slot template, or None.
+        max_length: longest kept input in tokens, specials and slots included.
+        slots: input vectors of an entity.
+
+    Returns:
+        An instance for each text that is kept; None if there is none.
+    """
     left = lm.left_to_right
     layout = Layout({}, slot, max_length, truncate=False, left_to_right=left, slots=slots)
     inputs = encode(lm.tokenizer, examples, rows, layout)
     usable = np.flatnonzero((inputs.lengths <= max_length) & (inputs.spans[1::2, 1] > 0))
     if not len(usable):
-        raise Unsupported(
-            f"knowledge base {knowledge.name} has no usable fact: of {len(knowledge.triples)}, "
-            f"{len(chosen)} can be told, none in {max_length} tokens"
-        )
-    asked = [_tail(inputs, number) for number in usable.tolist()]
-    counts = {
-        "corpus_facts": len(knowledge.triples),
-        "corpus_facts_too_long": len(chosen) - len(usable),
-        "corpus_instances": len(usable),
-    }
+        return None
+    asked = [tail_tokens(inputs, number) for number in usable.tolist()]
     places, bounds = np.concatenate(asked), np.cumsum([0, *map(len, asked)])
     if left:
-        return NextMentions(inputs, usable, places, bounds, counts)
-    return MaskedMentions(inputs, usable, places, bounds, counts, int(lm.tokenizer.mask_token_id))
+        return NextMentions(inputs, usable, places, bounds, {})
+    return MaskedMentions(inputs, usable, places, bounds, {}, int(lm.tokenizer.mask_token_id))
 
 
-def _tail(inputs: Inputs, number: int) -> Rows:
-    """Where the tokens of a text's second mention are."""
+def tail_tokens(inputs: Inputs, number: int) -> Rows:
+    """Returns where the own tokens of a text's second mention are, in the text. ``[asked]``."""
     first, end = inputs.spans[2 * number + 1].tolist()
     start = int(inputs.bounds[number])
     found: Rows = first + np.flatnonzero(
@@ -230,10 +282,15 @@ def _tail(inputs: Inputs, number: int) -> Rows:
     return found
 
 
-def _as_texts(
+def fact_texts(
     knowledge: KnowledgeBase, facts: NDArray[np.int32]
 ) -> tuple[list[Example], list[tuple[int, int]]]:
-    """The texts of facts, and the rows of their two mentions: the tail's is -1."""
+    """Returns facts as texts, and the rows of their two mentions: the tail's is -1.
+
+    Args:
+        knowledge: gives the names.
+        facts: head row, relation number, tail row. ``[facts, 3]``.
+    """
     named = _labels(knowledge)
     examples, rows = [], []
     for number, (head, relation, tail) in enumerate(facts.tolist()):

@@ -226,14 +226,12 @@ class Kar(CorpusTrained):
     )
     revision = "2"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "start": "general",
-        "max_length": 128,
+        **CorpusTrained.defaults,
         "candidates": 8,
         "init": "zero",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "start": OptionType("text", words=("general", "scratch")),
-        "max_length": OptionType("whole number", least=1),
+        **CorpusTrained.option_types,
         "candidates": OptionType("whole number", least=1),
         "init": OptionType("text", words=("zero", "inverse")),
     }

@@ -310,18 +310,14 @@ class Kblam(FactReader):
     )
     revision = "1"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "start": "general",
-        "max_length": 64,
-        "lessons": 16384,
+        **FactReader.defaults,
         "mode": "linked",
         "facts": 64,
         "source": "kge",
         "every": 3,
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "start": OptionType("text", words=("general", "scratch")),
-        "max_length": OptionType("whole number", least=1),
-        "lessons": OptionType("whole number", least=1),
+        **FactReader.option_types,
         "mode": OptionType("text", words=("linked", "global")),
         "facts": OptionType("whole number", least=0),
         "source": OptionType("text", words=("kge", "words")),

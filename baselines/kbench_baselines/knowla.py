@@ -199,7 +199,7 @@ class Knowla(CorpusTrained):
     )
     revision = "1"
     left_to_right = True
-    defaults: ClassVar[Mapping[str, Any]] = {"start": "general", "max_length": 64}
+    defaults: ClassVar[Mapping[str, Any]] = {**CorpusTrained.defaults, "max_length": 64}
     general = _PUBLISHED
     fixed = _PUBLISHED
     families = dict.fromkeys(Family, _PUBLISHED)

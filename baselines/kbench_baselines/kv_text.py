@@ -30,27 +30,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from itertools import pairwise
 from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.data import Example
-from kbench.encoding import Batch, Inputs, Layout, Passage, TokenKind, affixes, encode, sent
+from kbench.encoding import Batch, sent
 from kbench.errors import InputError
 from kbench.knowledge import KnowledgeBase
 from kbench.method import MethodCard, Plug
 from kbench.model import AttentionCall, LanguageModel
 from kbench.spec import OptionType, Setting
+from kbench_baselines.entity_texts import EntityTexts
 from kbench_baselines.retrieval import Told
 
 __all__ = ["KvText", "KvTextPlug", "TextStates"]
 
-_TOGETHER = 16
-"""Texts that are read at once."""
 _BYTES = 1 << 30
 """Of keys and values that are held for entities that are not being read of."""
 
@@ -86,11 +82,12 @@ class TextStates:
     def __init__(
         self, lm: LanguageModel, method: KvText, knowledge: KnowledgeBase, room: int
     ) -> None:
-        self._lm, self._method, self._knowledge, self._room = lm, method, knowledge, room
-        self._first = len(affixes(lm.tokenizer).before) if lm.left_to_right else 0
+        self._lm, self._texts = lm, EntityTexts(lm, method, knowledge, room)
+        self._first = self._texts.first
         self._known: dict[int, Tensor] = {}  # [layers, 2, P, n_kv, size] each
         self._read: list[Tensor] | None = None
         self._laid_out: tuple[Any, Tensor, Tensor, Tensor] | None = None
+        self._longest = 0  # tokens of a text among them
 
     @contextmanager
     def before_inputs(self) -> Iterator[None]:
@@ -141,7 +138,9 @@ class TextStates:
         lengths = self._laid_out[3]
         tokens = batch.mask[:, -places.shape[1] :] > 0
         shift = torch.where(tokens & (places >= self._first), lengths[:, None], 0)
-        last = int((places * tokens + shift).max()) + 1
+        last = self._longest + (batch.mask.shape[1] if batch.reach is None else batch.reach)
+        if last > self._lm.max_length:  # padding may be why: only now it is worth waiting for
+            last = int((places * tokens + shift).max()) + 1
         if last > self._lm.max_length:
             raise InputError(
                 f"an input and the texts before it take {last} tokens, and the window is "
@@ -177,7 +176,7 @@ class TextStates:
         """
         told, texts = batch.entities, len(batch.ids)
         each = [self._known[row] for row in told.rows.tolist()]
-        most = max(part.shape[2] for part in each)
+        self._longest = most = max(part.shape[2] for part in each)
         padded = torch.stack([F.pad(part, (0, 0, 0, 0, 0, most - part.shape[2])) for part in each])
         lengths = torch.tensor([part.shape[2] for part in each])
         there = sent(torch.arange(most) < lengths[:, None], padded.device)
@@ -186,50 +185,17 @@ class TextStates:
         return told.seated(padded, texts)[0], told.seated(there, texts)[0], longest
 
     def _learn(self, rows: Sequence[int]) -> None:
-        if not rows:
-            return
-        inputs, spans = self._encoded(rows)
-        order = np.argsort(inputs.lengths, kind="stable")  # so that padding is least
-        for start in range(0, len(order), _TOGETHER):
-            some = order[start : start + _TOGETHER]
-            with torch.inference_mode(False), torch.no_grad():
-                read = self._states_of(inputs.collate(some))
-            for at, own in zip(some.tolist(), read, strict=True):
-                first, end = spans[at]
-                self._known[rows[at]] = own[:, :, first:end].clone()
+        for at, own, first, end in self._texts.read(rows, self._states_of):
+            self._known[rows[at]] = own[:, :, first:end].clone()
 
     def _states_of(self, batch: Batch) -> Tensor:
         """Keys and values of texts. ``[texts, layers, 2, tokens, n_kv, size]``."""
         self._read = []
         try:
-            self._lm(batch.to(self._lm.word_embeddings.weight.device))
+            self._lm(batch)
             return torch.stack(self._read, 1)
         finally:
             self._read = None
-
-    def _encoded(self, rows: Sequence[int]) -> tuple[Inputs, list[tuple[int, int]]]:
-        """The texts of entities, and where each one's own tokens are."""
-        lm, method, knowledge = self._lm, self._method, self._knowledge
-        texts = [method.passages(knowledge, row) for row in rows]
-        nobody: list[tuple[int, ...]] = [()] * len(rows)
-        if lm.left_to_right:
-            room = max(1, self._first) + min(self._room, lm.max_length // 2)
-            layout = Layout({}, left_to_right=True, room=room)
-            empty = [Example("", "", (), "", blank=0)] * len(rows)
-            brought = [[Passage(text) for text in several] for several in texts]
-            inputs = encode(lm.tokenizer, empty, nobody, layout, brought)
-        else:
-            special = affixes(lm.tokenizer)
-            most = self._room + len(special.before) + len(special.after)
-            whole = [Example("", " ".join(several), (), "") for several in texts]
-            layout = Layout({}, max_length=min(most, lm.max_length))
-            inputs = encode(lm.tokenizer, whole, nobody, layout)
-        kind = TokenKind.PASSAGE if lm.left_to_right else TokenKind.TEXT
-        spans = []
-        for start, end in pairwise(inputs.bounds.tolist()):
-            own = np.flatnonzero(inputs.kinds[start:end] == kind)
-            spans.append((int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0))
-        return inputs, spans
 
     def _forget(self, rows: Sequence[int]) -> None:
         """Lets go of what is known of others, where that is too much."""

@@ -171,17 +171,14 @@ class KvTrain(FactReader):
     revision = "1"
     settings: ClassVar[frozenset[Setting]] = frozenset({Setting.GENERAL, Setting.TASK_SPECIFIC})
     defaults: ClassVar[Mapping[str, Any]] = {
-        "start": "general",
-        "max_length": 64,
+        **FactReader.defaults,
         "lessons": 4096,
         "slots": 8,
         "room": 128,
         "text": "description",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "start": OptionType("text", words=("general", "scratch")),
-        "max_length": OptionType("whole number", least=1),
-        "lessons": OptionType("whole number", least=1),
+        **FactReader.option_types,
         "slots": OptionType("whole number", least=1),
         "room": OptionType("whole number", least=1),
         "text": OptionType("text", words=("description", "facts", "both")),

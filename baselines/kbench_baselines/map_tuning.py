@@ -150,14 +150,13 @@ class MappedSlots(CorpusTrained):
     slot = "{slot} / {mention}"
     left_to_right = True
     defaults: ClassVar[Mapping[str, Any]] = {
-        "start": "general",
+        **CorpusTrained.defaults,
         "max_length": 64,
         "choose": None,
         "slots": 1,
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "start": OptionType("text", words=("general", "scratch")),
-        "max_length": OptionType("whole number", least=1),
+        **CorpusTrained.option_types,
         "slots": OptionType("whole number", least=1),
     }
     later_options = frozenset({"slots"})
@@ -233,11 +232,7 @@ class MappedSlots(CorpusTrained):
             vector_to_parameters(start.clone(), plug.parameters())
             recipe = fit.recipe.updated({"dropout": dropout, "select": True})
             history = replace(fit, recipe=recipe, validate=keep).train(plug, loss, data)
-            whole.steps += history.steps
-            whole.seconds += history.seconds
-            whole.tokens += history.tokens
-            whole.losses += history.losses
-            whole.micro_batch, whole.skipped = history.micro_batch, whole.skipped + history.skipped
+            whole.add(history)
         plug.start_at(self.choices()[0])  # what fine-tuning takes
         return whole
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any, ClassVar
 
 from kbench.corpus import CorpusTrained, check_masked_lm, mention_loss
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, Plug
 from kbench.model import LanguageModel
-from kbench.spec import Setting
+from kbench.spec import OptionType, Setting
 from kbench.training import History
 from kbench_baselines.facts import told_facts
 from kbench_baselines.linked import vector_width
@@ -26,6 +28,15 @@ class FactReader(CorpusTrained):
 
     left_to_right = True
     reads_facts = True
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **CorpusTrained.defaults,
+        "max_length": 64,
+        "lessons": 16384,
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        **CorpusTrained.option_types,
+        "lessons": OptionType("whole number", least=1),
+    }
 
     def check_facts(self, knowledge: KnowledgeBase, *, vectors: bool) -> None:
         """Refuses a knowledge base without facts or, where they are wanted, without vectors.

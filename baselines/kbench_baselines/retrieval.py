@@ -43,7 +43,7 @@ from kbench.spec import OptionType
 from kbench.training import History
 from kbench_baselines.untrained import Untrained
 
-__all__ = ["RetrievalAugmentation", "Told", "VisibleMatrix"]
+__all__ = ["RetrievalAugmentation", "Told", "VisibleMatrix", "facts_in_order"]
 
 _PROBE = 256
 """Tokens of the text that shows what an attention goes by: longer than usual sliding windows."""
@@ -164,7 +164,7 @@ class Told(_TextMethod):
 
     def passages(self, knowledge: KnowledgeBase, row: int) -> Sequence[str]:
         told, described = self.options["text"], bool(knowledge.entity(row).description.strip())
-        facts = _lines(knowledge, row) if told != "description" else []
+        facts = facts_in_order(knowledge, row) if told != "description" else []
         texts = self._described(knowledge, row) if told == "description" or described else []
         return (*(() if told == "facts" else texts), *(["\n".join(facts)] if facts else []))
 
@@ -201,8 +201,8 @@ class RetrievalAugmentation(Told):
     later_options = frozenset({"text"})
 
 
-def _lines(knowledge: KnowledgeBase, row: int) -> list[str]:
-    """The facts of an entity, a line each, those of the commonest relation first."""
+def facts_in_order(knowledge: KnowledgeBase, row: int) -> list[str]:
+    """Returns the facts of an entity, a line each, those of the commonest relation first."""
     often = knowledge.facts_by_relation
     facts = sorted(knowledge.facts(row), key=lambda fact: -often.get(fact[0], 0))
     return knowledge.lines(row, facts)

@@ -210,6 +210,8 @@ class Batch:
         more: the same inputs with the rest of their candidates, where one row has no room for all.
         slots_each: slots of an entity.
         before: whom the texts spoke of before what is in this batch, where a text is gone on with.
+        reach: what all position ids are below, where the host knows it to be less than there are
+            columns in ``mask``; else None.
     """
 
     ids: Tensor
@@ -232,6 +234,7 @@ class Batch:
     more: tuple[Batch, ...] = ()
     slots_each: int = 1
     before: Entities | None = None
+    reach: int | None = None
 
     @property
     def parts(self) -> tuple[Batch, ...]:

@@ -294,6 +294,7 @@ def _grown(batch: Batch, trees: Sequence[Tree]) -> Batch:
         slot_index=_widened(batch.slot_index, width, whole),
         mentions=_widened(batch.mentions, width, whole),
         blank_index=_widened(batch.blank_index, width, whole),
+        reach=int(positions.max()) + 1,
     )
 
 
@@ -341,6 +342,7 @@ def behind_nothing(batch: Batch, start: Sequence[int]) -> Batch:
         states=None,
         tree=replace(tree, states=own * (first + most) + columns),
         shared=None,
+        reach=None,
     )
 
 

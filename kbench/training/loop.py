@@ -56,6 +56,16 @@ class History:
     micro_batch: int = 0
     skipped: int = 0
 
+    def add(self, later: History) -> None:
+        """Goes on with a training that came after it, without dev; counts are those of both."""
+        self.steps += later.steps
+        self.seconds += later.seconds
+        self.tokens += later.tokens
+        self.losses += later.losses
+        self.skipped += later.skipped
+        self.micro_batch = later.micro_batch
+        self.counts |= later.counts
+
 
 def train(
     trained: nn.Module,

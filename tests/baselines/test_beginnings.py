@@ -34,12 +34,14 @@ METHODS: dict[str, tuple[str, dict[str, int]]] = {
     },
     "k-adapter": ("k-adapter", {}),
     "two slots": ("map-tuning", {"slots": 2}),
+    "xrag": ("xrag", {}),
 }
 WHOLE: dict[str, dict[str, Any]] = {
     "kv-text": {},
     "kv-train": {},
     "kblam": {},
     "knowla": {},
+    "prag": {},
     "kblam, global": {"mode": "global", "facts": 30},
 }
 """With these a token knows of whom its text speaks further on: nothing is read once for several."""

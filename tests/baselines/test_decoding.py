@@ -33,6 +33,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "kv-train": ("kv-train", {"room": 24, "slots": 3}),
     "knowla": ("knowla", {}),
     "concept": ("concept", {"slots": 3}),
+    "xrag": ("xrag", {"slots": 2}),
+    "prag": ("prag", {"facts": 1}),
     "kblam": ("kblam", {}),
     "kblam, global": ("kblam", {"mode": "global", "facts": 30, "every": 1}),
 }

@@ -6,28 +6,38 @@ The real thing, with CUDA's own alarm, is in tests/gpu.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from kbench.encoding import Batch
+from kbench.encoding import Batch, Inputs, Tree, Trees
 from kbench.encoding.batch import Choices
-from kbench.model import DownstreamModel
+from kbench.knowledge import Bundle
+from kbench.method import InjectionMethod
+from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import PairHead
+from kbench.model.huggingface import load_folder
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
 from kbench.pipeline.models import tune
 from kbench.pipeline.plugs import fit
 from kbench.spec import Setting
 from kbench.testing.bench import Bench
-from kbench.testing.tiny import TASKS, offered
+from kbench.testing.tiny import TASKS, offered, tiny
 from kbench.testing.trial import new_session
 from kbench.training.steps import OptimizerStep
 from kbench_baselines.untrained import Untrained
+from tests.architectures import write_decoder
+from tests.baselines.texts import inputs_of
 from tests.devices import TRAINED, Device
 from tests.devices import device as device  # a fixture
+
+BESIDE_DECODERS = ["concept", "kblam", "knowla", "kv-text", "kv-train", "xrag"]
+"""Methods that work inside a network, or make slots by it."""
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +83,41 @@ def test_a_step_of_a_plug_waits_for_nothing(
             fit(session, parts, Setting(setting), model)
     assert len(steps) > 3
     assert not device.waits
+
+
+@pytest.mark.parametrize("name", BESIDE_DECODERS)
+def test_a_plug_beside_a_decoder_waits_no_more_than_the_network(
+    name: str, device: Device, tmp_path: Path
+) -> None:
+    """Once texts are read; the library's own masks of decoders read a number back at each pass."""
+    lm = load_folder(write_decoder(tmp_path, "llama", max_position_embeddings=200))
+    knowledge = Bundle(tiny().knowledge)
+    method: InjectionMethod = registry.get(Kind.METHODS, name)({})
+    plug = method.build(lm, knowledge)
+    plain, _ = inputs_of(lm, knowledge)
+    slotted, _ = inputs_of(lm, knowledge, method.template(), method.slot_count())
+    bare = [waits(device, lm, batch) for batch in with_candidates(plain)]
+    with plug.attach(lm):
+        for batch in with_candidates(slotted):
+            lm(batch)
+        assert [waits(device, lm, batch) for batch in with_candidates(slotted)] == bare
+
+
+def with_candidates(inputs: Inputs) -> list[Batch]:
+    """Texts as they are, and with candidates behind them as a tree."""
+    chosen, tree = np.arange(3), Tree.of([[5], [6, 7], [6, 8]])
+    trees = Trees(inputs, (tree,), np.zeros(3, dtype=np.int64))
+    return [inputs.collate(chosen), trees.collate(chosen)]
+
+
+def waits(device: Device, lm: LanguageModel, batch: Batch) -> list[str]:
+    """What waits while a batch is read that gradients are to go through."""
+    device.waits.clear()
+    with device:
+        there = batch.to(torch.device("cpu"))
+        with device.looked_at():
+            lm(there)
+    return [*device.waits]
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora", "adapter", "bitfit", "head"])

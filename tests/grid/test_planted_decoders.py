@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from kbench.grid.plan import Place
+from kbench.knowledge import Bundle, write_bundle
 from kbench.parts.catalogue import Kind
 from kbench.results.rescoring import again
 from kbench.spec import Control
@@ -174,6 +175,55 @@ def test_planted_facts_are_read_through_a_frozen_decoder(
     results = run(chosen, place)
     assert score(results, method) >= 0.95
     assert score(results, method, Control.SHUFFLED) < 0.5
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)
+def test_planted_facts_are_read_from_vectors_of_a_text(
+    reader: Path, toy_folder: Path, place: Place
+) -> None:
+    """Of eight parts: a network of width 32 tells the words of a text apart in no single mean."""
+    recipe = {"learning_rate": 2e-2, "epochs": 40, "batch_size": 32}
+    own = {"start": "scratch", "text": "facts", "slots": 8, "task-specific": recipe}
+    results = asked(reader, toy_folder / "kb", place, "xrag", "task-specific", own)
+    assert score(results, "xrag") >= 0.9
+    assert score(results, "xrag", Control.SHUFFLED) < 0.5
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)
+def test_planted_facts_are_read_from_weights_of_a_text(
+    reader: Path, toy_folder: Path, tmp_path: Path, place: Place
+) -> None:
+    """Where texts tell in the words in which they are asked: nothing else is learned of them."""
+    kb = Bundle(toy_folder / "kb")
+    entities = [kb.entity(row) for row in range(len(kb))]
+    facts = [(kb.ids[head], "color", kb.ids[tail]) for head, _, tail in kb.triples.tolist()]
+    card = {"name": "said", "version": "1", "licence": "none", "source": "test"}
+    write_bundle(tmp_path / "kb", card, entities, facts, {"color": "was there . its color is"})
+    learned = {"learning_rate": 5e-3, "epochs": 40}
+    own = {"text": "facts", "facts": 0, "rank": 8, "alpha": 64, "general": learned}
+    results = asked(reader, tmp_path / "kb", place, "prag", "general", own)
+    assert score(results, "prag") >= 0.9
+    assert score(results, "prag", Control.SHUFFLED) < 0.5
+
+
+def asked(
+    reader: Path, kb: Path, place: Place, method: str, setting: str, options: dict[str, Any]
+) -> list[Result]:
+    """Results on questions with the true knowledge, and with shuffled knowledge."""
+    chosen = grid(
+        kb.parent,
+        task="toy-qa",
+        method=method,
+        setting=setting,
+        backbone=str(reader),
+        knowledge=str(kb),
+        tuning="prompted",
+        control="none,shuffled",
+        options={"method": {method: options}},
+    )
+    return run(chosen, place)
 
 
 @pytest.mark.parametrize("decoder", ["llama"], indirect=True)
