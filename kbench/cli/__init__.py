@@ -61,7 +61,7 @@ def _loaded(name: str) -> click.Command:
     return environment.named(verbs.load(name), environment.below(environment.PREFIX, name))
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Verbs, context_settings={"help_option_names": environment.HELP})
 @click.version_option(__version__, prog_name="kbench", allow_from_autoenv=False)
 def _kbench() -> None:
     """Compare knowledge injection methods on the same frozen language models.

@@ -18,9 +18,10 @@ import click
 from kbench.cli.messages import say
 from kbench.errors import UsageError
 
-__all__ = ["ENGINE", "PREFIX", "below", "named", "unread", "variables"]
+__all__ = ["ENGINE", "HELP", "PREFIX", "below", "named", "unread", "variables"]
 
 PREFIX = "KBENCH"
+HELP = ["-h", "--help"]
 ENGINE = frozenset({"KBENCH_CACHE", "KBENCH_HIDDEN_BYTES", "KBENCH_TEST_DATA"})
 """Those that are no options: read by the engine, and by its tests."""
 
@@ -97,8 +98,15 @@ def _words(text: str) -> list[str]:
 
 def variables(command: click.Command, prefix: str, parent: click.Context | None = None) -> set[str]:
     """Returns the variables that the options of a named command and its subcommands read."""
-    # Nothing is parsed and nothing runs: the context only asks.
-    ctx = click.Context(command, info_name=command.name, parent=parent, resilient_parsing=True)
+    # Nothing is parsed and nothing runs: the context only asks. A command keeps the option of its
+    # help as it was first asked for.
+    ctx = click.Context(
+        command,
+        info_name=command.name,
+        parent=parent,
+        resilient_parsing=True,
+        help_option_names=HELP,
+    )
     found: set[str] = set()
     for option in command.get_params(ctx):
         if isinstance(option, click.Option):

@@ -47,7 +47,8 @@ def folded(text: str) -> str:
         # Of ASCII only the blank is a blank that can be printed.
         blank = "  " in text or not text.isprintable()
         return (_BLANKS.sub(" ", text) if blank else text).lower()
-    return _normal(_BLANKS.sub(" ", text.translate(_PLAIN)))
+    # There are blanks in normal forms, too: that of a lone cedilla is one with a mark.
+    return _BLANKS.sub(" ", _normal(text.translate(_PLAIN)))
 
 
 def _normal(text: str) -> str:
@@ -86,6 +87,8 @@ class Folded:
                 if pieces and pieces[-1] == " " and text[starts[-1]].isspace():
                     ends[-1] = end  # nothing but what is not seen stood between them
                     continue
+            elif piece.startswith(" ") and pieces and pieces[-1] == " ":
+                piece = piece[1:]
             pieces.append(piece)
             if len(piece) == end - start and piece.isascii():
                 starts += range(start, end)

@@ -276,7 +276,7 @@ def build(
     )
 
 
-@leaderboard.command("open")
+@leaderboard.command("open", short_help="Open the site in a browser.")
 @click.argument("path", required=False, type=_FILE, metavar="[SITE|RESULTS]")
 @click.option(
     "--out", default="site", show_default=True, type=_FILE, help="The folder of a site to build."

@@ -6,7 +6,7 @@ import unicodedata
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kbench.knowledge.arrow import maybe_among
@@ -54,11 +54,15 @@ def test_other_names_stay_other(one: str, other: str) -> None:
 
 
 @given(texts)
+@example("\r¸")
+@example("¸ \u2017¨")
 def test_what_is_folded_stays_so(text: str) -> None:
     assert folded(folded(text)) == folded(text)
 
 
 @given(texts)
+@example("\r¸")
+@example("a ¸ \u200b\u2017¨\u00a0¸")
 def test_folding_with_places_is_folding(text: str) -> None:
     whole = Folded.of(text)
     assert whole.text == folded(text)
