@@ -37,6 +37,7 @@ def named(command: click.Command, prefix: str) -> click.Command:
         prefix: of its variables: ``KBENCH_RUN``.
     """
     own: Any = copy(command)
+    own._help_option = None  # else that of whoever ran the command by itself before, without -h
     own.params = [_read(p, prefix) if isinstance(p, click.Option) else p for p in command.params]
     own.parse_args = lambda ctx, args: _parsed(command, own, ctx, args)
     if isinstance(command, click.Group):

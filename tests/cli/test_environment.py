@@ -213,3 +213,12 @@ def test_of_an_option_given_twice_none_is_lost(
     assert (status, out) == (2, "")
     assert "give it once" in err
     assert err.count("\n") == 1
+
+
+def test_a_command_that_was_run_by_itself_has_the_help_of_all() -> None:
+    alone = click.Command("alone", callback=lambda: None)
+    assert alone.get_help_option(click.Context(alone)) is not None
+    own = environment.named(alone, "KBENCH_ALONE")
+    option = own.get_help_option(click.Context(own, help_option_names=environment.HELP))
+    assert option is not None
+    assert sorted(option.opts) == sorted(environment.HELP)
