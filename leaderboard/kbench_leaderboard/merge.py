@@ -89,7 +89,7 @@ def pack_up(sources: Sequence[Path], target: Path, *, only_whole: bool = False) 
     Args:
         sources: folders of results, packed or not, or archives of one.
         target: the folder of packed ones; what is there already stays.
-        only_whole: leave those for later that lack what is to stand beside them, see
+        only_whole: leave those of the sources for later that lack what is to stand beside them, see
             :func:`kbench_leaderboard.together.whole`.
 
     Raises:
@@ -102,17 +102,17 @@ def pack_up(sources: Sequence[Path], target: Path, *, only_whole: bool = False) 
     with TemporaryDirectory(prefix="kbench-") as scratch:
         if packs(target):
             unpack(target, Path(scratch))
+        packed = {path.name for path in Path(scratch).iterdir()}
         done = merge(sources, Path(scratch))
         if only_whole:
             there = {e.where: e.result for e in read_entries(Path(scratch)) if e.result}
-            for key in there.keys() - whole(there).keys():
+            # What is packed may be nowhere else: it stays, though it be no longer whole.
+            for key in there.keys() - whole(there).keys() - packed:
                 shutil.rmtree(Path(scratch) / key)
                 done.left.append(key)
             done.added = [key for key in done.added if key not in done.left]
         if done.added or done.replaced:
-            made = pack(Path(scratch), target)
-            for path in {*packs(target)} - {*made}:  # of tasks of which nothing is left
-                path.unlink()
+            pack(Path(scratch), target)
     return done
 
 

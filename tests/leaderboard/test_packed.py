@@ -173,6 +173,25 @@ def test_of_a_grid_that_still_runs_what_is_whole_is_packed(out: Path, tmp_path: 
         assert len(places(folder)) == 4
 
 
+def test_what_is_packed_stays_though_another_seed_has_more(out: Path, tmp_path: Path) -> None:
+    target = tmp_path / "packed"
+    every = list(Results(out))
+    few = tmp_path / "few"
+    first = [r for r in every if r.spec.method == "none"]
+    for result in first:
+        shutil.copytree(out / result.id, few / result.id)
+    assert sorted(pack_up([few], target).added) == sorted(r.id for r in first)
+    later = tmp_path / "later"
+    for number, result in enumerate(every):
+        spec = result.spec.model_copy(update={"seed": 1})
+        again = result.model_copy(update={"id": f"{number:032x}", "spec": spec})
+        Results(later).save(again, Results(out).predictions(result))
+    done = pack_up([later], target, only_whole=True)
+    assert len(done.added) == len(every)
+    with opened(target) as folder:
+        assert {r.id for r in first} < {place.name for place in places(folder)}
+
+
 def test_all_commands_read_packed_results(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
