@@ -17,16 +17,16 @@ from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Words, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
-from kbench.method import Fit
 from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
-from kbench.spec import Control, Setting
+from kbench.spec import Control
 from kbench.store import Result, Status
 from kbench.testing import registered
 from kbench.testing.toys import CLASSES
 from kbench.training import History
 from kbench_baselines.ebert import EBert, LinearMap, whole_wordpieces
+from tests.baselines.trials import fitted
 from tests.grid.toygrid import OPTIONS, grid, run
 from tests.hostile import byte_level, metaspace
 
@@ -57,22 +57,9 @@ def _bundle(
 def _fitted(
     lm: LanguageModel, knowledge: KnowledgeBase, **options: Any
 ) -> tuple[LinearMap, History]:
-    method = EBert(options)
-    plug = method.build(lm, knowledge)
+    plug, history = fitted(EBert(options), lm, knowledge)
     assert isinstance(plug, LinearMap)
-    fit = Fit(
-        setting=Setting.GENERAL,
-        lm=lm,
-        model=None,
-        knowledge=knowledge,
-        examples=None,
-        validate=None,
-        recipe=method.recipe(Setting.GENERAL, None, None),
-        options=method.options,
-        seed=0,
-        device=torch.device("cpu"),
-    )
-    return plug, method.fit(plug, fit)
+    return plug, history
 
 
 def _planted(lm: LanguageModel, dimension: int = 6) -> tuple[Words, np.ndarray]:

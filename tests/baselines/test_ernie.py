@@ -15,19 +15,15 @@ from kbench.errors import Unsupported
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, KnowledgeBase
 from kbench.knowledge.controls import Shuffled
-from kbench.method import Fit, Plug
+from kbench.method import Plug
 from kbench.model import LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.parts.catalogue import Kind
-from kbench.spec import Setting
-from kbench.store import Status
-from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History, Recipe
 from kbench_baselines.ernie import Ernie, ErniePlug, Fusion, NoisyLinks, denoising_loss
 from tests import linked_world as world
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.baselines.trials import fitted, planted
 
 
 @pytest.fixture(scope="module")
@@ -189,25 +185,8 @@ def test_gradients_reach_the_entity_side_and_nothing_else(
 
 
 def _fit(lm: LanguageModel, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
-    method = Ernie()
     recipe = Recipe(3e-3, 8, 4, warmup=0.1, decay="constant", dropout=0.1)
-    fit = Fit(
-        setting=Setting.GENERAL,
-        lm=lm,
-        model=None,
-        knowledge=knowledge,
-        examples=None,
-        validate=None,
-        recipe=recipe,
-        options=method.options,
-        seed=seed,
-        device=torch.device("cpu"),
-    )
-    torch.manual_seed(seed)
-    plug = method.build(lm, knowledge)
-    with frozen(lm):
-        history = method.fit(plug, fit)
-    return plug, history
+    return fitted(Ernie(), lm, knowledge, recipe, seed)
 
 
 def test_general_training_learns_leaves_the_model_alone_and_repeats_itself(
@@ -316,27 +295,9 @@ def test_a_knowledge_base_without_vectors_is_unsupported(lm: LanguageModel) -> N
 def scores(
     request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path, made: Path
 ) -> dict[str, float]:
-    task, setting, controls = request.param
     recipe = {"learning_rate": 3e-2, "epochs": 15, "batch_size": 16, "dropout": None}
-    fixed = {**recipe, "epochs": 4}
-    options = {"start": "scratch", "task-specific": recipe, "fine-tuning": fixed}
-    chosen = grid(
-        toy_folder,
-        task=task,
-        method="none,tested-ernie",
-        setting=setting,
-        control=controls,
-        options={"tuning": OPTIONS["tuning"], "method": {"tested-ernie": options}},
-    )
-    with registered(Kind.METHODS, tested_ernie="kbench_baselines.ernie:Ernie"):
-        results = run(chosen, Place(tmp_path / "out", made, "cpu"))
-    found = {}
-    for result in results:
-        assert result.status == Status.OK, result.reason
-        assert result.score is not None
-        yardstick = result.spec.method == "none"
-        found["base" if yardstick else str(result.spec.control)] = result.score.value
-    return found
+    place = Place(tmp_path / "out", made, "cpu")
+    return planted(Ernie, request.param, recipe, toy_folder, place)
 
 
 @pytest.mark.parametrize(

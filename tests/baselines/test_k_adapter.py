@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from kbench.model import LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
 from kbench.parts.find import find_backbone
-from kbench.spec import Setting
 from kbench.store import Artifacts, Result, Status, hidden_states
 from kbench.testing.toys import ToyRelations, write_backbone
 from kbench.training import History, Recipe, train
@@ -40,6 +38,7 @@ from kbench_baselines.k_adapter import (
 )
 from kbench_baselines.spelled_facts import FactHead, SpelledFacts, spelled_facts
 from tests import reference
+from tests.baselines.trials import fitted, general_fit
 from tests.grid.toygrid import grid, run
 
 _PATTERNS = {
@@ -454,19 +453,8 @@ def test_facts_are_learnt_and_broken_ones_carry_over_to_nothing(
     assert _learnt(small, Shuffled(facts, 0), unseen)[1] < 0.4
 
 
-def _fit(setting: Setting, lm: LanguageModel, knowledge: KnowledgeBase) -> Fit:
-    return Fit(
-        setting=setting,
-        lm=lm,
-        model=None,
-        knowledge=knowledge,
-        examples=None,
-        validate=None,
-        recipe=_FAST.updated({"epochs": 1}),
-        options=KAdapter().options,
-        seed=0,
-        device=torch.device("cpu"),
-    )
+def _fit(lm: LanguageModel, knowledge: KnowledgeBase) -> Fit:
+    return general_fit(KAdapter(), lm, knowledge, _FAST.updated({"epochs": 1}))
 
 
 def test_a_general_plug_trains_the_adapter_alone(small: LanguageModel, facts: Bundle) -> None:
@@ -476,7 +464,7 @@ def test_a_general_plug_trains_the_adapter_alone(small: LanguageModel, facts: Bu
     assert isinstance(plug, KnowledgeAdapter)
     before = {name: value.clone() for name, value in plug.state_dict().items()}
     with frozen(small):
-        history = method.fit(plug, _fit(Setting.GENERAL, small, facts))
+        history = method.fit(plug, _fit(small, facts))
     moved = {n.split(".")[0] for n, v in plug.state_dict().items() if not torch.equal(v, before[n])}
     assert moved == {"adapter"}
     trained = sum(p.numel() for p in plug.parameters() if p.requires_grad)
@@ -492,7 +480,7 @@ def test_the_same_seed_gives_the_same_adapter(small: LanguageModel, facts: Bundl
         plug = KAdapter().build(small, facts)
         torch.rand(3)  # what else may have drawn numbers meanwhile
         with frozen(small):
-            KAdapter().fit(plug, _fit(Setting.GENERAL, small, facts))
+            KAdapter().fit(plug, _fit(small, facts))
         made.append(plug.state_dict())
     assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
 
@@ -600,12 +588,7 @@ def _counted() -> Iterator[list[int]]:
 
 
 def _pretrained(lm: LanguageModel, knowledge: KnowledgeBase, **recipe: Any) -> tuple[Any, History]:
-    torch.manual_seed(0)
-    plug = KAdapter().build(lm, knowledge)
-    fit = _fit(Setting.GENERAL, lm, knowledge)
-    fit = replace(fit, recipe=_FAST.updated(recipe), options={**fit.options, "min_examples": 2})
-    with frozen(lm):
-        return plug, KAdapter().fit(plug, fit)
+    return fitted(KAdapter({"min_examples": 2}), lm, knowledge, _FAST.updated(recipe))
 
 
 def test_facts_are_read_once_and_the_plug_is_the_same_bit_for_bit(

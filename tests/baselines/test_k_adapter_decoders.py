@@ -16,7 +16,6 @@ from kbench.encoding import Batch, Inputs, Layout, Tree, Trees, encode
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled
-from kbench.method import Fit
 from kbench.model import FrozenReader, LanguageModel
 from kbench.model.candidates import log_likelihoods
 from kbench.model.freezing import frozen
@@ -37,6 +36,7 @@ from kbench_baselines.k_adapter import (
 from kbench_baselines.spelled_facts import spelled_facts
 from tests import reference
 from tests.architectures import write_decoder
+from tests.baselines.trials import fitted
 from tests.grid.test_planted_decoders import write_decoder as write_toy_decoder
 from tests.grid.toygrid import grid, run
 
@@ -317,22 +317,8 @@ def test_facts_read_once_teach_what_facts_read_anew_do(toy_decoder: Path, tmp_pa
     lm, knowledge = load_folder(toy_decoder), world(tmp_path / "kb", 8, 0)
     found = []
     for dropout in (None, 0.0):  # with a rate of its own the network is read in each epoch
-        torch.manual_seed(0)
-        plug = KAdapter().build(lm, knowledge)
-        fit = Fit(
-            setting=Setting.GENERAL,
-            lm=lm,
-            model=None,
-            knowledge=knowledge,
-            examples=None,
-            validate=None,
-            recipe=Recipe(3e-3, 32, 2, dropout=dropout),
-            options={**KAdapter().options, "min_examples": 2},
-            seed=0,
-            device=torch.device("cpu"),
-        )
-        with frozen(lm):
-            found.append(KAdapter().fit(plug, fit))
+        recipe = Recipe(3e-3, 32, 2, dropout=dropout)
+        found.append(fitted(KAdapter({"min_examples": 2}), lm, knowledge, recipe)[1])
     assert [history.states for history in found] == ["kept", ""]
     np.testing.assert_allclose(found[0].losses, found[1].losses, atol=1e-4)
 

@@ -15,20 +15,16 @@ from kbench.errors import Unsupported, UsageError
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle, write_vectors
 from kbench.knowledge.controls import Random, Shuffled, Zero
-from kbench.method import Fit, Plug
+from kbench.method import Plug
 from kbench.model import LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.parts.catalogue import Kind
-from kbench.spec import Setting
-from kbench.store import Status
-from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History, Recipe
 from kbench_baselines.kar import Kar, KarPlug, right_inverse
 from kbench_baselines.namesakes import Namesakes
 from tests import linked_world as world
-from tests.grid.toygrid import OPTIONS, grid, run
+from tests.baselines.trials import fitted, planted
 
 
 @pytest.fixture(scope="module")
@@ -288,24 +284,8 @@ def test_gradients_reach_the_module_and_nothing_else(
 
 
 def _fit(lm: LanguageModel, knowledge: KnowledgeBase, seed: int = 0) -> tuple[Plug, History]:
-    method = Kar()
-    fit = Fit(
-        setting=Setting.GENERAL,
-        lm=lm,
-        model=None,
-        knowledge=knowledge,
-        examples=None,
-        validate=None,
-        recipe=Recipe(3e-3, 8, 4, warmup=0.1, decay="constant", dropout=0.1),
-        options=method.options,
-        seed=seed,
-        device=torch.device("cpu"),
-    )
-    torch.manual_seed(seed)
-    plug = method.build(lm, knowledge)
-    with frozen(lm):
-        history = method.fit(plug, fit)
-    return plug, history
+    recipe = Recipe(3e-3, 8, 4, warmup=0.1, decay="constant", dropout=0.1)
+    return fitted(Kar(), lm, knowledge, recipe, seed)
 
 
 def test_general_training_learns_leaves_the_model_alone_and_repeats_itself(
@@ -434,27 +414,9 @@ def test_without_a_masked_lm_head_general_training_is_unsupported(
 def scores(
     request: pytest.FixtureRequest, toy_tasks: None, toy_folder: Path, tmp_path: Path, made: Path
 ) -> dict[str, float]:
-    task, setting, controls = request.param
     recipe = {"learning_rate": 1e-2, "epochs": 8, "batch_size": 16, "dropout": None}
-    fixed = {**recipe, "epochs": 4}
-    options = {"start": "scratch", "task-specific": recipe, "fine-tuning": fixed}
-    chosen = grid(
-        toy_folder,
-        task=task,
-        method="none,tested-kar",
-        setting=setting,
-        control=controls,
-        options={"tuning": OPTIONS["tuning"], "method": {"tested-kar": options}},
-    )
-    with registered(Kind.METHODS, tested_kar="kbench_baselines.kar:Kar"):
-        results = run(chosen, Place(tmp_path / "out", made, "cpu"))
-    found = {}
-    for result in results:
-        assert result.status == Status.OK, result.reason
-        assert result.score is not None
-        yardstick = result.spec.method == "none"
-        found["base" if yardstick else str(result.spec.control)] = result.score.value
-    return found
+    place = Place(tmp_path / "out", made, "cpu")
+    return planted(Kar, request.param, recipe, toy_folder, place)
 
 
 @pytest.mark.parametrize(

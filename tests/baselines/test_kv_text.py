@@ -26,7 +26,8 @@ from kbench.model.huggingface import load_folder
 from kbench_baselines import kv_text
 from kbench_baselines.kv_text import KvText
 from kbench_baselines.retrieval import RetrievalAugmentation
-from tests.architectures import write, write_decoder
+from tests.architectures import write
+from tests.baselines.texts import reader
 
 NEVER = torch.empty(0, dtype=torch.int64)
 TOLD = {
@@ -51,9 +52,7 @@ def knowledge(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     scope="module", params=["gemma2", "gpt2", "llama", "mistral", "phi", "qwen2", "qwen3"]
 )
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    folder = tmp_path_factory.mktemp(request.param)
-    longer = {"n_positions": 160} if request.param == "gpt2" else {"max_position_embeddings": 160}
-    return load_folder(write_decoder(folder, request.param, **longer))
+    return reader(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def inputs_of(

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from kbench.encoding import Batch
 from kbench.knowledge import Bundle
 from kbench.model import LanguageModel, digest
-from kbench.model.huggingface import load_folder
 from kbench.testing.tiny import tiny
 from kbench_baselines.facts import told_facts
 from kbench_baselines.kv_text import KvText, TextStates
 from kbench_baselines.kv_train import KvTrain, KvTrainPlug
-from tests.architectures import write, write_decoder
-from tests.baselines.texts import inputs_of
+from tests.baselines.texts import inputs_of, reader
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +26,7 @@ def knowledge() -> Bundle:
 
 @pytest.fixture(scope="module", params=["bert", "gemma2", "gpt2", "llama", "qwen3"])
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "bert":
-        return load_folder(write(folder, "bert"))
-    longer = {"n_positions": 160} if request.param == "gpt2" else {"max_position_embeddings": 160}
-    return load_folder(write_decoder(folder, request.param, **longer))
+    return reader(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def plug_of(lm: LanguageModel, knowledge: Bundle, **options: Any) -> KvTrainPlug:

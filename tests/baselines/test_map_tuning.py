@@ -24,16 +24,15 @@ from kbench.grid import runner
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, Sentence, write_bundle, write_vectors
 from kbench.knowledge.linking import link
-from kbench.method import Fit
 from kbench.model import LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.huggingface import load_folder
-from kbench.spec import Setting
 from kbench.testing.toys import write_backbone
 from kbench.training import Recipe
 from kbench_baselines.map_tuning import AffineMap, MapTuning
 from kbench_baselines.map_tuning_mlp import BentMap, MlpMapTuning
 from tests import reference
+from tests.baselines.trials import fitted
 from tests.grid.toygrid import OPTIONS, grid, run
 
 SLOT = "{slot} / {mention}"
@@ -318,24 +317,8 @@ CHOOSE = {"dropout": [0.0, 0.3], "epoch": [1, 3]}
 
 
 def _general(lm: LanguageModel, bundle: Bundle, options: dict[str, object]) -> tuple[Any, Any]:
-    method = MapTuning(options)
-    torch.manual_seed(5)
-    plug = method.build(lm, bundle)
     recipe = Recipe(1e-2, 4, 3, optimizer="adam", decay="constant", dropout=0.3)
-    fit = Fit(
-        setting=Setting.GENERAL,
-        lm=lm,
-        model=None,
-        knowledge=bundle,
-        examples=None,
-        validate=None,
-        recipe=recipe,
-        options=method.options,
-        seed=0,
-        device=torch.device("cpu"),
-    )
-    with frozen(lm):
-        history = method.fit(plug, fit)
+    plug, history = fitted(MapTuning(options), lm, bundle, recipe)
     return plug.eval(), history
 
 

@@ -20,11 +20,10 @@ from kbench.errors import Unsupported, UsageError
 from kbench.grid.plan import Place
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Random, Shuffled, Zero
-from kbench.method import Fit
 from kbench.model import LanguageModel, frozen_reading
 from kbench.model.huggingface import load_folder
 from kbench.parts.catalogue import Kind
-from kbench.spec import Control, Setting
+from kbench.spec import Control
 from kbench.store import Result, Results, Status, hidden_states
 from kbench.testing import registered
 from kbench.testing.toys import write_backbone
@@ -33,6 +32,7 @@ from kbench_baselines import pelt
 from kbench_baselines.occurrences import Wanted, draw, occurrences
 from kbench_baselines.pelt import EntityTable, Pelt, before_output
 from tests.architectures import ARCHITECTURES, write
+from tests.baselines.trials import fitted
 from tests.grid.toygrid import OPTIONS, grid, run
 
 CARD = {"name": "small", "version": "1", "licence": "none", "source": "test"}
@@ -94,22 +94,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def _fitted(
     lm: LanguageModel, knowledge: KnowledgeBase, *, seed: int = 0, **options: Any
 ) -> tuple[EntityTable, History]:
-    method = Pelt(options)
-    plug = method.build(lm, knowledge)
+    plug, history = fitted(Pelt(options), lm, knowledge, seed=seed)
     assert isinstance(plug, EntityTable)
-    fit = Fit(
-        setting=Setting.GENERAL,
-        lm=lm,
-        model=None,
-        knowledge=knowledge,
-        examples=None,
-        validate=None,
-        recipe=method.recipe(Setting.GENERAL, None, None),
-        options=method.options,
-        seed=seed,
-        device=torch.device("cpu"),
-    )
-    return plug, method.fit(plug, fit)
+    return plug, history
 
 
 def _slow(lm: LanguageModel) -> dict[str, torch.Tensor]:

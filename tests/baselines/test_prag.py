@@ -15,12 +15,10 @@ from kbench.encoding import affixes, bare_tokens
 from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle
 from kbench.model import LanguageModel, digest
-from kbench.model.huggingface import load_folder
 from kbench.testing.tiny import tiny
 from kbench.training import Recipe
 from kbench_baselines.prag import Learned, Prag, PragPlug
-from tests.architectures import write, write_decoder
-from tests.baselines.texts import inputs_of
+from tests.baselines.texts import inputs_of, reader
 
 STEPS = 4
 
@@ -32,11 +30,7 @@ def knowledge() -> Bundle:
 
 @pytest.fixture(scope="module", params=["bert", "gemma2", "gpt2", "llama"])
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "bert":
-        return load_folder(write(folder, "bert"))
-    longer = {"n_positions": 160} if request.param == "gpt2" else {"max_position_embeddings": 160}
-    return load_folder(write_decoder(folder, request.param, **longer))
+    return reader(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def plug_of(lm: LanguageModel, knowledge: KnowledgeBase, **options: Any) -> PragPlug:

@@ -14,13 +14,11 @@ from kbench.encoding import Batch, affixes, bare_tokens
 from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle
 from kbench.knowledge.controls import ValueSwapped
-from kbench.model import LanguageModel, digest
-from kbench.model.huggingface import load_folder
+from kbench.model import LanguageModel
 from kbench.testing.tiny import tiny
 from kbench_baselines.retrieval import RetrievalAugmentation
 from kbench_baselines.xrag import Taught, Xrag, XragPlug, distilled, paraphrases, taught
-from tests.architectures import write, write_decoder
-from tests.baselines.texts import inputs_of, some_rows, standard
+from tests.baselines.texts import inputs_of, reader, slots_alone, some_rows, standard
 
 TOLD = RetrievalAugmentation()
 
@@ -32,11 +30,7 @@ def knowledge() -> Bundle:
 
 @pytest.fixture(scope="module", params=["bert", "gemma2", "gpt2", "llama"])
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "bert":
-        return load_folder(write(folder, "bert", max_position_embeddings=160))
-    longer = {"n_positions": 160} if request.param == "gpt2" else {"max_position_embeddings": 160}
-    return load_folder(write_decoder(folder, request.param, **longer))
+    return reader(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def plug_of(lm: LanguageModel, knowledge: KnowledgeBase, **options: Any) -> XragPlug:
@@ -93,20 +87,9 @@ def test_slots_are_a_map_of_what_the_network_makes_of_texts(
 
 @torch.no_grad()
 def test_one_without_an_entity_is_left_as_it_is(lm: LanguageModel, knowledge: Bundle) -> None:
-    inputs, texts = inputs_of(lm, knowledge, Xrag.slot, 2)
-    plain, _ = inputs_of(lm, knowledge)
-    base, weights = lm(plain.collate(np.array([2]))), digest(lm)
-    batch = inputs.collate(np.arange(3))
-    assert len(batch.slot_rows) == 2 * sum(map(len, texts))
-    with plug_of(lm, knowledge, slots=2).attach(lm):
-        assert torch.equal(lm(inputs.collate(np.array([2]))), base)
-        together = lm(batch)
-        for row in range(3):
-            alone = lm(inputs.collate(np.array([row])))[0]
-            torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
+    plug = plug_of(lm, knowledge, slots=2)
+    with slots_alone(lm, knowledge, plug, Xrag.slot, 2):
         assert not lm.looks_ahead
-    assert torch.equal(lm(plain.collate(np.array([2]))), base)
-    assert digest(lm) == weights
 
 
 @torch.no_grad()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +13,13 @@ from torch import Tensor
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Inputs, Layout, encode, inner_tokens
 from kbench.knowledge import KnowledgeBase
-from kbench.model import LanguageModel
+from kbench.method import Plug
+from kbench.model import LanguageModel, digest
+from kbench.model.huggingface import load_folder
+from tests.architectures import write, write_decoder
+
+ROOM = 160
+"""Positions of the networks that read whole texts of entities."""
 
 
 def some_rows(knowledge: KnowledgeBase) -> list[int]:
@@ -57,3 +67,36 @@ def inputs_of(
         examples.append(Example(str(number), text, tuple(mentions), "", blank=blank))
     layout = Layout({}, slot=slot, slots=slots, left_to_right=lm.left_to_right, room=60)
     return encode(lm.tokenizer, examples, texts, layout), texts
+
+
+def reader(folder: Path, name: str) -> LanguageModel:
+    """A random network of an architecture with room for the texts of entities."""
+    if name == "bert":
+        return load_folder(write(folder, name, max_position_embeddings=ROOM))
+    positions = "n_positions" if name == "gpt2" else "max_position_embeddings"
+    return load_folder(write_decoder(folder, name, **{positions: ROOM}))
+
+
+@contextmanager
+def slots_alone(
+    lm: LanguageModel, knowledge: KnowledgeBase, plug: Plug, slot: str, slots: int
+) -> Iterator[None]:
+    """Holds that a plug with slots changes texts that have some and no other, nor for long.
+
+    Attached inside the block.
+    """
+    inputs, texts = inputs_of(lm, knowledge, slot, slots)
+    plain, _ = inputs_of(lm, knowledge)
+    nobody = np.array([2])
+    base, weights = lm(plain.collate(nobody)), digest(lm)
+    batch = inputs.collate(np.arange(3))
+    assert len(batch.slot_rows) == slots * sum(map(len, texts))
+    with plug.attach(lm):
+        assert torch.equal(lm(inputs.collate(nobody)), base)
+        together = lm(batch)
+        for row in range(3):
+            alone = lm(inputs.collate(np.array([row])))[0]
+            torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
+        yield
+    assert torch.equal(lm(plain.collate(nobody)), base)
+    assert digest(lm) == weights
