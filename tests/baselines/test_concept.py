@@ -18,7 +18,7 @@ from kbench.model.huggingface import load_folder
 from kbench.testing.tiny import tiny
 from kbench_baselines.concept import Concept, ConceptPlug
 from tests.architectures import write, write_decoder
-from tests.baselines.texts import entity_of, slots_alone, some_rows, words
+from tests.baselines.texts import check_slots_alone, entity_of, some_rows, words
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,7 @@ def test_slots_are_what_attention_finds_among_facts(lm: LanguageModel, knowledge
 
 @torch.no_grad()
 def test_one_without_an_entity_is_left_as_it_is(lm: LanguageModel, knowledge: Bundle) -> None:
-    plug = plug_of(lm, knowledge, slots=2)
-    with slots_alone(lm, knowledge, plug, Concept.slot, 2):
-        assert not lm.looks_ahead
+    check_slots_alone(lm, knowledge, plug_of(lm, knowledge, slots=2), Concept.slot, 2)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from kbench.testing import registered
 from kbench.testing.toys import CLASSES
 from kbench.training import History
 from kbench_baselines.ebert import EBert, LinearMap, whole_wordpieces
-from tests.baselines.trials import fitted
+from tests.baselines.trials import general_fit
 from tests.grid.toygrid import OPTIONS, grid, run
 from tests.hostile import byte_level, metaspace
 
@@ -57,9 +57,10 @@ def _bundle(
 def _fitted(
     lm: LanguageModel, knowledge: KnowledgeBase, **options: Any
 ) -> tuple[LinearMap, History]:
-    plug, history = fitted(EBert(options), lm, knowledge)
+    method = EBert(options)
+    plug = method.build(lm, knowledge)
     assert isinstance(plug, LinearMap)
-    return plug, history
+    return plug, method.fit(plug, general_fit(method, lm, knowledge))
 
 
 def _planted(lm: LanguageModel, dimension: int = 6) -> tuple[Words, np.ndarray]:

@@ -32,7 +32,7 @@ from kbench_baselines import pelt
 from kbench_baselines.occurrences import Wanted, draw, occurrences
 from kbench_baselines.pelt import EntityTable, Pelt, before_output
 from tests.architectures import ARCHITECTURES, write
-from tests.baselines.trials import fitted
+from tests.baselines.trials import general_fit
 from tests.grid.toygrid import OPTIONS, grid, run
 
 CARD = {"name": "small", "version": "1", "licence": "none", "source": "test"}
@@ -94,9 +94,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def _fitted(
     lm: LanguageModel, knowledge: KnowledgeBase, *, seed: int = 0, **options: Any
 ) -> tuple[EntityTable, History]:
-    plug, history = fitted(Pelt(options), lm, knowledge, seed=seed)
+    method = Pelt(options)
+    plug = method.build(lm, knowledge)
     assert isinstance(plug, EntityTable)
-    return plug, history
+    return plug, method.fit(plug, general_fit(method, lm, knowledge, seed=seed))
 
 
 def _slow(lm: LanguageModel) -> dict[str, torch.Tensor]:

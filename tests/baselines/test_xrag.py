@@ -18,7 +18,7 @@ from kbench.model import LanguageModel
 from kbench.testing.tiny import tiny
 from kbench_baselines.retrieval import RetrievalAugmentation
 from kbench_baselines.xrag import Taught, Xrag, XragPlug, distilled, paraphrases, taught
-from tests.baselines.texts import inputs_of, reader, slots_alone, some_rows, standard
+from tests.baselines.texts import check_slots_alone, inputs_of, reader, some_rows, standard
 
 TOLD = RetrievalAugmentation()
 
@@ -87,9 +87,7 @@ def test_slots_are_a_map_of_what_the_network_makes_of_texts(
 
 @torch.no_grad()
 def test_one_without_an_entity_is_left_as_it_is(lm: LanguageModel, knowledge: Bundle) -> None:
-    plug = plug_of(lm, knowledge, slots=2)
-    with slots_alone(lm, knowledge, plug, Xrag.slot, 2):
-        assert not lm.looks_ahead
+    check_slots_alone(lm, knowledge, plug_of(lm, knowledge, slots=2), Xrag.slot, 2)
 
 
 @torch.no_grad()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from kbench.data import Mention
 from kbench.encoding import Examples
 from kbench.knowledge import Bundle, Entity, KnowledgeBase, Sentence, write_bundle
 from kbench.knowledge.controls import Shuffled
-from kbench.method import Fit
+from kbench.method import Fit, InjectionMethod
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.freezing import frozen
 from kbench.model.heads import RelationHead
@@ -36,6 +34,7 @@ from kbench_baselines.k_adapter import KAdapter, KnowledgeAdapter
 from kbench_baselines.pelt import Pelt
 from kbench_baselines.spelled_facts import spelled_facts
 from tests import reference
+from tests.baselines.trials import general_fit
 
 from .conftest import Demands
 from .world import CARD, LABELS, WORDS
@@ -95,22 +94,11 @@ def _fit(
     lm: LanguageModel,
     knowledge: KnowledgeBase,
     clock: Clock | None,
-    options: Mapping[str, Any] = KAdapter.defaults,
+    method: InjectionMethod | None = None,
 ) -> Fit:
-    """In the general setting."""
-    return Fit(
-        setting=Setting.GENERAL,
-        lm=lm,
-        model=None,
-        knowledge=knowledge,
-        examples=None,
-        validate=None,
-        recipe=Recipe(1e-4, BATCH, clock.epochs if clock else 1),
-        options=options,
-        seed=0,
-        device=CPU,
-        progress=clock,
-    )
+    """In the general setting, of K-Adapter unless another is given."""
+    recipe = Recipe(1e-4, BATCH, clock.epochs if clock else 1)
+    return replace(general_fit(method or KAdapter(), lm, knowledge, recipe), progress=clock)
 
 
 def _note(demands: Demands, what: str, first: float, later: float, least: float = 3) -> None:
@@ -187,7 +175,7 @@ def test_pelt(demands: Demands, lm: LanguageModel, knowledge: Bundle) -> None:
         start = time.perf_counter()
         method = Pelt()
         plug = method.build(lm, base)
-        method.fit(plug, _fit(lm, base, None, options=method.options))
+        method.fit(plug, _fit(lm, base, None, method))
         taken.append(time.perf_counter() - start)
 
     demands.once(lambda: fitted(knowledge))
