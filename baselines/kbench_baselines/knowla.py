@@ -195,6 +195,7 @@ class Knowla(CorpusTrained):
         year=2024,
         needs="entity vectors; general: linked sentences",
         citation="arXiv:2403.14950",
+        authors="Xindi Luo, Zequn Sun, Jing Zhao, Zhe Zhao and Wei Hu",
         trains="2 (i (2 d + H) + i (2 H + d + 1) + d + 1), i = min(64, d)",
     )
     revision = "1"

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -46,6 +47,8 @@ __all__ = ["EntityTable", "Pelt", "before_output"]
 
 _SCALES = (7.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0)
 """Values of ``C``; the first is the one published for RoBERTa."""
+_FOUND: WeakKeyDictionary[KnowledgeBase, dict[bool, Occurrences]] = WeakKeyDictionary()
+"""By knowledge base and by whether its descriptions count."""
 _BLOCK = 1 << 13
 _PIECE = 4 * _BLOCK
 """Occurrences that are read together at most; of few entities has a block more than its size."""
@@ -209,7 +212,6 @@ class Pelt(Untrained):
                 f"PELT: min_length is {self.options['min_length']} and max_length "
                 f"{self.options['max_length']}; expected a least length up to the greatest"
             )
-        self._found: tuple[str, Occurrences] | None = None
 
     def corpus_readings(self) -> float | None:
         """Cannot be said: each entity's occurrences are read, up to so many."""
@@ -292,9 +294,9 @@ class Pelt(Untrained):
         return drawn.counts
 
     def _occurrences(self, knowledge: KnowledgeBase) -> Occurrences:
-        """Returns the occurrences in a knowledge base, found once."""
-        digest = knowledge.unbroken.digest
-        if self._found is None or self._found[0] != digest:
-            wanted = bool(self.options["descriptions"])
-            self._found = digest, occurrences(knowledge, descriptions=wanted)
-        return self._found[1]
+        """Returns the occurrences in a knowledge base, found once for all that ask alike."""
+        true, wanted = knowledge.unbroken, bool(self.options["descriptions"])
+        found = _FOUND.setdefault(true, {})
+        if wanted not in found:
+            found[wanted] = occurrences(true, descriptions=wanted)
+        return found[wanted]

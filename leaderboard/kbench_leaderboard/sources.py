@@ -18,7 +18,6 @@ from kbench.knowledge import Bundle
 from kbench.parts.find import find_knowledge
 from kbench.parts.registry import Kind, names
 from kbench.results.example_diff import Injected, Texts, Views, injected
-from kbench.spec import Control
 from kbench.store import Result
 
 __all__ = ["PLACEHOLDER", "Sources", "leads_elsewhere", "without_paths"]
@@ -70,13 +69,18 @@ class Sources:
         base = self._bundle(result)
         if base is None or not examples:
             return [[] for _ in examples]
-        key = canonical_digest([base.digest, [e.id for e in examples], *_told_by(result)])
-        if key not in self._injected:
-            near = 3 if len(base) <= _LARGE else 0
-            try:
+        try:
+            seen = self._views.of(result, base).digest
+            linker = result.coverage.linker if result.coverage else result.spec.linker
+            data = result.provenance.digests.get("data") if result.provenance else None
+            of = [result.spec.task, result.spec.options.get("task"), data, linker]
+            # By what was seen, not by who saw it: methods that cover the same entities share it.
+            key = canonical_digest([seen, [e.id for e in examples], *of])
+            if key not in self._injected:
+                near = 3 if len(base) <= _LARGE else 0
                 self._injected[key] = injected(result, base, examples, near, self._views)
-            except KbenchError:
-                self._injected[key] = [[] for _ in examples]
+        except KbenchError:
+            return [[] for _ in examples]
         return self._injected[key]
 
     def _bundle(self, result: Result) -> Bundle | None:
@@ -87,17 +91,6 @@ class Sources:
         if digest not in self._bundles:
             self._bundles[digest] = self._given.get(digest) or _installed(name, digest)
         return self._bundles[digest]
-
-
-def _told_by(result: Result) -> list[object]:
-    """What of a run says what it brings in: of the true knowledge neither method nor seed does."""
-    spec = result.spec
-    linker = result.coverage.linker if result.coverage else spec.linker
-    data = result.provenance.digests.get("data") if result.provenance else None
-    told = [spec.task, spec.options.get("task"), data, linker, spec.control]
-    if spec.control == Control.NONE:
-        return told
-    return [*told, spec.method, spec.options.get("method"), spec.seed]
 
 
 def _installed(name: str, digest: str) -> Bundle | None:

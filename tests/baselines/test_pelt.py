@@ -29,7 +29,7 @@ from kbench.testing import registered
 from kbench.testing.toys import write_backbone
 from kbench.training import History
 from kbench_baselines import pelt
-from kbench_baselines.occurrences import Wanted, draw, occurrences
+from kbench_baselines.occurrences import Occurrences, Wanted, draw, occurrences
 from kbench_baselines.pelt import EntityTable, Pelt, before_output
 from tests.architectures import ARCHITECTURES, write
 from tests.baselines.trials import general_fit
@@ -233,6 +233,26 @@ def test_descriptions_can_be_left_out(lm: LanguageModel, small: Bundle) -> None:
     plug, history = _fitted(lm, small, descriptions=False)
     assert [ENTITIES[row].id for row in plug.rows.tolist()] == list("abcde")
     assert history.counts["corpus_occurrences"] == 9
+
+
+def test_occurrences_are_found_once_for_all_methods_and_controls_that_ask_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_bundle(tmp_path / "kb", CARD, ENTITIES, sentences=SENTENCES)
+    searched: list[bool] = []
+
+    def counted(knowledge: KnowledgeBase, *, descriptions: bool) -> Occurrences:
+        searched.append(descriptions)
+        return occurrences(knowledge, descriptions=descriptions)
+
+    monkeypatch.setattr(pelt, "occurrences", counted)
+    rows = np.arange(len(ENTITIES), dtype=np.int64)
+    for wanted in (True, False, True):
+        method = Pelt({"descriptions": wanted})
+        found = occurrences(base, descriptions=wanted)
+        for seen in (base, Shuffled(base, 0)):
+            assert method.covers(seen, rows).tolist() == np.isin(rows, found.rows).tolist()
+    assert searched == [True, False]
 
 
 def test_a_description_counts_where_it_holds_the_name_as_whole_words(small: Bundle) -> None:

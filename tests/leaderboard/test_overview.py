@@ -258,11 +258,13 @@ def test_what_runs_bring_in_alike_is_looked_up_once(
             id=f"{number:032x}",
             status=Status.OK,
             provenance=told,
-            spec=stored.spec(method="map-tuning", knowledge=str(base.folder), **about),
+            spec=stored.spec(method=method, knowledge=str(base.folder), **about),
         )
-        for number, about in enumerate(
-            [{}, {"seed": 1}, {"backbone": "other"}]
-            + [{"control": Control.SHUFFLED, "seed": seed} for seed in (0, 1, 1)]
+        for number, (method, about) in enumerate(
+            [("map-tuning", about) for about in ({}, {"seed": 1}, {"backbone": "other"})]
+            + [("map-tuning", {"control": Control.SHUFFLED, "seed": seed}) for seed in (0, 1, 1)]
+            # Who is swapped for whom hangs on whom a method covers: those with a vector, or a text.
+            + [(name, {"control": Control.SHUFFLED}) for name in ("map-tuning-mlp", "ra")]
         )
     ]
     wanted = [injected(run, base, examples) for run in runs]
@@ -275,4 +277,4 @@ def test_what_runs_bring_in_alike_is_looked_up_once(
     monkeypatch.setattr(sources, "injected", counted)
     shown = sources.Sources(None, [base.folder])
     assert [shown.knowledge(run, examples) for run in runs] == wanted
-    assert asked == [runs[0], runs[3], runs[4]]
+    assert asked == [runs[0], runs[3], runs[4], runs[7]]
