@@ -71,16 +71,19 @@ class Sources:
             return [[] for _ in examples]
         try:
             seen = self._views.of(result, base).digest
-            linker = result.coverage.linker if result.coverage else result.spec.linker
-            data = result.provenance.digests.get("data") if result.provenance else None
-            of = [result.spec.task, result.spec.options.get("task"), data, linker]
-            # By what was seen, not by who saw it: methods that cover the same entities share it.
-            key = canonical_digest([seen, [e.id for e in examples], *of])
-            if key not in self._injected:
-                near = 3 if len(base) <= _LARGE else 0
-                self._injected[key] = injected(result, base, examples, near, self._views)
         except KbenchError:
             return [[] for _ in examples]
+        linker = result.coverage.linker if result.coverage else result.spec.linker
+        data = result.provenance.digests.get("data") if result.provenance else None
+        of = [result.spec.task, result.spec.options.get("task"), data, linker]
+        # By what was seen, not by who saw it: methods that cover the same entities share it.
+        key = canonical_digest([seen, [e.id for e in examples], *of])
+        if key not in self._injected:
+            near = 3 if len(base) <= _LARGE else 0
+            try:
+                self._injected[key] = injected(result, base, examples, near, self._views)
+            except KbenchError:  # whom nobody can answer for is found out late, and once
+                self._injected[key] = [[] for _ in examples]
         return self._injected[key]
 
     def _bundle(self, result: Result) -> Bundle | None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kbench.data import Split
+from kbench.errors import Unsupported
 from kbench.knowledge import Bundle
 from kbench.metrics import standings
 from kbench.parts.find import task_kind
@@ -278,3 +279,13 @@ def test_what_runs_bring_in_alike_is_looked_up_once(
     shown = sources.Sources(None, [base.folder])
     assert [shown.knowledge(run, examples) for run in runs] == wanted
     assert asked == [runs[0], runs[3], runs[4], runs[7]]
+    asked.clear()
+
+    def refused(result: Result, *given: object, **more: object) -> object:
+        asked.append(result)
+        raise Unsupported("nobody can answer for another")
+
+    monkeypatch.setattr(sources, "injected", refused)
+    shown = sources.Sources(None, [base.folder])
+    assert [shown.knowledge(run, examples) for run in runs[:3]] == [[[]] * 5] * 3
+    assert asked == [runs[0]]
