@@ -218,12 +218,6 @@ def known(result: Result, bundle: str | None = None) -> tuple[Bundle | None, str
         return None, f"knowledge is not shown: {error}"
     if result.provenance is None or base.digest != result.provenance.digests.get("knowledge"):
         return None, f"knowledge is not shown: {base.folder} is not what the result was made with"
-    if result.spec.control in _SWAPPING:
-        from kbench.pipeline.revision import ENGINE_REVISION
-
-        if (made := result.provenance.revision) != ENGINE_REVISION:
-            was = f"revision {made} of the engine, and {ENGINE_REVISION} swaps others"
-            return None, f"knowledge is not shown: the result is by {was}"
     try:
         Views().of(result, base)
     except KbenchError as error:
@@ -242,11 +236,18 @@ class Views:
 
         Raises:
             KbenchError: entities are swapped, and the method is not installed or refuses its
-                options, or ``foreign`` cannot read the task's labels.
+                options, ``foreign`` cannot read the task's labels, or the result is by another
+                revision of the engine.
         """
         spec = result.spec
         if spec.control not in _SWAPPING:
             return controlled(base, spec.control, spec.seed)
+        from kbench.pipeline.revision import ENGINE_REVISION
+
+        made = result.provenance.revision if result.provenance else ENGINE_REVISION
+        if made != ENGINE_REVISION:
+            was = f"revision {made} of the engine, and {ENGINE_REVISION} swaps others"
+            raise Unsupported(f"the result is by {was}")
         try:
             from kbench.parts.run_parts import PartLoader, Parts  # brings torch, as the method does
         except ModuleNotFoundError as error:

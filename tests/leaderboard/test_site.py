@@ -25,7 +25,9 @@ from kbench.cli.messages import plain, steers
 from kbench.data import Example, Mention, Role, Split
 from kbench.knowledge import Bundle
 from kbench.parts.find import task_kind
+from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.comparison import compare
+from kbench.results.example_diff import known
 from kbench.results.ranking import front
 from kbench.results.selection import grouped
 from kbench.store import Result, Results, Status
@@ -398,8 +400,9 @@ def test_the_page_of_two_takes_any_acceptable_answer_for_right(tmp_path: Path) -
     assert data["right"] == {result.id: "101" * 20}
 
 
+@pytest.mark.parametrize("revision", [ENGINE_REVISION, ENGINE_REVISION - 1])
 def test_texts_and_knowledge_are_shown_where_they_are_given(
-    toy_folder: Path, tmp_path: Path
+    toy_folder: Path, tmp_path: Path, revision: int
 ) -> None:
     task, kb = task_kind("toy-relations")(), str(toy_folder / "kb")
     labels = [example.label for example in task.examples(Split.TEST)]
@@ -410,6 +413,7 @@ def test_texts_and_knowledge_are_shown_where_they_are_given(
         path = tmp_path / "results" / made.id / "result.json"
         value = json.loads(path.read_text())
         value["provenance"]["digests"]["knowledge"] = Bundle(toy_folder / "kb").digest
+        value["provenance"]["revision"] = revision
         value["spec"]["knowledge"] = kb
         path.write_text(json.dumps(value))
     site.build([tmp_path / "results"], tmp_path / "bare")
@@ -420,7 +424,12 @@ def test_texts_and_knowledge_are_shown_where_they_are_given(
     # and that nobody but the builder of the site may name.
     assert "mark" in {tag for tag, _ in bare.tags}
     assert "with that of" not in bare.text
-    assert "with that of" in full.text
+    # Another revision swaps others: neither the site nor `kbench diff` names a partner of today.
+    swaps = revision == ENGINE_REVISION
+    assert ("with that of" in full.text) == swaps
+    (swapped,) = (r for r in Results(tmp_path / "results") if r.spec.control == "foreign")
+    base, problem = known(swapped, kb)
+    assert (base is not None, "swaps others" in problem) == (swaps, not swaps), problem
 
 
 def test_what_is_turned_has_columns_where_results_have_it(results: Path, tmp_path: Path) -> None:
