@@ -125,7 +125,7 @@ def showing(
         begins = Beginnings(teller.begins)
 
         def step(what: str, done: int, steps: int) -> None:
-            begins.see(what, done, steps)
+            begins.see(0, what, done, steps)
             bars.update(current, description=what, completed=done, total=steps, visible=True)
 
         def finished(cell: Cell, result: Result) -> None:
@@ -153,13 +153,17 @@ class Beginnings:
 
     def __init__(self, tell: Callable[[str, int], None]) -> None:
         self._tell = tell
-        self._done: dict[str, int] = {}
+        self._at: dict[int, tuple[str, int]] = {}
 
-    def see(self, stage: str, done: int, steps: int) -> None:
-        """Takes note of a step: of a stage seen before one begins anew where the count falls."""
-        if done <= self._done.get(stage, done):
+    def see(self, process: int, stage: str, done: int, steps: int) -> None:
+        """Takes note of a step of a process: it begins a stage, or the same one anew.
+
+        Two processes may be at stages of one title: what tells them apart are seeds, say.
+        """
+        before, so_far = self._at.get(process, ("", 0))
+        if stage != before or done <= so_far:
             self._tell(stage, steps)
-        self._done[stage] = done
+        self._at[process] = stage, done
 
 
 def _line(result: Result, variant: bool) -> Text:

@@ -126,12 +126,13 @@ class Events:
         finished: called when a run has ended.
         said: called with what else there is to say.
         beside: called as ``step`` is, where several stages go on at once: no bar can show them.
+            The number of the process comes first, for stages of two may have the same title.
     """
 
     step: Callable[[str, int, int], None] | None = None
     finished: Callable[[Cell, Result], None] | None = None
     said: Callable[[str], None] | None = None
-    beside: Callable[[str, int, int], None] | None = None
+    beside: Callable[[int, str, int, int], None] | None = None
 
 
 def refused(cell: Cell, error: KbenchError) -> Result:

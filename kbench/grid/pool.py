@@ -85,7 +85,7 @@ class Pool(Generic[Item, Outcome]):
             the same time have the same.
         size: how many processes there are at once.
         limits: of each item.
-        tell: is told of the steps.
+        tell: is told of the steps, and of the seat of the process that takes them.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Pool(Generic[Item, Outcome]):
         make: Callable[[int, Tell], Callable[[Item], Outcome]],
         size: int,
         limits: Limits,
-        tell: Tell | None = None,
+        tell: Callable[[int, str, int, int], None] | None = None,
     ) -> None:
         limits.check()
         self._make, self._size, self._limits, self._tell = make, size, limits, tell
@@ -203,7 +203,9 @@ class _Member(Generic[Item]):
             return None
         return self._begun + limits.seconds
 
-    def look(self, limits: Limits, tell: Tell | None) -> _Done | Stopped | None:
+    def look(
+        self, limits: Limits, tell: Callable[[int, str, int, int], None] | None
+    ) -> _Done | Stopped | None:
         """Returns how the item ended, or None while it goes on."""
         alive = self._process.is_alive()  # asked first: what it sent before its end is read, too
         with suppress(EOFError, OSError, UnpicklingError):
@@ -212,7 +214,7 @@ class _Member(Generic[Item]):
                 if word == "begun":
                     self._begun = time.monotonic()
                 elif word == "step" and tell:
-                    tell(*rest)
+                    tell(self.seat, *rest)
                 elif word == "done":
                     return _Done(*rest)
                 elif word == "broken":

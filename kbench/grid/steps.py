@@ -39,8 +39,9 @@ class Step:
     def title(self) -> str:
         """A short name for people."""
         spec = self.cell.spec
+        around = f" around {spec.method}" if spec.setting == Setting.FINE_TUNING else ""
         return {
-            Stage.TUNE: f"tune {spec.task}",
+            Stage.TUNE: f"tune {spec.task}{around}",
             Stage.START: f"fit {spec.method}",
             Stage.FIT: f"fit {spec.method} on {spec.task}",
             Stage.EVALUATE: f"evaluate {spec.method} on {spec.task}",

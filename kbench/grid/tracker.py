@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kbench.errors import UsageError, with_type
 from kbench.grid.plan import Cell, Events
@@ -167,10 +167,11 @@ def tracked(
                 told = f"--track {name}: {with_type(cause)}; it is told nothing more"
                 warnings.warn(told, TrackerWarning, stacklevel=2)
 
-    def step(then: Callable[[str, int, int], None] | None) -> Callable[[str, int, int], None]:
-        def both(title: str, done: int, steps: int) -> None:
+    def step(then: Callable[..., None] | None) -> Callable[..., None]:
+        def both(*said: Any) -> None:
             if then:
-                then(title, done, steps)
+                then(*said)
+            title, done, steps = said[-3:]  # the process comes before them, where there are several
             tell(lambda tracker: tracker.stage(title, done, steps))
 
         return both

@@ -148,6 +148,7 @@ def _moved(
 ) -> History:
     """Trains what the tuning has marked, with a fixed plug in place if there is one."""
     plug, trained = material.plug, model.head if parts.tuning.reads_once else model
+    around = f" around {parts.spec.method} ({parts.spec.control})" if plug else ""
 
     def mode() -> AbstractContextManager[None]:
         model.eval()
@@ -169,7 +170,7 @@ def _moved(
             dtype=parts.spec.dtype,
             mode=mode,
             validate=lambda: session.validate(parts, model, injected=injected, states=material.dev),
-            progress=session.steps(f"tune {parts.spec.task}"),
+            progress=session.steps(f"tune {parts.spec.task}{around}"),
         )
 
 

@@ -209,6 +209,10 @@ def test_a_log_that_is_lost_ends_nothing(
 def test_stages_that_go_on_at_once_are_told_once_each() -> None:
     told: list[str] = []
     beginnings = Beginnings(lambda stage, _: told.append(stage))
-    for stage, done in [("a", 1), ("b", 2), ("a", 2), ("b", 3), ("a", 1), ("a", 2)]:
-        beginnings.see(stage, done, 3)
-    assert told == ["a", "b", "a"]
+    # Process 0 is at a, then at b, then at a again, 1 all the time at a: seeds of one method, say.
+    for process, stage, done in [
+        (0, "a", 1), (1, "a", 1), (0, "a", 2), (1, "a", 2), (0, "b", 2), (1, "a", 3), (0, "a", 1),
+        (0, "a", 2), (1, "a", 1),
+    ]:  # fmt: skip
+        beginnings.see(process, stage, done, 3)
+    assert told == ["a", "a", "b", "a", "a"]

@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from kbench.errors import DataError
-from kbench.grid.pool import Limits, Pool, Stopped, Tell
+from kbench.grid.pool import Limits, Pool, Stopped
 from tests.faults.conftest import ROOT
 from tests.faults.labour import broken, make, taker
+
+Told = Callable[[int, str, int, int], None]
 
 
 @pytest.fixture
 def ends() -> Callable[..., dict[str, object]]:
     def work(
-        items: list[str], size: int = 1, limits: Limits | None = None, tell: Tell | None = None
+        items: list[str], size: int = 1, limits: Limits | None = None, tell: Told | None = None
     ) -> dict[str, object]:
         seen: list[int] = []
         pool: Pool[str, object] = Pool(make, size, limits or Limits(), tell)
@@ -41,15 +43,15 @@ def _reason(end: object) -> str:
 
 
 def test_every_item_ends_though_processes_die(ends: Callable[..., dict[str, object]]) -> None:
-    told: list[str] = []
+    told: list[tuple[int, str]] = []
     fatal = [f"die {int(signal.SIGKILL)}", "exit 0", f"die {int(signal.SIGSEGV)}", "exit 5"]
     found = ends(
         ["a", fatal[0], "b", fatal[1], "c", fatal[2], fatal[3]],
-        tell=lambda what, done, total: told.append(what),
+        tell=lambda seat, what, done, total: told.append((seat, what)),
     )
     # One process does what it can, and the next begins where it ended.
     assert len({end[1] for end in (found["a"], found["b"], found["c"])}) == 3  # type: ignore[index]
-    assert told == ["a", "b", "c"]
+    assert told == [(0, "a"), (0, "b"), (0, "c")]
     assert "ended by SIGKILL, as the system does where memory is short" in _reason(found[fatal[0]])
     assert "exit status 0 before the run did" in _reason(found["exit 0"])
     assert "ended by SIGSEGV" in _reason(found[fatal[2]])

@@ -62,13 +62,19 @@ class Local(Executor):
             waiting.remove(cell)
             return cell
 
-        tell = events.step if jobs == 1 else events.beside
+        tell = events.beside if jobs > 1 else _alone(events)
         make = partial(_worker, replace(place, threads=threads), jobs)
         pool: Pool[Cell, Result] = Pool(make, jobs, self.setup.limits, tell)
         with closing(pool.work(take)) as ends:
             for cell, end in ends:
                 made |= cell.needs
                 yield cell, stopped(cell, place, end) if isinstance(end, Stopped) else end
+
+
+def _alone(events: Events) -> Callable[[int, str, int, int], None] | None:
+    """What is told of the steps of the only process: nobody asks which."""
+    step = events.step
+    return step and (lambda _, *said: step(*said))
 
 
 def _worker(place: Place, jobs: int, seat: int, tell: Tell) -> Callable[[Cell], Result]:
