@@ -177,8 +177,10 @@ def unchosen(
     ours: Result, theirs: Result, names: Names, choices: Mapping[str, Choice]
 ) -> list[str]:
     """Returns which of two runs is a variant that dev did not choose, and why."""
-    own, _ = titles(ours, theirs, names)
     stand = [choices.get(result.id) for result in (ours, theirs)]
+    if not any(stand):
+        return []
+    own, _ = titles(ours, theirs, names)
     return [
         f"{title}: {choice.text}"
         for title, choice in zip(own, stand, strict=True)
@@ -211,9 +213,12 @@ def _aligned(
     names: Names,
 ) -> tuple[Group, Group, tuple[str, ...], Pair]:
     """Returns what two runs share: their seeds and examples, and what does not match."""
-    (left_title, right_title), _ = titles(one[0], two[0], names)
-    pair_of = f"{left_title} and {right_title} on {names.task(one[0])}"
-    ours, theirs, left_out = _same_seeds(one, two, pair_of)
+
+    def refused(why: str) -> UsageError:
+        (left_title, right_title), _ = titles(one[0], two[0], names)
+        return UsageError(f"{left_title} and {right_title} on {names.task(one[0])} {why}")
+
+    ours, theirs, left_out = _same_seeds(one, two, refused)
     name = metric or ours[0].main_metric or ""
     if name not in ours[0].metrics:
         hint = nearest(name, ours[0].metrics)
@@ -222,22 +227,24 @@ def _aligned(
     if not problems:
         problems += tables.unlike(ours + theirs)
     if problems and not force:
-        raise UsageError(
-            f"{pair_of} cannot be compared: {'; '.join(problems)} (--force compares them all "
-            "the same and says so in the output)"
+        raise refused(
+            f"cannot be compared: {'; '.join(problems)} (--force compares them all the same and "
+            "says so in the output)"
         )
     measure = metric_of(ours[0], name)
     ids = tables.shared(ours + theirs)
     if not ids:
-        raise UsageError(f"{pair_of} have no test example in common")
+        raise refused("have no test example in common")
     left, right = (tables.of(side, measure, ids) for side in (ours, theirs))
     if left.shape != right.shape:  # what is counted hangs on the labels
-        raise UsageError(f"{pair_of} cannot be compared by {measure.variant}: other gold labels")
+        raise refused(f"cannot be compared by {measure.variant}: other gold labels")
     pair = Pair(measure, left, right)
     return ours, theirs, (*(f"not comparable: {text}" for text in problems), *left_out), pair
 
 
-def _same_seeds(one: Group, two: Group, pair_of: str) -> tuple[Group, Group, list[str]]:
+def _same_seeds(
+    one: Group, two: Group, refused: Callable[[str], UsageError]
+) -> tuple[Group, Group, list[str]]:
     theirs = {result.spec.seed: result for result in two}
     shared = [result for result in one if result.spec.seed in theirs]
     if shared:
@@ -247,9 +254,8 @@ def _same_seeds(one: Group, two: Group, pair_of: str) -> tuple[Group, Group, lis
         return tuple(shared), tuple(theirs[result.spec.seed] for result in shared), note
     if len(one) == len(two) == 1:
         return one, two, [f"of two seeds: {one[0].spec.seed} against {two[0].spec.seed}"]
-    raise UsageError(
-        f"{pair_of} share no seed: {[r.spec.seed for r in one]} against "
-        f"{[r.spec.seed for r in two]}"
+    raise refused(
+        f"share no seed: {[r.spec.seed for r in one]} against {[r.spec.seed for r in two]}"
     )
 
 
@@ -322,6 +328,10 @@ def _optional(result: Result) -> Iterable[Metric]:
         return ()
 
 
+def _on_one_test(one: Predictions, two: Predictions) -> bool:
+    return (one.ids, one.labels, one.strata) == (two.ids, two.labels, two.strata)
+
+
 class PredictionCache:
     """Predictions and statistics of results, read once.
 
@@ -332,6 +342,8 @@ class PredictionCache:
     def __init__(self, store: Results) -> None:
         self._store = store
         self._read: dict[str, Predictions] = {}
+        self._first: dict[str, str] = {}
+        self._rights: dict[str, list[bool]] = {}
         self._made: dict[tuple[Any, ...], Array] = {}
 
     def predictions(self, result: Result) -> Predictions:
@@ -350,10 +362,14 @@ class PredictionCache:
 
     def rights(self, result: Result) -> list[bool]:
         """Returns whether each prediction of a result is right; as :meth:`predictions` raises."""
-        return rights(result, self.predictions(result))
+        if result.id not in self._rights:
+            self._rights[result.id] = rights(result, self.predictions(result))
+        return self._rights[result.id]
 
     def unlike(self, results: Sequence[Result]) -> list[str]:
         """Returns whether results are over other test examples, or other gold labels of them."""
+        if len({*map(self._alike, results)}) == 1:
+            return []
         first, *rest = (self.predictions(result) for result in results)
         for other in rest:
             if first.ids != other.ids:
@@ -363,10 +379,19 @@ class PredictionCache:
                 return ["gold labels of the same examples"]
         return []
 
+    def _alike(self, result: Result) -> str:
+        """The first result with the same test examples: each is compared with few of the others."""
+        if result.id not in self._first:
+            own = self.predictions(result)
+            same = (name for name in {*self._first.values()} if _on_one_test(own, self._read[name]))
+            self._first[result.id] = next(same, result.id)
+        return self._first[result.id]
+
     def shared(self, results: Sequence[Result]) -> tuple[str, ...]:
         """Returns the ids of the examples that all have, in the order of the first."""
+        alike = len({*map(self._alike, results)}) == 1
         first, *rest = (self.predictions(result).ids for result in results)
-        if all(ids == first for ids in rest):
+        if alike or all(ids == first for ids in rest):
             return tuple(first)
         common = {*first}.intersection(*rest)
         return tuple(id for id in first if id in common)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbench.data.files import identity
 from kbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -110,6 +112,12 @@ def check_budget(path: Path, budget: Budget) -> None:
         DataError: it would.
         OSError, ValueError, LookupError, TypeError, pyarrow.ArrowException: it is damaged.
     """
+    _counted(path, budget, tuple(identity(path)))
+
+
+@lru_cache(maxsize=10_000)
+def _counted(path: Path, budget: Budget, _: tuple[str | int, ...]) -> None:
+    """Checks a file once while it stays what it was: a site reads each to judge, and to show."""
     import pyarrow.parquet as pq
 
     total = unpacked(path)

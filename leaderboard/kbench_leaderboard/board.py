@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ class Line:
         """Whether it is an entry of its own: no control, scored, and of a sweep the best on dev."""
         return _is_entry(self.row)
 
-    @property
+    @cached_property
     def cell(self) -> tuple[str, ...]:
         """What it shares, within its group, with its controls alone."""
         spec = self.first.spec

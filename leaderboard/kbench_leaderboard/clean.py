@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from kbench.cli.messages import plain
@@ -30,9 +31,15 @@ def clean(value: Any) -> Any:
             anything else.
     """
     if isinstance(value, str):
-        return value if hasattr(value, "__html__") else _HOME.sub("~", plain(value))
+        return value if hasattr(value, "__html__") else _text(value)
     if isinstance(value, Mapping):
         return {clean(key): clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [*map(clean, value)]
     return value
+
+
+@lru_cache(maxsize=1 << 14)
+def _text(text: str) -> str:
+    """Cleans a text: the same few names stand on every page."""
+    return _HOME.sub("~", plain(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -59,8 +60,11 @@ def compared(group: Group, shelf: Shelf, examples: Mapping[str, Example]) -> Com
 
 def _pairs(group: Group, tables: PredictionCache) -> Iterator[tuple[Line, Line]]:
     entries = [line for line in group.lines if line.ranked]
-    controls = [line for line in group.lines if line.first.spec.control != Control.NONE]
-    own = [(one, two) for one in entries for two in controls if _is_control(one, two)]
+    controls: dict[tuple[str, ...], list[Line]] = defaultdict(list)
+    for line in group.lines:
+        if line.first.spec.control != Control.NONE:
+            controls[line.cell].append(line)
+    own = [(one, two) for one in entries for two in controls[one.cell] if _is_control(one, two)]
     for one, two in [*combinations(entries, 2), *own]:
         if {*one.row.seeds} & {*two.row.seeds} and _alike(one, two, tables):
             yield one, two

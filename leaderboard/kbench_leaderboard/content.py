@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kbench.data import Example, Label
-from kbench.results.comparison import rights
+from kbench.results.comparison import judge
 from kbench.results.example_diff import Injected
 from kbench.results.identity import Names
 from kbench.results.published import Figure
@@ -56,7 +56,8 @@ def samples(result: Result, told: Predictions | None, sources: Sources) -> list[
         return []
     at_hand = sources.examples(result)
     examples = [at_hand[name] for name in told.ids[:_SHOWN] if name in at_hand]
-    right = rights(result, told)
+    first = slice(_SHOWN)
+    right = [*map(judge(result), told.labels[first], told.predictions[first])]
     brought = dict(zip((e.id for e in examples), sources.knowledge(result, examples), strict=True))
     return [
         Sample(

@@ -24,7 +24,7 @@ sys.exit(left)
 @pytest.mark.parametrize(
     ("what", "more", "most"),
     [
-        ("the demo grid, 18 runs", (), 180),
+        ("the demo grid, 18 runs", (), 150),
         ("the decoder demo, 13 runs", ("--demo", "decoder"), 90),
     ],
 )
