@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -62,9 +62,9 @@ _FILED = ("data", "backbone", "knowledge")
 _KINDS = ("task", "tuning", "method")
 """Parts that take options."""
 _TRAINED = {
-    Setting.GENERAL: {"general"},
-    Setting.TASK_SPECIFIC: {"general", "task-specific"},
-    Setting.FINE_TUNING: {"fine-tuning"},
+    Setting.GENERAL: {Setting.GENERAL},
+    Setting.TASK_SPECIFIC: {Setting.GENERAL, Setting.TASK_SPECIFIC},
+    Setting.FINE_TUNING: {Setting.FINE_TUNING},
 }
 """Recipes that a plug of a setting comes of."""
 _HOW = ".micro_batch"
@@ -354,7 +354,14 @@ def _counts(path: str, spec: RunSpec) -> bool:
         return False
     first, *rest = path.removeprefix(owner).split(".")
     recipe = owner.startswith("method.") and rest and first in list(Setting)
-    return not recipe or first in _TRAINED[spec.setting]
+    return not recipe or first in _trained(spec)
+
+
+def _trained(spec: RunSpec) -> Set[str]:
+    """The recipes that the plug of a run comes of; of no general one if it starts from scratch."""
+    used = _TRAINED[spec.setting]
+    scratch = (f"method.{spec.method}.start", "scratch") in spec.settings
+    return used - {Setting.GENERAL} if spec.setting == Setting.TASK_SPECIFIC and scratch else used
 
 
 def _place(result: Result, fields: Mapping[str, str], name: str) -> tuple[str, ...]:

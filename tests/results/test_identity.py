@@ -145,6 +145,24 @@ def test_an_option_that_says_the_default_changes_nothing(tmp_path: Path) -> None
     assert not fits(one, "epochs", "2")
 
 
+def test_a_general_recipe_is_told_of_what_starts_from_a_general_plug(tmp_path: Path) -> None:
+    made = {"defaults": {"method.map-tuning.general.dropout": 0.1}}
+    texts = {}
+    for setting, of in (
+        ("general", {"general": {"dropout": 0}}),
+        ("task-specific", {}),
+        ("task-specific", {"start": "scratch"}),
+        ("task-specific", {"start": "scratch", "general": {"dropout": 0.5}}),
+    ):
+        chosen = {"method": {"map-tuning": of}}
+        texts[setting, str(of)] = write(tmp_path, 30, setting=setting, options=chosen, made=made)
+    _, own = told_apart([*texts.values()], Names(texts.values()))
+    assert own == ["dropout=0", "dropout=0.1", "start=scratch", "start=scratch"]
+    *_, one, two = texts.values()
+    assert key(one) == key(two)
+    assert differences(one, two) == []
+
+
 def test_what_differs_stands_in_the_row_and_what_does_not_above(tmp_path: Path) -> None:
     made = {"defaults": {"tuning.full.epochs": 10}}
     for epochs, linker in ((2, "alias"), (3, "alias"), (None, "gold")):
