@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from kbench.data.system import end_group, kill_group, lead_group
 from kbench.errors import UsageError
 
-__all__ = ["Limits", "Pool", "Stopped", "Tell"]
+__all__ = ["Limits", "Pool", "Stopped", "Tell", "Told"]
 
 _POLL = 0.1
 """Seconds between two looks at the memory of the processes."""
@@ -35,6 +35,8 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 Tell = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
+Told = Callable[[int, str, int, int], None]
+"""Called with the seat of a process, and what it tells."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Pool(Generic[Item, Outcome]):
         make: Callable[[int, Tell], Callable[[Item], Outcome]],
         size: int,
         limits: Limits,
-        tell: Callable[[int, str, int, int], None] | None = None,
+        tell: Told | None = None,
     ) -> None:
         limits.check()
         self._make, self._size, self._limits, self._tell = make, size, limits, tell
@@ -203,9 +205,7 @@ class _Member(Generic[Item]):
             return None
         return self._begun + limits.seconds
 
-    def look(
-        self, limits: Limits, tell: Callable[[int, str, int, int], None] | None
-    ) -> _Done | Stopped | None:
+    def look(self, limits: Limits, tell: Told | None) -> _Done | Stopped | None:
         """Returns how the item ended, or None while it goes on."""
         alive = self._process.is_alive()  # asked first: what it sent before its end is read, too
         with suppress(EOFError, OSError, UnpicklingError):

@@ -80,6 +80,20 @@ def test_a_footer_that_lies_is_not_believed(tmp_path: Path) -> None:
         read_predictions(file, _BUDGET)
 
 
+def test_a_file_that_was_fine_is_looked_at_again_when_it_is_another(tmp_path: Path) -> None:
+    """What is remembered of a file and what it unpacks to are of one content."""
+    file = _write(tmp_path, _columns())
+    before = file.stat()
+    assert [len(read_predictions(file, _BUDGET).ids) for _ in range(2)] == [_ROWS, _ROWS]
+    tight = Budget(bytes=1 << 20, rows=_ROWS - 1, values=1_000_000)
+    with pytest.raises(DataError, match="would unpack to"):
+        read_predictions(file, tight)  # of a budget, too
+    assert _lying(tmp_path) == file
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with within(), pytest.raises(DataError, match="would unpack to 96 rows and 7,"):
+        read_predictions(file, _BUDGET)
+
+
 def test_what_does_not_follow_from_headers_is_refused(tmp_path: Path) -> None:
     """By common beginnings a page of a few bytes is as long as its first text, a million times."""
     plain = dict.fromkeys((*_columns(),), "PLAIN") | {"label": "DELTA_BYTE_ARRAY"}

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from kbench.errors import DataError
-from kbench.grid.pool import Limits, Pool, Stopped
+from kbench.grid.pool import Limits, Pool, Stopped, Told
 from tests.faults.conftest import ROOT
 from tests.faults.labour import broken, make, taker
-
-Told = Callable[[int, str, int, int], None]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from functools import partial
 from kbench.grid.devices import assigned
 from kbench.grid.executor import Executor
 from kbench.grid.plan import Cell, Events, Place
-from kbench.grid.pool import Pool, Stopped, Tell
+from kbench.grid.pool import Pool, Stopped, Tell, Told
 from kbench.grid.worker import Worker, stopped
 from kbench.store import Artifacts, Result
 from kbench.store.folder import check_writable
@@ -71,7 +71,7 @@ class Local(Executor):
                 yield cell, stopped(cell, place, end) if isinstance(end, Stopped) else end
 
 
-def _alone(events: Events) -> Callable[[int, str, int, int], None] | None:
+def _alone(events: Events) -> Told | None:
     """What is told of the steps of the only process: nobody asks which."""
     step = events.step
     return step and (lambda _, *said: step(*said))
