@@ -343,7 +343,7 @@ class QuestionTask(Task):
     facts first. No question is left out because its answer has several tokens.
 
     Attributes:
-        asks: the prompt of open and ranked questions where it is another than that of one token.
+        asks: the prompt where it is another than the text before the blank.
         one_thing: whether all answers of a question are names of one thing, and so one candidate;
             else each is a thing of its own.
         facts: what knowledge bases call the relation of a question, by its id or its text, where
@@ -392,9 +392,9 @@ class QuestionTask(Task):
                 f"objects is {self.options['objects']!r}, a knowledge base whose objects are to be "
                 f"ranked, and answers is {way}; expected answers=ranked, or no objects"
             )
+        self.prompt = self.asks or self.prompt  # type: ignore[misc]
         if way == "token":
             return
-        self.prompt = self.asks or self.prompt  # type: ignore[misc]
         self.answer_room = int(self.options["tokens"]) if way == "open" else _NAME
         own = spoken_metrics() if way == "open" else ranked_metrics(self._among)
         parts = [metric.stratum for metric in self.metrics if isinstance(metric, Within)]
