@@ -94,13 +94,17 @@ def edit(folder: Path, change: Callable[[Json], object]) -> None:
     path.write_text(json.dumps(value))
 
 
-def predict(folder: Path, change: Callable[[Json], object]) -> None:
-    """Changes the columns of predictions, and nothing else."""
+def predict(folder: Path, change: Callable[[Json], object], compression: str = "zstd") -> None:
+    """Changes the columns of predictions, and nothing else; new ones are of the type they have."""
     path = folder / "predictions.parquet"
     table = pq.ParquetFile(path).read()
     columns = table.to_pydict()
     change(columns)
-    pq.write_table(pa.table(columns, schema=table.schema), path)
+    own = {name: columns.pop(name) for name in table.schema.names}
+    made = pa.table(own, schema=table.schema)
+    for name, values in columns.items():
+        made = made.append_column(name, pa.array(values))
+    pq.write_table(made, path, compression=compression)
 
 
 def rescore(folder: Path) -> None:

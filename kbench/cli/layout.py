@@ -26,6 +26,8 @@ _ATOM = re.compile(r"[<+\-−±(\[]*\d(?:[\d,.:eE+\-]*\d)?[\]%*,;)]*|\b[0-9a-f]{
 """What is never cut: a number with its sign, bracket and unit; a digest."""
 _AFTER = "-_/.:=,·"
 """Signs after which a word is rather wrapped than elsewhere."""
+_SIGNS = 256
+"""Signs without a width, and blanks, that a line may have beside others."""
 _INTERVAL = re.compile(r"(\[[^\[\],\n]+,) *(?=[^\[\]\n]+\])")
 _FLOOR = 10
 """Columns that a text has at least, if it is so long, before other columns go."""
@@ -208,10 +210,10 @@ def _breaks(line: str, width: int) -> list[int]:
     if cell_len(line) <= width:
         return offsets
     whole = {at for m in _ATOM.finditer(line) for at in range(m.start() + 1, m.end())}
-    start = 0
-    while cell_len(line[start:]) > width:
-        end = start
-        while end < len(line) and cell_len(line[start : end + 1].rstrip()) <= width:
+    start, most = 0, 4 * width + _SIGNS
+    while len(line) - start > most or cell_len(line[start:]) > width:
+        end, last = start, min(start + most, len(line))  # else a long text is measured at each sign
+        while end < last and cell_len(line[start : end + 1].rstrip()) <= width:
             end += 1
         if end == len(line):
             break

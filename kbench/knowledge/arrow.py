@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_MAGIC = b"ARROW1\0\0"
 _BLOCK = 1 << 16
 """Rows of a batch. Part of the layout: other batches would give the same content another digest."""
 
@@ -208,9 +210,52 @@ def open_columns(path: Path, batch: Callable[[list[Any]], pa.RecordBatch]) -> pa
 
 
 def _mapped(path: Path) -> pa.Table:
+    """Maps a file, front to back: what is looked at first is then what is read.
+
+    Raises:
+        ValueError: a batch of it is compressed, and so may unpack to any size.
+    """
     import pyarrow as pa
 
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    source = pa.memory_map(str(path))
+    if source.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("not an Arrow file")
+    with pa.memory_map(str(path)) as looked_at:
+        looked_at.seek(len(_MAGIC))
+        for message in pa.ipc.MessageReader.open_stream(looked_at):
+            if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
+                raise ValueError("a batch of it is compressed, and bundles never are")
+    return pa.ipc.open_stream(source).read_all()
+
+
+def _is_compressed(header: bytes) -> bool:
+    """Whether the header of a record batch names a compression, of which Arrow tells nothing.
+
+    It is a table of FlatBuffers in the layout of Arrow's ``Message.fbs``: the batch is the third
+    field of the message, and what compresses it the fourth of the batch.
+
+    Raises:
+        ValueError: it is no such header.
+    """
+    try:
+        (root,) = struct.unpack_from("<I", header)
+        field = _field(header, root, 2)
+        if field is None:
+            raise ValueError("a batch without a header")
+        (ahead,) = struct.unpack_from("<I", header, field)
+        return _field(header, field + ahead, 3) is not None
+    except struct.error:
+        raise ValueError("a damaged header of a batch") from None
+
+
+def _field(buffer: bytes, table: int, number: int) -> int | None:
+    """Where a field of a table of FlatBuffers lies; None where it has none."""
+    (back,) = struct.unpack_from("<i", buffer, table)
+    fields = table - back
+    (size,) = struct.unpack_from("<H", buffer, fields)
+    entry = 4 + 2 * number
+    (ahead,) = struct.unpack_from("<H", buffer, fields + entry) if entry < size else (0,)
+    return table + ahead if ahead else None
 
 
 def _checked(path: Path) -> str:

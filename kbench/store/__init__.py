@@ -2,7 +2,7 @@
 
 from kbench.store.artifacts import Artifact, Artifacts
 from kbench.store.hidden_states import hidden_bytes
-from kbench.store.packed import pack, packs, unpack
+from kbench.store.packed import check_unmixed, check_unpacked, pack, packs, unpack
 from kbench.store.pages import Budget
 from kbench.store.result import (
     Coverage,
@@ -29,6 +29,8 @@ __all__ = [
     "Results",
     "Score",
     "Status",
+    "check_unmixed",
+    "check_unpacked",
     "hidden_bytes",
     "pack",
     "packs",

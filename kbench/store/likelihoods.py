@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from pyarrow import Table
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["likelihoods_of", "with_likelihoods"]
+__all__ = ["LIKELIHOODS", "likelihoods_of", "with_likelihoods"]
 
 _KEY = b"kbench candidates"
 _FILLED = 1 << 27
 """Places that lists of several lengths may take as one array, if they are not half full."""
-_SAID, _WHICH, _NOTHING = "said", "which", "nothing"
+LIKELIHOODS = _SAID, _WHICH, _NOTHING = "said", "which", "nothing"
+"""Their columns."""
 
 
 def with_likelihoods(table: Table, likelihoods: Likelihoods) -> Table:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from json import loads
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kbench.data.files import atomic_folder, cache_home, canonical_digest, file_digest
@@ -24,7 +25,15 @@ from kbench.store.result import Result, read_result, write_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_unpacked", "is_packed", "pack", "packs", "results_folder", "unpack"]
+__all__ = [
+    "check_unmixed",
+    "check_unpacked",
+    "is_packed",
+    "pack",
+    "packs",
+    "results_folder",
+    "unpack",
+]
 
 _MARK = b"kbench packed"
 _FORMAT = b"1"
@@ -35,8 +44,10 @@ _PLAIN = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _EXPECTED = "results that `kbench leaderboard pack` wrote"
 _LARGEST = 4 << 20
 """Bytes of one ``result.json``."""
-_BUDGET = Budget(bytes=4 << 30, rows=40_000, values=400_000_000)
-"""What one file may unpack to: some 40 times those of a thousand runs over a thousand examples."""
+_BUDGET = Budget(bytes=2 << 30, rows=40_000, values=400_000_000)
+"""What one file may unpack to: some 20 times those of a thousand runs over a thousand examples."""
+_AT_ONCE = 32
+"""Runs that are unpacked at a time."""
 _TEXT = ("label", "prediction")
 """Columns that are texts, or lists of such, from run to run; here always lists."""
 _COLUMNS: Mapping[str, str] = {
@@ -125,11 +136,11 @@ def _order(result: Result) -> tuple[object, ...]:
 
 
 def _file_name(task: str) -> str:
-    """The name of a task's file; what is no plain name has a piece of its digest."""
+    """The name of a task's file; what is no plain name has a sign that those lack, and a digest."""
     if _PLAIN.fullmatch(task):
         return task
     plain = re.sub(r"[^a-z0-9]+", "-", task.lower()).strip("-")[:60] or "task"
-    return f"{plain}-{canonical_digest(task)[:12]}"
+    return f"{plain}.{canonical_digest(task)[:12]}"
 
 
 def _writing() -> dict[str, Any]:
@@ -194,10 +205,31 @@ def _row(folder: Path) -> pa.Table:
             cells["candidates"] = pa.array([about and about.decode("ascii")], pa.string())
             for name in table.schema.names:
                 cells[name] = _listed(_combined(table.column(name)), schema.field(name).type)
+            cells["result"] = pa.array([_restated_as_made(folder, cells)], pa.binary())
         except (pa.ArrowException, KeyError, ValueError) as cause:
             problem = f"cannot be packed ({first_line(cause)})"
             raise DataError(folder / _PREDICTIONS, problem, "predictions of a run") from None
     return pa.table(cells, schema=schema)
+
+
+def _restated_as_made(folder: Path, cells: Mapping[str, Any]) -> bytes:
+    """The ``result.json`` of a run whose predictions will be written as they are written here.
+
+    The same bytes; but where another version of pyarrow wrote the predictions it states the digest
+    of what will be made of them.
+    """
+    result = (folder / _RESULT).read_bytes()
+    table = _predictions(cells, 0)
+    assert table is not None
+    with TemporaryDirectory(prefix="kbench-") as scratch:
+        again = Path(scratch) / _PREDICTIONS
+        write_table(table, again)
+        digest = file_digest(again)
+    if digest != file_digest(folder / _PREDICTIONS):
+        result = _restated(result, digest)
+        if digest.encode() not in result:
+            raise ValueError(f"{_RESULT} does not state their digest as kbench writes it")
+    return result
 
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:
@@ -265,25 +297,41 @@ def _rows(
 
     try:
         check_budget(path, _BUDGET)
+        _check_results(path)
         with pq.ParquetFile(path) as file:
             about = file.schema_arrow.metadata or {}
             if about.get(_MARK) != _FORMAT:
                 raise ValueError("it is a table of something else, or of another version")
             if not file.schema_arrow.remove_metadata().equals(_schema()):
                 raise ValueError("its columns are others")
-            table = file.read()
-        columns = {name: _combined(table.column(name)) for name in table.schema.names}
-        same = about.get(b"pyarrow") == pa.__version__.encode()
-        for at in range(table.num_rows):
-            key, result = columns["run"][at].as_py(), columns["result"][at].as_py()
-            if not (isinstance(key, str) and _ID.fullmatch(key)) or result is None:
-                raise ValueError("a row is of no run")
-            if len(result) > _LARGEST:
-                raise ValueError(f"the result of {key} has {len(result):,} bytes")
-            if wanted is None or wanted(loads(result)):
-                yield key, result, _predictions(columns, at), same
+            same = about.get(b"pyarrow") == pa.__version__.encode()
+            for batch in file.iter_batches(batch_size=_AT_ONCE):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                for at in range(batch.num_rows):
+                    key, result = columns["run"][at].as_py(), columns["result"][at].as_py()
+                    if not (isinstance(key, str) and _ID.fullmatch(key)) or result is None:
+                        raise ValueError("a row is of no run")
+                    if wanted is None or wanted(loads(result)):
+                        yield key, result, _predictions(columns, at), same
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as cause:
         raise DataError(path, f"cannot be read ({first_line(cause)})", _EXPECTED) from None
+
+
+def _check_results(path: Path) -> None:
+    """Refuses a ``result.json`` that is too large, before the rows are made.
+
+    Raises:
+        ValueError: there is one.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, read_dictionary=["result"]) as file:
+        for batch in file.iter_batches(batch_size=_AT_ONCE, columns=["result"]):
+            several = batch.column(0)
+            longest = pc.max(pc.binary_length(getattr(several, "dictionary", several))).as_py()
+            if longest is not None and longest > _LARGEST:
+                raise ValueError(f"a {_RESULT} has {longest:,} bytes, more than {_LARGEST:,}")
 
 
 def _predictions(columns: Mapping[str, pa.Array], at: int) -> pa.Table | None:
@@ -329,7 +377,7 @@ def results_folder(folder: Path) -> Path:
     files = packs(folder)
     if not files:
         return folder
-    _check_unmixed(folder)
+    check_unmixed(folder)
     key = canonical_digest([[path.name, file_digest(path)] for path in files])[:32]
     target = cache_home() / "unpacked" / key
     if not target.is_dir():
@@ -351,13 +399,13 @@ def check_unpacked(folder: Path) -> None:
         )
 
 
-def _check_unmixed(folder: Path) -> None:
-    """Refuses a folder of packed results that holds folders of runs too.
+def check_unmixed(folder: Path) -> None:
+    """Refuses a folder of packed results that holds folders of runs too; any other is fine.
 
     Raises:
         DataError: it does; whoever read the ones would not see the others.
     """
-    if any(_ID.fullmatch(path.name) for path in folder.iterdir()):
+    if is_packed(folder) and any(_ID.fullmatch(path.name) for path in folder.iterdir()):
         raise DataError(
             folder,
             "holds packed results and folders of runs",

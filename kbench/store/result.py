@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from kbench.data import Label, Predictions
 from kbench.data.json_text import read_json
 from kbench.errors import DataError, VersionError, first_line
 from kbench.spec import RunSpec
-from kbench.store.likelihoods import likelihoods_of, with_likelihoods
+from kbench.store.likelihoods import LIKELIHOODS, likelihoods_of, with_likelihoods
 from kbench.store.pages import Budget, check_budget
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ _OF_SOME = ("relation", "injected", "in_context")
 _TYPES = {
     **dict.fromkeys(("id", "label", "prediction", "stratum", "relation", "injected"), "string"),
     **dict.fromkeys(("linked", "in_context"), "boolean"),
-    "score": "floating",
-    "degree": "signed_integer",
+    "score": "float32",
+    "degree": "int32",
 }
 """What the values of each column are, as :mod:`pyarrow.types` calls it."""
 _SEVERAL = ("label", "prediction", "injected")
@@ -59,8 +59,10 @@ _UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a damaged file may end in, beside errors of its format."""
 _DEEPEST = 64
 """Levels of a result: those of a run have ten."""
-_LONGEST_NAME, _LONGEST_TEXT, _MOST_OPTIONS = 1000, 4096, 10_000
-"""Letters of a key, and of what a spec names, which may be a path; values that options hold."""
+_LONGEST_NAME, _LONGEST_TEXT = 1000, 4096
+"""Letters of a key, and of what a spec says, which may be a path."""
+_MOST_OPTIONS, _MOST_VALUES = 10_000, 200_000
+"""Values that options hold, and all of a result: histories of trainings are the most of them."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
@@ -246,10 +248,14 @@ def read_result(path: Path) -> Result:
 def _excess(value: dict[str, Any]) -> str:
     """Why a JSON value is more than whatever walks through it, or shows it, can follow; or empty.
 
-    Nested too deep, with a name or a text of a spec that is no name, or with so many options.
+    Nested too deep, with a name or a text of a spec that is no name, or with so many values.
     """
     level: list[Any] = [value]
+    values = 0
     for _ in range(_DEEPEST):
+        values += sum(map(len, level))
+        if values > _MOST_VALUES:
+            return f"has more than {_MOST_VALUES:,} values"
         names = [key for each in level if isinstance(each, dict) for key in each]
         if max(map(len, names), default=0) > _LONGEST_NAME:
             return f"has a name of more than {_LONGEST_NAME:,} letters"
@@ -260,19 +266,22 @@ def _excess(value: dict[str, Any]) -> str:
     else:
         return f"is nested more than {_DEEPEST} deep"
     spec = value.get("spec")
-    told = [value.get("main_metric"), *(spec.values() if isinstance(spec, dict) else ())]
-    if any(isinstance(text, str) and len(text) > _LONGEST_TEXT for text in told):
-        return f"has a name of more than {_LONGEST_TEXT:,} letters"
     options = spec.get("options") if isinstance(spec, dict) else None
-    if _values(options) > _MOST_OPTIONS:
+    told = [*_within(options)]
+    if len(told) > _MOST_OPTIONS:
         return f"has more than {_MOST_OPTIONS:,} options"
+    told += [value.get("main_metric"), *(spec.values() if isinstance(spec, dict) else ())]
+    if any(isinstance(text, str) and len(text) > _LONGEST_TEXT for text in told):
+        return f"has a name or an option of more than {_LONGEST_TEXT:,} letters"
     return ""
 
 
-def _values(value: Any) -> int:
-    """How many values there are in one that is not nested too deep."""
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + sum(map(_values, inner)) if isinstance(value, dict | list) else 1
+def _within(value: Any) -> Iterator[Any]:
+    """All values in one that is not nested too deep, itself the first."""
+    yield value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _within(inner)
 
 
 def _writer(value: dict[str, Any]) -> str:
@@ -340,6 +349,8 @@ def read_predictions(path: Path, budget: Budget | None = None) -> Predictions:
         with pq.ParquetFile(path) as file:
             names += [name for name in _OF_SOME if name in file.schema_arrow.names]
             _check_types(file.schema_arrow, names)
+            if others := {*file.schema_arrow.names} - {*names, *LIKELIHOODS}:
+                raise ValueError(f"column {min(others)[:40]} is none of predictions")
             columns = file.read(columns=names).to_pydict()
             likelihoods = likelihoods_of(file)
         if list(columns) != names:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from kbench.data import Example, Label, Split
 from kbench.data.files import canonical_digest
-from kbench.errors import InputError, KbenchError, Unsupported
+from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import Bundle
 from kbench.parts.find import (
     find_backbone,
@@ -29,9 +30,10 @@ from kbench.parts.registry import Kind, find, names
 from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.remaking import NotHereError, Stated, check_options_of
 from kbench.results.rescoring import Popularity, popularity_of, rescored_parts
-from kbench.spec import RunSpec, check_options, check_values
+from kbench.spec import OptionKind, RunSpec, check_options, check_values
 from kbench.store import Predictions, Provenance, Result, Status
 from kbench.task import ProbeTask, QuestionTask, Task
+from kbench_leaderboard.readings import Readings
 from kbench_leaderboard.sources import leads_elsewhere
 from kbench_leaderboard.submission import Entry
 from kbench_leaderboard.untrue import checked, differing, guarded
@@ -53,6 +55,7 @@ class Installed:
         self._popular: dict[str, Popularity] = {}
         self._kept: dict[str, range | set[int]] = {}
         self._orders: dict[str, Mapping[str, tuple[int, Example]]] = {}
+        self._readings = Readings()
 
     def findings(self, entry: Entry) -> Iterator[str]:
         """Yields what of a result is not so by what is installed here."""
@@ -71,6 +74,7 @@ class Installed:
             yield from guarded(check(result, made))
         if entry.predictions is not None:
             yield from checked(self._examples, entry, entry.predictions)
+            yield from checked(self._read, entry, entry.predictions)
             yield from checked(self._popularity, entry, entry.predictions)
 
     def trains(self, result: Result, linked: bool) -> bool:
@@ -171,6 +175,17 @@ class Installed:
                 f"out none of its {len(known)}"
             )
 
+    def _read(self, entry: Entry, result: Result, given: Predictions) -> Iterator[str]:
+        """What it says of how its examples were read, where all that reads them is here."""
+        task, name, made = self.task(result), result.spec.knowledge, result.provenance
+        if task is None or made is None or result.spec.limit is not None:
+            return
+        base = None
+        if name is not None and name in names(Kind.KNOWLEDGE):
+            here = self._base(name)
+            base = here if here.digest == made.digests.get("knowledge") else None
+        yield from self._readings.findings(result, given, task, base)
+
     def _order(self, task: Task) -> Mapping[str, tuple[int, Example]]:
         if task.digest not in self._orders:
             examples = task.examples(Split.TEST)
@@ -209,6 +224,10 @@ def _check_known(spec: RunSpec) -> None:
     Raises:
         KbenchError: such a run was never made.
     """
+    for part, said in spec.options.items():
+        name = getattr(spec, part, None)
+        if part not in get_args(OptionKind) or not isinstance(said, dict) or {*said} != {name}:
+            raise UsageError(f"options of {part} are set that are not of its {part} {name}")
     kind, options = task_kind(spec.task), spec.options_of("task")
     check_options(options, kind.defaults, f"task {spec.task}")
     check_values(options, kind.defaults, kind.option_types, f"task {spec.task}")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
-from kbench.store import Predictions, Status, pack, packs, unpack
+from kbench.store import Predictions, Status, check_unpacked, pack, packs, unpack
 from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, places, read, read_entries
 from kbench_leaderboard.together import whole
 from kbench_leaderboard.untrue import unsound
@@ -62,7 +62,9 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     Raises:
         DataError: a source, or what is there already, cannot be read, or a result is contradicted
             by its own files; or a file changed meanwhile. Nothing is written but in the last case.
+        ArtifactError: the target holds packed results, beside which no other would be read.
     """
+    check_unpacked(target)
     done = Merged()
     with ExitStack() as stack:
         known, taken = dict[str, _Held | None](), dict[str, _Held]()

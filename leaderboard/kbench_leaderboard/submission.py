@@ -16,7 +16,16 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from kbench.errors import DataError, first_line
-from kbench.store import Budget, Predictions, Result, packs, read_predictions, read_result, unpack
+from kbench.store import (
+    Budget,
+    Predictions,
+    Result,
+    check_unmixed,
+    packs,
+    read_predictions,
+    read_result,
+    unpack,
+)
 
 __all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read", "read_entries", "read_results"]
 
@@ -35,6 +44,10 @@ _ROWS = 5_000_000
 _VALUES = 100_000_000
 _ENTRIES, _WHOLE = 40_000, 2 << 30
 """Files of an archive, and bytes of all of them: those of 20,000 runs."""
+_SAID = 200_000
+"""Values of one ``result.json``, of which a run has some hundred."""
+_ALL_BYTES, _ALL_SAID = 512 << 20, 10_000_000
+"""Bytes and values of all of them, which are held together: those of 20,000 runs, twice."""
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -71,8 +84,10 @@ def opened(path: Path) -> Iterator[Path]:
     """Yields the folder of a submission; what is packed is unpacked for as long as it is needed.
 
     Raises:
-        DataError: it is neither a folder of results nor an archive of one.
+        DataError: it is neither a folder of results nor an archive of one, or it holds packed
+            results beside others.
     """
+    check_unmixed(path)
     if packs(path) or (path.suffix == ".parquet" and path.is_file()):
         with TemporaryDirectory(prefix="kbench-") as scratch:
             unpack(path, Path(scratch))
@@ -99,12 +114,12 @@ def places(folder: Path) -> list[Path]:
 
 def read(folder: Path) -> Iterator[Entry]:
     """Reads the results of a folder one after the other: all predictions may outgrow memory."""
-    return map(_entry, places(folder))
+    return _entries(folder, predicted=True)
 
 
 def read_entries(folder: Path) -> Iterator[Entry]:
     """Reads the results of a folder, and leaves their predictions where they are."""
-    return (_entry(place, predicted=False) for place in places(folder))
+    return _entries(folder, predicted=False)
 
 
 def read_results(folder: Path) -> Iterator[Result]:
@@ -112,7 +127,25 @@ def read_results(folder: Path) -> Iterator[Result]:
     return (entry.result for entry in read_entries(folder) if entry.result is not None)
 
 
-def _entry(folder: Path, *, predicted: bool = True) -> Entry:
+def _entries(folder: Path, *, predicted: bool) -> Iterator[Entry]:
+    """Reads results while all that is held of them together has a size that can be held."""
+    size = values = 0
+    for place in places(folder):
+        entry = _entry(place, predicted=predicted)
+        if entry.result is not None:
+            content = (place / _RESULT).read_bytes()
+            size, values = size + len(content), values + content.count(b",")
+        if size > _ALL_BYTES or values > _ALL_SAID:
+            problem = (
+                f"with this one results have more than {_ALL_BYTES:,} bytes or {_ALL_SAID:,} "
+                "values in all; it and what follows was not read"
+            )
+            yield Entry(place.name, place, problem=problem)
+            return
+        yield entry
+
+
+def _entry(folder: Path, *, predicted: bool) -> Entry:
     where = folder.name
     try:
         _check_files(folder)
@@ -138,6 +171,9 @@ def _check_files(folder: Path) -> None:
         path = folder / name
         if path.is_file() and (size := path.stat().st_size) > limit:
             raise DataError(path, f"{name} has {size:,} bytes", f"at most {limit:,}")
+    # Counted before it is parsed, which takes a second of a million.
+    if (values := (folder / _RESULT).read_bytes().count(b",")) > _SAID:
+        raise DataError(folder, f"{_RESULT} has {values:,} values", f"at most {_SAID:,}")
 
 
 def _unpack(path: Path, target: Path) -> None:

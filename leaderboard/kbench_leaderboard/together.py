@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from kbench.data import Label
-from kbench.data.files import canonical_digest, file_digest
+from kbench.data.files import canonical_digest
 from kbench.errors import KbenchError
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
@@ -45,7 +45,7 @@ class Seen:
     Attributes:
         where: its folder.
         result: without predictions.
-        bytes: SHA-256 of the file of predictions; empty without one.
+        said: digest of what is predicted, however it is written; empty without predictions.
         ids: digest of the examples.
         links: digest of who is linked, and how much is known of each.
         linked: whether anyone is.
@@ -53,7 +53,7 @@ class Seen:
 
     where: str
     result: Result
-    bytes: str = ""
+    said: str = ""
     ids: str = ""
     links: str = ""
     linked: bool = False
@@ -70,6 +70,7 @@ class Together:
         """Takes a result up; yields where its test set contradicts one that was seen before."""
         result, given = entry.result, entry.predictions
         assert result is not None
+        result = result.model_copy(update={"training": {}})  # the most of it, and never looked at
         if result.status != Status.OK or given is None:
             self._seen.append(Seen(entry.where, result))
             return
@@ -78,7 +79,7 @@ class Together:
             Seen(
                 entry.where,
                 result,
-                file_digest(entry.folder / "predictions.parquet"),
+                canonical_digest([list(given.ids), list(given.predictions), list(given.scores)]),
                 canonical_digest(list(given.ids)),
                 canonical_digest([list(map(bool, given.linked)), list(given.degrees)]),
                 any(given.linked),
@@ -105,11 +106,11 @@ class Together:
                 whether anything is linked in it.
         """
         yield from _left_out({each.where: each.result for each in self._seen})
-        whole = [each for each in self._seen if each.bytes]
+        whole = [each for each in self._seen if each.said]
         yield from _one_each(whole)
         yield from _of_examples(whole)
         yield from _of_controls(whole)
-        yield from _of_bytes(whole, trains)
+        yield from _of_said(whole, trains)
 
 
 def _gold(label: Label, stratum: str) -> str:
@@ -236,8 +237,8 @@ def _of_controls(whole: Sequence[Seen]) -> Found:
                 yield each.where, f"links other examples than {true.where}, whose control it is"
 
 
-def _of_bytes(whole: Sequence[Seen], trains: Callable[[Result, bool], bool]) -> Found:
-    for group in _groups(whole, lambda each: each.bytes):
+def _of_said(whole: Sequence[Seen], trains: Callable[[Result, bool], bool]) -> Found:
+    for group in _groups(whole, lambda each: each.said):
         # One stands for all that are alike in what is asked: else all would meet all.
         apart = {(e.result.spec.seed, e.result.spec.control, e.linked): e for e in group}
         hang = {each.where: trains(each.result, each.linked) for each in group}

@@ -18,6 +18,7 @@ from kbench.metrics import is_beside
 from kbench.pipeline.revision import ENGINE_REVISION, VERSION
 from kbench.results.comparison import metrics_of
 from kbench.results.rescoring import Again, rescored, rescored_parts
+from kbench.results.shown import LOCALITY
 from kbench.spec import Control, Setting
 from kbench.store import Predictions, Provenance, Result, Score, Status
 from kbench_leaderboard.submission import FILES, Entry
@@ -27,7 +28,7 @@ __all__ = ["checked", "differing", "guarded", "unsound", "untrue"]
 _EXACT = 1e-9
 """A share that differs by rounding alone is the same."""
 _DIGEST, _ADDRESS = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
-_VERSION = re.compile(r"([0-9]+(?:\.[0-9]+)*)[0-9A-Za-z.+-]*")
+_VERSION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})*)[0-9A-Za-z.+-]{0,40}")
 _OF_ENDED = ("metrics", "buckets", "coverage", "dev", "frozen", "main_metric", "locality")
 """Fields that only a run which ended well has."""
 
@@ -171,8 +172,18 @@ def _provenance(result: Result, made: Provenance) -> Iterator[str]:
     below = [name for name, value in numbers.items() if not 0 <= value < math.inf]
     if below:
         yield f"{below[0]} is {numbers[below[0]]}, which is below 0 or no number"
+    yield from _moved_by_plug(result)
     yield from _started(made)
     yield from _digests(result, made)
+
+
+def _moved_by_plug(result: Result) -> Iterator[str]:
+    """What cannot be of how far a plug moves what the model says."""
+    for name, value in result.locality.items():
+        if name not in LOCALITY:
+            yield f"its locality has {name[:40]}, which kbench does not measure"
+        elif not 0 <= value <= LOCALITY[name]:
+            yield f"its locality states {name} as {value}"
 
 
 def _release(version: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -179,6 +180,13 @@ def test_words_that_are_whole_are_cut_after_columns_went() -> None:
         assert max(map(cell_len, lines(width, whole=True))) <= max(width, 38)
     assert "encoder-decoder" not in " ".join(lines(48, whole=False))
     assert "encoder-decoder" not in " ".join(lines(32, whole=True))
+
+
+@pytest.mark.parametrize("text", ["a" * 400_000, "a " * 200_000, " " * 400_000, "1" * 400_000])
+def test_a_long_text_is_wrapped_in_a_time_that_goes_with_its_length(text: str) -> None:
+    start = time.process_time()
+    wrapped(text, 60)
+    assert time.process_time() - start < 20
 
 
 def test_a_text_that_steers_is_as_wide_as_it_is_shown() -> None:

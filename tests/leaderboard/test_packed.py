@@ -16,13 +16,14 @@ from kbench.errors import ArtifactError, DataError, UsageError
 from kbench.grid.plan import Place
 from kbench.store import Results, Status, pack, packed, packs, unpack
 from kbench_leaderboard.absent import absent
-from kbench_leaderboard.merge import pack_up
+from kbench_leaderboard.merge import merge, pack_up
 from kbench_leaderboard.rerun import rerun
 from kbench_leaderboard.stale import stale
 from kbench_leaderboard.submission import opened, places, read, read_entries
 from kbench_leaderboard.verify import verify
 from tests import stored
 from tests.calling import call as called
+from tests.faults.limits import within
 from tests.grid.toygrid import QUICK, grid, run
 from tests.submission_world import edit, installed, predict, rescore, without_scores
 
@@ -225,8 +226,50 @@ def test_packed_results_are_not_written_into(
     status, told = call(capsys, "results", "rm", "none", "--yes", "--out", str(tmp_path / "packed"))
     assert (status, len(told.splitlines())) == (2, 1), told
     shutil.copytree(made / result.id, tmp_path / "packed" / result.id)
-    with pytest.raises(DataError, match="packed results and folders of runs"):
-        kbench.load(tmp_path / "packed")
+    for reads in (kbench.load, lambda folder: opened(folder).__enter__()):
+        with pytest.raises(DataError, match="packed results and folders of runs"):
+            reads(tmp_path / "packed")
+
+
+def test_nothing_is_merged_into_packed_results(made: Path, tmp_path: Path) -> None:
+    """Beside them nobody would read it."""
+    pack(made, tmp_path / "packed")
+    before = sorted(path.name for path in (tmp_path / "packed").iterdir())
+    with pytest.raises(ArtifactError, match="holds packed results"):
+        merge([made], tmp_path / "packed")
+    assert sorted(path.name for path in (tmp_path / "packed").iterdir()) == before
+
+
+def test_predictions_that_another_pyarrow_wrote_verify_when_packed(
+    out: Path, tmp_path: Path
+) -> None:
+    for place in places(out):
+        predict(place, lambda told: None, compression="snappy")
+        rescore(place)
+    assert verify(read(out)) == []
+    pack_up([out], tmp_path / "packed")
+    with opened(tmp_path / "packed") as folder:
+        assert contents(folder).keys() == contents(out).keys()
+        assert verify(read(folder)) == []
+
+
+def test_predictions_of_other_numbers_are_not_packed(out: Path, tmp_path: Path) -> None:
+    """As 32 bits they would be others, and nobody would know."""
+    path = places(out)[0] / "predictions.parquet"
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    at = table.schema.get_field_index("score")
+    pq.write_table(table.set_column(at, "score", table["score"].cast(pa.float64())), path)
+    with pytest.raises(DataError, match="column score is of double"):
+        pack_up([out], tmp_path / "packed")
+
+
+def test_two_tasks_are_never_one_file(tmp_path: Path) -> None:
+    """Not even where one is called as the file of the other would be."""
+    first = packed._file_name("Foo Task")
+    assert packed._file_name(first) != first
+    assert packed._file_name(first.replace(".", "-")) == first.replace(".", "-") != first
+    assert packed._file_name("foo task") != first
 
 
 def _changed(path: Path, change: Any) -> None:
@@ -263,6 +306,19 @@ def test_a_hostile_file_is_refused_in_a_line(made: Path, tmp_path: Path, change:
         pass
     assert len(str(told.value).splitlines()) == 1
     assert path.name in str(told.value)
+
+
+def test_many_large_results_are_refused_before_they_are_made(made: Path, tmp_path: Path) -> None:
+    path = pack(made, tmp_path / "packed")[0]
+    with pq.ParquetFile(path) as file:
+        row = file.read().slice(0, 1)
+    several = pa.concat_tables([_with(row, "result", [b" " * (4 << 20)])] * 10)
+    with pq.ParquetWriter(path, row.schema, compression="zstd") as writer:
+        for _ in range(70):
+            writer.write_table(several)
+    assert path.stat().st_size < 8 << 20
+    with within(), pytest.raises(DataError, match="would unpack to"), opened(tmp_path / "packed"):
+        pass
 
 
 def test_a_file_of_something_else_is_refused(made: Path, tmp_path: Path) -> None:
