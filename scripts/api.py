@@ -54,6 +54,7 @@ _PURPOSES = {
         "kbench.results.example_diff",
         "kbench.results.rescoring",
         "kbench.results.remaking",
+        "kbench.results.rereading",
         "kbench.pipeline.revision",
         "kbench.results.published",
         "kbench.results.notes",

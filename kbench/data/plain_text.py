@@ -16,16 +16,18 @@ __all__ = ["drawable", "json_line", "plain", "steers"]
 _STEERING = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, delete, C1
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f"  # ends of lines, directions, isolates
+    "\u061c\u2028-\u202e\u2066-\u206f"  # ends of lines, directions, isolates
     "\xad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u3164\uffa0"  # unseen
     "\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff"
     "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"  # halves of pairs, and what is no character
     "]"
     # What joins or parts letters has a sense in scripts that have such forms, and in pictures; what
-    # chooses a form, after a picture or an ideograph. Elsewhere nobody sees them.
+    # chooses a form, after a picture or an ideograph; a mark of direction, in writing from right to
+    # left. Elsewhere nobody sees them.
     "|(?<![\u0600-\u1fff\u2190-\ufdff\ufe0f\U00010a00-\U0001ffff])[\u200c\u200d]"
     "|(?<![\xa9\xae\u2000-\u32ff\u3400-\u9fff\uf900-\ufaff\U0001f000-\U0003ffff])"
     "[\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+    "|(?<![\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc])[\u200e\u200f]"
 )
 
 _MEANT = re.compile(r"[\\\"'`]")

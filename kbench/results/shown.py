@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from kbench.results.tables import Row, leaders, rows
 from kbench.spec import spelled
 from kbench.store import Result, Results
 
-__all__ = ["LOCALITY", "Shown", "flat", "shown"]
+__all__ = ["Shown", "flat", "shown"]
 
 _FIGURES = ("value", "low", "high", "deviation")
 _TURNED = ("right", "lost", "wrong", "gained", "p", "retention", "repair")
@@ -27,11 +26,6 @@ _MOVED = (
     "perplexity_without",
     "perplexity_ratio",
 )
-LOCALITY = {
-    **dict.fromkeys((*_MOVED, "examples", "examples_unlinked"), math.inf),
-    **dict.fromkeys(("same_first", "same_first_unlinked"), 1.0),
-}
-"""What is measured of how far a plug moves a model, and the most that it can be."""
 _COSTS = (
     "trainable_parameters",
     "train_seconds",

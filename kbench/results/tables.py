@@ -9,6 +9,7 @@ would have told, ``individual`` what only this one tells.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,14 @@ from kbench.results.selection import Group, Selection, grouped, partners
 from kbench.spec import Control
 from kbench.store import Result, Results, Score, Status
 
-__all__ = ["Estimate", "Locality", "Row", "Turned", "leaders", "rows"]
+__all__ = ["MOVED", "Estimate", "Locality", "Row", "Turned", "leaders", "rows"]
+
+MOVED = {
+    **dict.fromkeys(("kl", "kl_unlinked", "perplexity_without", "perplexity_ratio"), math.inf),
+    **dict.fromkeys(("same_first", "same_first_unlinked"), 1.0),
+    **dict.fromkeys(("examples", "examples_unlinked"), math.inf),
+}
+"""What a run with locality measures of how far its plug moves the model, and the most it can be."""
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ from kbench.parts.find import (
 from kbench.parts.registry import Kind, find, names
 from kbench.pipeline.revision import ENGINE_REVISION
 from kbench.results.remaking import NotHereError, Stated, check_options_of
+from kbench.results.rereading import Reading, Readings
 from kbench.results.rescoring import Popularity, popularity_of, rescored_parts
 from kbench.spec import OptionKind, RunSpec, check_options, check_values
 from kbench.store import Predictions, Provenance, Result, Status
 from kbench.task import ProbeTask, QuestionTask, Task
-from kbench_leaderboard.readings import Readings
 from kbench_leaderboard.sources import leads_elsewhere
 from kbench_leaderboard.submission import Entry
 from kbench_leaderboard.untrue import checked, differing, guarded
@@ -184,7 +184,9 @@ class Installed:
         if name is not None and name in names(Kind.KNOWLEDGE):
             here = self._base(name)
             base = here if here.digest == made.digests.get("knowledge") else None
-        yield from self._readings.findings(result, given, task, base)
+        reading = self._readings.of(result, task, base)
+        if reading is not None:
+            yield from _otherwise(result, given, reading)
 
     def _order(self, task: Task) -> Mapping[str, tuple[int, Example]]:
         if task.digest not in self._orders:
@@ -208,6 +210,29 @@ class Installed:
             self._bases[name] = find_knowledge(name)
             self._popular[name] = popularity_of(self._bases[name])
         return self._bases[name]
+
+
+def _otherwise(result: Result, given: Predictions, reading: Reading) -> Iterator[str]:
+    """Where predictions are of other inputs than a run has."""
+    spec = result.spec
+    if [*given.ids] != [*reading.ids]:
+        yield (
+            f"is tested on {len(given.ids)} examples, and of those of task {spec.task} backbone "
+            f"{spec.backbone} is asked {len(reading.ids)}"
+        )
+        return
+    if reading.linked is None or reading.degrees is None or reading.in_context is None:
+        return
+    if [*map(bool, given.linked)] != [*reading.linked]:
+        yield (
+            f"says of {sum(map(bool, given.linked))} examples that they are linked, and with "
+            f"{spec.knowledge} {sum(reading.linked)} are"
+        )
+    elif [*given.degrees] != [*reading.degrees]:
+        yield f"states other numbers of facts than {spec.knowledge} has"
+    if [*map(bool, given.in_context)] != [*reading.in_context]:
+        brought = "those that it was brought" if reading.in_context else "its method brings none"
+        yield f"says of other texts that they held an answer: {brought}"
 
 
 def _with_data(spec: RunSpec, data: str | None) -> Task | None:

@@ -18,7 +18,7 @@ from kbench.metrics import is_beside
 from kbench.pipeline.revision import ENGINE_REVISION, VERSION
 from kbench.results.comparison import metrics_of
 from kbench.results.rescoring import Again, rescored, rescored_parts
-from kbench.results.shown import LOCALITY
+from kbench.results.tables import MOVED
 from kbench.spec import Control, Setting
 from kbench.store import Predictions, Provenance, Result, Score, Status
 from kbench_leaderboard.submission import FILES, Entry
@@ -180,9 +180,9 @@ def _provenance(result: Result, made: Provenance) -> Iterator[str]:
 def _moved_by_plug(result: Result) -> Iterator[str]:
     """What cannot be of how far a plug moves what the model says."""
     for name, value in result.locality.items():
-        if name not in LOCALITY:
+        if name not in MOVED:
             yield f"its locality has {name[:40]}, which kbench does not measure"
-        elif not 0 <= value <= LOCALITY[name]:
+        elif not 0 <= value <= MOVED[name]:
             yield f"its locality states {name} as {value}"
 
 

@@ -20,6 +20,7 @@ from kbench.data.plain_text import plain, steers
         "\U0001f468\u200d\U0001f469\u200d\U0001f467",
         "\U0001f3f3\ufe0f\u200d\U0001f308",
         "\u845b\U000e0100",  # another form of an ideograph
+        "\u05e9\u05dc\u05d5\u05dd\u200f!",  # Hebrew has its mark after it
     ],
 )
 def test_what_a_script_or_a_picture_needs_is_shown(text: str) -> None:
