@@ -16,12 +16,14 @@ import click
 from kbench import __version__
 from kbench.cli import environment, verbs
 from kbench.cli.elsewhere import elsewhere
-from kbench.cli.messages import say
+from kbench.cli.messages import plain, say
 from kbench.errors import KbenchError, first_line, lacking, one_line
 
 __all__ = ["command", "main"]
 
 _INTERRUPTED = 130
+_LONGEST = 2000
+"""Characters of an error, which may quote what was given."""
 _STORED = "interrupted; what was finished is stored, the same command goes on from there"
 
 
@@ -46,6 +48,12 @@ class _Verbs(click.Group):
             environment.unread(name, verbs.names(), _loaded)
         return name, command, rest
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)  # where help is printed
+        except BrokenPipeError:
+            raise _UnreadError from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -54,7 +62,7 @@ class _Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, verbs.about(name)) for name in verbs.names()])
+            formatter.write_dl([(plain(name), plain(verbs.about(name))) for name in verbs.names()])
 
 
 def _loaded(name: str) -> click.Command:
@@ -90,9 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _main(arguments: list[str] | None) -> None:
     warnings.showwarning = _warn
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # whatever the locale, what it lacks is escaped
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     if not sys.warnoptions:
         # Libraries warn their developers; what kbench itself has to say is shown always.
         warnings.simplefilter("ignore")
@@ -119,6 +125,15 @@ def _main(arguments: list[str] | None) -> None:
     except BrokenPipeError:
         _unread(code)
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed: what is said there is for nobody
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):  # whatever the locale, what it lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -171,7 +186,8 @@ def _problem(error: click.ClickException | KbenchError | OSError | ModuleNotFoun
 
 
 def _leave(message: str, status: int) -> None:
-    say(message, err=True)
+    # What was given may be of any length, and stands in what is said of it.
+    say(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…", err=True)
     sys.exit(status)
 
 

@@ -68,7 +68,7 @@ class Column:
             return self.full
         longest = max((_longest_atom(_plain(cell)) for cell in self.cells), default=0)
         if self.whole:
-            longest = max(longest, *(_longest_word(_plain(cell)) for cell in self.cells))
+            longest = max([longest, *(_longest_word(_plain(cell)) for cell in self.cells)])
         return min(self.full, max(floor, longest, *map(cell_len, re.split(r"\s", self.name))))
 
 

@@ -41,7 +41,7 @@ _FILTERS = ("task", "method", "setting", "tuning", "backbone", "knowledge", "con
 )
 @click.option("--name", help="With --external: what made them.")
 @click.option("--data", help="With --external: the folder of the task's files.")
-@click.option("--seed", type=click.IntRange(min=0), help="With --external: of their run.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="With --external: of their run.")
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON Lines.")
 def score(
     runs: str | None,

@@ -14,7 +14,7 @@ __all__ = ["validate"]
 @click.command("validate")
 @click.argument("grids", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 def validate(grids: tuple[Path, ...]) -> int:
-    """Check grid files: keys, values, names of parts, and options; nothing is loaded or run.
+    """Check grid files: keys, values, names of parts, and options; no data or model is loaded.
 
     What no run would read is told as a warning. `kbench run GRID --dry-run` also looks at data, and
     says what a grid costs.
@@ -25,6 +25,7 @@ def validate(grids: tuple[Path, ...]) -> int:
     for path in grids:
         chosen = make_grids(read_grid(path), str(path))
         specs = runner.resolve(*chosen, offline=True)
+        runner.check_options(specs)
         for line in runner.unused(chosen, specs, (), ()):
             say(f"warning: {path}: {line}", err=True)
         kinds = ("task", "backbone", "tuning", "method", "knowledge", "control", "seed")

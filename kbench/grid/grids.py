@@ -332,7 +332,9 @@ def _choices(key: str, value: Any, origin: str) -> list[Any]:
     pieces = [_seeds(piece, origin) for piece in listed]
     if (number := sum(map(len, pieces))) > _MOST_SEEDS:
         raise UsageError(f"{origin}: seed names {number:,} seeds; at most {_MOST_SEEDS:,}")
-    return [*dict.fromkeys(seed for piece in pieces for seed in piece)]
+    seeds = [seed for piece in pieces for seed in piece]
+    # What is no number is told by whoever looks at the values; it may be of no set either.
+    return [*dict.fromkeys(seeds)] if all(type(seed) is int for seed in seeds) else seeds
 
 
 def _seeds(piece: Any, origin: str) -> Sequence[Any]:

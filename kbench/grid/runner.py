@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -11,7 +11,15 @@ from math import prod
 from typing import get_args
 
 from kbench.data.sources import is_hub
-from kbench.errors import InputError, KbenchError, Unsupported, UsageError, VersionError
+from kbench.errors import (
+    ArtifactError,
+    DataError,
+    InputError,
+    KbenchError,
+    Unsupported,
+    UsageError,
+    VersionError,
+)
 from kbench.grid.executor import Executor
 from kbench.grid.executors.local import Local
 from kbench.grid.grids import ALIKE, Grid, check_runs
@@ -28,7 +36,7 @@ from kbench.store import Result, Results, Status
 from kbench.store.folder import address, check_writable
 from kbench.store.packed import check_unpacked
 
-__all__ = ["plan", "resolve", "run", "turns", "unused"]
+__all__ = ["check_options", "plan", "resolve", "run", "turns", "unused"]
 
 
 def resolve(*grids: Grid, offline: bool = False) -> list[RunSpec]:
@@ -179,6 +187,26 @@ def _tried(cell: Cell, parts: Parts, seen: Obstacles) -> Cell:
         return replace(cell, problem=error)
 
 
+def check_options(specs: Sequence[RunSpec]) -> None:
+    """Refuses options that parts do not have, and values that they do not take; loads no data.
+
+    Raises:
+        UsageError: a run has one.
+    """
+    loader = PartLoader(download=False)
+    for spec in specs:
+        parts = Parts(spec, loader)
+        _check_options(parts)
+        with suppress(Unsupported, DataError, ArtifactError):  # no fault of its options
+            _check_recipes(parts)
+
+
+def _check_recipes(parts: Parts) -> None:
+    _ = parts.tuning_recipe
+    if parts.spec.knowledge is not None and not impossible(parts):
+        parts.plug_recipe(parts.spec.setting)
+
+
 def _check_options(parts: Parts) -> None:
     """Refuses options that are wrong; what else stands against a run is told by its plan."""
     asked: tuple[Callable[[], object], ...] = (
@@ -230,9 +258,8 @@ def _missing(parts: Parts) -> tuple[str, ...]:
         UsageError: an option or the name of a part is wrong; that no download would mend.
     """
     # The options of all parts, which fetch nothing.
-    task, _, _ = parts.task, parts.tuning_recipe, parts.tuning_options
-    if parts.spec.knowledge is not None and not impossible(parts):
-        parts.plug_recipe(parts.spec.setting)
+    task, _ = parts.task, parts.tuning_options
+    _check_recipes(parts)
     if is_hub(task.data):
         problems = [f"data {task.data} is on the hub; it is read when a run needs it"]
     else:

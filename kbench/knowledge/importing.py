@@ -27,6 +27,7 @@ from typing import IO, Any, ClassVar, TypeVar, cast, final
 from kbench.data.files import atomic_folder
 from kbench.errors import DataError, UsageError, first_line, nearest
 from kbench.knowledge.bundle import Bundle
+from kbench.knowledge.writing import LONGEST_ID, check_alone
 
 __all__ = [
     "PACKED",
@@ -52,7 +53,7 @@ PACKED = (".gz", ".bz2", ".xz")
 _EMPTY_BZ2 = b"\x17\x72\x45\x38\x50\x90"
 _NOTES = 20
 """Notes of one import that are kept."""
-_LONGEST = 64 << 20
+_LONGEST = 4 << 20
 """Bytes of a line: packed, a file of a few kilobytes can hold a line that fills the memory."""
 _LARGEST = 4 << 30
 """Bytes of a file that is read as a whole."""
@@ -276,12 +277,18 @@ def check_target(target: Path, replace: bool) -> None:
 
     Raises:
         UsageError: something else is there, or a bundle that is not to be replaced.
+        DataError: other files lie among those of the bundle.
     """
+    try:
+        check_name("name", target.name)
+    except ValueError as cause:
+        raise UsageError(f"the folder {target.name!a} {cause}; give a new folder") from None
     if target.is_dir() and not any(target.iterdir()):
         return
     if (target / "card.json").is_file():
         if not replace:
             raise UsageError(f"{target} is a knowledge bundle already; give a new one or --replace")
+        check_alone(target)
     elif target.exists() or target.is_symlink():
         raise UsageError(f"{target} exists and is no knowledge bundle; give a new folder")
 
@@ -402,6 +409,8 @@ def _unpacked(path: Path) -> IO[bytes]:
     Raises:
         OSError: it cannot be opened, or its name says that it is packed and it is not.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise OSError("it is no regular file")
     with path.open("rb") as file:
         start = file.read(10)
     if start.startswith(b"\x1f\x8b"):
@@ -447,9 +456,11 @@ def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> lis
     Raises:
         ValueError: the fields are not these.
     """
-    values = [field.strip() for field in line.split(separator)]
+    # One more than belong there at most: a line may be nothing but separators.
+    values = [field.strip() for field in line.split(separator, len(names))]
     if len(values) != len(names):
-        raise ValueError(f"has {len(values)} fields where {' '.join(names)} belong")
+        number = len(values) if len(values) < len(names) else f"more than {len(names)}"
+        raise ValueError(f"has {number} fields where {' '.join(names)} belong")
     for name, value in zip(names, values, strict=True):
         check_name(name, value)
     return values
@@ -465,6 +476,8 @@ def check_name(what: str, value: str) -> str:
         raise ValueError(f"has an empty {what}")
     if "\0" in value:
         raise ValueError(f"has a NUL character in its {what}")
+    if len(value) > LONGEST_ID:
+        raise ValueError(f"has {len(value):,} letters in its {what}, more than {LONGEST_ID:,}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

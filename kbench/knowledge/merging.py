@@ -12,6 +12,7 @@ from kbench.errors import UsageError
 from kbench.knowledge.base import Entity, Sentence
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.folding import folded
+from kbench.knowledge.importing import check_name
 from kbench.knowledge.writing import write_bundle
 
 __all__ = ["merge"]
@@ -52,6 +53,10 @@ def merge(bundles: Sequence[Bundle], target: Path, name: str = "") -> tuple[Bund
         UsageError: fewer than two bundles, one that is given twice, or one at the target.
     """
     _check(bundles, target)
+    try:
+        check_name("name", name or target.name)
+    except ValueError as cause:
+        raise UsageError(f"{name!a} {cause}; expected another name for the bundle") from None
     joining = _Joining(bundles)
     relations = joining.relations()
     known = any(bundle.splits is not None for bundle in bundles)

@@ -38,6 +38,8 @@ _UNBOUND: Mapping[str, Mapping[str, Any]] = {"TransE": {"entity_constrainer": No
 """Entities of unit norm, PyKEEN's TransE, could not be as far apart as the margin asks."""
 
 _LOGGERS = ("pykeen", "torch_max_mem", "class_resolver", "pystow")
+_MOST = 1 << 32
+"""Seeds, and held-out facts."""
 _FIT_SAMPLE = 1000
 _FIT_SCORES = 40_000_000
 """Bounds the quality figure: sampled triples, and their number times that of the entities."""
@@ -90,8 +92,9 @@ class VectorSettings:
         if not math.isfinite(self.margin):
             raise UsageError(f"margin is {self.margin}; expected a number")
         for name in ("seed", "ranked"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected 0 or more")
+            if not 0 <= getattr(self, name) < _MOST:
+                given = getattr(self, name)
+                raise UsageError(f"{name} is {given}; expected 0 to {_MOST - 1}")
         for name, known in (("train_on", _TRAIN_ON), ("ranked_split", _SPLITS)):
             if (given := getattr(self, name)) not in known:
                 raise UsageError(f"{name} is {given!r}; expected {' or '.join(known)}")

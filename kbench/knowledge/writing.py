@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from kbench.data.files import atomic_folder, canonical_digest, file_digest, write_json
+from kbench.errors import DataError
 from kbench.knowledge.arrow import (
     entity_batch,
     in_blocks,
@@ -30,11 +31,27 @@ from kbench.knowledge.arrow import (
 from kbench.knowledge.base import Entity, Rows, Sentence, Vectors, Words
 from kbench.knowledge.bundle import FILES, SCHEMA, SPLITS, Bundle, find_rows
 
-__all__ = ["distinct_facts", "write_bundle", "write_vectors"]
+__all__ = ["LONGEST_ID", "check_alone", "distinct_facts", "write_bundle", "write_vectors"]
 
 _BLOCK_ROWS = 1 << 7
 """Rows gathered from a map before its pages are let go: each may bring in two megabytes."""
+LONGEST_ID = 1000
+"""Letters of an id: all are stored at the width of the longest."""
 _OF_VECTORS = ("vectors.npy", "words.arrow", "word_vectors.npy")
+
+
+def check_alone(folder: Path) -> None:
+    """Refuses to write a bundle where anything else lies, which would be lost with the old one.
+
+    Raises:
+        DataError: something else is there.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    others = sorted({path.name for path in there} - {*FILES, "card.json"})
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        problem = f"holds {others[0]!r}{more}, which is no part of a bundle and would be lost"
+        raise DataError(folder, problem, "the files of a bundle alone: move it away first")
 
 
 def write_bundle(
@@ -67,9 +84,11 @@ def write_bundle(
             so that what is in train is never held out.
 
     Raises:
+        DataError: something else than a bundle is there.
         ValueError: an entity occurs twice, a triple names an unknown entity, splits are not as
             many as triples, or the card lacks a field.
     """
+    check_alone(folder)
     types: set[str] = set()
     with atomic_folder(folder) as scratch:
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:40]}.sort-") as work:
@@ -109,6 +128,8 @@ def _whole(
     for entity in entities:
         if not entity.id or entity.id.endswith("\0"):
             raise ValueError(f"entity id {entity.id!r} is empty or ends in NUL")
+        if len(entity.id) > LONGEST_ID:
+            raise ValueError(f"entity id {entity.id[:40]!r}… has {len(entity.id):,} letters")
         if last and last.id == entity.id:
             if not join:
                 raise ValueError(f"entity {entity.id!r} occurs twice")
@@ -219,8 +240,10 @@ def write_vectors(
         words: words in the same space, if it has any.
 
     Raises:
+        DataError: something else lies in the folder.
         ValueError: the shapes do not fit the bundle or each other.
     """
+    check_alone(folder)
     bundle = Bundle(folder)
     taken = np.arange(len(vectors), dtype=np.int64) if order is None else order
     if vectors.ndim != 2 or len(taken) != len(bundle):

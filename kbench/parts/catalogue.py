@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from importlib.metadata import Distribution, entry_points
-from typing import Any
+from importlib.metadata import Distribution, EntryPoints, distributions, entry_points
+from typing import Any, cast
+from warnings import warn
 
 __all__ = ["Entry", "Kind", "entries", "override"]
 
@@ -90,8 +91,26 @@ def override(kind: Kind, parts: tuple[Entry, ...]) -> None:
 
 
 def _installed() -> dict[Kind, tuple[Entry, ...]]:
-    every = entry_points()
+    every = _points()
     return {kind: tuple(sorted(_offered(every, kind))) for kind in Kind}
+
+
+def _points() -> EntryPoints:
+    """Everything that any distribution offers; one whose list cannot be read offers nothing."""
+    try:
+        return cast("EntryPoints", entry_points())
+    except (ValueError, OSError):
+        found: dict[str, EntryPoints] = {}
+    for distribution in distributions():
+        name = ""
+        try:
+            name = distribution.name
+            if name not in found:  # the first of a name is the one that is imported
+                found[name] = distribution.entry_points
+        except (ValueError, OSError) as cause:
+            told = f"distribution {name} offers nothing, for its metadata cannot be read"
+            warn(f"{told} ({cause})", stacklevel=2)
+    return EntryPoints(point for points in found.values() for point in points)
 
 
 def _offered(every: Any, kind: Kind) -> set[Entry]:

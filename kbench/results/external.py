@@ -17,6 +17,7 @@ from kbench import __version__
 from kbench.data import Example, Label, Split
 from kbench.data.files import file_digest
 from kbench.data.json_text import stream_values
+from kbench.data.plain_text import plain, steers
 from kbench.errors import DataError, UsageError
 from kbench.parts.find import find_task
 from kbench.pipeline.buckets import estimate
@@ -31,6 +32,8 @@ __all__ = ["EXTERNAL", "external"]
 EXTERNAL = "external"
 """What such a result says in the place of a tuning, and before the name of its method."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+_HALF = re.compile("[\ud800-\udfff]")
+_LONGEST = 1000
 _SHAPE = '{"id": example, "prediction": label, list of labels or null, "score": from 0 to 1}'
 
 
@@ -63,6 +66,11 @@ def external(
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name!r}: expected up to 60 letters, digits, -, _ and .")
+    if backbone and (len(backbone) > _LONGEST or steers(backbone)):
+        raise UsageError(
+            f"--backbone {plain(backbone[:60])!r}: expected up to {_LONGEST} letters, each of them "
+            "one that is seen"
+        )
     part = find_task(task, data)
     examples = part.examples(Split.TEST)
     told = _read(path, part, {example.id: example for example in examples})
@@ -110,6 +118,9 @@ def _read(
 def _label(value: Any, task: Task, path: Path, line: int | str) -> Label:
     """A prediction as the task's metrics read it: a set of labels of entity typing, else one."""
     several = task.family == Family.TYPING
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and _HALF.search(text):
+            raise DataError(path, f"prediction is {text[:80]!a}", "text that UTF-8 can write", line)
     if value is None:
         return () if several else ""
     if several and isinstance(value, list) and all(isinstance(each, str) for each in value):

@@ -83,3 +83,52 @@ def test_where_nobody_reads_on_nothing_is_an_error(
         cli.main(["table"])
     assert left.value.code == (status if lines == 1 else 0)
     stream.close()  # which would be told at the end of the process, else
+
+
+@pytest.mark.parametrize("words", [["--version"], ["table", "--out", "nowhere"]])
+def test_a_closed_output_is_no_crash(words: list[str]) -> None:
+    code = (
+        "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'kbench', *sys.argv[1:]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.close(1); {code}", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == (0 if words == ["--version"] else 2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (0 if words == ["--version"] else 1)
+
+
+def test_a_help_that_nobody_reads_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "kbench", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_error_is_no_longer_than_anyone_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["show", "x" * 100_000])
+    assert len(capsys.readouterr().err) < 2100
+
+
+def test_names_of_strangers_do_not_steer_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verbs, "names", lambda: ["v\x1b[31mRED", "w\u202ex"])
+    monkeypatch.setattr(verbs, "about", lambda name: "about \x9b")
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert "RED" in said
+    assert not {"\x1b", "\u202e", "\x9b"} & {*said}

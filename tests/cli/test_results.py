@@ -200,3 +200,9 @@ def test_what_turns_out_bad_while_it_runs_is_not_stored_either(
     assert json.loads(out)["status"] == "refused"
     assert "cannot be loaded" in json.loads(out)["reason"]
     assert [*(tmp_path / "out").glob("*/result.json")] == []
+
+
+def test_an_empty_folder_has_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "results", "ls", "--out", str(tmp_path))
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1].startswith("0 results")

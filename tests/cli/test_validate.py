@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import yaml
 
 from kbench.grid.grids import Grid, grid_schema
 from tests.calling import call
+from tests.faults.limits import within
 
 ROOT = Path(__file__).parents[2]
 GRIDS = [
     *sorted((ROOT / "baselines" / "recipes").glob("*.yaml")),
-    *sorted((ROOT / "kbench" / "cli").glob("demo*.yaml")),
+    *sorted((ROOT / "kbench" / "interface").glob("demo*.yaml")),
+    ROOT / "leaderboard" / "reference.yaml",
 ]
+assert len(GRIDS) > 9
 GOOD: dict[str, Any] = {"task": "atlas-qa", "method": ["none", "map-tuning"]}
 
 
@@ -110,3 +114,40 @@ def test_each_field_of_a_grid_is_in_the_schema_and_says_what_it_is(
     assert set(properties) == {*Grid.model_fields, "grids"}
     assert all(field["description"] for field in properties.values())
     assert json.loads(call(capsys, "schema")[1])["title"] == "Result"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"options": {"tuning": {"full": {"epochs": -1}}}}, "epochs is -1"),
+        ({"options": {"tuning": {"full": {"foo": 1}}}}, "foo"),
+        ({"options": {"method": {"none": {"x": 1}}}}, "'x'"),
+        ({"options": {"task": {"atlas-qa": {"zz": 1}}}}, "'zz'"),
+        (
+            {
+                "knowledge": "atlas",
+                "setting": "general",
+                "options": {"method": {"map-tuning": {"general": {"epochs": 0}}}},
+            },
+            "epochs is 0",
+        ),
+        ({"seed": {"a": 1}}, "seed.0 is {'a': 1}"),
+        ({"seed": [[1]]}, "seed.0 is [1]"),
+        ({"seed": [1.5]}, "seed"),
+    ],
+)
+def test_options_and_seeds_that_no_run_takes_are_refused_in_a_line(
+    more: dict[str, Any], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = call(capsys, "validate", str(written(tmp_path, more)))
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert text in err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name here")
+def test_a_pipe_is_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "grid.yaml")
+    with within(20):
+        status, _, err = call(capsys, "validate", str(tmp_path / "grid.yaml"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "no regular file" in err

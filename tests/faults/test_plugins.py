@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,23 @@ def test_a_limit_that_is_none(
     code, _, err = call(capsys, "run", "--dry-run", option, value)
     assert code == 2
     assert err.startswith(f"error: {said}")
+
+
+def test_a_distribution_of_which_nothing_can_be_read_offers_nothing(tmp_path: Path) -> None:
+    about = tmp_path / "damaged-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: damaged\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_bytes(b"\xff\xfe[kbench.methods]\nx = y:z\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "kbench", "ls", "methods"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0
+    assert "map-tuning" in done.stdout
+    assert "distribution damaged offers nothing, for its metadata cannot be read" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -3,13 +3,16 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kbench.errors import DataError, UsageError
-from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.importing import (
     Importer,
     ImporterCard,
@@ -20,6 +23,8 @@ from kbench.knowledge.importing import (
     read_lines,
     read_rows,
 )
+from kbench.knowledge.merging import merge
+from tests.faults.limits import within
 
 
 class Listing(Importer):
@@ -105,6 +110,58 @@ def test_only_bundles_are_replaced_and_only_when_asked(source: Path, tmp_path: P
     with pytest.raises(UsageError, match="no knowledge bundle"):
         Listing().run(source, source, replace=True)
     assert (source / "ids.txt").exists()
+
+
+def test_what_else_lies_in_a_bundle_is_not_lost_with_it(source: Path, tmp_path: Path) -> None:
+    """Neither a file of one's own, nor the source of what is imported."""
+    target = tmp_path / "kb"
+    Listing().run(source, target)
+    shutil.copytree(source, target / "raw")
+    with pytest.raises(DataError, match="holds 'raw', which is no part of a bundle"):
+        Listing().run(target / "raw", target, replace=True)
+    (target / "thesis.txt").write_text("years of it")
+    with pytest.raises(DataError, match="holds 'raw' and 1 more"):
+        write_vectors(target, np.zeros((3, 2), np.float32), {"model": "none"})
+    with pytest.raises(DataError, match="would be lost"):
+        write_bundle(target, Bundle(target).card, [Entity("Q1", "")])
+    assert sorted(path.name for path in (target / "raw").iterdir()) == ["ids.txt"]
+    assert (target / "thesis.txt").read_text() == "years of it"
+
+
+def test_an_id_longer_than_any_is_a_malformed_row(source: Path, tmp_path: Path) -> None:
+    """All ids are stored at the width of the longest."""
+    (source / "ids.txt").write_text("Q1\nQ2\n" + "x" * 100_000 + "\n")
+    bundle, report = Listing().run(source, tmp_path / "kb")
+    assert (len(bundle), report.read["ids"]) == (2, 3)
+    with pytest.raises(ValueError, match="has 100,000 letters"):
+        write_bundle(tmp_path / "own", bundle.card, [Entity("x" * 100_000, "")])
+
+
+def test_a_name_that_cannot_be_written_is_refused_before_anything_is(
+    source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="half a surrogate"):
+        Listing().run(source, tmp_path / "\udcff")
+    bundles = []
+    for name in "ab":
+        (source / "ids.txt").write_text(f"Q{name}\n")
+        bundles.append(Listing().run(source, tmp_path / name)[0])
+    with pytest.raises(UsageError, match="half a surrogate"):
+        merge(bundles, tmp_path / "both", "\udcff")
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"a", "b", "source"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name here")
+def test_a_pipe_is_not_waited_for(source: Path, tmp_path: Path) -> None:
+    (source / "ids.txt").unlink()
+    os.mkfifo(source / "ids.txt")
+    with within(10), pytest.raises(DataError, match="no regular file"):
+        Listing().run(source, tmp_path / "kb")
+
+
+def test_a_line_of_separators_alone_is_not_taken_to_pieces() -> None:
+    with within(10, 100), pytest.raises(ValueError, match="has more than 3 fields"):
+        fields("a\t" * 2_000_000, ["head", "relation", "tail"])
 
 
 def test_an_interrupted_import_leaves_the_old_bundle(source: Path, tmp_path: Path) -> None:

@@ -143,3 +143,23 @@ def test_words_that_do_not_belong_together(
     status, _, err = call(capsys, "score", *words)
     assert status == 2
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("more", "changes", "text"),
+    [
+        ((), {"n3": {"prediction": "\ud800"}}, "text that UTF-8 can write"),
+        (("--backbone", "b" * 5000), {}, "expected up to 1000 letters"),
+        (("--backbone", "bert\u200b"), {}, "each of them one that is seen"),
+        (("--seed", "4294967296"), {}, "4294967296"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: Any, changes: Any, text: str
+) -> None:
+    file = written(tmp_path / "made.jsonl", "toy-relations", **changes)
+    words = ("score", "--external", str(file), "--task", "toy-relations", "--name", "old", *more)
+    status, _, err = call(capsys, *words, "--out", str(tmp_path / "results"))
+    assert (status, err.count("\n")) == (2, 1), err
+    assert text in err
+    assert not (tmp_path / "results").exists()
