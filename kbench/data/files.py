@@ -346,9 +346,9 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         DataError: it is missing, is no YAML, has a key twice in a mapping, or is no mapping with
             names for keys.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-        raise DataError(path, "is no regular file", expected)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError("it is no regular file")  # to open a pipe would wait for its writer
         with path.open("rb") as file:
             content = file.read(_YAML_BYTES + 1)
         if len(content) > _YAML_BYTES:

@@ -16,7 +16,7 @@ __all__ = ["drawable", "json_line", "plain", "steers"]
 _STEERING = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, delete, C1
-    "\u061c\u2028-\u202e\u2066-\u206f"  # ends of lines, directions, isolates
+    "\u061c\u2028-\u202e\u2066-\u206f"  # ends of lines, embeddings, overrides, isolates
     "\xad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u3164\uffa0"  # unseen
     "\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff"
     "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"  # halves of pairs, and what is no character

@@ -54,6 +54,8 @@ _EMPTY_BZ2 = b"\x17\x72\x45\x38\x50\x90"
 _NOTES = 20
 """Notes of one import that are kept."""
 _LONGEST = 4 << 20
+_LONG = ("text", "row", "label")
+"""What is no id, and may be long."""
 """Bytes of a line: packed, a file of a few kilobytes can hold a line that fills the memory."""
 _LARGEST = 4 << 30
 """Bytes of a file that is read as a whole."""
@@ -459,7 +461,7 @@ def fields(line: str, names: Sequence[str], separator: str | None = "\t") -> lis
     # One more than belong there at most: a line may be nothing but separators.
     values = [field.strip() for field in line.split(separator, len(names))]
     if len(values) != len(names):
-        number = len(values) if len(values) < len(names) else f"more than {len(names)}"
+        number = line.count(separator) + 1 if separator else len(values)
         raise ValueError(f"has {number} fields where {' '.join(names)} belong")
     for name, value in zip(names, values, strict=True):
         check_name(name, value)
@@ -476,7 +478,7 @@ def check_name(what: str, value: str) -> str:
         raise ValueError(f"has an empty {what}")
     if "\0" in value:
         raise ValueError(f"has a NUL character in its {what}")
-    if len(value) > LONGEST_ID:
+    if what not in _LONG and len(value) > LONGEST_ID:
         raise ValueError(f"has {len(value):,} letters in its {what}, more than {LONGEST_ID:,}")
     try:
         value.encode("utf-8")

@@ -20,6 +20,7 @@ GRIDS = [
     *sorted((ROOT / "baselines" / "recipes").glob("*.yaml")),
     *sorted((ROOT / "kbench" / "interface").glob("demo*.yaml")),
     ROOT / "leaderboard" / "reference.yaml",
+    ROOT / "docs" / "decoders-films.yaml",
 ]
 assert len(GRIDS) > 9
 GOOD: dict[str, Any] = {"task": "atlas-qa", "method": ["none", "map-tuning"]}

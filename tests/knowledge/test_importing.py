@@ -160,7 +160,7 @@ def test_a_pipe_is_not_waited_for(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_line_of_separators_alone_is_not_taken_to_pieces() -> None:
-    with within(10, 100), pytest.raises(ValueError, match="has more than 3 fields"):
+    with within(10, 100), pytest.raises(ValueError, match="has 2000001 fields"):
         fields("a\t" * 2_000_000, ["head", "relation", "tail"])
 
 
