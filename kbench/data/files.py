@@ -35,6 +35,7 @@ __all__ = [
     "identity",
     "is_file",
     "is_folder",
+    "is_irregular",
     "is_of_a_file",
     "load_json",
     "parse_yaml",
@@ -170,6 +171,11 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_irregular(path: Path) -> bool:
+    """Returns whether no file is there but, say, a pipe: to open it would wait for its writer."""
+    return path.exists() and not path.is_file()
+
+
 def load_json(path: Path) -> Any:
     """Parses a UTF-8 JSON file.
 
@@ -177,7 +183,7 @@ def load_json(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, no JSON, or nested too deep to be followed.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+    if is_irregular(path):
         raise ValueError("it is no regular file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -347,8 +353,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
             names for keys.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OSError("it is no regular file")  # to open a pipe would wait for its writer
+        if is_irregular(path) and not path.is_dir():
+            raise OSError("it is no regular file")
         with path.open("rb") as file:
             content = file.read(_YAML_BYTES + 1)
         if len(content) > _YAML_BYTES:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from kbench.data.files import is_irregular
 from kbench.errors import DataError, first_line
 
 __all__ = ["parse_json", "read_json", "read_text", "stream_values"]
@@ -96,7 +97,7 @@ def stream_values(path: Path, expected: str) -> Iterator[tuple[int | str, Any]]:
 def _opened(path: Path, expected: str) -> BinaryIO:
     if path.is_dir():
         raise DataError(path, "is a folder", expected)
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+    if is_irregular(path):
         raise DataError(path, "is no regular file", expected)
     try:
         return path.open("rb")

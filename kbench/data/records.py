@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from kbench.errors import DataError
 
-__all__ = ["Record", "Shape", "check", "describe"]
+__all__ = ["Record", "Shape", "check", "describe", "encodable"]
 
 Shape: TypeAlias = Any
 """A type, a list of one shape, or a mapping of keys to shapes: see :func:`check`."""
@@ -139,7 +139,7 @@ def _is(value: Any, wanted: type) -> bool:
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if wanted is str:
-        return isinstance(value, str) and _encodable(value)
+        return isinstance(value, str) and encodable(value)
     return isinstance(value, wanted)
 
 
@@ -150,14 +150,17 @@ def _finite(value: float) -> bool:
         return False
 
 
-def _encodable(text: str) -> bool:
-    # JSON can spell half of a surrogate pair; no tokenizer, parquet or terminal takes it.
+def encodable(text: str) -> bool:
+    """Returns whether a text has no half of a surrogate pair.
+
+    JSON can spell one; no tokenizer, parquet or terminal takes it.
+    """
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _name(value: Any) -> str:
     if isinstance(value, str):
-        return "text with half of a surrogate pair" if not _encodable(value) else "text"
+        return "text with half of a surrogate pair" if not encodable(value) else "text"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return _NAMES.get(type(value), type(value).__name__)

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar, cast, final
 
-from kbench.data.files import atomic_folder
+from kbench.data.files import atomic_folder, is_irregular
 from kbench.errors import DataError, UsageError, first_line, nearest
 from kbench.knowledge.bundle import Bundle
 from kbench.knowledge.writing import LONGEST_ID, check_alone
@@ -411,7 +411,7 @@ def _unpacked(path: Path) -> IO[bytes]:
     Raises:
         OSError: it cannot be opened, or its name says that it is packed and it is not.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+    if is_irregular(path):
         raise OSError("it is no regular file")
     with path.open("rb") as file:
         start = file.read(10)

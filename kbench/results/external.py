@@ -18,6 +18,7 @@ from kbench.data import Example, Label, Split
 from kbench.data.files import file_digest
 from kbench.data.json_text import stream_values
 from kbench.data.plain_text import plain, steers
+from kbench.data.records import encodable
 from kbench.errors import DataError, UsageError
 from kbench.parts.find import find_task
 from kbench.pipeline.buckets import estimate
@@ -32,7 +33,6 @@ __all__ = ["EXTERNAL", "external"]
 EXTERNAL = "external"
 """What such a result says in the place of a tuning, and before the name of its method."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
-_HALF = re.compile("[\ud800-\udfff]")
 _LONGEST = 1000
 _SHAPE = '{"id": example, "prediction": label, list of labels or null, "score": from 0 to 1}'
 
@@ -119,7 +119,7 @@ def _label(value: Any, task: Task, path: Path, line: int | str) -> Label:
     """A prediction as the task's metrics read it: a set of labels of entity typing, else one."""
     several = task.family == Family.TYPING
     for text in value if isinstance(value, list) else [value]:
-        if isinstance(text, str) and _HALF.search(text):
+        if isinstance(text, str) and not encodable(text):
             raise DataError(path, f"prediction is {text[:80]!a}", "text that UTF-8 can write", line)
     if value is None:
         return () if several else ""

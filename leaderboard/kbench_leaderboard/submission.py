@@ -131,10 +131,8 @@ def _entries(folder: Path, *, predicted: bool) -> Iterator[Entry]:
     """Reads results while all that is held of them together has a size that can be held."""
     size = values = 0
     for place in places(folder):
-        entry = _entry(place, predicted=predicted)
-        if entry.result is not None:
-            content = (place / _RESULT).read_bytes()
-            size, values = size + len(content), values + content.count(b",")
+        entry, more, said = _entry(place, predicted=predicted)
+        size, values = size + more, values + said
         if size > _ALL_BYTES or values > _ALL_SAID:
             problem = (
                 f"with this one results have more than {_ALL_BYTES:,} bytes or {_ALL_SAID:,} "
@@ -145,18 +143,20 @@ def _entries(folder: Path, *, predicted: bool) -> Iterator[Entry]:
         yield entry
 
 
-def _entry(folder: Path, *, predicted: bool) -> Entry:
+def _entry(folder: Path, *, predicted: bool) -> tuple[Entry, int, int]:
+    """Reads a result; and returns how many bytes and values it has, none if it cannot be read."""
     where = folder.name
     try:
         _check_files(folder)
+        size, said = _size(folder)
         result = read_result(folder / _RESULT)
         predictions = None
         if predicted and (folder / _PREDICTIONS).is_file():
             budget = Budget(_UNPACKED, _ROWS, _VALUES)
             predictions = read_predictions(folder / _PREDICTIONS, budget)
     except DataError as error:
-        return Entry(where, folder, problem=error.problem)
-    return Entry(where, folder, result, predictions)
+        return Entry(where, folder, problem=error.problem), 0, 0
+    return Entry(where, folder, result, predictions), size, said
 
 
 def _check_files(folder: Path) -> None:
@@ -171,9 +171,18 @@ def _check_files(folder: Path) -> None:
         path = folder / name
         if path.is_file() and (size := path.stat().st_size) > limit:
             raise DataError(path, f"{name} has {size:,} bytes", f"at most {limit:,}")
-    # Counted before it is parsed, which takes a second of a million.
-    if (values := (folder / _RESULT).read_bytes().count(b",")) > _SAID:
+
+
+def _size(folder: Path) -> tuple[int, int]:
+    """Counts the bytes and values of a result before it is parsed: a second for a million values.
+
+    Raises:
+        DataError: it has too many.
+    """
+    content = (folder / _RESULT).read_bytes()
+    if (values := content.count(b",")) > _SAID:
         raise DataError(folder, f"{_RESULT} has {values:,} values", f"at most {_SAID:,}")
+    return len(content), values
 
 
 def _unpack(path: Path, target: Path) -> None:
