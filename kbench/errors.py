@@ -22,10 +22,12 @@ RUNNING = frozenset(
 
 __all__ = [
     "RUNNING",
+    "AbsentError",
     "ArtifactError",
     "DataError",
     "FrozenError",
     "InputError",
+    "InterruptedByUser",
     "KbenchError",
     "PluginError",
     "Unsupported",
@@ -49,6 +51,10 @@ class InputError(KbenchError):
 
 class UsageError(InputError):
     """A name, option or grid that cannot be understood (exit status 2)."""
+
+
+class AbsentError(UsageError):
+    """A data set, backbone or knowledge base that is not on this machine, and may yet come."""
 
 
 class PluginError(InputError):
@@ -96,6 +102,10 @@ class DataError(InputError):
 
 class VersionError(DataError):
     """A file of another version of kbench, which this one cannot read and must not replace."""
+
+
+class InterruptedByUser(KeyboardInterrupt):
+    """A Ctrl-C that the command was sent: any code may raise the plain kind."""
 
 
 def _place(line: int | str) -> str:

@@ -17,7 +17,7 @@ from kbench import __version__
 from kbench.cli import environment, verbs
 from kbench.cli.elsewhere import elsewhere
 from kbench.cli.messages import plain, say
-from kbench.errors import KbenchError, first_line, lacking, one_line
+from kbench.errors import InterruptedByUser, KbenchError, first_line, lacking, one_line
 
 __all__ = ["command", "main"]
 
@@ -149,7 +149,7 @@ def _interruptible() -> Iterator[None]:
 
     def first(*_: object) -> NoReturn:
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-        raise KeyboardInterrupt
+        raise InterruptedByUser
 
     signal.signal(signal.SIGINT, first)
     try:

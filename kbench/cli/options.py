@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from fnmatch import fnmatchcase
 from inspect import cleandoc
 from pathlib import Path
@@ -207,6 +207,21 @@ def chosen(
         for name in names
         if (wanted := given[name])
     )
+
+
+def check_fitting(found: Sized, given: Mapping[str, str | None]) -> None:
+    """Refuses options that choose nothing of what is stored.
+
+    Args:
+        found: what they choose.
+        given: globs by the name of a field.
+
+    Raises:
+        UsageError: options are given, and nothing fits them.
+    """
+    asked = " ".join(f"--{name} {glob!r}" for name, glob in given.items() if glob)
+    if asked and not len(found):
+        raise UsageError(f"no stored result fits {asked}; `kbench results ls` lists all")
 
 
 def opened(folder: Path) -> Path:

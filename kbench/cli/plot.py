@@ -68,6 +68,7 @@ def plot(
         check_ending(file)
     store = Results(shared.opened(out))
     found = shown(store, metric=metric, everything=everything, fits=wanted)
+    shared.check_fitting(found.rows, filters)
     for line in found.hidden:
         say(line, err=True)
     drawn = figure(kind, found, store, value)

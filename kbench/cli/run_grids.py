@@ -24,9 +24,11 @@ __all__ = ["dry_run", "run"]
 def dry_run(asked: Asked, out: Path, tflops: float, as_json: bool) -> int:
     """Prints the plan: every run, how it stands, what has to be made for it, and what that costs.
 
-    Nothing is downloaded, and data that are not there yet are no error.
+    Nothing is downloaded, and data that are not there yet are no error. Returns the exit status:
+    2 where a run would be refused for its input.
     """
     plan = planned(asked, out, tflops)
+    status = 2 if any(cell.refusal for cell in plan.cells) else 0
     _say_unused(plan.notes)
     if as_json:
         for cell in plan.cells:
@@ -34,7 +36,7 @@ def dry_run(asked: Asked, out: Path, tflops: float, as_json: bool) -> int:
             say_json({"id": cell.id, "plan": cell.standing, "spec": spec})
         memory = [{"backbone": b, "held": w, **vars(m)} for (b, w), m in plan.memory.items()]
         say_json({"estimate": plan.estimate.as_json() | {"memory": memory}})
-        return 0
+        return status
     console = Console()
     columns = [
         Column("plan", [cell.standing for cell in plan.cells], text=True),
@@ -44,7 +46,7 @@ def dry_run(asked: Asked, out: Path, tflops: float, as_json: bool) -> int:
     show(console, columns)
     for line in plan.lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return 0
+    return status
 
 
 def run(

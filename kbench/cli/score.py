@@ -85,6 +85,7 @@ def score(
         chosen = replace(chosen, named={"control": "*", **chosen.named})
         results = [result for result in results if result in chosen]
     results = [r for r in results if shared.chosen(r, filters, _FILTERS, names)]
+    shared.check_fitting(results, filters)
     if scorer is not None:
         return _by(store, results, scorer, as_json=as_json)
     scores = wrong = 0

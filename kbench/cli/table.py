@@ -83,6 +83,7 @@ def table(
     found = shown_of(store, metric=metric, everything=everything, fits=wanted)
     shown, best = found.rows, found.best
     figures = beside(shown, known) if published else []
+    shared.check_fitting([*shown, *figures], filters)
     for line in found.hidden:
         say(line, err=True)
     if form == "json":

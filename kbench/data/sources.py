@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from kbench.data.files import is_file, is_folder
 from kbench.data.json_text import parse_json, read_json, read_text, stream_values
 from kbench.data.records import Record, Shape, check, describe
-from kbench.errors import DataError, UsageError, first_line
+from kbench.errors import AbsentError, DataError, first_line
 
 if TYPE_CHECKING:
     from kbench.data.card import TaskCard
@@ -60,11 +60,11 @@ def find_folder(data: str | None, card: TaskCard, name: str) -> Path:
     underscores) where there is one: so one ``--data`` serves a grid of several tasks.
 
     Raises:
-        UsageError: no data is given.
+        AbsentError: no data is given.
         DataError: there is no such folder.
     """
     if not data:
-        raise UsageError(f"{card.title} needs --data DIR or --data hf:REPOSITORY: {card.obtain}")
+        raise AbsentError(f"{card.title} needs --data DIR or --data hf:REPOSITORY: {card.obtain}")
     path = Path(data).expanduser()
     if not is_folder(path):
         problem = "is a file" if is_file(path) else "does not exist"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import get_args
 
 from kbench.data.sources import is_hub
 from kbench.errors import (
+    AbsentError,
     ArtifactError,
     DataError,
     InputError,
@@ -225,8 +227,9 @@ def _check_options(parts: Parts) -> None:
 
 def _planned(parts: Parts, results: Results, offline: bool) -> Cell:
     spec, problem = parts.spec, None
-    missing = _missing(parts) if offline else ()
+    missing: tuple[str, ...] = ()
     try:
+        missing = _missing(parts) if offline else ()
         if not missing:
             key, made, start = result_id(parts), addresses(parts), general_plug(parts)
             model = made["model"] if parts.tuning_recipe else None
@@ -252,26 +255,31 @@ def _looked_up(cell: Cell, results: Results) -> Cell:
 
 
 def _missing(parts: Parts) -> tuple[str, ...]:
-    """What of data, backbone and knowledge base is not on disk, or cannot be read.
+    """What of data, backbone and knowledge base is not on disk.
 
     Raises:
-        UsageError: an option or the name of a part is wrong; that no download would mend.
+        KbenchError: an option or the name of a part is wrong, or what is on disk cannot be used;
+            that no download would mend.
     """
     # The options of all parts, which fetch nothing.
     task, _ = parts.task, parts.tuning_options
     _check_recipes(parts)
     if is_hub(task.data):
-        problems = [f"data {task.data} is on the hub; it is read when a run needs it"]
+        missing = [f"data {task.data} is on the hub; it is read when a run needs it"]
     else:
-        problems = _problems(lambda: task.digest)
-    problems += _problems(lambda: parts.backbone.digest)
-    return tuple(problems + _problems(lambda: parts.base_knowledge))
+        missing = _absent(lambda: task.digest)
+    missing += _absent(lambda: parts.backbone.digest)
+    return tuple(missing + _absent(lambda: parts.base_knowledge))
 
 
-def _problems(read: Callable[[], object]) -> list[str]:
+def _absent(read: Callable[[], object]) -> list[str]:
     try:
         read()
-    except KbenchError as error:
+    except AbsentError as error:
+        return [str(error)]
+    except DataError as error:
+        if os.path.lexists(error.path):
+            raise
         return [str(error)]
     return []
 

@@ -17,7 +17,7 @@ from kbench.data.files import (
     load_json,
     read_front_matter,
 )
-from kbench.errors import KbenchError, UsageError, first_line
+from kbench.errors import AbsentError, KbenchError, UsageError, first_line
 from kbench.model.backbone import Backbone, BackboneSize
 from kbench.model.checkpoint import Checkpoint, is_causal, read
 from kbench.model.decoder import Decoder
@@ -76,7 +76,7 @@ class HuggingFaceBackbone(Backbone):
             )
         except Exception as cause:  # the hub client raises many kinds, network errors among them
             if not self._download:
-                raise UsageError(f"backbone {self.name} is not downloaded yet") from None
+                raise AbsentError(f"backbone {self.name} is not downloaded yet") from None
             raise UsageError(
                 f"backbone {self.name!r} is no registered name, no folder here, and the hub did "
                 f"not give it ({first_line(cause)}); expected one of `kbench ls backbones`, a "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kbench.data.files import is_folder
-from kbench.errors import KbenchError, PluginError, UsageError, nearest
+from kbench.errors import AbsentError, KbenchError, PluginError, nearest
 from kbench.knowledge import Bundle, KnowledgeSource
 from kbench.parts import registry
 from kbench.parts.catalogue import Kind
@@ -44,7 +44,7 @@ def find_knowledge(name: str) -> Bundle:
     """Returns a knowledge base by registered name or by folder, its content checked.
 
     Raises:
-        UsageError: it is neither.
+        AbsentError: it is neither.
         DataError: it is no bundle, or not what its card states.
     """
     if name in registry.names(Kind.KNOWLEDGE):
@@ -54,7 +54,7 @@ def find_knowledge(name: str) -> Bundle:
     if is_folder(folder):
         return Bundle(folder).checked()
     hint = nearest(name, registry.names(Kind.KNOWLEDGE))
-    raise UsageError(f"no knowledge base is called {name!r} and no folder is there{hint}")
+    raise AbsentError(f"no knowledge base is called {name!r} and no folder is there{hint}")
 
 
 def task_kind(name: str) -> type[Task]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,14 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any, NoReturn
 
-from kbench.errors import PluginError, UsageError, lacking, nearest, with_type
+from kbench.errors import (
+    InterruptedByUser,
+    PluginError,
+    UsageError,
+    lacking,
+    nearest,
+    with_type,
+)
 from kbench.parts.catalogue import Entry, Kind, entries
 
 __all__ = ["Entry", "Kind", "PluginWarning", "expand", "find", "get", "load", "names"]
@@ -72,9 +80,9 @@ def load(entry: Entry) -> Any:
     try:
         with _staying():
             part = EntryPoint(entry.name, entry.target, entry.kind).load()
-    except KeyboardInterrupt:
-        raise
     except BaseException as cause:  # a plugin may fail in any way it likes
+        if isinstance(cause, KeyboardInterrupt) and _by_user(cause):
+            raise
         if hint := lacking(cause):
             raise PluginError(f"{this} does not load: {hint}") from cause
         raise PluginError(
@@ -85,6 +93,12 @@ def load(entry: Entry) -> Any:
         what = "class" if isinstance(part, type) else type(part).__name__
         raise PluginError(f"{this} is {what} {entry.target}, not a {expected}")
     return part
+
+
+def _by_user(interrupt: KeyboardInterrupt) -> bool:
+    """Whether somebody interrupts, not the plugin: where Python itself listens, who can tell?"""
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return listens or isinstance(interrupt, InterruptedByUser)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from kbench.data.sources import (
     stream_records,
     take_turns,
 )
-from kbench.errors import DataError, KbenchError, UsageError
+from kbench.errors import AbsentError, DataError, KbenchError
 from kbench.metrics import Accuracy, LamaPrecision, Metric
 from kbench.spec import OptionType
 from kbench.task import ProbeTask, subject_of
@@ -191,7 +191,7 @@ class Lama(ProbeTask):
     @cached_property
     def _folder(self) -> Path:
         if not self.data or is_hub(self.data):
-            raise UsageError(
+            raise AbsentError(
                 f"LAMA needs --data DIR, a folder in its own layout: {self.card.obtain}"
             )
         return find_folder(self.data, self.card, "lama")

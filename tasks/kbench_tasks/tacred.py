@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from kbench.data import Example, Role, Size, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import find_file, find_folder, is_hub, read_records
-from kbench.errors import DataError, UsageError
+from kbench.errors import AbsentError, DataError
 from kbench.metrics import MicroF1WithoutNull
 from kbench.task import RelationTask
 from kbench_tasks.tokenized import mark
@@ -98,7 +98,7 @@ class Tacred(RelationTask):
 
     def _records(self, split: Split) -> list[Record]:
         if not self.data or is_hub(self.data):
-            raise UsageError(
+            raise AbsentError(
                 "TACRED needs --data DIR and is never downloaded: LDC2018T24 is licensed by the "
                 f"LDC and may not be passed on; give {self.card.obtain}"
             )

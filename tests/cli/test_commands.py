@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -150,6 +152,62 @@ def test_a_dry_run_needs_neither_data_nor_backbone_and_says_so(
     assert (status, "did you mean epochs" in err) == (2, True)
     status, _, err = call(capsys, *asked, "--set", "method.map-tuning.task-specific.epoch=1")
     assert (status, "did you mean epochs" in err) == (2, True)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def _lead_out(path: Path) -> None:
+    index = {"weight_map": {"x": "../elsewhere.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (path / "model.safetensors").unlink()
+
+
+@pytest.mark.usefixtures("toy_tasks")
+@pytest.mark.parametrize(
+    ("part", "damage", "said"),
+    [
+        ("kb", lambda path: _flip(path / "vectors.npy"), "does not have the content"),
+        ("kb", lambda path: (path / "card.json").write_text("{"), "card.json"),
+        ("bert", _lead_out, "no file of the folder"),
+        ("bert", lambda path: (path / "config.json").write_text("{"), "config.json"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(
+    toy_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+    damage: Callable[[Path], object],
+    said: str,
+) -> None:
+    folder = tmp_path / "toy"
+    shutil.copytree(toy_folder, folder)
+    damage(folder / part)
+    asked = _toy(folder, "--out", str(tmp_path / "out"))
+    status, _, refused = call(capsys, *asked)
+    assert (status, said in refused) == (2, True), refused
+    status, out, err = call(capsys, *asked, "--dry-run")
+    assert (status, said in out + err, "not there yet" in out) == (2, True, False), out + err
+    # What is gone altogether may yet come.
+    shutil.rmtree(folder / part)
+    status, out, _ = call(capsys, *asked, "--dry-run")
+    assert (status, "not there yet" in out) == (0, True), out
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_options_that_choose_nothing_are_an_error(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    assert call(capsys, *_toy(toy_folder, *out))[0] == 0
+    for verb in (["table"], ["table", "--json"], ["score"], ["plot", "seeds", "x.svg"]):
+        status, said, err = call(capsys, *verb, *out, "--task", "[", "--method", "none")
+        assert (status, said) == (2, "")
+        assert err.startswith("error: no stored result fits --task '[' --method 'none'; ")
 
 
 @pytest.mark.usefixtures("toy_tasks")

@@ -61,6 +61,30 @@ def test_one_interruption_is_told_in_a_line(
     assert "interrupted; what was finished is stored" in capsys.readouterr().err
 
 
+_EARLY = """
+import os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Pressed())
+from kbench.__main__ import main
+
+main()
+"""
+
+
+def test_an_interruption_before_all_is_imported_is_no_crash() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _EARLY], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("lines", [1, 100_000])
 @pytest.mark.parametrize("status", [0, 1])
 def test_where_nobody_reads_on_nothing_is_an_error(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -278,6 +279,28 @@ def test_leftovers_of_an_uninstalled_distribution_harm_nobody(
     (info / leftover).write_text("[kbench.methods]\nhalf = half_gone:Injector\n")
     importlib.invalidate_caches()
     assert "acme" in [entry.name for entry in entries(Kind.METHODS)]
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_a_plugin_that_says_it_was_interrupted_is_left_out(install: Install, by_user: bool) -> None:
+    install("acme-inject", "acme = acme_inject:Injector")
+    kind = "InterruptedByUser" if by_user else "KeyboardInterrupt"
+    source = f"from kbench.errors import InterruptedByUser\nraise {kind}\n"
+    install("bad-plugin", "bad = bad_plugin:Injector", source)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        if by_user:
+            with pytest.raises(KeyboardInterrupt):
+                registry.expand("methods", "all")
+        else:
+            with pytest.warns(registry.PluginWarning, match=r"bad-plugin.* KeyboardInterrupt"):
+                assert "acme" in registry.expand("methods", "all")
+        # Where Python itself listens nobody can tell, and it may be somebody at a keyboard.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            registry.expand("methods", "bad*")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def listing(site: Path, *arguments: str) -> tuple[str, set[str]]:
