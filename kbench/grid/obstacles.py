@@ -7,9 +7,10 @@ be known. What a part does not say here is found when the run is tried.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import chain
+from typing import Any
 
 from kbench.data.files import canonical_digest
 from kbench.errors import InputError, Unsupported
@@ -27,7 +28,7 @@ class Obstacles:
     def __init__(self) -> None:
         self._lm: tuple[str, LanguageModel] | None = None
         self._failed: dict[str, BaseException] = {}
-        self._known: dict[Hashable, str] = {}
+        self._known: dict[str, str] = {}
 
     def of(self, parts: Parts) -> str:
         """Returns why the parts of a run do not go together; empty if nothing is seen.
@@ -36,35 +37,34 @@ class Obstacles:
             InputError: the backbone cannot be loaded.
         """
         spec, base = parts.spec, parts.base_knowledge
-        informed = (spec.method, str(spec.setting), base.digest, spec.control) if base else ()
-        # The data too: those of one's own say what family the task is of.
-        about = [parts.backbone.digest, spec.task, spec.data, spec.tuning, spec.options]
-        about.append(spec.weights)
-        key = canonical_digest(about)
-        if (key, informed) not in self._known:
-            self._known[key, informed] = self._seen(parts)
-        return self._known[key, informed]
-
-    def _seen(self, parts: Parts) -> str:
-        spec = parts.spec
         if spec.weights in PACKED:
             return ""  # loaded where it computes alone, which may be elsewhere
-        try:
-            lm = self._loaded(parts)
-            _check_tuning(parts, lm)
-            if parts.base_knowledge is not None:
-                parts.method.check(lm, parts.base_knowledge)
-                parts.method.check_training(parts.spec.setting, lm, parts.base_knowledge)
-                _check_control(parts.spec.control, parts.base_knowledge)
-        except Unsupported as reason:
-            return str(reason)
-        except InputError:
-            raise
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # a plugin may fail in any way: told where its run is tried
-            return ""
-        return ""
+        # The data too: those of one's own say what family the task is of.
+        tuned = [spec.task, spec.data, spec.options_of("task")]
+        tuned += [spec.tuning, spec.options_of("tuning")]
+        why = self._against(parts, tuned, lambda lm: _check_tuning(parts, lm))
+        if why or base is None:
+            return why
+        informed = [spec.method, spec.options_of("method"), str(spec.setting), base.digest]
+        why = self._against(parts, informed, lambda lm: _check_method(parts, lm, base))
+        return why or _against_control(spec.control, base)
+
+    def _against(
+        self, parts: Parts, about: Sequence[Any], check: Callable[[LanguageModel], None]
+    ) -> str:
+        """What a check says against a part, which is asked once for all runs that are alike."""
+        key = canonical_digest([parts.backbone.digest, parts.spec.weights, *about])
+        if key not in self._known:
+            try:
+                check(self._loaded(parts))
+                self._known[key] = ""
+            except Unsupported as reason:
+                self._known[key] = str(reason)
+            except (InputError, KeyboardInterrupt):
+                raise
+            except BaseException:  # a plugin may fail in any way: told where its run is tried
+                self._known[key] = ""
+        return self._known[key]
 
     def _loaded(self, parts: Parts) -> LanguageModel:
         name = f"{parts.backbone.digest} {parts.spec.weights}"
@@ -82,11 +82,15 @@ class Obstacles:
         return self._lm[1]
 
 
-def _check_control(control: Control, base: KnowledgeBase) -> None:
+def _against_control(control: Control, base: KnowledgeBase) -> str:
     if control == Control.SAME_TYPE and not base.has_types:
-        raise Unsupported(
-            f"control {control}: knowledge base {base.name} has no types; foreign needs none"
-        )
+        return f"control {control}: knowledge base {base.name} has no types; foreign needs none"
+    return ""
+
+
+def _check_method(parts: Parts, lm: LanguageModel, base: KnowledgeBase) -> None:
+    parts.method.check(lm, base)
+    parts.method.check_training(parts.spec.setting, lm, base)
 
 
 def _check_tuning(parts: Parts, lm: LanguageModel) -> None:

@@ -18,6 +18,7 @@ from kbench.data.sources import is_hub
 from kbench.encoding.batch import BATCH
 from kbench.errors import KbenchError
 from kbench.grid.estimate import Memory, Pass, Shape, Work, WorkKind, flops, shape_of
+from kbench.knowledge import Sentence
 from kbench.parts.run_parts import PartLoader, Parts
 from kbench.pipeline.preparation import limited
 from kbench.spec import Setting, limit_of
@@ -219,8 +220,9 @@ class _Cell:
             rate = flops(shape.parameters, (Pass.THROUGH, read * epochs * _SENTENCE))
             what = f"the corpus of knowledge base {spec.knowledge}, for general plugs"
             return Work(WorkKind.GENERAL, None, rate, what)
-        texts = [sentence.text for sentence in sentences[: min(_SAMPLED, len(sentences))]]
-        tokens = _mean([_tokens(text, 0) for text in texts]) * len(sentences)
+        # What is read of data and of a base is the same for all runs of a grid.
+        once = self._parts.loader.once
+        tokens = once("corpus tokens", str(spec.knowledge), lambda: _corpus_tokens(sentences))
         return Work(
             WorkKind.GENERAL, flops(shape.parameters, (Pass.THROUGH, read * epochs * tokens))
         )
@@ -286,6 +288,11 @@ class _Cell:
         return _mean([sum(_PIECES * len(name.split()) - 1 for name in own) for own in names])
 
     def _at_hand(self, split: Split) -> _Reading | None:
+        spec = self._spec
+        key = repr((spec.task, spec.data, spec.options_of("task"), spec.limit, split))
+        return self._parts.loader.once("reading", key, lambda: self._counted(split))
+
+    def _counted(self, split: Split) -> _Reading | None:
         task = self._parts.task
         if is_hub(task.data):
             return None
@@ -344,6 +351,11 @@ def _read(example: Example) -> list[float]:
     supports = [support for one in example.candidates for support in one.support]
     pairs = [own + _tokens(other.text, _marked(other)) - 1 for other in supports]
     return pairs or [own]
+
+
+def _corpus_tokens(sentences: Sequence[Sentence]) -> float:
+    texts = [sentence.text for sentence in sentences[: min(_SAMPLED, len(sentences))]]
+    return _mean([_tokens(text, 0) for text in texts]) * len(sentences)
 
 
 def _marked(example: Example) -> int:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from kbench.data import Example
 from kbench.errors import InputError, Unsupported
-from kbench.grid import runner
+from kbench.grid import runner, workload
 from kbench.grid.plan import CANNOT, Place
 from kbench.model import LanguageModel
-from kbench.parts.run_parts import Parts
-from kbench.store import Status
+from kbench.parts.run_parts import PartLoader, Parts
+from kbench.store import Artifacts, Status
 from kbench.testing.toys import write_backbone
+from kbench.training.tunings.bitfit import BitFitTuning
+from kbench.training.tunings.full import FullTuning
+from kbench_baselines.map_tuning import MapTuning
 from tests.calling import call
 from tests.grid.toygrid import QUICK, grid, run
 
@@ -172,6 +176,44 @@ def test_a_backbone_that_fails_is_loaded_once_and_spoils_no_plan(
         assert {cell.standing for cell in cells} == {standing}
         assert {cell.obstacle for cell in cells} == {str(error) if standing == CANNOT else ""}
         assert len(tried) == 1
+
+
+def test_parts_are_asked_once_for_all_runs_in_which_they_are_alike(
+    toy_folder: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counts(kind: type, name: str, what: str) -> None:
+        own = getattr(kind, name)
+
+        def counted(*given: object) -> object:
+            asked.append(what)
+            return own(*given)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    counts(FullTuning, "prepare", "full")
+    counts(BitFitTuning, "prepare", "bitfit")
+    counts(MapTuning, "check", "map-tuning")
+    chosen = grid(
+        toy_folder,
+        method="none,map-tuning",
+        tuning="full,bitfit",
+        setting="general,task-specific",
+        control="none,foreign",
+        seed="0-2",
+    )
+    cells = runner.plan(runner.resolve(chosen), place)
+    assert len(cells) == 2 * 3 * (1 + 2 * 2)
+    assert sorted(asked) == ["bitfit", "full", "map-tuning", "map-tuning"]  # in two settings
+
+    read: list[Example] = []
+    own = workload._read
+    monkeypatch.setattr(workload, "_read", lambda example: read.append(example) or own(example))
+    loader = PartLoader()
+    works = workload.works(cells, loader, Artifacts(place.artifacts))
+    assert len(works) > len(cells)
+    assert 0 < len(read) == len({id(example) for example in read})
 
 
 def test_the_first_line_counts_what_can_run_and_each_reason_is_told_once(
