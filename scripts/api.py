@@ -63,6 +63,7 @@ _PURPOSES = {
         "kbench.parts.source_text",
         "kbench.metrics",
     ),
+    "what works in processes of its own": ("kbench.grid.pool",),
     "scores outside kbench": ("kbench.metrics.evaluate",),
     "a verb of the command": ("kbench.cli.messages",),
     "any of them, and its test": ("kbench.errors", "kbench.testing"),

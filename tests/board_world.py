@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kbench.results.identity import Names
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
+from kbench_leaderboard.board import Group, Shelf, group_of, parted
 from tests.stored import predictions, spec, store
 
 __all__ = ["GOLD", "HOSTILE", "LONG", "TASKS", "guesses", "skipped", "write", "write_front"]
@@ -25,6 +28,14 @@ def guesses(share: float, seed: int) -> list[str]:
     """Predictions of which about a share is right; a higher share has right all a lower one has."""
     rng = random.Random(seed)
     return [gold if rng.random() < share else "other" for gold in GOLD]
+
+
+def groups(found: Iterable[Result], folder: Path) -> list[Group]:
+    """The groups of a board of results that lie in a folder."""
+    results = list(found)
+    names = Names(results)
+    shelf = Shelf({result.id: folder / result.id for result in results})
+    return [group_of(part, shelf, names) for part in parted(results, names)]
 
 
 def write(folder: Path, *, backbone: str = "bert", task: str = "toy-relations") -> None:

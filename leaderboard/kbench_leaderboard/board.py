@@ -9,7 +9,7 @@ ties with a better and a worse one, which do differ, stands between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +29,21 @@ from kbench.results.selection import Group as Runs
 from kbench.results.tables import Row, rows
 from kbench.spec import Control
 from kbench.store import Predictions, Result, Results, Status
-from kbench_leaderboard.submission import read
+from kbench_leaderboard.submission import Entry, read
 
-__all__ = ["OTHER", "Difficulty", "Group", "Line", "Shelf", "beside", "family", "groups", "ranks"]
+__all__ = [
+    "OTHER",
+    "Difficulty",
+    "Group",
+    "Line",
+    "Shelf",
+    "beside",
+    "family",
+    "group_of",
+    "key_of",
+    "parted",
+    "ranks",
+]
 
 OTHER = "other tasks"
 """The family of tasks that are not installed where the site is built."""
@@ -44,10 +56,10 @@ class Shelf(Results):
         folders: the folder of each result, by its id.
     """
 
-    def __init__(self, folders: dict[str, Path]) -> None:
+    def __init__(self, folders: Mapping[str, Path]) -> None:
         super().__init__(Path())  # there is no folder of all: whatever lies anywhere is asked below
         self._folders = folders
-        self._read: dict[str, Predictions | None] = {}
+        self._read: dict[str, Entry] = {}
 
     def files(self, result: Result) -> tuple[Path, Path]:
         """Returns where a result and its predictions lie: what is remembered of them goes by it."""
@@ -56,9 +68,15 @@ class Shelf(Results):
         return folder / one.name, folder / two.name
 
     def predictions(self, result: Result) -> Predictions | None:
+        return self._entry(result).predictions
+
+    def problem(self, result: Result) -> str:
+        """Returns why the predictions of a result cannot be read; empty if they can."""
+        return self._entry(result).problem
+
+    def _entry(self, result: Result) -> Entry:
         if result.id not in self._read:
-            (entry,) = read(self._folders[result.id])
-            self._read[result.id] = entry.predictions
+            (self._read[result.id],) = read(self._folders[result.id])
         return self._read[result.id]
 
     def forget(self) -> None:
@@ -159,7 +177,7 @@ class Group:
     @property
     def key(self) -> str:
         """Tells it from all other groups; fit for a file name and an anchor."""
-        return "g" + canonical_digest([*_board_key(self.lines[0].first)])[:12]
+        return key_of(self.lines[0].first)
 
     @property
     def results(self) -> Iterator[Result]:
@@ -187,36 +205,27 @@ def beside(group: Group, line: Line, result: Result) -> Iterator[tuple[str, Resu
     yield from (("no knowledge", r) for r in yardsticks if r.spec.seed == result.spec.seed)
 
 
-def groups(
-    results: Iterable[Result],
-    shelf: Shelf,
-    names: Names | None = None,
-    lost: Callable[[Result, Exception], None] | None = None,
-) -> Iterator[Group]:
-    """Yields the groups of results that ended well, by family, task, backbone and tuning.
+def parted(results: Iterable[Result], names: Names) -> list[list[Result]]:
+    """Parts results that ended well into groups, by family, task, backbone and tuning.
 
-    Predictions of a group are on the shelf while it is being looked at, and no longer. The names
-    of parts are clear among these results unless others are given. A group that cannot be ranked,
-    whatever a stranger's results raise, is told of each of its results where ``lost`` is given.
+    Args:
+        results: any.
+        names: of the parts of all of them.
+
+    Returns:
+        what can be compared, each sorted by id.
     """
-    scored = [r for r in results if r.status == Status.OK and r.score is not None]
-    names = names or Names(scored)
     parts: dict[tuple[str, ...], list[Result]] = {}
-    for result in scored:
-        shown = (family(result), *(names.of(result, n) for n in ("task", "backbone", "tuning")))
-        parts.setdefault((*shown, *_board_key(result)), []).append(result)
-    for key in sorted(parts):
-        several = sorted(parts[key], key=lambda result: result.id)
-        try:
-            group = _group(several, shelf, names)
-        except Exception as error:
-            if lost is None:
-                raise
-            for result in several:
-                lost(result, error)
-        else:
-            yield group
-        shelf.forget()
+    for result in results:
+        if result.status == Status.OK and result.score is not None:
+            shown = (family(result), *(names.of(result, n) for n in ("task", "backbone", "tuning")))
+            parts.setdefault((*shown, *_board_key(result)), []).append(result)
+    return [sorted(parts[key], key=lambda result: result.id) for key in sorted(parts)]
+
+
+def key_of(result: Result) -> str:
+    """Tells the group of a result from all others; fit for a file name and an anchor."""
+    return "g" + canonical_digest([*_board_key(result)])[:12]
 
 
 def _board_key(result: Result) -> tuple[str, ...]:
@@ -237,7 +246,14 @@ def family(result: Result) -> str:
         return OTHER
 
 
-def _group(results: list[Result], shelf: Shelf, names: Names) -> Group:
+def group_of(results: Sequence[Result], shelf: Shelf, names: Names) -> Group:
+    """Returns the group of results that :func:`parted` put together, ranked.
+
+    Args:
+        results: of one group.
+        shelf: their predictions.
+        names: of the parts of all results.
+    """
     made = [row if row.chosen else untold(row) for row in rows(results, shelf, names=names)]
     tables = PredictionCache(shelf)
     shared, told = told_apart([row.first for row in made], names)

@@ -122,7 +122,6 @@ class Content:
 
     built: Built
     shown: list[Shown]
-    samples: dict[str, list[Sample]]
     failed: list[Result]
     published: list[Figure]
     names: Names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from kbench.results.published import Figure
 from kbench.results.tables import Estimate
 from kbench.spec import Control, RunSpec
 from kbench.store import Result
-from kbench_leaderboard.board import Group, Line, beside
+from kbench_leaderboard.board import Group, Line, beside, key_of
 from kbench_leaderboard.cards import card, paper
 from kbench_leaderboard.charts import forest
 from kbench_leaderboard.clean import clean
 from kbench_leaderboard.compared import Compared
-from kbench_leaderboard.content import Content
+from kbench_leaderboard.content import Content, Sample
 from kbench_leaderboard.names import short, slug
 from kbench_leaderboard.overview import FIGURES, Panel, panels
 from kbench_leaderboard.sources import PLACEHOLDER
@@ -94,20 +94,35 @@ class Pages:
         data = json.dumps(clean(compared.data), separators=(",", ":"))  # ASCII alone
         (self._folder / f"{name}.js").write_text(f"const DATA = {data};\n", encoding="ascii")
 
+    def runs(self, group: Group, told: Mapping[str, list[Sample]], names: Names) -> None:
+        """Writes the pages of the runs of a group.
+
+        Args:
+            group: of the board.
+            told: the first predictions of each run, by its id.
+            names: of the parts of all runs.
+        """
+        for line in group.lines:
+            for result in line.row.results:
+                self._run(result, names, group, line, told[result.id])
+
+    def remove(self, results: Iterable[Result]) -> None:
+        """Removes what was written of a group that then could not be shown."""
+        for result in results:
+            names = (f"compare/{key_of(result)}.html", f"compare/{key_of(result)}.js")
+            for name in (*names, f"runs/{result.id}.html"):
+                (self._folder / name).unlink(missing_ok=True)
+
     def write(self, content: Content) -> None:
-        """Writes every other page."""
+        """Writes every page that is not of one group alone."""
         self.front(content)
-        lines = list(content.lines)
-        every = [*(line.first for _, line in lines), *content.failed]
+        every = [*(line.first for _, line in content.lines), *content.failed]
         for name in _values(every, "method", content.names):
             self._method(name, content)
         for name in _values(every, "task", content.names):
             self._task(name, content)
-        for group, line in lines:
-            for result in line.row.results:
-                self._run(result, content, group, line)
         for result in content.failed:
-            self._run(result, content, None, None)
+            self._run(result, content.names)
 
     def front(self, content: Content) -> None:
         """Writes the front page and that of all rows, and what all pages share."""
@@ -177,16 +192,21 @@ class Pages:
         )
 
     def _run(
-        self, result: Result, content: Content, group: Group | None, line: Line | None
+        self,
+        result: Result,
+        names: Names,
+        group: Group | None = None,
+        line: Line | None = None,
+        told: Sequence[Sample] = (),
     ) -> None:
         models: dict[str, Any] = {name: _plain(getattr(result, name)) for name in _MODELS}
         self._page(
             f"runs/{result.id}.html",
             result=result,
-            names=content.names,
+            names=names,
             group=group,
             line=line,
-            samples=content.samples.get(result.id, []),
+            samples=told,
             cost=[(name, _number(value)) for name, value in result.cost.items()],
             training=list(_leaves(result.training)),
             **models,

@@ -21,20 +21,18 @@ from kbench.data.files import (
     write_bytes,
     write_json,
 )
-from kbench.errors import DataError, UsageError, with_type
+from kbench.errors import DataError, UsageError
 from kbench.results.identity import Names
 from kbench.results.published import figures
 from kbench.store import Result, Status
 from kbench_leaderboard.absent import unreadable
-from kbench_leaderboard.board import Shelf, groups
-from kbench_leaderboard.charts import chart
-from kbench_leaderboard.compared import compared
-from kbench_leaderboard.content import Built, Content, Sample, Shown, samples
+from kbench_leaderboard.board import parted
+from kbench_leaderboard.content import Built, Content
 from kbench_leaderboard.sources import Sources, without_paths
-from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read
+from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read_entries
 
 if TYPE_CHECKING:
-    from kbench_leaderboard.pages import Pages
+    from kbench_leaderboard.making import Made
 
 __all__ = ["build", "is_site", "shows"]
 
@@ -64,15 +62,18 @@ def build(
     """
     _check_packages()
     _check_target(out)
+    from kbench_leaderboard.making import Desk, made
     from kbench_leaderboard.pages import Pages
 
-    sources = Sources(data, bundles)
+    Sources(data, bundles)  # which refuses what is no bundle
     with ExitStack() as stack:
         unpacked = [stack.enter_context(opened(path)) for path in folders]
-        built, kept, shelf = _kept(_entries(unpacked))
+        built, kept, folders_of = _kept(_entries(unpacked))
+        names = Names(kept)
         with atomic_folder(out) as scratch:
-            pages = Pages(scratch)
-            pages.write(_content(built, kept, shelf, sources, pages))
+            desk = Desk(scratch, names, folders_of, data, tuple(bundles))
+            groups = made(parted(kept, names), desk)
+            Pages(scratch).write(_content(built, kept, groups, names))
             told = {"format": 1, "runs": built.runs, "results": _digest(unpacked)}
             write_json(scratch / _MARK, told)
             if space is not None:
@@ -125,17 +126,17 @@ def _check_target(out: Path) -> None:
 
 
 def _entries(folders: Iterable[Path]) -> Iterator[Entry]:
-    """Yields results without their predictions, which would not fit into memory together."""
+    """Yields results without their predictions, which are read with those of their group."""
     for folder in folders:
         results = places(folder)
         if not results:
             raise DataError(folder, "holds no result", LAYOUT)
         for place in results:
-            for entry in read(place):
-                yield Entry(entry.where, place, entry.result, problem=entry.problem)
+            yield from read_entries(place)
 
 
-def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], Shelf]:
+def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], dict[str, Path]]:
+    """Returns what is shown, and where each result of it lies, by its id."""
     built, kept, folders = Built(), dict[str, Result](), dict[str, Path]()
     for entry in entries:
         problem = unreadable(entry)
@@ -148,34 +149,17 @@ def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], Shelf]:
         else:
             kept[entry.result.id] = without_paths(entry.result)
             folders[entry.result.id] = entry.folder
-    built.damaged.sort()
     built.runs = len(kept)
-    return built, [*kept.values()], Shelf(folders)
+    return built, [*kept.values()], folders
 
 
-def _content(
-    built: Built, kept: Sequence[Result], shelf: Shelf, sources: Sources, pages: Pages
-) -> Content:
-    """Looks at one group after the other; what two of its rows predict is written at once."""
-    shown: list[Shown] = []
-    told: dict[str, list[Sample]] = {}
-    names = Names(kept)
-
-    def lost(result: Result, error: Exception) -> None:
-        built.damaged.append(f"{result.id}: cannot be shown ({with_type(error)})")
-        built.runs -= 1
-
-    for group in groups(kept, shelf, names, lost):
-        try:
-            first = group.lines[0].first
-            pages.compare(group, compared(group, shelf, sources.examples(first)))
-            for result in group.results:
-                told[result.id] = samples(result, shelf.predictions(result), sources)
-            shown.append(Shown(group, chart(group)))
-        except Exception as error:  # whatever a stranger's results raise, the others are shown
-            for result in group.results:
-                lost(result, error)
+def _content(built: Built, kept: Sequence[Result], groups: Sequence[Made], names: Names) -> Content:
+    for one in groups:
+        built.damaged += [f"{key}: {why}" for key, why in one.lost.items()]
+        built.runs -= len(one.lost)
+    built.damaged.sort()
     failed = [result for result in kept if result.status != Status.OK]
     built.failed = len(failed)
     failed.sort(key=lambda result: (result.spec.label, result.id))
-    return Content(built, shown, told, failed, list(figures()), names)
+    shown = [one.shown for one in groups if one.shown is not None]
+    return Content(built, shown, failed, list(figures()), names)

@@ -13,11 +13,10 @@ from playwright.sync_api import expect
 from kbench.cli.messages import plain
 from kbench.results.identity import Names
 from kbench.store import Results
-from kbench_leaderboard.board import Shelf, groups
 from kbench_leaderboard.charts import chart
 from kbench_leaderboard.content import Built, Content, Shown
 from kbench_leaderboard.pages import Pages
-from tests.board_world import HOSTILE, write
+from tests.board_world import HOSTILE, groups, write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -256,11 +255,11 @@ def test_axe_finds_nothing_serious(
 def test_five_thousand_runs_open_at_once(browser: Browser, tmp_path: Path) -> None:
     write(tmp_path / "results")
     found = list(Results(tmp_path / "results"))
-    (group,) = groups(found, Shelf({r.id: tmp_path / "results" / r.id for r in found}))
+    (group,) = groups(found, tmp_path / "results")
     many = -(-5000 // len(group.lines))  # a row a run
     several = [replace(group, backbone=f"backbone-{number}") for number in range(many)]
     shown = [Shown(each, chart(each) if each is several[0] else None) for each in several]
-    Pages(tmp_path).front(Content(Built(5000), shown, {}, [], [], Names(found)))
+    Pages(tmp_path).front(Content(Built(5000), shown, [], [], Names(found)))
     for name in ("index.html", TABLES):
         assert (tmp_path / name).stat().st_size < 10_000_000
     seconds = []

@@ -19,11 +19,11 @@ from kbench.results.identity import Names
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
 from kbench_leaderboard import opening, overview, site, sources
-from kbench_leaderboard.board import Group, Shelf, beside, groups
+from kbench_leaderboard.board import Group, beside
 from kbench_leaderboard.names import short
 from kbench_leaderboard.overview import FIGURES, Panel, panels
 from tests import stored
-from tests.board_world import GOLD, LONG, TASKS, guesses, write_front
+from tests.board_world import GOLD, LONG, TASKS, groups, guesses, write_front
 from tests.calling import call
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("toy_tasks")
 
 def boards(folder: Path) -> list[Group]:
     found = list(Results(folder))
-    return list(groups(found, Shelf({result.id: folder / result.id for result in found})))
+    return groups(found, folder)
 
 
 def made(folder: Path) -> list[Panel]:

@@ -31,8 +31,8 @@ from kbench.results.example_diff import known
 from kbench.results.ranking import front
 from kbench.results.selection import grouped
 from kbench.store import Result, Results, Status
-from kbench_leaderboard import pages, site
-from kbench_leaderboard.board import Group, Shelf, groups, ranks
+from kbench_leaderboard import making, pages, site
+from kbench_leaderboard.board import Group, ranks
 from kbench_leaderboard.cards import paper
 from kbench_leaderboard.charts import _drawable, _drawn
 from kbench_leaderboard.clean import clean
@@ -40,7 +40,7 @@ from kbench_leaderboard.compared import _text, shown
 from kbench_leaderboard.content import Built, _pieces
 from kbench_leaderboard.names import slug
 from tests import stored
-from tests.board_world import GOLD, HOSTILE, guesses, skipped, write
+from tests.board_world import GOLD, HOSTILE, groups, guesses, skipped, write
 from tests.calling import call
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -97,7 +97,7 @@ def results(tmp_path: Path) -> Path:
 
 def board(folder: Path) -> list[Group]:
     found = list(Results(folder))
-    return list(groups(found, Shelf({result.id: folder / result.id for result in found})))
+    return groups(found, folder)
 
 
 def test_rows_that_cannot_be_told_apart_share_a_rank(results: Path) -> None:
@@ -276,17 +276,71 @@ def test_a_group_that_cannot_be_shown_ends_no_site(
 ) -> None:
     write(results, backbone="other")
     before = built(results, tmp_path / "before")
-    real = site.compared
+    real = making.compared
 
     def broken(group: Group, *rest: Any) -> Any:
         if group.backbone == "other":
             raise TypeError("what nobody could have made")
         return real(group, *rest)
 
-    monkeypatch.setattr(site, "compared", broken)
+    monkeypatch.setattr(making, "compared", broken)
     made = built(results, tmp_path / "site")
     assert len(made.damaged) == made.runs - 1 == (before.runs - 1) // 2
     assert all("cannot be shown (TypeError" in line for line in made.damaged)
+
+
+def test_groups_made_beside_each_other_make_the_same_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    for backbone in ("bert", "other"):  # of a task that other processes know as well
+        write(results, task="atlas-relations", backbone=backbone)
+    alone = built(results, tmp_path / "alone")
+    monkeypatch.setattr(making, "_MANY", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    beside = built(results, tmp_path / "beside")
+    assert beside == alone
+    assert (beside.runs, beside.damaged) == (36, [])
+    assert _bytes(tmp_path / "beside") == _bytes(tmp_path / "alone")
+
+
+def _bytes(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+class _Dies:
+    """Ends its process, as a library does that panics, when it has written all of a group."""
+
+    def __init__(self, maker: Any) -> None:
+        self._maker = maker
+
+    def __call__(self, item: Any) -> Any:
+        made = self._maker(item)
+        if item[1][0].spec.backbone == "other":
+            os._exit(3)
+        return made
+
+
+def _begun(desk: making.Desk, *_: object) -> _Dies:
+    return _Dies(making._Maker(desk))
+
+
+def test_what_ends_its_process_is_the_loss_of_one_group(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(results, tmp_path / "without")
+    write(results, backbone="other")
+    monkeypatch.setattr(making, "_MANY", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(making, "_begun", _begun)
+    made = built(results, tmp_path / "site")
+    assert made.damaged
+    assert all("cannot be shown (its process ended with exit" in line for line in made.damaged)
+    lost = [line.partition(":")[0] for line in made.damaged]
+    assert not any((tmp_path / "site" / "runs" / f"{key}.html").exists() for key in lost)
+    for name in ("runs", "compare"):
+        there = {path.name for path in (tmp_path / "site" / name).iterdir()}
+        assert there == {path.name for path in (tmp_path / "without" / name).iterdir()}
 
 
 def test_predictions_are_text_too(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from kbench.results.choice import choices, shown_of
 from kbench.results.tables import Row, leaders, rows
 from kbench.store import Result, Results
-from kbench_leaderboard.board import Group, Shelf, groups
+from kbench_leaderboard.board import Group
 from kbench_leaderboard.site import build
 from kbench_leaderboard.submission import read
 from kbench_leaderboard.verify import verify
+from tests.board_world import groups
 from tests.calling import call
 from tests.stored import predictions, store
 
@@ -39,7 +40,7 @@ def made(folder: Path) -> list[Row]:
 
 def board(folder: Path) -> list[Group]:
     found = list(Results(folder))
-    return list(groups(found, Shelf({result.id: folder / result.id for result in found})))
+    return groups(found, folder)
 
 
 def test_the_best_on_dev_is_shown_and_ranked_though_another_is_better_on_test(

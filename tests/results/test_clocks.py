@@ -9,8 +9,8 @@ import pytest
 from kbench.cli.columns import columns_of
 from kbench.results.tables import rows
 from kbench.store import Results
-from kbench_leaderboard.board import Shelf, groups
 from kbench_leaderboard.charts import chart
+from tests.board_world import groups
 from tests.stored import predictions, store
 
 pytestmark = pytest.mark.usefixtures("toy_tasks")
@@ -25,7 +25,7 @@ def put(folder: Path, method: str, cost: dict[str, float]) -> None:
 
 def text(folder: Path) -> str:
     found = list(Results(folder))
-    (group,) = groups(found, Shelf({result.id: folder / result.id for result in found}))
+    (group,) = groups(found, folder)
     drawn = chart(group)
     assert drawn is not None
     return drawn.text
