@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar, cast, final
 
 import numpy as np
@@ -255,11 +256,16 @@ def _hits(labels: Sequence[Label], predictions: Sequence[Label]) -> Array:
 
 
 def _overlaps(labels: Sequence[Label], predictions: Sequence[Label]) -> tuple[Array, Array, Array]:
-    pairs = [(set(g), set(p)) for g, p in zip(labels, predictions, strict=True)]
-    shared = np.array([len(g & p) for g, p in pairs], dtype=np.float64)
-    predicted = np.array([len(p) for _, p in pairs], dtype=np.float64)
-    gold = np.array([len(g) for g, _ in pairs], dtype=np.float64)
+    sizes = [_overlap(tuple(g), tuple(p)) for g, p in zip(labels, predictions, strict=True)]
+    shared, predicted, gold = np.array(sizes, dtype=np.float64).reshape(len(sizes), 3).T
     return shared, predicted, gold
+
+
+@lru_cache(maxsize=1 << 14)
+def _overlap(labels: Label, predictions: Label) -> tuple[int, int, int]:
+    """How many labels both have, the prediction, and the example: few pairs are often met."""
+    own, guessed = {*labels}, {*predictions}
+    return len(own & guessed), len(guessed), len(own)
 
 
 def check_dense(examples: int, columns: int, each: int) -> None:

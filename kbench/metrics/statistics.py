@@ -20,6 +20,7 @@ from statistics import NormalDist
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbench.metrics.base import Array, Metric
 
@@ -43,7 +44,7 @@ DRAWS = 10_000
 """Resamples and permutations of a comparison."""
 _CHUNK = 1 << 22
 """Numbers held at a time, to bound memory."""
-_HELD = 1 << 21
+_HELD = 1 << 24
 """Numbers of a set of draws at most that is kept for the next score over as many examples."""
 _EQUAL = 1e-12
 """A permuted difference that is smaller by rounding alone is no smaller."""
@@ -283,28 +284,30 @@ def _counts(n: int, width: int, resamples: int, seed: int) -> Iterator[tuple[sli
     """Yields how often each resample has drawn each example. ``[rows, n]``."""
     if not n:
         return
+    held = _held(n, resamples, seed) if n * resamples <= _HELD else None
     rng = np.random.default_rng(seed)
-    chunks = [*_chunks(n, width, resamples)]
-    if len(chunks) == 1 and n * resamples <= _HELD:
-        yield chunks[0], _held(n, resamples, seed)
-        return
-    for rows in chunks:
-        yield rows, _drawn(rng, n, rows.stop - rows.start)
+    for rows in _chunks(n, width, resamples):
+        counts = _drawn(rng, n, rows.stop - rows.start) if held is None else held[rows]
+        yield rows, counts.astype(np.float64)
 
 
-def _drawn(rng: np.random.Generator, n: int, many: int) -> Array:
+def _drawn(rng: np.random.Generator, n: int, many: int) -> NDArray[np.integer]:
     drawn = rng.integers(0, n, size=(many, n))
     drawn += np.arange(many)[:, None] * n
-    counts = np.bincount(drawn.ravel(), minlength=many * n)
-    return counts.reshape(many, n).astype(np.float64)
+    return np.bincount(drawn.ravel(), minlength=many * n).reshape(many, n)
 
 
 @lru_cache(maxsize=6)
-def _held(n: int, many: int, seed: int) -> Array:
-    """The same draws for all that is over as many examples: to draw costs more than to sum."""
-    counts = _drawn(np.random.default_rng(seed), n, many)
-    counts.flags.writeable = False
-    return counts
+def _held(n: int, many: int, seed: int) -> NDArray[np.integer]:
+    """The same draws for all that is over as many examples: to draw costs more than to sum.
+
+    They are drawn in pieces, which draws the same, and kept as numbers of one byte: that one
+    example is drawn more often happens to nobody, and then they are of two or more.
+    """
+    rng = np.random.default_rng(seed)
+    pieces = [_drawn(rng, n, rows.stop - rows.start) for rows in _chunks(n, 1, many)]
+    small = [piece.astype(np.min_scalar_type(int(piece.max()))) for piece in pieces]
+    return np.concatenate(small)
 
 
 def _hits(pair: Pair) -> bool:
@@ -350,21 +353,24 @@ def _as_large(pairs: Sequence[Pair], resamples: int, seed: int) -> Array:
     """Counts the permutations with a difference as large as the observed one. ``[pairs]``.
 
     A swapped example takes half the difference from one run and gives it to the other, twice: so
-    the sums of both are their mean, plus and minus a signed sum of half differences.
+    the sums of both are their mean, plus and minus a signed sum of half differences. That is half
+    the difference of the signed sums of each, which are made once for all pairs that it is in.
     """
-    halves = [_seeded(pair.ours - pair.theirs) / 2 for pair in pairs]
+    tables = {id(table): _seeded(table) for pair in pairs for table in (pair.ours, pair.theirs)}
+    columns = np.concatenate([*map(_columns, tables.values())], axis=1)
+    ends = np.cumsum([0, *(len(table) * table.shape[2] for table in tables.values())]).tolist()
+    places = dict(zip(tables, map(slice, ends, ends[1:]), strict=True))
     means = [_seeded(pair.ours + pair.theirs).sum(axis=1) / 2 for pair in pairs]
     bounds = [abs(pair.by_seed.mean()) - _EQUAL for pair in pairs]
-    columns = np.concatenate([_columns(half) for half in halves], axis=1)
     counts = np.zeros(len(pairs))
     rng = np.random.default_rng(seed)
     n, width = columns.shape
     for rows in _chunks(n, width, resamples):
         coins = rng.random((rows.stop - rows.start, n), dtype=np.float32) < 0.5
-        start, sums = 0, np.where(coins, 1.0, -1.0) @ columns
+        sums = np.where(coins, 0.5, -0.5) @ columns
         for at, (pair, mean) in enumerate(zip(pairs, means, strict=True)):
-            moved = sums[:, start : start + mean.size].reshape(-1, *mean.shape)
+            moved = sums[:, places[id(pair.ours)]] - sums[:, places[id(pair.theirs)]]
+            moved = moved.reshape(-1, *mean.shape)
             each = pair.metric.value(mean + moved) - pair.metric.value(mean - moved)
             counts[at] += (abs(each.mean(axis=1)) >= bounds[at]).sum()
-            start += mean.size
     return counts

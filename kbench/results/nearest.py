@@ -53,10 +53,16 @@ def _directions(vectors: Vectors) -> tuple[NDArray[np.float64], NDArray[np.bool_
 def _best(
     rows: Rows, cosines: NDArray[np.float64], block: Rows, block_cosines: NDArray[np.float64]
 ) -> tuple[Rows, NDArray[np.float64]]:
-    """The best of what was found before and of a block; a stable sort keeps earlier equals."""
+    """The best of what was found before and of a block, of equals the earlier."""
     everyone = np.concatenate([rows, np.broadcast_to(block, block_cosines.shape)], axis=1)
     scores = np.concatenate([cosines, block_cosines], axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : rows.shape[1]]
+    count = rows.shape[1]
+    # To sort all would take longer than to make them: those that may be among the best are sorted.
+    least = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
+    order = np.empty(rows.shape, dtype=np.int64)
+    for one, own in enumerate(scores):
+        able = np.flatnonzero(own >= least[one])
+        order[one] = able[np.argsort(-own[able], kind="stable")[:count]]
     scores = np.take_along_axis(scores, order, axis=1)
     everyone = np.take_along_axis(everyone, order, axis=1)
     return np.where(np.isneginf(scores), -1, everyone), scores

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -357,7 +357,7 @@ def read_predictions(path: Path, budget: Budget | None = None) -> Predictions:
             raise ValueError(f"columns {list(columns)}")
         if null := next((name for name in names if None in columns[name]), None):
             raise ValueError(f"column {null} lacks a value")
-        labels, words = ([_label(v) for v in columns[name]] for name in ("label", "prediction"))
+        labels, words = (_labels(columns[name]) for name in ("label", "prediction"))
         injected = tuple(tuple(names) for names in columns.get("injected", ()))
     except (*_UNREADABLE, pa.ArrowException) as cause:
         problem = f"cannot be read ({first_line(cause)})"
@@ -421,5 +421,8 @@ def _column(labels: Sequence[Label]) -> Any:
     return pa.array(several, pa.list_(pa.string()))
 
 
-def _label(value: str | list[str]) -> Label:
-    return value if isinstance(value, str) else tuple(value)
+def _labels(values: list[str] | list[list[str]]) -> list[Label]:
+    """Labels of a column, each of which is of the type of the first."""
+    if values and isinstance(values[0], str):
+        return cast("list[Label]", values)
+    return [*map(tuple, values)]
