@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
-from typing import cast
+from threading import Lock
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,10 @@ DRAWS = 10_000
 """Resamples and permutations of a comparison."""
 _CHUNK = 1 << 22
 """Numbers held at a time, to bound memory."""
-_HELD = 1 << 24
-"""Numbers of a set of draws at most that is kept for the next score over as many examples."""
+_HELD, _LARGE = 1 << 24, 1 << 21
+"""Numbers of a set of draws that is kept at most, and from which on in narrow numbers."""
+_ROOM = 128 << 20
+"""Bytes of all draws that are kept."""
 _EQUAL = 1e-12
 """A permuted difference that is smaller by rounding alone is no smaller."""
 LEVEL = 0.05
@@ -284,11 +286,11 @@ def _counts(n: int, width: int, resamples: int, seed: int) -> Iterator[tuple[sli
     """Yields how often each resample has drawn each example. ``[rows, n]``."""
     if not n:
         return
-    held = _held(n, resamples, seed) if n * resamples <= _HELD else None
+    held = _held.of(n, resamples, seed) if n * resamples <= _HELD else None
     rng = np.random.default_rng(seed)
     for rows in _chunks(n, width, resamples):
         counts = _drawn(rng, n, rows.stop - rows.start) if held is None else held[rows]
-        yield rows, counts.astype(np.float64)
+        yield rows, counts.astype(np.float64, copy=False)
 
 
 def _drawn(rng: np.random.Generator, n: int, many: int) -> NDArray[np.integer]:
@@ -297,17 +299,44 @@ def _drawn(rng: np.random.Generator, n: int, many: int) -> NDArray[np.integer]:
     return np.bincount(drawn.ravel(), minlength=many * n).reshape(many, n)
 
 
-@lru_cache(maxsize=6)
-def _held(n: int, many: int, seed: int) -> NDArray[np.integer]:
-    """The same draws for all that is over as many examples: to draw costs more than to sum.
+class _Held:
+    """Draws that are kept: all that is over as many examples shares them, and they cost the most.
 
-    They are drawn in pieces, which draws the same, and kept as numbers of one byte: that one
-    example is drawn more often happens to nobody, and then they are of two or more.
+    What is asked for often, by the hundred buckets of a board, is kept as it is multiplied; what is
+    large, for comparisons, as numbers of one byte, or of two where one example is drawn that often.
+
+    Args:
+        room: bytes of all that is kept.
     """
-    rng = np.random.default_rng(seed)
-    pieces = [_drawn(rng, n, rows.stop - rows.start) for rows in _chunks(n, 1, many)]
-    small = [piece.astype(np.min_scalar_type(int(piece.max()))) for piece in pieces]
-    return np.concatenate(small)
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._kept: dict[tuple[int, ...], NDArray[Any]] = {}
+        self._lock = Lock()
+
+    def of(self, n: int, many: int, seed: int) -> NDArray[Any]:
+        """Returns how often each of ``many`` resamples has drawn each example. ``[many, n]``."""
+        with self._lock:
+            return self._of(n, many, seed)
+
+    def _of(self, *key: int) -> NDArray[Any]:
+        n, many, seed = key
+        counts = self._kept.pop(key, None)
+        if counts is None:
+            rng = np.random.default_rng(seed)
+            pieces = [_drawn(rng, n, rows.stop - rows.start) for rows in _chunks(n, 1, many)]
+            large = n * many > _LARGE
+            narrow = [np.min_scalar_type(piece.max()) if large else np.float64 for piece in pieces]
+            counts = np.concatenate(
+                [piece.astype(kind) for piece, kind in zip(pieces, narrow, strict=True)]
+            )
+        self._kept[key] = counts  # the last one asked for is the last to go
+        while sum(one.nbytes for one in self._kept.values()) > self._room:
+            del self._kept[next(iter(self._kept))]
+        return counts
+
+
+_held = _Held(_ROOM)
 
 
 def _hits(pair: Pair) -> bool:
