@@ -330,6 +330,7 @@ class _Held:
             counts = np.concatenate(
                 [piece.astype(kind) for piece, kind in zip(pieces, narrow, strict=True)]
             )
+        counts.flags.writeable = False
         self._kept[key] = counts  # the last one asked for is the last to go
         while sum(one.nbytes for one in self._kept.values()) > self._room:
             del self._kept[next(iter(self._kept))]
