@@ -61,7 +61,7 @@ def _best(
     least = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
     order = np.empty(rows.shape, dtype=np.int64)
     for one, own in enumerate(scores):
-        able = np.flatnonzero(own >= least[one])
+        able = np.flatnonzero(~(own < least[one]))  # with what is no number, if too few are
         order[one] = able[np.argsort(-own[able], kind="stable")[:count]]
     scores = np.take_along_axis(scores, order, axis=1)
     everyone = np.take_along_axis(everyone, order, axis=1)
