@@ -54,9 +54,9 @@ _EMPTY_BZ2 = b"\x17\x72\x45\x38\x50\x90"
 _NOTES = 20
 """Notes of one import that are kept."""
 _LONGEST = 4 << 20
+"""Bytes of a line: packed, a file of a few kilobytes can hold a line that fills the memory."""
 _LONG = ("text", "row", "label")
 """What is no id, and may be long."""
-"""Bytes of a line: packed, a file of a few kilobytes can hold a line that fills the memory."""
 _LARGEST = 4 << 30
 """Bytes of a file that is read as a whole."""
 _WATCHED = 20_000

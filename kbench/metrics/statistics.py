@@ -323,14 +323,13 @@ class _Held:
         n, many, seed = key
         counts = self._kept.pop(key, None)
         if counts is None:
-            rng = np.random.default_rng(seed)
-            pieces = [_drawn(rng, n, rows.stop - rows.start) for rows in _chunks(n, 1, many)]
-            large = n * many > _LARGE
-            narrow = [np.min_scalar_type(piece.max()) if large else np.float64 for piece in pieces]
-            counts = np.concatenate(
-                [piece.astype(kind) for piece, kind in zip(pieces, narrow, strict=True)]
-            )
-        counts.flags.writeable = False
+            rng, pieces = np.random.default_rng(seed), []
+            for rows in _chunks(n, 1, many):  # each made narrow before the next is drawn
+                piece = _drawn(rng, n, rows.stop - rows.start)
+                kind = np.min_scalar_type(piece.max()) if n * many > _LARGE else np.float64
+                pieces.append(piece.astype(kind))
+            counts = np.concatenate(pieces)
+            counts.flags.writeable = False
         self._kept[key] = counts  # the last one asked for is the last to go
         while sum(one.nbytes for one in self._kept.values()) > self._room:
             del self._kept[next(iter(self._kept))]

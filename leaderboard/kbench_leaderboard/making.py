@@ -7,7 +7,7 @@ each other; and what ends its process there, as a library of charts may, is the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -78,22 +78,18 @@ def made(parts: Sequence[Sequence[Result]], desk: Desk) -> list[Made]:
     """
     cores = os.cpu_count() or 1
     size = min(cores, _MOST, len(parts)) if sum(map(len, parts)) >= _MANY else 1
-    begin = partial(_begun, desk)
-    found: dict[int, Made] = {}
-    for at, one in _worked([*enumerate(parts)], begin, size, desk):
-        found[at] = one
+    found = dict(_worked([*enumerate(parts)], size, desk))
     return [found[at] for at in range(len(parts))]
 
 
-def _worked(
-    items: Sequence[_Item], begin: Callable[[int, Tell], _Maker], size: int, desk: Desk
-) -> Iterator[tuple[int, Made]]:
+def _worked(items: Sequence[_Item], size: int, desk: Desk) -> Iterator[tuple[int, Made]]:
+    """Yields the number of each group with what became of it, as they end."""
     if size < 2:
-        maker = begin(0, lambda *_: None)
+        maker = _Maker(desk)
         yield from ((item[0], maker(item)) for item in items)
         return
     left = sorted(items, key=lambda item: len(item[1]))  # the largest first, from the end
-    pool: Pool[_Item, Made] = Pool(begin, size, Limits())
+    pool: Pool[_Item, Made] = Pool(partial(_begun, desk), size, Limits())
     for (at, results), one in pool.work(lambda _: left.pop() if left else None):
         if isinstance(one, Made):
             yield at, one
