@@ -344,7 +344,7 @@ class KAdapter(InjectionMethod):
         trains="adapter: 3 (2 H w + w + H) + 6 (12 w^2 + 13 w), w = min(768, H); task-specific: "
         "2 H^2 + H",
     )
-    revision = "3"
+    revision = "4"
     settings = frozenset(Setting)
     switched = False
     defaults: ClassVar[Mapping[str, Any]] = {

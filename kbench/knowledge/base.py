@@ -111,12 +111,14 @@ class Spelled:
         head: number of the head's mention in its sentence. ``[facts]``.
         tail: number of the tail's mention in its sentence. ``[facts]``.
         relation: number of the relation. ``[facts]``.
+        subject: row of the head's entity. ``[facts]``.
     """
 
     sentence: Rows
     head: Rows
     tail: Rows
     relation: Rows
+    subject: Rows
 
     def __len__(self) -> int:
         return len(self.sentence)
@@ -249,13 +251,13 @@ class KnowledgeBase(ABC):
         for head, relation, tail in self.triples.tolist():
             first.setdefault((head, tail), relation)
         facts = [
-            (number, head, tail, first[pair])
+            (number, head, tail, first[pair], h)
             for number, rows in enumerate(self._linked())
             for head, h in enumerate(rows)
             for tail, t in enumerate(rows)
             if h >= 0 and (pair := (h, t)) in first
         ]
-        return Spelled(*np.array(facts, dtype=np.int64).reshape(-1, 4).T)
+        return Spelled(*np.array(facts, dtype=np.int64).reshape(-1, 5).T)
 
     @abstractmethod
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:

@@ -62,7 +62,7 @@ class Zero(Broken):
     @property
     def spelled(self) -> Spelled:
         true = self.base.spelled
-        return Spelled(true.sentence[:0], true.head[:0], true.tail[:0], true.relation[:0])
+        return Spelled(*(column[:0] for column in vars(true).values()))
 
     def over(self, rows: Rows, vectors: Vectors) -> KnowledgeBase:
         return Zero(self.base.over(rows, vectors))

@@ -95,9 +95,15 @@ class Exchanged(Broken):
 
     @cached_property
     def other_fact(self) -> Rows:
-        """The spelled fact whose relation each takes: by one cycle. ``[facts]``."""
+        """The spelled fact whose relation each takes: by one cycle. ``[facts]``.
+
+        Which relation that is hangs on nothing that the sentence says; so in a control that tells
+        nothing true some facts keep theirs by chance. If none did, each would tell what is not so.
+        """
         every = np.arange(len(self.base.spelled), dtype=np.int64)
-        return _cycled([every], len(every), np.random.default_rng(self.seed))
+        # By its own draws, or a method that reads nothing else were the same under two controls.
+        rng = np.random.default_rng([self.seed, *self.control.encode()])
+        return _cycled([every], len(every), rng)
 
     def has_vector(self, rows: Rows) -> NDArray[np.bool_]:
         return self.base.has_vector(self._others(rows))

@@ -77,15 +77,23 @@ class SameType(_Drawn):
         types = self.base.types
         asked = np.isin(types.row, rows)
         code = group[types.row].astype(np.int64) * max(1, len(types.names)) + types.number
-        order = np.argsort(code, kind="stable")
-        first, last = (np.searchsorted(code[order], code, side) for side in ("left", "right"))
-        size = last - first
-        pairs = np.flatnonzero(asked & (size > 1))
-        pairs = pairs[np.lexsort((size[pairs], types.row[pairs]))]
-        sharing, rarest = np.unique(types.row[pairs], return_index=True)
+        sharing, other = _by_rarest(rng, types.row, code, asked)
         found = np.full(len(rows), -1, dtype=np.int64)
-        other = _another(rng, code, order, pairs[rarest])
-        found[np.searchsorted(rows, sharing)] = types.row[other]
+        found[np.searchsorted(rows, sharing)] = other
+        return found
+
+    @cached_property
+    def other_fact(self) -> Rows:
+        """The spelled fact whose relation each takes: of a head with a type in common.
+
+        Facts whose heads have none that others have take anyone's. ``[facts]``.
+        """
+        heads = self.base.spelled.subject
+        fact, types = marks_of(self.base.types, heads)
+        found = super().other_fact.copy()
+        rng = np.random.default_rng([self.seed, 1])
+        sharing, other = _by_rarest(rng, fact, types, np.ones(len(fact), dtype=bool))
+        found[sharing] = other
         return found
 
     def _check(self, other: Rows) -> None:
@@ -282,6 +290,29 @@ class _Members:
 def _anyone(rng: np.random.Generator, rows: Rows, group: NDArray[np.int32]) -> Rows:
     """Returns another member of the group of each entity, -1 where there is none."""
     return _another(rng, group, np.argsort(group, kind="stable"), rows)
+
+
+def _by_rarest(
+    rng: np.random.Generator, row: Rows, code: NDArray[np.integer], asked: NDArray[np.bool_]
+) -> tuple[Rows, Rows]:
+    """Draws another with the same code, of the codes of each the rarest that another has.
+
+    Args:
+        rng: draws it.
+        row: whose each code is; one may have several. ``[marks]``.
+        code: ``[marks]``.
+        asked: whether another is drawn for it. ``[marks]``.
+
+    Returns:
+        those who share a code with another, rising, and who was drawn for each.
+    """
+    order = np.argsort(code, kind="stable")
+    first, last = (np.searchsorted(code[order], code, side) for side in ("left", "right"))
+    size = last - first
+    pairs = np.flatnonzero(asked & (size > 1))
+    pairs = pairs[np.lexsort((size[pairs], row[pairs]))]
+    sharing, rarest = np.unique(row[pairs], return_index=True)
+    return sharing, row[_another(rng, code, order, pairs[rarest])]
 
 
 def _another(

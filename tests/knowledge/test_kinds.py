@@ -16,6 +16,7 @@ from kbench.knowledge.controls import Foreign, SameType, Shuffled, controlled
 from kbench.knowledge.gold import Gold
 from kbench.knowledge.sharing import sharing
 from kbench.spec import Control
+from kbench_tasks.knowledge.atlas import Atlas
 
 CARD = {"name": "kinds", "version": "1", "licence": "none", "source": "test"}
 
@@ -122,6 +123,27 @@ def test_one_of_the_same_type_shares_the_rarest_that_another_has(tmp_path: Path,
         shared = min((kind for kind in types[row] if number[kind] > 1), key=number.__getitem__)
         assert shared in types[other]
     assert not np.array_equal(view.other, SameType(base, seed + 1).other)
+
+
+def test_a_fact_in_a_sentence_takes_the_relation_of_one_of_its_kind() -> None:
+    base = Bundle(Atlas().folder())
+    facts, types = base.spelled, own_types(base)
+    heads = facts.subject.tolist()
+    linked = [base.rows([m.entity for m in base.sentences[at].mentions]) for at in facts.sentence]
+    assert heads == [int(rows[m]) for rows, m in zip(linked, facts.head, strict=True)]
+    views = [SameType(base, 0), Foreign(base, 0), SameType(base, 1)]
+    alike, anyone, again = (view.spelled.relation for view in views)
+    for fact, other in enumerate(views[0].other_fact.tolist()):
+        assert other != fact
+        assert {*types[heads[fact]]} & {*types[heads[other]]}
+    # Of a kind it tells what any other of it would, and of all nothing but how frequent each is.
+    often = np.bincount(facts.relation) / len(facts)
+    chance = float((often**2).sum())
+    assert abs((anyone == facts.relation).mean() - chance) < 0.05
+    assert (alike == facts.relation).mean() > chance + 0.1
+    assert not np.array_equal(alike, anyone)
+    assert not np.array_equal(alike, again)
+    assert not np.array_equal(anyone, Shuffled(base, 0).spelled.relation)
 
 
 def test_what_has_no_type_gets_anyone_of_those_that_are_covered_alike(tmp_path: Path) -> None:
