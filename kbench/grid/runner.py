@@ -267,18 +267,19 @@ def _missing(parts: Parts) -> tuple[str, ...]:
     if is_hub(task.data):
         missing = [f"data {task.data} is on the hub; it is read when a run needs it"]
     else:
-        missing = _absent(lambda: task.digest)
-    missing += _absent(lambda: parts.backbone.digest)
-    return tuple(missing + _absent(lambda: parts.base_knowledge))
+        missing = _absent(task.data, lambda: task.digest)
+    missing += _absent(parts.spec.backbone, lambda: parts.backbone.digest)
+    return tuple(missing + _absent(parts.spec.knowledge, lambda: parts.base_knowledge))
 
 
-def _absent(read: Callable[[], object]) -> list[str]:
+def _absent(named: str | None, read: Callable[[], object]) -> list[str]:
+    """What is said of a part that is not there; what lacks a file of its own is damaged."""
     try:
         read()
     except AbsentError as error:
         return [str(error)]
     except DataError as error:
-        if os.path.lexists(error.path):
+        if named is not None and os.path.lexists(os.path.expanduser(named)):  # noqa: PTH111
             raise
         return [str(error)]
     return []

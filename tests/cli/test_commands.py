@@ -172,8 +172,11 @@ def _lead_out(path: Path) -> None:
     [
         ("kb", lambda path: _flip(path / "vectors.npy"), "does not have the content"),
         ("kb", lambda path: (path / "card.json").write_text("{"), "card.json"),
+        ("kb", lambda path: (path / "vectors.npy").unlink(), "vectors.npy"),
+        ("kb", lambda path: (path / "card.json").unlink(), "card.json"),
         ("bert", _lead_out, "no file of the folder"),
         ("bert", lambda path: (path / "config.json").write_text("{"), "config.json"),
+        ("bert", lambda path: (path / "config.json").unlink(), "config.json"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_refuses(
