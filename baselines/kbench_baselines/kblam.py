@@ -26,6 +26,18 @@ one in so many; those of its own entities are among them, in the place of the la
 answer is there for it to be found. With as many as there are, no linker is needed. There every
 text looks at facts, one that speaks of nobody too.
 
+**How it learns to find them among many.** KBLaM shows few facts while it learns, another number for
+each batch, and many later: with the option ``shown`` each batch of the mode ``global`` has its own
+block, of 1 to ``shown`` facts drawn from all. And it may be told which are a text's own (``S_i`` of
+text ``i``)::
+
+    loss += pointing * mean_t -log( mean_heads  sum_{m in S_i} softmax_m( q_t k_m' / sqrt(size) ) )
+
+over the tokens ``t`` from the last one of the text's last linked mention on, in the last of the
+layers that look at facts. Li et al., "SR-KI" (2025), supervise the attention of one layer so; there
+it is the fact that holds the answer, here all of the entity's, for a text says whom it is about
+and not which fact answers it. Only in training is a link needed for that.
+
 KBLaM encodes sentences with a frozen encoder (``the property of name``, value), has keys and values
 of as many heads as queries, and normalises keys over all layers together. Vectors of the knowledge
 base, shared heads and a normalisation in each layer are kbench's. The release (MIT) counts padding
@@ -38,11 +50,11 @@ Without a task it learns to tell the tails of facts (:func:`~kbench_baselines.fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 import numpy as np
 import torch
@@ -50,14 +62,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from kbench.encoding import Batch, sent
+from kbench.encoding import Batch, Data, sent, targets_in
 from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase, Rows
-from kbench.method import MethodCard, Plug
-from kbench.model import AttentionCall, LanguageModel
+from kbench.method import Fit, MethodCard, Plug
+from kbench.model import AttentionCall, LanguageModel, Reading
 from kbench.spec import OptionType
 from kbench.task import Family
-from kbench.training import Recipe
+from kbench.training import History, Recipe, Weigh
 from kbench_baselines.facts import FactVectors, entity_width, has_facts, seats
 from kbench_baselines.read_facts import FactReader
 
@@ -120,6 +132,8 @@ class KblamPlug(Plug):
         shape = len(form.layers), form.heads * form.size, lm.width
         self.query = nn.Parameter(torch.zeros(shape))
         self.bias = nn.Parameter(torch.full((len(form.layers),), _SILENT))
+        self.missed: Tensor | None = None
+        """What ``pointing`` weighs, of the batch that was read last; None without linked texts."""
 
     def project(self, told: tuple[Tensor, Tensor]) -> Tensor:
         """Makes keys and values of facts for all layers, in two products.
@@ -156,11 +170,13 @@ class _Seen:
             ``[layers, 2, texts or 1, n_kv, facts, size]``.
         visible: which of these each text sees. ``[texts, facts]``, bool.
         less: ``log M`` of each. ``[texts, 1, 1, 1]``.
+        own: which of these are of its own entities. ``[texts, facts]``, bool.
     """
 
     held: Tensor
     visible: Tensor
     less: Tensor
+    own: Tensor
 
 
 class _Looking:
@@ -178,6 +194,7 @@ class _Looking:
         self._vectors = FactVectors(lm, plug.knowledge, options["source"], self._device)
         self._table = self._vectors.table
         self._block = _spaced(len(self._table), self._most)
+        self._shown, self._points = int(options["shown"]), float(options["pointing"]) > 0
         self._version = -1
         self._known = np.zeros(0, dtype=bool)
         self._projected = torch.empty(0)
@@ -196,6 +213,7 @@ class _Looking:
             else:
                 self._seen = self._linked(told.rows.numpy(), owners, len(batch.ids))
         self._asked = None if learns else asked
+        self._plug.missed = None
 
     def looked_up(self, number: int, call: AttentionCall) -> Tensor:
         """What attention gives in one of the layers, the facts beside the text."""
@@ -206,8 +224,12 @@ class _Looking:
         own, form = call.unrotated(), self._plug.form
         change = F.linear(call.hidden, self._plug.query[number])
         change = change.view(*change.shape[:2], form.heads, form.size).transpose(1, 2)
+        queries = own + change
+        if self._points and torch.is_grad_enabled() and number == len(form.layers) - 1:
+            scores = call.scores(queries, keys, seen.visible)
+            self._plug.missed = _missed(scores, seen.own, _since_told(call.batch))
         bias = self._plug.bias[number] - seen.less
-        return call.beside(own + change, keys, values, seen.visible, bias)
+        return call.beside(queries, keys, values, seen.visible, bias)
 
     def _linked(self, rows: Rows, owners: Rows, texts: int) -> _Seen | None:
         """Each text looks at the facts of its own entities alone."""
@@ -219,22 +241,32 @@ class _Looking:
         taken = np.zeros(there.shape, dtype=np.int64)  # an empty seat holds what is there anyhow
         taken[there] = np.arange(len(numbers))
         parts = self._of(numbers)[sent(torch.from_numpy(taken), self._device)]
-        return self._laid_out(parts, there)
+        return self._laid_out(parts, there, there)
 
     def _globally(self, rows: Rows, owners: Rows, texts: int) -> _Seen | None:
         """All look at one block of facts, in which the last ones make room for a text's own."""
-        if not len(self._block):
+        block = self._shown_facts() if self._shown and torch.is_grad_enabled() else self._block
+        if not len(block):
             return None
         numbers, owner = self._own(rows, owners, texts)
-        others = np.setdiff1d(numbers, self._block)
-        columns = np.concatenate([self._block, others])
+        others = np.setdiff1d(numbers, block)
+        columns = np.concatenate([block, others])
         own = np.zeros((texts, len(columns)), dtype=bool)
         order = np.argsort(columns, kind="stable")
         own[owner, order[np.searchsorted(columns, numbers, sorter=order)]] = True
         free = ~own
-        free[:, len(self._block) :] = False
-        room = len(self._block) - own.sum(1, keepdims=True)
-        return self._laid_out(self._of(columns)[None], own | (free & (free.cumsum(1) <= room)))
+        free[:, len(block) :] = False
+        room = len(block) - own.sum(1, keepdims=True)
+        visible = own | (free & (free.cumsum(1) <= room))
+        return self._laid_out(self._of(columns)[None], visible, own)
+
+    def _shown_facts(self) -> Rows:
+        """The block of a batch of training: some of all facts, by torch's generator."""
+        total = len(self._table)
+        count = int(torch.randint(1, 1 + self._shown, ()))
+        rng = np.random.default_rng(int(torch.randint(1 << 62, ())))
+        drawn = rng.choice(total, size=min(count, total), replace=False, shuffle=False)
+        return np.sort(drawn.astype(np.int64))
 
     def _own(self, rows: Rows, owners: Rows, texts: int) -> tuple[Rows, Rows]:
         """The numbers of the facts of each text's entities, and their texts: ``M`` at most."""
@@ -243,13 +275,13 @@ class _Looking:
         within, _ = seats(owner, texts)
         return numbers[within < self._most], owner[within < self._most]
 
-    def _laid_out(self, parts: Tensor, visible: NDArray[np.bool_]) -> _Seen:
+    def _laid_out(self, parts: Tensor, visible: NDArray[np.bool_], own: NDArray[np.bool_]) -> _Seen:
         """From ``[texts or 1, facts, layers, 2, n_kv size]``."""
         by_head = parts.view(*parts.shape[:4], self._plug.form.key_heads, self._plug.form.size)
         held = by_head.permute(2, 3, 0, 4, 1, 5)
-        seen = sent(torch.from_numpy(visible), self._device)
+        seen, owned = (sent(torch.from_numpy(of), self._device) for of in (visible, own))
         less = seen.sum(1).clamp(min=1).float().log()[:, None, None, None]
-        return _Seen(held, seen, less)
+        return _Seen(held, seen, less, owned)
 
     def _of(self, numbers: Rows) -> Tensor:
         """Keys and values of facts. ``[facts, layers, 2, n_kv size]``.
@@ -279,6 +311,63 @@ class _Looking:
         return keys, given.entities(tails)
 
 
+def _missed(scores: Tensor, own: Tensor, at: Tensor) -> Tensor:
+    """What texts give to facts that are not their own: the mean of ``-log`` of the others' share.
+
+    Args:
+        scores: of facts. ``[texts, heads, tokens, facts]``.
+        own: which are a text's own. ``[texts, facts]``, bool.
+        at: at which tokens. ``[texts, tokens]``, bool.
+
+    Returns:
+        a scalar.
+    """
+    share = scores.softmax(-1).masked_fill(~own[:, None, None], 0).sum(-1).mean(1)
+    lost: Tensor = -share[at].clamp(min=torch.finfo(share.dtype).tiny).log()
+    return lost.sum() / max(1, len(lost))
+
+
+def _since_told(batch: Batch) -> Tensor:
+    """The tokens that know whom their text is about: from its last linked mention's last one on.
+
+    Returns:
+        ``[texts, tokens]``, bool.
+    """
+    texts, tokens = batch.ids.shape
+    linked = batch.mention_rows >= 0
+    owners = sent(batch.mention_owners[linked], batch.ids.device)
+    ends = batch.mentions[sent(linked, batch.ids.device), 1] - owners * tokens
+    last = torch.full((texts,), tokens, dtype=ends.dtype, device=ends.device)
+    last = last.scatter_reduce(0, owners, ends - 1, "amax", include_self=False)
+    there = torch.arange(tokens, device=ends.device) >= last[:, None]
+    return there & batch.mask.bool()
+
+
+class _Pointed(Fit):
+    """A training, with or without a task, that is told which facts are a text's own."""
+
+    def train(
+        self,
+        plug: Plug,
+        loss: Callable[[Batch], Tensor],
+        data: Data,
+        beside: nn.Module | None = None,
+        reading: Reading | None = None,
+        weigh: Weigh | None = targets_in,
+    ) -> History:
+        """Trains as any, with one more term of the loss."""
+        weight = float(self.options["pointing"])
+
+        def both(batch: Batch) -> Tensor:
+            told, missed = loss(batch), cast("KblamPlug", plug).missed
+            return torch.stack([told, told.new_zeros(()) if missed is None else weight * missed])
+
+        def weighed(batch: Batch) -> tuple[int, int]:
+            return targets_in(batch), int(_since_told(batch).sum())
+
+        return super().train(plug, both, data, beside, reading, weighed)
+
+
 def _spaced(total: int, most: int) -> Rows:
     """``most`` of so many numbers, all as far apart."""
     count = min(total, most)
@@ -295,8 +384,9 @@ class Kblam(FactReader):
     """KBLaM: facts as keys and values that every ``every``-th layer may look at.
 
     Options: ``mode``, ``facts`` (``M``; 0 leaves the model as it is), ``source``, ``every``
-    (``f``); and those of :class:`~kbench_baselines.read_facts.FactReader`. In the mode ``global``
-    a text without a known entity is not left as it is.
+    (``f``), and of the mode ``global`` ``shown`` (0: while it learns as many as later) and
+    ``pointing``; and those of :class:`~kbench_baselines.read_facts.FactReader`. In the mode
+    ``global`` a text without a known entity is not left as it is.
     """
 
     card = MethodCard(
@@ -315,6 +405,8 @@ class Kblam(FactReader):
         "facts": 64,
         "source": "kge",
         "every": 3,
+        "shown": 0,
+        "pointing": 0.0,
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
         **FactReader.option_types,
@@ -322,7 +414,10 @@ class Kblam(FactReader):
         "facts": OptionType("whole number", least=0),
         "source": OptionType("text", words=("kge", "words")),
         "every": OptionType("whole number", least=1),
+        "shown": OptionType("whole number", least=0),
+        "pointing": OptionType("number", least=0),
     }
+    later_options = frozenset({"shown", "pointing"})
     general = _PUBLISHED
     fixed = _PUBLISHED
     families = dict.fromkeys(Family, _PUBLISHED)
@@ -333,7 +428,12 @@ class Kblam(FactReader):
 
     def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
         self.check_facts(knowledge, vectors=self.options["source"] == "kge")
+        if self.options["mode"] != "global" and (self.options["shown"] or self.options["pointing"]):
+            raise Unsupported("the options shown and pointing of KBLaM are of its mode global")
         _Form.of(lm, int(self.options["every"]))
+
+    def fit(self, plug: Plug, fit: Fit) -> History:
+        return super().fit(plug, _Pointed(**vars(fit)) if float(self.options["pointing"]) else fit)
 
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns an untrained plug.

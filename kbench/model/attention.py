@@ -155,15 +155,33 @@ class AttentionCall:
         own = self.output()
         if not keys.shape[2]:
             return own
-        queries, keys, values = (part.to(own.device) for part in (queries, keys, values))
-        scores = _products(queries, keys) * self.scaling + bias
-        if visible is not None:
-            seen = (visible if visible.dim() == 3 else visible[:, None, :]).to(own.device)
-            scores = scores.masked_fill(~seen[:, None], torch.finfo(scores.dtype).min)
+        scores = self.scores(queries, keys, visible) + bias
+        values = values.to(own.device)
         share = torch.sigmoid(scores.logsumexp(-1) - self._own_mass())
         found = scores.softmax(-1) @ _shared(values.float(), scores.shape[1])
         change = share.unsqueeze(-1) * (found - own.transpose(1, 2).float())
         return own + change.transpose(1, 2).to(own.dtype)
+
+    def scores(self, queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Returns how well queries fit to keys that are looked at beside the text.
+
+        Args:
+            queries: ``[batch, heads, tokens, size]``.
+            keys: of what is looked at, for each text or one for all.
+                ``[batch or 1, key heads, others, size]``.
+            visible: which of them a text sees, or each of its tokens; None for all.
+                ``[batch, others]`` or ``[batch, tokens, others]``, bool.
+
+        Returns:
+            the products, scaled, in float32; the lowest number where nothing is seen.
+            ``[batch, heads, tokens, others]``.
+        """
+        device = self.queries.device
+        scores = _products(queries.to(device), keys.to(device)) * self.scaling
+        if visible is None:
+            return scores
+        seen = (visible if visible.dim() == 3 else visible[:, None, :]).to(device)
+        return scores.masked_fill(~seen[:, None], torch.finfo(scores.dtype).min)
 
     def _own_mass(self) -> Tensor:
         """The logarithm of the sum of the text's own softmax. ``[batch, heads, tokens]``."""

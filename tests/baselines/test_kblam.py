@@ -22,10 +22,12 @@ from kbench.model.beginnings import sharing
 from kbench.model.candidates import log_likelihoods
 from kbench.model.huggingface import load_folder
 from kbench.testing.tiny import tiny
+from kbench.training import Recipe
 from kbench_baselines.facts import FactTable, told_facts
-from kbench_baselines.kblam import Kblam, KblamPlug
+from kbench_baselines.kblam import Kblam, KblamPlug, _Looking
 from tests.architectures import write, write_decoder
 from tests.baselines.texts import entity_of, inputs_of, some_rows, standard, words
+from tests.baselines.trials import fitted
 
 FAMILIES = ("bert", "gemma2", "gpt2", "llama", "mistral", "phi", "qwen2", "qwen3")
 
@@ -55,6 +57,25 @@ def plug_of(lm: LanguageModel, knowledge: Bundle, **options: Any) -> KblamPlug:
 def close(one: Tensor, other: Tensor) -> None:
     most = max(1.0, float(other.abs().max()))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * most)
+
+
+def _watched(plug: KblamPlug, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, list[int]]]:
+    """What the texts of each batch look at, and the numbers of these facts."""
+    seen: list[tuple[Any, list[int]]] = []
+    gather, told = _Looking._laid_out, _Looking._of
+    asked: list[list[int]] = []
+
+    def of(self: _Looking, numbers: np.ndarray[Any, Any]) -> Tensor:
+        asked.append(numbers.tolist())
+        return told(self, numbers)
+
+    def laid_out(self: _Looking, *given: Any) -> Any:
+        seen.append((gather(self, *given), asked[-1]))
+        return seen[-1][0]
+
+    monkeypatch.setattr(_Looking, "_of", of)
+    monkeypatch.setattr(_Looking, "_laid_out", laid_out)
+    return seen
 
 
 def looked_at(plug: KblamPlug, rows: list[int]) -> list[tuple[int, int, int]]:
@@ -256,6 +277,94 @@ def test_in_whatever_order_entities_are_spoken_of(llama: LanguageModel, knowledg
         close(llama(turned), llama(batch))
 
 
+def test_while_it_learns_it_is_shown_few_facts_drawn_anew(
+    llama: LanguageModel, knowledge: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug = plug_of(llama, knowledge, mode="global", facts=30, shown=5)
+    inputs, texts = inputs_of(llama, knowledge)
+    seen = _watched(plug, monkeypatch)
+    torch.manual_seed(0)
+    with plug.attach(llama):
+        for _ in range(40):
+            llama(inputs.collate(np.arange(3)))
+        with torch.inference_mode():
+            llama(inputs.collate(np.arange(3)))
+    *learned, (later, _) = seen
+    assert later.visible.sum(1).tolist() == [30] * 3
+    assert len({tuple(numbers) for _, numbers in learned}) > 20
+    table = FactTable(knowledge)
+    counts = set()
+    for facts, numbers in learned:
+        for text, rows in enumerate(texts):
+            own = {*table.of(np.array(rows, dtype=np.int64))[0].tolist()}
+            known = {numbers[at] for at in torch.nonzero(facts.own[text]).flatten().tolist()}
+            shown = {numbers[at] for at in torch.nonzero(facts.visible[text]).flatten().tolist()}
+            assert known == own <= shown
+            assert len(shown) <= max(5, len(own))
+            counts.add(len(shown))
+    assert {1, 5} <= counts  # the last text has no facts of its own
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_it_may_be_told_which_facts_are_a_texts_own(
+    tmp_path: Path, knowledge: Bundle, family: str
+) -> None:
+    wrote = write if family == "bert" else write_decoder
+    lm = load_folder(wrote(tmp_path, family))
+    plug = plug_of(lm, knowledge, mode="global", facts=9, pointing=0.5)
+    inputs, texts = inputs_of(lm, knowledge)
+    batch = inputs.collate(np.arange(3))
+    last, form, found = plug.form.layers[-1], plug.form, list[Tensor]()
+    at = len(plug.form.layers) - 1
+    of = slice(at * form.key_heads * form.size, (at + 1) * form.key_heads * form.size)
+    relations = list(knowledge.relations.values())
+
+    def by_hand_missed(call: AttentionCall) -> Tensor:
+        change = (call.hidden @ plug.query[at].T).view(*call.hidden.shape[:2], form.heads, -1)
+        queries = call.unrotated() + change.transpose(1, 2)
+        for text, rows in enumerate(texts):
+            own = [tuple(f) for row in rows for f in knowledge.triples.tolist() if f[0] == row]
+            mentions = torch.nonzero((batch.mention_owners == text) & (batch.mention_rows >= 0))
+            if not len(mentions):
+                continue
+            facts, keys = looked_at(plug, rows), []
+            for head, relation, _ in facts:
+                entity = entity_of(knowledge, lm, "kge", head)
+                given = torch.cat([entity, words(lm, relations[relation])])
+                keys.append(standard(plug.key.weight[of] @ given + plug.key.bias[of]))
+            key = torch.stack(keys).view(len(facts), form.key_heads, form.size)
+            key = key.repeat_interleave(form.heads // form.key_heads, 1)
+            ends = [int(batch.mentions[m, 1]) - text * batch.ids.shape[1] for m in mentions]
+            for token in range(max(ends) - 1, int(batch.mask[text].sum())):
+                products = torch.einsum("hs,fhs->hf", queries[text, :, token], key)
+                weights = (products * call.scaling).softmax(-1)
+                share = weights[:, [fact in own for fact in facts]].sum(1).mean()
+                found.append(-share.log())
+        return call.output()
+
+    with lm.attention(last).changed(by_hand_missed):
+        lm(batch)
+        expected = torch.stack(found).mean()
+    with plug.attach(lm):
+        # What the layers before have looked up changes what this one asks.
+        for parameter in (plug.value.weight, plug.value.bias):
+            nn.init.zeros_(parameter)
+        nn.init.constant_(plug.bias, -1e4)
+        lm(batch)
+        assert plug.missed is not None
+        close(plug.missed.detach(), expected.detach())
+        plug.missed.backward()
+        assert plug.query.grad is not None
+        assert plug.query.grad[at].abs().sum() > 0
+        with torch.no_grad():
+            lm(batch)
+        assert plug.missed is None
+    other = plug_of(lm, knowledge, mode="global", facts=9)
+    with other.attach(lm):
+        lm(batch)
+    assert other.missed is None
+
+
 def test_the_tails_of_facts_are_asked_for(tmp_path: Path, knowledge: Bundle) -> None:
     both = load_folder(write(tmp_path / "bert", "bert"))
     left = load_folder(write_decoder(tmp_path / "llama", "llama"))
@@ -293,6 +402,9 @@ def test_what_cannot_run_says_why(tmp_path: Path, llama: LanguageModel, knowledg
     with pytest.raises(Unsupported, match="has no entity vectors"):
         Kblam().check(llama, Bundle(tmp_path / "plain"))
     Kblam({"source": "words"}).check(llama, Bundle(tmp_path / "plain"))
+    for option in ({"shown": 5}, {"pointing": 1.0}):
+        with pytest.raises(Unsupported, match="of its mode global"):
+            Kblam(option).check(llama, knowledge)
     with pytest.raises(Unsupported, match="no usable fact"):
         told_facts(llama, knowledge, None, 2, most=20, seed=0)
 
@@ -303,3 +415,27 @@ def test_some_entities_have_facts_and_some_have_none(knowledge: Bundle) -> None:
     assert [len(table.of(np.array([row]))[0]) for row in rows] == [
         int((knowledge.triples[:, 0] == row).sum()) for row in rows
     ]
+
+
+def test_what_it_is_told_it_learns_in_parts_of_a_batch_too(
+    llama: LanguageModel, knowledge: Bundle
+) -> None:
+    recipe = Recipe(learning_rate=0.02, batch_size=8, epochs=3)
+    given = {"mode": "global", "facts": 30, "lessons": 40, "every": 1}
+    learned: dict[str, dict[str, Tensor]] = {}
+    missed: dict[str, float] = {}
+    for name, pointing, micro in (("whole", 1.0, None), ("parts", 1.0, 3), ("untold", 0.0, None)):
+        method = Kblam({**given, "pointing": pointing})
+        plug, history = fitted(method, llama, knowledge, recipe.updated({"micro_batch": micro}))
+        assert history.micro_batch == (micro or 8)
+        learned[name] = {key: value.clone() for key, value in plug.state_dict().items()}
+        watching = Kblam({**given, "pointing": 1.0}).build(llama, knowledge).eval()
+        watching.load_state_dict(plug.state_dict())
+        assert isinstance(watching, KblamPlug)
+        with watching.attach(llama):
+            llama(inputs_of(llama, knowledge)[0].collate(np.arange(3)))
+        assert watching.missed is not None
+        missed[name] = float(watching.missed.detach())
+    for key, value in learned["whole"].items():
+        torch.testing.assert_close(learned["parts"][key], value, rtol=1e-3, atol=1e-4)
+    assert missed["whole"] < missed["untold"] - 0.3
