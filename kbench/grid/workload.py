@@ -19,7 +19,7 @@ from kbench.encoding.batch import BATCH
 from kbench.errors import KbenchError
 from kbench.grid.estimate import Memory, Pass, Shape, Work, WorkKind, flops, shape_of
 from kbench.knowledge import Sentence
-from kbench.parts.run_parts import PartLoader, Parts
+from kbench.parts.run_parts import PartLoader, Parts, task_key
 from kbench.pipeline.preparation import limited
 from kbench.spec import Setting, limit_of
 from kbench.store import hidden_bytes
@@ -288,8 +288,7 @@ class _Cell:
         return _mean([sum(_PIECES * len(name.split()) - 1 for name in own) for own in names])
 
     def _at_hand(self, split: Split) -> _Reading | None:
-        spec = self._spec
-        key = repr((spec.task, spec.data, spec.options_of("task"), spec.limit, split))
+        key = task_key(self._spec, self._spec.limit, split)
         return self._parts.loader.once("reading", key, lambda: self._counted(split))
 
     def _counted(self, split: Split) -> _Reading | None:

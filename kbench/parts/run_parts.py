@@ -27,10 +27,15 @@ from kbench.task import ProbeTask, Task
 from kbench.training import Recipe, Tuning
 from kbench.training.tuning import PROMPT_TYPES
 
-__all__ = ["PartLoader", "Parts", "headed", "impossible", "loaded"]
+__all__ = ["PartLoader", "Parts", "headed", "impossible", "loaded", "task_key"]
 
 T = TypeVar("T")
 _RECIPE = frozenset(Recipe.types)
+
+
+def task_key(spec: RunSpec, *more: object) -> str:
+    """Returns what tells the task of a run from others, and what of it is asked."""
+    return repr((spec.task, spec.data, spec.options_of("task"), *more))
 
 
 class PartLoader:
@@ -47,8 +52,7 @@ class PartLoader:
     def task(self, spec: RunSpec) -> Task:
         """Returns the task of a run with its options."""
         options = spec.options_of("task")
-        key = repr((spec.task, spec.data, options))
-        return self.once("task", key, lambda: find_task(spec.task, spec.data, options))
+        return self.once("task", task_key(spec), lambda: find_task(spec.task, spec.data, options))
 
     def backbone(self, name: str) -> Backbone:
         """Returns a backbone by name, folder or hub id."""

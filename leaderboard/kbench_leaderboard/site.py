@@ -128,11 +128,9 @@ def _check_target(out: Path) -> None:
 def _entries(folders: Iterable[Path]) -> Iterator[Entry]:
     """Yields results without their predictions, which are read with those of their group."""
     for folder in folders:
-        results = places(folder)
-        if not results:
+        if not places(folder):
             raise DataError(folder, "holds no result", LAYOUT)
-        for place in results:
-            yield from read_entries(place)
+        yield from read_entries(folder)
 
 
 def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], dict[str, Path]]:
