@@ -33,10 +33,11 @@ text ``i``)::
 
     loss += pointing * mean_t -log( mean_heads  sum_{m in S_i} softmax_m( q_t k_m' / sqrt(size) ) )
 
-over the tokens ``t`` from the last one of the text's last linked mention on, in the last of the
-layers that look at facts. Li et al., "SR-KI" (2025), supervise the attention of one layer so; there
-it is the fact that holds the answer, here all of the entity's, for a text says whom it is about
-and not which fact answers it. Only in training is a link needed for that.
+over the tokens ``t`` from the last one of the text's last linked mention on, in the layer half way
+up of those that look at facts: the ones after it make use of what is found. "SR-KI" (2025)
+supervises the attention of one layer so; there it is the fact that holds the answer, here all of
+the entity's, for a text says whom it is about and not which fact answers it. Only in training is a
+link needed for that.
 
 KBLaM encodes sentences with a frozen encoder (``the property of name``, value), has keys and values
 of as many heads as queries, and normalises keys over all layers together. Vectors of the knowledge
@@ -225,7 +226,7 @@ class _Looking:
         change = F.linear(call.hidden, self._plug.query[number])
         change = change.view(*change.shape[:2], form.heads, form.size).transpose(1, 2)
         queries = own + change
-        if self._points and torch.is_grad_enabled() and number == len(form.layers) - 1:
+        if self._points and torch.is_grad_enabled() and number == len(form.layers) // 2:
             scores = call.scores(queries, keys, seen.visible)
             self._plug.missed = _missed(scores, seen.own, _since_told(call.batch))
         bias = self._plug.bias[number] - seen.less
