@@ -427,7 +427,16 @@ class QuestionTask(Task):
         if self.way == "token":
             return super().form
         told = self.answer_room if self.way == "open" else canonical_digest(self.ranking)
-        return {**super().form, "answers": [self.way, told]}
+        joined = {"joined": True} if self._joined else {}
+        return {**super().form, "answers": [self.way, told], **joined}
+
+    @cached_property
+    def _joined(self) -> bool:
+        """Whether the answer of some question follows without a blank."""
+        asked = self.prompt
+        if asked is None or not asked.ask.endswith("{before}"):
+            return False
+        return any(asked.joins(example) for split in Split for example in self.examples(split))
 
     @cached_property
     def ranking(self) -> dict[str, list[list[str]]]:
@@ -505,7 +514,8 @@ class QuestionTask(Task):
         if self.way == "open":
             return SpokenHead(self.prompt, self.answer_room)
         if self.way == "ranked":
-            return RankedHead(self.prompt, self.answer_room, self.ranking, scorer)
+            ranking, joined = self.ranking, self._joined
+            return RankedHead(self.prompt, self.answer_room, ranking, scorer, joined=joined)
         return BlankHead(self.prompt)
 
 

@@ -157,9 +157,10 @@ place that no exercise says of other things). From there on dev chose: the third
 in 92.2 %, and was worse than the second where one thing is spoken of (facts before the question
 85.7 after 95.5 %, map-tuning 59.4 after 72.7 %). Of the weights between both, 0, 0.5, 0.65, 0.75
 and 1 of the third, 0.65 were taken: all aims are met, at 85.1, 90.5 and 67.4 %. Then test was
-measured, once; what kbench makes of the second run's weights on test had been seen when its demo
-was laid out. So these are no figures of a blind test; but dev and test entities of `atlas` are in
-no text that any run has read.
+measured, once, and one aim is missed there by 0.3 points (no knowledge: 5.3 above the best
+constant); what kbench makes of the second run's weights on test had been seen when its demo was
+laid out. So these are no figures of a blind test; but dev and test entities of `atlas` are in no
+text that any run has read.
 
 **Why it copies now.** The exercises of the first two runs could be answered without telling
 things apart: facts of WordNet's things were true, so that the text had told them already, one

@@ -70,12 +70,23 @@ class Prompt:
         )
         return replace(example, text=text, mentions=moved, blank=len(text))
 
+    def joins(self, example: Example) -> bool:
+        """Whether the answer of an example stands right behind its text, without a blank.
+
+        So where what is read ends before its blank, and ends there in a sign: scripts without
+        blanks between words have it so, and so does what stands in brackets.
+        """
+        if not self.ask.endswith("{before}") or example.blank is None:
+            return False
+        before = example.text[: example.blank]
+        return bool(before) and not before[-1].isspace()
+
     def shown(self, example: Example, answer: str) -> Example | None:
         """Returns an example as it is put, with an answer: a demonstration; None as :meth:`put`."""
         put = self.put(example)
         if put is None:
             return None
-        text = f"{put.text} {answer}"
+        text = f"{put.text}{'' if self.joins(example) else ' '}{answer}"
         return replace(put, text=text, blank=len(text), label=answer)
 
     def answer(self, example: Example, label: str) -> str:

@@ -14,6 +14,7 @@ from kbench.encoding.tokens import (
     affixes,
     bare_tokens,
     inner_tokens,
+    joined_tokens,
     known_words,
 )
 from kbench.encoding.training_data import Data, Examples
@@ -44,6 +45,7 @@ __all__ = [
     "bare_tokens",
     "encode",
     "inner_tokens",
+    "joined_tokens",
     "known_markers",
     "known_words",
     "ragged",

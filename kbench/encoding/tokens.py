@@ -29,6 +29,7 @@ __all__ = [
     "bare_tokens",
     "inner_tokens",
     "is_known",
+    "joined_tokens",
     "known_words",
     "name_of",
     "pair_affixes",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 _PROBES = ("a", "0", ".", "的")
+_SIGNS = ("\n", "(")
+"""What words are joined to, to see what they are inside a text; the first that does."""
 _HELD = 1 << 23
 """Tokens remembered at most, of all tokenizers: some 100 MB."""
 _NAMES: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
@@ -159,6 +162,20 @@ def inner_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> li
         return bare_tokens(tokenizer, [f"{lead}{text}" for text in texts])
     before, *pieces = bare_tokens(tokenizer, [lead, *(f"{lead} {text}" for text in texts)])
     return [ids[len(before) :] for ids in pieces]
+
+
+def joined_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the token ids that texts have right behind others, without a blank between.
+
+    Each is looked at behind a sign that is a token by itself; where none is, as it stands.
+    """
+    found = bare_tokens(tokenizer, texts)
+    for sign in reversed(_SIGNS):
+        first, *pieces = bare_tokens(tokenizer, [sign, *(sign + text for text in texts)])
+        for number, ids in enumerate(pieces):
+            if first and ids[: len(first)] == first:
+                found[number] = ids[len(first) :]
+    return found
 
 
 def _lead(tokenizer: PreTrainedTokenizerFast) -> str:

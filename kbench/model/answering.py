@@ -69,24 +69,38 @@ class SpokenHead(AskedHead):
         """
         answers, tokens = self._spelled(examples, tokenizer)
         spelled = dict(zip(tokens, in_words(tokenizer, [*tokens.values()]), strict=True))
+        joined = [self.prompt.joins(example) for example in examples]
         labels: list[Label] = [*answers]
         return Gold(
             np.arange(len(labels)),
             labels,
             np.zeros(len(labels), dtype=np.int64),
             spelled=[
-                {spelled[answer]: answer for answer in reversed(several) if spelled[answer]}
-                for several in answers
+                {
+                    spelled[answer, join]: answer
+                    for answer in reversed(several)
+                    if spelled[answer, join]
+                }
+                for several, join in zip(answers, joined, strict=True)
             ],
         )
 
     def _spelled(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast
-    ) -> tuple[list[tuple[str, ...]], dict[str, list[int]]]:
-        """The acceptable answers of examples, and the tokens of each answer."""
+    ) -> tuple[list[tuple[str, ...]], dict[tuple[str, bool], list[int]]]:
+        """The acceptable answers of examples, and the tokens of each, joined to a text or not."""
         answers = [_answers(example) for example in examples]
-        known = list(dict.fromkeys(answer for several in answers for answer in several))
-        return answers, dict(zip(known, self.answer_tokens(tokenizer, known), strict=True))
+        tokens: dict[tuple[str, bool], list[int]] = {}
+        for join in (False, True):
+            asked = (
+                own
+                for own, example in zip(answers, examples, strict=True)
+                if self.prompt.joins(example) == join
+            )
+            known = list(dict.fromkeys(answer for several in asked for answer in several))
+            spelled = self.answer_tokens(tokenizer, known, joined=join)
+            tokens |= {(each, join): ids for each, ids in zip(known, spelled, strict=True)}
+        return answers, tokens
 
     def grown(
         self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
@@ -94,9 +108,10 @@ class SpokenHead(AskedHead):
         """Returns texts with the answers that the model is to learn."""
         answers, tokens = self._spelled(examples, tokenizer)
         trees: dict[tuple[int, ...], int] = {}
+        joined = [self.prompt.joins(example) for example in examples]
         which = [
-            trees.setdefault(self._learnt([tokens[a] for a in several], tokenizer), len(trees))
-            for several in answers
+            trees.setdefault(self._learnt([tokens[a, join] for a in own], tokenizer), len(trees))
+            for own, join in zip(answers, joined, strict=True)
         ]
         return Continued(
             inputs, tuple(Tree.of([answer]) for answer in trees), np.array(which, dtype=np.int64)
@@ -141,15 +156,22 @@ class SpokenHead(AskedHead):
         return words, logits[:, 0].exp().tolist()
 
 
+_JOINED = "joined"
+"""What is said of candidates that follow their texts without a blank."""
+
+
 @dataclass(frozen=True)
 class _Spelled:
-    """The names of candidates that a tokenizer knows, those of one relation behind another's.
+    """The names of candidates that a tokenizer knows, those of one row behind another's.
+
+    A row is a relation; where answers may follow without a blank, those spelled so have rows of
+    their own behind all others.
 
     Attributes:
-        trees: of the names of each relation, in their order.
-        starts: where the names of each relation begin, and where the last end.
+        trees: of the names of each row, in their order.
+        starts: where the names of each row begin, and where the last end.
         names: the candidate that each is a name of, called by its first.
-        places: of each among all of its relation: the number of its candidate times the most names
+        places: of each among all of its row: the number of its candidate times the most names
             that one has, and its own.
         sizes: of each in tokens, characters and bytes.
     """
@@ -173,6 +195,8 @@ class RankedHead(AskedHead):
         relations: the candidates of each relation, of each its names, the first of which it is
             called by.
         scorer: one of :data:`kbench.data.SCORERS`.
+        joined: whether an answer may follow its text without a blank
+            (:meth:`kbench.data.Prompt.joins`).
     """
 
     compares = True
@@ -184,6 +208,8 @@ class RankedHead(AskedHead):
         most: int,
         relations: Mapping[str, Sequence[Sequence[str]]],
         scorer: str,
+        *,
+        joined: bool = False,
     ) -> None:
         super().__init__(prompt)
         self.most = most
@@ -194,18 +220,20 @@ class RankedHead(AskedHead):
             )
         self.relations = {name: tuple(map(tuple, own)) for name, own in relations.items() if own}
         self.scorer = scorer
-        self._number = {name: at for at, name in enumerate(self.relations)}
+        forms = ((), (_JOINED,)) if joined else ((),)
+        self._rows = [(name, *form) for form in forms for name in self.relations]
+        self._number = {row: at for at, row in enumerate(self._rows)}
         self._wide = max(len(names) for own in self.relations.values() for names in own)
         self._long = max(map(len, self.relations.values()))
         self._spelled: _Spelled | None = None
-        size = (len(self.relations), self._long * self._wide)
+        size = (len(self._rows), self._long * self._wide)
         self.register_buffer("nothing", torch.zeros(size))
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         """Keeps every example: one whose answer is no candidate cannot be right.
 
         The targets are the place of the right candidate, -1 where there is none, and the number of
-        the relation. ``[examples, 2]``.
+        the row that its relation is spelled in. ``[examples, 2]``.
 
         Raises:
             InputError: an example has no answer.
@@ -215,7 +243,7 @@ class RankedHead(AskedHead):
         for example, label in zip(examples, labels, strict=True):
             own = self.relations.get(example.relation, ())
             right = (at for at, names in enumerate(own) if names[0] in label)
-            targets.append((next(right, -1), self._number.get(example.relation, 0)))
+            targets.append((next(right, -1), self._number.get(self._row(example), 0)))
         return Gold(
             np.arange(len(labels)),
             labels,
@@ -231,13 +259,17 @@ class RankedHead(AskedHead):
         self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
     ) -> Encoded:
         """Returns texts with the candidates of their relations, which they are told by."""
-        which = [self._number[example.relation] for example in examples]
+        which = [self._number[self._row(example)] for example in examples]
         return Ranked(
             inputs,
             self._spell(tokenizer).trees,
             np.array(which, dtype=np.int64),
-            names=tuple((relation,) for relation in self.relations),
+            names=tuple(self._rows),
         )
+
+    def _row(self, example: Example) -> tuple[str, ...]:
+        """What the candidates of an example are called by: its relation, and how they follow."""
+        return (example.relation, *((_JOINED,) if self.prompt.joins(example) else ()))
 
     def _spell(self, tokenizer: PreTrainedTokenizerFast) -> _Spelled:
         """Spells the names of each relation's candidates, those of one candidate side by side.
@@ -249,13 +281,14 @@ class RankedHead(AskedHead):
         """
         trees, starts = list[Tree](), [0]
         names, places, sizes = list[str](), list[int](), list[tuple[int, int, int]]()
-        for relation, several in self.relations.items():
+        for relation, *form in self._rows:
+            several = self.relations[relation]
             whole = [
                 (number * self._wide + at, own[0], name)
                 for number, own in enumerate(several)
                 for at, name in enumerate(own)
             ]
-            tokens = self.answer_tokens(tokenizer, [name for *_, name in whole])
+            tokens = self.answer_tokens(tokenizer, [name for *_, name in whole], joined=bool(form))
             known = [
                 (ids[: self.most], each)
                 for ids, each in zip(tokens, whole, strict=True)
@@ -296,7 +329,7 @@ class RankedHead(AskedHead):
 
         Args:
             said: what the model says of names. ``[batch, names]``.
-            which: the relation of each. ``[batch]``.
+            which: the row of each. ``[batch]``.
         """
         own, device = self._known, said.device
         starts, places = own.starts.to(device), own.places.to(device)
@@ -337,8 +370,8 @@ class RankedHead(AskedHead):
             places = own.places[start:end]
             answers.append(places // self._wide + at * self._long)
             nothing.append(self.nothing[at].cpu()[places])
-        for row, (relation,) in enumerate(candidates):
-            start, end = starts[self._number[relation] :][:2]
+        for row, own_row in enumerate(candidates):
+            start, end = starts[self._number[tuple(own_row)] :][:2]
             which[row, : end - start] = np.arange(start, end)
         return Likelihoods(
             names=own.names,

@@ -123,7 +123,7 @@ def said_of_nothing(
         ``[trees, candidates]``; minus infinity for candidates that a tree lacks.
     """
     text, size = prompt.nothing, len(trees)
-    nothing = Example("the prompt without an example", text, (), "", blank=len(text))
+    nothing = Example("of the prompt alone", text, (), "", blank=len(text))
     layout = Layout({}, left_to_right=True, chat=chat)
     inputs = encode(lm.tokenizer, [nothing] * size, [()] * size, layout)
     grown = Trees(inputs, tuple(trees), np.arange(size))
@@ -233,8 +233,8 @@ class ScoredLabels(AskedHead, ABC):
         if nameless:
             raise InputError(
                 f"{len(nameless)} of {len(words)} labels are ids, such as {nameless[0]!r}, which "
-                "say nothing; expected words: give them in the task's prompt, Prompt(words=…), or "
-                "take tuning head"
+                "say nothing; expected words: give them in the task's prompt, Prompt(words=…), in "
+                "the words of a card of your own, or take tuning head"
             )
         spelled = self.answer_tokens(tokenizer, words)
         for label, word, tokens in zip(self.labels, words, spelled, strict=True):

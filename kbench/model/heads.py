@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
 from kbench.data.predictions import as_stored
-from kbench.encoding import answer_tokens, bare_tokens, inner_tokens
+from kbench.encoding import answer_tokens, bare_tokens, inner_tokens, joined_tokens
 from kbench.errors import KbenchError
 
 if TYPE_CHECKING:
@@ -107,10 +107,18 @@ class Head(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} decides by logits")
 
     def answer_tokens(
-        self, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str]
+        self, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str], *, joined: bool = False
     ) -> list[list[int]]:
-        """Returns the tokens of answers, as they are spelled after a prompt."""
-        return (answer_tokens if self.chat else inner_tokens)(tokenizer, [*answers])
+        """Returns the tokens of answers, as they are spelled after a prompt.
+
+        Args:
+            tokenizer: of the model.
+            answers: in words.
+            joined: whether they follow without a blank (:meth:`kbench.data.Prompt.joins`).
+        """
+        if self.chat:
+            return answer_tokens(tokenizer, [*answers])
+        return (joined_tokens if joined else inner_tokens)(tokenizer, [*answers])
 
     @abstractmethod
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:

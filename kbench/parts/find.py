@@ -40,6 +40,28 @@ _FIELDS = {
 """The fields of a run that name a part."""
 
 
+_DECODERS = (
+    "bloom",
+    "distilgpt",
+    "falcon",
+    "gemma",
+    "gpt",
+    "llama",
+    "meta-llama",
+    "mistral",
+    "mixtral",
+    "olmo",
+    "opt-",
+    "phi-",
+    "pythia",
+    "qwen",
+    "smollm",
+    "starcoder",
+    "tinyllama",
+)
+"""How names of decoders begin, for plans made before anything is downloaded."""
+
+
 def find_knowledge(name: str) -> Bundle:
     """Returns a knowledge base by registered name or by folder, its content checked.
 
@@ -94,7 +116,8 @@ def default_tuning(task: str, backbone: str, download: bool = True) -> str:
 
     Args:
         task: its name.
-        backbone: its name. One that cannot be found is taken to read both ways, for its runs tell.
+        backbone: its name. One that is not on disk is known by its name where that begins as
+            decoders' do; one that cannot be found is taken to read both ways, for its runs tell.
         download: whether a backbone that is not on disk may be downloaded.
     """
     own = (Task.tuning, Task.decoder_tuning)
@@ -103,9 +126,17 @@ def default_tuning(task: str, backbone: str, download: bool = True) -> str:
         own = (kind.tuning, kind.decoder_tuning)
     try:
         decoder = find_backbone(backbone, download).left_to_right
+    except AbsentError:
+        decoder = _named_as_decoder(backbone)
     except KbenchError:
         decoder = False
     return own[decoder]
+
+
+def _named_as_decoder(backbone: str) -> bool:
+    """Whether the name of a backbone that is not here says that it reads from left to right."""
+    name = backbone.rpartition("/")[2].lower()
+    return name.startswith(_DECODERS) or name.endswith(".gguf")
 
 
 def find_backbone(name: str, download: bool = True) -> Backbone:

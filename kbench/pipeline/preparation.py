@@ -36,6 +36,7 @@ from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
 from kbench.pipeline.documents import documents, plain
 from kbench.spec import Limit, limit_of
+from kbench.task import QuestionTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -131,8 +132,13 @@ def prepare(
     examples = given or limited(task.examples(split), parts.spec.limit)
     kept, gold = expressed(model, _asked(parts, examples))
     if not kept:
+        why = ""
+        if isinstance(task, QuestionTask) and task.way == "token":
+            why = ": no answer is one token of the backbone as its place asks for it"
+            if lm.left_to_right:
+                why += f"; take --set task.{parts.spec.task}.answers=ranked, or open"
         raise InputError(
-            f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable"
+            f"task {parts.spec.task}: none of {len(examples)} {split} examples is usable{why}"
         )
     base = parts.base_knowledge if injected else None
     several = compared(kept) if any(example.candidates for example in kept) else None

@@ -22,6 +22,7 @@ from kbench_tasks.custom_card import (
     WITHOUT_NULL,
     CustomCard,
     metrics_of,
+    prompt_of,
     read_card,
 )
 from kbench_tasks.custom_records import SHAPES, example_of, several
@@ -97,6 +98,7 @@ class Custom(Task):
                 self.markers = own.markers  # type: ignore[misc]
             self.link_threshold = own.link_threshold
             self.metrics = metrics_of(own)
+            self.prompt = prompt_of(own, self.prompt)  # type: ignore[misc]
             self._own = own
             self._check_options()
 
@@ -216,11 +218,27 @@ class Custom(Task):
         if not classes:
             path = find_file(self._folder, f"{Split.TRAIN}.json")
             raise DataError(path, "has no example with a label", "examples of every label")
+        self._check_words(classes)
         for metric in self.metrics:
             if isinstance(metric, MicroF1WithoutNull) and metric.null not in classes:
                 hint = nearest(metric.null, classes)
                 problem = f"calls {metric.null!r} the null relation, which train lacks{hint}"
                 raise DataError(self._folder / CARD, problem, "a relation of train")
+
+    def _check_words(self, classes: list[str]) -> None:
+        """Refuses words of what is no label, and statements that do not tell of all."""
+        own = self._own
+        for key, said in (("words", own and own.words), ("statements", own and own.statements)):
+            stranger = next((label for label in said or {} if label not in classes), None)
+            if stranger is not None:
+                hint = nearest(stranger, classes)
+                problem = f"{key} has {stranger!r}, which is no label of train{hint}"
+                raise DataError(self._folder / CARD, problem, "labels of train")
+        told = own.statements if own is not None else None
+        lacking = [] if told is None else [label for label in classes if label not in told]
+        if lacking:
+            problem = f"statements has none of {lacking[0]!r}, a label of train"
+            raise DataError(self._folder / CARD, problem, "a sentence of each relation")
 
     @property
     def _labels_of_train(self) -> frozenset[str] | None:

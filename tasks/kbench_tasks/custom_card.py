@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from kbench.data import Role, TaskCard
+from kbench.data import Prompt, Role, TaskCard
 from kbench.data.files import read_yaml
 from kbench.data.sources import find_folder, is_hub
 from kbench.errors import DataError, UsageError, nearest
@@ -32,6 +33,7 @@ __all__ = [
     "WITHOUT_NULL",
     "CustomCard",
     "metrics_of",
+    "prompt_of",
     "read_card",
 ]
 
@@ -41,6 +43,8 @@ _EXAMPLE = "a mapping such as `title: My relations`, `family: relation classific
 WITHOUT_NULL = "micro-f1-without-null"
 """The metric that is told which relation is none."""
 _FALLBACK = "argmax-fallback"
+_PIECE = re.compile(r"\{(\w*)\}")
+"""What stands in a prompt for a part of an example."""
 METRICS: Mapping[Family, Mapping[str, Callable[..., Metric]]] = {
     Family.TYPING: {
         "loose-micro-f1": LooseMicroF1,
@@ -71,6 +75,12 @@ KEY_WORDS: Mapping[str, str] = {
     "fallback": "true or false: the best type where none is predicted; for entity typing",
     "link_threshold": "a number from 0 to 1: the score that a mention's link must have",
     "ids": "text: a file of the folder, a line for each id of the data: it, a tab, the knowledge's",
+    "prompt": "text with {text}, or of questions {before}, once, and the names of mentions as "
+    "{head}, {tail}, {target}: what stands before an answer of models that read from left to right",
+    "prompt_alone": "text: the same without an example",
+    "words": "a mapping such as {P17: country}: what is said for a label",
+    "statements": "a mapping of each relation to a sentence with {head} and {tail}, of which the "
+    "likeliest is chosen",
 }
 """What a card may say."""
 
@@ -95,6 +105,11 @@ class CustomCard(BaseModel):
         fallback: whether the best type is predicted where no logit is above 0.
         link_threshold: the score that the link of a mention must have.
         ids: file of the folder that has the knowledge base's id for ids of the data.
+        prompt: what is put before an answer; default: the family's.
+        prompt_alone: the same without an example; default: the prompt with nothing for the text
+            and ``it`` for the names.
+        words: of labels, where they are not their own.
+        statements: a sentence of each relation, where these are compared and no words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,6 +129,10 @@ class CustomCard(BaseModel):
     fallback: StrictBool = False
     link_threshold: float | None = Field(default=None, ge=0, le=1, strict=True)
     ids: str | None = Field(default=None, min_length=1)
+    prompt: str | None = Field(default=None, min_length=1)
+    prompt_alone: str | None = None
+    words: dict[str, str] | None = None
+    statements: dict[str, str] | None = None
 
 
 def read_card(data: str, about: TaskCard) -> CustomCard:
@@ -176,6 +195,63 @@ def _check(card: CustomCard) -> None:
         raise UsageError(
             f"null_label is for {Family.RELATION}, not for {card.family}: leave it out"
         )
+    _check_prompt(card)
+
+
+def _check_prompt(card: CustomCard) -> None:
+    """Refuses what of a prompt names nothing, or is of another family.
+
+    Raises:
+        UsageError: it says what was given and what is expected.
+    """
+    names = ("head", "tail") if card.family == Family.RELATION else ("target",)
+    texts = ("text", "before") if card.family == Family.QUESTION else ("text",)
+    _check_pieces("prompt", card.prompt or "", (*texts, *names))
+    for statement in (card.statements or {}).values():
+        _check_pieces("statements", statement, names)
+    for where, given in (("words", card.words), ("statements", card.statements)):
+        _check_said(where, given, card.family)
+    if card.statements is not None and card.family != Family.RELATION:
+        raise UsageError(
+            f"statements is for {Family.RELATION}, not for {card.family}: leave it out"
+        )
+    if card.prompt is None:
+        if card.prompt_alone is not None:
+            raise UsageError("prompt_alone is given, and no prompt that it is of: give both")
+    elif sum(piece in texts for piece in _PIECE.findall(card.prompt)) != 1:
+        listed = " or ".join(f"{{{name}}}" for name in texts)
+        raise UsageError(f"prompt is {card.prompt!r}: expected {listed}, and once")
+
+
+def _check_pieces(where: str, said: str, known: Sequence[str]) -> None:
+    for piece in _PIECE.findall(said):
+        if piece not in known:
+            listed = ", ".join(f"{{{name}}}" for name in known)
+            hint = nearest(piece, known)
+            raise UsageError(f"{where} has {{{piece}}}: expected {listed}{hint}")
+
+
+def _check_said(where: str, given: Mapping[str, str] | None, family: Family) -> None:
+    if given is not None and family == Family.QUESTION:
+        raise UsageError(f"{where} is of labels, and questions have answers: leave it out")
+    empty = next((label for label, said in (given or {}).items() if not said.strip()), None)
+    if empty is not None:
+        raise UsageError(f"{where} has nothing for {empty!r}: expected text")
+
+
+def prompt_of(card: CustomCard, own: Prompt | None) -> Prompt | None:
+    """Returns how a card has its examples put, in what it does not say as its family does."""
+    if own is None:
+        return None
+    ask, alone = own.ask, own.nothing
+    if card.statements and card.prompt is None:
+        ask, alone = "{text}", ""
+    if card.prompt is not None:
+        ask, alone = card.prompt, card.prompt_alone
+        if alone is None:
+            bare = _PIECE.sub(lambda at: "" if at[1] in ("text", "before") else "it", ask)
+            alone = " ".join(bare.split())
+    return Prompt(ask, alone, card.words or own.words, card.statements or own.statements)
 
 
 def metrics_of(card: CustomCard) -> tuple[Metric, ...]:

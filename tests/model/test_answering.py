@@ -176,3 +176,79 @@ def test_a_question_without_an_answer_is_told(lm: LanguageModel, answers: tuple[
         with pytest.raises(InputError, match="has no acceptable answer") as caught:
             head.gold([question(0, "Where?", answers, "born")], lm.tokenizer)
         assert "\n" not in str(caught.value)
+
+
+GOING_ON = Prompt("{before}", nothing="near")
+"""What is asked ends where the answer begins, in a blank or without one."""
+JOINED = [
+    Example("0", "the capital of 法国 是", (), ("Rome",), blank=19, relation="born"),
+    Example("1", "Ann ( born in ", (), ("Roma", "Rome"), blank=14, relation="born"),
+    Example("2", "the colour (", (), ("crimson", "dark red"), blank=12, relation="colour"),
+]
+
+
+def behind(lm: LanguageModel, text: str, name: str) -> float:
+    """How likely a name is right behind a text, from the network itself."""
+    start = encode(
+        lm.tokenizer,
+        [Example("0", text.rstrip(), (), "", blank=len(text.rstrip()))],
+        [()],
+        Layout({}, left_to_right=True),
+    ).ids.tolist()
+    blank = " " if text[-1:].isspace() or not text else ""
+    first, both = lm.tokenizer(["\n", f"\n{name}"], add_special_tokens=False)["input_ids"]
+    tokens = lm.tokenizer(f" {name}", add_special_tokens=False)["input_ids"] if blank else None
+    tokens = tokens or both[len(first) :]
+    with torch.inference_mode():
+        said = lm.network(input_ids=torch.tensor([start + tokens])).logits[0].log_softmax(-1)
+    steps = said[len(start) - 1 : -1]
+    return float(steps[torch.arange(len(tokens)), torch.tensor(tokens)].sum())
+
+
+@pytest.mark.parametrize("scorer", ["sum", "pmi"])
+def test_a_candidate_has_no_blank_before_it_where_the_text_has_none(
+    lm: LanguageModel, scorer: str
+) -> None:
+    head = RankedHead(GOING_ON, 32, RELATIONS, scorer, joined=True)
+    head.settle(lm)
+    gold = head.gold(JOINED, lm.tokenizer)
+    assert gold.targets.tolist() == [[0, 2], [0, 0], [1, 3]]
+    grown = prepared(lm, head, JOINED)
+    batch = grown.collate(np.arange(3), gold.targets)
+    with torch.inference_mode():
+        said = DownstreamModel(lm, head).eval()(batch)
+        logits = head.masses(said, torch.from_numpy(gold.targets[:, 1]))
+    for row, example in enumerate(JOINED):
+        for column, names in enumerate(RELATIONS[example.relation]):
+            nothing = "near" if row != 1 else "near "
+            less = [behind(lm, nothing, name) if scorer == "pmi" else 0.0 for name in names]
+            own = [behind(lm, example.text, name) for name in names]
+            wanted = np.logaddexp.reduce(np.array(own) - less)
+            assert float(logits[row, column]) == pytest.approx(wanted, abs=1e-3)
+    assert torch.isfinite(head.loss(said, torch.from_numpy(gold.targets)))
+    told = head.likelihoods(said.numpy(), grown.candidates)
+    rankings, _ = told.ranked()
+    for row, example in enumerate(JOINED):
+        own_names = RELATIONS[example.relation]
+        best = logits[row].argsort(descending=True).tolist()[: len(own_names)]
+        assert rankings[row] == tuple(own_names[at][0] for at in best)
+
+
+def test_an_answer_to_learn_and_one_that_is_shown_join_their_text(lm: LanguageModel) -> None:
+    grown = prepared(lm, SpokenHead(GOING_ON, 15), JOINED)
+    batch = grown.collate(np.arange(3))
+    assert batch.tree is not None
+    end, wanted = lm.tokenizer.eos_token_id, []
+    for example in JOINED:
+        first, both = lm.tokenizer(["\n", f"\n{example.label[0]}"], add_special_tokens=False)[
+            "input_ids"
+        ]
+        spaced = lm.tokenizer(f" {example.label[0]}", add_special_tokens=False)["input_ids"]
+        wanted += [*(spaced if example.id == "1" else both[len(first) :]), end]
+    assert batch.tree.targets.tolist() == wanted
+    shown = [GOING_ON.shown(example, "Rome") for example in JOINED]
+    texts = [example.text for example in shown if example]
+    assert texts == ["the capital of 法国 是Rome", "Ann ( born in Rome", "the colour (Rome"]
+    asked = Prompt("Q: {before} A:").shown(JOINED[0], "Rome")
+    assert asked is not None
+    assert asked.text.endswith("是 A: Rome")

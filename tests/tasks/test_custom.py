@@ -14,6 +14,7 @@ from kbench.model.heads import BlankHead, RelationHead, TypingHead
 from kbench.parts.find import find_task
 from kbench.results.tables import rows
 from kbench.store import Results, Status
+from kbench.task import RelationTask
 from kbench_tasks.custom import Custom
 from tests.grid.toygrid import grid, run
 
@@ -418,3 +419,75 @@ def test_a_name_that_no_term_could_say_is_refused(write: Write, tmp_path: Path, 
     folder = given(write, tmp_path, f"{CARD}name: '{name}'\n", RELATION)
     with pytest.raises(DataError, match="name: "):
         find_task("custom", folder)
+
+
+ASKED = """
+prompt: "{text} What holds between {head} and {tail} ?"
+words: {P1: flows through}
+"""
+
+
+def test_a_card_says_how_its_examples_are_put(write: Write, tmp_path: Path) -> None:
+    coded = {**RELATION, "label": "P1"}
+    other = {**RELATION, "id": "mine", "label": "lies in"}
+    task = find_task("custom", given(write, tmp_path, CARD + ASKED, coded, other))
+    prompt = task.prompt
+    assert prompt is not None
+    put = prompt.put(task.examples(Split.TEST)[0])
+    assert put is not None
+    assert put.text == f"{RELATION['text']} What holds between Wye and Wales ?"
+    assert prompt.nothing == "What holds between it and it ?"
+    assert [prompt.spelled(label) for label in task.labels] == ["flows through", "lies in"]
+    write("card.yaml", f"{CARD}{ASKED}prompt_alone: What holds ?\n")
+    alone = find_task("custom", str(tmp_path)).prompt
+    assert alone is not None
+    assert alone.nothing == "What holds ?"
+    told = '"{head} runs through {tail} ."', '"{tail} has {head} ."'
+    write("card.yaml", f"{CARD}statements:\n  P1: {told[0]}\n  lies in: {told[1]}\n")
+    task = find_task("custom", str(tmp_path))
+    assert task.prompt is not None
+    assert type(task.prompted_head("pmi")).__name__ == "StatementHead"
+    said = task.prompt.answer(task.examples(Split.TEST)[0], "lies in")
+    assert said == "Wales has Wye ."
+    write("card.yaml", CARD)
+    assert find_task("custom", str(tmp_path)).prompt == RelationTask.prompt
+    question = 'title: Q\nfamily: question answering\nlicence: none\nprompt: "问 : {before} 答 :"\n'
+    asked = find_task("custom", given(write, tmp_path, question, QUESTION)).prompt
+    assert asked is not None
+    put = asked.put(find_task("custom", str(tmp_path)).examples(Split.TEST)[0])
+    assert put is not None
+    assert put.text == "问 : Where is the Wye ? 答 :"
+
+
+TYPING = "title: T\nfamily: entity typing\nlicence: none\n"
+ANSWERS = "title: Q\nfamily: question answering\nlicence: none\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "record", "said"),
+    [
+        (CARD + 'prompt: "{head} is"\n', RELATION, "expected {text}, and once"),
+        (
+            CARD + 'prompt: "{text} {haed} is"\n',
+            RELATION,
+            "{haed}: expected {text}, {head}, {tail}",
+        ),
+        (CARD + 'prompt: "{before} is"\n', RELATION, "prompt has {before}: expected {text}"),
+        (TYPING + 'prompt: "{text} {head} is"\n', TYPES, "prompt has {head}: expected {text}, {t"),
+        (CARD + "prompt_alone: it is\n", RELATION, "no prompt that it is of"),
+        (CARD + "words: {flow through: runs}\n", RELATION, "did you mean flows through"),
+        (CARD + 'words: {flows through: " "}\n', RELATION, "words has nothing for 'flows through'"),
+        (CARD + 'statements: {lies in: "{head}"}\n', RELATION, "'lies in', which is no label"),
+        (CARD + "statements: {}\n", RELATION, "statements has none of 'flows through'"),
+        (TYPING + 'statements: {river: "{target}"}\n', TYPES, "statements is for relation"),
+        (ANSWERS + "words: {wales: Wales}\n", QUESTION, "questions have answers"),
+        (CARD + "words: [a]\n", RELATION, "words: a mapping such as"),
+    ],
+)
+def test_a_prompt_that_names_nothing_is_refused(
+    write: Write, tmp_path: Path, card: str, record: Any, said: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        find_task("custom", given(write, tmp_path, card, record)).examples(Split.TRAIN)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

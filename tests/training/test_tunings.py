@@ -35,7 +35,7 @@ from kbench.training import Recipe, Tuning, train
 from kbench.training.tunings.adapter import AdapterTuning
 from kbench.training.tunings.bitfit import BitFitTuning
 from kbench.training.tunings.lora import LoRATuning
-from tests.architectures import ARCHITECTURES, write
+from tests.architectures import ARCHITECTURES, write, write_decoder
 from tests.grid.toygrid import grid, run
 from tests.model.test_encoder import rates_in_use
 
@@ -236,7 +236,6 @@ def test_bitfit_trains_the_biases_of_a_pooler_that_is_read(tmp_path: Path) -> No
 # -- architectures -------------------------------------------------------------------------------
 
 REFUSED = {
-    ("modernbert", "lora"): "LoRA changes query maps, and ModernBertModel has none",
     ("modernbert", "bitfit"): "BitFit trains biases, and ModernBertModel has none",
     ("modernbert", "adapter"): "those of ModernBertModel are not of that form",
     ("distilbert", "adapter"): "those of DistilBertModel are not of that form",
@@ -266,21 +265,56 @@ def test_an_architecture_is_tuned_or_refused_in_one_line(
         assert torch.equal(model.eval()(batch), before)
     assert lm.base is lm.network.base_model
     assert lm.word_embeddings is lm.base.get_input_embeddings()
-    _marks(name, 1 if architecture == "albert" else 2, marked(model))
+    _marks(name, architecture, marked(model))
     assert not lm.word_embeddings.weight.requires_grad
     _gradients_reach_what_is_marked(model, batch)
     _comes_back(tuned(load_folder(folder), name, BlankHead()), folder, name, tmp_path)
 
 
-def _marks(name: str, layers: int, names: set[str]) -> None:
+def _marks(name: str, architecture: str, names: set[str]) -> None:
     """Query, key and feed-forward map of each layer; two bottlenecks; or biases and no weight."""
+    layers = 1 if architecture == "albert" else 2
     if name == "lora":
-        assert len(names) == layers * 3 * 2
+        # ModernBERT makes queries, keys and values by one map.
+        assert len(names) == layers * 2 * (2 if architecture == "modernbert" else 3)
         assert all(".lora_A.default." in one or ".lora_B.default." in one for one in names)
     elif name == "adapter":
         assert len(names) == layers * 2 * 4
     else:
         assert all(one.endswith(".bias") for one in names)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt-neox", "modernbert", "phi3"])
+def test_lora_leaves_values_alone_where_one_map_makes_them_too(
+    architecture: str, tmp_path: Path
+) -> None:
+    wrote = write if architecture == "modernbert" else write_decoder
+    lm = load_folder(wrote(tmp_path / "model", architecture))
+    model, tuning = DownstreamModel(lm, RelationHead(lm.width, ["x", "y"])), LoRATuning()
+    names = ("c_attn", "qkv_proj", "query_key_value", "Wqkv")
+    found = {n: m for n, m in lm.network.named_modules() if n.rpartition(".")[2] in names}
+    hidden = torch.randn(3, lm.width)
+    with torch.no_grad():
+        before = {name: part(hidden) for name, part in found.items()}
+    tuning.prepare(model, tuning.defaults)
+    data, recipe = data_of(lm), Recipe(learning_rate=0.1, batch_size=3, epochs=4, weight_decay=0.1)
+    train(model, model.loss, data, recipe, seed=0, device=torch.device("cpu"))
+    assert len(before) == 2
+    heads = int(lm.config.num_attention_heads)
+    shared = int(getattr(lm.config, "num_key_value_heads", None) or heads)
+    for name, part in lm.network.named_modules():
+        if name not in before:
+            continue
+        with torch.no_grad():
+            change = part(hidden) - before[name]
+        size = change.shape[1] // (heads + 2 * shared)
+        if architecture == "gpt-neox":
+            queries, keys, values = change.view(3, heads, 3, size).unbind(2)
+        else:
+            queries, keys, values = change.split([heads * size, shared * size, shared * size], 1)
+        assert not values.any()
+        assert queries.abs().max() > 1e-4
+        assert keys.abs().max() > 1e-4
 
 
 def _gradients_reach_what_is_marked(model: DownstreamModel, batch: Batch) -> None:
