@@ -42,7 +42,9 @@ MOST = 6
 NEVER = torch.empty(0, dtype=torch.int64)
 
 
-@pytest.fixture(scope="module", params=["gemma2", "gpt2", "llama", "qwen2"])
+@pytest.fixture(
+    scope="module", params=["gemma2", "gpt2", "llama", "mistral", "phi", "qwen2", "qwen3"]
+)
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     folder = tmp_path_factory.mktemp(request.param)
     return load_folder(write_decoder(folder, request.param, initializer_range=0.3))

@@ -154,6 +154,26 @@ def test_a_dry_run_needs_neither_data_nor_backbone_and_says_so(
     assert (status, "did you mean epochs" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "tuning"),
+    [
+        ("meta-llama/Llama-3.2-1B", "prompted"),
+        ("openai-community/gpt2@main", "prompted"),
+        ("here/own.gguf", "prompted"),
+        ("google-bert/bert-base-uncased", "full"),
+        ("someone/unheard-of", "full"),
+    ],
+)
+def test_a_dry_run_knows_by_its_name_how_a_backbone_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], backbone: str, tuning: str
+) -> None:
+    asked = ["run", "--task", "atlas-qa", "--backbone", backbone, "--method", "none"]
+    status, out, _ = call(capsys, *asked, "--out", str(tmp_path), "--dry-run", "--json")
+    *cells, last = map(json.loads, out.splitlines())
+    assert (status, [cell["spec"]["tuning"] for cell in cells]) == (0, [tuning])
+    assert ("downstream models" in last["estimate"]["stages"]) == (tuning == "full")
+
+
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
