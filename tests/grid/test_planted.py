@@ -32,11 +32,11 @@ def _score(results: list[Result], **wanted: Any) -> float:
 def test_planted_knowledge_is_found_and_controls_fall_to_chance(
     task: str, toy_folder: Path, shared: Place
 ) -> None:
-    chosen = grid(toy_folder, task=task, control="none,shuffled,random,zero")
+    chosen = grid(toy_folder, task=task, control="none,shuffled,random,zero,constant")
     results = run(chosen, shared)
     known = _score(results, method="map-tuning", control=Control.NONE)
     assert known > 0.8
-    for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO):
+    for control in (Control.SHUFFLED, Control.RANDOM, Control.ZERO, Control.CONSTANT):
         assert _score(results, method="map-tuning", control=control) < 0.45
     assert _score(results, method="none") < 0.45
 
