@@ -23,7 +23,18 @@ from kbench.store import Result, Status, packs
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["BEGIN", "END", "GRID", "PAGE", "RESULTS", "between", "digest", "section", "task_rows"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "GRID",
+    "PAGE",
+    "RESULTS",
+    "between",
+    "digest",
+    "said_rows",
+    "section",
+    "task_rows",
+]
 
 _ROOT = Path(__file__).resolve().parents[1]
 PAGE = _ROOT / "docs" / "methods.md"
@@ -59,6 +70,8 @@ def section(folder: Path, grid: Path) -> str:
         blocks.append(_together(own, f"{backbone}, tuning {tuning}"))
     for task in sorted({*frame["task"]}):
         blocks += [f"### {task}", "\n".join(task_rows(frame[frame["task"] == task]))]
+    if said := said_rows(runs.results):
+        blocks += ["### What is told, and said", "\n".join(said)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -200,6 +213,39 @@ def task_rows(frame: DataFrame) -> list[str]:
     for key, told in cells.items():
         lines.append(f"| {' | '.join([*key, *(told.get(column, '') for column in columns)])} |")
     return lines
+
+
+def said_rows(results: Sequence[Result]) -> list[str]:
+    """Returns the table of what models say where they are told otherwise; nothing without such."""
+    asked: tuple[Control, ...] = (Control.NONE, Control.VALUE_SWAPPED)
+    asked += (Control.ORACLE, Control.ANSWER_REMOVED, Control.EMPTY)
+    found: dict[tuple[str, str, str, str], dict[Control, Result]] = defaultdict(dict)
+    for result in results:
+        spec = result.spec
+        if result.status == Status.OK and spec.seed == 0 and spec.control in asked:
+            key = (spec.task, f"{spec.backbone} {spec.tuning}", spec.method, str(spec.setting))
+            found[key][spec.control] = result
+    told = {key: own for key, own in found.items() if {*own} - {Control.NONE}}
+    if not told:
+        return []
+    lines = [
+        "| task | model | method | setting | as it is | false values | says the false one |"
+        " oracle | answer removed | empty |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key in sorted(told, key=lambda key: (*key[:2], _SETTINGS.index(key[3]), key[2])):
+        cells = [_percent(told[key].get(control)) for control in asked]
+        swapped = told[key].get(Control.VALUE_SWAPPED)
+        follows = swapped.metrics.get("follow_rate") if swapped is not None else None
+        cells.insert(2, "" if follows is None else f"{100 * follows.value:.1f}")
+        lines.append(f"| {' | '.join([*key, *cells])} |")
+    return lines
+
+
+def _percent(result: Result | None) -> str:
+    if result is None or result.score is None:
+        return ""
+    return f"{100 * result.score.value:.1f}"
 
 
 def _cell_text(row: dict[str, Any]) -> str:

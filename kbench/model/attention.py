@@ -39,6 +39,10 @@ _NORMS = ("q_norm", "q_layernorm")
 
 Change: TypeAlias = "Callable[[AttentionCall], Tensor]"
 """What attention gives in the place of its own output: ``[batch, tokens, heads, size]``."""
+_SCORES = {"cpu": 1 << 20}
+"""Scores held at once where no gradient needs them: 4 MiB, for which a cache has room."""
+_MOST_SCORES = 1 << 26
+"""Likewise, elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +159,22 @@ class AttentionCall:
         own = self.output()
         if not keys.shape[2]:
             return own
-        scores = self.scores(queries, keys, visible) + bias
-        values = values.to(own.device)
-        share = torch.sigmoid(scores.logsumexp(-1) - self._own_mass())
-        found = scores.softmax(-1) @ _shared(values.float(), scores.shape[1])
-        change = share.unsqueeze(-1) * (found - own.transpose(1, 2).float())
-        return own + change.transpose(1, 2).to(own.dtype)
+        mass, before = self._own_mass(), own.transpose(1, 2).float()
+        values = _shared(values.to(own.device).float(), queries.shape[1])
+
+        def change(rows: slice) -> Tensor:
+            seen = None if visible is None else visible[rows]
+            scores = self.scores(queries[rows], _rows(keys, rows), seen) + _rows(bias, rows)
+            share = torch.sigmoid(scores.logsumexp(-1) - mass[rows])
+            found: Tensor = scores.softmax(-1) @ _rows(values, rows)
+            return share.unsqueeze(-1) * (found - before[rows])
+
+        batch = len(queries)
+        each = queries.shape[1] * queries.shape[2] * keys.shape[2]
+        most = _SCORES.get(own.device.type, _MOST_SCORES)
+        step = batch if torch.is_grad_enabled() else max(1, most // each)
+        parts = [change(slice(at, at + step)) for at in range(0, batch, step)]
+        return own + torch.cat(parts).transpose(1, 2).to(own.dtype)
 
     def scores(self, queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
         """Returns how well queries fit to keys that are looked at beside the text.
@@ -432,6 +446,12 @@ def _sent(
     )
     changed: Tensor = route.change(call)
     return changed.to(queries)
+
+
+def _rows(part: Any, rows: slice) -> Any:
+    """What is of some rows of a batch, of something that is of each or one for all."""
+    of_each = isinstance(part, Tensor) and part.dim() == 4 and len(part) > 1
+    return part[rows] if of_each else part
 
 
 def _products(queries: Tensor, keys: Tensor) -> Tensor:

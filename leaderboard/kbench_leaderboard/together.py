@@ -70,7 +70,9 @@ class Together:
         """Takes a result up; yields where its test set contradicts one that was seen before."""
         result, given = entry.result, entry.predictions
         assert result is not None
-        result = result.model_copy(update={"training": {}})  # the most of it, and never looked at
+        # The most of it; all that is looked at is whether dev chose something.
+        chosen = {"choice": bool(result.training.get("choice"))}
+        result = result.model_copy(update={"training": chosen})
         if result.status != Status.OK or given is None:
             self._seen.append(Seen(entry.where, result))
             return
@@ -242,8 +244,17 @@ def _of_said(whole: Sequence[Seen], trains: Callable[[Result, bool], bool]) -> F
         # One stands for all that are alike in what is asked: else all would meet all.
         apart = {(e.result.spec.seed, e.result.spec.control, e.linked): e for e in group}
         hang = {each.where: trains(each.result, each.linked) for each in group}
+        base = any(each.result.spec.knowledge is None for each in group)
+        silent = {each.where for each in group if base and each.result.training.get("choice")}
         for each in group:
-            other = next((one for one in apart.values() if _impossible(each, one, hang)), None)
+            other = next(
+                (
+                    one
+                    for one in apart.values()
+                    if _impossible(each, one, hang) and not _says_nothing(each, one, silent)
+                ),
+                None,
+            )
             if other is not None:
                 text = f"predicts to the last bit what {other.where} does, {_how(each, other)}"
                 yield each.where, text
@@ -264,6 +275,20 @@ def _impossible(one: Seen, two: Seen, hang: Mapping[str, bool]) -> bool:
         return hang[one.where] or hang[two.where]
     swapped = ours.spec.control != theirs.spec.control
     return swapped and one.linked and bool({ours.spec.control, theirs.spec.control} & _SWAPPING)
+
+
+def _says_nothing(one: Seen, two: Seen, silent: Set[str]) -> bool:
+    """Whether two runs are the model without knowledge, as dev chose of one of them at least.
+
+    Args:
+        one: a run.
+        two: another, that predicts the same.
+        silent: the folders of those for which something was chosen, and which predict what a model
+            without knowledge does.
+    """
+    chosen = (one.where in silent, two.where in silent)
+    bare = (one.result.spec.knowledge is None, two.result.spec.knowledge is None)
+    return any(chosen) and all(c or b for c, b in zip(chosen, bare, strict=True))
 
 
 def _how(one: Seen, two: Seen) -> str:

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from kbench.errors import DataError
@@ -300,6 +301,23 @@ def test_one_run_is_not_three_seeds(out: Path, compression: str) -> None:
         readdressed(copy, **_made_up(copy)).rename(out / _id(copy.parent, out))
     texts = found(out)
     assert any("predicts to the last bit what" in text for text in texts), texts
+
+
+def test_runs_that_dev_chose_to_leave_silent_are_alike_and_are_no_copies(out: Path) -> None:
+    """A method that works on every token may leave the model as it is, under any control."""
+    (base,) = all_of(out, seed=0, method="none")
+    said = pq.ParquetFile(base / "predictions.parquet").read().to_pydict()
+    own = [each for each in all_of(out, seed=0) if each != base]
+    assert len(own) > 1
+    for each in own:
+        predict(each, lambda told: told.update({k: said[k] for k in ("prediction", "score")}))
+        rescore(each)
+    texts = found(out)
+    assert any("predicts to the last bit what" in text for text in texts), texts
+    choice = {"values": [1.0, 0.0], "dev": [0.1, 0.2], "chosen": 0.0}
+    for each in own:
+        edit(each, lambda value: value["training"].update(choice=choice))
+    assert not [text for text in found(out) if "to the last bit" in text]
 
 
 def _made_up(folder: Path) -> dict[str, str]:

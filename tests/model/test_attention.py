@@ -277,6 +277,38 @@ def test_two_softmaxes_merged_are_one_over_both(lm: LanguageModel) -> None:
         states(lm, batch)
 
 
+@torch.no_grad()
+def test_what_is_looked_at_in_parts_is_looked_at_alike(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is much of it, some rows of a batch are looked up at a time, for the cache."""
+    batch, facts = inputs_of(lm).collate(np.arange(3)), Facts(lm)
+    asked: list[int] = []
+    scores = AttentionCall.scores
+
+    def counted(call: AttentionCall, *given: Tensor) -> Tensor:
+        asked.append(len(given[0]))
+        return scores(call, *given)
+
+    def check(call: AttentionCall) -> Tensor:
+        keys, values, seen = facts.of(call.batch, 1)
+        bias = torch.arange(3.0)[:, None, None, None]
+        for of in (lambda part: part, lambda part: part[:1]):
+            given = call.unrotated(), of(keys), of(values)
+            for visible in (None, seen, seen[:, None].expand(-1, batch.ids.shape[1], -1)):
+                for added in (0.5, bias):
+                    monkeypatch.setattr("kbench.model.attention._SCORES", {"cpu": 1 << 40})
+                    whole = call.beside(*given, visible, added)
+                    monkeypatch.setattr("kbench.model.attention._SCORES", {"cpu": 1})
+                    close(call.beside(*given, visible, added), whole)
+        return whole
+
+    monkeypatch.setattr(AttentionCall, "scores", counted)
+    with lm.attention(1).changed(check):
+        states(lm, batch)
+    assert asked == [3, 1, 1, 1] * 12
+
+
 def test_an_entry_twice_weighs_twice_and_order_is_nothing(lm: LanguageModel) -> None:
     batch, facts = inputs_of(lm).collate(np.arange(1)), Facts(lm)
 
