@@ -357,16 +357,18 @@ class _Pointed(Fit):
         weigh: Weigh | None = targets_in,
     ) -> History:
         """Trains as any, with one more term of the loss."""
-        weight = float(self.options["pointing"])
+        weight, own = float(self.options["pointing"]), cast("KblamPlug", plug)
 
         def both(batch: Batch) -> Tensor:
-            told, missed = loss(batch), cast("KblamPlug", plug).missed
+            told, missed = loss(batch), own.missed
             return torch.stack([told, told.new_zeros(()) if missed is None else weight * missed])
 
         def weighed(batch: Batch) -> tuple[int, int]:
             return targets_in(batch), int(_since_told(batch).sum())
 
-        return super().train(plug, both, data, beside, reading, weighed)
+        history = super().train(plug, both, data, beside, reading, weighed)
+        own.missed = None  # which holds all that it was computed from
+        return history
 
 
 def _spaced(total: int, most: int) -> Rows:

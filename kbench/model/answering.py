@@ -220,6 +220,7 @@ class RankedHead(AskedHead):
             )
         self.relations = {name: tuple(map(tuple, own)) for name, own in relations.items() if own}
         self.scorer = scorer
+        self.joined = joined
         forms = ((), (_JOINED,)) if joined else ((),)
         self._rows = [(name, *form) for form in forms for name in self.relations]
         self._number = {row: at for at, row in enumerate(self._rows)}
@@ -269,7 +270,8 @@ class RankedHead(AskedHead):
 
     def _row(self, example: Example) -> tuple[str, ...]:
         """What the candidates of an example are called by: its relation, and how they follow."""
-        return (example.relation, *((_JOINED,) if self.prompt.joins(example) else ()))
+        joins = self.joined and self.prompt.joins(example)
+        return (example.relation, *((_JOINED,) if joins else ()))
 
     def _spell(self, tokenizer: PreTrainedTokenizerFast) -> _Spelled:
         """Spells the names of each relation's candidates, those of one candidate side by side.

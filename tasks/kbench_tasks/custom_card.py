@@ -247,10 +247,9 @@ def prompt_of(card: CustomCard, own: Prompt | None) -> Prompt | None:
     if card.statements and card.prompt is None:
         ask, alone = "{text}", ""
     if card.prompt is not None:
-        ask, alone = card.prompt, card.prompt_alone
-        if alone is None:
-            bare = _PIECE.sub(lambda at: "" if at[1] in ("text", "before") else "it", ask)
-            alone = " ".join(bare.split())
+        ask = card.prompt
+        bare = _PIECE.sub(lambda at: "" if at[1] in ("text", "before") else "it", ask)
+        alone = " ".join(bare.split()) if card.prompt_alone is None else card.prompt_alone
     return Prompt(ask, alone, card.words or own.words, card.statements or own.statements)
 
 
