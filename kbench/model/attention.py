@@ -160,7 +160,9 @@ class AttentionCall:
         if not keys.shape[2]:
             return own
         mass, before = self._own_mass(), own.transpose(1, 2).float()
-        values = _shared(values.to(own.device).float(), queries.shape[1])
+        heads = queries.shape[1]
+        # Once, not for each part of the batch: there may be far more of them than tokens.
+        keys, values = (_shared(part.to(own.device).float(), heads) for part in (keys, values))
 
         def change(rows: slice) -> Tensor:
             seen = None if visible is None else visible[rows]
@@ -170,7 +172,7 @@ class AttentionCall:
             return share.unsqueeze(-1) * (found - before[rows])
 
         batch = len(queries)
-        each = queries.shape[1] * queries.shape[2] * keys.shape[2]
+        each = heads * queries.shape[2] * keys.shape[2]
         most = _SCORES.get(own.device.type, _MOST_SCORES)
         step = batch if torch.is_grad_enabled() else max(1, most // each)
         parts = [change(slice(at, at + step)) for at in range(0, batch, step)]
@@ -461,7 +463,8 @@ def _products(queries: Tensor, keys: Tensor) -> Tensor:
 
 def _shared(of_heads: Tensor, heads: int) -> Tensor:
     """Keys or values for each head of queries."""
-    return of_heads.repeat_interleave(heads // of_heads.shape[1], 1)
+    groups = heads // of_heads.shape[1]
+    return of_heads if groups == 1 else of_heads.repeat_interleave(groups, 1)
 
 
 def _applied(part: Any, hidden: Tensor) -> Tensor:
