@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kbench.data import (
     NONE_OF_THE_ABOVE,
     Example,
+    Options,
     Prompt,
     Role,
     Size,
     Split,
     TaskCard,
+    Verdicts,
     digest_examples,
 )
 from kbench.data.files import canonical_digest
@@ -251,12 +253,20 @@ class _LabelledTask(Task):
             labels.update(example.labels)
         return tuple(sorted(labels))
 
+    @property
+    def _asks(self) -> str:
+        """How decoders are asked: the option ``ask`` of tasks that have it."""
+        return str(self.options.get("ask", "name"))
+
 
 class TypingTask(_LabelledTask):
     """Entity typing: which of many classes does the marked mention have? Labels are sets.
 
+    Decoders are asked by the name of each type, or, with ``ask=yes-no``, whether it holds.
+
     Attributes:
         fallback: whether the best type is predicted where no logit is above 0.
+        verdicts: the prompt of ``ask=yes-no``; its words for labels are those of ``prompt``.
     """
 
     family = Family.TYPING
@@ -265,6 +275,18 @@ class TypingTask(_LabelledTask):
     metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     prompt: ClassVar[Prompt | None] = Prompt("{text} {target} is a", nothing="it is a")
+    verdicts: ClassVar[Verdicts] = Verdicts("{text} Is {target} a", nothing="Is it a")
+    defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "name"}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "ask": OptionType("text", words=("name", "yes-no"))
+    }
+
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        if self._asks == "yes-no" and self.prompt is not None:
+            self.prompt = replace(self.verdicts, words=self.prompt.words)  # type: ignore[misc]
 
     def misfit(self, example: Example) -> str:
         if isinstance(example.label, str):
@@ -280,11 +302,28 @@ class TypingTask(_LabelledTask):
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the types as candidates, and a threshold that dev chooses."""
         from kbench.model.candidates import TypeCandidateHead
+        from kbench.model.choices import VerdictHead
 
         prompt = self.prompt
         if prompt is None:
             return None
+        if isinstance(prompt, Verdicts):
+            return VerdictHead(self.labels, prompt, scorer, self.fallback)
         return TypeCandidateHead(self.labels, prompt, scorer, self.fallback)
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns its types; where each is asked about, one that it has and one that it lacks."""
+        prompt = self.prompt
+        if not isinstance(prompt, Verdicts):
+            return super().shows(example)
+        classes = {}
+        for holds in (False, True):
+            own = [label for label in self.labels if (label in example.labels) == holds]
+            # Not the first: it would be the same of nearly all.
+            order = sorted(own, key=lambda label: _digest(f"{example.id}/{label}"))
+            if order:
+                classes[str(holds)] = prompt.verdict(order[0], holds)
+        return classes
 
     @property
     def form(self) -> dict[str, object]:
@@ -292,7 +331,14 @@ class TypingTask(_LabelledTask):
 
 
 class RelationTask(_LabelledTask):
-    """Relation classification: which relation holds between head and tail? One label."""
+    """Relation classification: which relation holds between head and tail? One label.
+
+    Decoders are asked by the name of each relation (by its statement, where the prompt has any),
+    or, with ``ask=letters``, for the letter of one in a list of all.
+
+    Attributes:
+        letters: the prompt of ``ask=letters``; its words for labels are those of ``prompt``.
+    """
 
     family = Family.RELATION
     head_name = "kbench.task:RelationTask"
@@ -301,6 +347,21 @@ class RelationTask(_LabelledTask):
     prompt: ClassVar[Prompt | None] = Prompt(
         "{text} The relation between {head} and {tail} is", nothing="The relation between them is"
     )
+    letters: ClassVar[Options] = Options(
+        "{text} What is the relation between {head} and {tail}?",
+        nothing="What is the relation between them?",
+    )
+    defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "name"}
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        "ask": OptionType("text", words=("name", "letters"))
+    }
+
+    def __init__(
+        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
+    ) -> None:
+        super().__init__(data, options)
+        if self._asks == "letters" and self.prompt is not None:
+            self.prompt = replace(self.letters, words=self.prompt.words)  # type: ignore[misc]
 
     def misfit(self, example: Example) -> str:
         if not isinstance(example.label, str):
@@ -316,12 +377,28 @@ class RelationTask(_LabelledTask):
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the relations as candidates, or statements of them where the prompt has any."""
         from kbench.model.candidates import CandidateHead
+        from kbench.model.choices import LetterHead
         from kbench.model.statements import StatementHead
 
         if self.prompt is None:
             return None
+        if isinstance(self.prompt, Options):
+            return LetterHead(self.labels, self.prompt, scorer)
         kind = StatementHead if self.prompt.statements else CandidateHead
         return kind(self.labels, self.prompt, scorer)
+
+    def shows(self, example: Example) -> Mapping[str, str]:
+        """Returns its relation; where a letter is asked for, behind one of the two lists."""
+        prompt, label = self.prompt, str(example.label)
+        if not isinstance(prompt, Options) or label not in self.labels:
+            return super().shows(example)
+        # Of half of the examples each: else a relation would be shown by one letter alone.
+        turned = bool(int(_digest(example.id)[:1], 16) % 2)
+        return {label: prompt.lettered(self.labels, label, turned=turned)}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 _NAME = 32

@@ -14,7 +14,7 @@ from kbench.data.examples import (
 )
 from kbench.data.likelihoods import SCORERS, Likelihoods
 from kbench.data.predictions import Answers, Predictions, is_right
-from kbench.data.prompts import Prompt
+from kbench.data.prompts import Options, Prompt, Verdicts
 
 __all__ = [
     "NONE_OF_THE_ABOVE",
@@ -25,12 +25,14 @@ __all__ = [
     "Label",
     "Likelihoods",
     "Mention",
+    "Options",
     "Predictions",
     "Prompt",
     "Role",
     "Size",
     "Split",
     "TaskCard",
+    "Verdicts",
     "digest_examples",
     "is_right",
     "outermost",

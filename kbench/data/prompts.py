@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from kbench.data.examples import Example, Role
 
-__all__ = ["Prompt"]
+__all__ = ["Options", "Prompt", "Verdicts"]
 
 _PIECE = re.compile(r"\{(text|before|target|head|tail)\}")
 _NAMED = re.compile(r"\{(target|head|tail)\}")
 _WORD = re.compile(r"\w")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,88 @@ class Prompt:
     def spelled(self, label: str) -> str:
         """Returns the words of a label."""
         return self.words.get(label) or re.sub(r"[_\-/]+", " ", label).strip() or label
+
+    def candidates(self, labels: Sequence[str]) -> list[str]:
+        """Returns what a model may go on with where it has the choice of some labels.
+
+        As many of the first label, then as many of the second, and so on; here one of each.
+        """
+        return [self.spelled(label) for label in labels]
+
+
+@dataclass(frozen=True)
+class Verdicts(Prompt):
+    """A form of prompts that ask of each label by itself whether it holds: yes or no?
+
+    What is asked ends where a label goes (``{text} Is {target} a``). The label stands last, so that
+    all questions of an example share what stands before it.
+
+    Attributes:
+        yes: what follows a label that holds. Its last word counts with and without a capital.
+        no: what follows one that does not, likewise.
+    """
+
+    yes: str = "? Answer: yes"
+    no: str = "? Answer: no"
+
+    def candidates(self, labels: Sequence[str]) -> list[str]:
+        """Returns four of each label: yes, in small letters and with a capital; no, likewise."""
+        ends = [end for said in (self.yes, self.no) for end in _in_both_cases(said)]
+        return [f"{self.spelled(label)}{end}" for label in labels for end in ends]
+
+    def answer(self, example: Example, label: str) -> str:
+        return self.verdict(label, label in example.labels)
+
+    def verdict(self, label: str, holds: bool) -> str:
+        """Returns a label and whether it holds, as a demonstration has it."""
+        return f"{self.spelled(label)}{self.yes if holds else self.no}"
+
+
+@dataclass(frozen=True)
+class Options(Prompt):
+    """A form of prompts that list the labels behind letters, and ask for a letter.
+
+    They are listed twice, in opposite orders, and what is said of both counts: models prefer some
+    letters, and some places of a list, whatever stands there (Zheng et al., "Large Language Models
+    Are Not Robust Multiple Choice Selectors", ICLR 2024).
+
+    Attributes:
+        asks: what stands between the list and the letter.
+    """
+
+    most: ClassVar[int] = len(_LETTERS)
+    """Labels that there are letters for."""
+    asks: str = "Answer:"
+
+    def candidates(self, labels: Sequence[str]) -> list[str]:
+        """Returns two of each label: its letter behind the list, and behind the list turned round.
+
+        Raises:
+            ValueError: there are more labels than letters.
+        """
+        if len(labels) > self.most:
+            raise ValueError(f"{len(labels)} labels, and {self.most} letters")
+        turned = labels[::-1]
+        return [
+            self._lettered(order, order.index(label))
+            for label in labels
+            for order in (labels, turned)
+        ]
+
+    def lettered(self, labels: Sequence[str], label: str, *, turned: bool) -> str:
+        """Returns the list, or the list turned round, and the letter of a label."""
+        both = self.candidates(labels)
+        return both[2 * labels.index(label) + turned]
+
+    def _lettered(self, order: Sequence[str], at: int) -> str:
+        lines = (f"{_LETTERS[n]}. {self.spelled(label)}" for n, label in enumerate(order))
+        return "\n".join((*lines, f"{self.asks} {_LETTERS[at]}"))
+
+
+def _in_both_cases(said: str) -> tuple[str, str]:
+    """A text as it is, and with a capital at its last word."""
+    *before, last = re.split(r"(\s+)", said)
+    return said, "".join((*before, last[:1].upper() + last[1:]))
 
 
 def _name(example: Example, role: Role) -> str:

@@ -77,8 +77,8 @@ class TreeBatch:
     """The candidates of a batch, whose tokens stand in the rows of their texts as trees.
 
     Attributes:
-        states: flattened places of the tokens that another follows, the last of each text among
-            them, by rows of the batch. ``[states]``.
+        states: flattened places of the tokens after which one of a candidate is said, by rows of
+            the batch. ``[states]``.
         places: for each token of each candidate, which of ``states`` it follows. ``[steps]``.
         targets: these tokens. ``[steps]``.
         cells: place of each one's candidate in the flattened ``[examples * candidates]``.

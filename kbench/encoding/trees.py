@@ -37,8 +37,8 @@ class Tree:
         tokens: of the nodes below the root, parents first: tokens that another follows. ``[N]``.
         depths: how many tokens each is after the text, from 1. ``[N]``.
         sees: whether a node (first) is another (second) or follows it. ``[N, N]``.
-        places: the node after which each token of each candidate comes, 0 for the root, else a
-            node's number plus 1. ``[steps]``.
+        places: the node after which each token of each candidate comes that is said of it, 0 for
+            the root, else a node's number plus 1. ``[steps]``.
         targets: these tokens. ``[steps]``.
         owners: the candidate that each is of. ``[steps]``.
         candidates: how many.
@@ -53,21 +53,29 @@ class Tree:
     candidates: int
 
     @classmethod
-    def of(cls, candidates: Sequence[Sequence[int]]) -> Tree:
-        """Returns the tree of candidates, each the token ids that it is spelled by.
+    def of(cls, candidates: Sequence[Sequence[int]], asked: Sequence[int] = ()) -> Tree:
+        """Returns the tree of candidates.
+
+        Args:
+            candidates: the token ids that each is spelled by.
+            asked: how many of these a candidate begins with that are read and not said; none where
+                nothing is given.
 
         Raises:
-            ValueError: one has no token.
+            ValueError: one has no token, or none that is said.
         """
         nodes: dict[tuple[int, ...], int] = {(): 0}
         places, targets, owners = list[int](), list[int](), list[int]()
         for number, spelled in enumerate(map(tuple, candidates)):
-            if not spelled:
+            read = asked[number] if asked else 0
+            if len(spelled) <= read:
                 raise ValueError(f"candidate {number} has no token")
             for at, token in enumerate(spelled):
-                places.append(nodes.setdefault(spelled[:at], len(nodes)))
-                targets.append(token)
-                owners.append(number)
+                place = nodes.setdefault(spelled[:at], len(nodes))
+                if at >= read:
+                    places.append(place)
+                    targets.append(token)
+                    owners.append(number)
         below = list(nodes)[1:]
         sees = np.zeros((len(below), len(below)), dtype=bool)
         for number, path in enumerate(below):
@@ -94,7 +102,8 @@ class Tree:
         ends = np.flatnonzero(np.diff(self.owners[order])) + 1
         parts: list[tuple[set[int], list[NDArray[np.int64]]]] = []
         for steps in np.split(order, ends):
-            needs = {*(self.places[steps] - 1).tolist()} - {-1}
+            after = self.places[steps] - 1
+            needs = {*np.flatnonzero(self.sees[after[after >= 0]].any(0)).tolist()}
             if not parts or (parts[-1][0] and len(parts[-1][0] | needs) > most):
                 parts.append((set(), []))
             parts[-1][0].update(needs)
@@ -375,9 +384,11 @@ def _steps(lengths: NDArray[np.int64], trees: Sequence[Tree], width: int, whole:
         places.append(before[row] + tree.places)
         targets.append(tree.targets)
         cells.append(row * most + tree.owners)
+    # Not those after which nothing is said, but only read: logits are what is dear here.
+    used, after = np.unique(np.concatenate(places), return_inverse=True)
     return TreeBatch(
-        states=torch.from_numpy(np.concatenate(states)),
-        places=torch.from_numpy(np.concatenate(places)),
+        states=torch.from_numpy(np.concatenate(states)[used]),
+        places=torch.from_numpy(after),
         targets=torch.from_numpy(np.concatenate(targets)),
         cells=torch.from_numpy(np.concatenate(cells)),
         examples=len(trees),

@@ -271,7 +271,7 @@ class _Cell:
         except KbenchError as error:
             what = f"the labels of {self._spec.task}, which are the candidates: put its data there"
             raise _Unknown(what) from error
-        spelled = [tuple(task.prompt.spelled(label).split()) for label in labels]
+        spelled = [tuple(said.split()) for said in task.prompt.candidates(labels)]
         shared = {words[:at] for words in spelled for at in range(1, len(words))}
         return len(shared) + (_PIECES - 1) * len({word for words in spelled for word in words})
 

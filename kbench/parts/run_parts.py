@@ -432,8 +432,9 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
             )
         if parts.spec.chat and not asked.chats:
             raise Unsupported(
-                f"--chat puts one prompt as one message, and task {parts.spec.task} asks by "
-                "statements, or by an episode of examples; take a run without --chat"
+                f"--chat puts one prompt as one message, and task {parts.spec.task} asks by what "
+                "stands behind it (statements, letters, yes or no), or by an episode of examples; "
+                "take a run without --chat"
             )
         asked.chat = parts.spec.chat
         return asked

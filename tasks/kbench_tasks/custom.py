@@ -14,6 +14,7 @@ from kbench.data.sources import find_file, find_folder, read_records, read_text
 from kbench.errors import DataError, UsageError, nearest
 from kbench.metrics import MacroF1, Metric, MicroF1WithoutNull
 from kbench.model import Head
+from kbench.spec import OptionType
 from kbench.task import Family, QuestionTask, RelationTask, Task, TypingTask
 from kbench_tasks.custom_card import (
     CARD,
@@ -61,8 +62,14 @@ class Custom(Task):
         *QuestionTask.metrics,
     )
     markers = RelationTask.markers
-    defaults = QuestionTask.defaults
-    option_types = QuestionTask.option_types
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        **QuestionTask.defaults,
+        "ask": "name",
+    }
+    option_types: ClassVar[Mapping[str, OptionType]] = {
+        **QuestionTask.option_types,
+        "ask": OptionType("text", words=("name", "yes-no", "letters")),
+    }
     card_keys: ClassVar[Mapping[str, str]] = {
         **KEY_WORDS,
         **{f"metric in {family}": " or ".join(named) for family, named in METRICS.items()},
@@ -103,11 +110,20 @@ class Custom(Task):
             self._check_options()
 
     def _check_options(self) -> None:
-        """Refuses options of questions for what is none."""
+        """Refuses options of other families."""
         if self.options["answers"] != self.defaults["answers"]:
             raise UsageError(
                 f"answers={self.options['answers']} is of questions, and the card of "
                 f"{self.card.title} says {self.family}"
+            )
+        self._check_ask()
+
+    def _check_ask(self) -> None:
+        asked = str(self.options["ask"])
+        family = _ASKED.get(asked, self.family)
+        if family != self.family:
+            raise UsageError(
+                f"ask={asked} is of {family}, and the card of {self.card.title} says {self.family}"
             )
 
     @classmethod
@@ -289,9 +305,12 @@ class _CustomQuestions(Custom, QuestionTask):
     markers, head = QuestionTask.markers, QuestionTask.head
 
     def _check_options(self) -> None:
+        self._check_ask()
         self._answered(self.way)  # once more: the card has its own metric
 
 
+_ASKED = {"yes-no": Family.TYPING, "letters": Family.RELATION}
+"""Whose decoders can be asked so."""
 _FAMILIES: Mapping[Family, type[Custom]] = {
     Family.TYPING: _CustomTyping,
     Family.RELATION: _CustomRelations,

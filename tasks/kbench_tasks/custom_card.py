@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from kbench.data import Prompt, Role, TaskCard
+from kbench.data import Options, Prompt, Role, TaskCard, Verdicts
 from kbench.data.files import read_yaml
 from kbench.data.sources import find_folder, is_hub
 from kbench.errors import DataError, UsageError, nearest
@@ -244,13 +245,21 @@ def prompt_of(card: CustomCard, own: Prompt | None) -> Prompt | None:
     if own is None:
         return None
     ask, alone = own.ask, own.nothing
-    if card.statements and card.prompt is None:
+    # Asked for letters or for yes and no, a model is not asked for statements.
+    statements = {} if isinstance(own, Options | Verdicts) else card.statements
+    if statements and card.prompt is None:
         ask, alone = "{text}", ""
     if card.prompt is not None:
         ask = card.prompt
         bare = _PIECE.sub(lambda at: "" if at[1] in ("text", "before") else "it", ask)
         alone = " ".join(bare.split()) if card.prompt_alone is None else card.prompt_alone
-    return Prompt(ask, alone, card.words or own.words, card.statements or own.statements)
+    return replace(
+        own,
+        ask=ask,
+        nothing=alone,
+        words=card.words or own.words,
+        statements=statements or own.statements,
+    )
 
 
 def metrics_of(card: CustomCard) -> tuple[Metric, ...]:

@@ -51,11 +51,11 @@ class Figer(ErnieTyping):
     fallback = True
     metrics = _metrics(fallback)
     defaults: ClassVar[Mapping[str, float | int | str]] = {
-        "link_threshold": 0.3,
+        **ErnieTyping.defaults,
         "fallback": "argmax",
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "link_threshold": OptionType("number", least=0, most=1),
+        **ErnieTyping.option_types,
         "fallback": OptionType("text", words=("argmax", "none")),
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -96,8 +96,12 @@ class ErnieTyping(TypingRecords):
     """
 
     link: ClassVar[Mapping[str, Shape]] = {"ents": [(str, int, int, float)]}
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"link_threshold": 0.3}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        **TypingTask.defaults,
+        "link_threshold": 0.3,
+    }
     option_types: ClassVar[Mapping[str, OptionType]] = {
+        **TypingTask.option_types,
         "link_threshold": OptionType("number", least=0, most=1),
     }
 

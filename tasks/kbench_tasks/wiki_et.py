@@ -54,7 +54,10 @@ class WikiET(TypingRecords):
     max_length = 64
     fallback = True
     metrics = (LooseMicroF1(True), LooseMacroF1(True), StrictAccuracy(True))
-    defaults: ClassVar[Mapping[str, float | int | str]] = {"entities": "entity2id.txt"}
+    defaults: ClassVar[Mapping[str, float | int | str]] = {
+        **TypingRecords.defaults,
+        "entities": "entity2id.txt",
+    }
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split and gives the entities their ids.

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kbench.data import Example, Mention, Prompt, Role
+from kbench.data import Example, Mention, Options, Prompt, Role, Verdicts
 from kbench.encoding import Encoded, Layout, Tree, Trees, encode, trees
 from kbench.encoding.batch import picked
 from kbench.encoding.micro_batches import split
 from kbench.model import DownstreamModel, Head, LanguageModel, StatementHead
 from kbench.model.answering import RankedHead
 from kbench.model.candidates import CandidateHead
+from kbench.model.choices import LetterHead, VerdictHead
 from kbench.model.frozen_reading import FrozenReader, last_states
 from kbench.model.huggingface import load_folder
 from kbench.pipeline.prediction import predict
@@ -31,6 +32,8 @@ RANKED = {"": [[name, f"{name} itself"] for name in PLACES[:4]], "sea": [["a sea
 HEADS: dict[str, Callable[[], Head]] = {
     "labels": lambda: CandidateHead(PLACES, Prompt("{text} near", nothing="near"), "pmi"),
     "statements": lambda: StatementHead(PLACES, Prompt("{text} .", statements=STATED), "pmi"),
+    "letters": lambda: LetterHead(PLACES, Options("{text} near", nothing="near"), "pmi"),
+    "verdicts": lambda: VerdictHead(PLACES, Verdicts("{text} near", nothing="near"), "pmi"),
     "ranked": lambda: RankedHead(Prompt("{text} near", nothing="near"), 40, RANKED, "pmi"),
 }
 
@@ -54,7 +57,8 @@ def prepared(model: DownstreamModel) -> tuple[Encoded, NDArray[np.int64]]:
         text = f"{'so ' * number}ann lives"
         at = text.index("ann")
         mentions = (Mention(at, at + 3, "Q1", Role.HEAD), Mention(at, at + 3, "Q1", Role.TAIL))
-        label = (PLACES[number],) if isinstance(model.head, RankedHead) else PLACES[number]
+        several = isinstance(model.head, RankedHead | VerdictHead)
+        label = (PLACES[number],) if several else PLACES[number]
         relation = "sea" if number == 3 else ""
         examples.append(Example(str(number), text, mentions, label, relation=relation))
     put = [model.head.put(example) for example in examples]
@@ -128,3 +132,17 @@ def test_each_candidate_is_in_one_part() -> None:
                 path = np.flatnonzero(part.sees[place - 1]).tolist() if place else []
                 assert part.tokens[path].tolist() == tokens[:at]
     assert max(map(len, Tree.of([[1] * 20, [2]]).parted(4))) == 19  # one has no room, and stays
+
+
+def test_of_a_candidate_what_is_asked_is_read_and_not_said() -> None:
+    spelled = [[7, 8, 1], [7, 8, 2], [7, 9, 3, 4]]
+    tree = Tree.of(spelled, [2, 2, 2])
+    whole = Tree.of(spelled)
+    assert tree.tokens.tolist() == whole.tokens.tolist()
+    assert tree.targets.tolist() == [1, 2, 3, 4]
+    assert tree.owners.tolist() == [0, 1, 2, 2]
+    first, second = tree.parted(2)  # with what a token follows, that is asked
+    assert [first.tokens.tolist(), second.tokens.tolist()] == [[7, 8], [7, 9, 3]]
+    assert second.places.tolist() == [2, 3]
+    with pytest.raises(ValueError, match="candidate 1 has no token"):
+        Tree.of(spelled, [2, 3, 2])
