@@ -512,7 +512,7 @@ class QuestionTask(Task):
         """Whether the answer of some question follows without a blank."""
         asked = self.prompt
         if asked is None or not asked.ask.endswith("{before}"):
-            return False
+            return asked is not None and bool(asked.closed)
         return any(asked.joins(example) for split in Split for example in self.examples(split))
 
     @cached_property

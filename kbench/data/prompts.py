@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -72,12 +73,24 @@ class Prompt:
         )
         return replace(example, text=text, mentions=moved, blank=len(text))
 
+    @property
+    def closed(self) -> str:
+        """The sign that every text ends in, of a script without blanks between words; else nothing.
+
+        Such as the colon of Chinese or Japanese: an answer stands right behind it.
+        """
+        last = self.ask.rstrip()[-1:]
+        return last if last != "}" and unicodedata.east_asian_width(last) in ("W", "F") else ""
+
     def joins(self, example: Example) -> bool:
         """Whether the answer of an example stands right behind its text, without a blank.
 
         So where what is read ends before its blank, and ends there in a sign: scripts without
-        blanks between words have it so, and so does what stands in brackets.
+        blanks between words have it so, and so does what stands in brackets. And where the prompt
+        is :attr:`closed`.
         """
+        if self.closed:
+            return True
         if not self.ask.endswith("{before}") or example.blank is None:
             return False
         before = example.text[: example.blank]

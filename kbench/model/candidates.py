@@ -236,7 +236,7 @@ class ScoredLabels(AskedHead, ABC):
                 "say nothing; expected words: give them in the task's prompt, Prompt(words=…), in "
                 "the words of a card of your own, or take tuning head"
             )
-        spelled = self.answer_tokens(tokenizer, words)
+        spelled = self.answer_tokens(tokenizer, words, joined=bool(self.prompt.closed))
         for label, word, tokens in zip(self.labels, words, spelled, strict=True):
             if not tokens or tokenizer.unk_token_id in tokens:
                 raise InputError(

@@ -84,7 +84,8 @@ class _Chosen(ScoredLabels, ABC):
 
     def _tree(self, tokenizer: PreTrainedTokenizerFast) -> Tree:
         self.spelled(tokenizer)  # that the labels themselves are words
-        spelled = self.answer_tokens(tokenizer, self._candidates)
+        joined = bool(self.prompt.closed)
+        spelled = self.answer_tokens(tokenizer, self._candidates, joined=joined)
         unknown = [
             text
             for text, tokens in zip(self._candidates, spelled, strict=True)

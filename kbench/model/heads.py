@@ -498,7 +498,8 @@ class _AnsweringHead(Head):
             (e.label,) if isinstance(e.label, str) else tuple(dict.fromkeys(e.label))
             for e in examples
         ]
-        before = [example.before_blank for example in examples]
+        closed = self.prompt.closed if self.prompt else ""
+        before = [closed or example.before_blank for example in examples]
         known: dict[tuple[str, str], int | None] = {}
         for lead in dict.fromkeys(before):
             asked = (own for own, each in zip(several, before, strict=True) if each == lead)

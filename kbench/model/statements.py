@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from kbench.data import NONE_OF_THE_ABOVE, Example, Label, Likelihoods, Prompt
-from kbench.encoding import Inputs, Layout, Ranked, Tree, encode, inner_tokens
+from kbench.encoding import Inputs, Layout, Ranked, Tree, encode, inner_tokens, joined_tokens
 from kbench.encoding.trees import behind_nothing
 from kbench.errors import InputError, UsageError
 from kbench.model.candidates import AskedHead, best, log_likelihoods, numbered
@@ -202,7 +202,8 @@ class _Statements(Sequence[Tree]):
             return [self[number] for number in range(*at.indices(len(self)))]
         example = self._examples[at]
         said = [self._prompt.answer(example, name) for name in self._names[at]]
-        spelled = inner_tokens(self._tokenizer, said)
+        spelling = joined_tokens if self._prompt.closed else inner_tokens
+        spelled = spelling(self._tokenizer, said)
         for text, tokens in zip(said, spelled, strict=True):
             if not tokens:
                 raise InputError(

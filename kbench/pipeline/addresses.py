@@ -46,7 +46,9 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
         form = parts.task.prompt and asdict(parts.task.prompt)
         if form and not form["statements"]:
             del form["statements"]
-        inputs["prompt"] = [asked, form]
+        # Answers behind a sign of a script without blanks once stood behind a blank.
+        closed = parts.task.prompt is not None and parts.task.prompt.closed
+        inputs["prompt"] = [asked, form, *(["joined"] if closed else [])]
     if parts.demonstrations:
         examples, answers = zip(*parts.demonstrations, strict=True)
         inputs["demonstrations"] = [digest_examples(examples), list(answers)]

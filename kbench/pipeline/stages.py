@@ -21,6 +21,7 @@ from kbench.method import Plug
 from kbench.model import DownstreamModel, LanguageModel, digest
 from kbench.model.compiling import compiled
 from kbench.parts.run_parts import Parts
+from kbench.pipeline.boundaries import respelled
 from kbench.pipeline.costs import Spent, cost, counted
 from kbench.pipeline.evaluation import Evaluation
 from kbench.pipeline.following import false_answers
@@ -96,7 +97,12 @@ def evaluate(session: Session, parts: Parts) -> Evaluation:
         prepared=prepared,
         predicted=predicted,
         cost=cost(tuned, fitted, plug, spent, len(predicted.labels)),
-        counts={**_whole(parts, prepared), **_kept(session, parts, model), **counted(fitted)},
+        counts={
+            **_whole(parts, prepared),
+            **_kept(session, parts, model),
+            **respelled(parts, model, prepared.examples),
+            **counted(fitted),
+        },
         training=_told(session, parts, model.lm, tuned, fitted, predicted, choice),
         dev=dev,
         before=tuned.digest,

@@ -13,7 +13,16 @@ from kbench.data import Split
 from kbench.spec import Control
 from kbench.store import Result, Status
 
-__all__ = ["follows", "kept", "left_out", "notes", "silent", "undemonstrated", "unknown_words"]
+__all__ = [
+    "follows",
+    "kept",
+    "left_out",
+    "notes",
+    "respelled",
+    "silent",
+    "undemonstrated",
+    "unknown_words",
+]
 
 _MOST = 0.5
 """Share of unknown tokens from which on it is said."""
@@ -79,10 +88,25 @@ def undemonstrated(result: Result) -> str:
     return f"{lost / tested:.1f} demonstrations a test example have no room in the window"
 
 
+def respelled(result: Result) -> str:
+    """Returns of how many answers prompt and answer are other tokens as one text; else nothing."""
+    other = result.counts.get("test_answers_spelled_otherwise", 0)
+    tested = result.counts.get("test_kept", 0)
+    if not other:
+        return ""
+    return f"{other:,} of {tested:,} answers are other tokens in one text with their prompt"
+
+
 def notes(results: Sequence[Result]) -> list[str]:
     """Returns what must be read beside the scores of some runs, a line each."""
     lines = [f"Kept: {text}." for result in results if (text := left_out(result))]
     for result in results:
-        said = (unknown_words(result), silent(result), follows(result), undemonstrated(result))
+        said = (
+            unknown_words(result),
+            silent(result),
+            follows(result),
+            undemonstrated(result),
+            respelled(result),
+        )
         lines += [f"{result.spec.title}: {text}." for text in said if text]
     return list(dict.fromkeys(lines))

@@ -13,7 +13,7 @@ from kbench.parts.catalogue import Kind
 from kbench.parts.find import find_task
 from kbench.parts.run_parts import Parts
 from kbench.parts.source_text import option_types
-from kbench.spec import Control, OptionType, RunSpec, Setting, check_values
+from kbench.spec import Control, OptionType, RunSpec, Setting, check_options, check_values
 
 OPEN = {("methods", "map-tuning", "choose"), ("methods", "map-tuning-mlp", "choose")}
 """Options of a form of their own, which the part checks when it is made."""
@@ -168,5 +168,5 @@ def test_a_default_that_is_set_is_the_same_run_however_it_is_spelled(spelled: fl
 
 
 def test_a_part_without_options_says_so() -> None:
-    with pytest.raises(UsageError, match=r"^task atlas-typing has no option 'x'; it has none$"):
-        find_task("atlas-typing", None, {"x": 1})
+    with pytest.raises(UsageError, match=r"^tuning prompted has no option 'x'; it has none$"):
+        check_options({"x": 1}, (), "tuning prompted")
