@@ -67,9 +67,8 @@ class SpokenHead(AskedHead):
         Raises:
             InputError: an example has no answer.
         """
-        answers, tokens = self._spelled(examples, tokenizer)
+        answers, joined, tokens = self._spelled(examples, tokenizer)
         spelled = dict(zip(tokens, in_words(tokenizer, [*tokens.values()]), strict=True))
-        joined = [self.prompt.joins(example) for example in examples]
         labels: list[Label] = [*answers]
         return Gold(
             np.arange(len(labels)),
@@ -87,28 +86,24 @@ class SpokenHead(AskedHead):
 
     def _spelled(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast
-    ) -> tuple[list[tuple[str, ...]], dict[tuple[str, bool], list[int]]]:
-        """The acceptable answers of examples, and the tokens of each, joined to a text or not."""
+    ) -> tuple[list[tuple[str, ...]], list[bool], dict[tuple[str, bool], list[int]]]:
+        """The acceptable answers of examples, whether they join its text, and their tokens."""
         answers = [_answers(example) for example in examples]
+        joined = [self.prompt.joins(example) for example in examples]
         tokens: dict[tuple[str, bool], list[int]] = {}
         for join in (False, True):
-            asked = (
-                own
-                for own, example in zip(answers, examples, strict=True)
-                if self.prompt.joins(example) == join
-            )
+            asked = (own for own, each in zip(answers, joined, strict=True) if each == join)
             known = list(dict.fromkeys(answer for several in asked for answer in several))
             spelled = self.answer_tokens(tokenizer, known, joined=join)
             tokens |= {(each, join): ids for each, ids in zip(known, spelled, strict=True)}
-        return answers, tokens
+        return answers, joined, tokens
 
     def grown(
         self, inputs: Inputs, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
     ) -> Encoded:
         """Returns texts with the answers that the model is to learn."""
-        answers, tokens = self._spelled(examples, tokenizer)
+        answers, joined, tokens = self._spelled(examples, tokenizer)
         trees: dict[tuple[int, ...], int] = {}
-        joined = [self.prompt.joins(example) for example in examples]
         which = [
             trees.setdefault(self._learnt([tokens[a, join] for a in own], tokenizer), len(trees))
             for own, join in zip(answers, joined, strict=True)

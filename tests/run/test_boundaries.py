@@ -88,7 +88,7 @@ def test_answers_at_one_token_are_looked_at_behind_the_sign() -> None:
     gold = BlankHead(asked).gold([question], core)
     assert gold.kept.tolist() == [0]
     assert core.convert_ids_to_tokens(gold.targets.tolist()) == core.tokenize("：北京")[1:]
-    learnt = SpokenHead(asked, 8)._spelled([question], core)[1]
+    learnt = SpokenHead(asked, 8)._spelled([question], core)[2]
     assert learnt == {("北京", True): gold.targets.tolist()}
 
 
