@@ -31,6 +31,7 @@ __all__ = [
     "RESULTS",
     "between",
     "digest",
+    "kept_rows",
     "said_rows",
     "section",
     "task_rows",
@@ -67,7 +68,8 @@ def section(folder: Path, grid: Path) -> str:
     blocks = [f"Results `{digest(folder)}`.", *_there(runs.results, _asked(grid))]
     for backbone, tuning in _columns(frame):
         own = frame[(frame["backbone"] == backbone) & (frame["tuning"] == tuning)]
-        blocks.append(_together(own, f"{backbone}, tuning {tuning}"))
+        title = f"{backbone}, tuning {tuning}"
+        blocks += [_together(own, title), "\n".join(kept_rows(own, title))]
     for task in sorted({*frame["task"]}):
         blocks += [f"### {task}", "\n".join(task_rows(frame[frame["task"] == task]))]
     if said := said_rows(runs.results):
@@ -179,6 +181,50 @@ def _together(frame: DataFrame, title: str) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def kept_rows(frame: DataFrame, title: str) -> list[str]:
+    """Returns the table of what a gain is, what it leaves as it was, and what it costs.
+
+    Means over tasks; of answers that turned, all examples of all tasks together.
+
+    Args:
+        frame: rows of one model.
+        title: of it.
+    """
+    lines = [
+        f"**{title}**, what a gain is, keeps and costs:",
+        "",
+        "| method | setting | of the kind | individual | retention | repair | tokens more |"
+        " parameters | s of training | of its general plug |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    rows = [row for row in _records(frame) if row["control"] == Control.NONE]
+    bare = {row["task"]: row["tokens_per_example"] for row in rows if not row["setting"]}
+    for method, setting in dict.fromkeys((row["method"], row["setting"]) for row in rows):
+        own = [r for r in rows if (r["method"], r["setting"]) == (method, setting)]
+        if not setting:
+            continue
+        more = [r["tokens_per_example"] - bare[r["task"]] for r in own if r["task"] in bare]
+        cells = [method, setting, _mean(own, "kind"), _mean(own, "individual")]
+        cells += [_share(own, "lost", "right", rest=True), _share(own, "gained", "wrong")]
+        cells += [f"{sum(more) / len(more):.1f}" if more else ""]
+        cells += [_spent(own, "trainable_parameters"), _spent(own, "train_processor_seconds")]
+        cells += [_spent(own, "start_processor_seconds")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _share(rows: Sequence[dict[str, Any]], name: str, of: str, *, rest: bool = False) -> str:
+    """The share of examples, of all tasks together, in per cent."""
+    whole = sum(_known(rows, of))
+    share = sum(_known(rows, name)) / whole if whole else None
+    return "" if share is None else f"{100 * (1 - share if rest else share):.1f}"
+
+
+def _spent(rows: Sequence[dict[str, Any]], name: str) -> str:
+    known = _known(rows, name)
+    return f"{sum(known) / len(known):,.0f}" if any(known) else ""
 
 
 def _known(rows: Sequence[dict[str, Any]], name: str) -> list[float]:

@@ -15,11 +15,11 @@ from kbench.parts.catalogue import Kind
 from kbench.parts.registry import find, names
 from kbench.parts.source_text import settings
 from kbench.spec import Control, RunSpec
-from kbench.store import packs, unpack
+from kbench.store import Results, packs, unpack
 from kbench_leaderboard.stale import stale
 from kbench_leaderboard.submission import opened, read, read_results
 from kbench_leaderboard.verify import verify
-from scripts.reference_tables import BEGIN, END, GRID, PAGE, RESULTS, digest, task_rows
+from scripts.reference_tables import BEGIN, END, GRID, PAGE, RESULTS, digest, kept_rows, task_rows
 
 MOST_BYTES = 25 << 20
 """Of all packed results: whoever clones the repository has them all."""
@@ -88,6 +88,33 @@ def test_the_tables_are_of_these_results(some: Path) -> None:
     assert {row[0].strip("| ") for row in made} == {*METHODS}
     for row in made:
         assert told[tuple(row[:2])] == row[2].strip(" |")
+
+
+def test_what_is_kept_and_repaired_is_counted_from_what_was_answered(some: Path) -> None:
+    frame = kbench.load(some).table()
+    head, _, *rows = (line.split(" | ") for line in kept_rows(frame, "some")[2:])
+    told = dict(zip((cell.strip("| ") for cell in head), rows[0], strict=True))
+    assert rows[0][0].strip("| ") == "kv-text"
+    right: dict[str, list[dict[str, bool]]] = {}
+    store = Results(some)
+    for result in kbench.load(some).results:
+        if result.spec.control == Control.NONE:
+            found = store.predictions(result)
+            assert found is not None
+            answers = zip(found.labels, found.predictions, strict=True)
+            # A prediction is right that is one of the acceptable answers.
+            own = {
+                name: guess in label
+                for name, (label, guess) in zip(found.ids, answers, strict=True)
+            }
+            right.setdefault(result.spec.method, []).append(own)
+    (bare,), (plugged,) = right["none"], right["kv-text"]
+    kept = [plugged[name] for name, was in bare.items() if was]
+    mended = [plugged[name] for name, was in bare.items() if not was]
+    assert float(told["retention"]) == pytest.approx(100 * sum(kept) / len(kept), abs=0.05)
+    assert float(told["repair"]) == pytest.approx(100 * sum(mended) / len(mended), abs=0.05)
+    assert 0 < sum(kept) < len(kept)
+    assert float(told["tokens more"]) == 0
 
 
 @pytest.mark.faults
