@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kbench.data.examples import Example, Role
+from kbench.errors import UsageError
 
 __all__ = ["Options", "Prompt", "Verdicts"]
 
@@ -163,36 +164,35 @@ class Options(Prompt):
     Are Not Robust Multiple Choice Selectors", ICLR 2024).
 
     Attributes:
+        most: labels that there are letters for.
         asks: what stands between the list and the letter.
     """
 
     most: ClassVar[int] = len(_LETTERS)
-    """Labels that there are letters for."""
     asks: str = "Answer:"
 
     def candidates(self, labels: Sequence[str]) -> list[str]:
         """Returns two of each label: its letter behind the list, and behind the list turned round.
 
         Raises:
-            ValueError: there are more labels than letters.
+            UsageError: there are more labels than letters.
         """
         if len(labels) > self.most:
-            raise ValueError(f"{len(labels)} labels, and {self.most} letters")
-        turned = labels[::-1]
+            raise UsageError(
+                f"ask=letters, and there are {len(labels)} labels; expected {self.most} at most, "
+                "of which each has a letter: take ask=name"
+            )
         return [
-            self._lettered(order, order.index(label))
+            self.lettered(labels, label, turned=turned)
             for label in labels
-            for order in (labels, turned)
+            for turned in (False, True)
         ]
 
     def lettered(self, labels: Sequence[str], label: str, *, turned: bool) -> str:
         """Returns the list, or the list turned round, and the letter of a label."""
-        both = self.candidates(labels)
-        return both[2 * labels.index(label) + turned]
-
-    def _lettered(self, order: Sequence[str], at: int) -> str:
-        lines = (f"{_LETTERS[n]}. {self.spelled(label)}" for n, label in enumerate(order))
-        return "\n".join((*lines, f"{self.asks} {_LETTERS[at]}"))
+        order = labels[::-1] if turned else labels
+        lines = (f"{_LETTERS[n]}. {self.spelled(each)}" for n, each in enumerate(order))
+        return "\n".join((*lines, f"{self.asks} {_LETTERS[order.index(label)]}"))
 
 
 def _in_both_cases(said: str) -> tuple[str, str]:

@@ -271,7 +271,10 @@ class _Cell:
         except KbenchError as error:
             what = f"the labels of {self._spec.task}, which are the candidates: put its data there"
             raise _Unknown(what) from error
-        spelled = [tuple(said.split()) for said in task.prompt.candidates(labels)]
+        try:
+            spelled = [tuple(said.split()) for said in task.prompt.candidates(labels)]
+        except KbenchError:  # which the run will say
+            return 0.0
         shared = {words[:at] for words in spelled for at in range(1, len(words))}
         return len(shared) + (_PIECES - 1) * len({word for words in spelled for word in words})
 

@@ -175,11 +175,6 @@ class LetterHead(_Chosen, CandidateHead):
     by = "letters"
 
     def __init__(self, labels: Sequence[str], prompt: Options, scorer: str) -> None:
-        if len(labels) > prompt.most:
-            raise UsageError(
-                f"ask=letters, and there are {len(labels)} labels; expected {prompt.most} at most, "
-                "of which each has a letter: take ask=name"
-            )
         super().__init__(labels, prompt, scorer)
 
     def question(self, candidate: int) -> int:

@@ -171,8 +171,6 @@ def test_what_cannot_be_asked_so_is_refused() -> None:
     many = [f"label {number}" for number in range(27)]
     with pytest.raises(UsageError, match=r"27 labels; expected 26 at most.*take ask=name"):
         LetterHead(many, OPTIONS, "sum")
-    with pytest.raises(ValueError, match="27 labels, and 26 letters"):
-        OPTIONS.candidates(many)
     tokenizer = KbenchTiny().load().tokenizer
     with pytest.raises(InputError, match="2 of 2 labels are ids"):
         LetterHead(("P17", "P18"), OPTIONS, "sum")._tree(tokenizer)

@@ -19,6 +19,7 @@ from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Results, Status
 from kbench.task import RelationTask, TypingTask
 from tests.architectures import write_decoder
+from tests.calling import call
 from tests.grid.toygrid import grid, run
 
 Write = Callable[[str, Any], Path]
@@ -171,7 +172,11 @@ def test_what_another_family_is_asked_is_refused(
 
 @pytest.mark.usefixtures("toy_tasks")
 def test_what_cannot_be_asked_so_is_one_clear_line(
-    write: Write, tmp_path: Path, decoder: Path, toy_folder: Path
+    write: Write,
+    tmp_path: Path,
+    decoder: Path,
+    toy_folder: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     many = [f"number {n}" for n in range(27)]
     custom(write, "title: R\nfamily: relation classification\nlicence: none\n", RELATION, many)
@@ -183,5 +188,10 @@ def test_what_cannot_be_asked_so_is_one_clear_line(
     )
     assert result.status != Status.OK
     assert "27 labels; expected 26 at most" in str(result.reason)
+    asked = ["--task", "custom", "--data", str(tmp_path), "--backbone", str(decoder)]
+    asked += ["--tuning", "prompted", "--method", "none", "--set", "task.custom.ask=letters"]
+    status, out, err = call(capsys, "run", *asked, "--dry-run", "--out", str(tmp_path / "dry"))
+    assert status == 2, err
+    assert out.count("27 labels; expected 26 at most") == 1
     with pytest.raises(UsageError, match="ask is 'letter'; expected name or letters"):
         find_task("toy-relations", None, {"ask": "letter"})
