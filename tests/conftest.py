@@ -31,6 +31,7 @@ LONG = (
     "baselines/test_waiting.py", "cli/test_commands.py", "faults/test_store.py",
     "baselines/test_k_adapter.py", "baselines/test_k_adapter_decoders.py", "test_plugin.py",
     "atlas/test_atlas_tiny_lm.py", "training/test_tunings.py", "leaderboard/test_verify.py",
+    "leaderboard/test_reference.py",
     "baselines/test_compiling.py", "baselines/test_kar.py", "baselines/test_ernie.py",
     "faults/test_kill.py", "browser/test_site.py",
 )  # fmt: skip
