@@ -421,7 +421,8 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
     """Returns a new head of a run's task, for its backbone.
 
     Raises:
-        Unsupported: it reads a masked-LM head that the backbone lacks, or the task has no prompt.
+        Unsupported: it reads a masked-LM head that the backbone lacks, the task has no prompt, or
+            is to ask by one where none does.
     """
     if parts.prompting is not None:
         asked = parts.task.prompted_head(parts.prompting["scorer"])
@@ -438,6 +439,13 @@ def headed(parts: Parts, lm: LanguageModel) -> Head:
             )
         asked.chat = parts.spec.chat
         return asked
+    way, usual = (options.get("ask") for options in (parts.task.options, parts.task.defaults))
+    if way != usual:
+        raise Unsupported(
+            f"ask={way} says how a model is asked by a prompt, and tuning {parts.spec.tuning} of "
+            f"backbone {parts.spec.backbone} puts a head on it; leave it out, or take a model that "
+            "reads from left to right (tuning prompted, full, lora or bitfit)"
+        )
     head = parts.task.head(lm.width)
     if head.needs_lm_head and lm.left_to_right:
         raise Unsupported(

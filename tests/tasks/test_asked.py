@@ -195,3 +195,16 @@ def test_what_cannot_be_asked_so_is_one_clear_line(
     assert out.count("27 labels; expected 26 at most") == 1
     with pytest.raises(UsageError, match="ask is 'letter'; expected name or letters"):
         find_task("toy-relations", None, {"ask": "letter"})
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_model_that_is_asked_by_no_prompt_says_so(toy_folder: Path, tmp_path: Path) -> None:
+    """Its row would be called letters, and be that of the head that it always has."""
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    for ask, status in (("letters", Status.SKIPPED), ("name", Status.OK)):
+        options = {"task": {"toy-relations": {"ask": ask}}, "tuning": {"full": LIGHT}}
+        (result,) = run(grid(toy_folder, method="none", options=options, limit=8), place)
+        assert result.status == status, result.reason
+        assert ("ask=letters says how a model is asked by a prompt" in str(result.reason)) == (
+            ask == "letters"
+        )
