@@ -84,6 +84,8 @@ class Task(ABC):
             (:func:`kbench.encoding.known_markers`); those that a task states are refused then.
         prompt: how an example is put to a model that reads from left to right; None where it
             cannot be.
+        ways: other prompts, by the value of the option ``ask`` that takes one in the place of
+            ``prompt``, whose words for labels it keeps.
         max_length: tokens of an input, specials included.
         answer_room: tokens that an answer may take after a prompt; where there are any, the prompt
             may be as long as the window leaves it, and is never cut.
@@ -107,6 +109,7 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     markers: ClassVar[Mapping[Role, str]]
     prompt: ClassVar[Prompt | None] = None
+    ways: ClassVar[Mapping[str, Prompt]] = {}
     max_length: ClassVar[int] = 128
     answer_room: int = 0
     linking: ClassVar[str] = "gold"
@@ -130,6 +133,9 @@ class Task(ABC):
         self.data = data
         chosen = {**self.defaults, **(options or {})}
         self.options = check_values(chosen, self.defaults, self.option_types, self.card.title)
+        way = self.ways.get(str(self.options.get("ask")))
+        if way is not None and self.prompt is not None:
+            self.prompt = replace(way, words=self.prompt.words)  # type: ignore[misc]
         self.counts: dict[str, int] = {}
         self._splits: dict[Split, Sequence[Example]] = {}
 
@@ -253,11 +259,6 @@ class _LabelledTask(Task):
             labels.update(example.labels)
         return tuple(sorted(labels))
 
-    @property
-    def _asks(self) -> str:
-        """How decoders are asked: the option ``ask`` of tasks that have it."""
-        return str(self.options.get("ask", "name"))
-
 
 class TypingTask(_LabelledTask):
     """Entity typing: which of many classes does the marked mention have? Labels are sets.
@@ -266,7 +267,6 @@ class TypingTask(_LabelledTask):
 
     Attributes:
         fallback: whether the best type is predicted where no logit is above 0.
-        verdicts: the prompt of ``ask=yes-no``; its words for labels are those of ``prompt``.
     """
 
     family = Family.TYPING
@@ -275,18 +275,13 @@ class TypingTask(_LabelledTask):
     metrics: tuple[Metric, ...] = (LooseMicroF1(), LooseMacroF1(), StrictAccuracy())
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     prompt: ClassVar[Prompt | None] = Prompt("{text} {target} is a", nothing="it is a")
-    verdicts: ClassVar[Verdicts] = Verdicts("{text} Is {target} a", nothing="Is it a")
+    ways: ClassVar[Mapping[str, Prompt]] = {
+        "yes-no": Verdicts("{text} Is {target} a", nothing="Is it a")
+    }
     defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "name"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "ask": OptionType("text", words=("name", "yes-no"))
     }
-
-    def __init__(
-        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
-    ) -> None:
-        super().__init__(data, options)
-        if self._asks == "yes-no" and self.prompt is not None:
-            self.prompt = replace(self.verdicts, words=self.prompt.words)  # type: ignore[misc]
 
     def misfit(self, example: Example) -> str:
         if isinstance(example.label, str):
@@ -308,7 +303,7 @@ class TypingTask(_LabelledTask):
         if prompt is None:
             return None
         if isinstance(prompt, Verdicts):
-            return VerdictHead(self.labels, prompt, scorer, self.fallback)
+            return VerdictHead(self.labels, prompt, scorer, fallback=self.fallback)
         return TypeCandidateHead(self.labels, prompt, scorer, self.fallback)
 
     def shows(self, example: Example) -> Mapping[str, str]:
@@ -335,9 +330,6 @@ class RelationTask(_LabelledTask):
 
     Decoders are asked by the name of each relation (by its statement, where the prompt has any),
     or, with ``ask=letters``, for the letter of one in a list of all.
-
-    Attributes:
-        letters: the prompt of ``ask=letters``; its words for labels are those of ``prompt``.
     """
 
     family = Family.RELATION
@@ -347,21 +339,16 @@ class RelationTask(_LabelledTask):
     prompt: ClassVar[Prompt | None] = Prompt(
         "{text} The relation between {head} and {tail} is", nothing="The relation between them is"
     )
-    letters: ClassVar[Options] = Options(
-        "{text} What is the relation between {head} and {tail}?",
-        nothing="What is the relation between them?",
-    )
+    ways: ClassVar[Mapping[str, Prompt]] = {
+        "letters": Options(
+            "{text} What is the relation between {head} and {tail}?",
+            nothing="What is the relation between them?",
+        )
+    }
     defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "name"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "ask": OptionType("text", words=("name", "letters"))
     }
-
-    def __init__(
-        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
-    ) -> None:
-        super().__init__(data, options)
-        if self._asks == "letters" and self.prompt is not None:
-            self.prompt = replace(self.letters, words=self.prompt.words)  # type: ignore[misc]
 
     def misfit(self, example: Example) -> str:
         if not isinstance(example.label, str):

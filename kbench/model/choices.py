@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
-from kbench.data import Likelihoods, Options, Prompt, Verdicts
+from kbench.data import Likelihoods, Prompt
 from kbench.encoding import Tree
 from kbench.errors import InputError, UsageError
 from kbench.model.candidates import (
@@ -50,6 +50,7 @@ class _Chosen(ScoredLabels, ABC):
         labels: of the task.
         prompt: with the candidates of labels.
         scorer: ``sum`` or ``pmi``.
+        own: what the head beside it takes.
 
     Raises:
         UsageError: the scorer is another.
@@ -58,8 +59,8 @@ class _Chosen(ScoredLabels, ABC):
     chats = False
     by = ""
 
-    def __init__(self, labels: Sequence[str], prompt: Prompt, scorer: str) -> None:
-        super().__init__(labels, prompt, scorer)
+    def __init__(self, labels: Sequence[str], prompt: Prompt, scorer: str, **own: Any) -> None:
+        super().__init__(labels, prompt, scorer, **own)
         if scorer not in _SCORERS:
             raise UsageError(
                 f"scorer is {scorer}, and labels are told by {self.by} here, which are no longer "
@@ -143,12 +144,6 @@ class VerdictHead(_Chosen, TypeCandidateHead):
 
     by = "yes and no"
 
-    def __init__(
-        self, labels: Sequence[str], prompt: Verdicts, scorer: str, fallback: bool = False
-    ) -> None:
-        super().__init__(labels, prompt, scorer)
-        self.fallback = fallback
-
     def question(self, candidate: int) -> int:
         return candidate // 4
 
@@ -173,9 +168,6 @@ class LetterHead(_Chosen, CandidateHead):
     """
 
     by = "letters"
-
-    def __init__(self, labels: Sequence[str], prompt: Options, scorer: str) -> None:
-        super().__init__(labels, prompt, scorer)
 
     def question(self, candidate: int) -> int:
         return candidate % 2

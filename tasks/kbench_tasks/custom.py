@@ -120,10 +120,11 @@ class Custom(Task):
 
     def _check_ask(self) -> None:
         asked = str(self.options["ask"])
-        family = _ASKED.get(asked, self.family)
-        if family != self.family:
+        of = next((kind for kind in (TypingTask, RelationTask) if asked in kind.ways), None)
+        if of is not None and of.family != self.family:
             raise UsageError(
-                f"ask={asked} is of {family}, and the card of {self.card.title} says {self.family}"
+                f"ask={asked} is of {of.family}, and the card of {self.card.title} says "
+                f"{self.family}"
             )
 
     @classmethod
@@ -309,8 +310,6 @@ class _CustomQuestions(Custom, QuestionTask):
         self._answered(self.way)  # once more: the card has its own metric
 
 
-_ASKED = {"yes-no": Family.TYPING, "letters": Family.RELATION}
-"""Whose decoders can be asked so."""
 _FAMILIES: Mapping[Family, type[Custom]] = {
     Family.TYPING: _CustomTyping,
     Family.RELATION: _CustomRelations,

@@ -9,13 +9,13 @@ from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
-from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Size, Split, TaskCard
+from kbench.data import NONE_OF_THE_ABOVE, Candidate, Example, Prompt, Size, Split, TaskCard
 from kbench.data.sources import find_file, find_folder, group, hub_records, is_hub, read_groups
 from kbench.errors import DataError, UsageError
 from kbench.metrics import Accuracy, Metric, Within
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import STATED, asked_by
+from kbench_tasks.fewrel_relations import NAMED, STATED
 from kbench_tasks.fewrel_supervised import FEW_REL_ROW, ROW, marked_pair
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class FewRel(RelationTask):
     """
 
     prompt = STATED
+    ways: ClassVar[Mapping[str, Prompt]] = {"name": NAMED}
     card = TaskCard(
         title="FewRel (few-shot)",
         revision="1",
@@ -115,7 +116,6 @@ class FewRel(RelationTask):
         self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
     ) -> None:
         super().__init__(data, options)
-        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
         rate, queries = self.options["none_rate"], self.options["queries"]
         if rate and not self._none_of_the_above:
             raise UsageError(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from kbench.data import Example, Mention, Role, Size, Split, TaskCard
+from kbench.data import Example, Mention, Prompt, Role, Size, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import find_file, find_folder, is_hub, read_records, stream_hub_records
 from kbench.metrics import Accuracy, MacroF1
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import STATED, asked_by
+from kbench_tasks.fewrel_relations import NAMED, STATED
 
 __all__ = ["FewRel80Way"]
 
@@ -53,6 +53,7 @@ class FewRel80Way(RelationTask):
     )
     metrics = (MacroF1(), Accuracy())
     prompt = STATED
+    ways: ClassVar[Mapping[str, Prompt]] = {"name": NAMED}
     defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "statement"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "ask": OptionType("text", words=("statement", "name"))
@@ -62,12 +63,6 @@ class FewRel80Way(RelationTask):
         # ERNIE's setting.
         "full": {"learning_rate": 2e-5, "batch_size": 32, "epochs": 10, "warmup": 0.1},
     }
-
-    def __init__(
-        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
-    ) -> None:
-        super().__init__(data, options)
-        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from kbench.data import NONE_OF_THE_ABOVE, Prompt
 
-__all__ = ["NAMED", "STATED", "asked_by"]
+__all__ = ["NAMED", "STATED"]
 
 
 _RELATIONS: Mapping[str, tuple[str, str]] = {
@@ -138,8 +138,3 @@ STATED = Prompt(
     },
 )
 """A model is asked which statement comes next."""
-
-
-def asked_by(way: float | int | str) -> Prompt:
-    """Returns the prompt of a way to ask, ``statement`` or ``name``: option ``ask`` of a task."""
-    return STATED if way == "statement" else NAMED

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kbench.data import Example, Role, Size, Split, TaskCard
+from kbench.data import Example, Prompt, Role, Size, Split, TaskCard
 from kbench.data.records import Record
 from kbench.data.sources import (
     find_file,
@@ -21,7 +21,7 @@ from kbench.data.sources import (
 from kbench.errors import DataError
 from kbench.spec import OptionType
 from kbench.task import RelationTask
-from kbench_tasks.fewrel_relations import STATED, asked_by
+from kbench_tasks.fewrel_relations import NAMED, STATED
 from kbench_tasks.tokenized import Marked, deal, mark
 
 __all__ = ["FEW_REL_ROW", "ROW", "FewRelSupervised", "marked_pair"]
@@ -69,6 +69,7 @@ class FewRelSupervised(RelationTask):
         },
     )
     prompt = STATED
+    ways: ClassVar[Mapping[str, Prompt]] = {"name": NAMED}
     max_length = 128
     defaults: ClassVar[Mapping[str, float | int | str]] = {
         "file": "val_wiki.json",
@@ -78,12 +79,6 @@ class FewRelSupervised(RelationTask):
     option_types: ClassVar[Mapping[str, OptionType]] = {
         "ask": OptionType("text", words=("statement", "name"))
     }
-
-    def __init__(
-        self, data: str | None = None, options: Mapping[str, float | int | str] | None = None
-    ) -> None:
-        super().__init__(data, options)
-        self.prompt = asked_by(self.options["ask"])  # type: ignore[misc]
 
     def load(self, split: Split) -> Sequence[Example]:
         """Reads a split.

@@ -137,7 +137,7 @@ def test_a_card_says_the_words_and_what_stands_before(write: Write, tmp_path: Pa
     task = find_task("custom", str(tmp_path), {"ask": "letters"})
     assert isinstance(task.prompt, Options)
     assert task.prompt.candidates(["P1"])[0] == "A. flows through\nAnswer: A"
-    assert task.prompt.ask == RelationTask.letters.ask  # and nothing of statements
+    assert task.prompt.ask == RelationTask.ways["letters"].ask  # and nothing of statements
     assert isinstance(task.prompted_head("pmi"), LetterHead)
     write("card.yaml", card + 'prompt: "{text} Which one of {head} to {tail}?"\n')
     task = find_task("custom", str(tmp_path), {"ask": "letters"})
@@ -151,7 +151,7 @@ def test_a_card_says_the_words_and_what_stands_before(write: Write, tmp_path: Pa
     custom(write, types, TYPES, [["river"]])
     task = find_task("custom", str(tmp_path), {"ask": "yes-no"})
     assert isinstance(task.prompt, Verdicts)
-    assert task.prompt.ask == TypingTask.verdicts.ask
+    assert task.prompt.ask == TypingTask.ways["yes-no"].ask
     assert isinstance(task.prompted_head("pmi"), VerdictHead)
 
 
