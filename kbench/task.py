@@ -489,7 +489,8 @@ class QuestionTask(Task):
     @property
     def form(self) -> dict[str, object]:
         if self.way == "token":
-            return super().form
+            # Answers were once spelled by the data's blank, wherever the prompt had them stand.
+            return {**super().form, **({"spelled": "as asked"} if self._led_astray else {})}
         told = self.answer_room if self.way == "open" else canonical_digest(self.ranking)
         joined = {"joined": True} if self._joined else {}
         return {**super().form, "answers": [self.way, told], **joined}
@@ -501,6 +502,15 @@ class QuestionTask(Task):
         if asked is None or not asked.ask.endswith("{before}"):
             return asked is not None and bool(asked.closed)
         return any(asked.joins(example) for split in Split for example in self.examples(split))
+
+    @cached_property
+    def _led_astray(self) -> bool:
+        """Whether some answer stands elsewhere in the prompt than in its text."""
+        asked = self.prompt
+        if asked is None or asked.closed or asked.ask == "{before}":
+            return False
+        every = (example for split in Split for example in self.examples(split))
+        return any(asked.lead(example) != example.before_blank for example in every)
 
     @cached_property
     def ranking(self) -> dict[str, list[list[str]]]:

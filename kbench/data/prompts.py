@@ -83,19 +83,20 @@ class Prompt:
         last = self.ask.rstrip()[-1:]
         return last if last != "}" and unicodedata.east_asian_width(last) in ("W", "F") else ""
 
-    def joins(self, example: Example) -> bool:
-        """Whether the answer of an example stands right behind its text, without a blank.
+    def lead(self, example: Example) -> str:
+        """Returns what stands right before the answer to an example, as tokenizers spell it by.
 
-        So where what is read ends before its blank, and ends there in a sign: scripts without
-        blanks between words have it so, and so does what stands in brackets. And where the prompt
-        is :attr:`closed`.
+        A blank behind words of the prompt, or its sign where it is :attr:`closed`; where the text
+        itself ends the prompt, :attr:`kbench.data.Example.before_blank`: what is read ends before
+        its blank, and may end there in a sign, as scripts without blanks have it, and brackets.
         """
-        if self.closed:
-            return True
-        if not self.ask.endswith("{before}") or example.blank is None:
-            return False
-        before = example.text[: example.blank]
-        return bool(before) and not before[-1].isspace()
+        if self.closed or not self.ask.endswith("{before}"):
+            return self.closed or " "
+        return example.before_blank or ("" if self.ask == "{before}" else " ")
+
+    def joins(self, example: Example) -> bool:
+        """Whether the answer of an example stands right behind its text, without a blank."""
+        return bool(self.lead(example).strip())
 
     def shown(self, example: Example, answer: str) -> Example | None:
         """Returns an example as it is put, with an answer: a demonstration; None as :meth:`put`."""

@@ -451,7 +451,8 @@ class _AnsweringHead(Head):
         Args:
             answers: in the words of the data.
             tokenizer: of the model.
-            before: what stands before the blank, see :attr:`kbench.data.Example.before_blank`.
+            before: what stands before the answer, see :attr:`kbench.data.Example.before_blank`
+                and :meth:`kbench.data.Prompt.lead`.
         """
         return self._single(answers, tokenizer, before)
 
@@ -498,8 +499,7 @@ class _AnsweringHead(Head):
             (e.label,) if isinstance(e.label, str) else tuple(dict.fromkeys(e.label))
             for e in examples
         ]
-        closed = self.prompt.closed if self.prompt else ""
-        before = [closed or example.before_blank for example in examples]
+        before = [self.prompt.lead(e) if self.prompt else e.before_blank for e in examples]
         known: dict[tuple[str, str], int | None] = {}
         for lead in dict.fromkeys(before):
             asked = (own for own, each in zip(several, before, strict=True) if each == lead)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +21,7 @@ from kbench.parts.run_parts import Parts
 from kbench.pipeline.addresses import model_inputs
 from kbench.pipeline.boundaries import respelled
 from kbench.spec import RunSpec
+from kbench_tasks.custom import Custom
 from tests.architectures import write_decoder
 
 Write = Callable[[str, Any], Path]
@@ -54,13 +55,17 @@ def example(place: str) -> Example:
     return Example(place, text, tuple(Mention(0, 1, None, role) for role in roles), place)
 
 
-def counted(head: Head, prompt: Prompt, core: PreTrainedTokenizerFast) -> int:
+def counted(
+    head: Head,
+    prompt: Prompt,
+    core: PreTrainedTokenizerFast,
+    tested: Sequence[Example] = tuple(map(example, PLACES)),
+) -> int:
     task = SimpleNamespace(
-        prompt=prompt, shows=lambda one: {one.label: prompt.answer(one, str(one.label))}
+        prompt=prompt, shows=lambda one: {one.label: prompt.answer(one, one.labels[0])}
     )
     parts = SimpleNamespace(task=task, prompting={"shots": 0}, spec=SimpleNamespace(chat=False))
     model = SimpleNamespace(lm=SimpleNamespace(tokenizer=core), head=head)
-    tested = [example(place) for place in PLACES]
     found = respelled(cast("Parts", parts), cast("DownstreamModel", model), tested)
     return found["test_answers_spelled_otherwise"]
 
@@ -90,6 +95,75 @@ def test_answers_at_one_token_are_looked_at_behind_the_sign() -> None:
     assert core.convert_ids_to_tokens(gold.targets.tolist()) == core.tokenize("：北京")[1:]
     learnt = SpokenHead(asked, 8)._spelled([question], core)[2]
     assert learnt == {("北京", True): gold.targets.tolist()}
+
+
+def words_behind_blanks() -> PreTrainedTokenizerFast:
+    """Byte-level BPE that spells a word otherwise behind a blank, as GPT-2's does."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<s>", "<unk>"])
+    core.train_from_iterator(
+        ["Where is Ann? Rome", "(Rome) A: Rome", "Q: Oslo (Oslo)"] * 9, trainer
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "token"),
+    [
+        # The prompt goes on behind the question: whatever stands before the data's own blank.
+        ("Q: {before} A:", "Where is Ann?", "ĠRome"),
+        ("Q: {before} A:", "Where is Ann? ", "ĠRome"),
+        ("Q: {text} A:", "Where is Ann (", "ĠRome"),
+        ("{target} {before} A:", "", "ĠRome"),
+        # The text itself ends it.
+        ("{before}", "Where is Ann? ", "ĠRome"),
+        ("{before}", "Where is Ann (", "Rome"),
+        ("Q: {before}", "Where is Ann (", "Rome"),
+        ("Q: {before}", "", "ĠRome"),
+        ("{before}", "", "Rome"),
+    ],
+)
+def test_one_token_is_spelled_by_what_stands_before_it_as_it_is_asked(
+    asked: str, text: str, token: str
+) -> None:
+    core = words_behind_blanks()
+    prompt = Prompt(asked)
+    question = Example("a", text, (), ("Rome",), blank=len(text))
+    head = BlankHead(prompt)
+    gold = head.gold([question], core)
+    assert core.convert_ids_to_tokens(gold.targets.tolist()) == [token]
+    if text:
+        shown = prompt.shown(question, "Rome")
+        assert shown is not None
+        assert core(shown.text)["input_ids"][-1] == gold.targets.tolist()[0]
+        assert counted(head, prompt, core, [question]) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "ends", "said"),
+    [
+        ("Q: {before} A:", "?", True),
+        ("Q: {before} A:", "? ", False),
+        ("{before}", "(", False),
+        ("问：{before}答：", "?", False),
+    ],
+)
+def test_a_task_asked_so_has_another_address(
+    write: Write, tmp_path: Path, asked: str, ends: str, said: bool
+) -> None:
+    text = f"Where is Ann{ends}"
+    mention = {"start": 9, "end": 12, "role": "target"}
+    record = {"text": text, "mentions": [mention], "answers": ["Rome"], "blank": len(text)}
+    write(
+        "card.yaml",
+        f'title: Q\nfamily: question answering\nlicence: none\nprompt: "{asked}"\n'
+        "prompt_alone: it\n",
+    )
+    for split in Split:
+        write(f"{split}.jsonl", [record])
+    assert ("spelled" in Custom(str(tmp_path)).form) == said
 
 
 def test_what_a_tokenizer_joins_across_the_boundary_is_counted() -> None:
