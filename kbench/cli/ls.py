@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from kbench.cli.messages import say_json
@@ -47,7 +49,7 @@ def ls(kind: str | None, as_json: bool) -> None:
         if kind is None and entry.kind != last:
             lines.append({"name": Text(str(entry.kind), style="bold cyan")})
         last = entry.kind
-        lines.append({**_columns(entry)})
+        lines.append({name: _SAID[name](entry) for name in columns})
     shown = [
         Column(
             name,
@@ -62,16 +64,19 @@ def ls(kind: str | None, as_json: bool) -> None:
     show(Console(), shown)
 
 
-def _columns(entry: Entry) -> dict[str, str]:
-    card = declared(entry)
-    return {
-        "name": entry.name,
-        "what it is": summary(entry),
-        "from": entry.distribution,
-        "year": str(card.get("year") or ""),
-        "settings": ", ".join(settings(entry)),
-        "needs": str(card.get("needs", "")),
-    }
+def _of_card(name: str) -> Callable[[Entry], str]:
+    return lambda entry: str(declared(entry).get(name) or "")
+
+
+_SAID: dict[str, Callable[[Entry], str]] = {
+    "name": lambda entry: entry.name,
+    "what it is": summary,
+    "from": lambda entry: entry.distribution,
+    "year": _of_card("year"),
+    "settings": lambda entry: ", ".join(settings(entry)),
+    "needs": _of_card("needs"),
+}
+"""What a column says of a part. Only those that are shown are asked for: each reads source text."""
 
 
 def _value(entry: Entry) -> dict[str, object]:

@@ -40,6 +40,8 @@ def steers(text: str) -> bool:
 
 def plain(text: str) -> str:
     """Returns a text with a sign of replacement for each that steers what shows it."""
+    if text.isascii() and text.isprintable():  # nearly all are, and a table has thousands
+        return text
     return _STEERING.sub("\ufffd", text)
 
 

@@ -233,6 +233,7 @@ def _outline(text: str) -> str:
     return "\n".join(kept)
 
 
+@cache
 def _source(module: str) -> Path | None:
     top, *rest = module.split(".")
     try:
