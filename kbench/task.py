@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kbench.data import (
     NONE_OF_THE_ABOVE,
     Example,
+    Lists,
     Options,
     Prompt,
     Role,
@@ -136,6 +137,7 @@ class Task(ABC):
         way = self.ways.get(str(self.options.get("ask")))
         if way is not None and self.prompt is not None:
             self.prompt = replace(way, words=self.prompt.words)  # type: ignore[misc]
+            self.answer_room = way.room
         self.counts: dict[str, int] = {}
         self._splits: dict[Split, Sequence[Example]] = {}
 
@@ -150,6 +152,11 @@ class Task(ABC):
     @abstractmethod
     def head(self, width: int) -> Head:
         """Returns an untrained head over hidden states of ``width``."""
+
+    @cached_property
+    def asked(self) -> Prompt | None:
+        """:attr:`prompt` as it is asked of these data: with their labels, where it lists them."""
+        return self.prompt
 
     def prompted_head(self, scorer: str) -> Head | None:
         """Returns the head of a model that is asked by the task's prompt; None if it has none.
@@ -276,11 +283,14 @@ class TypingTask(_LabelledTask):
     markers: ClassVar[Mapping[Role, str]] = {Role.TARGET: "$"}
     prompt: ClassVar[Prompt | None] = Prompt("{text} {target} is a", nothing="it is a")
     ways: ClassVar[Mapping[str, Prompt]] = {
-        "yes-no": Verdicts("{text} Is {target} a", nothing="Is it a")
+        "yes-no": Verdicts("{text} Is {target} a", nothing="Is it a"),
+        "list": Lists(
+            "{text} Which of these is {target}: {labels}? Answer:", nothing="Which is it? Answer:"
+        ),
     }
     defaults: ClassVar[Mapping[str, float | int | str]] = {"ask": "name"}
     option_types: ClassVar[Mapping[str, OptionType]] = {
-        "ask": OptionType("text", words=("name", "yes-no"))
+        "ask": OptionType("text", words=("name", "yes-no", "list"))
     }
 
     def misfit(self, example: Example) -> str:
@@ -295,13 +305,19 @@ class TypingTask(_LabelledTask):
         return TypingHead(width, self.labels, self.fallback)
 
     def prompted_head(self, scorer: str) -> Head | None:
-        """Returns the types as candidates, and a threshold that dev chooses."""
+        """Returns the types as candidates, and a threshold that dev chooses.
+
+        With ``ask=list`` one that writes the types.
+        """
         from kbench.model.candidates import TypeCandidateHead
         from kbench.model.choices import VerdictHead
+        from kbench.model.listing import ListHead
 
-        prompt = self.prompt
+        prompt = self.asked
         if prompt is None:
             return None
+        if isinstance(prompt, Lists):
+            return ListHead(prompt, self.answer_room)
         if isinstance(prompt, Verdicts):
             return VerdictHead(self.labels, prompt, scorer, fallback=self.fallback)
         return TypeCandidateHead(self.labels, prompt, scorer, self.fallback)
@@ -319,6 +335,11 @@ class TypingTask(_LabelledTask):
                 chosen = own[int(_digest(example.id)[:8], 16) % len(own)]
                 classes[str(holds)] = prompt.verdict(chosen, holds)
         return classes
+
+    @cached_property
+    def asked(self) -> Prompt | None:
+        prompt = self.prompt  # the data are not there yet where one is looked at that names none
+        return prompt.of(self.labels) if isinstance(prompt, Lists) else prompt
 
     @property
     def form(self) -> dict[str, object]:

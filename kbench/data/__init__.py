@@ -14,7 +14,7 @@ from kbench.data.examples import (
 )
 from kbench.data.likelihoods import SCORERS, Likelihoods
 from kbench.data.predictions import Answers, Predictions, is_right
-from kbench.data.prompts import Options, Prompt, Verdicts
+from kbench.data.prompts import Lists, Options, Prompt, Verdicts
 
 __all__ = [
     "NONE_OF_THE_ABOVE",
@@ -24,6 +24,7 @@ __all__ = [
     "Example",
     "Label",
     "Likelihoods",
+    "Lists",
     "Mention",
     "Options",
     "Predictions",

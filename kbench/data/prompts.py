@@ -6,14 +6,14 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from kbench.data.examples import Example, Role
 from kbench.errors import UsageError
 
-__all__ = ["Options", "Prompt", "Verdicts"]
+__all__ = ["Lists", "Options", "Prompt", "Verdicts"]
 
-_PIECE = re.compile(r"\{(text|before|target|head|tail)\}")
+_PIECE = re.compile(r"\{(text|before|target|head|tail|labels)\}")
 _NAMED = re.compile(r"\{(target|head|tail)\}")
 _WORD = re.compile(r"\w")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -24,6 +24,7 @@ class Prompt:
     """A form of prompts.
 
     Attributes:
+        room: tokens that an answer may take, where it is written and not compared.
         ask: what stands before the answer. ``{text}`` is the example's text, ``{before}`` what of
             it stands before the blank, and ``{target}``, ``{head}``, ``{tail}`` are the names of
             these mentions.
@@ -34,6 +35,8 @@ class Prompt:
             the names of the mentions. Where there are any, it is asked which of them is likeliest
             to come next, and not which words.
     """
+
+    room: ClassVar[int] = 0
 
     ask: str
     nothing: str = ""
@@ -65,7 +68,7 @@ class Prompt:
                 # What follows brings its own blank.
                 text += whole.rstrip() if piece[1] == "before" else whole
             else:
-                text += _name(example, Role(piece[1]))
+                text += self._piece(example, piece)
         text = (text + self.ask[at:]).rstrip()
         moved = tuple(
             # One that ends in a blank, as some data have it, ends with the text.
@@ -73,6 +76,10 @@ class Prompt:
             for mention in example.mentions
         )
         return replace(example, text=text, mentions=moved, blank=len(text))
+
+    def _piece(self, example: Example, piece: re.Match[str]) -> str:
+        """What stands in the place of a piece that is not the text."""
+        return piece[0] if piece[1] == "labels" else _name(example, Role(piece[1]))
 
     @property
     def closed(self) -> str:
@@ -194,6 +201,63 @@ class Options(Prompt):
         order = labels[::-1] if turned else labels
         lines = (f"{_LETTERS[n]}. {self.spelled(each)}" for n, each in enumerate(order))
         return "\n".join((*lines, f"{self.asks} {_LETTERS[order.index(label)]}"))
+
+
+@dataclass(frozen=True)
+class Lists(Prompt):
+    """A form of prompts that ask for all labels that hold, which the model writes in a list.
+
+    ``{labels}`` in what is asked are those that there are.
+
+    Attributes:
+        among: the labels that there are.
+        none: what is written where none holds.
+    """
+
+    room: ClassVar[int] = 48
+
+    among: tuple[str, ...] = ()
+    none: str = "none of these"
+
+    def of(self, labels: Sequence[str]) -> Self:
+        """Returns the form as it is asked where a task has these labels."""
+        return replace(self, among=tuple(labels))
+
+    def _piece(self, example: Example, piece: re.Match[str]) -> str:
+        return self.listed(self.among) if piece[1] == "labels" else super()._piece(example, piece)
+
+    def answer(self, example: Example, label: str) -> str:
+        return self.listed(example.labels)
+
+    def listed(self, labels: Sequence[str]) -> str:
+        """Returns a list of labels, in their own order, as a model is to write it."""
+        return ", ".join(self.spelled(label) for label in sorted(labels)) or self.none
+
+    def read(self, said: str) -> tuple[str, ...]:
+        """Returns the labels of a list that a model has written, sorted.
+
+        Commas and semicolons part them, and ``and`` and ``or`` do where what they join is no label.
+        Case, articles and signs have no say. What is no label stays, as it was written: it is one
+        thing that the model says and that is not so.
+        """
+        known = {_folded(label): label for label in reversed(self.among)}
+        known |= {_folded(self.spelled(label)): label for label in reversed(self.among)}
+        found = set[str]()
+        for part in re.split(r"[,;，、；]", said):
+            whole = [part] if _folded(part) in known else re.split(r"\b(?:and|or)\b", part)
+            for written in whole:
+                folded = _folded(written)
+                if folded in known:
+                    found.add(known[folded])
+                elif folded and folded != _folded(self.none):
+                    found.add(" ".join(written.split()))
+        return tuple(sorted(found))
+
+
+def _folded(said: str) -> str:
+    """What of a label does not hang on how it is written."""
+    words = re.findall(r"\w+", said.casefold().replace("_", " "))
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
 
 
 def _in_both_cases(said: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kbench.data import Example, Role, Split
+from kbench.data import Example, Lists, Role, Split
 from kbench.data.files import canonical_digest
 from kbench.data.sources import is_hub
 from kbench.encoding.batch import BATCH
@@ -247,6 +247,8 @@ class _Cell:
         if not self._asked or prompt is None:
             return reading
         tokens = reading.tokens + _PIECES * len(prompt.nothing.split())
+        if isinstance(prompt, Lists):
+            tokens += _PIECES * sum(len(prompt.spelled(label).split()) for label in self._labels())
         if self._shown_with_each(split):
             given = {**self._parts.tuning.prompts, **self._spec.options_of("tuning")}
             tokens *= 1 + int(given.get("shots", 0))
@@ -266,17 +268,22 @@ class _Cell:
             return 0.0
         if isinstance(task, QuestionTask):
             return self._answers(task)
-        try:
-            labels: Sequence[str] = getattr(task, "labels", ())
-        except KbenchError as error:
-            what = f"the labels of {self._spec.task}, which are the candidates: put its data there"
-            raise _Unknown(what) from error
+        if task.answer_room:
+            return task.answer_room - 1.0
+        labels = self._labels()
         try:
             spelled = [tuple(said.split()) for said in task.prompt.candidates(labels)]
         except KbenchError:  # which the run will say
             return 0.0
         shared = {words[:at] for words in spelled for at in range(1, len(words))}
         return len(shared) + (_PIECES - 1) * len({word for words in spelled for word in words})
+
+    def _labels(self) -> Sequence[str]:
+        try:
+            return getattr(self._parts.task, "labels", ())
+        except KbenchError as error:
+            what = f"the labels of {self._spec.task}, which it is asked for: put its data there"
+            raise _Unknown(what) from error
 
     def _answers(self, task: QuestionTask) -> float:
         """Tokens of an answer at most, or of the candidates of a relation, but for the last."""

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["RankedHead", "SpokenHead"]
 
 
-@final
 class SpokenHead(AskedHead):
     """The backbone's own head, which says the answer token by token.
 
@@ -84,11 +83,19 @@ class SpokenHead(AskedHead):
             ],
         )
 
+    def answers(self, example: Example) -> tuple[str, ...]:
+        """Returns the acceptable answers of an example, the one that is learnt first.
+
+        Raises:
+            InputError: it has none.
+        """
+        return _answers(example)
+
     def _spelled(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast
     ) -> tuple[list[tuple[str, ...]], list[bool], dict[tuple[str, bool], list[int]]]:
         """The acceptable answers of examples, whether they join its text, and their tokens."""
-        answers = [_answers(example) for example in examples]
+        answers = [self.answers(example) for example in examples]
         joined = [self.prompt.joins(example) for example in examples]
         tokens: dict[tuple[str, bool], list[int]] = {}
         for join in (False, True):

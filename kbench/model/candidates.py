@@ -172,6 +172,31 @@ class AskedHead(Head, ABC):
     def put(self, example: Example) -> Example | None:
         return self.prompt.put(example)
 
+    def known_words(
+        self, labels: Sequence[str], tokenizer: PreTrainedTokenizerFast
+    ) -> list[list[int]]:
+        """Returns the tokens of labels as the prompt has them said.
+
+        Raises:
+            InputError: a label is no words, or none that the tokenizer knows.
+        """
+        words = [self.prompt.spelled(label) for label in labels]
+        nameless = [word for word in words if _ID.fullmatch(word)]
+        if nameless:
+            raise InputError(
+                f"{len(nameless)} of {len(words)} labels are ids, such as {nameless[0]!r}, which "
+                "say nothing; expected words: give them in the task's prompt, Prompt(words=…), in "
+                "the words of a card of your own, or take tuning head"
+            )
+        spelled = self.answer_tokens(tokenizer, words, joined=bool(self.prompt.closed))
+        for label, word, tokens in zip(labels, words, spelled, strict=True):
+            if not tokens or tokenizer.unk_token_id in tokens:
+                raise InputError(
+                    f"label {label!r} is put as {word!r}, which the backbone's tokenizer does not "
+                    "know; expected words that it knows: give others in the task's prompt"
+                )
+        return spelled
+
     def reads(self, lm: LanguageModel, batch: Batch) -> Tensor | None:
         assert batch.tree is not None
         return batch.tree.states
@@ -228,22 +253,7 @@ class ScoredLabels(AskedHead, ABC):
         Raises:
             InputError: a label is no words, or none that the tokenizer knows.
         """
-        words = [self.prompt.spelled(label) for label in self.labels]
-        nameless = [word for word in words if _ID.fullmatch(word)]
-        if nameless:
-            raise InputError(
-                f"{len(nameless)} of {len(words)} labels are ids, such as {nameless[0]!r}, which "
-                "say nothing; expected words: give them in the task's prompt, Prompt(words=…), in "
-                "the words of a card of your own, or take tuning head"
-            )
-        spelled = self.answer_tokens(tokenizer, words, joined=bool(self.prompt.closed))
-        for label, word, tokens in zip(self.labels, words, spelled, strict=True):
-            if not tokens or tokenizer.unk_token_id in tokens:
-                raise InputError(
-                    f"label {label!r} is put as {word!r}, which the backbone's tokenizer does not "
-                    "know; expected words that it knows: give others in the task's prompt"
-                )
-        return spelled
+        return self.known_words(self.labels, tokenizer)
 
     def forward(self, lm: LanguageModel, hidden: Tensor, batch: Batch) -> Tensor:
         """Returns what the model says of the labels. ``[batch, labels]``."""

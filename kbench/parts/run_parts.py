@@ -234,7 +234,7 @@ class Parts:
             UsageError: the task has none to show, or fewer than asked for.
         """
         shots, task = (self.prompting or {}).get("shots", 0), self.task
-        if not shots or task.prompt is None:
+        if not shots or task.asked is None:
             return ()
         if self.spec.chat:
             raise UsageError(
@@ -251,7 +251,7 @@ class Parts:
         pool = [
             example
             for example in task.examples(split)
-            if example.text not in tested and task.prompt.put(example) is not None
+            if example.text not in tested and task.asked.put(example) is not None
         ]
         found = drawn(pool, shots, self.spec.seed, task.shows)
         if len(found) < shots:

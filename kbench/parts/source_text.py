@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -233,8 +234,13 @@ def _outline(text: str) -> str:
     return "\n".join(kept)
 
 
-@cache
 def _source(module: str) -> Path | None:
+    return _found(module, tuple(sys.path))
+
+
+@cache
+def _found(module: str, path: tuple[str, ...]) -> Path | None:
+    """The source of a module where modules are looked for on a path."""
     top, *rest = module.split(".")
     try:
         spec = find_spec(top)  # finds a top-level module without running it

@@ -43,11 +43,11 @@ def model_inputs(parts: Parts) -> dict[str, Any]:
     if parts.prompting is not None:
         # As it was before there were demonstrations and statements.
         asked = {k: v for k, v in parts.prompting.items() if (k, v) != ("shots", 0)}
-        form = parts.task.prompt and asdict(parts.task.prompt)
+        form = parts.task.asked and asdict(parts.task.asked)
         if form and not form["statements"]:
             del form["statements"]
         # Answers behind a sign of a script without blanks once stood behind a blank.
-        closed = parts.task.prompt is not None and parts.task.prompt.closed
+        closed = parts.task.asked is not None and parts.task.asked.closed
         inputs["prompt"] = [asked, form, *(["joined"] if closed else [])]
     if parts.demonstrations:
         examples, answers = zip(*parts.demonstrations, strict=True)
@@ -92,7 +92,7 @@ def _bare(parts: Parts) -> dict[str, str]:
 
     It once took part in what they are worth after nothing, from which no other plug differs.
     """
-    prompt = parts.task.prompt if parts.prompting is not None else None
+    prompt = parts.task.asked if parts.prompting is not None else None
     if prompt is None or not prompt.statements or parts.method.switched or parts.knowledge is None:
         return {}
     return {"nothing": "without the plug"}

@@ -26,7 +26,7 @@ def respelled(parts: Parts, model: DownstreamModel, tested: Sequence[Example]) -
         tested: what is asked; of several answers the first is looked at.
     """
     task, tokenizer = parts.task, model.lm.tokenizer
-    prompt = task.prompt
+    prompt = task.asked
     if parts.prompting is None or parts.spec.chat or prompt is None:
         return {}
     asked = [(e, answer) for e in tested for answer in [*task.shows(e).values()][:1]]

@@ -180,7 +180,7 @@ def demonstrated(parts: Parts, lm: LanguageModel, *, injected: bool) -> Demonstr
         lm: its tokenizer is used.
         injected: whether it carries what the run's method adds.
     """
-    prompt = parts.task.prompt
+    prompt = parts.task.asked
     if not parts.demonstrations or prompt is None:
         return None
     base = parts.base_knowledge if injected else None
@@ -211,7 +211,7 @@ def _in_episodes(
     Returns:
         the inputs, the links of the examples, and how many supports had no room.
     """
-    prompt, lm, (several, texts, links) = parts.task.prompt, model.lm, episodes
+    prompt, lm, (several, texts, links) = parts.task.asked, model.lm, episodes
     assert prompt is not None
     shown, of = supports(several)
     queries = several.left[several.bounds[:-1]].tolist()

@@ -169,7 +169,7 @@ def _read(parts: Parts, split: Split) -> tuple[Hashable, ...]:
     form = canonical_digest(task.form)
     asked = None
     if parts.prompting is not None:
-        asked = repr(task.prompt), parts.demonstrations, parts.spec.chat
+        asked = repr(task.asked), parts.demonstrations, parts.spec.chat
     return task.digest, form, split, parts.spec.limit, parts.backbone.digest, asked
 
 

@@ -356,5 +356,5 @@ def _kept(task: Task, known: Mapping[str, tuple[int, Example]]) -> range | set[i
     """How many test examples may be kept; any number where that is for a tokenizer to say."""
     if isinstance(task, QuestionTask) and task.way == "token":
         return range(1, len(known) + 1)
-    put = task.prompt and sum(task.prompt.put(each) is not None for _, each in known.values())
+    put = task.asked and sum(task.asked.put(each) is not None for _, each in known.values())
     return {len(known), put or len(known)}

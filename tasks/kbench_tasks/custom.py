@@ -68,7 +68,7 @@ class Custom(Task):
     }
     option_types: ClassVar[Mapping[str, OptionType]] = {
         **QuestionTask.option_types,
-        "ask": OptionType("text", words=("name", "yes-no", "letters")),
+        "ask": OptionType("text", words=("name", "yes-no", "list", "letters")),
     }
     card_keys: ClassVar[Mapping[str, str]] = {
         **KEY_WORDS,

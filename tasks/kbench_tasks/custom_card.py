@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from kbench.data import Options, Prompt, Role, TaskCard, Verdicts
+from kbench.data import Lists, Options, Prompt, Role, TaskCard, Verdicts
 from kbench.data.files import read_yaml
 from kbench.data.sources import find_folder, is_hub
 from kbench.errors import DataError, UsageError, nearest
@@ -207,7 +207,8 @@ def _check_prompt(card: CustomCard) -> None:
     """
     names = ("head", "tail") if card.family == Family.RELATION else ("target",)
     texts = ("text", "before") if card.family == Family.QUESTION else ("text",)
-    _check_pieces("prompt", card.prompt or "", (*texts, *names))
+    whole = ("labels",) if card.family == Family.TYPING else ()
+    _check_pieces("prompt", card.prompt or "", (*texts, *names, *whole))
     for statement in (card.statements or {}).values():
         _check_pieces("statements", statement, names)
     for where, given in (("words", card.words), ("statements", card.statements)):
@@ -241,17 +242,26 @@ def _check_said(where: str, given: Mapping[str, str] | None, family: Family) -> 
 
 
 def prompt_of(card: CustomCard, own: Prompt | None) -> Prompt | None:
-    """Returns how a card has its examples put, in what it does not say as its family does."""
+    """Returns how a card has its examples put, in what it does not say as its family does.
+
+    Raises:
+        UsageError: it names all labels, and is not asked for a list of them.
+    """
     if own is None:
         return None
     ask, alone = own.ask, own.nothing
-    # Asked for letters or for yes and no, a model is not asked for statements.
-    statements = {} if isinstance(own, Options | Verdicts) else card.statements
+    # Asked for letters, yes and no, or a list, a model is not asked for statements.
+    statements = {} if isinstance(own, Lists | Options | Verdicts) else card.statements
+    if "{labels}" in (card.prompt or "") and not isinstance(own, Lists):
+        raise UsageError(
+            "prompt has {labels}, which are for models that list them; expected a prompt without, "
+            "or ask=list"
+        )
     if statements and card.prompt is None:
         ask, alone = "{text}", ""
     if card.prompt is not None:
         ask = card.prompt
-        bare = _PIECE.sub(lambda at: "" if at[1] in ("text", "before") else "it", ask)
+        bare = _PIECE.sub(lambda at: "" if at[1] in ("text", "before", "labels") else "it", ask)
         alone = " ".join(bare.split()) if card.prompt_alone is None else card.prompt_alone
     return replace(
         own,

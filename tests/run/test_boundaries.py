@@ -62,7 +62,7 @@ def counted(
     tested: Sequence[Example] = tuple(map(example, PLACES)),
 ) -> int:
     task = SimpleNamespace(
-        prompt=prompt, shows=lambda one: {one.label: prompt.answer(one, one.labels[0])}
+        asked=prompt, shows=lambda one: {one.label: prompt.answer(one, one.labels[0])}
     )
     parts = SimpleNamespace(task=task, prompting={"shots": 0}, spec=SimpleNamespace(chat=False))
     model = SimpleNamespace(lm=SimpleNamespace(tokenizer=core), head=head)

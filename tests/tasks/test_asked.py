@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from kbench.data import Options, Split, Verdicts
+from kbench.data import Lists, Options, Split, Verdicts
 from kbench.errors import UsageError
 from kbench.grid.plan import Place
 from kbench.model.choices import LetterHead, VerdictHead
+from kbench.model.listing import ListHead
 from kbench.parts.find import find_task
 from kbench.parts.run_parts import Parts
 from kbench.results.rescoring import by_scorer
@@ -83,6 +84,37 @@ def test_a_run_is_stored_and_scored_again(
     }
 
 
+@pytest.mark.usefixtures("toy_tasks")
+def test_types_are_written_and_what_is_learnt_is_written_so(
+    toy_folder: Path, decoder: Path, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "out", tmp_path / "artifacts", "cpu")
+    learnt = {"learning_rate": 3e-3, "epochs": 8, "batch_size": 8}
+    found = {}
+    for tuning, own in (("prompted", {"shots": 2}), ("full", learnt)):
+        options: dict[str, Any] = {
+            "task": {"toy-typing": {"ask": "list"}},
+            "tuning": {tuning: own},
+            "method": {"map-tuning": {"start": "scratch", "task-specific": LIGHT}},
+        }
+        values = {"task": "toy-typing", "backbone": str(decoder), "options": options}
+        results = run(grid(toy_folder, **values, tuning=tuning, control="none"), place)
+        assert [result.status for result in results] == [Status.OK] * 2, results[0].reason
+        found[tuning] = results
+    labels = {*find_task("toy-typing", None, None).examples(Split.TRAIN)[0].labels}
+    stored = Results(place.out)
+    predictions = stored.predictions(found["full"][0])
+    assert predictions is not None
+    assert predictions.likelihoods is None
+    known = {label for example in predictions.labels for label in example}
+    assert labels <= known
+    said = [{*each} for each in predictions.predictions]
+    assert sum(each <= known for each in said) > 0.9 * len(said)  # it has learnt to write lists
+    before, after = (found[tuning][0].metrics for tuning in ("prompted", "full"))
+    main = next(iter(after))
+    assert after[main].value > before[main].value + 0.1
+
+
 def parts_of(folder: Path, decoder: Path, task: str, ask: str, **prompted: Any) -> Parts:
     values = {
         "task": task,
@@ -106,6 +138,17 @@ def test_demonstrations_say_yes_and_no_in_turn(toy_folder: Path, decoder: Path) 
     assert sorted(verdict for *_, verdict in answers) == ["no"] * 3 + ["yes"] * 3
     for (example, _), (label, _, verdict) in zip(shown, answers, strict=True):
         assert (label in example.labels) == (verdict == "yes")
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_demonstrations_list_what_holds(toy_folder: Path, decoder: Path) -> None:
+    parts = parts_of(toy_folder, decoder, "toy-typing", "list", shots=4)
+    form = parts.task.asked
+    assert isinstance(form, Lists)
+    assert isinstance(parts.task, TypingTask)
+    assert form.among == parts.task.labels
+    for example, answer in parts.demonstrations:
+        assert form.read(answer) == tuple(sorted(example.labels))
 
 
 @pytest.mark.usefixtures("toy_tasks")
@@ -153,12 +196,24 @@ def test_a_card_says_the_words_and_what_stands_before(write: Write, tmp_path: Pa
     assert isinstance(task.prompt, Verdicts)
     assert task.prompt.ask == TypingTask.ways["yes-no"].ask
     assert isinstance(task.prompted_head("pmi"), VerdictHead)
+    task = find_task("custom", str(tmp_path), {"ask": "list"})
+    assert isinstance(task.prompted_head("pmi"), ListHead)
+    write("card.yaml", types + 'prompt: "{text} Of {labels}, {target} is"\n')
+    task = find_task("custom", str(tmp_path), {"ask": "list"})
+    assert task.asked is not None
+    assert task.asked.nothing == "Of , it is"
+    put = task.asked.put(task.examples(Split.TEST)[0])
+    assert put is not None
+    assert put.text == "Rhine flows. Of river, Rhine is"
+    with pytest.raises(UsageError, match="expected a prompt without, or ask=list"):
+        find_task("custom", str(tmp_path), {"ask": "name"})
 
 
 @pytest.mark.parametrize(
     ("family", "ask", "record", "label"),
     [
         ("relation classification", "yes-no", RELATION, "P1"),
+        ("relation classification", "list", RELATION, "P1"),
         ("entity typing", "letters", TYPES, ["river"]),
     ],
 )
