@@ -371,6 +371,18 @@ class RelationTask(_LabelledTask):
         "ask": OptionType("text", words=("name", "letters"))
     }
 
+    @property
+    def form(self) -> dict[str, object]:
+        return {**super().form, **({"joined": True} if self._joined else {})}
+
+    @cached_property
+    def _joined(self) -> bool:
+        """Whether the statements of some example follow its text without a blank."""
+        asked = self.prompt
+        if asked is None or not asked.statements or asked.closed:
+            return False
+        return any(asked.joins(example) for split in Split for example in self.examples(split))
+
     def misfit(self, example: Example) -> str:
         if not isinstance(example.label, str):
             return f"has the labels {', '.join(example.label)}, not the name of one relation"

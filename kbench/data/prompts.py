@@ -88,7 +88,7 @@ class Prompt:
         Such as the colon of Chinese or Japanese: an answer stands right behind it.
         """
         last = self.ask.rstrip()[-1:]
-        return last if last != "}" and unicodedata.east_asian_width(last) in ("W", "F") else ""
+        return last if last != "}" and _is_wide(last) else ""
 
     def lead(self, example: Example) -> str:
         """Returns what stands right before the answer to an example, as tokenizers spell it by.
@@ -96,7 +96,11 @@ class Prompt:
         A blank behind words of the prompt, or its sign where it is :attr:`closed`; where the text
         itself ends the prompt, :attr:`kbench.data.Example.before_blank`: what is read ends before
         its blank, and may end there in a sign, as scripts without blanks have it, and brackets.
+        A statement follows the text's last sign where that is of such a script.
         """
+        if self.statements and self.ask == "{text}":
+            last = example.text[-1:]
+            return last if _is_wide(last) else " "
         if self.closed or not self.ask.endswith("{before}"):
             return self.closed or " "
         return example.before_blank or ("" if self.ask == "{before}" else " ")
@@ -258,6 +262,11 @@ def _folded(said: str) -> str:
     """What of a label does not hang on how it is written."""
     words = re.findall(r"\w+", said.casefold().replace("_", " "))
     return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+
+
+def _is_wide(sign: str) -> bool:
+    """Whether a sign is of a script that has no blanks between words."""
+    return bool(sign) and unicodedata.east_asian_width(sign) in ("W", "F")
 
 
 def _in_both_cases(said: str) -> tuple[str, str]:

@@ -202,7 +202,7 @@ class _Statements(Sequence[Tree]):
             return [self[number] for number in range(*at.indices(len(self)))]
         example = self._examples[at]
         said = [self._prompt.answer(example, name) for name in self._names[at]]
-        spelling = joined_tokens if self._prompt.closed else inner_tokens
+        spelling = joined_tokens if self._prompt.joins(example) else inner_tokens
         spelled = spelling(self._tokenizer, said)
         for text, tokens in zip(said, spelled, strict=True):
             if not tokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from kbench.model.answering import SpokenHead
 from kbench.model.candidates import CandidateHead
 from kbench.model.choices import LetterHead
 from kbench.model.heads import BlankHead
+from kbench.model.statements import StatementHead, _Statements
 from kbench.parts.run_parts import Parts
 from kbench.pipeline.addresses import model_inputs
 from kbench.pipeline.boundaries import respelled
@@ -222,3 +224,39 @@ def test_all_ways_to_ask_can_be_closed(kind: type[Prompt]) -> None:
         tree = LetterHead(("a", "b"), prompt, "sum")._tree(core)
         first = core.convert_ids_to_tokens(tree.tokens.tolist())[0]
         assert first == core.tokenize("：A")[1]
+
+
+def test_a_statement_follows_a_text_of_a_script_without_blanks_without_one(
+    write: Write, tmp_path: Path
+) -> None:
+    core = tokenizer(across=False)
+    prompt = Prompt("{text}", statements={"北京": "{head}的出生地是北京", "上海": "{head}在上海。"})
+    head = StatementHead(PLACES, prompt, "sum")
+    told = example("北京")
+    assert prompt.lead(told) == "。"
+    tree = _Statements(prompt, core, [told], [PLACES])[0]
+    whole = prompt.shown(told, prompt.answer(told, "北京"))
+    assert whole is not None
+    assert whole.text == "安在北京。安的出生地是北京"
+    before = core(told.text)["input_ids"]
+    behind = core(whole.text)["input_ids"][len(before) :]
+    assert core(whole.text)["input_ids"][: len(before)] == before
+    assert set(behind[:-1]) <= {*tree.tokens.tolist()}  # the last is said, and not read
+    assert behind[0] in tree.tokens.tolist()
+    blank = core(" 安")["input_ids"][0]
+    assert blank not in tree.tokens.tolist()
+    assert counted(head, prompt, core) == 0
+    english = replace(told, text="Ann in Rome.", mentions=())
+    assert prompt.lead(english) == " "
+    assert not prompt.joins(english)
+    roles = [{"start": 0, "end": 1, "role": role} for role in ("head", "tail")]
+    for text, joined in (("安在北京。", True), ("Ann in Rome.", False)):
+        record = {"text": text, "mentions": roles, "label": "P1"}
+        write(
+            "card.yaml",
+            "title: R\nfamily: relation classification\nlicence: none\n"
+            'statements: {P1: "{head} flows."}\n',
+        )
+        for split in Split:
+            write(f"{split}.jsonl", [record])
+        assert Custom(str(tmp_path)).form.get("joined", False) == joined
