@@ -55,7 +55,7 @@ class _Reading:
     A decoder reads the trees of candidates behind each text, ``trees`` tokens of them.
     """
 
-    examples: int
+    examples: float
     texts: float
     tokens: float
     trees: float = 0.0
@@ -171,7 +171,8 @@ class _Cell:
         return flops(shape.parameters, (Pass.FORWARD, times * sum(one.total for one in read)))
 
     def _on_task(self, recipe: Recipe, kind: Pass, injected: bool) -> float:
-        passes = [(kind, self._read(Split.TRAIN, injected))]
+        read = self._read(Split.TRAIN, injected)
+        passes = [(kind, replace(read, examples=recipe.share * read.examples))]
         if recipe.select:
             passes.append((Pass.FORWARD, self._read(Split.DEV, injected)))
         return recipe.epochs * self._cost(passes)
@@ -208,7 +209,8 @@ class _Cell:
         if read is None:
             what = f"what a general plug of {spec.method} reads"
             return Work(WorkKind.GENERAL, None, unknown=what)
-        epochs = self._parts.plug_recipe(setting).epochs
+        recipe = self._parts.plug_recipe(setting)
+        epochs = recipe.epochs * recipe.share
         try:
             shape = self._shape()
         except _Unknown as unknown:

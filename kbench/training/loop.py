@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kbench.encoding import Batch, Data, targets_in
@@ -107,7 +109,8 @@ def train(
         raise KbenchError(
             f"nothing to train: {count} examples and {len(parameters)} trainable tensors"
         )
-    steps = recipe.epochs * math.ceil(count / recipe.batch_size)
+    each = math.ceil(recipe.share * math.ceil(count / recipe.batch_size))
+    steps = recipe.epochs * each
     stepper = OptimizerStep(parameters, recipe, steps, Objective(loss, weigh, device, dtype))
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -116,16 +119,18 @@ def train(
     for epoch in range(recipe.epochs):
         trained.train()
         total = torch.zeros((), device=device)
-        batches = _batches(data, recipe, rng, device)
+        seen = 0
+        batches = _batches(data, recipe, rng, device, each)
         with mode(), closing(prefetched(batches, ahead(device))) as ready:
-            for size, batch in ready:
-                total += stepper.step(batch) * size
+            for chosen, batch in ready:
+                total += stepper.step(batch) * len(chosen)
+                seen += len(chosen)
+                history.tokens += int(data.lengths[chosen].sum())
                 history.steps += 1
                 if progress:
                     progress(history.steps, steps)
         # Read once an epoch: reading a loss each step would wait for the device each step.
-        history.losses.append(_finite(float(total) / count, epoch, recipe, dtype))
-        history.tokens += int(data.lengths.sum())
+        history.losses.append(_finite(float(total) / seen, epoch, recipe, dtype))
         trained.eval()
         if validate and recipe.select and _improves(history, epoch, validate()):
             best = [p.detach().clone() for p in parameters]
@@ -154,11 +159,11 @@ def _restore(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> N
 
 
 def _batches(
-    data: Data, recipe: Recipe, rng: np.random.Generator, device: torch.device
-) -> Iterator[tuple[int, Batch]]:
-    """Yields the batches of an epoch, ready to be copied, and how many examples each has."""
-    for chosen in shuffled_batches(data.lengths, recipe.batch_size, rng):
-        yield len(chosen), data.batch(chosen).ready(device)
+    data: Data, recipe: Recipe, rng: np.random.Generator, device: torch.device, most: int
+) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Yields the batches of an epoch, ready to be copied, after the numbers of their examples."""
+    for chosen in islice(shuffled_batches(data.lengths, recipe.batch_size, rng), most):
+        yield chosen, data.batch(chosen).ready(device)
 
 
 def _finite(loss: float, epoch: int, recipe: Recipe, dtype: str) -> float:

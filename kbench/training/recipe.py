@@ -19,6 +19,8 @@ class Recipe:
         learning_rate: the peak.
         batch_size: examples a step.
         epochs: passes over the training examples.
+        share: of them, which a pass takes, other batches at each: for corpora of which a part
+            teaches enough.
         optimizer: ``adam`` or ``adamw``.
         warmup: share of the steps over which the rate rises from 0.
         decay: ``linear`` to 0 after the warm-up, or ``constant``.
@@ -47,6 +49,7 @@ class Recipe:
     dropout: float | None = None
     select: bool = True
     micro_batch: int | None = None
+    share: float = 1.0
 
     types: ClassVar[Mapping[str, OptionType]] = {
         "learning_rate": OptionType("number", above=0),
@@ -60,6 +63,7 @@ class Recipe:
         "dropout": OptionType("number", least=0, below=1, null=True),
         "select": OptionType("true or false"),
         "micro_batch": OptionType("whole number", least=1, null=True),
+        "share": OptionType("number", above=0, most=1),
     }
 
     def __post_init__(self) -> None:
@@ -78,4 +82,6 @@ class Recipe:
         """Returns what an address is made of, as JSON values."""
         fields = asdict(self)
         del fields["micro_batch"]
+        if self.share == 1:  # as it was before there was another
+            del fields["share"]
         return fields

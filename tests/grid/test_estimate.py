@@ -198,6 +198,21 @@ def _same_recipe() -> dict[str, object]:
     return {"tuning": {name: {"epochs": 1} for name in ("full", "lora", "bitfit", "adapter")}}
 
 
+def test_a_share_of_a_pass_costs_as_much_less(place: Place) -> None:
+    chosen = {**ABSENT, "task": "tacred", "method": "none,map-tuning", "tuning": "full"}
+    chosen |= {"setting": "general", "control": "none"}
+    rates = {}
+    for share in (1.0, 0.25):
+        own = {"epochs": 1, "share": share}
+        options = {"tuning": {"full": own}, "method": {"map-tuning": {"general": own}}}
+        made = {str(w.stage): w for w in _works({**chosen, "options": options}, place)}
+        rates[share] = made["general plugs"].rate, made["downstream models"].flops
+    dev = 2 * BERT * 22_631 * 49  # is read whole after each
+    (whole, tuned), (part, less) = rates.values()
+    assert part == pytest.approx(whole / 4)
+    assert less - dev == pytest.approx((tuned - dev) / 4)
+
+
 def test_a_limit_and_the_values_tried_on_dev_are_counted(place: Place) -> None:
     choose = {"dropout": [0.1, 0.2], "epoch": [1, 2, 3]}
     options = {"method": {"map-tuning": {"choose": choose}}, "tuning": {"full": {"epochs": 1}}}

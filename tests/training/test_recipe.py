@@ -41,6 +41,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("select", 1, "true or false"),
     ("micro_batch", 0, "null or a whole number of at least 1"),
     ("micro_batch", {}, "null or a whole number of at least 1"),
+    ("share", 0, "a number above 0 and of at most 1"),
+    ("share", 1.5, "a number above 0 and of at most 1"),
 ]
 
 
@@ -51,6 +53,12 @@ def test_a_wrong_value_is_told_in_one_line(name: str, value: Any, expected: str)
     assert str(caught.value) == f"{name} is {value!r}; expected {expected}"
     with pytest.raises(UsageError):
         Recipe(**{**GOOD.as_dict(), name: value})
+
+
+def test_a_whole_pass_is_what_it_was_before_there_were_parts_of_one() -> None:
+    assert GOOD.updated({"share": 1}).as_dict() == GOOD.as_dict()
+    assert "share" not in GOOD.as_dict()
+    assert GOOD.updated({"share": 0.25}).as_dict() == {**GOOD.as_dict(), "share": 0.25}
 
 
 def test_every_field_has_a_type_and_the_tests_try_each() -> None:
