@@ -244,24 +244,36 @@ class Lists(Prompt):
         Case, articles and signs have no say. What is no label stays, as it was written: it is one
         thing that the model says and that is not so.
         """
-        known = {_folded(label): label for label in reversed(self.among)}
-        known |= {_folded(self.spelled(label)): label for label in reversed(self.among)}
+        known: dict[str, str] = {}
+        for fold in (_folded, _plain):  # the nearer way to read a label has the say
+            for label in reversed(self.among):
+                known |= dict.fromkeys((fold(label), fold(self.spelled(label))), label)
+
+        def label_of(written: str) -> str | None:
+            return known.get(_plain(written), known.get(_folded(written)))
+
         found = set[str]()
         for part in re.split(r"[,;，、；]", said):
-            whole = [part] if _folded(part) in known else re.split(r"\b(?:and|or)\b", part)
+            whole = [part] if label_of(part) else re.split(r"\b(?:and|or)\b", part)
             for written in whole:
-                folded = _folded(written)
-                if folded in known:
-                    found.add(known[folded])
-                elif folded and folded != _folded(self.none):
+                label = label_of(written)
+                if label is not None:
+                    found.add(label)
+                elif _WORD.search(written) and _folded(written) != _folded(self.none):
                     found.add(" ".join(written.split()))
         return tuple(sorted(found))
+
+
+def _plain(said: str) -> str:
+    """A label without case, and with single blanks."""
+    return " ".join(said.casefold().split())
 
 
 def _folded(said: str) -> str:
     """What of a label does not hang on how it is written."""
     words = re.findall(r"\w+", said.casefold().replace("_", " "))
-    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+    named = words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words
+    return " ".join(named) or said.strip()
 
 
 def _is_wide(sign: str) -> bool:

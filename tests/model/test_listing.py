@@ -92,6 +92,13 @@ def test_a_label_called_as_nothing_is_called_is_a_label() -> None:
     assert form.of(("none-of-these",)).read("none of these") == ("none-of-these",)
 
 
+def test_a_label_without_a_letter_is_read_and_signs_alone_are_none() -> None:
+    form = Lists("{text} {labels}").of(("C", "C++", "😀"))
+    assert form.read("😀, c ; .,") == ("C", "😀")
+    assert form.read("c++") == ("C++",)
+    assert form.read("the c") == ("C",)
+
+
 def test_a_list_is_learnt_up_to_the_end_of_its_text_and_predicted_as_labels(
     lm: LanguageModel,
 ) -> None:
