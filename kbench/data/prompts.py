@@ -256,9 +256,9 @@ class Lists(Prompt):
         for part in re.split(r"[,;，、；]", said):
             whole = [part] if label_of(part) else re.split(r"\b(?:and|or)\b", part)
             for written in whole:
-                label = label_of(written)
-                if label is not None:
-                    found.add(label)
+                named = label_of(written)
+                if named is not None:
+                    found.add(named)
                 elif _WORD.search(written) and _folded(written) != _folded(self.none):
                     found.add(" ".join(written.split()))
         return tuple(sorted(found))
