@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_PICTURES = {"leaderboard.png": (1400, 900), "leaderboard-phone.png": (390, 844)}
+_PICTURES = {"leaderboard.png": (1400, 1200), "leaderboard-phone.png": (390, 844)}
 """Their sizes; a page of a phone begins at its matrix."""
 _SCALE = 0.8
 """Dots of a picture to one of the page, to keep it small."""
