@@ -82,9 +82,14 @@ def maps_of(layer: nn.Module, batch: Callable[[], Batch]) -> dict[str, LinearMap
         layer: of a network.
         batch: what is being read, when it is asked.
     """
-    found = {}
+    found, tuned = dict[str, LinearMap](), list[str]()
     for name, module in layer.named_modules():
-        sizes = _sizes(module)
+        if name.startswith(tuple(tuned)):
+            continue
+        base = getattr(module, "base_layer", None)  # a map that LoRA tunes is one map as before
+        if base is not None:
+            tuned.append(f"{name}.")
+        sizes = _sizes(module if base is None else base)
         if sizes is not None:
             part = name.split(".")[0] in _OF_ATTENTION
             found[name] = LinearMap(name, *sizes, part, module, batch)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Batch, Inputs, Layout, encode
-from kbench.model import LanguageModel, digest
+from kbench.model import DownstreamModel, LanguageModel, digest
 from kbench.model.freezing import frozen
 from kbench.model.generation import go_on
+from kbench.model.heads import BlankHead
 from kbench.model.huggingface import load_folder
+from kbench.training.tunings.lora import LoRATuning
 from tests.architectures import write, write_decoder
 
 TEXTS = ("we saw istanbul today", "near the river we saw istanbul again", "it rained")
@@ -166,3 +169,22 @@ def test_factors_of_another_batch_are_refused(lm: LanguageModel) -> None:
         pytest.raises(RuntimeError, match="factors for 2 rows"),
     ):
         lm(inputs_of(lm).collate(np.arange(3)))
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
+def test_a_map_that_lora_tunes_is_the_map_that_it_was(family: str, tmp_path: Path) -> None:
+    """A general plug stands beside a tuned model; what tunes it is no map of its own."""
+    written = write if family == "bert" else write_decoder
+    lm = load_folder(written(tmp_path, family))
+    before = [{n: (m.inputs, m.outputs) for n, m in lm.linear_maps(at).items()} for at in (0, -1)]
+    documents, batch = Documents(lm), inputs_of(lm).collate(np.arange(len(TEXTS)))
+    with torch.no_grad(), documents.attached(lm):
+        wanted = lm(batch)
+    model = DownstreamModel(lm, BlankHead())
+    tuning = LoRATuning()
+    tuning.prepare(model, tuning.defaults)
+    after = [{n: (m.inputs, m.outputs) for n, m in lm.linear_maps(at).items()} for at in (0, -1)]
+    assert after == before
+    model.eval()
+    with torch.no_grad(), documents.attached(lm):
+        close(lm(batch), wanted)  # what LoRA adds is 0 at first
