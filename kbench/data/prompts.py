@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 from kbench.data.examples import Example, Role
@@ -237,6 +238,18 @@ class Lists(Prompt):
         """Returns a list of labels, in their own order, as a model is to write it."""
         return ", ".join(self.spelled(label) for label in sorted(labels)) or self.none
 
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """The labels by how they may be written, folded once for all lists that are read."""
+        known: dict[str, str] = {}
+        for fold in (_folded, _plain):  # the nearer way to read a label has the say
+            for label in reversed(self.among):
+                known |= dict.fromkeys((fold(label), fold(self.spelled(label))), label)
+        return known
+
+    def _label(self, written: str) -> str | None:
+        return self._known.get(_plain(written), self._known.get(_folded(written)))
+
     def read(self, said: str) -> tuple[str, ...]:
         """Returns the labels of a list that a model has written, sorted.
 
@@ -244,19 +257,11 @@ class Lists(Prompt):
         Case, articles and signs have no say. What is no label stays, as it was written: it is one
         thing that the model says and that is not so.
         """
-        known: dict[str, str] = {}
-        for fold in (_folded, _plain):  # the nearer way to read a label has the say
-            for label in reversed(self.among):
-                known |= dict.fromkeys((fold(label), fold(self.spelled(label))), label)
-
-        def label_of(written: str) -> str | None:
-            return known.get(_plain(written), known.get(_folded(written)))
-
         found = set[str]()
         for part in re.split(r"[,;，、；]", said):
-            whole = [part] if label_of(part) else re.split(r"\b(?:and|or)\b", part)
+            whole = [part] if self._label(part) else re.split(r"\b(?:and|or)\b", part)
             for written in whole:
-                named = label_of(written)
+                named = self._label(written)
                 if named is not None:
                     found.add(named)
                 elif _WORD.search(written) and _folded(written) != _folded(self.none):

@@ -32,13 +32,10 @@ class ListHead(SpokenHead):
     """
 
     keeps_all = True
-
-    def __init__(self, prompt: Lists, most: int) -> None:
-        super().__init__(prompt, most)
-        self._lists = prompt
+    prompt: Lists
 
     def answers(self, example: Example) -> tuple[str, ...]:
-        return (self._lists.listed(example.labels),)
+        return (self.prompt.listed(example.labels),)
 
     def gold(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Gold:
         """Keeps every example.
@@ -46,7 +43,7 @@ class ListHead(SpokenHead):
         Raises:
             InputError: a label is no words, or none that the tokenizer knows.
         """
-        self.known_words(self._lists.among, tokenizer)
+        self.known_words(self.prompt.among, tokenizer)
         labels: list[Label] = [tuple(sorted(example.label)) for example in examples]
         numbers = np.arange(len(labels))
         return Gold(numbers, labels, np.zeros(len(labels), dtype=np.int64))
@@ -59,4 +56,4 @@ class ListHead(SpokenHead):
     ) -> tuple[list[Label], list[float]]:
         """Returns the labels that were written, and the probability of the list."""
         said, scores = super().predict(logits, tokenizer, candidates)
-        return [self._lists.read(str(each)) for each in said], scores
+        return [self.prompt.read(str(each)) for each in said], scores
