@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
@@ -181,6 +181,10 @@ class Task(ABC):
         if split not in self._splits:
             self._splits[split] = tuple(self.load(split))
         return self._splits[split]
+
+    def _some(self, holds: Callable[[Example], bool]) -> bool:
+        """Whether something holds of an example of any split."""
+        return any(holds(example) for split in Split for example in self.examples(split))
 
     def misfit(self, example: Example) -> str:
         """Returns what makes an example none of the task's as a whole; empty if nothing does.
@@ -381,7 +385,7 @@ class RelationTask(_LabelledTask):
         asked = self.prompt
         if asked is None or not asked.statements or asked.closed:
             return False
-        return any(asked.joins(example) for split in Split for example in self.examples(split))
+        return self._some(asked.joins)
 
     def misfit(self, example: Example) -> str:
         if not isinstance(example.label, str):
@@ -534,7 +538,7 @@ class QuestionTask(Task):
         asked = self.prompt
         if asked is None or not asked.ask.endswith("{before}"):
             return asked is not None and bool(asked.closed)
-        return any(asked.joins(example) for split in Split for example in self.examples(split))
+        return self._some(asked.joins)
 
     @cached_property
     def _led_astray(self) -> bool:
@@ -542,8 +546,7 @@ class QuestionTask(Task):
         asked = self.prompt
         if asked is None or asked.closed or asked.ask == "{before}":
             return False
-        every = (example for split in Split for example in self.examples(split))
-        return any(asked.lead(example) != example.before_blank for example in every)
+        return self._some(lambda example: asked.lead(example) != example.before_blank)
 
     @cached_property
     def ranking(self) -> dict[str, list[list[str]]]:
