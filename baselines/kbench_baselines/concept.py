@@ -99,11 +99,11 @@ class ConceptPlug(Plug):
             raise RuntimeError("the slots of concept are those of a network; attach the plug first")
         given, known = self._vectors, rows.numpy()
         facts, there = self._seats(given, known)
-        tails = given.entities(facts[..., 2].ravel())
+        tails = given.tails(facts[..., 2].ravel())
         edges = given.relations(facts[..., 1].ravel())
         keys = self._by_slot(self.key(tails) + self.edge(edges), *there.shape)
         values = self._by_slot(self.value(tails), *there.shape)
-        queries = self._by_slot(self.query(given.entities(known)), len(known), 1)
+        queries = self._by_slot(self.query(given.heads(known)), len(known), 1)
         scores = (queries * keys).sum(3) * self.width**-0.5  # [entities, facts, n]
         seen = sent(torch.from_numpy(there), scores.device)[:, :, None]
         weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(1)
@@ -143,7 +143,7 @@ class Concept(FactReader):
         authors="Joel Barmettler, Abraham Bernstein and Luca Rossetto",
         trains="n W (3 s + W + 1) + m (W + 1) + W (m + 1), m = 1.6 W, n slots",
     )
-    revision = "1"
+    revision = "2"
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {
         **FactReader.defaults,

@@ -21,7 +21,7 @@ from kbench.corpus import MaskedMentions, NextMentions, check_masked_lm
 from kbench.data import Example, Mention, Role
 from kbench.encoding import Inputs, Layout, TokenKind, encode, inner_tokens, ragged, sent
 from kbench.errors import Unsupported
-from kbench.knowledge import KnowledgeBase, Rows
+from kbench.knowledge import KnowledgeBase, Rows, Vectors
 from kbench.model import LanguageModel
 from kbench_baselines.row_table import RowTable
 
@@ -125,13 +125,22 @@ class FactVectors:
         """``w`` of relations. ``[n] -> [n, W]``."""
         return self._relations[sent(torch.from_numpy(numbers), self._device)]
 
-    def entities(self, rows: Rows) -> Tensor:
-        """``x`` of entities. ``[n] -> [n, s]``."""
+    def heads(self, rows: Rows) -> Tensor:
+        """``x`` of entities that facts are about, through the control. ``[n] -> [n, s]``."""
         if self._names is not None:
             return self._names.of(rows)
         vectors = np.zeros((len(rows), self._knowledge.dimension), dtype=np.float32)
         there = self._knowledge.has_vector(rows)
         vectors[there] = self._knowledge.vectors(rows[there])
+        return self._normed(vectors)
+
+    def tails(self, rows: Rows) -> Tensor:
+        """``x`` of entities that facts name as values, each its own. ``[n] -> [n, s]``."""
+        if self._names is not None:
+            return self._names.of(rows)
+        return self._normed(self._knowledge.value_vectors(rows))
+
+    def _normed(self, vectors: Vectors) -> Tensor:
         return _normed(sent(torch.from_numpy(vectors), self._device))
 
 
@@ -145,7 +154,7 @@ def _labels(knowledge: KnowledgeBase) -> list[str]:
 
 
 def entity_width(lm: LanguageModel, knowledge: KnowledgeBase, source: str) -> int:
-    """Returns ``s``, the width of :meth:`FactVectors.entities`."""
+    """Returns ``s``, the width of :meth:`FactVectors.heads`."""
     return knowledge.dimension if source == "kge" else lm.slot_width
 
 

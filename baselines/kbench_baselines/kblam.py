@@ -21,10 +21,11 @@ word embeddings). ``w_relation`` is that of the relation's label in either case,
 base has no vectors of relations. Each of these is brought to mean 0 and variance 1.
 
 **Which facts a text looks at** says ``mode``. ``linked``: those of the entities that it speaks of,
-``facts`` at most. ``global``: always ``facts`` (``M``) of them, in the order of the knowledge base
-one in so many; those of its own entities are among them, in the place of the last ones, so that the
-answer is there for it to be found. With as many as there are, no linker is needed. There every
-text looks at facts, one that speaks of nobody too.
+``facts`` at most; of more, entities take turns, so that each has its share. ``global``: always
+``facts`` (``M``) of them, in the order of the knowledge base one in so many; those of its own
+entities are among them, in the place of the last ones, so that the answer is there for it to be
+found. With as many as there are, no linker is needed. There every text looks at facts, one that
+speaks of nobody too.
 
 **How it learns to find them among many.** KBLaM shows few facts while it learns, another number for
 each batch, and many later: with the option ``shown`` each batch of the mode ``global`` has its own
@@ -270,11 +271,17 @@ class _Looking:
         return np.sort(drawn.astype(np.int64))
 
     def _own(self, rows: Rows, owners: Rows, texts: int) -> tuple[Rows, Rows]:
-        """The numbers of the facts of each text's entities, and their texts: ``M`` at most."""
+        """The numbers of the facts of each text's entities, and their texts: ``M`` at most.
+
+        Where there are more, entities take turns: each has one, then each a second one.
+        """
         numbers, place = self._table.of(rows)
         owner = owners[place]
-        within, _ = seats(owner, texts)
-        return numbers[within < self._most], owner[within < self._most]
+        turn, _ = seats(place, len(rows))
+        order = np.lexsort((place, turn, owner))
+        within, _ = seats(owner[order], texts)
+        kept = np.sort(order[within < self._most])
+        return numbers[kept], owner[kept]
 
     def _laid_out(self, parts: Tensor, visible: NDArray[np.bool_], own: NDArray[np.bool_]) -> _Seen:
         """From ``[texts or 1, facts, layers, 2, n_kv size]``."""
@@ -308,8 +315,8 @@ class _Looking:
         """What facts are made of: ``[x_head ; w_relation]`` and ``x_tail``."""
         heads, kinds, tails = self._table.facts[numbers].astype(np.int64).T
         given = self._vectors
-        keys = torch.cat([given.entities(heads), given.relations(kinds)], 1)
-        return keys, given.entities(tails)
+        keys = torch.cat([given.heads(heads), given.relations(kinds)], 1)
+        return keys, given.tails(tails)
 
 
 def _missed(scores: Tensor, own: Tensor, at: Tensor) -> Tensor:
@@ -401,7 +408,7 @@ class Kblam(FactReader):
         authors="Xi Wang, Taketomo Isazawa, Liana Mikaelyan and James Hensman",
         trains="L' ((2 s + W + 2) n_kv size + H heads size + 1) in L' layers",
     )
-    revision = "1"
+    revision = "2"
     defaults: ClassVar[Mapping[str, Any]] = {
         **FactReader.defaults,
         "mode": "linked",

@@ -147,6 +147,18 @@ class KnowledgeBase(ABC):
     def vectors(self, rows: Rows) -> Vectors:
         """Gathers the vectors of rows that have one. ``[rows, dimension]``."""
 
+    def value_vectors(self, rows: Rows) -> Vectors:
+        """Returns the vectors of entities as the values of facts. ``[rows, dimension]``.
+
+        A fact says its own tail, as :meth:`facts` has the tail's own name, under a control too that
+        has others answer for entities: there :meth:`vectors` are those of whoever answers for the
+        tail, of whom no fact speaks. Zeros for one that has none.
+        """
+        vectors = np.zeros((len(rows), self.dimension), dtype=np.float32)
+        there = self.has_vector(rows)
+        vectors[there] = self.vectors(rows[there])
+        return vectors
+
     @abstractmethod
     def entity(self, row: int) -> Entity:
         """Returns the entity of a row."""

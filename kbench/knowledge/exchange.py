@@ -30,8 +30,8 @@ _WIDE = 50
 class Exchanged(Broken):
     """Every entity answers with another's vector, types, description and facts.
 
-    Whose, says :attr:`other`; all that is known of an entity moves as one. Names, and the links of
-    the corpus, stay as they are. The facts that sentences spell out take other relations, each
+    Whose, says :attr:`other`; all that is known of an entity moves as one. Names, the values that
+    facts say, by name and by vector, and the links of the corpus stay as they are. The facts that sentences spell out take other relations, each
     that of :attr:`other_fact`.
 
     Args:
@@ -110,6 +110,9 @@ class Exchanged(Broken):
 
     def vectors(self, rows: Rows) -> Vectors:
         return self.base.vectors(self._others(rows))
+
+    def value_vectors(self, rows: Rows) -> Vectors:
+        return self.base.value_vectors(rows)  # who answers for another, tells what is so of itself
 
     def has_description(self, rows: Rows) -> NDArray[np.bool_]:
         return self.base.has_description(self._others(rows))

@@ -46,8 +46,8 @@ class Plain:
         spaced = np.arange(self.count) * len(given.table) // self.count
         facts = given.table.facts[spaced].astype(np.int64)
         heads, kinds, tails = facts.T
-        self.keys = torch.cat([given.entities(heads), given.relations(kinds)], 1)
-        self.values = given.entities(tails)
+        self.keys = torch.cat([given.heads(heads), given.relations(kinds)], 1)
+        self.values = given.tails(tails)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
