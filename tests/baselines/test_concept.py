@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.errors import Unsupported
 from kbench.knowledge import Bundle, Entity, write_bundle
-from kbench.knowledge.controls import ValueSwapped
+from kbench.knowledge.controls import Shuffled, ValueSwapped
 from kbench.model import LanguageModel
 from kbench.model.huggingface import load_folder
 from kbench.testing.tiny import tiny
@@ -53,7 +53,7 @@ def by_hand(plug: ConceptPlug, lm: LanguageModel, row: int) -> Tensor:
         query = plug.query.weight[of] @ own + plug.query.bias[of]
         scores, values = [], []
         for _, relation, tail in facts:
-            given = entity_of(knowledge, lm, source, tail)
+            given = entity_of(knowledge.unbroken, lm, source, tail)
             key = plug.key.weight[of] @ given
             key = key + plug.edge.weight[of] @ words(lm, relations[relation])
             scores.append(query @ key / width**0.5)
@@ -67,8 +67,13 @@ def by_hand(plug: ConceptPlug, lm: LanguageModel, row: int) -> Tensor:
 @torch.no_grad()
 def test_slots_are_what_attention_finds_among_facts(lm: LanguageModel, knowledge: Bundle) -> None:
     rows = some_rows(knowledge)
-    for options in ({"slots": 3}, {"slots": 2, "facts": 1, "source": "words"}):
-        plug = plug_of(lm, knowledge, **options)
+    others = Shuffled(knowledge, 0)  # whose facts say their own values
+    for of, options in (
+        (knowledge, {"slots": 3}),
+        (knowledge, {"slots": 2, "facts": 1, "source": "words"}),
+        (others, {"slots": 2}),
+    ):
+        plug = plug_of(lm, of, **options)
         with plug.attach(lm):
             found = plug.slot_vectors(torch.tensor(rows))
             turned = plug.slot_vectors(torch.tensor(rows[::-1]))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from kbench.encoding import Tree, Trees, inner_tokens
 from kbench.errors import Unsupported
-from kbench.knowledge import Bundle, Entity, write_bundle
+from kbench.knowledge import Bundle, Entity, KnowledgeBase, write_bundle
+from kbench.knowledge.controls import Shuffled
 from kbench.model import AttentionCall, LanguageModel, digest
 from kbench.model.beginnings import sharing
 from kbench.model.candidates import log_likelihoods
@@ -44,7 +45,7 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     return load_folder(wrote(folder, request.param))
 
 
-def plug_of(lm: LanguageModel, knowledge: Bundle, **options: Any) -> KblamPlug:
+def plug_of(lm: LanguageModel, knowledge: KnowledgeBase, **options: Any) -> KblamPlug:
     """A plug far from the identity, in every layer."""
     torch.manual_seed(0)
     plug = Kblam({"every": 1, **options}).build(lm, knowledge).eval()
@@ -83,7 +84,9 @@ def looked_at(plug: KblamPlug, rows: list[int]) -> list[tuple[int, int, int]]:
     every = [tuple(fact) for fact in plug.knowledge.triples.tolist()]
     every.sort(key=lambda fact: fact[0])
     most = int(plug.method.options["facts"])
-    own = [fact for row in rows for fact in every if fact[0] == row][:most]
+    of_each = [[fact for fact in every if fact[0] == row] for row in rows]
+    turns = [(turn, at) for at, facts in enumerate(of_each) for turn in range(len(facts))]
+    own = [of_each[at][turn] for turn, at in sorted(turns)[:most]]
     if plug.method.options["mode"] == "linked":
         return own
     block = [every[n * len(every) // min(most, len(every))] for n in range(min(most, len(every)))]
@@ -101,6 +104,7 @@ def by_hand(
     of = slice(number * width, (number + 1) * width)
     relations, source = list(plug.knowledge.relations.values()), plug.method.options["source"]
     entity = partial(entity_of, plug.knowledge, lm, source)
+    true = partial(entity_of, plug.knowledge.unbroken, lm, source)
     for text, rows in enumerate(texts):
         facts = looked_at(plug, rows)
         if not facts:
@@ -109,7 +113,7 @@ def by_hand(
         for head, relation, tail in facts:
             given = torch.cat([entity(head), words(lm, relations[relation])])
             keys.append(standard(plug.key.weight[of] @ given + plug.key.bias[of]))
-            value = plug.value.weight[of] @ entity(tail) + plug.value.bias[of]
+            value = plug.value.weight[of] @ true(tail) + plug.value.bias[of]
             values.append(value)
         for head in range(form.heads):
             at = head * form.key_heads // form.heads
@@ -151,6 +155,11 @@ THOROUGH = ("bert", "llama")
 def test_it_is_one_softmax_over_facts_and_text(lm: LanguageModel, knowledge: Bundle) -> None:
     for options in MODES if lm.config.model_type in THOROUGH else MODES[:1]:
         one_softmax(lm, plug_of(lm, knowledge, **options), knowledge)
+
+
+@torch.no_grad()
+def test_the_facts_of_another_say_their_own_values(lm: LanguageModel, knowledge: Bundle) -> None:
+    one_softmax(lm, plug_of(lm, Shuffled(knowledge, 0)), knowledge)
 
 
 def one_softmax(lm: LanguageModel, plug: KblamPlug, knowledge: Bundle) -> None:

@@ -44,6 +44,20 @@ def test_shuffled_keeps_coverage_names_and_corpus(covered: Bundle) -> None:
     assert view.rows(["T3"]).tolist() == covered.rows(["T3"]).tolist()
 
 
+@pytest.mark.parametrize("control", [Control.SHUFFLED, Control.SAME_TYPE, Control.FOREIGN])
+def test_facts_of_another_say_the_vectors_of_their_own_values(
+    covered: Bundle, control: Control
+) -> None:
+    view = controlled(covered, control, 0)
+    every = np.arange(len(covered), dtype=np.int64)
+    there = covered.has_vector(every)
+    assert not np.array_equal(view.vectors(every[there]), covered.vectors(every[there]))
+    for seen in (view, view.over(every[there], covered.vectors(every[there]))):
+        said = seen.value_vectors(every)
+        np.testing.assert_array_equal(said[there], covered.vectors(every[there]))
+        assert not said[~there].any()
+
+
 def test_shuffled_facts_follow_the_vectors(covered: Bundle) -> None:
     view, rows = Shuffled(covered, 2), everyone(covered)
     known = rows[covered.has_vector(rows)]
