@@ -99,7 +99,7 @@ class FactVectors:
     An entity's is its vector (``kge``), or the mean input vector of the tokens of its name
     (``words``). A relation's is that of the tokens of its label in either case: a knowledge base
     has no vectors of relations. Each is brought to mean 0 and variance 1; what there is nothing of
-    has zeros.
+    has zeros. Input vectors are those of the network as it is now, also while it is tuned.
 
     Args:
         lm: whose input vectors of tokens they are.
@@ -116,14 +116,15 @@ class FactVectors:
     ) -> None:
         self.table = FactTable(knowledge)
         self._knowledge, self._device = knowledge, device
-        self._relations = mean_words(lm, _labels(knowledge)).to(device)
+        labels, table = _labels(knowledge), lm.word_embeddings
+        self._relations = RowTable(len(labels), partial(_called, lm, labels, device), table)
         self._names: RowTable | None = None
         if source == "words":
-            self._names = RowTable(len(knowledge), partial(_named, lm, knowledge, device))
+            self._names = RowTable(len(knowledge), partial(_named, lm, knowledge, device), table)
 
     def relations(self, numbers: Rows) -> Tensor:
         """``w`` of relations. ``[n] -> [n, W]``."""
-        return self._relations[sent(torch.from_numpy(numbers), self._device)]
+        return self._relations.of(numbers)
 
     def heads(self, rows: Rows) -> Tensor:
         """``x`` of entities that facts are about, through the control. ``[n] -> [n, s]``."""
@@ -142,6 +143,10 @@ class FactVectors:
 
     def _normed(self, vectors: Vectors) -> Tensor:
         return _normed(sent(torch.from_numpy(vectors), self._device))
+
+
+def _called(lm: LanguageModel, labels: list[str], device: torch.device, rows: Rows) -> Tensor:
+    return mean_words(lm, [labels[row] for row in rows.tolist()]).to(device)
 
 
 def _named(lm: LanguageModel, knowledge: KnowledgeBase, device: torch.device, rows: Rows) -> Tensor:

@@ -74,6 +74,7 @@ from kbench.task import Family
 from kbench.training import History, Recipe, Weigh
 from kbench_baselines.facts import FactVectors, entity_width, has_facts, seats
 from kbench_baselines.read_facts import FactReader
+from kbench_baselines.row_table import version
 
 __all__ = ["Kblam", "KblamPlug"]
 
@@ -197,7 +198,8 @@ class _Looking:
         self._table = self._vectors.table
         self._block = _spaced(len(self._table), self._most)
         self._shown, self._points = int(options["shown"]), float(options["pointing"]) > 0
-        self._version = -1
+        self._words = lm.word_embeddings
+        self._version = (-1, -1)
         self._known = np.zeros(0, dtype=bool)
         self._projected = torch.empty(0)
         self._asked: Any = None
@@ -206,8 +208,8 @@ class _Looking:
     def prepare(self, batch: Batch) -> None:
         """Gathers what the texts of a batch look at, where that is not what the last ones did."""
         told = batch.entities
-        learns, version = torch.is_grad_enabled(), _version(self._plug)
-        asked = told.rows.tolist(), told.owners.tolist(), len(batch.ids), version
+        learns = torch.is_grad_enabled()
+        asked = told.rows.tolist(), told.owners.tolist(), len(batch.ids), self._versions()
         if learns or asked != self._asked:
             owners = told.owners.numpy()
             if self._global:
@@ -301,8 +303,8 @@ class _Looking:
         if torch.is_grad_enabled() or 4 * total * int(np.prod(shape)) > _BYTES:
             return self._plug.project(self._told(numbers))
         with torch.inference_mode(False), torch.no_grad():
-            if self._version != (version := _version(self._plug)):
-                self._version, self._known = version, np.zeros(total, dtype=bool)
+            if self._version != (now := self._versions()):
+                self._version, self._known = now, np.zeros(total, dtype=bool)
                 self._projected = torch.empty(total, *shape, device=self._device)
             new = np.unique(numbers[~self._known[numbers]])
             if len(new):
@@ -310,6 +312,10 @@ class _Looking:
                 self._projected[sent(torch.from_numpy(new), self._device)] = made
                 self._known[new] = True
             return self._projected[sent(torch.from_numpy(numbers), self._device)]
+
+    def _versions(self) -> tuple[int, int]:
+        """Of what facts are projected by, and of the words that relations are made of."""
+        return version(self._plug), version(self._words)
 
     def _told(self, numbers: Rows) -> tuple[Tensor, Tensor]:
         """What facts are made of: ``[x_head ; w_relation]`` and ``x_tail``."""
@@ -382,11 +388,6 @@ def _spaced(total: int, most: int) -> Rows:
     """``most`` of so many numbers, all as far apart."""
     count = min(total, most)
     return np.arange(count, dtype=np.int64) * total // max(1, count)
-
-
-def _version(plug: nn.Module) -> int:
-    """A number that rises whenever a parameter is changed in place."""
-    return sum(parameter._version for parameter in plug.parameters())
 
 
 @final

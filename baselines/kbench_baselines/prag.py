@@ -64,6 +64,7 @@ from kbench.spec import OptionType, Setting
 from kbench.task import Family
 from kbench.training import History, Recipe
 from kbench_baselines.retrieval import Told, facts_in_order
+from kbench_baselines.row_table import version
 
 __all__ = ["Learned", "Prag", "PragPlug"]
 
@@ -159,14 +160,14 @@ class Learned:
         self._begin, self._outputs = plug.begin, plug.rank * sum(made for _, made in plug.sizes)
         self._rate, self._steps = float(plug.rate), int(plug.steps)
         self._together = int(plug.together)
-        self._version = _version(lm)
+        self._version = version(lm)
         self._known: dict[int, Tensor] = {}
         self._asked: Any = None
         self._now: list[tuple[Tensor, Tensor]] | None = None
 
     def of_now(self, lm: LanguageModel) -> bool:
         """Whether the network's weights are still those that were learned beside."""
-        return self._version == _version(lm)
+        return self._version == version(lm)
 
     def factors(self, number: int, _: Batch) -> tuple[Tensor, Tensor] | None:
         """What a map's output gets in each row of what is being read; None for nothing."""
@@ -327,11 +328,6 @@ def _feed_forward(lm: LanguageModel) -> list[tuple[int, str]]:
 
 def _scale(options: Mapping[str, Any]) -> float:
     return float(options["alpha"]) / int(options["rank"])
-
-
-def _version(lm: LanguageModel) -> int:
-    """A number that rises whenever a weight is changed in place."""
-    return sum(weight._version for weight in lm.parameters())
 
 
 @final

@@ -1,4 +1,4 @@
-"""What is made of entities when they are first asked for, and held from then on."""
+"""What a network makes of entities when they are first asked for, held until its weights change."""
 
 from __future__ import annotations
 
@@ -7,31 +7,44 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kbench.encoding import sent
 from kbench.knowledge import Rows
 
-__all__ = ["RowTable"]
+__all__ = ["RowTable", "version"]
+
+
+def version(module: nn.Module) -> int:
+    """Returns a number that rises whenever a weight of a module is changed in place."""
+    return sum(weight._version for weight in module.parameters())
 
 
 @final
 class RowTable:
     """One tensor of a fixed shape for each row that was asked for.
 
+    A network that is tuned around a plug makes others at each step: where a weight has changed,
+    nothing is known any more, so that the network as it was tuned is asked in the end.
+
     Args:
         rows: of the knowledge base.
         make: gives them of rows, each once and rising: ``[n] -> [n, …]``; without gradients.
+        network: by whose weights they are made.
     """
 
-    def __init__(self, rows: int, make: Callable[[Rows], Tensor]) -> None:
-        self._make = make
+    def __init__(self, rows: int, make: Callable[[Rows], Tensor], network: nn.Module) -> None:
+        self._make, self._network = make, network
+        self._version = version(network)
         self._place = np.full(rows, -1, dtype=np.int64)
         self._count = 0
         self._held: Tensor | None = None
 
     def of(self, rows: Rows) -> Tensor:
         """Returns those of rows. ``[n] -> [n, …]``."""
+        if self._version != (now := version(self._network)):
+            self._version, self._count = now, 0
+            self._place[:] = -1
         new = np.unique(rows[self._place[rows] < 0])
         if len(new) or self._held is None:
             with torch.inference_mode(False), torch.no_grad():

@@ -8,6 +8,8 @@ A text ``d`` of an entity has ``n`` slots, each of a vector of the text and of o
 
 ``W`` is the width of word embeddings. ``E`` is the frozen model itself, which reads each text
 alone and once; ``norm`` brings to mean 0 and variance 1; the ``n`` parts are as long as each other.
+A model that was tuned reads texts as it does now, by a map that the untuned one has learned; one
+that is tuned around the map reads them anew at each step, so that it ends with what it is tested on.
 ``W_1``, ``b_1``, ``W_2``, ``b_2`` are all that trains, so that a text that nothing was trained on
 has its slots too.
 
@@ -77,6 +79,8 @@ Asked = MaskedMentions | NextMentions
 class DocumentVectors:
     """``E`` of the texts of entities, read by one network when they are first asked for.
 
+    They are read again where the network's weights have changed since.
+
     Args:
         lm: the network. What plugs do to it is left out while it reads.
         told: says what is told of an entity.
@@ -90,7 +94,7 @@ class DocumentVectors:
     ) -> None:
         self._lm, self._parts = lm, parts
         self._texts = EntityTexts(lm, told, knowledge, room)
-        self._known = RowTable(len(knowledge), self._read)
+        self._known = RowTable(len(knowledge), self._read, lm)
 
     def of(self, rows: Rows) -> Tensor:
         """Returns the vectors of entities. ``[entities] -> [entities, n, H]``."""
@@ -352,7 +356,7 @@ class Xrag(FactReader):
         "Zhang and Dongyan Zhao",
         trains="W (H + 1) + W (W + 1), W the width of word embeddings",
     )
-    revision = "1"
+    revision = "2"
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {
         **FactReader.defaults,

@@ -15,7 +15,7 @@ from kbench.pipeline.plugs import fit
 from kbench.spec import Setting
 from kbench.testing import contracts_controls, contracts_plugs
 from kbench.testing.bench import Bench
-from kbench.testing.contracts import Finding, Unchecked, Verdict, contract
+from kbench.testing.contracts import TOLERANCE, Finding, Unchecked, Verdict, contract
 from kbench.testing.tiny import HEADLESS, TASKS, tiny
 
 __all__ = ["CONTRACTS", "subject"]
@@ -125,6 +125,19 @@ def fixed_plug(bench: Bench) -> Verdict:
     return before == after, f"{before[:8]} before, {after[:8]} after"
 
 
+@contract
+def follows(bench: Bench) -> Verdict:
+    """What a plug takes of a network that is tuned around it is that of the network as it is now.
+
+    What it keeps from an earlier step the tuned network is not tested on.
+    """
+    if Setting.FINE_TUNING not in bench.settings:
+        raise Unchecked("it has no fine-tuning")
+    held, anew = bench.tried(Setting.FINE_TUNING).retuned()
+    apart = held.apart(anew)
+    return apart <= TOLERANCE, f"max |Δ| {apart:.1e} to the plug attached anew"
+
+
 CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
     card,
     covers,
@@ -132,6 +145,7 @@ CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
     refuses,
     frozen_weights,
     fixed_plug,
+    follows,
     *contracts_controls.CONTRACTS,
     *contracts_plugs.CONTRACTS,
 )

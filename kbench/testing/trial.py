@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,17 @@ class Outputs:
     def finite(self) -> bool:
         """Whether all of it is."""
         return all(bool(torch.isfinite(part).all()) for part in (self.logits, *self.states))
+
+
+def _leant(weight: Tensor) -> Tensor:
+    """A weight near by: another share of each number, so that no normalisation undoes it."""
+    return weight * torch.linspace(0.8, 1.2, weight.numel()).view_as(weight)
+
+
+@torch.no_grad()
+def _put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.copy_(value)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
@@ -123,6 +134,23 @@ class Trial:
         """
         with torch.autocast("cpu", torch.bfloat16) if narrow else nullcontext():
             return self._outputs(self.injected, plug or self.plug, alone, known)
+
+    def retuned(self) -> tuple[Outputs, Outputs]:
+        """Changes the model's weights, as a step of tuning it does; afterwards they are put back.
+
+        Returns:
+            What it then gives with the plug that was attached before, and with it attached anew.
+        """
+        weights = list(self.model.parameters())
+        before = [weight.detach().clone() for weight in weights]
+        try:
+            with self.plug.attach(self.model.lm):
+                self._outputs(self.injected, None, False)
+                _put(weights, [_leant(weight) for weight in before])
+                held = self._outputs(self.injected, None, False)
+            return held, self.plugged()
+        finally:
+            _put(weights, before)
 
     def _outputs(
         self, prepared: Prepared, plug: Plug | None, alone: bool, known: ReadStates | None = None

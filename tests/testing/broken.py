@@ -193,6 +193,20 @@ class Drifts(Sound):
     plug = _CountingMap
 
 
+class _LaggingMap(Map):
+    @contextmanager
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        self.usual = lm.word_embeddings.weight.detach().mean(0)  # of the network as it was
+        with lm.slots(lambda rows: self.slot_vectors(rows) + self.usual):
+            yield
+
+
+class Lags(Sound):
+    """Breaks follows: slots of word embeddings that are tuned meanwhile."""
+
+    plug = _LaggingMap
+
+
 class _StayingMap(Map):
     def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         # For injected inputs only, so that plain ones show nothing.

@@ -113,6 +113,7 @@ BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
     (contracts_methods.frozen_weights, broken.TouchesInFit),
     (contracts_methods.frozen_weights, broken.TouchesInUse),
     (contracts_methods.fixed_plug, broken.Drifts),
+    (contracts_methods.follows, broken.Lags),
     (contracts_controls.controls, broken.CoversTheUntold),
     (contracts_controls.controls, broken.CoversByWhatIsBroken),
     (contracts_controls.injects, broken.CoversVectorless),
