@@ -31,8 +31,8 @@ class Exchanged(Broken):
     """Every entity answers with another's vector, types, description and facts.
 
     Whose, says :attr:`other`; all that is known of an entity moves as one. Names, the values that
-    facts say, by name and by vector, and the links of the corpus stay as they are. The facts that sentences spell out take other relations, each
-    that of :attr:`other_fact`.
+    facts say, by name and by vector, and the links of the corpus stay as they are. The facts that
+    sentences spell out take other relations, each that of :attr:`other_fact`.
 
     Args:
         base: the true knowledge base.
