@@ -8,7 +8,7 @@ A text ``d`` of an entity has ``n`` slots, each of a vector of the text and of o
 
 ``W`` is the width of word embeddings. ``E`` is the frozen model itself, which reads each text
 alone and once; ``norm`` brings to mean 0 and variance 1; the ``n`` parts are as long as each other.
-A tuned model reads texts as it does now, for a map that was learned beside the untuned one; one that
+A tuned model reads texts as it does now, for a map that the untuned one has learned; one that
 is tuned around the map reads them anew at each step, and so is tested on what it was tuned with.
 ``W_1``, ``b_1``, ``W_2``, ``b_2`` are all that trains, so that a text that nothing was trained on
 has its slots too.
