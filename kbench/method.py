@@ -223,6 +223,8 @@ class InjectionMethod(ABC):
         reads_facts: whether what it reads of an entity tells its facts, so that a false value can
             be put in the place of a true one (the control ``value-swapped``).
         trains: False for a method that has nothing to train, and so no recipe to change.
+        recipe_fields: those of a recipe that its training reads, where that is not
+            :meth:`Fit.train`, which reads all. Others are refused.
         switched: whether an example without a known entity is left as it is. False for a method
             that works on every token; its untrained plug, or one of its choices, must then leave
             the model as it is.
@@ -244,6 +246,7 @@ class InjectionMethod(ABC):
     reads_knowledge: ClassVar[bool] = True
     reads_facts: ClassVar[bool] = False
     trains: ClassVar[bool] = True
+    recipe_fields: ClassVar[frozenset[str]] = frozenset(Recipe.types)
     switched: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
     option_types: ClassVar[Mapping[str, OptionType]] = {}

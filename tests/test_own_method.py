@@ -26,7 +26,11 @@ from kbench.testing.tiny import tiny
 from tests.architectures import write_decoder
 
 PAGE = Path(__file__).parents[1] / "docs" / "own-method.md"
-NAMES = {"sign_and_map": "SignAndMapTuning", "two_facts": "TwoFacts"}
+NAMES = {
+    "sign_and_map": "SignAndMapTuning",
+    "two_facts": "TwoFacts",
+    "own_weights": "OwnWeights",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

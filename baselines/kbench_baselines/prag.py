@@ -352,6 +352,7 @@ class Prag(Told):
     revision = "1"
     settings: ClassVar[frozenset[Setting]] = frozenset({Setting.GENERAL})
     trains = True
+    recipe_fields: ClassVar[frozenset[str]] = frozenset({"learning_rate", "epochs", "batch_size"})
     defaults: ClassVar[Mapping[str, Any]] = {
         "rank": 2,
         "alpha": 32.0,

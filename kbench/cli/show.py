@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from rich.text import Text
@@ -32,6 +32,7 @@ from kbench.spec import spelled
 
 if TYPE_CHECKING:
     from kbench.knowledge import Bundle
+    from kbench.method import InjectionMethod
     from kbench.model import Backbone
     from kbench.training import Tuning
 
@@ -155,7 +156,11 @@ def _show_recipes(entry: Entry, kind: str, console: Console) -> None:
     if not lines:
         return
     how = f"{kind}.{entry.name}.SETTING.KEY" if of_method else f"{kind}.{entry.name}.KEY"
-    _show_types(recipe_types(), f"how it trains (--set {how}=VALUE)", console)
+    types = recipe_types()
+    if of_method:
+        read = cast("type[InjectionMethod]", registry.get(Kind.METHODS, entry.name)).recipe_fields
+        types = {name: told for name, told in types.items() if name in read}
+    _show_types(types, f"how it trains (--set {how}=VALUE)", console)
     console.print()
     _show_lines(
         lines, "recipes; a task's and a backbone's change the fields that they name", console

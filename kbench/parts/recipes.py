@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,15 +32,16 @@ _SIZES = (
 """What a recipe that hangs on the size is asked for: usual backbones of either kind."""
 
 
-def said(recipe: Recipe | Mapping[str, Any]) -> str:
+def said(recipe: Recipe | Mapping[str, Any], read: Container[str] = tuple(Recipe.types)) -> str:
     """Returns a recipe in words: the fields that every recipe states, and those set otherwise.
 
     Args:
         recipe: whole, or some fields that take the place of another's.
+        read: the fields of a whole one that count.
     """
     if isinstance(recipe, Recipe):
         usual = {f.name: f.default for f in fields(Recipe)}
-        values = {k: v for k, v in asdict(recipe).items() if v != usual[k]}
+        values = {k: v for k, v in asdict(recipe).items() if v != usual[k] and k in read}
     else:
         values = dict(recipe)
     return ", ".join(f"{name} {_word(value)}" for name, value in values.items())
@@ -120,8 +121,8 @@ def _recipe(
 ) -> str:
     try:
         if form is None:
-            return said(method.recipe(setting, family, task))
-        return said(method.recipe_on(form, setting, family, task))
+            return said(method.recipe(setting, family, task), method.recipe_fields)
+        return said(method.recipe_on(form, setting, family, task), method.recipe_fields)
     except Unsupported as problem:
         return f"none: {problem}"
 

@@ -111,7 +111,8 @@ class Parts:
                     f"method {self.spec.method} trains nothing in the setting {setting}, for which "
                     f"options are given; settings in which it trains: {there}"
                 )
-            _check_recipe(options[setting], f"method {self.spec.method}, {setting}")
+            what = f"method {self.spec.method}, {setting}"
+            _check_recipe(options[setting], what, kind.recipe_fields)
         own = {k: v for k, v in options.items() if k not in settings}
         own = check_values(own, kind.defaults, kind.option_types, f"method {self.spec.method}")
         return kind(own)
@@ -370,15 +371,15 @@ def _stated(recipes: Mapping[str, Mapping[str, Any]], key: str, whose: str) -> M
     return fields
 
 
-def _check_recipe(fields: Any, what: str) -> None:
-    """Refuses what is no field of a recipe, or not allowed for it.
+def _check_recipe(fields: Any, what: str, known: frozenset[str] = _RECIPE) -> None:
+    """Refuses what is none of the known fields of a recipe, or not allowed for it.
 
     Raises:
         UsageError: it is; what is expected is said.
     """
     if not isinstance(fields, Mapping):
         raise UsageError(f"{what} is {fields!r}; expected a mapping such as {{epochs: 3}}")
-    check_options(fields, _RECIPE, what)
+    check_options(fields, known, what)
     check_values(fields, {}, Recipe.types, what)
 
 

@@ -103,6 +103,13 @@ def test_a_method_is_shown_with_settings_options_and_recipes(
     assert "learning_rate 0.01, epochs 1" in line_of(out, "general, on kbench-tiny")
 
 
+def test_of_a_recipe_what_a_method_reads_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "prag")
+    assert "learning_rate 0.0003, batch_size 16, epochs 20\n" in out
+    assert line_of(out, "epochs")
+    assert "weight_decay" not in out
+
+
 def test_a_recipe_that_goes_with_the_size_is_shown_by_size(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -132,6 +132,13 @@ def test_a_wrong_recipe_of_a_setting_is_refused(options: Any, said: str) -> None
         _ = parts("methods", "map-tuning", options).method
 
 
+def test_what_a_method_does_not_read_of_a_recipe_is_refused() -> None:
+    said = r"^method prag, general has no option 'share'; .*batch_size, epochs, learning_rate$"
+    with pytest.raises(UsageError, match=said):
+        _ = parts("methods", "prag", {"general": {"epochs": 2, "share": 0.5}}).method
+    _ = parts("methods", "prag", {"general": {"epochs": 2}}).method
+
+
 def test_a_recipe_of_the_user_is_refused_where_it_stands() -> None:
     with pytest.raises(UsageError, match=r"^tuning full: epochs is 1\.5; expected a whole number"):
         _ = parts("tunings", "full", {"epochs": 1.5}).tuning_recipe
