@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +33,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = ("bert-base", "roberta-large", "llama-135m", "llama-1b", "llama-8b")
+_TRIAL = ("tiny-bert", "tiny-llama")
+"""Shapes to try the script with."""
 DTYPES = ("float32", "bfloat16")
 _FIRST = ("read", "through", "tune:full", "fit:map-tuning:task-specific", "fit:map-tuning:general")
 """What is measured of every shape before anything else is of any."""
@@ -138,6 +140,7 @@ class Found:
         lines: an item and its figures each.
         left: items that there was no time for.
         seconds: all of it took.
+        batch: examples of a step.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
@@ -145,6 +148,7 @@ class Found:
     lines: list[dict[str, Any]] = field(default_factory=list)
     left: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    batch: int = 32
 
 
 # -- the process that measures ---------------------------------------------------------------------
@@ -382,7 +386,7 @@ def tables(found: Found) -> str:
     if found.tests is not None:
         parts.append(_tests_told(found.tests))
     parts.append(
-        "Seconds of a step of 32 examples (of a batch that is read: `read`), tokens a second "
+        f"Seconds of a step of {found.batch} examples (of a batch that is read: `read`), tokens a second "
         "without padding, the most memory held, and how many times the bare loop it takes: of "
         "`read` and `tune:full` the same work without kbench, of a method `through`, forward and "
         "backward to the input vectors and no more. `plain` is general map-tuning as published. "
@@ -489,27 +493,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given.no_tests:
             tests = tested(folder, environment, _TESTS * given.seconds)
         tunings, methods = _parts_of(environment)
-        if given.tunings:
-            tunings = given.tunings.split(",")
-        if given.methods:
-            methods = {name: methods[name] for name in given.methods.split(",")}
+        known = {
+            "shapes": (*SHAPES, *_TRIAL),
+            "dtypes": DTYPES,
+            "tunings": tunings,
+            "methods": methods,
+        }
+        asked = {name: [*filter(None, getattr(given, name).split(","))] for name in known}
+        if wrong := [*_unknown(asked, known)]:
+            print(f"error: {'; '.join(wrong)}")
+            return 2
+        device, there = given.device or _device(environment), _device(environment)
+        if device.partition(":")[0] not in ("cpu", there):
+            print(f"error: --device {device}: PyTorch finds none here; expected {there}")
+            return 2
+        tunings = asked["tunings"] or tunings
+        methods = {name: methods[name] for name in asked["methods"] or methods}
         options = {
-            "device": given.device or _device(environment),
+            "device": device,
             "steps": given.steps,
             "longest": given.longest,
             "batch": given.batch,
         }
-        dtypes = given.dtypes.split(",")
-        plan = Plan.of(given.shapes.split(","), tunings, methods, dtypes)
+        shapes, dtypes = asked["shapes"] or [*SHAPES], asked["dtypes"] or [*DTYPES]
+        plan = Plan.of(shapes, tunings, methods, dtypes)
         if given.no_compile:
             plan = Plan([item for item in plan.items if not item["compiled"]])
         found = measured(plan, folder, environment, options, until)
-    found.tests, found.seconds = tests, time.time() - begun
+    found.tests, found.seconds, found.batch = tests, time.time() - begun, given.batch
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "gpu.json").write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
     (given.out / "gpu.md").write_text(tables(found), encoding="utf-8")
     print(tables(found))
     return int(not found.lines or bool(tests and tests["status"] not in (0, 5)))
+
+
+def _unknown(
+    asked: Mapping[str, Sequence[str]], known: Mapping[str, Collection[str]]
+) -> Iterator[str]:
+    """Yields what was asked for and is not there, by option, in a line each."""
+    for option, names in asked.items():
+        if wrong := [name for name in names if name not in known[option]]:
+            yield f"--{option} {','.join(wrong)}: expected some of {', '.join(known[option])}"
 
 
 def _device(environment: Mapping[str, str]) -> str:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from kbench.cli.messages import say
 from kbench.data.files import write_bytes
-from kbench.grid import runner
-from kbench.grid.grids import make_grids, read_grid
 from kbench.interface.reading import load
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Status, packs
+from kbench_leaderboard.planned import place_of, planned, waiting
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,10 +27,12 @@ __all__ = [
     "END",
     "GRID",
     "PAGE",
+    "README",
     "RESULTS",
     "between",
     "digest",
     "kept_rows",
+    "made",
     "said_rows",
     "section",
     "task_rows",
@@ -41,6 +42,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 PAGE = _ROOT / "docs" / "methods.md"
 RESULTS = _ROOT / "leaderboard" / "results"
 GRID = _ROOT / "leaderboard" / "reference.yaml"
+README = _ROOT / "leaderboard" / "README.md"
 BEGIN = "<!-- reference results: made by `python -m scripts.reference_tables` -->\n"
 END = "<!-- reference results: end -->\n"
 _SETTINGS = ["", *map(str, Setting)]
@@ -65,7 +67,7 @@ def section(folder: Path, grid: Path) -> str:
     runs = load(folder)
     frame = runs.table()
     frame = frame[frame["status"] == str(Status.OK)]
-    blocks = [f"Results `{digest(folder)}`.", *_there(runs.results, _asked(grid))]
+    blocks = [f"Results `{digest(folder)}`.", *_there(runs.results, planned(grid))]
     for backbone, tuning in _columns(frame):
         own = frame[(frame["backbone"] == backbone) & (frame["tuning"] == tuning)]
         title = f"{backbone}, tuning {tuning}"
@@ -77,27 +79,21 @@ def section(folder: Path, grid: Path) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _asked(grid: Path) -> list[RunSpec]:
-    return runner.resolve(*make_grids(read_grid(grid), grid.name), offline=True)
-
-
 def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]:
     """What is there and what is not, by backbone, tuning, control and seed."""
     revisions = Counter(str(r.provenance.revision) for r in results if r.provenance)
     ended = Counter(str(result.status) for result in results)
     made = f", of engine revision {', '.join(sorted(revisions))}"
     not_well = "".join(f", {n} {status}" for status, n in ended.items() if status != Status.OK)
-    here = {_cell(result.spec) for result in results}
-    lacking = sum(_cell(spec) not in here for spec in asked)
+    here = {place_of(result.spec) for result in results}
     yield (
-        f"{len(results)} results{made}{not_well}; {lacking} of the {len(asked)} runs of the grid "
-        f"are not there yet. {_machine(results)} Runs that are there, of those that are asked for, "
-        "by seed:"
+        f"{len(results)} results{made}{not_well}. {_lacking(results, asked)} {_machine(results)} "
+        "Runs that are there, of those that are asked for, by seed:"
     )
     parts: dict[tuple[str, ...], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for spec in asked:
         own = (spec.backbone, spec.tuning, str(spec.control))
-        parts[own][spec.seed].append(_cell(spec) in here)
+        parts[own][spec.seed].append(place_of(spec) in here)
     seeds = sorted({seed for told in parts.values() for seed in told})
     lines = [
         f"| backbone | tuning | control | {' | '.join(f'seed {seed}' for seed in seeds)} |",
@@ -121,6 +117,17 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
         yield f"Nothing is there yet of {'; '.join(lacking_of)}."
 
 
+def made(folder: Path, grid: Path) -> str:
+    """Returns how many of a grid's runs are there, on which machine they were made, in how long."""
+    results = load(folder).results
+    return f"{len(results)} results. {_lacking(results, planned(grid))} {_machine(results)}\n"
+
+
+def _lacking(results: Sequence[Result], asked: Sequence[RunSpec]) -> str:
+    left = len(waiting(asked, (result.spec for result in results)))
+    return f"{left:,} of the {len(asked):,} runs of the grid are not there yet."
+
+
 def _machine(results: Sequence[Result]) -> str:
     """On what they were made, and how long that took."""
     origins = [result.provenance for result in results if result.provenance is not None]
@@ -131,11 +138,6 @@ def _machine(results: Sequence[Result]) -> str:
     }
     hours = sum(made.seconds for made in origins) / 3600
     return f"Made on {'; '.join(sorted(told))}, in {hours:.1f} hours of all runs together."
-
-
-def _cell(spec: RunSpec) -> tuple[object, ...]:
-    fields = ("task", "backbone", "tuning", "method", "setting", "control", "seed", "knowledge")
-    return tuple(getattr(spec, name) for name in fields)
 
 
 def _columns(frame: DataFrame) -> list[tuple[str, str]]:
@@ -321,9 +323,10 @@ def _main() -> None:
     options.add_argument("--results", type=Path, default=RESULTS)
     options.add_argument("--page", type=Path, default=PAGE)
     chosen = options.parse_args()
-    text = between(chosen.page.read_text(encoding="utf-8"), section(chosen.results, GRID))
-    write_bytes(chosen.page, text.encode())
-    say(f"{chosen.page}: made of {chosen.results}")
+    for page, told in ((chosen.page, section), (README, made)):
+        text = between(page.read_text(encoding="utf-8"), told(chosen.results, GRID))
+        write_bytes(page, text.encode())
+        say(f"{page}: made of {chosen.results}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -181,3 +182,21 @@ def test_the_parts_are_those_of_the_project(tmp_path: Path) -> None:
     assert {*methods} >= {"map-tuning", "kblam", "none"}
     assert {*tunings} == {*registry.names("tunings")} - {"frozen", "prompted"}
     assert methods["map-tuning"] == ["general", "task-specific"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--methods", "nobody"], "error: --methods nobody: expected some of .*map-tuning"),
+        (["--shapes", "bert-vast,bert-base"], "error: --shapes bert-vast: expected some of bert-"),
+        (["--tunings", "loud"], "error: --tunings loud: expected some of .*full"),
+        (["--dtypes", "float8"], "error: --dtypes float8: expected some of float32, bfloat16"),
+        (["--device", "xpu:3"], "error: --device xpu:3: PyTorch finds none here"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_is_measured(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measure_gpu.main(["--no-tests", "--out", str(tmp_path / "gpu"), *words]) == 2
+    assert re.match(said, capsys.readouterr().out)
+    assert not (tmp_path / "gpu").exists()

@@ -32,7 +32,10 @@ _SETTINGS = ("GENERAL", "TASK_SPECIFIC", "FINE_TUNING")
 
 
 def summary(entry: Entry) -> str:
-    """Returns the first line of the part's docstring, read from the source; empty if unknown."""
+    """Returns the first line of the part's docstring, read from the source; empty if unknown.
+
+    Names in it stand without the marks of a docstring.
+    """
     documented: ast.Module | _Definition | None
     if entry.kind in (Kind.PUBLISHED, Kind.DOWNLOADS):
         documented = _parsed(entry.target, whole=True)
@@ -40,7 +43,7 @@ def summary(entry: Entry) -> str:
         found = next(_definitions(entry.target, whole=entry.kind == Kind.VERBS), None)
         documented = found and found[1]
     text = ast.get_docstring(documented) if documented else None
-    return text.splitlines()[0] if text else ""
+    return text.splitlines()[0].replace("``", "") if text else ""
 
 
 def declared(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from kbench.results.choice import choices
 from kbench.results.identity import differences
 from kbench.spec import Control
 from kbench.store import Result, Status
-from kbench_leaderboard.submission import Entry
+from kbench_leaderboard.merge import told_apart
+from kbench_leaderboard.submission import Entry, predictions_of
 
 __all__ = ["absent", "unreadable"]
 
@@ -23,6 +24,8 @@ def unreadable(entry: Entry) -> str:
         return f"says it is {result.id}"
     if result.status == Status.OK and result.score is None:
         return "has no score of its main metric"
+    if result.status == Status.OK and not predictions_of(entry.folder).is_file():
+        return "has no predictions, without which it is compared with nothing"
     return ""
 
 
@@ -44,8 +47,9 @@ def absent(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
             continue
         elif result.spec.limit is not None:
             yield entry.where, f"left out: it was run with --limit {result.spec.limit}"
-        elif result.id in shown:
-            yield entry.where, "left out: it is there twice"
+        elif (other := shown.get(result.id)) is not None:
+            said = ", and says otherwise there" if told_apart(other, result) else ""
+            yield entry.where, f"left out: it is there twice{said}"
         elif result.status != Status.OK:
             yield entry.where, f"listed as {result.status}: {result.reason}"
         else:

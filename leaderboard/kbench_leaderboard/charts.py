@@ -112,9 +112,10 @@ def forest(panel: Panel) -> Chart | None:
         if (told := row.averages.get(figure))
     ]  # fmt: skip
     labels = [column.label for column in panel.compared]
+    over = "seeds and examples" if panel.seeds > 1 else "examples, of one seed"
     text = (
         f"{panel.title}: average knowledge gain and Δ none of {len(order)} methods over "
-        f"{', '.join(labels)}, in percentage points with 95 % intervals over seeds and examples, "
+        f"{', '.join(labels)}, in percentage points with 95 % intervals over {over}, "
         "in the order of the mean rank by net gain, the lesser of the two."
     )
     return Chart(_forest(values, names), text)

@@ -199,11 +199,14 @@ def absent(files: tuple[Path, ...], wanted: str | None, as_json: bool) -> None:
     from contextlib import ExitStack
 
     from kbench_leaderboard.absent import absent as found
-    from kbench_leaderboard.submission import opened, read_entries
+    from kbench_leaderboard.submission import opened, places, read
 
     with ExitStack() as stack:
         folders = [stack.enter_context(opened(path)) for path in files]
-        lines = [*found(entry for folder in folders for entry in read_entries(folder))]
+        there = [place.name for folder in folders for place in places(folder)]
+        lines = [*found(entry for folder in folders for entry in read(folder))]
+    if wanted is not None and not any(name.startswith(wanted) for name in there):
+        raise UsageError(f"the id of no result here begins with {wanted!r}; there are {len(there)}")
     for where, text in lines:
         if wanted is None or where.startswith(wanted):
             say_json({"id": where, "why": text}) if as_json else say(f"{where}: {text}")
@@ -255,6 +258,13 @@ def reference() -> tuple[Path, ...]:
     help="A knowledge base, for what runs brought in; may be given several times.",
 )
 @click.option(
+    "--grid",
+    type=_FILE,
+    metavar="FILE",
+    help="The grid that the results are of: the front page says how much of it is not there yet. "
+    "Default: that of the checkout, with its results.",
+)
+@click.option(
     "--space", metavar="TITLE", help="Also the README.md of a static Space of the hub, titled so."
 )
 def build(
@@ -262,12 +272,17 @@ def build(
     out: Path,
     data: Path | None,
     bundles: tuple[Path, ...],
+    grid: Path | None,
     space: str | None,
 ) -> None:
     """Write a site of results: a folder of pages that needs no server and no network."""
     from kbench_leaderboard.site import build as make
 
-    made = make(sources or reference(), out, data, bundles, space)
+    if not sources:
+        sources = reference()
+        own = sources[0].with_name("reference.yaml")
+        grid = grid or (own if own.is_file() else None)
+    made = make(sources, out, data, bundles, space, grid)
     for text in made.damaged:
         say(f"left out: {text}", err=True)
     say(
@@ -289,10 +304,11 @@ def open_(path: Path | None, out: Path) -> None:
     """
     from kbench_leaderboard.opening import open_in_browser, site_of
     from kbench_leaderboard.site import is_site
+    from kbench_leaderboard.submission import places
 
     if path is None:
         mine = Path("kbench-results")
-        path = out if is_site(out) else mine if mine.is_dir() else reference()[0]
+        path = out if is_site(out) else mine if mine.is_dir() and places(mine) else reference()[0]
     front = site_of(path, out)
     say(front.resolve().as_uri())
     if not open_in_browser(front):

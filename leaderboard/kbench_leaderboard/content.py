@@ -99,6 +99,8 @@ class Built:
         limited: left out, for they were run with ``--limit``.
         twice: left out, for the same run is there already.
         damaged: where and why a result could not be read.
+        asked: runs of the grid that they are of, if it is known.
+        lacking: of these, that are not there.
     """
 
     runs: int = 0
@@ -106,6 +108,8 @@ class Built:
     limited: int = 0
     twice: int = 0
     damaged: list[str] = field(default_factory=list)
+    asked: int = 0
+    lacking: int = 0
 
 
 @dataclass(frozen=True)

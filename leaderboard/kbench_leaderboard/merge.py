@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 from kbench.data.files import atomic_folder, file_digest
 from kbench.errors import DataError
-from kbench.store import Predictions, Status, check_unpacked, pack, packs, unpack
+from kbench.store import Predictions, Result, Status, check_unpacked, pack, packs, unpack
 from kbench_leaderboard.submission import FILES, LAYOUT, Entry, opened, places, read, read_entries
 from kbench_leaderboard.together import whole
 from kbench_leaderboard.untrue import unsound
 
-__all__ = ["Merged", "merge", "pack_up"]
+__all__ = ["Merged", "merge", "pack_up", "told_apart"]
 
 _SHOWN = 3
 _ROUNDED = 1e-3
@@ -157,17 +157,24 @@ def _put(theirs: _Held, ours: _Held | None, done: Merged) -> bool:
 
 
 def _differ(ours: _Held, theirs: _Held) -> bool:
-    if _outcome(ours.entry) != _outcome(theirs.entry):
+    one, two = ours.entry.result, theirs.entry.result
+    assert one is not None
+    assert two is not None
+    if told_apart(one, two):
         return True
     if ours.digests[1:] == theirs.digests[1:]:
         return False
-    one, two = (next(read(held.entry.folder)).predictions for held in (ours, theirs))
-    return not _alike(one, two)
+    ours_told, theirs_told = (next(read(held.entry.folder)).predictions for held in (ours, theirs))
+    return not _alike(ours_told, theirs_told)
 
 
-def _outcome(entry: Entry) -> tuple[object, ...]:
-    result = entry.result
-    assert result is not None
+def told_apart(one: Result, two: Result) -> bool:
+    """Whether two results of the same run, which ended well, say that something else came of it."""
+    ended = {one.status, two.status} == {Status.OK}
+    return ended and _outcome(one) != _outcome(two)
+
+
+def _outcome(result: Result) -> tuple[object, ...]:
     own = result.metrics, result.main_metric, result.dev
     return (*own, result.coverage, result.buckets, result.frozen)
 

@@ -26,7 +26,7 @@ from kbench.parts.source_text import constant
 from kbench.results.identity import Names
 from kbench.results.ranking import net_replicates
 from kbench.results.tables import Estimate
-from kbench.spec import Control
+from kbench.spec import Control, Setting
 from kbench.store import Result
 from kbench_leaderboard.board import Group, Line
 
@@ -187,7 +187,7 @@ class Panel:
 
     @property
     def order(self) -> list[Tally]:
-        """Who takes part in the order, the best first."""
+        """Who takes part in the order, by mean rank."""
         ranked = [row for row in self.rows if row.standing]
         return sorted(ranked, key=_place)
 
@@ -201,6 +201,25 @@ class Panel:
         """Of these the one that gains most on average; None where none gains beyond chance."""
         gains = [row for row in self.first if (row.averages["net"].low or 0.0) > 0]
         return max(gains, key=lambda row: row.averages["net"].value, default=None)
+
+    @property
+    def leads(self) -> list[Tally]:
+        """Of each setting the one with the best mean rank; of none where the order has one alone.
+
+        A model that is tuned around a plug is another model, and a general plug has seen no task:
+        who may choose a setting is told which, and who may not, what is best in theirs.
+        """
+        found: dict[str, Tally] = {}
+        for row in self.order:
+            found.setdefault(row.setting, row)
+        return (
+            [found[name] for name in map(str, Setting) if name in found] if len(found) > 1 else []
+        )
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds those of the order have at most: with one, no interval is over seeds."""
+        return max((row.seeds for row in self.order), default=0)
 
     @property
     def critical(self) -> tuple[float, float] | None:
@@ -398,16 +417,16 @@ def _complete(
     return at, np.array(values), np.array(drawn)
 
 
-def _place(row: Tally) -> tuple[float, float, float, str]:
-    """Where a row stands: by rank, of those that share it by the average on these tasks."""
+def _place(row: Tally) -> tuple[float, float, str]:
+    """Where a row stands: by mean rank, of those that share it by the average on these tasks."""
     if row.standing is None:
-        return float("inf"), 0.0, 0.0, row.name
-    return row.standing.rank, -row.averages["net"].value, row.standing.mean_rank, row.name
+        return float("inf"), 0.0, row.name
+    return round(row.standing.mean_rank, 6), -row.averages["net"].value, row.name
 
 
 def _ordered(rows: Sequence[Tally]) -> list[Tally]:
     """By setting, that with the best row first and what needs no knowledge last; then the order."""
-    best: dict[str, tuple[float, float, float, str]] = {}
+    best: dict[str, tuple[float, float, str]] = {}
     for row in sorted(rows, key=_place):
         best.setdefault(row.setting, _place(row))
     return sorted(rows, key=lambda row: (not row.setting, best[row.setting], _place(row)))

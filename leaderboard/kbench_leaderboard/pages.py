@@ -163,6 +163,7 @@ class Pages:
             shown_figures=figures,
             filters=filters,
             seeds=[*range(2, 1 + max((row.seeds for row in rows), default=1))],
+            several=any(panel.seeds > 1 for panel in shown),
             left_out=len(every) - len(shown),
         )
 

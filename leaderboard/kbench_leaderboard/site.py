@@ -28,6 +28,8 @@ from kbench.store import Result, Status
 from kbench_leaderboard.absent import unreadable
 from kbench_leaderboard.board import parted
 from kbench_leaderboard.content import Built, Content
+from kbench_leaderboard.merge import told_apart
+from kbench_leaderboard.planned import planned, waiting
 from kbench_leaderboard.sources import Sources, without_paths
 from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read_entries
 
@@ -46,6 +48,7 @@ def build(
     data: Path | None = None,
     bundles: Sequence[Path] = (),
     space: str | None = None,
+    grid: Path | None = None,
 ) -> Built:
     """Builds the site of all results in some folders.
 
@@ -55,9 +58,12 @@ def build(
         data: where texts of test examples are read from, as for ``kbench run --data``.
         bundles: folders of knowledge bases, for what runs brought in.
         space: title of a static Space of the Hugging Face hub, whose card is written too.
+        grid: the file of the grid that the results are of: the front page says how much of it is
+            not there yet.
 
     Raises:
-        UsageError: a package is missing, or ``out`` holds something else than such a site.
+        UsageError: a package is missing, ``out`` holds something else than such a site, or the grid
+            is none.
         DataError: a source is no folder of results, or a bundle is none.
     """
     _check_packages()
@@ -66,9 +72,12 @@ def build(
     from kbench_leaderboard.pages import Pages
 
     Sources(data, bundles)  # which refuses what is no bundle
+    asked = planned(grid) if grid else []
     with ExitStack() as stack:
         unpacked = [stack.enter_context(opened(path)) for path in folders]
         built, kept, folders_of = _kept(_entries(unpacked))
+        built.asked = len(asked)
+        built.lacking = len(waiting(asked, (result.spec for result in kept)))
         names = Names(kept)
         with atomic_folder(out) as scratch:
             desk = Desk(scratch, names, folders_of, data, tuple(bundles))
@@ -142,8 +151,10 @@ def _kept(entries: Iterable[Entry]) -> tuple[Built, list[Result], dict[str, Path
             built.damaged.append(f"{entry.where}: {problem}")
         elif entry.result.spec.limit is not None:
             built.limited += 1
-        elif entry.result.id in kept:
+        elif (other := kept.get(entry.result.id)) is not None:
             built.twice += 1
+            if told_apart(other, entry.result):
+                built.damaged.append(f"{entry.where}: contradicts the same run, which is there")
         else:
             kept[entry.result.id] = without_paths(entry.result)
             folders[entry.result.id] = entry.folder

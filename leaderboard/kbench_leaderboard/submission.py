@@ -27,7 +27,17 @@ from kbench.store import (
     unpack,
 )
 
-__all__ = ["FILES", "LAYOUT", "Entry", "opened", "places", "read", "read_entries", "read_results"]
+__all__ = [
+    "FILES",
+    "LAYOUT",
+    "Entry",
+    "opened",
+    "places",
+    "predictions_of",
+    "read",
+    "read_entries",
+    "read_results",
+]
 
 LAYOUT = (
     "a folder that `kbench run --out` or `kbench leaderboard pack` wrote, one result's folder in "
@@ -110,6 +120,11 @@ def places(folder: Path) -> list[Path]:
         return [folder]
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     return [path for path in sorted(inside) if path.is_symlink() or path.is_dir()]
+
+
+def predictions_of(place: Path) -> Path:
+    """Returns where the predictions of a result's folder are, if there are any."""
+    return place / _PREDICTIONS
 
 
 def read(folder: Path) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from kbench.data.files import file_digest
-from kbench.errors import KbenchError, PluginError, UsageError, with_type
+from kbench.errors import KbenchError, PluginError, UsageError, lacking, with_type
 from kbench.metrics import is_beside
 from kbench.pipeline.revision import ENGINE_REVISION, VERSION
 from kbench.results.comparison import metrics_of
@@ -89,11 +89,19 @@ def checked(
 
 
 def guarded(findings: Iterable[str]) -> Iterator[str]:
-    """Yields findings about what a stranger wrote: whatever is raised is one more, not a crash."""
+    """Yields findings about what a stranger wrote: whatever is raised is one more, not a crash.
+
+    Raises:
+        ModuleNotFoundError: an extra of kbench is not installed, which no stranger can help.
+    """
     try:
         yield from findings
     except KbenchError as error:
         yield str(error)
+    except ModuleNotFoundError as error:
+        if lacking(error):
+            raise
+        yield f"cannot be checked ({with_type(error)})"
     except Exception as error:
         yield f"cannot be checked ({with_type(error)})"
 

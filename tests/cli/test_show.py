@@ -105,7 +105,8 @@ def test_a_method_is_shown_with_settings_options_and_recipes(
 
 def test_of_a_recipe_what_a_method_reads_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, "prag")
-    assert "learning_rate 0.0003, batch_size 16, epochs 20\n" in out
+    assert line_of(out, "general  ").rstrip().endswith("0.0003, batch_size 16, epochs 20")
+    assert line_of(out, "general, on kbench-tiny-lm").rstrip().endswith("learning_rate 0.003")
     assert line_of(out, "epochs")
     assert "weight_decay" not in out
 

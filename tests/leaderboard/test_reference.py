@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 import kbench
-from kbench.grid import runner
-from kbench.grid.grids import make_grids, read_grid
 from kbench.parts.catalogue import Kind
 from kbench.parts.registry import find, names
 from kbench.parts.source_text import settings
 from kbench.spec import Control, RunSpec
 from kbench.store import Results, packs, unpack
+from kbench_leaderboard.planned import planned
 from kbench_leaderboard.stale import stale
 from kbench_leaderboard.submission import opened, read, read_results
 from kbench_leaderboard.verify import verify
@@ -28,7 +27,7 @@ METHODS = ("none", "kv-text")
 
 
 def specs() -> list[RunSpec]:
-    return runner.resolve(*make_grids(read_grid(GRID), GRID.name), offline=True)
+    return planned(GRID)
 
 
 @pytest.fixture(scope="module")

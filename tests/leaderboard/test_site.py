@@ -682,6 +682,8 @@ def _shell(command: str, folder: Path, **more: str) -> subprocess.CompletedProce
 def test_the_workflow_trusts_no_pull_request() -> None:
     workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
     assert workflow["permissions"] == {"contents": "read"}
+    # What verifies makes scores and addresses again, as what runs models does.
+    assert workflow["env"]["KBENCH"] == "knowledge-bench[leaderboard,run]"
     assert {*workflow[True]} == {"pull_request", "push"}  # YAML 1.1 reads ``on`` as true
     assert "permissions" not in workflow["jobs"]["verify"]
     assert workflow["jobs"]["publish"]["if"] == "github.event_name == 'push'"

@@ -43,7 +43,7 @@ function show() {
   const [setting, seeds, together] = ["setting", "seeds", "together"].map((name) => values.get(name));
   // What needs no knowledge is what all is read against: it stays where rows are filtered.
   const isWanted = (row) => (!setting || !row.setting || row.setting === setting) && (!seeds || !row.setting || row.seeds >= Number(seeds));
-  sorting.draw([["rank", "asc"], ["here", "asc"], ["mean", "asc"]], (table) => {
+  sorting.draw([["mean", "asc"]], (table) => {
     const rows = table.rows().nodes();
     table.order.fixed(together ? {} : { pre: [columnOf(table, "setting"), "asc"] });
     table.table().node().classList.toggle("grouped", !together);
