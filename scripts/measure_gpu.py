@@ -386,11 +386,11 @@ def tables(found: Found) -> str:
     if found.tests is not None:
         parts.append(_tests_told(found.tests))
     parts.append(
-        f"Seconds of a step of {found.batch} examples (of a batch that is read: `read`), tokens a "
-        "second without padding, the most memory held, and how many times the bare loop it takes: of "
-        "`read` and `tune:full` the same work without kbench, of a method `through`, forward and "
-        "backward to the input vectors and no more. `plain` is general map-tuning as published. "
-        "`reading` is a batch that is read with the plug in place."
+        f"Seconds of a step of {found.batch} examples (of a batch that is read: `read`), tokens "
+        "a second without padding, the most memory held, and how many times the bare loop it "
+        "takes: of `read` and `tune:full` the same work without kbench, of a method `through`, "
+        "forward and backward to the input vectors and no more. `plain` is general map-tuning as "
+        "published. `reading` is a batch that is read with the plug in place."
     )
     for shape, dtype in dict.fromkeys((line["shape"], line["dtype"]) for line in found.lines):
         own = [line for line in found.lines if (line["shape"], line["dtype"]) == (shape, dtype)]

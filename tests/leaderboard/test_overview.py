@@ -18,7 +18,7 @@ from kbench.results.example_diff import injected
 from kbench.results.identity import Names
 from kbench.spec import Control, Setting
 from kbench.store import Result, Results, Status
-from kbench_leaderboard import opening, overview, site, sources
+from kbench_leaderboard import cli, opening, overview, site, sources
 from kbench_leaderboard.board import Group, beside
 from kbench_leaderboard.names import short
 from kbench_leaderboard.overview import FIGURES, Panel, panels
@@ -80,6 +80,31 @@ def test_the_order_is_that_of_the_statistic_on_the_board_s_figures(front: Path) 
         for cell in each:  # the replicates are of what the tables show
             net = cell.figure("net")
             assert cell.replicates("net").mean() == pytest.approx(net.value, abs=0.01)
+
+
+def test_the_order_is_by_mean_rank_and_the_rank_is_a_label(tmp_path: Path) -> None:
+    shares = {"steady": (0.6, 0.6, 0.6), "once": (0.95, 0.55, 0.55), "twice": (0.5, 0.61, 0.61)}
+    for number, task in enumerate(TASKS):
+        stored.store(tmp_path, stored.predictions(GOLD, guesses(0.3, 0)), method="none", task=task)
+        for method, scores in shares.items():
+            setting = Setting.TASK_SPECIFIC if method == "once" else Setting.GENERAL
+            for control, share in (("none", scores[number]), ("foreign", 0.3)):
+                about = {"method": method, "task": task, "setting": setting}
+                told = stored.predictions(GOLD, guesses(share, 0))
+                stored.store(tmp_path, told, control=Control(control), **about)
+    (panel,) = made(tmp_path)
+    stands = [row.standing for row in panel.order if row.standing]
+    assert [stand.mean_rank for stand in stands] == pytest.approx([5 / 3, 2.0, 7 / 3])
+    assert [row.method for row in panel.order] == ["twice", "steady", "once"]
+    assert {stand.rank for stand in stands} == {1}  # three tasks tell nothing apart
+    averages = [row.averages["net"].value for row in panel.order]
+    assert averages[2] == max(averages)
+    assert [row.method for row in panel.rows if row.setting] == ["twice", "steady", "once"]
+    assert [(row.setting, row.method) for row in panel.leads] == [
+        ("general", "twice"),
+        ("task-specific", "once"),
+    ]
+    assert panel.seeds == 1
 
 
 def test_who_takes_no_part_is_named_with_what_is_missing(front: Path) -> None:
@@ -222,9 +247,13 @@ def test_open_builds_what_is_not_there_or_shows_others(
     assert call(capsys, "leaderboard", "open", "results")[0] == 0
     assert len(built) == 2
     assert call(capsys, "leaderboard", "open", "site")[0] == 0  # a site, as it is
+    (tmp_path / "kbench-results").mkdir()  # of a run that has not ended
     assert call(capsys, "leaderboard", "open")[0] == 0
     assert len(built) == 2
-    assert desk.opened == [(tmp_path / "site" / "index.html").as_uri()] * 5
+    monkeypatch.setattr(cli, "reference", lambda: (tmp_path / "results",))
+    assert call(capsys, "leaderboard", "open", "--out", "new")[0] == 0
+    assert built[2:] == [Path("new")]
+    assert desk.opened[:5] == [(tmp_path / "site" / "index.html").as_uri()] * 5
 
 
 def test_open_says_where_the_site_is_if_there_is_no_browser(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -419,3 +420,63 @@ def test_a_site_without_results_says_what_it_wants(
     (tmp_path / "leaderboard" / "submissions" / "empty").mkdir()
     own, theirs = Path("leaderboard/results"), Path("leaderboard/submissions/theirs")
     assert cli.reference() == (own, theirs)
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_what_is_no_row_says_so_where_predictions_are_lost_or_contradict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = stored.predictions(["a", "b"], ["a", "b"])
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    kept, lost, broken = (stored.store(mine, told, method=name) for name in ("none", "ra", "kar"))
+    stored.store(theirs, stored.predictions(["a", "b"], ["a", "a"]), method="none")
+    (mine / lost.id / "predictions.parquet").unlink()
+    (mine / broken.id / "predictions.parquet").write_bytes(b"PAR1")
+    lines = dict(absent(entry for folder in (mine, theirs) for entry in read(folder)))
+    assert "has no predictions, without which" in lines[lost.id]
+    assert lines[broken.id].startswith("left out: ")
+    assert lines[kept.id] == "left out: it is there twice, and says otherwise there"
+    status, _, said = called(capsys, "leaderboard", "absent", str(mine), "--id", "00zz")
+    assert status == 2
+    assert "the id of no result here begins with '00zz'; there are 3" in said
+    words = ["--results", str(mine), "--results", str(theirs), "--out", str(tmp_path / "site")]
+    status, out, said = called(capsys, "leaderboard", "build", *words)
+    assert status == 0
+    assert "1 runs, 0 of them failed or skipped; left out 3 damaged" in out
+    assert f"left out: {kept.id}: contradicts the same run, which is there" in said
+    assert f"left out: {lost.id}: has no predictions" in said
+    assert f"left out: {broken.id}: " in said
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_front_page_says_what_of_its_grid_is_not_there(tmp_path: Path) -> None:
+    from kbench_leaderboard.site import build
+
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "{task: [toy-qa, toy-relations], backbone: bert, tuning: full, method: none, seed: [0, 1]}"
+    )
+    stored.store(tmp_path / "out", stored.predictions(["a"], ["a"]), method="none")
+    built = build([tmp_path / "out"], tmp_path / "site", grid=grid)
+    page = (tmp_path / "site" / "index.html").read_text("utf-8")
+    assert (built.asked, built.lacking) == (4, 3)
+    assert "Of the 4 runs of the grid 3 are not there yet." in page
+
+
+@pytest.mark.usefixtures("toy_tasks")
+def test_an_extra_that_is_not_installed_is_no_fault_of_a_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored.store(tmp_path / "out", stored.predictions(["a"], ["a"]), task="atlas-qa")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setattr("kbench_leaderboard.verify.untrue", _needing)
+    status, out, said = called(capsys, "leaderboard", "verify", str(tmp_path / "out"))
+    assert status == 2
+    assert "pip install 'knowledge-bench[run]'" in said
+    assert "rejected" not in out
+
+
+def _needing(_: object) -> list[str]:
+    import safetensors
+
+    return [safetensors.__name__]

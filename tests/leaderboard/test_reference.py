@@ -14,6 +14,7 @@ from kbench.parts.registry import find, names
 from kbench.parts.source_text import settings
 from kbench.spec import Control, RunSpec
 from kbench.store import Results, packs, unpack
+from kbench_leaderboard.cli import reference
 from kbench_leaderboard.planned import planned
 from kbench_leaderboard.stale import stale
 from kbench_leaderboard.submission import opened, read, read_results
@@ -69,7 +70,11 @@ def test_packed_results_are_small() -> None:
     assert sum(path.stat().st_size for path in packs(RESULTS)) < MOST_BYTES
 
 
-@pytest.mark.parametrize("packed", packs(RESULTS), ids=lambda path: path.stem)
+PACKED = [packed for folder in reference() for packed in packs(folder)]
+"""The reference results, and what was submitted beside them."""
+
+
+@pytest.mark.parametrize("packed", PACKED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_reference_results_verify(packed: Path, tmp_path: Path) -> None:
     """Those of each task; of all together what two tasks would share is looked at, see below."""
     assert unpack(packed, tmp_path, lambda _: True) > 0
