@@ -218,6 +218,9 @@ class InjectionMethod(ABC):
         slots: input vectors of an entity: tokens that ``{slot}`` stands for.
         text: how an entity's text comes in: ``appended`` to the input, ``hung`` at its mention,
             which alone sees it, or None. The option ``room`` says how long an input may become.
+        reads_text: whether the plug reads the texts of entities by itself, outside of the input, as
+            :meth:`~kbench.knowledge.KnowledgeBase.shown` has them: so that a control can take what
+            holds an answer out of them, or all (``answer-removed``, ``empty``).
         reads_knowledge: False for a method that ignores what is known of entities, and so needs
             no control.
         reads_facts: whether what it reads of an entity tells its facts, so that a false value can
@@ -243,6 +246,7 @@ class InjectionMethod(ABC):
     slot: ClassVar[str | None] = None
     slots: ClassVar[int] = 1
     text: ClassVar[Literal["appended", "hung"] | None] = None
+    reads_text: ClassVar[bool] = False
     reads_knowledge: ClassVar[bool] = True
     reads_facts: ClassVar[bool] = False
     trains: ClassVar[bool] = True

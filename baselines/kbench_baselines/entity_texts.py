@@ -68,7 +68,7 @@ class EntityTexts:
     def _encoded(self, rows: Sequence[int]) -> tuple[Inputs, list[tuple[int, int]]]:
         """The texts, and where each one's own tokens are."""
         lm, told, knowledge = self._lm, self._told, self._knowledge
-        texts = [told.passages(knowledge, row) for row in rows]
+        texts = [knowledge.shown(row, told.passages(knowledge, row)) for row in rows]
         nobody: list[tuple[int, ...]] = [()] * len(rows)
         if lm.left_to_right:
             room = max(1, self.first) + min(self._room, lm.max_length // 2)

@@ -225,6 +225,7 @@ class KvText(Told):
         trains="0",
     )
     revision = "1"
+    reads_text = True
     settings: ClassVar[frozenset[Setting]] = frozenset({Setting.GENERAL})
     defaults: ClassVar[Mapping[str, Any]] = {"room": 128, "text": "description"}
     option_types: ClassVar[Mapping[str, OptionType]] = {

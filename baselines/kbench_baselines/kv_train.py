@@ -169,6 +169,7 @@ class KvTrain(FactReader):
         trains="L P n_kv (3 size + 2), P slots",
     )
     revision = "1"
+    reads_text = True
     settings: ClassVar[frozenset[Setting]] = frozenset({Setting.GENERAL, Setting.TASK_SPECIFIC})
     defaults: ClassVar[Mapping[str, Any]] = {
         **FactReader.defaults,

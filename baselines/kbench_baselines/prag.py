@@ -352,6 +352,7 @@ class Prag(Told):
     revision = "1"
     settings: ClassVar[frozenset[Setting]] = frozenset({Setting.GENERAL})
     trains = True
+    reads_text = True
     recipe_fields: ClassVar[frozenset[str]] = frozenset({"learning_rate", "epochs", "batch_size"})
     defaults: ClassVar[Mapping[str, Any]] = {
         "rank": 2,
@@ -382,7 +383,7 @@ class Prag(Told):
     def lessons(self, knowledge: KnowledgeBase, row: int) -> list[str]:
         """Returns what is learned of an entity: its text, and facts."""
         facts = facts_in_order(knowledge, row)[: int(self.options["facts"])]
-        return [" ".join(self.passages(knowledge, row)), *facts]
+        return knowledge.shown(row, [" ".join(self.passages(knowledge, row)), *facts])
 
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
         """Returns a plug that has learned no text yet.

@@ -357,6 +357,7 @@ class Xrag(FactReader):
         trains="W (H + 1) + W (W + 1), W the width of word embeddings",
     )
     revision = "2"
+    reads_text = True
     slot = "{slot} / {mention}"
     defaults: ClassVar[Mapping[str, Any]] = {
         **FactReader.defaults,

@@ -8,7 +8,6 @@ after it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,20 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kbench.data.sentences import sentence_ends
 from kbench.encoding.inputs import Branches, TokenKind, Tokens
 from kbench.encoding.tokens import affixes, bare_tokens, pair_affixes, placed_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Passage", "Passages", "sentences_of", "shares"]
-
-# A full stop after one or two letters is that of an initial or a title: "J. R.", "St.", "U.S.".
-# Scripts without blanks between words have none between sentences.
-_SENTENCE_END = re.compile(
-    r"(?<=[.!?;؟۔؛।॥።։།။។])(?<!\b\w\.)(?<!\b\w\w\.)\s+"
-    r"|(?<=[。！？；｡])(?![。！？；｡」』”])\s*"
-)
+__all__ = ["Passage", "Passages", "shares"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +161,10 @@ def _sentences(
     """The tokens of each text, sentence by sentence: the text is tokenized whole."""
     found = {}
     for text, tokens in zip(texts, placed_tokens(tokenizer, texts, inner=inner), strict=True):
-        cuts = [0, *(tokens.within(text, at, len(text))[0] for at in _ends(text)), len(tokens.ids)]
+        ends = (tokens.within(text, at, len(text))[0] for at in sentence_ends(text))
+        cuts = [0, *ends, len(tokens.ids)]
         found[text] = [tokens.ids[a:b] for a, b in pairwise(cuts) if b > a]
     return found
-
-
-def sentences_of(text: str) -> list[str]:
-    """Returns a text sentence by sentence, each with the blanks behind it; facts are sentences."""
-    cuts = [0, *_ends(text), len(text)]
-    return [text[start:end] for start, end in pairwise(cuts)]
-
-
-def _ends(text: str) -> list[int]:
-    return [m.end() for m in _SENTENCE_END.finditer(text) if m.end() < len(text)]
 
 
 def _fitted(texts: Sequence[Sequence[Sequence[int]]], room: int) -> list[list[int]]:

@@ -322,6 +322,14 @@ class KnowledgeBase(ABC):
             told[name] = told.get(name, 0) + number
         return told
 
+    def shown(self, row: int, texts: Sequence[str]) -> list[str]:
+        """Returns the texts of an entity as a control of documents has a method read them.
+
+        For methods that read texts by themselves, outside of the input
+        (:attr:`~kbench.method.InjectionMethod.reads_text`); as it stands they are as they are.
+        """
+        return [*texts]
+
     def describe(self, row: int) -> str:
         """Returns the description of an entity, else its facts as text; empty if there are none."""
         entity = self.entity(row)

@@ -7,7 +7,7 @@ alone takes something away, on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kbench.knowledge.base import Entity, KnowledgeBase, Rows, Spelled, Vectors
 from kbench.knowledge.constant import Constant
-from kbench.knowledge.documents import DOCUMENTS, Documents
+from kbench.knowledge.documents import DOCUMENTS, Answers, Documents
 from kbench.knowledge.exchange import Shuffled
 from kbench.knowledge.gold import Gold
 from kbench.knowledge.kinds import Foreign, SameType
@@ -76,6 +76,7 @@ def controlled(
     grounds: object = None,
     gold: Callable[[], Gold] | None = None,
     labels: object = None,
+    answers: Callable[[], Mapping[int, Answers]] | None = None,
 ) -> KnowledgeBase:
     """Returns a knowledge base seen through a control.
 
@@ -87,7 +88,8 @@ def controlled(
             default: whether it has a vector.
         grounds: what ``covers`` is called in digests; default: they name the rows themselves.
         gold: gives the gold labels that ``foreign`` must not bring; None for types alone.
-        labels: what these are called in digests.
+        labels: what these, or the answers, are called in digests.
+        answers: gives what ``answer-removed`` takes out of the texts of entities, by row.
     """
     if control == Control.FOREIGN:
         about = grounds if labels is None else [grounds, labels]
@@ -103,5 +105,5 @@ def controlled(
     if control == Control.CONSTANT:
         return Constant(base, seed)
     if control in DOCUMENTS:
-        return Documents(base, control)
+        return Documents(base, control, answers, labels if answers else None)
     return Zero(base) if control == Control.ZERO else base

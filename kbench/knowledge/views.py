@@ -87,6 +87,9 @@ class View(KnowledgeBase):
     def has_name(self, rows: Rows) -> NDArray[np.bool_]:
         return self.base.has_name(rows)
 
+    def shown(self, row: int, texts: Sequence[str]) -> list[str]:
+        return self.base.shown(row, texts)
+
     @property
     def unbroken(self) -> KnowledgeBase:
         return self.base.unbroken

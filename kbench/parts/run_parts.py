@@ -14,7 +14,7 @@ from kbench.data.files import canonical_digest
 from kbench.errors import InputError, KbenchError, Unsupported, UsageError
 from kbench.knowledge import KnowledgeBase
 from kbench.knowledge.controls import controlled
-from kbench.knowledge.documents import DOCUMENTS
+from kbench.knowledge.documents import DOCUMENTS, Answers, answers_by_entity
 from kbench.knowledge.gold import Gold
 from kbench.knowledge.linking import revised
 from kbench.method import InjectionMethod
@@ -140,6 +140,8 @@ class Parts:
     def _without_task(self) -> KnowledgeBase:
         assert self.base_knowledge is not None
         assert self.knowledge is not None
+        if self.spec.control in DOCUMENTS and self.method.reads_text:
+            return self.base_knowledge  # which text is shown hangs on the examples of a task
         if self.spec.control != Control.FOREIGN:
             return self.knowledge
         return self.control_of(self.base_knowledge, of_task=False)
@@ -166,22 +168,34 @@ class Parts:
         """
         spec, grounds, control = self.spec, self.grounds, control or self.spec.control
         covers = partial(self.method.covers, base)
-        if control != Control.FOREIGN or not of_task:
+        of_texts = control == Control.ANSWER_REMOVED and self.method.reads_text
+        if not of_task or not (control == Control.FOREIGN or of_texts):
             return controlled(base, control, spec.seed, covers, grounds)
         labels = [self.task.digest, self.linker_revised, sorted(self.task.null_labels)]
+        if of_texts:
+            answers = partial(self._answers_of, base)
+            return controlled(base, control, spec.seed, labels=labels, answers=answers)
         gold = partial(self.gold_of, base)
         return controlled(base, control, spec.seed, covers, grounds, gold, labels)
+
+    def _answers_of(self, base: KnowledgeBase) -> Mapping[int, Answers]:
+        """The answers to all examples of the task by the entities that they ask about."""
+        return answers_by_entity(self._examples, base, self.linker)
+
+    @property
+    def _examples(self) -> list[Example]:
+        """The task's examples, of all splits."""
+        return [example for split in Split for example in self.task.examples(split)]
 
     def gold_of(self, base: KnowledgeBase) -> Gold:
         """Returns the gold labels of the task, in all its splits, by the entities of a base."""
         task = self.task
-        examples = [example for split in Split for example in task.examples(split)]
         return self.loader.once(
             "gold",
             canonical_digest(
                 [base.digest, task.digest, self.linker_revised, sorted(task.null_labels)]
             ),
-            lambda: Gold(base, examples, self.linker, task.null_labels),
+            lambda: Gold(base, self._examples, self.linker, task.null_labels),
         )
 
     @cached_property
@@ -470,7 +484,10 @@ def _pointless(control: Control, parts: Parts) -> str:
     if control == Control.CONSTANT and not method.trains:
         return "trains nothing, so there is no slot to learn; random and zero need no training"
     if control in DOCUMENTS and method.text != "appended":
-        return "puts no document into the input; this control chooses one"
+        if not method.reads_text:
+            return "puts no document into the input and reads none; this control chooses one"
+        if control == Control.ORACLE:
+            return "reads each entity's text once; which one holds an answer hangs on the example"
     return ""
 
 

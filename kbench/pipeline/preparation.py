@@ -27,14 +27,14 @@ from kbench.encoding import (
 from kbench.encoding.pairs import Comparisons, compared, room_of_text, supports
 from kbench.errors import InputError
 from kbench.knowledge import Links
-from kbench.knowledge.documents import DOCUMENTS
+from kbench.knowledge.documents import DOCUMENTS, plain
 from kbench.knowledge.linked import linked
 from kbench.knowledge.linking import joined
 from kbench.knowledge.names import find_word
 from kbench.model import DownstreamModel, LanguageModel
 from kbench.model.heads import Gold
 from kbench.parts.run_parts import Parts
-from kbench.pipeline.documents import documents, plain
+from kbench.pipeline.documents import documents
 from kbench.spec import Limit, limit_of
 from kbench.task import QuestionTask
 

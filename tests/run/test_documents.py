@@ -5,13 +5,19 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
 from kbench.data import Example, Mention
 from kbench.knowledge import Bundle, Entity, write_bundle
-from kbench.parts.run_parts import Parts
-from kbench.pipeline.documents import NOTHING, documents
-from kbench.spec import Control
+from kbench.knowledge.documents import NOTHING, Documents, answers_by_entity
+from kbench.model import digest
+from kbench.parts.run_parts import Parts, impossible
+from kbench.pipeline.addresses import plug_inputs
+from kbench.pipeline.documents import documents
+from kbench.spec import Control, Setting
+from kbench.testing.bench import Bench
+from kbench.testing.tiny import offered
 from kbench_baselines.retrieval import RetrievalAugmentation
 
 CARD = {"name": "documents", "version": "1", "licence": "none", "source": "test"}
@@ -115,3 +121,47 @@ def test_both_texts_are_the_description_and_then_the_facts(base: Bundle) -> None
 def test_an_option_at_its_default_moves_no_address() -> None:
     assert "text" not in RetrievalAugmentation().addressed_options
     assert RetrievalAugmentation({"text": "both"}).addressed_options["text"] == "both"
+
+
+def test_what_is_read_apart_from_inputs_loses_what_answers_any_question_about_its_entity(
+    base: Bundle,
+) -> None:
+    asked = [FRANCE, question("f", "Europe"), question("s", "City of Light")]
+    answers = answers_by_entity(asked, base, "gold")
+    view = Documents(base, Control.ANSWER_REMOVED, lambda: answers)
+    france, spain, xanadu = (int(base.rows([key])[0]) for key in "fsx")
+    text = base.entity(france).description
+    assert view.shown(france, [text]) == ["It has seas ."]
+    assert view.shown(france, ["Its capital is PARIS."]) == [NOTHING]
+    assert view.shown(spain, ["It is near Paris . It is a country ."]) == ["It is a country ."]
+    assert view.shown(xanadu, ["It is near Paris ."]) == ["It is near Paris ."]  # nobody asks
+    assert view.shown(france, []) == []
+    empty = Documents(base, Control.EMPTY)
+    assert empty.shown(france, [text, "more"]) == [NOTHING]
+    vectors = np.zeros((1, 2), dtype=np.float32)
+    assert empty.over(np.array([0]), vectors).shown(0, ["x"]) == [NOTHING]
+
+
+@pytest.mark.parametrize("name", ["kv-text", "kv-train", "xrag", "prag"])
+def test_a_method_that_reads_texts_by_itself_is_shown_others_after_the_same_training(
+    name: str,
+) -> None:
+    with offered():
+        bench = Bench(name)
+        true, empty, removed = (
+            bench.tried(Setting.GENERAL, control)
+            for control in (Control.NONE, Control.EMPTY, Control.ANSWER_REMOVED)
+        )
+        oracle = bench.parts(Setting.GENERAL, control=Control.ORACLE)
+        assert "which one holds an answer hangs on the example" in impossible(oracle)
+        said = true.plugged().logits
+        assert (empty.plugged().logits - said).abs().max() > 0
+        for tried in (empty, removed):
+            assert plug_inputs(tried.parts, Setting.GENERAL) == plug_inputs(
+                true.parts, Setting.GENERAL
+            )
+            assert digest(tried.plug) == digest(true.plug)
+            assert impossible(tried.parts) == ""
+            assert tried.parts.knowledge is not None
+            assert true.parts.knowledge is not None
+            assert tried.parts.knowledge.digest != true.parts.knowledge.digest
