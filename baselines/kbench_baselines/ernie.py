@@ -38,6 +38,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from kbench.corpus import CorpusTrained, MaskedTokens, masked_tokens
 from kbench.encoding import Batch, ragged, sent
+from kbench.errors import Unsupported
 from kbench.knowledge import KnowledgeBase
 from kbench.method import Fit, MethodCard, Plug
 from kbench.model import LanguageModel, rewritten
@@ -262,9 +263,23 @@ class Ernie(CorpusTrained):
     fixed = _GENERAL
     families = _FAMILIES
 
+    def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        super().check(lm, knowledge)
+        if lm.left_to_right:
+            raise Unsupported(
+                "ERNIE's entities look at all others of a text, those behind them too, and stand "
+                "beside layers of BERT's form; it needs a backbone that reads both ways"
+            )
+        lm.feed_forward(lm.layers[-1])  # refuses what is not of BERT's form
+
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:
+        """Returns an untrained plug.
+
+        Raises:
+            Unsupported: the layers are not of BERT's form, or there are no entity vectors.
+        """
+        self.check(lm, knowledge)
         layers = lm.layers
-        lm.feed_forward(layers[-1])  # refuses what is not of BERT's form
         return ErniePlug(knowledge, len(layers), int(lm.config.intermediate_size))
 
     def pretrain(self, plug: Plug, fit: Fit, max_length: int) -> History:

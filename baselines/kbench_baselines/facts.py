@@ -223,6 +223,7 @@ def told_facts(
         raise Unsupported(
             f"knowledge base {knowledge.name} has no usable fact: of {len(knowledge.triples)}, "
             f"{len(chosen)} can be told, none in {max_length} tokens"
+            + (f" beside {slots} slots" if slot else "")
         )
     counts = {
         "corpus_facts": len(knowledge.triples),

@@ -242,6 +242,11 @@ class VisibleMatrix(_TextMethod):
         return [f"{relation} {tail}" for relation, tail in chosen]
 
     def check(self, lm: LanguageModel, knowledge: KnowledgeBase) -> None:
+        if lm.left_to_right:
+            raise Unsupported(
+                "facts that hang at a mention stand behind it and are hidden from the text that "
+                "goes on there; it needs a backbone that reads both ways (ra tells a decoder facts)"
+            )
         _check_attention(lm)
 
     def build(self, lm: LanguageModel, knowledge: KnowledgeBase) -> Plug:

@@ -204,7 +204,8 @@ def paraphrases(
     if asked is None:
         raise Unsupported(
             f"knowledge base {knowledge.name} has no usable text: of {len(rows)} texts of entities "
-            f"with names none fits into {max_length} tokens"
+            f"with names none fits into {max_length} tokens beside {slots} slots (options "
+            "max_length and slots, and the window of the backbone)"
         )
     kept = len(asked.sentence)
     counts = {"corpus_texts": kept, "corpus_texts_too_long": len(rows) - kept}
