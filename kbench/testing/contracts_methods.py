@@ -138,6 +138,18 @@ def follows(bench: Bench) -> Verdict:
     return apart <= TOLERANCE, f"max |Δ| {apart:.1e} to the plug attached anew"
 
 
+@contract
+def beside_lora(bench: Bench) -> Verdict:
+    """A general plug works in a model whose linear maps a tuning has put into others of its own."""
+    if Setting.GENERAL not in bench.settings:
+        raise Unchecked("it has no general setting")
+    task = bench.tried(Setting.GENERAL).parts.spec.task
+    outcome = bench.outcome(Setting.GENERAL, task=task, tuning="lora")
+    if not outcome.sound or outcome.skipped:
+        return False, f"does not run there: {outcome.problem}"
+    return True, f"runs on {task}, tuned by lora"
+
+
 CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
     card,
     covers,
@@ -146,6 +158,7 @@ CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (
     frozen_weights,
     fixed_plug,
     follows,
+    beside_lora,
     *contracts_controls.CONTRACTS,
     *contracts_plugs.CONTRACTS,
 )

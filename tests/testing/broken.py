@@ -207,6 +207,21 @@ class Lags(Sound):
     plug = _LaggingMap
 
 
+class _RigidMap(Map):
+    @contextmanager
+    def attach(self, lm: LanguageModel) -> Iterator[None]:
+        maps = {name: part for name, part in lm.named_modules() if type(part) is nn.Linear}
+        _ = next(part for name, part in maps.items() if name.endswith("query"))
+        with lm.slots(self.slot_vectors):
+            yield
+
+
+class Rigid(Sound):
+    """Breaks beside lora: it looks for a map by the name that it has in the backbone."""
+
+    plug = _RigidMap
+
+
 class _StayingMap(Map):
     def attach(self, lm: LanguageModel) -> AbstractContextManager[None]:
         # For injected inputs only, so that plain ones show nothing.

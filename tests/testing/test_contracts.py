@@ -114,6 +114,7 @@ BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
     (contracts_methods.frozen_weights, broken.TouchesInUse),
     (contracts_methods.fixed_plug, broken.Drifts),
     (contracts_methods.follows, broken.Lags),
+    (contracts_methods.beside_lora, broken.Rigid),
     (contracts_controls.controls, broken.CoversTheUntold),
     (contracts_controls.controls, broken.CoversByWhatIsBroken),
     (contracts_controls.injects, broken.CoversVectorless),
