@@ -32,7 +32,7 @@ __all__ = [
     "between",
     "digest",
     "kept_rows",
-    "made",
+    "provenance",
     "said_rows",
     "section",
     "task_rows",
@@ -117,7 +117,7 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
         yield f"Nothing is there yet of {'; '.join(lacking_of)}."
 
 
-def made(folder: Path, grid: Path) -> str:
+def provenance(folder: Path, grid: Path) -> str:
     """Returns how many of a grid's runs are there, on which machine they were made, in how long."""
     results = load(folder).results
     return f"{len(results)} results. {_lacking(results, planned(grid))} {_machine(results)}\n"
@@ -323,7 +323,7 @@ def _main() -> None:
     options.add_argument("--results", type=Path, default=RESULTS)
     options.add_argument("--page", type=Path, default=PAGE)
     chosen = options.parse_args()
-    for page, told in ((chosen.page, section), (README, made)):
+    for page, told in ((chosen.page, section), (README, provenance)):
         text = between(page.read_text(encoding="utf-8"), told(chosen.results, GRID))
         write_bytes(page, text.encode())
         say(f"{page}: made of {chosen.results}")

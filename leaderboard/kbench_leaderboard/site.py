@@ -36,7 +36,7 @@ from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read_en
 if TYPE_CHECKING:
     from kbench_leaderboard.making import Made
 
-__all__ = ["build", "is_site", "shows"]
+__all__ = ["build", "is_site", "results_digest", "shows"]
 
 _MARK = "kbench-site.json"
 _NEEDS = ("jinja2", "itables", "altair", "vl_convert")
@@ -83,7 +83,7 @@ def build(
             desk = Desk(scratch, names, folders_of, data, tuple(bundles))
             groups = made(parted(kept, names), desk)
             Pages(scratch).write(_content(built, kept, groups, names))
-            told = {"format": 1, "runs": built.runs, "results": _digest(unpacked)}
+            told = {"format": 1, "runs": built.runs, "results": results_digest(unpacked)}
             write_json(scratch / _MARK, told)
             if space is not None:
                 head = {"title": space, "sdk": "static", "app_file": "index.html"}
@@ -107,11 +107,11 @@ def shows(site: Path, results: Path) -> bool:
     except (OSError, ValueError):
         return False
     with opened(results) as folder:
-        return isinstance(told, dict) and told.get("results") == _digest([folder])
+        return isinstance(told, dict) and told.get("results") == results_digest([folder])
 
 
-def _digest(folders: Iterable[Path]) -> str:
-    """Tells results from others: the SHA-256 of what each says of itself."""
+def results_digest(folders: Iterable[Path]) -> str:
+    """Returns what tells results from others: the SHA-256 of what each says of itself."""
     there = (place for folder in folders for place in places(folder) if not place.is_symlink())
     said = (place / "result.json" for place in there)
     mine = (path for path in said if path.is_file() and not path.is_symlink())

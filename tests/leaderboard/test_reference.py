@@ -16,10 +16,23 @@ from kbench.spec import Control, RunSpec
 from kbench.store import Results, packs, unpack
 from kbench_leaderboard.cli import reference
 from kbench_leaderboard.planned import planned
+from kbench_leaderboard.site import results_digest
 from kbench_leaderboard.stale import stale
 from kbench_leaderboard.submission import opened, read, read_results
 from kbench_leaderboard.verify import verify
-from scripts.reference_tables import BEGIN, END, GRID, PAGE, RESULTS, digest, kept_rows, task_rows
+from scripts.reference_tables import (
+    BEGIN,
+    END,
+    GRID,
+    PAGE,
+    README,
+    RESULTS,
+    digest,
+    kept_rows,
+    provenance,
+    task_rows,
+)
+from scripts.site_pictures import PICTURES, results_of
 
 MOST_BYTES = 25 << 20
 """Of all packed results: whoever clones the repository has them all."""
@@ -70,6 +83,13 @@ def test_packed_results_are_small() -> None:
     assert sum(path.stat().st_size for path in packs(RESULTS)) < MOST_BYTES
 
 
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_of_the_results_that_are_there(name: str) -> None:
+    """Else: kbench leaderboard build && python -m scripts.site_pictures site docs."""
+    with opened(RESULTS) as folder:
+        assert results_of(PAGE.parent / name) == results_digest([folder])
+
+
 PACKED = [packed for folder in reference() for packed in packs(folder)]
 """The reference results, and what was submitted beside them."""
 
@@ -87,6 +107,7 @@ def test_the_tables_are_of_these_results(some: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
     section = page.split(BEGIN)[1].split(END)[0]
     assert f"Results `{digest(RESULTS)}`." in section, "python -m scripts.reference_tables"
+    assert provenance(RESULTS, GRID) in README.read_text(encoding="utf-8")
     block = section.split("### atlas-qa\n")[1].split("\n### ")[0]
     head, _, *rows = [line.split(" | ") for line in block.strip().splitlines()]
     column = [cell.strip(" |") for cell in head].index("kbench-tiny full")
