@@ -44,7 +44,8 @@ __all__ = [
     "known",
 ]
 
-_SWAPPING = (Control.FOREIGN, Control.SAME_TYPE, Control.SHUFFLED)
+_BY_METHOD = (Control.FOREIGN, Control.SAME_TYPE, Control.SHUFFLED, Control.ANSWER_REMOVED)
+"""Controls under which what is seen hangs on the method, too."""
 BUCKETS = ("known", "unknown", "head", "torso", "tail")
 """By what an example can be chosen: its entity is known or not, and how popular it is."""
 
@@ -240,7 +241,7 @@ class Views:
                 revision of the engine.
         """
         spec = result.spec
-        if spec.control not in _SWAPPING:
+        if spec.control not in _BY_METHOD:
             return controlled(base, spec.control, spec.seed)
         from kbench.pipeline.revision import ENGINE_REVISION
 
@@ -302,7 +303,8 @@ def injected(
         entity, other = seen.entity(row), source[row]
         instead = _name(base, other) if other != row else None
         vector = bool(base.has_vector(np.array([other]))[0])
-        text = seen.describe(row)
+        told = seen.describe(row)
+        text = " ".join(seen.shown(row, [told] if told else []))
         return entity.id, entity.name, instead, entity.types, text, vector, near.get(row, ())
 
     return [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kbench.data import Example, Mention, Split
 from kbench.knowledge import Bundle, Entity, write_bundle, write_vectors
 from kbench.knowledge.controls import Shuffled
+from kbench.knowledge.documents import NOTHING
 from kbench.results import nearest
 from kbench.results.example_diff import Change, Texts, changes, injected, known
 from kbench.results.nearest import nearest_rows
@@ -86,7 +87,7 @@ def test_changes_by_hand() -> None:
     assert [each.change for each in wrong] == [Change.WRONG]
 
 
-@pytest.mark.parametrize("control", ["none", "shuffled", "random", "zero"])
+@pytest.mark.parametrize("control", ["none", "shuffled", "random", "zero", "empty"])
 def test_knowledge_is_shown_as_the_control_breaks_it(tmp_path: Path, control: str) -> None:
     vectors = np.eye(6) + 0.1 * np.arange(6)[:, None]
     vectors[5] = np.nan
@@ -99,6 +100,8 @@ def test_knowledge_is_shown_as_the_control_breaks_it(tmp_path: Path, control: st
     if control == "none":
         assert (ann.instead, ann.types, ann.description) == (None, ("type 1",), "text 1")
         assert [name for name, _ in ann.neighbours] == ["label 4", "label 3"]
+    elif control == "empty":
+        assert (ann.instead, ann.types, ann.description) == (None, ("type 1",), NOTHING)
     elif control == "shuffled":
         # Another's knowledge, and the neighbours are those of the other.
         other = int(Shuffled(base, 3).other[1])
