@@ -130,10 +130,7 @@ class FactVectors:
         """``x`` of entities that facts are about, through the control. ``[n] -> [n, s]``."""
         if self._names is not None:
             return self._names.of(rows)
-        vectors = np.zeros((len(rows), self._knowledge.dimension), dtype=np.float32)
-        there = self._knowledge.has_vector(rows)
-        vectors[there] = self._knowledge.vectors(rows[there])
-        return self._normed(vectors)
+        return self._normed(self._knowledge.vectors_or_zeros(rows))
 
     def tails(self, rows: Rows) -> Tensor:
         """``x`` of entities that facts name as values, each its own. ``[n] -> [n, s]``."""

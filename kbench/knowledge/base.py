@@ -147,6 +147,13 @@ class KnowledgeBase(ABC):
     def vectors(self, rows: Rows) -> Vectors:
         """Gathers the vectors of rows that have one. ``[rows, dimension]``."""
 
+    def vectors_or_zeros(self, rows: Rows) -> Vectors:
+        """Returns the vectors of entities, zeros for one that has none. ``[rows, dimension]``."""
+        vectors = np.zeros((len(rows), self.dimension), dtype=np.float32)
+        there = self.has_vector(rows)
+        vectors[there] = self.vectors(rows[there])
+        return vectors
+
     def value_vectors(self, rows: Rows) -> Vectors:
         """Returns the vectors of entities as the values of facts. ``[rows, dimension]``.
 
@@ -154,10 +161,7 @@ class KnowledgeBase(ABC):
         has others answer for entities: there :meth:`vectors` are those of whoever answers for the
         tail, of whom no fact speaks. Zeros for one that has none.
         """
-        vectors = np.zeros((len(rows), self.dimension), dtype=np.float32)
-        there = self.has_vector(rows)
-        vectors[there] = self.vectors(rows[there])
-        return vectors
+        return self.vectors_or_zeros(rows)
 
     @abstractmethod
     def entity(self, row: int) -> Entity:

@@ -67,11 +67,10 @@ def bare(text: str) -> str:
 
 @final
 class Answers:
-    """Right answers by all the names of the entities that are called so.
+    """What answers some examples, by all the names of the entities that are called so.
 
     Args:
-        labels: what is right, as examples have it.
-        asked: those of the labels that are answers to a question.
+        examples: one or several.
         named: entities by the folded answers that they are called by.
         knowledge: gives their other names.
 
@@ -81,26 +80,15 @@ class Answers:
 
     def __init__(
         self,
-        labels: Iterable[str],
-        asked: Iterable[str],
-        named: Mapping[str, Sequence[int]],
-        knowledge: KnowledgeBase,
-    ) -> None:
-        self.rows = list(dict.fromkeys(r for a in asked for r in named.get(folded(a), ())))
-        names = [*labels, *(name for row in self.rows for name in knowledge.entity(row).names)]
-        self._names: Collection[str] = {bare(name) for name in names} - {""}
-
-    @classmethod
-    def of(
-        cls,
         examples: Sequence[Example],
         named: Mapping[str, Sequence[int]],
         knowledge: KnowledgeBase,
-    ) -> Answers:
-        """Returns those of one or several examples."""
-        labels = dict.fromkeys(label for example in examples for label in example.labels)
-        asked = dict.fromkeys(answer for example in examples for answer in answers_of(example))
-        return cls(labels, asked, named, knowledge)
+    ) -> None:
+        asked = (answer for example in examples for answer in answers_of(example))
+        self.rows = list(dict.fromkeys(r for a in asked for r in named.get(folded(a), ())))
+        names = [label for example in examples for label in example.labels]
+        names += [name for row in self.rows for name in knowledge.entity(row).names]
+        self._names: Collection[str] = {bare(name) for name in names} - {""}
 
     def within(self, text: str) -> bool:
         """Whether a text names one, whatever its case, marks and accents."""
@@ -122,7 +110,7 @@ def answers_by_entity(
     for at, row in zip(found.example.tolist(), found.row.tolist(), strict=True):
         about.setdefault(row, []).append(examples[at])
     named = called({answer for text in examples for answer in answers_of(text)}, knowledge)
-    return {row: Answers.of(several, named, knowledge) for row, several in about.items()}
+    return {row: Answers(several, named, knowledge) for row, several in about.items()}
 
 
 @final

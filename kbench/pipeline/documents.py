@@ -44,7 +44,7 @@ def documents(
     named = called({answer for text in texts for answer in answers_of(text)}, knowledge)
     chosen: list[list[str]] = []
     for text, linked, several in zip(texts, rows, brought, strict=True):
-        answers = Answers.of([text], named, knowledge)
+        answers = Answers([text], named, knowledge)
         if not several:
             chosen.append([])
         elif control == Control.ORACLE:

@@ -303,12 +303,14 @@ def open_(path: Path | None, out: Path) -> None:
     results of the checkout. Where there is no browser, only the address is printed.
     """
     from kbench_leaderboard.opening import open_in_browser, site_of
+    from kbench.store import packs
     from kbench_leaderboard.site import is_site
     from kbench_leaderboard.submission import places
 
     if path is None:
         mine = Path("kbench-results")
-        path = out if is_site(out) else mine if mine.is_dir() and places(mine) else reference()[0]
+        there = mine.is_dir() and (places(mine) or packs(mine))
+        path = out if is_site(out) else mine if there else reference()[0]
     front = site_of(path, out)
     say(front.resolve().as_uri())
     if not open_in_browser(front):
