@@ -302,8 +302,8 @@ def open_(path: Path | None, out: Path) -> None:
     Without an argument the site in --out, else that of kbench-results, else that of the reference
     results of the checkout. Where there is no browser, only the address is printed.
     """
-    from kbench_leaderboard.opening import open_in_browser, site_of
     from kbench.store import packs
+    from kbench_leaderboard.opening import open_in_browser, site_of
     from kbench_leaderboard.site import is_site
     from kbench_leaderboard.submission import places
 
