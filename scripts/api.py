@@ -62,6 +62,7 @@ _PURPOSES = {
         "kbench.parts.find",
         "kbench.parts.source_text",
         "kbench.metrics",
+        "kbench.grid.asked",
     ),
     "what works in processes of its own": ("kbench.grid.pool",),
     "scores outside kbench": ("kbench.metrics.evaluate",),

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from kbench.cli.messages import say
 from kbench.data.files import write_bytes
+from kbench.grid.asked import asked_for
 from kbench.interface.reading import load
 from kbench.spec import Control, RunSpec, Setting
 from kbench.store import Result, Status, packs
-from kbench_leaderboard.planned import place_of, planned, waiting
+from kbench_leaderboard.planned import place_of, waiting
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -67,7 +68,7 @@ def section(folder: Path, grid: Path) -> str:
     runs = load(folder)
     frame = runs.table()
     frame = frame[frame["status"] == str(Status.OK)]
-    blocks = [f"Results `{digest(folder)}`.", *_there(runs.results, planned(grid))]
+    blocks = [f"Results `{digest(folder)}`.", *_there(runs.results, asked_for(grid))]
     for backbone, tuning in _columns(frame):
         own = frame[(frame["backbone"] == backbone) & (frame["tuning"] == tuning)]
         title = f"{backbone}, tuning {tuning}"
@@ -120,7 +121,7 @@ def _there(results: Sequence[Result], asked: Sequence[RunSpec]) -> Iterator[str]
 def provenance(folder: Path, grid: Path) -> str:
     """Returns how many of a grid's runs are there, on which machine they were made, in how long."""
     results = load(folder).results
-    return f"{len(results)} results. {_lacking(results, planned(grid))} {_machine(results)}\n"
+    return f"{len(results)} results. {_lacking(results, asked_for(grid))} {_machine(results)}\n"
 
 
 def _lacking(results: Sequence[Result], asked: Sequence[RunSpec]) -> str:

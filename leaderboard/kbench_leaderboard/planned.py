@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TypeAlias
 
 from kbench.spec import RunSpec
 
-__all__ = ["Place", "place_of", "planned", "waiting"]
+__all__ = ["Place", "place_of", "waiting"]
 
 Place: TypeAlias = tuple[object, ...]
 _TOLD = ("task", "backbone", "tuning", "method", "setting", "control", "seed", "knowledge")
-
-
-def planned(grid: Path) -> list[RunSpec]:
-    """Returns the runs that a grid file asks for; nothing is loaded that they are made of.
-
-    Raises:
-        KbenchError: there is no such file, or it is no grid.
-    """
-    from kbench.grid import runner
-    from kbench.grid.grids import make_grids, read_grid
-
-    return runner.resolve(*make_grids(read_grid(grid), grid.name), offline=True)
 
 
 def place_of(spec: RunSpec) -> Place:

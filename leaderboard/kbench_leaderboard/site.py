@@ -22,6 +22,7 @@ from kbench.data.files import (
     write_json,
 )
 from kbench.errors import DataError, UsageError
+from kbench.grid.asked import asked_for
 from kbench.results.identity import Names
 from kbench.results.published import figures
 from kbench.store import Result, Status
@@ -29,7 +30,7 @@ from kbench_leaderboard.absent import unreadable
 from kbench_leaderboard.board import parted
 from kbench_leaderboard.content import Built, Content
 from kbench_leaderboard.merge import told_apart
-from kbench_leaderboard.planned import planned, waiting
+from kbench_leaderboard.planned import waiting
 from kbench_leaderboard.sources import Sources, without_paths
 from kbench_leaderboard.submission import LAYOUT, Entry, opened, places, read_entries
 
@@ -72,7 +73,7 @@ def build(
     from kbench_leaderboard.pages import Pages
 
     Sources(data, bundles)  # which refuses what is no bundle
-    asked = planned(grid) if grid else []
+    asked = asked_for(grid) if grid else []
     with ExitStack() as stack:
         unpacked = [stack.enter_context(opened(path)) for path in folders]
         built, kept, folders_of = _kept(_entries(unpacked))

@@ -100,7 +100,12 @@ def test_cached_decoding_is_the_full_forward_pass(
 
 @pytest.mark.parametrize("lm", ["llama"], indirect=True)
 @pytest.mark.parametrize(
-    ("name", "reason"), [("kar", "reads both ways"), ("ernie", "are not of BERT's form")]
+    ("name", "reason"),
+    [
+        ("kar", "reads both ways"),
+        ("ernie", "those behind them too.*reads both ways"),
+        ("ra-vm", "hidden from the text that goes on there"),
+    ],
 )
 def test_what_cannot_run_beside_a_decoder_says_why(
     lm: LanguageModel, knowledge: Bundle, name: str, reason: str

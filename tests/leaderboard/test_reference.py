@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import kbench
+from kbench.grid.asked import asked_for
 from kbench.parts.catalogue import Kind
 from kbench.parts.registry import find, names
 from kbench.parts.source_text import settings
 from kbench.spec import Control, RunSpec
 from kbench.store import Results, packs, unpack
 from kbench_leaderboard.cli import reference
-from kbench_leaderboard.planned import planned
 from kbench_leaderboard.site import results_digest
 from kbench_leaderboard.stale import stale
 from kbench_leaderboard.submission import opened, read, read_results
@@ -41,7 +41,7 @@ METHODS = ("none", "kv-text")
 
 
 def specs() -> list[RunSpec]:
-    return planned(GRID)
+    return asked_for(GRID)
 
 
 @pytest.fixture(scope="module")
