@@ -253,8 +253,8 @@ class VisibleMatrix(_TextMethod):
         """Returns an empty plug.
 
         Raises:
-            Unsupported: the backbone attends by anything but position ids and mask, or there is
-                nothing to tell of any entity.
+            Unsupported: the backbone reads from left to right, or attends by anything but
+                position ids and mask; or there is nothing to tell of any entity.
         """
-        _check_attention(lm)
+        self.check(lm, knowledge)
         return super().build(lm, knowledge)
