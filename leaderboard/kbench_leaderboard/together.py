@@ -30,6 +30,8 @@ Found: TypeAlias = Iterator[tuple[str, str]]
 """The folder that a finding is about, and the finding."""
 _SHORT = 200
 """Letters of a label whose digest is remembered."""
+_SHOWING = {Control.ANSWER_REMOVED, Control.EMPTY}
+"""Controls of what a method reads by itself."""
 _SWAPPING = {Control.FOREIGN, Control.SHUFFLED, Control.RANDOM}
 """Controls by which whatever is linked is told other things."""
 
@@ -191,12 +193,15 @@ def _of_model(result: Result) -> dict[str, str]:
 def _of_plug(result: Result) -> dict[str, str]:
     """The same of a plug; a general one is of no task, but a control of it may be."""
     spec = result.spec
+    # Which text is shown hangs on examples, which a plug without a task has never seen.
+    shown = spec.control in _SHOWING and spec.setting != Setting.TASK_SPECIFIC
+    true = shown and _declared(spec.method, "reads_text") is True
     fields = {
         "backbone": _digest(result, "backbone"),
         "knowledge": _digest(result, "knowledge"),
         "method": spec.method,
         "setting": str(spec.setting),
-        "control": str(spec.control),
+        "control": str(Control.NONE if true else spec.control),
         "seed": str(spec.seed),
         "options": _own_options(result, "method"),
         "how": canonical_digest([spec.dtype, spec.weights]),
@@ -390,11 +395,15 @@ def _alone(
 
 def _reads(method: str) -> bool:
     """Whether a method reads the knowledge that a control breaks."""
+    return _declared(method, "reads_knowledge") is not False
+
+
+def _declared(method: str, name: str) -> Any:
+    """What the source of a method says of itself; None where it is not installed."""
     try:
-        entry = find(Kind.METHODS, method)
+        return constant(find(Kind.METHODS, method), name)
     except KbenchError:
-        return True  # that it is not installed is said elsewhere
-    return constant(entry, "reads_knowledge") is not False
+        return None  # that it is not installed is said elsewhere
 
 
 def _cell(result: Result, **other: Any) -> str:
