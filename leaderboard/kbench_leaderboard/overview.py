@@ -204,17 +204,16 @@ class Panel:
 
     @property
     def leads(self) -> list[Tally]:
-        """Of each setting the one with the best mean rank; of none where the order has one alone.
+        """Of each setting the one that gains most on average; none where the order has one alone.
 
         A model that is tuned around a plug is another model, and a general plug has seen no task:
         who may choose a setting is told which, and who may not, what is best in theirs.
         """
         found: dict[str, Tally] = {}
-        for row in self.order:
+        for row in sorted(self.order, key=lambda row: -row.averages["net"].value):
             found.setdefault(row.setting, row)
-        return (
-            [found[name] for name in map(str, Setting) if name in found] if len(found) > 1 else []
-        )
+        names = [name for name in map(str, Setting) if name in found]
+        return [found[name] for name in names] if len(found) > 1 else []
 
     @property
     def seeds(self) -> int:
