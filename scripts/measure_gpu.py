@@ -503,8 +503,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wrong := [*_unknown(asked, known)]:
             print(f"error: {'; '.join(wrong)}")
             return 2
-        device, there = given.device or _device(environment), _device(environment)
-        if device.partition(":")[0] not in ("cpu", there):
+        there = _device(environment)
+        device = given.device or there
+        if device.partition(":")[0] not in ("cpu", there) and not _is_there(device, environment):
             print(f"error: --device {device}: PyTorch finds none here; expected {there}")
             return 2
         tunings = asked["tunings"] or tunings
@@ -535,6 +536,13 @@ def _unknown(
     for option, names in asked.items():
         if wrong := [name for name in names if name not in known[option]]:
             yield f"--{option} {','.join(wrong)}: expected some of {', '.join(known[option])}"
+
+
+def _is_there(device: str, environment: Mapping[str, str]) -> bool:
+    """Whether PyTorch can use another device than the usual ones."""
+    program = "import sys, torch; torch.empty(0, device=sys.argv[1])"
+    words = [sys.executable, "-c", program, device]
+    return subprocess.run(words, env=dict(environment), capture_output=True).returncode == 0
 
 
 def _device(environment: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ of heads, relations and tails as vectors, and an objective without a task (:func
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import final
@@ -117,10 +117,13 @@ class FactVectors:
         self.table = FactTable(knowledge)
         self._knowledge, self._device = knowledge, device
         labels, table = _labels(knowledge), lm.word_embeddings
-        self._relations = RowTable(len(labels), partial(_called, lm, labels, device), table)
+        self._relations = RowTable(
+            len(labels), partial(_named, lm, labels.__getitem__, device), table
+        )
         self._names: RowTable | None = None
         if source == "words":
-            self._names = RowTable(len(knowledge), partial(_named, lm, knowledge, device), table)
+            named = partial(_named, lm, knowledge.name_of, device)
+            self._names = RowTable(len(knowledge), named, table)
 
     def relations(self, numbers: Rows) -> Tensor:
         """``w`` of relations. ``[n] -> [n, W]``."""
@@ -142,12 +145,10 @@ class FactVectors:
         return _normed(sent(torch.from_numpy(vectors), self._device))
 
 
-def _called(lm: LanguageModel, labels: list[str], device: torch.device, rows: Rows) -> Tensor:
-    return mean_words(lm, [labels[row] for row in rows.tolist()]).to(device)
-
-
-def _named(lm: LanguageModel, knowledge: KnowledgeBase, device: torch.device, rows: Rows) -> Tensor:
-    return mean_words(lm, [knowledge.name_of(row) for row in rows.tolist()]).to(device)
+def _named(
+    lm: LanguageModel, name_of: Callable[[int], str], device: torch.device, rows: Rows
+) -> Tensor:
+    return mean_words(lm, [name_of(row) for row in rows.tolist()]).to(device)
 
 
 def _labels(knowledge: KnowledgeBase) -> list[str]:

@@ -98,11 +98,9 @@ def guarded(findings: Iterable[str]) -> Iterator[str]:
         yield from findings
     except KbenchError as error:
         yield str(error)
-    except ModuleNotFoundError as error:
+    except Exception as error:
         if lacking(error):
             raise
-        yield f"cannot be checked ({with_type(error)})"
-    except Exception as error:
         yield f"cannot be checked ({with_type(error)})"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbench.cli.messages import steers
-from kbench.errors import KbenchError, with_type
+from kbench.errors import KbenchError, lacking, with_type
 from kbench.parts.find import task_kind
 from kbench.parts.registry import Kind, find
 from kbench.parts.source_text import constant
@@ -79,9 +79,9 @@ def _beside(together: Together, installed: Installed) -> Iterator[Problem]:
     try:
         for found in together.findings(installed.trains):
             yield Problem(found[0], _cut(found[1]))
-    except ModuleNotFoundError:
-        raise
     except Exception as error:  # as of one result that nobody could have made
+        if lacking(error):
+            raise
         yield Problem("", f"cannot be checked as a whole ({with_type(error)})")
 
 

@@ -476,6 +476,20 @@ def test_an_extra_that_is_not_installed_is_no_fault_of_a_submission(
     assert "rejected" not in out
 
 
+@pytest.mark.usefixtures("toy_tasks")
+def test_a_package_of_a_stranger_that_is_not_installed_is_a_finding_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def foreign(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'theirs'", name="theirs")
+
+    stored.store(tmp_path / "out", stored.predictions(["a"], ["a"]), task="atlas-qa")
+    monkeypatch.setattr("kbench_leaderboard.together.Together.findings", foreign)
+    status, out, _ = called(capsys, "leaderboard", "verify", str(tmp_path / "out"))
+    assert status == 1
+    assert "cannot be checked as a whole (ModuleNotFoundError: No module named 'theirs')" in out
+
+
 def _needing(_: object) -> list[str]:
     import safetensors
 
