@@ -190,4 +190,17 @@ def reads_facts(bench: Bench) -> Verdict:
     return (other > 0) == method.reads_facts, f"{figure}, and it is {declared}"
 
 
-CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (controls, injects, reads_facts)
+@contract
+def reads_text(bench: Bench) -> Verdict:
+    """What is said to be read of texts is what a control of documents shows."""
+    if not bench.method.reads_text:
+        raise Unchecked("it reads no text by itself")
+    moved = []
+    for setting in bench.fits:
+        true, empty = bench.tried(setting), bench.tried(setting, Control.EMPTY)
+        with true.chosen(), empty.chosen():
+            moved.append(true.plugged().apart(empty.plugged()))
+    return all(value > 0 for value in moved), f"max |Δ| {min(moved):.1e} with nothing to read"
+
+
+CONTRACTS: tuple[Callable[[Bench], Finding], ...] = (controls, injects, reads_facts, reads_text)

@@ -96,6 +96,12 @@ class TellsUndeclared(CoversTheUntold):
     """Breaks reads_facts: it tells facts, and does not declare that it reads any."""
 
 
+class ReadsNothing(Sound):
+    """Breaks reads text: it is said to read texts, and none is asked for."""
+
+    reads_text = True
+
+
 class CoversByWhatIsBroken(Sound):
     """Breaks controls: whom it covers hangs on what a control draws anew."""
 

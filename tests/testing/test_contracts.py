@@ -120,6 +120,7 @@ BREAKS: list[tuple[Contract, type[broken.Sound]]] = [
     (contracts_controls.injects, broken.CoversVectorless),
     (contracts_controls.injects, broken.CoversForNothing),
     (contracts_controls.reads_facts, broken.TellsUndeclared),
+    (contracts_controls.reads_text, broken.ReadsNothing),
     (contracts_plugs.leaves_nothing, broken.Stays),
     (contracts_plugs.leaves_nothing, broken.StaysAfterErrors),
     (contracts_plugs.unlinked, broken.Leaks),
